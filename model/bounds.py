@@ -1,0 +1,40 @@
+"""Every bound of the service, with its default. All are settings; each has a named error.
+
+Units are in the names. Sources: DESIGN.md sections 5 and 6, SECURITY.md decision 6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What a request may ask for at most."""
+
+    payload_bytes: int = 256 * 1024
+    result_bytes: int = 64 * 1024
+    json_depth: int = 64
+    batch_jobs: int = 10_000
+    labels: int = 32
+    label_key_chars: int = 63
+    label_value_chars: int = 63
+    idempotency_key_chars: int = 255
+    delay_s: float = 366 * 86_400.0
+    attempts: int = 100
+    min_ttl_s: float = 2.0
+    max_ttl_s: float = 3_600.0
+    timeout_s: float = 30 * 86_400.0
+    dependencies: int = 10_000
+    error_chars: int = 8_192
+    checkpoint_bytes: int = 256 * 1024
+    progress_message_chars: int = 512
+
+
+DEFAULT_BOUNDS = Bounds()
+MIN_PRIORITY = -1_000
+MAX_PRIORITY = 1_000
+DEFAULT_TTL_S = 10.0
+DEFAULT_MAX_ATTEMPTS = 3
+DEFAULT_MAX_CRASHES = 3
+IDEMPOTENCY_TTL_S = 7 * 86_400.0

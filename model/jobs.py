@@ -1,0 +1,257 @@
+"""What a submitter may ask for, validated: the one rule set behind gRPC, REST, SQL and the clients."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tenure.model import bounds as b
+from tenure.model.bounds import DEFAULT_BOUNDS, Bounds
+from tenure.model.errors import FieldViolation, InvalidInput
+from tenure.model.retry import RetryPolicy
+from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE, kind_error, name_error, route_error
+
+
+def _must(check: Any) -> AfterValidator:
+    def validate(value: str) -> str:
+        problem = check(value)
+        if problem:
+            raise ValueError(problem)
+        return value
+
+    return AfterValidator(validate)
+
+
+Name = Annotated[str, _must(name_error)]
+Kind = Annotated[str, _must(kind_error)]
+Route = Annotated[str, _must(route_error)]
+
+
+def json_error(text: str, *, max_bytes: int, max_depth: int) -> str | None:
+    """Say what is wrong with a JSON text that is to be stored, or None."""
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > max_bytes:
+        return f"is {size} bytes, at most {max_bytes} are allowed"
+    if _depth(text) > max_depth:
+        return f"is nested deeper than {max_depth} levels"
+    try:
+        json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as exc:
+        return f"is not JSON: {exc}"
+    if "\x00" in text or "\\u0000" in text:
+        return "contains a NUL character (\\u0000), which Postgres cannot store"
+    return None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _depth(text: str) -> int:
+    """Return an upper bound of the nesting, before a parser sees the text."""
+    if text.count("[") + text.count("{") <= DEFAULT_BOUNDS.json_depth:
+        return 0
+    depth = deepest = 0
+    in_string = escaped = False
+    for char in text:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif char == "\\":
+                escaped = True
+            elif char == '"':
+                in_string = False
+        elif char == '"':
+            in_string = True
+        elif char in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in "]}":
+            depth -= 1
+    return deepest
+
+
+class RetrySpec(BaseModel):
+    """A retry policy as asked for; unset fields take the defaults of ``RetryPolicy``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    max_attempts: int = Field(default=b.DEFAULT_MAX_ATTEMPTS, ge=1, le=DEFAULT_BOUNDS.attempts)
+    initial_backoff_s: float = Field(default=1.0, ge=0, le=86_400)
+    multiplier: float = Field(default=2.0, ge=1, le=100)
+    max_backoff_s: float = Field(default=300.0, ge=0, le=7 * 86_400)
+    jitter: float = Field(default=0.2, ge=0, le=1)
+    non_retryable: tuple[str, ...] = Field(default=(), max_length=32)
+
+    def policy(self) -> RetryPolicy:
+        """Return the policy that the rules in ``model.retry`` take."""
+        return RetryPolicy(**self.model_dump())
+
+
+class JobSpec(BaseModel):
+    """One job as asked for. ``payload`` is JSON text; durations are in seconds.
+
+    ``depends_on`` holds ids of jobs, or the ``ref`` of members of the same batch.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Kind
+    payload: str = "null"
+    namespace: Name = DEFAULT_NAMESPACE
+    route: Route = DEFAULT_ROUTE
+    priority: int = Field(default=0, ge=b.MIN_PRIORITY, le=b.MAX_PRIORITY)
+    activate_at: datetime | None = None
+    delay_s: float | None = Field(default=None, ge=0, le=DEFAULT_BOUNDS.delay_s)
+    retry: RetrySpec = RetrySpec()
+    ttl_s: float = Field(default=b.DEFAULT_TTL_S, ge=DEFAULT_BOUNDS.min_ttl_s, le=DEFAULT_BOUNDS.max_ttl_s)
+    timeout_s: float | None = Field(default=None, gt=0, le=DEFAULT_BOUNDS.timeout_s)
+    max_crashes: int = Field(default=b.DEFAULT_MAX_CRASHES, ge=1, le=DEFAULT_BOUNDS.attempts)
+    idempotency_key: str | None = Field(
+        default=None, min_length=1, max_length=DEFAULT_BOUNDS.idempotency_key_chars, pattern=r"^[^\x00-\x1f\x7f]*$"
+    )
+    labels: dict[str, str] = Field(default_factory=dict, max_length=DEFAULT_BOUNDS.labels)
+    depends_on: tuple[str, ...] = Field(default=(), max_length=DEFAULT_BOUNDS.dependencies)
+    ref: str | None = Field(default=None, min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")
+
+    @model_validator(mode="after")
+    def _relations(self) -> JobSpec:
+        if self.activate_at is not None:
+            if self.delay_s is not None:
+                raise ValueError("at most one of activate_at and delay may be given")
+            if self.activate_at.tzinfo is None:
+                raise ValueError("activate_at must carry a time zone")
+        for key, value in self.labels.items():
+            if problem := name_error(key):
+                raise ValueError(f"labels[{key[:64]!r}] {problem}")
+            if len(value) > DEFAULT_BOUNDS.label_value_chars or not value.isprintable():
+                raise ValueError(
+                    f"labels[{key!r}] must be printable, at most {DEFAULT_BOUNDS.label_value_chars} characters"
+                )
+        return self
+
+
+def validate_spec(values: Mapping[str, Any], *, path: str = "", limits: Bounds = DEFAULT_BOUNDS) -> JobSpec:
+    """Build a ``JobSpec`` from loose values.
+
+    Raises:
+        InvalidInput: with every violation, its field prefixed by ``path`` (such as ``jobs[3].``).
+    """
+    violations: list[FieldViolation] = []
+    spec: JobSpec | None = None
+    try:
+        spec = JobSpec.model_validate(values)
+    except ValidationError as exc:
+        violations.extend(_violations(exc, path))
+    payload = values.get("payload", "null")
+    if isinstance(payload, str):
+        problem = json_error(payload, max_bytes=limits.payload_bytes, max_depth=limits.json_depth)
+        if problem:
+            violations.append(FieldViolation(f"{path}payload", problem))
+    if violations or spec is None:
+        raise InvalidInput(violations)
+    return spec
+
+
+_RELATION_FIELDS = ("activate_at", "labels")
+
+
+def _violations(exc: ValidationError, path: str) -> list[FieldViolation]:
+    found = []
+    for error in exc.errors(include_url=False, include_input=False):
+        field = ".".join(str(part) for part in error["loc"])
+        message = error["msg"].removeprefix("Value error, ")
+        if not field:
+            # A rule between fields: the message begins with the field it is about, or names it.
+            field = next((name for name in _RELATION_FIELDS if name in message), "")
+        found.append(FieldViolation(f"{path}{field}" if field else path.rstrip(".") or "job", message))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedJob:
+    """A validated job with its id, ready to be written. ``parents`` are ids, within the batch or earlier ones."""
+
+    id: uuid.UUID
+    spec: JobSpec
+    parents: tuple[uuid.UUID, ...]
+    request_hash: bytes
+    parent_id: uuid.UUID | None = None
+
+
+def resolve_batch(
+    specs: Sequence[JobSpec], ids: Sequence[uuid.UUID], *, path: str = "jobs"
+) -> list[tuple[uuid.UUID, ...]]:
+    """Return, per member, the ids it depends on; references inside the batch are resolved.
+
+    Raises:
+        InvalidInput: a ``ref`` given twice, an unknown reference, or a cycle (with its path).
+    """
+    by_ref: dict[str, int] = {}
+    violations: list[FieldViolation] = []
+    for index, spec in enumerate(specs):
+        if spec.ref is not None and by_ref.setdefault(spec.ref, index) != index:
+            violations.append(
+                FieldViolation(f"{path}[{index}].ref", f"{spec.ref!r} is also the ref of {path}[{by_ref[spec.ref]}]")
+            )
+    edges: list[list[int]] = [[] for _ in specs]
+    resolved: list[tuple[uuid.UUID, ...]] = []
+    for index, spec in enumerate(specs):
+        parents: dict[uuid.UUID, None] = {}
+        for position, name in enumerate(spec.depends_on):
+            if name in by_ref:
+                edges[index].append(by_ref[name])
+                parents[ids[by_ref[name]]] = None
+                continue
+            try:
+                parents[uuid.UUID(name)] = None
+            except ValueError:
+                violations.append(
+                    FieldViolation(
+                        f"{path}[{index}].depends_on[{position}]",
+                        f"{name[:64]!r} is neither the ref of a member of this batch nor a job id",
+                    )
+                )
+        resolved.append(tuple(parents))
+    cycle = find_cycle(edges)
+    if cycle:
+        names = " -> ".join(specs[i].ref or f"{path}[{i}]" for i in cycle)
+        violations.append(FieldViolation(f"{path}[{cycle[0]}].depends_on", f"dependency cycle: {names}"))
+    if violations:
+        raise InvalidInput(violations)
+    return resolved
+
+
+def find_cycle(edges: Sequence[Sequence[int]]) -> list[int]:
+    """Return the nodes of one cycle, the first repeated at the end, or an empty list. Linear, without recursion."""
+    done = [False] * len(edges)
+    for root in range(len(edges)):
+        if done[root]:
+            continue
+        path: list[int] = []
+        position: dict[int, int] = {}
+        stack: list[tuple[int, int]] = [(root, 0)]
+        while stack:
+            node, edge = stack.pop()
+            if edge == 0:
+                position[node] = len(path)
+                path.append(node)
+            for index in range(edge, len(edges[node])):
+                target = edges[node][index]
+                if target in position:
+                    return [*path[position[target] :], target]
+                if not done[target]:
+                    stack.append((node, index + 1))
+                    stack.append((target, 0))
+                    break
+            else:
+                done[node] = True
+                path.pop()
+                del position[node]
+    return []

@@ -1,0 +1,1 @@
+"""The public gRPC contract, generated from the .proto files beside this one (``make proto``)."""

@@ -1,0 +1,196 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from tenure.v1 import job_pb2 as _job_pb2
+from tenure.v1 import job_service_pb2 as _job_service_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VERDICT_UNSPECIFIED: _ClassVar[Verdict]
+    VERDICT_RECORDED: _ClassVar[Verdict]
+    VERDICT_REPEATED: _ClassVar[Verdict]
+    VERDICT_LOST: _ClassVar[Verdict]
+    VERDICT_INVALID: _ClassVar[Verdict]
+VERDICT_UNSPECIFIED: Verdict
+VERDICT_RECORDED: Verdict
+VERDICT_REPEATED: Verdict
+VERDICT_LOST: Verdict
+VERDICT_INVALID: Verdict
+
+class ClaimedJob(_message.Message):
+    __slots__ = ("job_id", "attempt_seen", "lease", "claim_revision")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_SEEN_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    CLAIM_REVISION_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    attempt_seen: int
+    lease: int
+    claim_revision: int
+    def __init__(self, job_id: _Optional[str] = ..., attempt_seen: _Optional[int] = ..., lease: _Optional[int] = ..., claim_revision: _Optional[int] = ...) -> None: ...
+
+class StartAttemptsRequest(_message.Message):
+    __slots__ = ("worker", "claims")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    CLAIMS_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    claims: _containers.RepeatedCompositeFieldContainer[ClaimedJob]
+    def __init__(self, worker: _Optional[str] = ..., claims: _Optional[_Iterable[_Union[ClaimedJob, _Mapping]]] = ...) -> None: ...
+
+class StartedAttempt(_message.Message):
+    __slots__ = ("job_id", "attempt", "fence", "namespace", "kind", "route", "payload", "checkpoint", "timeout", "labels", "started_at", "parent_id")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    PARENT_ID_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    attempt: int
+    fence: int
+    namespace: str
+    kind: str
+    route: str
+    payload: str
+    checkpoint: str
+    timeout: _duration_pb2.Duration
+    labels: _containers.ScalarMap[str, str]
+    started_at: _timestamp_pb2.Timestamp
+    parent_id: str
+    def __init__(self, job_id: _Optional[str] = ..., attempt: _Optional[int] = ..., fence: _Optional[int] = ..., namespace: _Optional[str] = ..., kind: _Optional[str] = ..., route: _Optional[str] = ..., payload: _Optional[str] = ..., checkpoint: _Optional[str] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parent_id: _Optional[str] = ...) -> None: ...
+
+class StartAttemptsResponse(_message.Message):
+    __slots__ = ("attempts",)
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    attempts: _containers.RepeatedCompositeFieldContainer[StartedAttempt]
+    def __init__(self, attempts: _Optional[_Iterable[_Union[StartedAttempt, _Mapping]]] = ...) -> None: ...
+
+class AttemptReport(_message.Message):
+    __slots__ = ("job_id", "fence", "outcome", "result", "error", "retryable", "delay", "lease", "claim_revision")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    RETRYABLE_FIELD_NUMBER: _ClassVar[int]
+    DELAY_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    CLAIM_REVISION_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    fence: int
+    outcome: _job_pb2.Outcome
+    result: str
+    error: _job_pb2.JobError
+    retryable: bool
+    delay: _duration_pb2.Duration
+    lease: int
+    claim_revision: int
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., outcome: _Optional[_Union[_job_pb2.Outcome, str]] = ..., result: _Optional[str] = ..., error: _Optional[_Union[_job_pb2.JobError, _Mapping]] = ..., retryable: _Optional[bool] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[int] = ..., claim_revision: _Optional[int] = ...) -> None: ...
+
+class FinishAttemptsRequest(_message.Message):
+    __slots__ = ("worker", "reports")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    reports: _containers.RepeatedCompositeFieldContainer[AttemptReport]
+    def __init__(self, worker: _Optional[str] = ..., reports: _Optional[_Iterable[_Union[AttemptReport, _Mapping]]] = ...) -> None: ...
+
+class FinishedAttempt(_message.Message):
+    __slots__ = ("job_id", "verdict", "message", "state", "claim_deleted")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CLAIM_DELETED_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    verdict: Verdict
+    message: str
+    state: _job_pb2.JobState
+    claim_deleted: bool
+    def __init__(self, job_id: _Optional[str] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., message: _Optional[str] = ..., state: _Optional[_Union[_job_pb2.JobState, str]] = ..., claim_deleted: _Optional[bool] = ...) -> None: ...
+
+class FinishAttemptsResponse(_message.Message):
+    __slots__ = ("attempts",)
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    attempts: _containers.RepeatedCompositeFieldContainer[FinishedAttempt]
+    def __init__(self, attempts: _Optional[_Iterable[_Union[FinishedAttempt, _Mapping]]] = ...) -> None: ...
+
+class ProgressReport(_message.Message):
+    __slots__ = ("job_id", "fence", "fraction", "message")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    FRACTION_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    fence: int
+    fraction: float
+    message: str
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ...) -> None: ...
+
+class ReportProgressRequest(_message.Message):
+    __slots__ = ("reports",)
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
+    reports: _containers.RepeatedCompositeFieldContainer[ProgressReport]
+    def __init__(self, reports: _Optional[_Iterable[_Union[ProgressReport, _Mapping]]] = ...) -> None: ...
+
+class ReportProgressResponse(_message.Message):
+    __slots__ = ("verdicts",)
+    VERDICTS_FIELD_NUMBER: _ClassVar[int]
+    verdicts: _containers.RepeatedScalarFieldContainer[Verdict]
+    def __init__(self, verdicts: _Optional[_Iterable[_Union[Verdict, str]]] = ...) -> None: ...
+
+class SaveCheckpointRequest(_message.Message):
+    __slots__ = ("job_id", "fence", "checkpoint")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    fence: int
+    checkpoint: str
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., checkpoint: _Optional[str] = ...) -> None: ...
+
+class SaveCheckpointResponse(_message.Message):
+    __slots__ = ("verdict",)
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    verdict: Verdict
+    def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ...) -> None: ...
+
+class SubmitChildrenRequest(_message.Message):
+    __slots__ = ("job_id", "fence", "jobs")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    fence: int
+    jobs: _containers.RepeatedCompositeFieldContainer[_job_pb2.JobSpec]
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., jobs: _Optional[_Iterable[_Union[_job_pb2.JobSpec, _Mapping]]] = ...) -> None: ...
+
+class SubmitChildrenResponse(_message.Message):
+    __slots__ = ("verdict", "jobs")
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    verdict: Verdict
+    jobs: _containers.RepeatedCompositeFieldContainer[_job_service_pb2.SubmittedJob]
+    def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., jobs: _Optional[_Iterable[_Union[_job_service_pb2.SubmittedJob, _Mapping]]] = ...) -> None: ...

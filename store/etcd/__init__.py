@@ -1,0 +1,1 @@
+"""etcd decides who: keys, leases, claims and the election, over one port with two transports."""

@@ -1,0 +1,246 @@
+"""The port to etcd: the few operations that tenure needs, the same over gRPC and over HTTP.
+
+Two transports implement ``Etcd``: ``grpc_transport`` (native API, the default) and ``http_transport``
+(etcd3gw over the JSON gateway). One contract suite runs on both. Keys are text, absolute (with the prefix).
+
+Errors, the only ones a caller sees, translated once in the transports:
+    ``model.errors.Unavailable``      no endpoint answered in time; the outcome of a write is unknown
+    ``model.errors.BoundExceeded``    etcd refuses writes (NOSPACE alarm, request too large, too many operations)
+    ``model.errors.ConfigurationError`` authentication or permission refused
+    ``Compacted``                     a watch or a read at a revision that etcd has forgotten: list again
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from tenure.model.errors import TenureError
+
+
+class Compacted(TenureError):
+    """The revision asked for is compacted; ``revision`` is the oldest one that can be read."""
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(f"compacted; the oldest revision is {revision}")
+        self.revision = revision
+
+
+class Field(StrEnum):
+    """What of a key a compare looks at."""
+
+    CREATE = "create"
+    MOD = "mod"
+    VERSION = "version"
+    LEASE = "lease"
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """``field`` of ``key`` equals ``number``. CREATE 0 means that the key is absent."""
+
+    key: str
+    field: Field
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write a key, on a lease unless 0."""
+
+    key: str
+    value: bytes
+    lease: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete a key, or every key under it as a prefix."""
+
+    key: str
+    prefix: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """Read a key, or every key under it as a prefix. Linearizable."""
+
+    key: str
+    prefix: bool = False
+    keys_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Txn:
+    """If all of ``compares`` hold do ``then``, else ``otherwise``; may nest. A key may be written once in all of it."""
+
+    compares: tuple[Compare, ...] = ()
+    then: tuple[Operation, ...] = ()
+    otherwise: tuple[Operation, ...] = ()
+
+
+Operation = Put | Delete | Get | Txn
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """A key as etcd stores it. A deleted key has only ``key`` and ``mod_revision`` (of its deletion)."""
+
+    key: str
+    value: bytes
+    create_revision: int
+    mod_revision: int
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """A put was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteResult:
+    """How many keys were deleted."""
+
+    deleted: int
+
+
+@dataclass(frozen=True, slots=True)
+class GetResult:
+    """The keys found, in key order."""
+
+    items: tuple[KeyValue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TxnResult:
+    """The branch that was taken and its results, one per operation. ``revision`` is the store's after it."""
+
+    succeeded: bool
+    results: tuple[OperationResult, ...]
+    revision: int = 0
+    """Zero in nested results."""
+
+
+OperationResult = PutResult | DeleteResult | GetResult | TxnResult
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Keys under a prefix at one revision."""
+
+    items: tuple[KeyValue, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A lease as granted. ``sent_at`` is the monotonic instant at which the request was sent."""
+
+    lease: int
+    ttl_s: float
+    sent_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """The answer to one KeepAlive. ``ttl_s`` 0 means that the lease is gone. ``sent_at`` as in ``Grant``."""
+
+    lease: int
+    ttl_s: float
+    sent_at: float
+
+
+class EventKind(StrEnum):
+    """What happened to a key."""
+
+    PUT = "put"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change. For DELETE ``previous`` is the key before, where the watch asked for it and etcd still knew."""
+
+    kind: EventKind
+    item: KeyValue
+    previous: KeyValue | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Changes in revision order, complete up to ``revision``; empty for a progress notice."""
+
+    events: tuple[Event, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What an endpoint says of itself and the cluster."""
+
+    cluster_id: int
+    member_id: int
+    leader_id: int
+    revision: int
+    version: str
+    db_size_bytes: int
+    endpoint: str
+    alarms: tuple[str, ...] = ()
+
+
+class Etcd(Protocol):
+    """The operations. Every call is bounded by ``timeout_s`` (None: the transport's own default)."""
+
+    async def txn(self, txn: Txn, *, timeout_s: float | None = None) -> TxnResult:
+        """Run a transaction. Not repeated after an unknown outcome: that is the caller's decision."""
+        ...
+
+    async def get(self, key: str, *, timeout_s: float | None = None) -> KeyValue | None:
+        """Read one key, linearizable."""
+        ...
+
+    async def list(
+        self, prefix: str, *, revision: int = 0, keys_only: bool = False, timeout_s: float | None = None
+    ) -> Listing:
+        """Read every key under a prefix, in pages, all at one revision (the newest if 0)."""
+        ...
+
+    async def grant(self, ttl_s: float, *, timeout_s: float | None = None) -> Grant:
+        """Grant a lease; whole seconds, rounded up. The answer says what the server gave."""
+        ...
+
+    async def revoke(self, lease: int, *, timeout_s: float | None = None) -> bool:
+        """Revoke a lease and delete its keys. False if it was gone already."""
+        ...
+
+    async def renew(self, leases: Sequence[int], *, timeout_s: float) -> list[Renewal]:
+        """Send a KeepAlive for each lease (all distinct) and collect the answers that come within the timeout.
+
+        A lease without an answer is missing from the list: unreachable, not lost. Not to be called concurrently.
+        """
+        ...
+
+    def watch(
+        self, prefix: str, *, start_revision: int = 0, previous: bool = False, progress: bool = False
+    ) -> AsyncIterator[Events]:
+        """Stream changes under a prefix from a revision on (0: from now), over reconnects without gap or repeat.
+
+        Raises ``Compacted`` when the next revision is forgotten. The first item is sent when the watch is
+        established (empty events). An async generator: closing it cancels the watch.
+        """
+        ...
+
+    async def status(self, *, timeout_s: float | None = None) -> Status:
+        """Ask an endpoint for its status."""
+        ...
+
+    async def compact(self, revision: int, *, timeout_s: float | None = None) -> None:
+        """Forget history before a revision. Done already counts as done."""
+        ...
+
+    async def close(self) -> None:
+        """Close connections; watches end."""
+        ...
