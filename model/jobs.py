@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,9 +45,13 @@ def json_error(text: str, *, max_bytes: int, max_depth: int) -> str | None:
         json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as exc:
         return f"is not JSON: {exc}"
-    if "\x00" in text or "\\u0000" in text:
+    if _NUL.search(text):
         return "contains a NUL character (\\u0000), which Postgres cannot store"
     return None
+
+
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+"""A NUL as JSON writes it: an odd number of backslashes before u0000 (a raw one is no JSON at all)."""
 
 
 def _no_constant(name: str) -> Any:

@@ -5,9 +5,11 @@ Two transports implement ``Etcd``: ``grpc_transport`` (native API, the default) 
 
 Errors, the only ones a caller sees, translated once in the transports:
     ``model.errors.Unavailable``      no endpoint answered in time; the outcome of a write is unknown
-    ``model.errors.BoundExceeded``    etcd refuses writes (NOSPACE alarm, request too large, too many operations)
+    ``model.errors.BoundExceeded``    etcd refuses writes (NOSPACE alarm); its subclass ``TooLarge`` means that a
+                                      smaller request may pass (too many operations, too many bytes)
     ``model.errors.ConfigurationError`` authentication or permission refused
     ``Compacted``                     a watch or a read at a revision that etcd has forgotten: list again
+    ``Refused``                       this request cannot be done as it stands, and nothing of it was done
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from tenure.model.errors import TenureError
+from tenure.model.errors import BoundExceeded, TenureError
 
 
 class Compacted(TenureError):
@@ -26,6 +28,28 @@ class Compacted(TenureError):
     def __init__(self, revision: int) -> None:
         super().__init__(f"compacted; the oldest revision is {revision}")
         self.revision = revision
+
+
+class TooLarge(BoundExceeded):
+    """The request has too many operations or bytes; nothing was done, and a part of it may pass."""
+
+
+class Refusal(StrEnum):
+    """Why etcd refused a request as a whole."""
+
+    LEASE_GONE = "lease gone"
+    """A put names a lease that does not exist."""
+    DUPLICATE_KEY = "duplicate key"
+    """A key is written twice in one transaction, nested ones included."""
+    OTHER = "other"
+
+
+class Refused(TenureError):
+    """etcd refused the whole request, certainly: nothing of it was done. ``reason`` says why."""
+
+    def __init__(self, reason: Refusal, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class Field(StrEnum):
@@ -216,10 +240,11 @@ class Etcd(Protocol):
         """Revoke a lease and delete its keys. False if it was gone already."""
         ...
 
-    async def renew(self, leases: Sequence[int], *, timeout_s: float) -> list[Renewal]:
+    async def renew(self, leases: Sequence[int], *, timeout_s: float) -> Sequence[Renewal]:
         """Send a KeepAlive for each lease (all distinct) and collect the answers that come within the timeout.
 
-        A lease without an answer is missing from the list: unreachable, not lost. Not to be called concurrently.
+        A lease without an answer is missing from the list: unreachable, not lost. Concurrent calls are allowed, each
+        on a stream of its own, but never for the same lease.
         """
         ...
 

@@ -24,11 +24,79 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tenure/etcdpb/rpc.proto\x12\rtenure.etcdpbb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17tenure/etcdpb/rpc.proto\x12\rtenure.etcdpb\"u\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x17\n\x0f\x63reate_revision\x18\x02 \x01(\x03\x12\x14\n\x0cmod_revision\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\r\n\x05lease\x18\x06 \x01(\x03\"\xc8\x01\n\x05\x45vent\x12,\n\x04type\x18\x01 \x01(\x0e\x32\x1e.tenure.etcdpb.Event.EventType\x12#\n\x02kv\x18\x02 \x01(\x0b\x32\x17.tenure.etcdpb.KeyValue\x12(\n\x07prev_kv\x18\x03 \x01(\x0b\x32\x17.tenure.etcdpb.KeyValue\"B\n\tEventType\x12\x1e\n\x1a\x45VENT_TYPE_PUT_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45VENT_TYPE_DELETE\x10\x01\"\\\n\x0eResponseHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x11\n\tmember_id\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x11\n\traft_term\x18\x04 \x01(\x04\"\x8c\x01\n\x0cRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x14\n\x0cserializable\x18\x07 \x01(\x08\x12\x11\n\tkeys_only\x18\x08 \x01(\x08\x12\x12\n\ncount_only\x18\t \x01(\x08\"\x81\x01\n\rRangeResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.tenure.etcdpb.ResponseHeader\x12$\n\x03kvs\x18\x02 \x03(\x0b\x32\x17.tenure.etcdpb.KeyValue\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"7\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\r\n\x05lease\x18\x03 \x01(\x03\"<\n\x0bPutResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.tenure.etcdpb.ResponseHeader\"4\n\x12\x44\x65leteRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\"U\n\x13\x44\x65leteRangeResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.tenure.etcdpb.ResponseHeader\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x03\"\xf3\x01\n\tRequestOp\x12\x34\n\rrequest_range\x18\x01 \x01(\x0b\x32\x1b.tenure.etcdpb.RangeRequestH\x00\x12\x30\n\x0brequest_put\x18\x02 \x01(\x0b\x32\x19.tenure.etcdpb.PutRequestH\x00\x12\x41\n\x14request_delete_range\x18\x03 \x01(\x0b\x32!.tenure.etcdpb.DeleteRangeRequestH\x00\x12\x30\n\x0brequest_txn\x18\x04 \x01(\x0b\x32\x19.tenure.etcdpb.TxnRequestH\x00\x42\t\n\x07request\"\xfd\x01\n\nResponseOp\x12\x36\n\x0eresponse_range\x18\x01 \x01(\x0b\x32\x1c.tenure.etcdpb.RangeResponseH\x00\x12\x32\n\x0cresponse_put\x18\x02 \x01(\x0b\x32\x1a.tenure.etcdpb.PutResponseH\x00\x12\x43\n\x15response_delete_range\x18\x03 \x01(\x0b\x32\".tenure.etcdpb.DeleteRangeResponseH\x00\x12\x32\n\x0cresponse_txn\x18\x04 \x01(\x0b\x32\x1a.tenure.etcdpb.TxnResponseH\x00\x42\n\n\x08response\"\xd2\x03\n\x07\x43ompare\x12\x34\n\x06result\x18\x01 \x01(\x0e\x32$.tenure.etcdpb.Compare.CompareResult\x12\x34\n\x06target\x18\x02 \x01(\x0e\x32$.tenure.etcdpb.Compare.CompareTarget\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\x11\n\x07version\x18\x04 \x01(\x03H\x00\x12\x19\n\x0f\x63reate_revision\x18\x05 \x01(\x03H\x00\x12\x16\n\x0cmod_revision\x18\x06 \x01(\x03H\x00\x12\x0f\n\x05value\x18\x07 \x01(\x0cH\x00\x12\x0f\n\x05lease\x18\x08 \x01(\x03H\x00\"5\n\rCompareResult\x12$\n COMPARE_RESULT_EQUAL_UNSPECIFIED\x10\x00\"\x9e\x01\n\rCompareTarget\x12&\n\"COMPARE_TARGET_VERSION_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43OMPARE_TARGET_CREATE\x10\x01\x12\x16\n\x12\x43OMPARE_TARGET_MOD\x10\x02\x12\x18\n\x14\x43OMPARE_TARGET_VALUE\x10\x03\x12\x18\n\x14\x43OMPARE_TARGET_LEASE\x10\x04\x42\x0e\n\x0ctarget_union\"\x8b\x01\n\nTxnRequest\x12\'\n\x07\x63ompare\x18\x01 \x03(\x0b\x32\x16.tenure.etcdpb.Compare\x12)\n\x07success\x18\x02 \x03(\x0b\x32\x18.tenure.etcdpb.RequestOp\x12)\n\x07\x66\x61ilure\x18\x03 \x03(\x0b\x32\x18.tenure.etcdpb.RequestOp\"}\n\x0bTxnResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.tenure.etcdpb.ResponseHeader\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\x12,\n\tresponses\x18\x03 \x03(\x0b\x32\x19.tenure.etcdpb.ResponseOp\"7\n\x11\x43ompactionRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x10\n\x08physical\x18\x02 \x01(\x08\"C\n\x12\x43ompactionResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.tenure.etcdpb.ResponseHeader\",\n\x11LeaseGrantRequest\x12\x0b\n\x03ttl\x18\x01 \x01(\x03\x12\n\n\x02id\x18\x02 \x01(\x03\"k\n\x12LeaseGrantResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.tenure.etcdpb.ResponseHeader\x12\n\n\x02id\x18\x02 \x01(\x03\x12\x0b\n\x03ttl\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t\" \n\x12LeaseRevokeRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"D\n\x13LeaseRevokeResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.tenure.etcdpb.ResponseHeader\"#\n\x15LeaseKeepAliveRequest\x12\n\n\x02id\x18\x01 \x01(\x03\"`\n\x16LeaseKeepAliveResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.tenure.etcdpb.ResponseHeader\x12\n\n\x02id\x18\x02 \x01(\x03\x12\x0b\n\x03ttl\x18\x03 \x01(\x03\"\xda\x01\n\x0cWatchRequest\x12;\n\x0e\x63reate_request\x18\x01 \x01(\x0b\x32!.tenure.etcdpb.WatchCreateRequestH\x00\x12;\n\x0e\x63\x61ncel_request\x18\x02 \x01(\x0b\x32!.tenure.etcdpb.WatchCancelRequestH\x00\x12?\n\x10progress_request\x18\x03 \x01(\x0b\x32#.tenure.etcdpb.WatchProgressRequestH\x00\x42\x0f\n\rrequest_union\"\x9a\x01\n\x12WatchCreateRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\x16\n\x0estart_revision\x18\x03 \x01(\x03\x12\x17\n\x0fprogress_notify\x18\x04 \x01(\x08\x12\x0f\n\x07prev_kv\x18\x06 \x01(\x08\x12\x10\n\x08watch_id\x18\x07 \x01(\x03\x12\x10\n\x08\x66ragment\x18\x08 \x01(\x08\"&\n\x12WatchCancelRequest\x12\x10\n\x08watch_id\x18\x01 \x01(\x03\"\x16\n\x14WatchProgressRequest\"\xdc\x01\n\rWatchResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.tenure.etcdpb.ResponseHeader\x12\x10\n\x08watch_id\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x10\n\x08\x63\x61nceled\x18\x04 \x01(\x08\x12\x18\n\x10\x63ompact_revision\x18\x05 \x01(\x03\x12\x15\n\rcancel_reason\x18\x06 \x01(\t\x12\x10\n\x08\x66ragment\x18\x07 \x01(\x08\x12$\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x14.tenure.etcdpb.Event\"\x0f\n\rStatusRequest\"\xf0\x01\n\x0eStatusResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.tenure.etcdpb.ResponseHeader\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x62_size\x18\x03 \x01(\x03\x12\x0e\n\x06leader\x18\x04 \x01(\x04\x12\x12\n\nraft_index\x18\x05 \x01(\x04\x12\x11\n\traft_term\x18\x06 \x01(\x04\x12\x1a\n\x12raft_applied_index\x18\x07 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x08 \x03(\t\x12\x16\n\x0e\x64\x62_size_in_use\x18\t \x01(\x03\x12\x12\n\nis_learner\x18\n \x01(\x08\"5\n\x13\x41uthenticateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"T\n\x14\x41uthenticateResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.tenure.etcdpb.ResponseHeader\x12\r\n\x05token\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tenure.etcdpb.rpc_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_KEYVALUE']._serialized_start=42
+  _globals['_KEYVALUE']._serialized_end=159
+  _globals['_EVENT']._serialized_start=162
+  _globals['_EVENT']._serialized_end=362
+  _globals['_EVENT_EVENTTYPE']._serialized_start=296
+  _globals['_EVENT_EVENTTYPE']._serialized_end=362
+  _globals['_RESPONSEHEADER']._serialized_start=364
+  _globals['_RESPONSEHEADER']._serialized_end=456
+  _globals['_RANGEREQUEST']._serialized_start=459
+  _globals['_RANGEREQUEST']._serialized_end=599
+  _globals['_RANGERESPONSE']._serialized_start=602
+  _globals['_RANGERESPONSE']._serialized_end=731
+  _globals['_PUTREQUEST']._serialized_start=733
+  _globals['_PUTREQUEST']._serialized_end=788
+  _globals['_PUTRESPONSE']._serialized_start=790
+  _globals['_PUTRESPONSE']._serialized_end=850
+  _globals['_DELETERANGEREQUEST']._serialized_start=852
+  _globals['_DELETERANGEREQUEST']._serialized_end=904
+  _globals['_DELETERANGERESPONSE']._serialized_start=906
+  _globals['_DELETERANGERESPONSE']._serialized_end=991
+  _globals['_REQUESTOP']._serialized_start=994
+  _globals['_REQUESTOP']._serialized_end=1237
+  _globals['_RESPONSEOP']._serialized_start=1240
+  _globals['_RESPONSEOP']._serialized_end=1493
+  _globals['_COMPARE']._serialized_start=1496
+  _globals['_COMPARE']._serialized_end=1962
+  _globals['_COMPARE_COMPARERESULT']._serialized_start=1732
+  _globals['_COMPARE_COMPARERESULT']._serialized_end=1785
+  _globals['_COMPARE_COMPARETARGET']._serialized_start=1788
+  _globals['_COMPARE_COMPARETARGET']._serialized_end=1946
+  _globals['_TXNREQUEST']._serialized_start=1965
+  _globals['_TXNREQUEST']._serialized_end=2104
+  _globals['_TXNRESPONSE']._serialized_start=2106
+  _globals['_TXNRESPONSE']._serialized_end=2231
+  _globals['_COMPACTIONREQUEST']._serialized_start=2233
+  _globals['_COMPACTIONREQUEST']._serialized_end=2288
+  _globals['_COMPACTIONRESPONSE']._serialized_start=2290
+  _globals['_COMPACTIONRESPONSE']._serialized_end=2357
+  _globals['_LEASEGRANTREQUEST']._serialized_start=2359
+  _globals['_LEASEGRANTREQUEST']._serialized_end=2403
+  _globals['_LEASEGRANTRESPONSE']._serialized_start=2405
+  _globals['_LEASEGRANTRESPONSE']._serialized_end=2512
+  _globals['_LEASEREVOKEREQUEST']._serialized_start=2514
+  _globals['_LEASEREVOKEREQUEST']._serialized_end=2546
+  _globals['_LEASEREVOKERESPONSE']._serialized_start=2548
+  _globals['_LEASEREVOKERESPONSE']._serialized_end=2616
+  _globals['_LEASEKEEPALIVEREQUEST']._serialized_start=2618
+  _globals['_LEASEKEEPALIVEREQUEST']._serialized_end=2653
+  _globals['_LEASEKEEPALIVERESPONSE']._serialized_start=2655
+  _globals['_LEASEKEEPALIVERESPONSE']._serialized_end=2751
+  _globals['_WATCHREQUEST']._serialized_start=2754
+  _globals['_WATCHREQUEST']._serialized_end=2972
+  _globals['_WATCHCREATEREQUEST']._serialized_start=2975
+  _globals['_WATCHCREATEREQUEST']._serialized_end=3129
+  _globals['_WATCHCANCELREQUEST']._serialized_start=3131
+  _globals['_WATCHCANCELREQUEST']._serialized_end=3169
+  _globals['_WATCHPROGRESSREQUEST']._serialized_start=3171
+  _globals['_WATCHPROGRESSREQUEST']._serialized_end=3193
+  _globals['_WATCHRESPONSE']._serialized_start=3196
+  _globals['_WATCHRESPONSE']._serialized_end=3416
+  _globals['_STATUSREQUEST']._serialized_start=3418
+  _globals['_STATUSREQUEST']._serialized_end=3433
+  _globals['_STATUSRESPONSE']._serialized_start=3436
+  _globals['_STATUSRESPONSE']._serialized_end=3676
+  _globals['_AUTHENTICATEREQUEST']._serialized_start=3678
+  _globals['_AUTHENTICATEREQUEST']._serialized_end=3731
+  _globals['_AUTHENTICATERESPONSE']._serialized_start=3733
+  _globals['_AUTHENTICATERESPONSE']._serialized_end=3817
 # @@protoc_insertion_point(module_scope)

@@ -88,13 +88,13 @@ class StartAttemptsResponse(_message.Message):
     def __init__(self, attempts: _Optional[_Iterable[_Union[StartedAttempt, _Mapping]]] = ...) -> None: ...
 
 class AttemptReport(_message.Message):
-    __slots__ = ("job_id", "fence", "outcome", "result", "error", "retryable", "delay", "lease", "claim_revision")
+    __slots__ = ("job_id", "fence", "outcome", "result", "error", "permanent", "delay", "lease", "claim_revision")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
-    RETRYABLE_FIELD_NUMBER: _ClassVar[int]
+    PERMANENT_FIELD_NUMBER: _ClassVar[int]
     DELAY_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     CLAIM_REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -103,11 +103,11 @@ class AttemptReport(_message.Message):
     outcome: _job_pb2.Outcome
     result: str
     error: _job_pb2.JobError
-    retryable: bool
+    permanent: bool
     delay: _duration_pb2.Duration
     lease: int
     claim_revision: int
-    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., outcome: _Optional[_Union[_job_pb2.Outcome, str]] = ..., result: _Optional[str] = ..., error: _Optional[_Union[_job_pb2.JobError, _Mapping]] = ..., retryable: _Optional[bool] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[int] = ..., claim_revision: _Optional[int] = ...) -> None: ...
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., outcome: _Optional[_Union[_job_pb2.Outcome, str]] = ..., result: _Optional[str] = ..., error: _Optional[_Union[_job_pb2.JobError, _Mapping]] = ..., permanent: _Optional[bool] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[int] = ..., claim_revision: _Optional[int] = ...) -> None: ...
 
 class FinishAttemptsRequest(_message.Message):
     __slots__ = ("worker", "reports")

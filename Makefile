@@ -1,0 +1,48 @@
+# Everything needs Python 3.11 or later and nothing else; the first call fills .venv/ from the hash-checked lock.
+# Further arguments: make test ARGS='-k etcd', make up ARGS='--workers 5'.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check format bench proto lock wheel images clean venv venv-dev
+ARGS ?=
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: venv ## Run the inventory example on an embedded Postgres and etcd, and print what it found
+	@.venv/bin/python -m tenure.examples.inventory.demo $(ARGS)
+
+up: venv ## Run a whole tenure here until Ctrl-C (data in .tenure/up)
+	@.venv/bin/tenure up $(ARGS)
+
+test: venv-dev ## Run the whole test suite on real stores
+	@.venv/bin/python -m pytest -n 2 $(ARGS)
+
+check: venv-dev ## Lint, types, import contracts, generated code up to date
+	@sh scripts/check.sh
+
+format: venv-dev ## Format the code
+	@.venv/bin/ruff check --fix-only --quiet . && .venv/bin/ruff format .
+
+bench: venv-dev ## Measure rates, latencies and CPU per job on the real parts
+	@.venv/bin/python -m tenure.bench $(ARGS)
+
+proto: venv-dev ## Regenerate the stubs from proto/
+	@sh scripts/generate_proto.sh
+
+lock: ## Renew requirements/*.lock from pyproject.toml (needs uv)
+	@sh scripts/lock.sh
+
+wheel: venv-dev ## Build the wheel into dist/
+	@.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -w dist .
+
+images: ## Make the container images that the tests' containers backend uses, without a registry
+	@bash tests/images/build.sh
+
+clean: ## Remove .venv/, caches and build results (not .tenure/, which holds data)
+	@rm -rf .venv .dev build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+venv:
+	@sh scripts/bootstrap.sh run
+
+venv-dev:
+	@sh scripts/bootstrap.sh dev

@@ -1,0 +1,8 @@
+"""``python -m tenure.cli`` is ``tenure``."""
+
+from __future__ import annotations
+
+from tenure.cli.main import run
+
+if __name__ == "__main__":
+    run()

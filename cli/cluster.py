@@ -1,0 +1,61 @@
+"""``tenure cluster``, ``tenure version`` and the entry to ``tenure up``."""
+
+from __future__ import annotations
+
+import platform
+
+import typer
+
+from tenure.cli.output import Format, Output, ago, print_fields, print_json, print_table
+from tenure.cli.session import Address, connect
+
+
+def cluster(coordinator: Address = None, output: Output = Format.TABLE) -> None:
+    """Show the coordinators, the leader, and the stores they stand on."""
+    with connect(coordinator) as client:
+        found = client.cluster()
+    if output is Format.JSON:
+        print_json(found)
+        return
+    print_fields(
+        (
+            ("leader", found.leader or "none now: one is being elected"),
+            ("epoch", found.epoch),
+            ("version", found.version),
+            ("schema", found.schema_version),
+            ("postgres", found.postgres_version),
+            ("etcd", found.etcd_version),
+        )
+    )
+    print_table(
+        ("id", "grpc", "http", "version", "started", ""),
+        [
+            (c.id, c.grpc, c.http, c.version, ago(c.started_at), "leader" if c.is_leader else "")
+            for c in found.coordinators
+        ],
+        empty="no coordinator is registered in etcd",
+    )
+
+
+def version(output: Output = Format.TABLE) -> None:
+    """Print the versions of tenure and of what it stands on."""
+    from importlib.metadata import version as version_of
+
+    found = {name: version_of(name) for name in ("tenure", "grpcio", "protobuf", "psycopg", "pydantic", "etcd3gw")}
+    found["python"] = platform.python_version()
+    found["platform"] = platform.platform()
+    if output is Format.JSON:
+        print_json(found)
+    else:
+        print_fields(found.items())
+
+
+def up(ctx: typer.Context) -> None:
+    """Run everything on this machine."""
+    # Its options live beside it; imported only when asked for, since it brings the embedded stores.
+    from tenure.cli.up import up_command
+
+    command = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    command.command(name="up")(up_command)
+    code = typer.main.get_command(command).main(args=list(ctx.args), prog_name="tenure up", standalone_mode=False)
+    raise typer.Exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,35 @@
+"""``tenure coordinator``: run one coordinator in the foreground."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tenure.cli.settings import given, parsed
+
+
+def coordinator(
+    grpc: Annotated[
+        str | None, typer.Option("--grpc", metavar="HOST:PORT", help="Where to serve gRPC.  [TENURE_GRPC_LISTEN]")
+    ] = None,
+    http: Annotated[
+        str | None, typer.Option("--http", metavar="HOST:PORT", help="Where to serve HTTP.  [TENURE_HTTP_LISTEN]")
+    ] = None,
+    postgres: Annotated[
+        str | None,
+        typer.Option("--postgres", metavar="DSN", help="The database; better in TENURE_POSTGRES_DSN, as it is secret."),
+    ] = None,
+    etcd: Annotated[
+        str | None, typer.Option("--etcd", metavar="URL", help="etcd, comma-separated.  [TENURE_ETCD_ENDPOINTS]")
+    ] = None,
+    prefix: Annotated[
+        str | None, typer.Option("--etcd-prefix", help="Prefix of every key in etcd.  [TENURE_ETCD_PREFIX]")
+    ] = None,
+) -> None:
+    """Run a coordinator: serves gRPC and HTTP, and leads when elected. Every other setting is in the environment."""
+    from tenure.coordinator.coordinator import main
+    from tenure.coordinator.settings import CoordinatorSettings
+
+    values = given(grpc_listen=grpc, http_listen=http, postgres_dsn=postgres, etcd_endpoints=etcd, etcd_prefix=prefix)
+    raise typer.Exit(main(parsed(CoordinatorSettings, values)))

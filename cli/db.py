@@ -1,0 +1,78 @@
+"""``tenure db``: the schema in Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated
+
+import typer
+
+from tenure.cli import parse
+from tenure.cli.output import Format, Output, print_fields, print_json, to_stderr
+from tenure.model.errors import ConfigurationError, DeadlineExceeded, Unavailable
+
+app = typer.Typer(help="Migrate the schema in Postgres, and see how it stands.", no_args_is_help=True)
+Dsn = Annotated[
+    str | None,
+    typer.Option("--postgres", envvar="TENURE_POSTGRES_DSN", show_envvar=True, metavar="DSN", help="The database."),
+]
+POLL_S = 0.5
+
+
+@app.command("migrate")
+def migrate(postgres: Dsn = None, output: Output = Format.TABLE) -> None:
+    """Bring the schema up to date. Safe to run anywhere, at any time, several at once."""
+    from tenure.store.postgres.migrate import migrate as apply
+
+    done = asyncio.run(apply(_required(postgres)))
+    if output is Format.JSON:
+        print_json({"schema": done.current, "applied": done.applied})
+    elif done.applied:
+        typer.echo(f"schema {done.current}: applied {', '.join(done.applied)}")
+    else:
+        typer.echo(f"schema {done.current}: nothing to do")
+
+
+@app.command("status")
+def status(postgres: Dsn = None, output: Output = Format.TABLE) -> None:
+    """Show which schema the database has and which one this release wants. Exits 4 if they differ."""
+    from tenure.store.postgres.migrate import status as read
+
+    found = asyncio.run(read(_required(postgres)))
+    if output is Format.JSON:
+        print_json({"schema": found.current, "wanted": found.wanted, "is_current": found.is_current})
+    else:
+        print_fields((("schema", found.current or "none"), ("wanted", found.wanted)))
+    if not found.is_current:
+        to_stderr("try: tenure db migrate")
+        raise typer.Exit(4)
+
+
+@app.command("wait")
+def wait(
+    postgres: Dsn = None,
+    timeout: Annotated[str, typer.Option("--timeout", help="Give up after this long.")] = "5m",
+) -> None:
+    """Wait until the database can be reached and has the schema that this release wants (for init containers)."""
+    from tenure.store.postgres.migrate import status as read
+
+    dsn, wait_s = _required(postgres), parse.duration_s(timeout, "--timeout") or 0.0
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            found = asyncio.run(read(dsn))
+            if found.is_current:
+                return
+            problem = f"schema {found.current or 'none'}, wanted {found.wanted}"
+        except Unavailable as exc:
+            problem = exc.message
+        if time.monotonic() >= deadline:
+            raise DeadlineExceeded(f"not ready after {timeout}: {problem}", hint="tenure db migrate")
+        time.sleep(POLL_S)
+
+
+def _required(dsn: str | None) -> str:
+    if not dsn:
+        raise ConfigurationError("TENURE_POSTGRES_DSN is not set", hint="set it, or give --postgres postgresql://…")
+    return dsn

@@ -1,0 +1,89 @@
+"""``tenure submit``: one job, and its end if asked for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tenure.cli import parse
+from tenure.cli.jobs import show
+from tenure.cli.output import Format, Output, to_stderr
+from tenure.cli.session import Address, connect
+from tenure.model.errors import FieldViolation, InvalidInput
+from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
+from tenure.model.states import JobState
+
+
+def submit(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="The name that selects a handler.")],
+    payload: Annotated[
+        str | None,
+        typer.Argument(metavar="[JSON]", help="The payload: JSON, @FILE, or - for stdin.", show_default="null"),
+    ] = None,
+    route: Annotated[
+        str, typer.Option("--pool", "--route", "-p", help="Where it should run: a pool, or a path below it.")
+    ] = DEFAULT_ROUTE,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="The organisation it belongs to.")] = (
+        DEFAULT_NAMESPACE
+    ),
+    priority: Annotated[int, typer.Option("--priority", help="Higher runs first, -1000 to 1000.")] = 0,
+    delay: Annotated[
+        str | None, typer.Option("--delay", help="Not before this long from now (90s, 5m, 1h30m).")
+    ] = None,
+    at: Annotated[str | None, typer.Option("--at", help="Not before this ISO 8601 time.")] = None,
+    ttl: Annotated[
+        str | None, typer.Option("--ttl", help="How soon it restarts elsewhere if its worker dies.", show_default="10s")
+    ] = None,
+    attempt_timeout: Annotated[
+        str | None, typer.Option("--attempt-timeout", help="The most that one attempt may take.")
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", "-l", help="KEY=VALUE; repeat it.")] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="Idempotency key: the same again answers with the first job.")
+    ] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option("--max-attempts", help="Attempts that may end in an error.", show_default="3")
+    ] = None,
+    depends_on: Annotated[
+        list[str] | None, typer.Option("--depends-on", help="Id of a job that must complete first; repeat it.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for its end and print it.")] = False,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", help="With --wait: stop waiting after this long; the job goes on.")
+    ] = None,
+    coordinator: Address = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Submit one job and print it. With --wait exits 0 if it completed, 1 if not, 7 if not in time."""
+    if timeout is not None and not wait:
+        raise InvalidInput(
+            [FieldViolation("--timeout", "is for --wait")], hint="--attempt-timeout bounds the job's attempts"
+        )
+    value = parse.payload(payload)
+    wait_s = parse.duration_s(timeout, "--timeout")
+    from tenure.client import Retry
+
+    with connect(coordinator) as client:
+        job = client.submit(
+            kind,
+            value,
+            namespace=namespace,
+            route=route,
+            priority=priority,
+            activate_at=parse.instant(at, "--at"),
+            delay_s=parse.duration_s(delay, "--delay"),
+            retry=None if max_attempts is None else Retry(max_attempts=max_attempts),
+            ttl_s=parse.duration_s(ttl, "--ttl"),
+            timeout_s=parse.duration_s(attempt_timeout, "--attempt-timeout"),
+            idempotency_key=key,
+            labels=parse.labels(label or ()),
+            depends_on=depends_on or (),
+        )
+        if job.created is False:
+            to_stderr(f"note: the key {key!r} answered with an earlier job")
+        if wait:
+            job = client.wait(job.id, wait_s)
+    show(job, output)
+    if wait and job.state is not JobState.COMPLETED:
+        raise typer.Exit(1)

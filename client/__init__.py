@@ -1,0 +1,59 @@
+"""The Python client: submit jobs, wait for them, watch them, look after them. ``AsyncClient`` and ``Client``.
+
+Both speak gRPC to the coordinators and never see Postgres or etcd. Importing this package is cheap; gRPC is
+imported with the first client.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tenure.client.records import (
+    Attempt,
+    Claim,
+    Cluster,
+    Coordinator,
+    HeldClaim,
+    Job,
+    JobError,
+    NewJob,
+    Retry,
+    SubmittedJob,
+    Worker,
+)
+from tenure.model.states import JobState, Outcome
+
+if TYPE_CHECKING:
+    from tenure.client.async_client import AsyncClient
+    from tenure.client.link import TLS
+    from tenure.client.sync_client import Client
+
+__all__ = [
+    "TLS",
+    "AsyncClient",
+    "Attempt",
+    "Claim",
+    "Client",
+    "Cluster",
+    "Coordinator",
+    "HeldClaim",
+    "Job",
+    "JobError",
+    "JobState",
+    "NewJob",
+    "Outcome",
+    "Retry",
+    "SubmittedJob",
+    "Worker",
+]
+
+_LAZY = {"AsyncClient": "async_client", "Client": "sync_client", "TLS": "link"}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"tenure.client.{module}"), name)

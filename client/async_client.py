@@ -1,0 +1,367 @@
+"""The asyncio client of the job service. ``client.sync_client`` is generated from this module's class.
+
+Owns the idempotency of what it sends (each submit carries a key, so a repeated one is answered with the first job)
+and the resumption of waits and watches over reconnects. Invariant: every await is bounded. Deliberately does not
+validate what the service validates: there is one rule set, and it answers with the field named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from tenure.client import convert
+from tenure.client.errors import RETRYABLE
+from tenure.client.link import TLS, TOKEN_VARIABLE, Link, addresses_of, backoff_s
+from tenure.client.records import Attempt, Cluster, HeldClaim, Job, NewJob, Retry, SubmittedJob, Worker
+from tenure.model.errors import DeadlineExceeded, FieldViolation, InvalidInput
+from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
+from tenure.model.states import JobState
+from tenure.v1 import cluster_service_pb2 as cluster_pb
+from tenure.v1 import job_service_pb2 as pb
+
+WAIT_STEP_S = 20.0
+"""How long one WaitJob may hang before it is asked afresh: bounds the harm of a connection that died silently."""
+STREAM_STEP_S = 60.0
+"""The same for one WatchJob stream."""
+GRACE_S = 5.0
+"""For the answer to a WaitJob whose step has passed, before the coordinator counts as hung."""
+ANSWER_S = 1.0
+"""The same at the end of the caller's own timeout."""
+MAX_WAITS = 100
+"""WaitJob calls that ``wait_many`` has under way at once."""
+BATCH_JOBS_PER_S = 200
+"""What a slow service may need for a large batch: adds to the call's timeout."""
+
+
+class AsyncClient:
+    """A client of the coordinators, for asyncio. Use it as ``async with`` or call ``close``; safe for many tasks."""
+
+    def __init__(
+        self,
+        address: str | Sequence[str] | None = None,
+        *,
+        token: str | None = None,
+        tls: TLS | None = None,
+        timeout_s: float = 30.0,
+        outage_s: float = 300.0,
+    ) -> None:
+        """Prepare a client; nothing is connected before the first call.
+
+        ``address``: HOST:PORT, several comma-separated or listed: the next is asked when one does not answer.
+        None reads TENURE_COORDINATOR, else 127.0.0.1:7070. ``token``: None reads TENURE_TOKEN.
+        ``timeout_s``: the most that one call may take, its retries included. ``outage_s``: how long ``wait`` and
+        ``watch`` bear with coordinators that answered before and do not now.
+
+        Raises:
+            InvalidInput: an address that is not HOST:PORT.
+            ConfigurationError: a TLS file that cannot be read.
+        """
+        token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
+        self._link = Link(addresses_of(address), token=token, tls=tls)
+        self._timeout_s = timeout_s
+        self._outage_s = outage_s
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections. May be called twice."""
+        await self._link.close()
+
+    async def submit(
+        self,
+        kind: str,
+        payload: Any = None,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        route: str = DEFAULT_ROUTE,
+        priority: int = 0,
+        activate_at: datetime | None = None,
+        delay_s: float | None = None,
+        retry: Retry | None = None,
+        ttl_s: float | None = None,
+        timeout_s: float | None = None,
+        max_crashes: int | None = None,
+        idempotency_key: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        depends_on: Sequence[str] = (),
+    ) -> Job:
+        """Submit one job and return it as written; it is durable when this returns. Options are those of ``NewJob``.
+
+        ``timeout_s`` bounds one attempt of the job, not this call. Repeated over failures without doubling the job.
+        ``Job.created`` is False when ``idempotency_key`` answered with an earlier job.
+
+        Raises:
+            InvalidInput: with every bad field. Conflict: the key came with another request before.
+            Unavailable, DeadlineExceeded: no answer; with an ``idempotency_key`` the same call may be made again.
+        """
+        job = NewJob(
+            kind=kind,
+            payload=payload,
+            namespace=namespace,
+            route=route,
+            priority=priority,
+            activate_at=activate_at,
+            delay_s=delay_s,
+            retry=retry,
+            ttl_s=ttl_s,
+            timeout_s=timeout_s,
+            max_crashes=max_crashes,
+            labels=labels or {},
+            depends_on=depends_on,
+        )
+        spec = convert.spec_to_wire(job, idempotency_key=idempotency_key or _new_key())
+        answer: pb.SubmitJobResponse = await self._link.unary(
+            lambda to: to.jobs.SubmitJob, pb.SubmitJobRequest(job=spec), timeout_s=self._timeout_s
+        )
+        return convert.job_from_wire(answer.job, created=answer.created or idempotency_key is None)
+
+    async def submit_many(self, jobs: Sequence[NewJob]) -> builtins.list[SubmittedJob]:
+        """Submit a batch, whole or not at all, and return its members in order.
+
+        Members may depend on each other: give one a ``ref`` and name it in another's ``depends_on``.
+
+        Raises:
+            InvalidInput: with every bad field (``jobs[3].route``), unknown references and cycles.
+            Conflict, Unavailable, DeadlineExceeded: as for ``submit``.
+        """
+        if not jobs:
+            return []
+        specs = [
+            convert.spec_to_wire(job, idempotency_key=job.idempotency_key or _new_key(), path=f"jobs[{i}].")
+            for i, job in enumerate(jobs)
+        ]
+        answer: pb.SubmitJobsResponse = await self._link.unary(
+            lambda to: to.jobs.SubmitJobs,
+            pb.SubmitJobsRequest(jobs=specs),
+            timeout_s=self._timeout_s + len(specs) / BATCH_JOBS_PER_S,
+        )
+        return [
+            convert.submitted_from_wire(made, own_key=job.idempotency_key is None)
+            for made, job in zip(answer.jobs, jobs, strict=True)
+        ]
+
+    async def get(self, job_id: str) -> Job:
+        """Return a job with its payload and result.
+
+        Raises:
+            NotFound: there is none. InvalidInput: not an id.
+        """
+        answer: pb.GetJobResponse = await self._link.unary(
+            lambda to: to.jobs.GetJob, pb.GetJobRequest(id=job_id), timeout_s=self._timeout_s
+        )
+        return convert.job_from_wire(answer.job)
+
+    async def wait(self, job_id: str, timeout_s: float | None = None) -> Job:
+        """Return the job once it is terminal, whatever the outcome; waits over reconnects.
+
+        ``timeout_s`` None waits without end.
+
+        Raises:
+            DeadlineExceeded: it was not terminal in time. NotFound: there is no such job.
+            Unavailable: no coordinator answered for ``outage_s``.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout_s is None else loop.time() + timeout_s
+        while True:
+            left_s = WAIT_STEP_S if deadline is None else max(0.0, deadline - loop.time())
+            step_s = min(WAIT_STEP_S, left_s)
+            patience_s = self._patience_s() if deadline is None else min(self._patience_s(), left_s + ANSWER_S)
+            try:
+                answer: pb.WaitJobResponse = await self._link.unary(
+                    lambda to: to.jobs.WaitJob,
+                    pb.WaitJobRequest(id=job_id, timeout=convert.duration(step_s, "timeout_s")),
+                    timeout_s=patience_s,
+                    attempt_timeout_s=step_s + GRACE_S,
+                )
+            except RETRYABLE as exc:
+                if deadline is not None and loop.time() >= deadline:
+                    raise DeadlineExceeded(f"job {job_id}: no answer within {timeout_s:g} s ({exc})") from exc
+                raise
+            job = convert.job_from_wire(answer.job)
+            if job.is_terminal:
+                return job
+            if deadline is not None and loop.time() >= deadline:
+                raise DeadlineExceeded(
+                    f"job {job_id} is still {job.state} after {timeout_s:g} s", hint=f"tenure jobs wait {job_id}"
+                )
+
+    async def wait_many(self, job_ids: Iterable[str], timeout_s: float | None = None) -> builtins.list[Job]:
+        """Return the jobs, in the order given, once all are terminal. Timeout and errors as for ``wait``."""
+        gate = asyncio.Semaphore(MAX_WAITS)
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout_s is None else loop.time() + timeout_s
+
+        async def one(job_id: str) -> Job:
+            async with gate:
+                return await self.wait(job_id, None if deadline is None else max(0.0, deadline - loop.time()))
+
+        tasks: builtins.list[asyncio.Task[Job]] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks.extend(group.create_task(one(job_id)) for job_id in job_ids)
+        except ExceptionGroup as failures:
+            # Callers handle the errors of ``wait``; the first one stands for the group.
+            raise failures.exceptions[0] from failures
+        return [task.result() for task in tasks]
+
+    async def watch(self, job_id: str) -> AsyncIterator[Job]:
+        """Yield the job now and after each change of state, attempt or progress, up to its terminal state.
+
+        Resumes after a lost connection; what did not change meanwhile is not repeated, and changes that came and
+        went meanwhile are seen by their sum.
+
+        Raises:
+            NotFound: there is no such job. Unavailable: no coordinator answered for ``outage_s``.
+        """
+        loop = asyncio.get_running_loop()
+        last: Job | None = None
+        failures, silent_since = 0, loop.time()
+        while True:
+            stream = self._link.stream(
+                lambda to: to.jobs.WatchJob, pb.WatchJobRequest(id=job_id), timeout_s=STREAM_STEP_S
+            )
+            heard = False
+            try:
+                async for message in stream:
+                    heard, failures, silent_since = True, 0, loop.time()
+                    job = convert.job_from_wire(message.job)
+                    if job != last:
+                        yield job
+                    last = job
+                    if job.is_terminal:
+                        return
+            except DeadlineExceeded:
+                # Its own time was up: asked afresh at once if it said something, else it is an outage.
+                if heard:
+                    continue
+                self._bear(loop.time() - silent_since)
+            except RETRYABLE:
+                self._bear(loop.time() - silent_since)
+            finally:
+                await stream.aclose()  # type: ignore[attr-defined]
+            # Ended early, without an error too (a coordinator that stops): elsewhere, after a pause.
+            failures += 1
+            await asyncio.sleep(backoff_s(failures, len(self._link.addresses)))
+
+    async def list(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        route_prefix: str | None = None,
+        states: Iterable[JobState | str] = (),
+        labels: Mapping[str, str] | None = None,
+        parent_id: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int | None = None,
+        page_size: int = 200,
+    ) -> AsyncIterator[Job]:
+        """Yield the jobs that match every filter, newest first, without payloads and results.
+
+        Pages are fetched as they are needed. ``route_prefix`` matches whole segments; ``limit`` None means all.
+
+        Raises:
+            InvalidInput: a filter is malformed.
+        """
+        if limit is not None and limit < 1:
+            raise InvalidInput([FieldViolation("limit", "must be at least 1")])
+        wanted = convert.filter_to_wire(
+            namespace=namespace,
+            kind=kind,
+            route_prefix=route_prefix,
+            states=states,
+            labels=labels,
+            parent_id=parent_id,
+            created_after=created_after,
+            created_before=created_before,
+        )
+        token, left = "", limit
+        while True:
+            size = page_size if left is None else min(page_size, left)
+            answer: pb.ListJobsResponse = await self._link.unary(
+                lambda to: to.jobs.ListJobs,
+                pb.ListJobsRequest(filter=wanted, page_size=size, page_token=token),
+                timeout_s=self._timeout_s,
+            )
+            for job in answer.jobs:
+                yield convert.job_from_wire(job)
+            token = answer.next_page_token
+            left = None if left is None else left - len(answer.jobs)
+            if not token or (left is not None and left <= 0):
+                return
+
+    async def cancel(self, job_id: str, reason: str = "") -> Job:
+        """Cancel a job and return it: canceled at once, or executing with ``cancel_requested`` until it has stopped.
+
+        Raises:
+            NotFound: there is no such job. WrongState: it has ended otherwise.
+        """
+        answer: pb.CancelJobResponse = await self._link.unary(
+            lambda to: to.jobs.CancelJob, pb.CancelJobRequest(id=job_id, reason=reason), timeout_s=self._timeout_s
+        )
+        return convert.job_from_wire(answer.job)
+
+    async def attempts(self, job_id: str) -> builtins.list[Attempt]:
+        """Return the attempts at a job, oldest first, the executing one last.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        answer: pb.ListAttemptsResponse = await self._link.unary(
+            lambda to: to.jobs.ListAttempts, pb.ListAttemptsRequest(job_id=job_id), timeout_s=self._timeout_s
+        )
+        return [convert.attempt_from_wire(attempt) for attempt in answer.attempts]
+
+    async def workers(self) -> builtins.list[Worker]:
+        """Return the workers that are registered now."""
+        answer: cluster_pb.ListWorkersResponse = await self._link.unary(
+            lambda to: to.cluster.ListWorkers, cluster_pb.ListWorkersRequest(), timeout_s=self._timeout_s
+        )
+        return [convert.worker_from_wire(worker) for worker in answer.workers]
+
+    async def claims(self) -> builtins.list[HeldClaim]:
+        """Return the claims that stand now."""
+        answer: cluster_pb.ListClaimsResponse = await self._link.unary(
+            lambda to: to.cluster.ListClaims, cluster_pb.ListClaimsRequest(), timeout_s=self._timeout_s
+        )
+        return [convert.held_claim_from_wire(claim) for claim in answer.claims]
+
+    async def revoke_claim(self, job_id: str) -> bool:
+        """Take a job away from its worker; it restarts elsewhere, not counted as a crash. False: nobody held it."""
+        answer: cluster_pb.RevokeClaimResponse = await self._link.unary(
+            lambda to: to.cluster.RevokeClaim, cluster_pb.RevokeClaimRequest(job_id=job_id), timeout_s=self._timeout_s
+        )
+        return answer.revoked
+
+    async def cluster(self) -> Cluster:
+        """Return who coordinates, who leads, and the versions of the stores."""
+        answer: cluster_pb.GetClusterResponse = await self._link.unary(
+            lambda to: to.cluster.GetCluster, cluster_pb.GetClusterRequest(), timeout_s=self._timeout_s
+        )
+        return convert.cluster_from_wire(answer)
+
+    def _bear(self, outage_s: float) -> None:
+        """Re-raise the error being handled once an outage has lasted too long."""
+        if outage_s > self._patience_s():
+            raise
+
+    def _patience_s(self) -> float:
+        return self._outage_s if self._link.has_answered else self._timeout_s
+
+
+def _new_key() -> str:
+    return f"auto-{uuid.uuid4().hex}"

@@ -1,0 +1,330 @@
+"""Between the wire and the records: the only module of the client that reads or builds protobuf messages.
+
+Invariant: an unset field stays unset, so that the service's own defaults apply.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tenure.client.payload import from_json, to_json
+from tenure.client.records import (
+    Attempt,
+    Claim,
+    Cluster,
+    Coordinator,
+    HeldClaim,
+    Job,
+    JobError,
+    NewJob,
+    Retry,
+    SubmittedJob,
+    Worker,
+)
+from tenure.model.errors import FieldViolation, InvalidInput, TenureError
+from tenure.model.retry import RetryPolicy
+from tenure.model.states import JobState, Outcome
+from tenure.v1 import cluster_service_pb2, job_pb2, job_service_pb2
+
+MAX_DURATION_S = 315_576_000_000.0
+"""google.protobuf.Duration holds at most ten thousand years."""
+
+
+def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb2.JobSpec:
+    """Write a job as asked for. ``path`` prefixes the fields of violations (``jobs[3].``).
+
+    Raises:
+        InvalidInput: a value has the wrong type for its field, or cannot be written as JSON.
+    """
+    payload = to_json(job.payload, path=f"{path}payload")
+    try:
+        return job_pb2.JobSpec(
+            kind=job.kind,
+            payload=payload,
+            namespace=job.namespace,
+            route=job.route,
+            priority=job.priority,
+            activate_at=_timestamp(job.activate_at, f"{path}activate_at"),
+            delay=duration(job.delay_s, f"{path}delay_s"),
+            retry=_retry_to_wire(job.retry, f"{path}retry."),
+            ttl=duration(job.ttl_s, f"{path}ttl_s"),
+            timeout=duration(job.timeout_s, f"{path}timeout_s"),
+            max_crashes=job.max_crashes,
+            idempotency_key=idempotency_key,
+            labels=dict(job.labels),
+            depends_on=_names(job.depends_on, f"{path}depends_on"),
+            ref=job.ref or "",
+        )
+    except (TypeError, ValueError) as exc:
+        raise _wrong_type(job, path, exc) from exc
+
+
+def filter_to_wire(
+    *,
+    namespace: str | None,
+    kind: str | None,
+    route_prefix: str | None,
+    states: Iterable[JobState | str],
+    labels: Mapping[str, str] | None,
+    parent_id: str | None,
+    created_after: datetime | None,
+    created_before: datetime | None,
+) -> job_service_pb2.JobFilter:
+    """Write a filter; None and empty match everything.
+
+    Raises:
+        InvalidInput: an unknown state, or a time without a zone.
+    """
+    return job_service_pb2.JobFilter(
+        namespace=namespace or "",
+        kind=kind or "",
+        route_prefix=route_prefix or "",
+        states=[_state_to_wire(state) for state in ([states] if isinstance(states, str) else states)],
+        labels=dict(labels or {}),
+        parent_id=parent_id or "",
+        created_after=_timestamp(created_after, "created_after"),
+        created_before=_timestamp(created_before, "created_before"),
+    )
+
+
+def duration(seconds: float | None, field: str) -> Duration | None:
+    """Write seconds as a protobuf duration, to the nanosecond.
+
+    Raises:
+        InvalidInput: not a finite number that a duration can hold; ``field`` is named.
+    """
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise InvalidInput([FieldViolation(field, f"must be a number of seconds, not {type(seconds).__name__}")])
+    if not math.isfinite(seconds) or abs(seconds) > MAX_DURATION_S:
+        raise InvalidInput([FieldViolation(field, f"{seconds!r} seconds is not a duration")])
+    whole = int(seconds)
+    return Duration(seconds=whole, nanos=round((seconds - whole) * 1e9))
+
+
+def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
+    """Read a job."""
+    return Job(
+        id=job.id,
+        namespace=job.namespace,
+        kind=job.kind,
+        route=job.route,
+        state=_state(job.state),
+        priority=job.priority,
+        payload=from_json(job.payload),
+        result=from_json(job.result),
+        error=_error(job.error) if job.HasField("error") else None,
+        reason=job.reason,
+        attempt=job.attempt,
+        errors=job.errors,
+        crashes=job.crashes,
+        fence=job.fence,
+        claim=Claim(job.claim.worker, job.claim.lease, job.claim.revision) if job.HasField("claim") else None,
+        created_at=_time(job, "created_at"),
+        activate_at=_time(job, "activate_at"),
+        started_at=_time(job, "started_at"),
+        finished_at=_time(job, "finished_at"),
+        retry=_retry(job.retry),
+        ttl_s=_seconds(job.ttl),
+        timeout_s=_seconds(job.timeout) if job.HasField("timeout") else None,
+        max_crashes=job.max_crashes,
+        idempotency_key=job.idempotency_key,
+        labels=dict(job.labels),
+        depends_on=tuple(job.depends_on),
+        parent_id=job.parent_id or None,
+        progress=job.progress,
+        progress_message=job.progress_message,
+        cancel_requested=job.cancel_requested,
+        created=created,
+    )
+
+
+def submitted_from_wire(job: job_service_pb2.SubmittedJob, *, own_key: bool) -> SubmittedJob:
+    """Read a member of a batch. ``own_key``: nobody but this call knows the key, so a repeat created it, too."""
+    return SubmittedJob(job.id, job.ref or None, job.created or own_key)
+
+
+def attempt_from_wire(attempt: job_pb2.Attempt) -> Attempt:
+    """Read an attempt."""
+    return Attempt(
+        job_id=attempt.job_id,
+        attempt=attempt.attempt,
+        fence=attempt.fence,
+        worker=attempt.worker,
+        lease=attempt.lease,
+        claim_revision=attempt.claim_revision,
+        outcome=_outcome(attempt.outcome),
+        error=_error(attempt.error) if attempt.HasField("error") else None,
+        started_at=_time(attempt, "started_at"),
+        finished_at=_time(attempt, "finished_at"),
+    )
+
+
+def worker_from_wire(worker: cluster_service_pb2.Worker) -> Worker:
+    """Read a worker."""
+    return Worker(
+        id=worker.id,
+        pools=tuple(worker.pools),
+        kinds=tuple(worker.kinds),
+        capacity=worker.capacity,
+        claims=worker.claims,
+        labels=dict(worker.labels),
+        mode=worker.mode,
+        host=worker.host,
+        version=worker.version,
+        draining=worker.draining,
+        started_at=_time(worker, "started_at"),
+    )
+
+
+def held_claim_from_wire(claim: cluster_service_pb2.HeldClaim) -> HeldClaim:
+    """Read a claim."""
+    return HeldClaim(
+        job_id=claim.job_id,
+        worker=claim.worker,
+        namespace=claim.namespace,
+        kind=claim.kind,
+        route=claim.route,
+        lease=claim.lease,
+        revision=claim.revision,
+        claimed_at=_time(claim, "claimed_at"),
+    )
+
+
+def cluster_from_wire(cluster: cluster_service_pb2.GetClusterResponse) -> Cluster:
+    """Read the cluster."""
+    return Cluster(
+        coordinators=tuple(
+            Coordinator(
+                id=c.id,
+                grpc=c.grpc,
+                http=c.http,
+                version=c.version,
+                is_leader=c.is_leader,
+                started_at=_time(c, "started_at"),
+            )
+            for c in cluster.coordinators
+        ),
+        leader=cluster.leader or None,
+        epoch=cluster.epoch,
+        etcd_version=cluster.etcd_version,
+        postgres_version=cluster.postgres_version,
+        schema_version=cluster.schema_version,
+        version=cluster.version,
+    )
+
+
+def _retry_to_wire(retry: Retry | None, path: str) -> job_pb2.RetryPolicy | None:
+    if retry is None:
+        return None
+    return job_pb2.RetryPolicy(
+        max_attempts=retry.max_attempts,
+        initial_backoff=duration(retry.initial_backoff_s, f"{path}initial_backoff_s"),
+        multiplier=retry.multiplier,
+        max_backoff=duration(retry.max_backoff_s, f"{path}max_backoff_s"),
+        jitter=retry.jitter,
+        non_retryable=_names(retry.non_retryable, f"{path}non_retryable"),
+    )
+
+
+def _retry(retry: job_pb2.RetryPolicy) -> RetryPolicy:
+    # Read field by field: what an older service leaves out keeps the default of the rule.
+    known: dict[str, Any] = {
+        name: getattr(retry, name) for name in ("max_attempts", "multiplier", "jitter") if retry.HasField(name)
+    }
+    if retry.HasField("initial_backoff"):
+        known["initial_backoff_s"] = _seconds(retry.initial_backoff)
+    if retry.HasField("max_backoff"):
+        known["max_backoff_s"] = _seconds(retry.max_backoff)
+    return RetryPolicy(**known, non_retryable=tuple(retry.non_retryable))
+
+
+def _names(values: Iterable[str], field: str) -> list[str]:
+    # A lone text would be taken apart into its characters.
+    if isinstance(values, str):
+        raise InvalidInput([FieldViolation(field, "must be a list of texts, not one text")])
+    return list(values)
+
+
+def _timestamp(at: datetime | None, field: str) -> Timestamp | None:
+    if at is None:
+        return None
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise InvalidInput([FieldViolation(field, "must be a datetime that carries a time zone")])
+    stamp = Timestamp()
+    stamp.FromDatetime(at.astimezone(UTC))
+    return stamp
+
+
+def _time(message: Any, field: str) -> datetime | None:
+    if not message.HasField(field):
+        return None
+    at: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
+    return at
+
+
+def _seconds(value: Duration) -> float:
+    return value.seconds + value.nanos / 1e9
+
+
+def _error(error: job_pb2.JobError) -> JobError:
+    return JobError(error.type, error.message, error.traceback)
+
+
+def _state_to_wire(state: JobState | str) -> str:
+    try:
+        return f"JOB_STATE_{JobState(state).name}"
+    except ValueError as exc:
+        allowed = ", ".join(JobState)
+        raise InvalidInput([FieldViolation("states", f"{str(state)[:64]!r} is none of {allowed}")]) from exc
+
+
+def _state(state: int) -> JobState:
+    try:
+        return JobState[job_pb2.JobState.Name(state).removeprefix("JOB_STATE_")]
+    except (KeyError, ValueError) as exc:
+        raise TenureError(
+            f"the service answered with the job state {state}, which this client does not know",
+            hint="upgrade the client to the version of the service",
+        ) from exc
+
+
+def _outcome(outcome: int) -> Outcome | None:
+    if outcome == job_pb2.OUTCOME_UNSPECIFIED:
+        return None
+    try:
+        return Outcome[job_pb2.Outcome.Name(outcome).removeprefix("OUTCOME_")]
+    except (KeyError, ValueError) as exc:
+        raise TenureError(
+            f"the service answered with the outcome {outcome}, which this client does not know",
+            hint="upgrade the client to the version of the service",
+        ) from exc
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "kind": str,
+    "namespace": str,
+    "route": str,
+    "priority": int,
+    "max_crashes": (int, type(None)),
+    "ref": (str, type(None)),
+    "labels": Mapping,
+}
+
+
+def _wrong_type(job: NewJob, path: str, exc: Exception) -> InvalidInput:
+    """Name the field that protobuf refused; its own message does not."""
+    for name, allowed in _TYPES.items():
+        value = getattr(job, name)
+        if not isinstance(value, allowed):
+            return InvalidInput([FieldViolation(path + name, f"cannot be a {type(value).__name__}")])
+        if isinstance(value, int) and not -(2**31) <= value < 2**31:
+            return InvalidInput([FieldViolation(path + name, f"{value} is out of range")])
+    return InvalidInput([FieldViolation(path.rstrip(".") or "job", str(exc))])

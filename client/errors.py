@@ -1,0 +1,70 @@
+"""gRPC's errors to tenure's, translated once, here. Called by ``client.link`` only.
+
+Invariant: no ``grpc.RpcError`` leaves the client, and an INVALID_ARGUMENT keeps every field that the service named.
+"""
+
+from __future__ import annotations
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from tenure.model.errors import (
+    BY_GRPC_STATUS,
+    ConfigurationError,
+    DeadlineExceeded,
+    FieldViolation,
+    InvalidInput,
+    OwnershipLost,
+    TenureError,
+    Unavailable,
+)
+
+RETRYABLE = (Unavailable, DeadlineExceeded, OwnershipLost)
+"""What may be sent again as it was: UNAVAILABLE, and DEADLINE_EXCEEDED and ABORTED, since each request of the
+client is idempotent (reads, keyed submits, cancel)."""
+
+
+def translate(error: grpc.aio.AioRpcError, address: str) -> TenureError:
+    """Return the error that a failed call to a coordinator stands for."""
+    code, details = error.code(), error.details() or ""
+    violations, hint = _details(error)
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return InvalidInput(violations or [FieldViolation("request", details or "is malformed")], hint=hint)
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        # CANCELLED from outside: the coordinator or the connection went away. Our own cancel is CancelledError.
+        return Unavailable(
+            f"no coordinator answers at {address}: {_first_line(details)}",
+            hint="is it running? see --coordinator or TENURE_COORDINATOR; `tenure up` starts everything",
+        )
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceeded(f"the coordinator at {address} did not answer in time")
+    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+        hint = hint or "is TENURE_TOKEN set, and valid for this?"
+        return ConfigurationError(f"refused by {address}: {details}", hint=hint)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return TenureError(
+            f"the coordinator at {address} does not know this call", hint="do the versions fit? see `tenure cluster`"
+        )
+    return BY_GRPC_STATUS.get(code.name, TenureError)(details or code.name, hint=hint)
+
+
+def _details(error: grpc.aio.AioRpcError) -> tuple[list[FieldViolation], str | None]:
+    """Read what the service attached: BadRequest names fields, the first link of Help is the next step."""
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:
+        return [], None
+    violations: list[FieldViolation] = []
+    hint: str | None = None
+    for detail in status.details if status is not None else ():
+        request, help_ = error_details_pb2.BadRequest(), error_details_pb2.Help()
+        if detail.Unpack(request):
+            violations.extend(FieldViolation(v.field, v.description) for v in request.field_violations)
+        elif detail.Unpack(help_) and help_.links:
+            hint = hint or help_.links[0].description
+    return violations, hint
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0][:200] if text else "connection lost"

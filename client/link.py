@@ -1,0 +1,229 @@
+"""The connection to the coordinators: which one to ask, for how long, and when to ask again.
+
+Owns the channels (one per address, made on first use, on the loop that uses them). Sticks to one coordinator and
+moves on when it does not answer. Invariant: a call ends within its ``timeout_s``, and what is sent again is the
+same request. Called by ``client.async_client``; knows nothing of jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_before_delay
+
+from tenure.client.errors import RETRYABLE, translate
+from tenure.model.errors import ConfigurationError, FieldViolation, InvalidInput, TenureError
+from tenure.v1 import cluster_service_pb2_grpc, job_service_pb2_grpc
+
+DEFAULT_ADDRESS = "127.0.0.1:7070"
+ADDRESS_VARIABLE = "TENURE_COORDINATOR"
+TOKEN_VARIABLE = "TENURE_TOKEN"
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+FIRST_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 2.0
+_LOOPBACK = ("127.", "localhost", "[::1]", "unix:")
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TLS:
+    """How to speak TLS to coordinators: paths of PEM files; a certificate of our own makes it mutual."""
+
+    ca_file: str | os.PathLike[str] | None = None
+    """None: the roots that gRPC brings."""
+    cert_file: str | os.PathLike[str] | None = None
+    key_file: str | os.PathLike[str] | None = None
+    server_name: str | None = None
+    """The name in the coordinator's certificate, where it differs from the address."""
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files.
+
+        Raises:
+            ConfigurationError: a file cannot be read, or only one of certificate and key is given.
+        """
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ConfigurationError("TLS needs both cert_file and key_file, or neither")
+        return grpc.ssl_channel_credentials(_read(self.ca_file), _read(self.key_file), _read(self.cert_file))
+
+
+@dataclass(frozen=True, slots=True)
+class Stubs:
+    """The services of one coordinator. The generated stubs carry no types; each use states its answer's."""
+
+    address: str
+    channel: grpc.aio.Channel
+    jobs: Any
+    cluster: Any
+
+
+class Link:
+    """Calls to whichever coordinator answers."""
+
+    def __init__(self, addresses: Sequence[str], *, token: str | None, tls: TLS | None) -> None:
+        self._addresses = tuple(addresses)
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._tls = tls
+        self._credentials = tls.credentials() if tls else None
+        self._stubs: dict[str, Stubs] = {}
+        self._current = 0
+        self._closed = False
+        self.has_answered = False
+        """Whether any coordinator ever answered: an outage is waited out longer than a wrong address."""
+
+    async def unary(
+        self,
+        pick: Callable[[Stubs], Callable[..., Any]],
+        request: Any,
+        *,
+        timeout_s: float,
+        attempt_timeout_s: float | None = None,
+    ) -> Any:
+        """Call and return the answer; the first retry goes to the next address at once, later ones back off.
+
+        Raises:
+            TenureError: as ``client.errors.translate`` says; the last one when ``timeout_s`` ends the retries.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        # Half of the time for one attempt, so that a coordinator that hangs leaves time for another one.
+        attempt_s = attempt_timeout_s if attempt_timeout_s is not None else timeout_s / 2
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(RETRYABLE),
+            wait=self._backoff_s,
+            stop=stop_before_delay(timeout_s),
+            reraise=True,
+        ):
+            with attempt:
+                stubs = self._peer()
+                left_s = max(0.001, min(attempt_s, deadline - loop.time()))
+                return await self._attempt(stubs, pick(stubs)(request, timeout=left_s, metadata=self._metadata))
+        raise AssertionError("unreachable: tenacity reraises")
+
+    async def stream(
+        self, pick: Callable[[Stubs], Callable[..., Any]], request: Any, *, timeout_s: float
+    ) -> AsyncIterator[Any]:
+        """Yield the messages of one stream from one coordinator; no retry here, since only the caller can resume.
+
+        Raises:
+            TenureError: as ``client.errors.translate`` says; the next call goes elsewhere.
+        """
+        stubs = self._peer()
+        call = pick(stubs)(request, timeout=timeout_s, metadata=self._metadata)
+        try:
+            async for message in call:
+                self.has_answered = True
+                yield message
+        except grpc.aio.AioRpcError as exc:
+            raise self._failed(stubs, exc) from exc
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        """Close the channels; calls under way fail. May be called twice."""
+        self._closed = True
+        stubs, self._stubs = list(self._stubs.values()), {}
+        for peer in stubs:
+            await peer.channel.close()
+
+    async def _attempt(self, stubs: Stubs, call: Any) -> Any:
+        try:
+            answer = await call
+        except grpc.aio.AioRpcError as exc:
+            raise self._failed(stubs, exc) from exc
+        self.has_answered = True
+        return answer
+
+    def _failed(self, stubs: Stubs, exc: grpc.aio.AioRpcError) -> TenureError:
+        error = translate(exc, stubs.address)
+        if isinstance(error, RETRYABLE) and self._addresses[self._current] == stubs.address:
+            self._current = (self._current + 1) % len(self._addresses)
+        return error
+
+    def _backoff_s(self, state: RetryCallState) -> float:
+        return backoff_s(state.attempt_number, len(self._addresses))
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The coordinators, in the order given."""
+        return self._addresses
+
+    def _peer(self) -> Stubs:
+        if self._closed:
+            raise TenureError("the client is closed")
+        address = self._addresses[self._current]
+        stubs = self._stubs.get(address)
+        if stubs is None:
+            stubs = self._stubs[address] = self._connect(address)
+        return stubs
+
+    def _connect(self, address: str) -> Stubs:
+        options: list[tuple[str, Any]] = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 2_000),
+            # In gRPC this is also the time that one connect may take.
+            ("grpc.min_reconnect_backoff_ms", 5_000),
+            ("grpc.primary_user_agent", "tenure-client"),
+        ]
+        if address.startswith(_LOOPBACK):
+            options.append(("grpc.enable_http_proxy", 0))
+        if self._tls and self._tls.server_name:
+            options.append(("grpc.ssl_target_name_override", self._tls.server_name))
+        if self._credentials is None:
+            channel = grpc.aio.insecure_channel(address, options=options)
+        else:
+            channel = grpc.aio.secure_channel(address, self._credentials, options=options)
+        return Stubs(
+            address,
+            channel,
+            job_service_pb2_grpc.JobServiceStub(channel),  # type: ignore[no-untyped-call]
+            cluster_service_pb2_grpc.ClusterServiceStub(channel),  # type: ignore[no-untyped-call]
+        )
+
+
+def backoff_s(attempts: int, addresses: int) -> float:
+    """Return the pause after the ``attempts``-th failed attempt in a row: none before each address was tried."""
+    if attempts < addresses:
+        return 0.0
+    rounds = attempts // addresses - 1
+    return random.uniform(0.5, 1.0) * min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(rounds, 16))
+
+
+def addresses_of(address: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Read ``HOST:PORT`` addresses, comma-separated or listed; None reads TENURE_COORDINATOR or takes the default.
+
+    Raises:
+        InvalidInput: an address without a port, or with a scheme.
+    """
+    if address is None:
+        address = os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+    parts = address.split(",") if isinstance(address, str) else list(address)
+    found = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    if not found:
+        raise InvalidInput([FieldViolation("address", "must name at least one coordinator as HOST:PORT")])
+    for one in found:
+        host, _, port = one.rpartition(":")
+        if not one.startswith("unix:") and (not host or "/" in one or not port.isdigit() or not 0 < int(port) < 65536):
+            raise InvalidInput(
+                [FieldViolation("address", f"{one[:100]!r} is not HOST:PORT")], hint="for example 127.0.0.1:7070"
+            )
+    return found
+
+
+def _read(path: str | os.PathLike[str] | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as exc:
+        raise ConfigurationError(f"cannot read the TLS file {path}: {exc.strerror}") from exc

@@ -1,0 +1,208 @@
+"""What the client gives back and takes: frozen records with Python's own types, no protobuf inside.
+
+Invariant: times are aware UTC datetimes, durations are seconds (``_s``), payloads and results are parsed JSON.
+Built by ``client.convert`` only. Deliberately no behaviour beyond reading oneself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from tenure.model.retry import RetryPolicy
+from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
+from tenure.model.states import TERMINAL, JobState, Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often and how soon a failed job is tried again. What is None takes the service's default."""
+
+    max_attempts: int | None = None
+    """Attempts that may end in an error; 1 means no retry."""
+    initial_backoff_s: float | None = None
+    multiplier: float | None = None
+    max_backoff_s: float | None = None
+    jitter: float | None = None
+    """Share of the backoff by which it may vary, 0 to 1."""
+    non_retryable: Sequence[str] = ()
+    """Error types that fail the job at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """One job to submit. ``payload`` is anything that JSON can hold, or a pydantic model."""
+
+    kind: str
+    payload: Any = None
+    namespace: str = DEFAULT_NAMESPACE
+    route: str = DEFAULT_ROUTE
+    priority: int = 0
+    activate_at: datetime | None = None
+    """Not before this instant; must carry a time zone. At most one of ``activate_at`` and ``delay_s``."""
+    delay_s: float | None = None
+    retry: Retry | None = None
+    ttl_s: float | None = None
+    """Lease TTL of its claims: how soon it restarts elsewhere when its worker dies."""
+    timeout_s: float | None = None
+    """The most that one attempt may take."""
+    max_crashes: int | None = None
+    idempotency_key: str | None = None
+    """The same key with the same request answers with the first job. Made by the client when None."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    depends_on: Sequence[str] = ()
+    """Ids of jobs, or the ``ref`` of members of the same batch, that must complete first."""
+    ref: str | None = None
+    """A name for this member within its batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubmittedJob:
+    """One member of a batch as written. ``created`` is False when its idempotency key had an earlier job."""
+
+    id: str
+    ref: str | None
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who holds a job now: the worker, its etcd lease, and the create revision of the claim key."""
+
+    worker: str
+    lease: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """An error as a handler reported it."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One job as the service knew it when it answered. Listings leave ``payload`` and ``result`` out (None)."""
+
+    id: str
+    namespace: str
+    kind: str
+    route: str
+    state: JobState
+    priority: int
+    payload: Any
+    result: Any
+    error: JobError | None
+    """The last error, if any."""
+    reason: str
+    """Why it is in its final state, in words, where that needs words."""
+    attempt: int
+    """Attempts started so far."""
+    errors: int
+    crashes: int
+    fence: int
+    claim: Claim | None
+    created_at: datetime | None
+    activate_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    retry: RetryPolicy
+    ttl_s: float
+    timeout_s: float | None
+    max_crashes: int
+    idempotency_key: str
+    labels: Mapping[str, str]
+    depends_on: tuple[str, ...]
+    parent_id: str | None
+    progress: float
+    progress_message: str
+    cancel_requested: bool
+    created: bool | None = None
+    """From ``submit``: False when the idempotency key answered with an earlier job. None from elsewhere."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Say whether the job has reached the state that it will keep."""
+        return self.state in TERMINAL
+
+    @property
+    def is_pending(self) -> bool:
+        """Say whether a worker has claimed the job and not yet started it."""
+        return self.claim is not None and self.state in (JobState.READY, JobState.RESTARTING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try at a job. ``outcome`` is None while it executes."""
+
+    job_id: str
+    attempt: int
+    fence: int
+    worker: str
+    lease: int
+    claim_revision: int
+    outcome: Outcome | None
+    error: JobError | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """A worker that is registered now. ``claims`` counts what it holds."""
+
+    id: str
+    pools: tuple[str, ...]
+    kinds: tuple[str, ...]
+    capacity: int
+    claims: int
+    labels: Mapping[str, str]
+    mode: str
+    host: str
+    version: str
+    draining: bool
+    started_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldClaim:
+    """A claim as it stands in etcd."""
+
+    job_id: str
+    worker: str
+    namespace: str
+    kind: str
+    route: str
+    lease: int
+    revision: int
+    claimed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coordinator:
+    """A coordinator that is registered now."""
+
+    id: str
+    grpc: str
+    http: str
+    version: str
+    is_leader: bool
+    started_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Who coordinates, who leads, on which stores. ``leader`` is None while there is none."""
+
+    coordinators: tuple[Coordinator, ...]
+    leader: str | None
+    epoch: int
+    etcd_version: str
+    postgres_version: str
+    schema_version: str
+    version: str

@@ -1,0 +1,217 @@
+"""The blocking client. DO NOT EDIT: scripts/generate_sync_client.py makes it from client/async_client.py.
+
+Each method hands the one of the same name in ``AsyncClient`` to the event loop of ``client.portal`` and waits.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from tenure.client.async_client import AsyncClient
+from tenure.client.link import TLS
+from tenure.client.portal import Portal
+from tenure.client.records import Attempt, Cluster, HeldClaim, Job, NewJob, Retry, SubmittedJob, Worker
+from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
+from tenure.model.states import JobState
+
+
+class Client:
+    """A blocking client of the coordinators. Use it as ``with`` or call ``close``; safe for many threads."""
+
+    def __init__(
+        self,
+        address: str | Sequence[str] | None = None,
+        *,
+        token: str | None = None,
+        tls: TLS | None = None,
+        timeout_s: float = 30.0,
+        outage_s: float = 300.0,
+    ) -> None:
+        """Prepare a client; nothing is connected before the first call.
+
+        ``address``: HOST:PORT, several comma-separated or listed: the next is asked when one does not answer.
+        None reads TENURE_COORDINATOR, else 127.0.0.1:7070. ``token``: None reads TENURE_TOKEN.
+        ``timeout_s``: the most that one call may take, its retries included. ``outage_s``: how long ``wait`` and
+        ``watch`` bear with coordinators that answered before and do not now.
+
+        Raises:
+            InvalidInput: an address that is not HOST:PORT.
+            ConfigurationError: a TLS file that cannot be read.
+        """
+        self._client = AsyncClient(address, token=token, tls=tls, timeout_s=timeout_s, outage_s=outage_s)
+        self._portal = Portal()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. May be called twice."""
+        self._portal.close(self._client.close)
+
+    def submit(
+        self,
+        kind: str,
+        payload: Any = None,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        route: str = DEFAULT_ROUTE,
+        priority: int = 0,
+        activate_at: datetime | None = None,
+        delay_s: float | None = None,
+        retry: Retry | None = None,
+        ttl_s: float | None = None,
+        timeout_s: float | None = None,
+        max_crashes: int | None = None,
+        idempotency_key: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        depends_on: Sequence[str] = (),
+    ) -> Job:
+        """Submit one job and return it as written; it is durable when this returns. Options are those of ``NewJob``.
+
+        ``timeout_s`` bounds one attempt of the job, not this call. Repeated over failures without doubling the job.
+        ``Job.created`` is False when ``idempotency_key`` answered with an earlier job.
+
+        Raises:
+            InvalidInput: with every bad field. Conflict: the key came with another request before.
+            Unavailable, DeadlineExceeded: no answer; with an ``idempotency_key`` the same call may be made again.
+        """
+        return self._portal.call(
+            self._client.submit(
+                kind,
+                payload,
+                namespace=namespace,
+                route=route,
+                priority=priority,
+                activate_at=activate_at,
+                delay_s=delay_s,
+                retry=retry,
+                ttl_s=ttl_s,
+                timeout_s=timeout_s,
+                max_crashes=max_crashes,
+                idempotency_key=idempotency_key,
+                labels=labels,
+                depends_on=depends_on,
+            )
+        )
+
+    def submit_many(self, jobs: Sequence[NewJob]) -> builtins.list[SubmittedJob]:
+        """Submit a batch, whole or not at all, and return its members in order.
+
+        Members may depend on each other: give one a ``ref`` and name it in another's ``depends_on``.
+
+        Raises:
+            InvalidInput: with every bad field (``jobs[3].route``), unknown references and cycles.
+            Conflict, Unavailable, DeadlineExceeded: as for ``submit``.
+        """
+        return self._portal.call(self._client.submit_many(jobs))
+
+    def get(self, job_id: str) -> Job:
+        """Return a job with its payload and result.
+
+        Raises:
+            NotFound: there is none. InvalidInput: not an id.
+        """
+        return self._portal.call(self._client.get(job_id))
+
+    def wait(self, job_id: str, timeout_s: float | None = None) -> Job:
+        """Return the job once it is terminal, whatever the outcome; waits over reconnects.
+
+        ``timeout_s`` None waits without end.
+
+        Raises:
+            DeadlineExceeded: it was not terminal in time. NotFound: there is no such job.
+            Unavailable: no coordinator answered for ``outage_s``.
+        """
+        return self._portal.call(self._client.wait(job_id, timeout_s))
+
+    def wait_many(self, job_ids: Iterable[str], timeout_s: float | None = None) -> builtins.list[Job]:
+        """Return the jobs, in the order given, once all are terminal. Timeout and errors as for ``wait``."""
+        return self._portal.call(self._client.wait_many(job_ids, timeout_s))
+
+    def watch(self, job_id: str) -> Iterator[Job]:
+        """Yield the job now and after each change of state, attempt or progress, up to its terminal state.
+
+        Resumes after a lost connection; what did not change meanwhile is not repeated, and changes that came and
+        went meanwhile are seen by their sum.
+
+        Raises:
+            NotFound: there is no such job. Unavailable: no coordinator answered for ``outage_s``.
+        """
+        return self._portal.iterate(self._client.watch(job_id))
+
+    def list(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        route_prefix: str | None = None,
+        states: Iterable[JobState | str] = (),
+        labels: Mapping[str, str] | None = None,
+        parent_id: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int | None = None,
+        page_size: int = 200,
+    ) -> Iterator[Job]:
+        """Yield the jobs that match every filter, newest first, without payloads and results.
+
+        Pages are fetched as they are needed. ``route_prefix`` matches whole segments; ``limit`` None means all.
+
+        Raises:
+            InvalidInput: a filter is malformed.
+        """
+        return self._portal.iterate(
+            self._client.list(
+                namespace=namespace,
+                kind=kind,
+                route_prefix=route_prefix,
+                states=states,
+                labels=labels,
+                parent_id=parent_id,
+                created_after=created_after,
+                created_before=created_before,
+                limit=limit,
+                page_size=page_size,
+            )
+        )
+
+    def cancel(self, job_id: str, reason: str = "") -> Job:
+        """Cancel a job and return it: canceled at once, or executing with ``cancel_requested`` until it has stopped.
+
+        Raises:
+            NotFound: there is no such job. WrongState: it has ended otherwise.
+        """
+        return self._portal.call(self._client.cancel(job_id, reason))
+
+    def attempts(self, job_id: str) -> builtins.list[Attempt]:
+        """Return the attempts at a job, oldest first, the executing one last.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        return self._portal.call(self._client.attempts(job_id))
+
+    def workers(self) -> builtins.list[Worker]:
+        """Return the workers that are registered now."""
+        return self._portal.call(self._client.workers())
+
+    def claims(self) -> builtins.list[HeldClaim]:
+        """Return the claims that stand now."""
+        return self._portal.call(self._client.claims())
+
+    def revoke_claim(self, job_id: str) -> bool:
+        """Take a job away from its worker; it restarts elsewhere, not counted as a crash. False: nobody held it."""
+        return self._portal.call(self._client.revoke_claim(job_id))
+
+    def cluster(self) -> Cluster:
+        """Return who coordinates, who leads, and the versions of the stores."""
+        return self._portal.call(self._client.cluster())

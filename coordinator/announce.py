@@ -1,0 +1,79 @@
+"""Step 7, announce: delete the claim of an ended attempt and tell of its end under ``done/``, in one transaction.
+
+Only a hint: Postgres was written first, and waiters re-read it now and then. Done keys hang on leases that rotate,
+so that no expiry deletes more than a few hundred at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from tenure.model.clock import Clock
+from tenure.model.errors import TenureError
+from tenure.model.states import TERMINAL, JobState
+from tenure.store.etcd.claims import Release, release_batch
+from tenure.store.etcd.keyspace import DoneValue, Keyspace, stamp
+from tenure.store.etcd.port import Etcd, Put
+
+log = structlog.get_logger(__name__)
+
+KEYS_PER_LEASE = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt that ended, or a job canceled without one (``claim_revision`` 0)."""
+
+    job_id: str
+    state: JobState
+    attempt: int
+    claim_revision: int = 0
+
+
+class Announcer:
+    """Writes announcements; etcd being away costs the hint, never the job."""
+
+    def __init__(self, etcd: Etcd, keys: Keyspace, clock: Clock, *, done_ttl_s: float) -> None:
+        self._etcd = etcd
+        self._keys = keys
+        self._clock = clock
+        self._done_ttl_s = done_ttl_s
+        self._lease = 0
+        self._lease_until = 0.0
+        self._lease_keys = 0
+
+    async def announce(self, ended: Sequence[Ended]) -> set[str]:
+        """Announce and return the job ids whose very claim etcd says was deleted; their leases may be used again."""
+        try:
+            return await self._announce(ended)
+        except TenureError as exc:
+            self._lease = 0
+            log.warning("announcement_lost", jobs=len(ended), error=exc.message)
+            return set()
+
+    async def _announce(self, ended: Sequence[Ended]) -> set[str]:
+        finished_at = stamp(self._clock.wall())
+        terminal = sum(one.state in TERMINAL for one in ended)
+        lease = await self._done_lease(terminal) if terminal else 0
+        releases = [Release(one.job_id, one.claim_revision, (), self._done(one, finished_at, lease)) for one in ended]
+        deleted = await release_batch(self._etcd, self._keys, releases)
+        return {one.job_id for one, gone in zip(ended, deleted, strict=True) if gone}
+
+    def _done(self, one: Ended, finished_at: str, lease: int) -> Put | None:
+        if one.state not in TERMINAL:
+            return None
+        value = DoneValue(one.state, one.attempt, finished_at).to_json()
+        return Put(self._keys.announcement(one.job_id), value, lease)
+
+    async def _done_lease(self, keys: int) -> int:
+        now = self._clock.monotonic()
+        if not self._lease or now >= self._lease_until or self._lease_keys + keys > KEYS_PER_LEASE:
+            grant = await self._etcd.grant(self._done_ttl_s)
+            # Never renewed: used for the first half of its life, so that each key stays for at least the other half.
+            self._lease, self._lease_keys = grant.lease, 0
+            self._lease_until = grant.sent_at + grant.ttl_s / 2
+        self._lease_keys += keys
+        return self._lease

@@ -1,0 +1,133 @@
+"""ClusterService: who is there, who leads, who holds what; and hints between coordinators."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+
+from tenure.model.ids import parse_id
+from tenure.store.etcd.keyspace import ClaimValue, CoordinatorValue, Keyspace, LeaderValue, WorkerValue
+from tenure.store.etcd.port import Etcd
+from tenure.store.postgres.database import Database
+from tenure.store.postgres.migrate import SchemaStatus
+from tenure.v1 import cluster_service_pb2 as pb
+from tenure.v1 import wire
+from tenure.v1.cluster_service_pb2_grpc import ClusterServiceServicer
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ClusterService(ClusterServiceServicer):
+    """The service over etcd's keys. Everything is read when it is asked for."""
+
+    def __init__(
+        self,
+        database: Database,
+        etcd: Etcd,
+        keys: Keyspace,
+        schema: SchemaStatus,
+        deliver_hint: Callable[[frozenset[int]], bool],
+    ) -> None:
+        self._database = database
+        self._etcd = etcd
+        self._keys = keys
+        self._schema = schema
+        self._deliver_hint = deliver_hint
+
+    async def GetCluster(self, request: pb.GetClusterRequest, context: Context) -> pb.GetClusterResponse:
+        """Read coordinators, the leader and the versions of everything."""
+        remembered = (await self._database.fetch("cluster"))[0]
+        leader = await self._etcd.get(self._keys.leader)
+        leader_id = LeaderValue.from_json(leader.value).coordinator if leader else ""
+        listing = await self._etcd.list(self._keys.coordinators)
+        coordinators = []
+        for item in listing.items:
+            value = CoordinatorValue.from_json(item.value)
+            id = self._keys.last(item.key)
+            coordinators.append(
+                pb.Coordinator(
+                    id=id,
+                    grpc=value.grpc,
+                    http=value.http,
+                    version=value.version,
+                    is_leader=id == leader_id,
+                    started_at=wire.timestamp(_time(value.started_at)),
+                )
+            )
+        return pb.GetClusterResponse(
+            coordinators=coordinators,
+            leader=leader_id,
+            epoch=remembered.epoch,
+            etcd_version=(await self._etcd.status()).version,
+            postgres_version=remembered.postgres_version,
+            schema_version=self._schema.current,
+            version=version("tenure"),
+        )
+
+    async def ListWorkers(self, request: pb.ListWorkersRequest, context: Context) -> pb.ListWorkersResponse:
+        """Read the registered workers and count their claims."""
+        workers = await self._etcd.list(self._keys.workers)
+        claims = await self._etcd.list(self._keys.claims)
+        held = Counter(ClaimValue.from_json(item.value).worker for item in claims.items)
+        messages = []
+        for item in workers.items:
+            value = WorkerValue.from_json(item.value)
+            id = self._keys.last(item.key)
+            messages.append(
+                pb.Worker(
+                    id=id,
+                    pools=value.pools,
+                    kinds=value.kinds,
+                    capacity=value.capacity,
+                    claims=held[id],
+                    labels=value.labels,
+                    mode=value.mode,
+                    host=value.host,
+                    version=value.version,
+                    draining=value.draining,
+                    started_at=wire.timestamp(_time(value.started_at)),
+                )
+            )
+        return pb.ListWorkersResponse(workers=messages)
+
+    async def ListClaims(self, request: pb.ListClaimsRequest, context: Context) -> pb.ListClaimsResponse:
+        """Read every claim."""
+        listing = await self._etcd.list(self._keys.claims)
+        claims = []
+        for item in listing.items:
+            value = ClaimValue.from_json(item.value)
+            claims.append(
+                pb.HeldClaim(
+                    job_id=self._keys.last(item.key),
+                    worker=value.worker,
+                    namespace=value.namespace,
+                    kind=value.kind,
+                    route=value.route,
+                    lease=item.lease,
+                    revision=item.create_revision,
+                    claimed_at=wire.timestamp(_time(value.claimed_at)),
+                )
+            )
+        return pb.ListClaimsResponse(claims=claims)
+
+    async def RevokeClaim(self, request: pb.RevokeClaimRequest, context: Context) -> pb.RevokeClaimResponse:
+        """Take a job away from its worker."""
+        job_id: uuid.UUID = parse_id(request.job_id, "job_id")
+        claim = await self._etcd.get(self._keys.claim(str(job_id)))
+        revoked = claim is not None and claim.lease != 0 and await self._etcd.revoke(claim.lease)
+        return pb.RevokeClaimResponse(revoked=revoked)
+
+    async def HintReady(self, request: pb.HintReadyRequest, context: Context) -> pb.HintReadyResponse:
+        """Pass a hint on to the dispatcher, if this coordinator leads."""
+        self._deliver_hint(frozenset(request.lanes))
+        return pb.HintReadyResponse()
+
+
+def _time(text: str) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

@@ -1,0 +1,83 @@
+"""From rows to messages: the only place of the coordinator that knows both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from tenure.model.jobs import RetrySpec
+from tenure.model.states import JobState
+from tenure.store.postgres.database import Row
+from tenure.v1 import job_pb2 as pb
+from tenure.v1 import wire
+
+_DEFAULT_RETRY = wire.retry_to_pb(wire.DEFAULT_RETRY)
+
+
+def _retry_to_pb(stored: str | None) -> pb.RetryPolicy:
+    return wire.retry_to_pb(RetrySpec.model_validate_json(stored)) if stored else _DEFAULT_RETRY
+
+
+def error_to_pb(stored: str | None) -> pb.JobError | None:
+    """Convert a stored error (JSON text)."""
+    return pb.JobError(**json.loads(stored)) if stored else None
+
+
+def labels_from_text(stored: str | None) -> dict[str, str]:
+    """Convert stored labels (JSON text)."""
+    return json.loads(stored) if stored else {}
+
+
+def job_to_pb(row: Row, *, parents: Sequence[object] = (), claim: pb.Claim | None = None) -> pb.Job:
+    """Convert a row of the view ``tenure.jobs``."""
+    executing = row.state == JobState.EXECUTING
+    if executing:
+        claim = pb.Claim(worker=row.worker, lease=row.lease, revision=row.claim_revision)
+    return pb.Job(
+        id=str(row.id),
+        namespace=row.namespace,
+        kind=row.kind,
+        route=row.route,
+        state=wire.STATE_TO_PB[row.state],
+        priority=row.priority,
+        payload=row.payload,
+        result=row.result,
+        error=error_to_pb(row.error),
+        reason=row.reason,
+        attempt=row.attempt,
+        errors=row.errors,
+        crashes=row.crashes,
+        fence=row.fence or 0,
+        claim=claim,
+        created_at=wire.timestamp(row.created_at),
+        activate_at=wire.timestamp(row.activate_at),
+        started_at=wire.timestamp(row.started_at),
+        finished_at=wire.timestamp(row.finished_at),
+        retry=_retry_to_pb(row.retry),
+        ttl=wire.duration(round(row.ttl_s, 3)),
+        timeout=wire.duration(row.timeout_s if row.timeout_s is None else round(row.timeout_s, 3)),
+        max_crashes=row.max_crashes,
+        idempotency_key=row.idempotency_key,
+        labels=labels_from_text(row.labels),
+        depends_on=[str(parent) for parent in parents],
+        parent_id=str(row.parent_id) if row.parent_id else None,
+        progress=round(row.progress, 6),
+        progress_message=row.progress_message,
+        cancel_requested=row.cancel_requested,
+    )
+
+
+def attempt_to_pb(row: Row) -> pb.Attempt:
+    """Convert a row of ``attempts_of``."""
+    return pb.Attempt(
+        job_id=str(row.job_id),
+        attempt=row.attempt,
+        fence=row.fence,
+        worker=row.worker,
+        lease=row.lease,
+        claim_revision=row.claim_revision,
+        outcome=wire.OUTCOME_TO_PB[row.outcome] if row.outcome else pb.OUTCOME_UNSPECIFIED,
+        error=error_to_pb(row.error),
+        started_at=wire.timestamp(row.started_at),
+        finished_at=wire.timestamp(row.finished_at),
+    )

@@ -1,0 +1,86 @@
+"""The gRPC server of a coordinator: services, health and reflection, with its bounds in one place."""
+
+from __future__ import annotations
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+
+from tenure.coordinator.api.cluster_service import ClusterService
+from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.api.refusals import Refusals
+from tenure.coordinator.api.worker_service import WorkerService
+from tenure.model.errors import ConfigurationError
+from tenure.v1 import cluster_service_pb2, job_service_pb2, worker_service_pb2
+from tenure.v1.cluster_service_pb2_grpc import add_ClusterServiceServicer_to_server
+from tenure.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
+from tenure.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""A batch of 10,000 jobs with payloads of some KiB; each payload has its own, smaller bound."""
+
+SERVICES = tuple(
+    file.DESCRIPTOR.services_by_name[name].full_name
+    for file, name in (
+        (job_service_pb2, "JobService"),
+        (worker_service_pb2, "WorkerService"),
+        (cluster_service_pb2, "ClusterService"),
+    )
+)
+
+
+class GrpcServer:
+    """Built stopped. ``address`` is known once started (port 0 takes a free one)."""
+
+    def __init__(
+        self, jobs: JobService, workers: WorkerService, cluster: ClusterService, *, listen: str, with_reflection: bool
+    ) -> None:
+        self._listen = listen
+        self._server = grpc.aio.server(
+            interceptors=[Refusals()],
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.so_reuseport", 0),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+                ("grpc.max_concurrent_streams", 10_000),
+            ],
+        )
+        self._health = health.HealthServicer()
+        add_JobServiceServicer_to_server(jobs, self._server)
+        add_WorkerServiceServicer_to_server(workers, self._server)
+        add_ClusterServiceServicer_to_server(cluster, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if with_reflection:
+            names = (*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        self.address = listen
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            ConfigurationError: the address cannot be had.
+        """
+        try:
+            port = self._server.add_insecure_port(self._listen)
+        except RuntimeError as exc:
+            raise ConfigurationError(
+                f"cannot listen for gRPC on {self._listen}: {exc}",
+                hint="is another coordinator there? set TENURE_GRPC_LISTEN",
+            ) from exc
+        self.address = f"{self._listen.rsplit(':', 1)[0]}:{port}"
+        await self._server.start()
+
+    async def set_serving(self, serving: bool) -> None:
+        """Tell the health service."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *SERVICES):
+            await self._health.set(name, status)
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls, let those under way end within the grace period."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)

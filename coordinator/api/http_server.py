@@ -1,0 +1,80 @@
+"""The HTTP side of a coordinator: liveness and readiness for probes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from tenure.model.errors import ConfigurationError
+
+Check = Callable[[], Awaitable[str | None]]
+"""Answers None if all is well, else what is wrong."""
+
+
+def application(checks: dict[str, Check]) -> Starlette:
+    """Build the routes; ``checks`` are what readiness depends on."""
+
+    async def livez(request: Request) -> JSONResponse:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(request: Request) -> JSONResponse:
+        problems = {name: problem for name, check in checks.items() if (problem := await check()) is not None}
+        return JSONResponse(
+            {"status": "unavailable" if problems else "ok", "problems": problems}, status_code=503 if problems else 200
+        )
+
+    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz)])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the coordinator has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class HttpServer:
+    """Built stopped. ``address`` is known once ``bind`` was called (port 0 takes a free one)."""
+
+    def __init__(self, app: Starlette, *, listen: str) -> None:
+        self._listen = listen
+        self._server = _Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+        self._socket: socket.socket | None = None
+        self.address = listen
+
+    def bind(self) -> None:
+        """Take the port.
+
+        Raises:
+            ConfigurationError: the address cannot be had.
+        """
+        host, _, port = self._listen.rpartition(":")
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._socket = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=512)
+        except (OSError, ValueError) as exc:
+            raise ConfigurationError(
+                f"cannot listen for HTTP on {self._listen}: {exc}",
+                hint="is another coordinator there? set TENURE_HTTP_LISTEN",
+            ) from exc
+        self.address = f"{host}:{self._socket.getsockname()[1]}"
+
+    async def run(self) -> None:
+        """Serve until cancelled: the body of a task."""
+        assert self._socket is not None  # bind comes first
+        try:
+            await self._server.serve(sockets=[self._socket])
+        except asyncio.CancelledError:
+            self._server.should_exit = True
+            raise
+        finally:
+            self._socket.close()

@@ -1,0 +1,204 @@
+"""JobService: for those who submit jobs and look after them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import UTC
+from typing import Any
+
+import grpc
+
+from tenure.coordinator.api import convert
+from tenure.coordinator.cancel import Canceler
+from tenure.coordinator.submit import Submitted, Submitter
+from tenure.coordinator.waiters import Waiters
+from tenure.model.batch import Batcher
+from tenure.model.errors import FieldViolation, InvalidInput, NotFound
+from tenure.model.ids import parse_id
+from tenure.model.routes import route_error
+from tenure.model.states import TERMINAL
+from tenure.store.postgres.database import Database, Row
+from tenure.v1 import job_pb2, wire
+from tenure.v1 import job_service_pb2 as pb
+from tenure.v1.job_service_pb2_grpc import JobServiceServicer
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+DEFAULT_PAGE = 50
+MAX_PAGE = 1_000
+WATCH_POLL_S = 0.25
+"""How often a watched job is read again; reads of all watchers share one query."""
+DEADLINE_MARGIN_S = 0.2
+"""A waiting call answers this long before its own deadline, so that the answer still arrives."""
+LAST_ID = uuid.UUID(int=2**128 - 1)
+
+
+class JobService(JobServiceServicer):
+    """The service over the steps. ``run`` is the body of a task that batches reads."""
+
+    def __init__(self, database: Database, submitter: Submitter, waiters: Waiters, canceler: Canceler) -> None:
+        self._database = database
+        self._submitter = submitter
+        self._waiters = waiters
+        self._canceler = canceler
+        self._reads: Batcher[uuid.UUID, job_pb2.Job | None] = Batcher(
+            self._read_group, max_items=500, in_flight=2, name="read"
+        )
+
+    async def run(self) -> None:
+        """Carry out batched reads until cancelled."""
+        await self._reads.run()
+
+    async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> pb.SubmitJobResponse:
+        """Write one job."""
+        spec = wire.spec_from_pb(request.job)
+        submitted = await self._submitter.submit(spec)
+        return pb.SubmitJobResponse(job=await self._read(submitted.id), created=submitted.created)
+
+    async def SubmitJobs(self, request: pb.SubmitJobsRequest, context: Context) -> pb.SubmitJobsResponse:
+        """Write a batch, whole or not at all."""
+        specs = wire.specs_from_pb(request.jobs)
+        submitted = await self._submitter.submit_batch(specs)
+        return pb.SubmitJobsResponse(jobs=submitted_to_pb(submitted, [spec.ref for spec in specs]))
+
+    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
+        """Read one job."""
+        return pb.GetJobResponse(job=await self._read(parse_id(request.id, "id")))
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        """Read a page of jobs, newest first."""
+        size = request.page_size or DEFAULT_PAGE
+        if not 1 <= size <= MAX_PAGE:
+            raise InvalidInput([FieldViolation("page_size", f"must be 1 to {MAX_PAGE}")])
+        filters = _filters(request.filter)
+        before = _page_key(request.page_token)
+        rows = await self._database.fetch("list_jobs", {**filters, "before": before, "limit": size})
+        token = base64.urlsafe_b64encode(rows[-1].id.bytes).decode() if len(rows) == size else ""
+        return pb.ListJobsResponse(jobs=[convert.job_to_pb(row) for row in rows], next_page_token=token)
+
+    async def WaitJob(self, request: pb.WaitJobRequest, context: Context) -> pb.WaitJobResponse:
+        """Answer when the job is terminal, or its present state when time is up."""
+        job_id = parse_id(request.id, "id")
+        limit = _wait_s(request, context)
+        async with self._waiters.waiting(str(job_id)) as maybe_done:
+            job = await self._read(job_id)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(limit):
+                    while not _is_terminal(job):
+                        await maybe_done.wait()
+                        maybe_done.clear()
+                        job = await self._read(job_id)
+        return pb.WaitJobResponse(job=job, finished=_is_terminal(job))
+
+    async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.WatchJobResponse]:
+        """Stream the job at each change until it is terminal."""
+        job_id = parse_id(request.id, "id")
+        shown: tuple[object, ...] | None = None
+        async with self._waiters.waiting(str(job_id)) as maybe_done:
+            while True:
+                maybe_done.clear()
+                job = await self._read(job_id)
+                seen = (job.state, job.attempt, job.progress, job.progress_message, job.cancel_requested)
+                if seen != shown:
+                    shown = seen
+                    yield pb.WatchJobResponse(job=job)
+                if _is_terminal(job):
+                    return
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(WATCH_POLL_S):
+                        await maybe_done.wait()
+
+    async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
+        """Cancel at once, or ask the worker to stop."""
+        job_id = parse_id(request.id, "id")
+        await self._read(job_id)  # NOT_FOUND before anything else
+        await self._canceler.cancel(job_id, request.reason[:512].replace("\x00", ""))
+        return pb.CancelJobResponse(job=await self._read(job_id))
+
+    async def ListAttempts(self, request: pb.ListAttemptsRequest, context: Context) -> pb.ListAttemptsResponse:
+        """Read every attempt of a job."""
+        job_id = parse_id(request.job_id, "job_id")
+        rows = await self._database.fetch("attempts_of", {"id": job_id})
+        if not rows:
+            await self._read(job_id)
+        return pb.ListAttemptsResponse(attempts=[convert.attempt_to_pb(row) for row in rows])
+
+    async def _read(self, job_id: uuid.UUID) -> job_pb2.Job:
+        job = await self._reads.ask(job_id)
+        if job is None:
+            raise NotFound(f"job {job_id} does not exist")
+        return job
+
+    async def _read_group(self, ids: list[uuid.UUID]) -> list[job_pb2.Job | None]:
+        wanted = list(set(ids))
+        rows: dict[uuid.UUID, Row] = {row.id: row for row in await self._database.fetch("jobs_by_id", {"ids": wanted})}
+        edges = await self._database.fetch("dependencies_of", {"ids": wanted})
+        parents = {edge.child_id: edge.parents for edge in edges}
+        jobs = {id: convert.job_to_pb(row, parents=parents.get(id, ())) for id, row in rows.items()}
+        return [jobs.get(id) for id in ids]
+
+
+def submitted_to_pb(submitted: list[Submitted], refs: list[str | None]) -> list[pb.SubmittedJob]:
+    """Convert the answers to a batch."""
+    return [
+        pb.SubmittedJob(id=str(one.id), ref=ref or "", created=one.created)
+        for one, ref in zip(submitted, refs, strict=True)
+    ]
+
+
+def _is_terminal(job: job_pb2.Job) -> bool:
+    return wire.STATE_FROM_PB[job.state] in TERMINAL
+
+
+def _wait_s(request: pb.WaitJobRequest, context: Context) -> float | None:
+    asked = wire.seconds(request.timeout) if request.HasField("timeout") else None
+    if asked is not None and asked < 0:
+        raise InvalidInput([FieldViolation("timeout", "must not be negative")])
+    remaining = context.time_remaining()
+    if remaining is None:
+        return asked
+    remaining = max(0.0, remaining - DEADLINE_MARGIN_S)
+    return remaining if asked is None else min(asked, remaining)
+
+
+def _page_key(token: str) -> uuid.UUID:
+    if not token:
+        return LAST_ID
+    try:
+        return uuid.UUID(bytes=base64.urlsafe_b64decode(token.encode()))
+    except ValueError as exc:
+        raise InvalidInput([FieldViolation("page_token", "is not a token that this service gave")]) from exc
+
+
+def _filters(message: pb.JobFilter) -> dict[str, Any]:
+    violations = []
+    if message.route_prefix and (problem := route_error(message.route_prefix)):
+        violations.append(FieldViolation("filter.route_prefix", problem))
+    states = []
+    for number in message.states:
+        state = wire.STATE_FROM_PB.get(number)
+        if state is None:
+            violations.append(FieldViolation("filter.states", f"{number} is not a state"))
+        else:
+            states.append(str(state))
+    for name in ("namespace", "kind"):
+        if "\x00" in getattr(message, name):
+            violations.append(FieldViolation(f"filter.{name}", "must not contain NUL"))
+    parent = parse_id(message.parent_id, "filter.parent_id") if message.parent_id else None
+    if violations:
+        raise InvalidInput(violations)
+    return {
+        "namespace": message.namespace or None,
+        "kind": message.kind or None,
+        "route": message.route_prefix or None,
+        "states": states or None,
+        "labels": json.dumps(dict(message.labels)) if message.labels else None,
+        "parent_id": parent,
+        "created_after": message.created_after.ToDatetime(tzinfo=UTC) if message.HasField("created_after") else None,
+        "created_before": message.created_before.ToDatetime(tzinfo=UTC) if message.HasField("created_before") else None,
+    }

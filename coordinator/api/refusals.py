@@ -1,0 +1,96 @@
+"""Errors on their way out: one interceptor turns tenure's errors into gRPC statuses with rich details.
+
+Anything else is a defect of ours: it is logged with its traceback and answered as INTERNAL without its text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from tenure.model.errors import InvalidInput, TenureError
+
+log = structlog.get_logger(__name__)
+
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
+
+
+class Refusals(grpc.aio.ServerInterceptor):
+    """Wraps every method of every service."""
+
+    async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Any:
+        """Return the method's handler with translated errors."""
+        handler = await continuation(details)
+        if handler is None:
+            return handler
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(
+                _unary(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+            )
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(
+                _streaming(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+            )
+        return handler  # reflection and health have streams of their own
+
+
+def _unary(method: Any) -> Any:
+    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            return await method(request, context)
+        except (grpc.aio.AbortError, asyncio.CancelledError):
+            raise
+        except Exception as exc:  # the top of a call
+            await _refuse(exc, context)
+
+    return call
+
+
+def _streaming(method: Any) -> Any:
+    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        try:
+            async for response in method(request, context):
+                yield response
+        except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit):
+            raise
+        except Exception as exc:  # the top of a call
+            await _refuse(exc, context)
+
+    return call
+
+
+async def _refuse(exc: Exception, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+    if not isinstance(exc, TenureError):
+        log.exception("call_failed")
+        await context.abort(grpc.StatusCode.INTERNAL, "internal error; the coordinator's log has the details")
+    status = status_pb2.Status(code=_number(exc.grpc_status), message=exc.message)
+    if isinstance(exc, InvalidInput):
+        detail = error_details_pb2.BadRequest(
+            field_violations=[
+                error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
+                for v in exc.violations
+            ]
+        )
+        status.details.append(_packed(detail))
+    if exc.hint:
+        status.details.append(
+            _packed(error_details_pb2.Help(links=[error_details_pb2.Help.Link(description=exc.hint)]))
+        )
+    await context.abort_with_status(rpc_status.to_status(status))
+
+
+def _number(name: str) -> int:
+    return int(grpc.StatusCode[name].value[0])
+
+
+def _packed(detail: Any) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(detail)
+    return packed

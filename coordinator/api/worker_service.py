@@ -1,0 +1,185 @@
+"""WorkerService: the writes of workers about their attempts, each under its fence."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import structlog
+
+from tenure.coordinator.api import convert
+from tenure.coordinator.api.job_service import submitted_to_pb
+from tenure.coordinator.finish import AttemptError, Finished, Finisher, Report, Verdict
+from tenure.coordinator.start import ClaimedJob, Starter
+from tenure.coordinator.submit import Parent, Submitter, keyed_after_parent
+from tenure.model.bounds import DEFAULT_BOUNDS
+from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost
+from tenure.model.ids import parse_id
+from tenure.model.jobs import json_error
+from tenure.store.postgres.database import Database, Row
+from tenure.v1 import job_pb2, wire
+from tenure.v1 import worker_service_pb2 as pb
+from tenure.v1.worker_service_pb2_grpc import WorkerServiceServicer
+
+log = structlog.get_logger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+VERDICT_TO_PB = {
+    Verdict.RECORDED: pb.VERDICT_RECORDED,
+    Verdict.REPEATED: pb.VERDICT_REPEATED,
+    Verdict.LOST: pb.VERDICT_LOST,
+    Verdict.INVALID: pb.VERDICT_INVALID,
+}
+MAX_BATCH = 5_000
+
+
+class WorkerService(WorkerServiceServicer):
+    """The service over the steps."""
+
+    def __init__(self, database: Database, starter: Starter, finisher: Finisher, submitter: Submitter) -> None:
+        self._database = database
+        self._starter = starter
+        self._finisher = finisher
+        self._submitter = submitter
+
+    async def StartAttempts(self, request: pb.StartAttemptsRequest, context: Context) -> pb.StartAttemptsResponse:
+        """Turn claims into attempts."""
+        _bounded(request.claims, "claims")
+        claims = [
+            ClaimedJob(
+                parse_id(claim.job_id, f"claims[{index}].job_id"),
+                claim.attempt_seen,
+                claim.lease,
+                claim.claim_revision,
+            )
+            for index, claim in enumerate(request.claims)
+        ]
+        rows = await self._starter.start(request.worker, claims)
+        return pb.StartAttemptsResponse(attempts=[_started_to_pb(row) for row in rows])
+
+    async def FinishAttempts(self, request: pb.FinishAttemptsRequest, context: Context) -> pb.FinishAttemptsResponse:
+        """Record how attempts ended."""
+        _bounded(request.reports, "reports")
+        reports = [_report_from_pb(message, index) for index, message in enumerate(request.reports)]
+        answers = await self._finisher.finish(reports)
+        return pb.FinishAttemptsResponse(
+            attempts=[_finished_to_pb(report, answer) for report, answer in zip(reports, answers, strict=True)]
+        )
+
+    async def ReportProgress(self, request: pb.ReportProgressRequest, context: Context) -> pb.ReportProgressResponse:
+        """Keep the latest progress of executing attempts."""
+        _bounded(request.reports, "reports")
+        latest: dict[tuple[uuid.UUID, int], pb.ProgressReport] = {}
+        keys: list[tuple[uuid.UUID, int]] = []
+        for index, report in enumerate(request.reports):
+            if not (math.isfinite(report.fraction) and 0 <= report.fraction <= 1):
+                raise InvalidInput([FieldViolation(f"reports[{index}].fraction", "must be 0 to 1")])
+            key = (parse_id(report.job_id, f"reports[{index}].job_id"), report.fence)
+            keys.append(key)
+            latest[key] = report
+        ordered = sorted(latest)
+        rows = await self._database.fetch(
+            "report_progress",
+            {
+                "ids": [id for id, _ in ordered],
+                "fences": [fence for _, fence in ordered],
+                "fractions": [latest[key].fraction for key in ordered],
+                "messages": [_text(latest[key].message, DEFAULT_BOUNDS.progress_message_chars) for key in ordered],
+            },
+        )
+        accepted = {(row.id, row.fence) for row in rows}
+        for job, fence in latest.keys() - accepted:
+            log.warning("stale_progress_refused", job=str(job), fence=fence)
+        return pb.ReportProgressResponse(
+            verdicts=[pb.VERDICT_RECORDED if key in accepted else pb.VERDICT_LOST for key in keys]
+        )
+
+    async def SaveCheckpoint(self, request: pb.SaveCheckpointRequest, context: Context) -> pb.SaveCheckpointResponse:
+        """Keep a checkpoint for the next attempt."""
+        problem = json_error(
+            request.checkpoint, max_bytes=DEFAULT_BOUNDS.checkpoint_bytes, max_depth=DEFAULT_BOUNDS.json_depth
+        )
+        if problem:
+            raise InvalidInput([FieldViolation("checkpoint", problem)])
+        job_id = parse_id(request.job_id, "job_id")
+        rows = await self._database.fetch(
+            "save_checkpoint", {"id": job_id, "fence": request.fence, "checkpoint": request.checkpoint}
+        )
+        if not rows:
+            log.warning("stale_checkpoint_refused", job=request.job_id, fence=request.fence)
+        return pb.SaveCheckpointResponse(verdict=pb.VERDICT_RECORDED if rows else pb.VERDICT_LOST)
+
+    async def SubmitChildren(self, request: pb.SubmitChildrenRequest, context: Context) -> pb.SubmitChildrenResponse:
+        """Submit jobs on behalf of an executing attempt."""
+        parent = Parent(parse_id(request.job_id, "job_id"), request.fence)
+        rows = await self._database.fetch("jobs_by_id", {"ids": [parent.id]})
+        namespace = rows[0].namespace if rows else ""
+        for message in request.jobs:
+            message.namespace = message.namespace or namespace
+        specs = keyed_after_parent(wire.specs_from_pb(request.jobs))
+        try:
+            submitted = await self._submitter.submit_batch(specs, parent=parent)
+        except OwnershipLost as exc:
+            log.warning("stale_children_refused", job=request.job_id, fence=request.fence, jobs=len(specs))
+            raise OwnershipLost(f"job {request.job_id} is not executing under fence {request.fence}") from exc
+        created = any(one.created for one in submitted)
+        return pb.SubmitChildrenResponse(
+            verdict=pb.VERDICT_RECORDED if created else pb.VERDICT_REPEATED,
+            jobs=submitted_to_pb(submitted, [spec.ref for spec in specs]),
+        )
+
+
+def _bounded(members: Sequence[object], field: str) -> None:
+    if len(members) > MAX_BATCH:
+        raise InvalidInput([FieldViolation(field, f"{len(members)} members, at most {MAX_BATCH} in a call")])
+
+
+def _text(text: str, limit: int) -> str:
+    return text[:limit].replace("\x00", "\ufffd")
+
+
+def _started_to_pb(row: Row) -> pb.StartedAttempt:
+    return pb.StartedAttempt(
+        job_id=str(row.id),
+        attempt=row.attempt,
+        fence=row.fence,
+        namespace=row.namespace,
+        kind=row.kind,
+        route=row.route,
+        payload=row.payload,
+        checkpoint=row.checkpoint,
+        timeout=wire.duration(row.timeout_s),
+        labels=convert.labels_from_text(row.labels),
+        started_at=wire.timestamp(row.started_at),
+        parent_id=str(row.parent_id) if row.parent_id else None,
+    )
+
+
+def _report_from_pb(message: pb.AttemptReport, index: int) -> Report:
+    outcome = wire.OUTCOME_FROM_PB.get(message.outcome)
+    if outcome is None:
+        raise InvalidInput([FieldViolation(f"reports[{index}].outcome", "must be set")])
+    error = message.error
+    return Report(
+        job_id=parse_id(message.job_id, f"reports[{index}].job_id"),
+        fence=message.fence,
+        outcome=outcome,
+        result=message.result or None,
+        error=AttemptError(error.type, error.message, error.traceback) if message.HasField("error") else None,
+        retryable=not message.permanent,
+        delay_s=wire.seconds(message.delay) if message.HasField("delay") else 0.0,
+    )
+
+
+def _finished_to_pb(report: Report, answer: Finished) -> pb.FinishedAttempt:
+    return pb.FinishedAttempt(
+        job_id=str(report.job_id),
+        verdict=VERDICT_TO_PB[answer.verdict],
+        message=answer.message,
+        state=wire.STATE_TO_PB[answer.state] if answer.state else job_pb2.JOB_STATE_UNSPECIFIED,
+        claim_deleted=answer.claim_deleted,
+    )

@@ -1,0 +1,256 @@
+"""Step 6, finish: an attempt's end is recorded under its fence. Postgres first, etcd second.
+
+Zero rows means that ownership is lost and the result is dropped, unless the same end was recorded before: a report
+may be repeated until it is answered. In a batch one bad member fails alone.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import structlog
+
+from tenure.coordinator.announce import Announcer, Ended
+from tenure.coordinator.dependants import Dependants
+from tenure.coordinator.hint import Hints
+from tenure.model.bounds import DEFAULT_BOUNDS
+from tenure.model.jobs import RetrySpec, json_error
+from tenure.model.retry import Next, after_outcome
+from tenure.model.states import TERMINAL, JobState, Outcome
+from tenure.store.postgres.database import Database, Row, Statement
+
+log = structlog.get_logger(__name__)
+
+
+class Verdict(StrEnum):
+    """What became of one report."""
+
+    RECORDED = "recorded"
+    REPEATED = "repeated"
+    LOST = "lost"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptError:
+    """An error as a handler reported it."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+    def to_json(self) -> str:
+        """Return it as it is stored: bounded, and without the NUL that Postgres refuses."""
+        limit = DEFAULT_BOUNDS.error_chars
+        fields = {"type": self.type[:255], "message": self.message[:limit], "traceback": self.traceback[-limit:]}
+        return json.dumps({name: text.replace("\x00", "\ufffd") for name, text in fields.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a worker says that an attempt ended."""
+
+    job_id: uuid.UUID
+    fence: int
+    outcome: Outcome
+    result: str | None = None
+    error: AttemptError | None = None
+    retryable: bool = True
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The answer to one report."""
+
+    verdict: Verdict
+    state: JobState | None = None
+    message: str = ""
+    claim_deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A decided end of an attempt, ready to be written under its fence."""
+
+    job_id: uuid.UUID
+    fence: int
+    outcome: Outcome
+    then: Next
+    result: str | None = None
+    error: str | None = None
+    is_error: bool = False
+    is_crash: bool = False
+
+
+_REPORTABLE = frozenset(
+    {
+        Outcome.COMPLETED,
+        Outcome.FAILED,
+        Outcome.CANCELED,
+        Outcome.TIMED_OUT,
+        Outcome.RELEASED,
+        Outcome.RESCHEDULED,
+    }
+)
+
+
+class Finisher:
+    """Records how attempts ended: for workers, and for the reaper in their stead."""
+
+    def __init__(self, database: Database, announcer: Announcer, dependants: Dependants, hints: Hints) -> None:
+        self._database = database
+        self._announcer = announcer
+        self._dependants = dependants
+        self._hints = hints
+
+    async def finish(self, reports: Sequence[Report]) -> list[Finished]:
+        """Record a batch of reports; answers are in their order.
+
+        Raises:
+            Unavailable: the outcome is unknown; report again, the answer will then be ``repeated`` or ``recorded``.
+        """
+        answers: list[Finished | None] = [_invalid(report) for report in reports]
+        valid = [report for report, answer in zip(reports, answers, strict=True) if answer is None]
+        written = {(row.id, row.fence): row for row in await self.write(await self._decide(valid))}
+        missing = [report for report in valid if (report.job_id, report.fence) not in written]
+        earlier = await self._recorded(missing)
+        deleted = await self._announcer.announce(
+            [
+                Ended(str(row.id), JobState(row.state), row.attempt, row.claim_revision)
+                for row in (*written.values(), *earlier.values())
+            ]
+        )
+        return [
+            answer or _answer(report, written, earlier, deleted)
+            for report, answer in zip(reports, answers, strict=True)
+        ]
+
+    async def write(self, endings: Sequence[Ending]) -> list[Row]:
+        """Write decided ends under their fences; return the rows that were (id, fence, state, claim, attempt)."""
+        if not endings:
+            return []
+        ordered = sorted(endings, key=lambda ending: ending.job_id)
+        final = [ending for ending in ordered if ending.then.state in TERMINAL]
+        again = [ending for ending in ordered if ending.then.state not in TERMINAL]
+        rows: list[Row] = []
+        if final:
+            rows.extend(await self._write_final(final))
+        if again:
+            returned = await self._database.fetch("return_attempts", _columns(again) | _delays(again))
+            self._hints.ready({row.lane for row in returned})
+            rows.extend(returned)
+        return rows
+
+    async def _write_final(self, endings: Sequence[Ending]) -> list[Row]:
+        columns = _columns(endings) | {"results": [ending.result for ending in endings]}
+        ended, settled = await self._database.transaction(
+            [
+                Statement("end_attempts", columns),
+                Statement("settle_parents", {"ids": columns["ids"]}),
+            ]
+        )
+        if settled:
+            await self._dependants.follow(settled)
+        return ended
+
+    async def _decide(self, reports: Sequence[Report]) -> list[Ending]:
+        """Decide what becomes of each job; only those that did not complete need their rows for it."""
+        endings = [
+            Ending(
+                report.job_id, report.fence, report.outcome, Next(JobState.COMPLETED), result=report.result or "null"
+            )
+            for report in reports
+            if report.outcome is Outcome.COMPLETED
+        ]
+        others = [report for report in reports if report.outcome is not Outcome.COMPLETED]
+        if others:
+            rows = await self._database.fetch(
+                "executing_by_fence",
+                {"ids": [report.job_id for report in others], "fences": [report.fence for report in others]},
+            )
+            by_fence = {(row.id, row.fence): row for row in rows}
+            for report in others:
+                row = by_fence.get((report.job_id, report.fence))
+                if row is not None:
+                    endings.append(_decide_one(report, row))
+        return endings
+
+    async def _recorded(self, reports: Sequence[Report]) -> dict[tuple[uuid.UUID, int], Row]:
+        if not reports:
+            return {}
+        rows = await self._database.fetch(
+            "recorded_reports",
+            {"ids": [report.job_id for report in reports], "fences": [report.fence for report in reports]},
+        )
+        # An attempt that the reaper recorded as lost is not a repeated report: ownership was lost.
+        return {(row.id, row.fence): row for row in rows if row.outcome != Outcome.LOST and row.state is not None}
+
+
+def _decide_one(report: Report, row: Row) -> Ending:
+    is_error = report.outcome in (Outcome.FAILED, Outcome.TIMED_OUT)
+    error = report.error or AttemptError(str(report.outcome), "")
+    policy = (RetrySpec.model_validate_json(row.retry) if row.retry else RetrySpec()).policy()
+    then = after_outcome(
+        report.outcome,
+        policy,
+        errors=row.errors + is_error,
+        error_type=error.type,
+        retryable=report.retryable,
+        cancel_requested=row.cancel_requested,
+        delay_s=report.delay_s,
+    )
+    if row.cancel_requested and then.state is JobState.CANCELED and row.reason:
+        then = Next(JobState.CANCELED, reason=row.reason)
+    stored = error.to_json() if is_error or report.error else None
+    return Ending(report.job_id, report.fence, report.outcome, then, error=stored, is_error=is_error)
+
+
+def _invalid(report: Report) -> Finished | None:
+    if report.outcome not in _REPORTABLE:
+        return Finished(Verdict.INVALID, message=f"outcome: {report.outcome} is not reported by workers")
+    if not 0 <= report.delay_s <= DEFAULT_BOUNDS.delay_s:
+        return Finished(Verdict.INVALID, message=f"delay: must be 0 to {DEFAULT_BOUNDS.delay_s:g} s")
+    if report.result:
+        problem = json_error(report.result, max_bytes=DEFAULT_BOUNDS.result_bytes, max_depth=DEFAULT_BOUNDS.json_depth)
+        if problem:
+            return Finished(Verdict.INVALID, message=f"result: {problem}")
+    return None
+
+
+def _answer(
+    report: Report,
+    written: dict[tuple[uuid.UUID, int], Row],
+    earlier: dict[tuple[uuid.UUID, int], Row],
+    deleted: set[str],
+) -> Finished:
+    key = (report.job_id, report.fence)
+    claim_deleted = str(report.job_id) in deleted
+    if key in written:
+        return Finished(Verdict.RECORDED, JobState(written[key].state), claim_deleted=claim_deleted)
+    if key in earlier:
+        return Finished(Verdict.REPEATED, JobState(earlier[key].state), claim_deleted=claim_deleted)
+    log.warning("stale_finish_refused", job=str(report.job_id), fence=report.fence, outcome=report.outcome)
+    return Finished(Verdict.LOST, message="the attempt is not yours any more; its result was dropped")
+
+
+def _columns(endings: Sequence[Ending]) -> dict[str, Any]:
+    return {
+        "ids": [ending.job_id for ending in endings],
+        "fences": [ending.fence for ending in endings],
+        "outcomes": [str(ending.outcome) for ending in endings],
+        "states": [str(ending.then.state) for ending in endings],
+        "errors": [ending.error for ending in endings],
+        "reasons": [ending.then.reason for ending in endings],
+        "error_counts": [int(ending.is_error) for ending in endings],
+        "crash_counts": [int(ending.is_crash) for ending in endings],
+    }
+
+
+def _delays(endings: Sequence[Ending]) -> dict[str, Any]:
+    return {"delays": [ending.then.delay_s for ending in endings]}

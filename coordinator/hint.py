@@ -1,0 +1,65 @@
+"""Hints: telling the leader that jobs became ready, so that it need not wait for its next poll.
+
+A hint grants nothing and may be lost. While one is under way the next ones gather into one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import grpc
+import structlog
+
+from tenure.v1 import cluster_service_pb2 as pb
+from tenure.v1.cluster_service_pb2_grpc import ClusterServiceStub
+
+log = structlog.get_logger(__name__)
+
+HINT_TIMEOUT_S = 1.0
+
+
+class Hints:
+    """Collects lanes and sends them to whoever leads."""
+
+    def __init__(
+        self, leader_address: Callable[[], str | None], deliver_here: Callable[[frozenset[int]], bool]
+    ) -> None:
+        """``deliver_here`` takes the hint if this process leads; else it goes to ``leader_address()``."""
+        self._leader_address = leader_address
+        self._deliver_here = deliver_here
+        self._lanes: set[int] = set()
+        self._some = asyncio.Event()
+
+    def ready(self, lanes: Iterable[int]) -> None:
+        """Note that jobs became ready in these lanes."""
+        gathered = frozenset(lanes)
+        if gathered and not self._deliver_here(gathered):
+            self._lanes |= gathered
+            self._some.set()
+
+    async def run(self) -> None:
+        """Send what gathers until cancelled: the body of a task."""
+        address: str | None = None
+        channel: grpc.aio.Channel | None = None
+        try:
+            while True:
+                await self._some.wait()
+                self._some.clear()
+                lanes, self._lanes = self._lanes, set()
+                leader = self._leader_address()
+                if leader is None or self._deliver_here(frozenset(lanes)):
+                    continue  # nobody leads: the next leader reads everything anyway
+                if leader != address or channel is None:
+                    if channel is not None:
+                        await channel.close()
+                    address, channel = leader, grpc.aio.insecure_channel(leader)
+                try:
+                    await ClusterServiceStub(channel).HintReady(
+                        pb.HintReadyRequest(lanes=lanes), timeout=HINT_TIMEOUT_S
+                    )
+                except grpc.aio.AioRpcError as exc:
+                    log.debug("hint_lost", leader=leader, status=exc.code().name)
+        finally:
+            if channel is not None:
+                await channel.close()

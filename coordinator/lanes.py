@@ -1,0 +1,107 @@
+"""Interned lanes: the number under which ready jobs that can be decided upon alike are indexed.
+
+A lane's pool is the longest pool known that covers the job's route. A pool that appears later may cut a lane in
+two: the leader then moves the jobs, and again a little later, for what a coordinator with an older picture wrote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+import structlog
+
+from tenure.model.dispatch import Lane
+from tenure.model.errors import Unavailable
+from tenure.model.jobs import JobSpec
+from tenure.model.routes import pool_of
+from tenure.store.postgres.database import Database
+
+log = structlog.get_logger(__name__)
+
+REFRESH_S = 5.0
+_CACHED = 100_000
+
+LaneKey = tuple[str, str, str]
+
+
+class Lanes:
+    """A cache of pools and lanes; every coordinator has one."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._pools: frozenset[str] = frozenset()
+        self._ids: dict[LaneKey, int] = {}
+        self._by_id: dict[int, Lane] = {}
+
+    async def refresh(self) -> None:
+        """Read the known pools again."""
+        self._pools = frozenset(row.path for row in await self._database.fetch("known_pools"))
+
+    async def keep_fresh(self) -> None:
+        """Refresh for ever: the body of a task. A failure leaves the older picture, which the leader mends."""
+        while True:
+            try:
+                await self.refresh()
+            except Unavailable as exc:
+                log.warning("pools_not_refreshed", error=exc.message)
+            await asyncio.sleep(REFRESH_S)
+
+    async def of(self, specs: Sequence[JobSpec]) -> list[int]:
+        """Return the lane of each job, making those that are new."""
+        keys = [(pool_of(spec.route, self._pools), spec.namespace, spec.kind) for spec in specs]
+        unknown = {key for key in keys if key not in self._ids}
+        if unknown:
+            await self._intern(sorted(unknown))
+        return [self._ids[key] for key in keys]
+
+    async def by_id(self, ids: Iterable[int]) -> dict[int, Lane]:
+        """Return what lanes stand for."""
+        wanted = list(ids)
+        unknown = [lane for lane in wanted if lane not in self._by_id]
+        if unknown:
+            for row in await self._database.fetch("lanes_by_id", {"lanes": unknown}):
+                self._remember(Lane(row.id, row.pool, row.namespace, row.kind))
+        return {lane: self._by_id[lane] for lane in wanted if lane in self._by_id}
+
+    async def register_pools(self, pools: Iterable[str]) -> list[str]:
+        """Remember pools that workers serve; return those that are new. Leader only."""
+        new = sorted(set(pools) - self._pools)
+        if new:
+            await self._database.fetch("register_pools", {"pools": new})
+            await self.refresh()
+        return new
+
+    async def refit(self, pools: Sequence[str]) -> int:
+        """Move jobs that belong to one of these pools from shallower lanes; return how many. Leader only."""
+        moved = 0
+        rows = await self._database.fetch("misfit_lanes", {"pools": list(pools)})
+        for row in rows:
+            key = (row.deeper, row.namespace, row.kind)
+            if key not in self._ids:
+                await self._intern([key])
+            while True:
+                params = {"before": row.id, "after": self._ids[key], "pool": row.deeper}
+                page = len(await self._database.fetch("move_to_lane", params))
+                moved += page
+                if page < 20_000:
+                    break
+        return moved
+
+    async def _intern(self, keys: Sequence[LaneKey]) -> None:
+        pools, namespaces, kinds = (list(column) for column in zip(*keys, strict=True))
+        missing = set(keys)
+        while missing:  # a lane made by another coordinator at this moment shows only in a fresh snapshot
+            rows = await self._database.fetch(
+                "intern_lanes", {"pools": pools, "namespaces": namespaces, "kinds": kinds}
+            )
+            for row in rows:
+                self._remember(Lane(row.id, row.pool, row.namespace, row.kind))
+                missing.discard((row.pool, row.namespace, row.kind))
+
+    def _remember(self, lane: Lane) -> None:
+        if len(self._by_id) >= _CACHED:
+            self._by_id.clear()
+            self._ids.clear()
+        self._by_id[lane.id] = lane
+        self._ids[(lane.pool, lane.namespace, lane.kind)] = lane.id

@@ -1,0 +1,242 @@
+"""Leading: what the one elected coordinator does, for as long as its term lasts.
+
+A term begins with a picture of etcd at one revision (workers, claims, inboxes), is recorded in Postgres, and runs the
+dispatcher, the reaper and the chores in one task group. It ends when the election says so or a guarded write finds the
+leader key in other hands; nothing of it outlives the group. Safety never depends on there being one leader: see the
+module comments of ``dispatch`` and ``reap``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import structlog
+
+from tenure.coordinator.announce import Announcer
+from tenure.coordinator.dependants import Dependants
+from tenure.coordinator.dispatch import Deposed, Dispatcher
+from tenure.coordinator.finish import Finisher
+from tenure.coordinator.flight import Flight, Outstanding
+from tenure.coordinator.hint import Hints
+from tenure.coordinator.lanes import REFRESH_S, Lanes
+from tenure.coordinator.reap import Reaper
+from tenure.coordinator.settings import CoordinatorSettings
+from tenure.coordinator.upkeep import Upkeep
+from tenure.model.clock import Clock
+from tenure.model.errors import TenureError, Unavailable
+from tenure.store.etcd.compact import CompactionPolicy, Compactor
+from tenure.store.etcd.election import Election, Term
+from tenure.store.etcd.keyspace import ClaimValue, Keyspace, WorkerValue, parse_inbox
+from tenure.store.etcd.port import Etcd, Event, EventKind, KeyValue
+from tenure.store.etcd.view import View
+from tenure.store.postgres.database import Database
+
+log = structlog.get_logger(__name__)
+
+
+class Leader:
+    """Leads whenever elected. ``run`` is the body of a task."""
+
+    def __init__(
+        self,
+        settings: CoordinatorSettings,
+        database: Database,
+        etcd: Etcd,
+        keys: Keyspace,
+        clock: Clock,
+        election: Election,
+        lanes: Lanes,
+        finisher: Finisher,
+        announcer: Announcer,
+        dependants: Dependants,
+        hints: Hints,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._etcd = etcd
+        self._keys = keys
+        self._clock = clock
+        self._election = election
+        self._lanes = lanes
+        self._finisher = finisher
+        self._announcer = announcer
+        self._dependants = dependants
+        self._hints = hints
+        self._dispatcher: Dispatcher | None = None
+
+    def hint(self, lanes: frozenset[int]) -> bool:
+        """Pass a hint to the dispatcher; False if this coordinator does not lead."""
+        if self._dispatcher is None:
+            return False
+        self._dispatcher.hint(lanes)
+        return True
+
+    async def run(self) -> None:
+        """Campaign, lead, and again, until cancelled."""
+        async for term in self._election.terms():
+            log.info("term_begins", term=term.number)
+            try:
+                await term.lead(self._lead(term))
+            except* Deposed:
+                log.warning("deposed", term=term.number)
+            except* TenureError as group:
+                log.warning("term_failed", term=term.number, error=str(group.exceptions[0]))
+            finally:
+                self._dispatcher = None
+                log.info("term_ends", term=term.number)
+
+    async def _lead(self, term: Term) -> None:
+        await self._record(term)
+        flight = Flight()
+        dispatcher = Dispatcher(
+            self._settings, self._database, self._etcd, self._keys, self._clock, self._lanes, flight, term
+        )
+        reaper = Reaper(
+            self._database,
+            self._etcd,
+            self._keys,
+            self._clock,
+            self._finisher,
+            self._announcer,
+            dispatcher.brake,
+            sweep_s=self._settings.sweep_s,
+        )
+        upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)
+        picture = Picture(self._keys, self._clock, flight, dispatcher, reaper, self._lanes)
+        compactor = Compactor(
+            self._etcd,
+            self._clock,
+            CompactionPolicy(
+                every_revisions=self._settings.compact_every_revisions,
+                every_s=self._settings.compact_every_s,
+                keep_revisions=self._settings.compact_keep_revisions,
+            ),
+        )
+        async with asyncio.TaskGroup() as group:
+            views = picture.views(self._etcd)
+            for view in views:
+                group.create_task(view.run())
+            for view in views:
+                await view.ready.wait()
+            self._dispatcher = dispatcher
+            for body in (
+                dispatcher.run(),
+                reaper.watch_forever(),
+                reaper.sweep_forever(),
+                upkeep.activate_forever(),
+                upkeep.sweep_dependants_forever(),
+                upkeep.drop_keys_forever(),
+                upkeep.make_partitions_forever(),
+                picture.register_pools_forever(),
+                upkeep.compact_forever(compactor),
+            ):
+                group.create_task(body)
+
+    async def _record(self, term: Term) -> None:
+        """Write the term into Postgres, so that an older leader's is known to be over."""
+        while True:
+            try:
+                status = await self._etcd.status()
+                await self._database.fetch(
+                    "take_leadership",
+                    {
+                        "leader": self._settings.coordinator_id,
+                        "term": term.number,
+                        "etcd_cluster_id": str(status.cluster_id),
+                        "etcd_revision": status.revision,
+                    },
+                )
+                return
+            except Unavailable as exc:
+                log.warning("term_not_recorded", error=exc.message)
+                await self._clock.sleep(0.5)
+
+
+class Picture:
+    """Feeds the leader's picture (``Flight``) from watches of etcd, and wakes dispatcher and reaper."""
+
+    def __init__(
+        self, keys: Keyspace, clock: Clock, flight: Flight, dispatcher: Dispatcher, reaper: Reaper, lanes: Lanes
+    ) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._flight = flight
+        self._dispatcher = dispatcher
+        self._reaper = reaper
+        self._lanes = lanes
+        self._pools: set[str] = set()
+        self._new_pools = asyncio.Event()
+
+    def views(self, etcd: Etcd) -> list[View]:
+        """Return the mirrors to run: workers, claims, inboxes."""
+        followed: list[tuple[str, Callable[[Event], None]]] = [
+            (self._keys.workers, self._worker_changed),
+            (self._keys.claims, self._claim_changed),
+            (self._keys.inboxes, self._inbox_changed),
+        ]
+        return [View(etcd, prefix, self._clock, partial(self._all, follow)) for prefix, follow in followed]
+
+    async def register_pools_forever(self) -> None:
+        """Remember pools that appear, so that jobs find the lanes of the workers that serve them."""
+        while True:
+            await self._new_pools.wait()
+            self._new_pools.clear()
+            try:
+                new = await self._lanes.register_pools(self._pools)
+                if not new:
+                    continue
+                await self._lanes.refit(new)
+                self._dispatcher.look_everywhere()
+                # Once more, for submits that were under way with an older picture of the pools.
+                await self._clock.sleep(2 * REFRESH_S)
+                await self._lanes.refit(new)
+            except TenureError as exc:
+                log.warning("pools_not_registered", error=exc.message)
+                await self._clock.sleep(1.0)
+                self._new_pools.set()
+
+    def _all(self, follow: Callable[[Event], None], events: Sequence[Event]) -> None:
+        for event in events:
+            try:
+                follow(event)
+            except ValueError as exc:
+                log.error("key_unreadable", key=event.item.key, error=str(exc))
+        self._dispatcher.hint(())
+
+    def _worker_changed(self, event: Event) -> None:
+        worker = self._keys.last(event.item.key)
+        if event.kind is EventKind.DELETE:
+            self._flight.worker_gone(worker)
+            return
+        value = WorkerValue.from_json(event.item.value)
+        self._flight.worker_seen(worker, value, event.item.lease)
+        if not self._pools.issuperset(value.pools):
+            self._pools.update(value.pools)
+            self._new_pools.set()
+
+    def _claim_changed(self, event: Event) -> None:
+        job = self._keys.last(event.item.key)
+        if event.kind is EventKind.DELETE:
+            self._flight.claim_gone(job)
+            self._reaper.claim_gone(job)
+            return
+        worker = self._flight.offered_to(job)
+        self._flight.claim_seen(job, worker or ClaimValue.from_json(event.item.value).worker)
+
+    def _inbox_changed(self, event: Event) -> None:
+        key = event.item.key
+        now = self._clock.monotonic()
+        if event.kind is EventKind.DELETE:
+            self._flight.offer_gone(key, now)
+        elif key not in self._flight.offers:
+            self._older_term(event.item, now)
+
+    def _older_term(self, item: KeyValue, now: float) -> None:
+        """An offer of an earlier term: it stands until it is answered or overdue, like one of ours."""
+        letter = parse_inbox(item.value)
+        worker, _ = self._keys.parse_message(item.key)
+        offers = getattr(letter, "offers", ())
+        if offers:
+            self._flight.offered(Outstanding(item.key, worker, tuple(offer.job for offer in offers), now))

@@ -1,0 +1,170 @@
+"""Reap: a vanished claim becomes a lost attempt and a restarting job.
+
+Two ways of noticing, either of which suffices: the watch tells of deleted claims, and a sweep compares all
+executing rows with all claims (rows first, then one linearizable listing, so that whatever is missing is lost).
+A judgement may be acted upon late: a claim's revision never comes back, and the write is guarded by the fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+
+from tenure.coordinator.announce import Announcer, Ended
+from tenure.coordinator.finish import AttemptError, Ending, Finisher
+from tenure.model.clock import Clock
+from tenure.model.errors import Unavailable
+from tenure.model.jobs import RetrySpec
+from tenure.model.reap import Executing, brake_s, judge, next_of_lost, next_of_timed_out
+from tenure.model.states import JobState, Outcome
+from tenure.store.etcd.keyspace import Keyspace
+from tenure.store.etcd.port import Etcd
+from tenure.store.postgres.database import Database, Row
+
+log = structlog.get_logger(__name__)
+
+PAGE_JOBS = 2_000
+TIMEOUT_GRACE_S = 5.0
+"""How long after an attempt's timeout its worker may still report it; then the leader ends it."""
+GATHER_S = 0.05
+FIRST_ID = uuid.UUID(int=0)
+
+
+class Reaper:
+    """Reaps during one term of leadership. ``sweep_forever`` and ``watch_forever`` are bodies of tasks."""
+
+    def __init__(
+        self,
+        database: Database,
+        etcd: Etcd,
+        keys: Keyspace,
+        clock: Clock,
+        finisher: Finisher,
+        announcer: Announcer,
+        brake: Callable[[float], None],
+        *,
+        sweep_s: float,
+    ) -> None:
+        self._database = database
+        self._etcd = etcd
+        self._keys = keys
+        self._clock = clock
+        self._finisher = finisher
+        self._announcer = announcer
+        self._brake = brake
+        self._sweep_s = sweep_s
+        self._vanished: dict[uuid.UUID, None] = {}
+        self._some = asyncio.Event()
+
+    def claim_gone(self, job_id: str) -> None:
+        """Note that a claim was deleted: by a release, most often; the rows will tell."""
+        self._vanished[uuid.UUID(job_id)] = None
+        self._some.set()
+
+    async def watch_forever(self) -> None:
+        """Judge the jobs whose claims were seen to vanish, in batches that form by themselves."""
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            await self._clock.sleep(GATHER_S)
+            vanished, self._vanished = list(self._vanished), {}
+            try:
+                for start in range(0, len(vanished), PAGE_JOBS):
+                    rows = await self._database.fetch(
+                        "executing_by_id",
+                        {"ids": vanished[start : start + PAGE_JOBS], "timeout_grace_s": TIMEOUT_GRACE_S},
+                    )
+                    if rows:
+                        await self._judge(rows)
+            except Unavailable as exc:
+                log.warning("reaping_interrupted", error=exc.message)  # the sweep finds them
+
+    async def sweep_forever(self) -> None:
+        """Compare every executing row with the claims, every few seconds."""
+        while True:
+            try:
+                await self.sweep()
+            except Unavailable as exc:
+                log.warning("sweep_interrupted", error=exc.message)
+            await self._clock.sleep(self._sweep_s)
+
+    async def sweep(self) -> int:
+        """Do one comparison of everything; return how many attempts were reaped."""
+        after, reaped = FIRST_ID, 0
+        while True:
+            rows = await self._database.fetch(
+                "executing_page", {"after": after, "limit": PAGE_JOBS, "timeout_grace_s": TIMEOUT_GRACE_S}
+            )
+            if not rows:
+                return reaped
+            reaped += await self._judge(rows)
+            after = rows[-1].id
+
+    async def _judge(self, rows: Sequence[Row]) -> int:
+        claims = await self._claims()
+        verdict = judge((_executing(row) for row in rows), claims)
+        hold = brake_s(verdict)
+        if hold:
+            log.warning("brake", workers=verdict.workers_lost, claims=len(verdict.lost), hold_s=hold)
+            self._brake(hold)
+        endings = [
+            Ending(row.id, row.fence, Outcome.LOST, next_of_lost(row), error=_lost(row), is_crash=True)
+            for row in verdict.lost
+        ]
+        endings.extend(_timed_out(row) for row in verdict.timed_out)
+        if not endings:
+            return 0
+        written = await self._finisher.write(endings)
+        await self._tell(written)
+        return len(written)
+
+    async def _claims(self) -> Mapping[uuid.UUID, int]:
+        """List every claim (job to create revision) at one revision, no older than this call."""
+        listing = await self._etcd.list(self._keys.claims, keys_only=True)
+        start = len(self._keys.claims)
+        return {uuid.UUID(item.key[start:]): item.create_revision for item in listing.items}
+
+    async def _tell(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            log.warning(
+                "attempt_reaped",
+                job=str(row.id),
+                attempt=row.attempt,
+                fence=row.fence,
+                worker=row.worker,
+                state=row.state,
+            )
+        # The claim of a timed-out attempt goes, too: its worker sees that and stops.
+        await self._announcer.announce(
+            [Ended(str(row.id), JobState(row.state), row.attempt, row.claim_revision) for row in rows]
+        )
+
+
+def _executing(row: Row) -> Executing:
+    return Executing(
+        row.id,
+        row.fence,
+        row.worker,
+        row.lease,
+        row.claim_revision,
+        row.attempt,
+        row.crashes,
+        row.max_crashes,
+        row.cancel_requested,
+        row.ttl_s,
+        row.timed_out,
+        row.errors,
+        (RetrySpec.model_validate_json(row.retry) if row.retry else RetrySpec()).policy(),
+    )
+
+
+def _lost(row: Executing) -> str:
+    return AttemptError("WorkerLost", f"the claim of worker {row.worker} vanished (lease {row.lease:x})").to_json()
+
+
+def _timed_out(row: Executing) -> Ending:
+    error = AttemptError("TimedOut", "the attempt outlived its timeout and its worker did not end it").to_json()
+    return Ending(row.id, row.fence, Outcome.TIMED_OUT, next_of_timed_out(row), error=error, is_error=True)

@@ -1,0 +1,75 @@
+"""The settings of a coordinator: typed, parsed once from the environment, unsafe relations refused."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from tenure.model.ids import new_id
+
+
+class CoordinatorSettings(BaseSettings):
+    """``TENURE_…`` in the environment; durations in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="TENURE_", extra="ignore", frozen=True)
+
+    postgres_dsn: SecretStr
+    etcd_endpoints: Annotated[tuple[str, ...], NoDecode] = ("grpc://127.0.0.1:2379",)
+    etcd_prefix: str = Field(default="/tenure/v1/", pattern=r"^/[^\x00-\x20]*/$")
+    etcd_user: str | None = None
+    etcd_password: SecretStr | None = None
+    etcd_ca: Path | None = Field(default=None, description="file of CA certificates that signed etcd's")
+    etcd_cert: Path | None = None
+    etcd_key: Path | None = None
+    etcd_timeout_s: float = Field(default=5.0, gt=0)
+    grpc_listen: str = "127.0.0.1:7070"
+    http_listen: str = "127.0.0.1:7071"
+    grpc_advertise: str = Field(default="", description="address that other coordinators reach; default: grpc_listen")
+    coordinator_id: str = Field(default_factory=lambda: f"{socket.gethostname()}-{str(new_id())[-12:]}")
+    postgres_pool_min: int = Field(default=2, ge=1)
+    postgres_pool_max: int = Field(default=10, ge=2)
+    postgres_wait_s: float = Field(default=5.0, gt=0)
+    statement_timeout_s: float = Field(default=15.0, gt=0)
+    lock_timeout_s: float = Field(default=2.0, gt=0)
+    leader_ttl_s: float = Field(default=5.0, ge=2)
+    poll_s: float = Field(default=0.5, gt=0, description="how often the leader looks for ready jobs without a hint")
+    sweep_s: float = Field(default=2.0, gt=0, description="how often the reaper compares all rows with all claims")
+    offer_timeout_s: float = Field(
+        default=3.0, gt=0, description="an offer not answered by then goes to another worker"
+    )
+    offers_per_worker: int = Field(default=500, ge=1)
+    compact_every_s: float = Field(default=60.0, gt=0)
+    compact_every_revisions: int = Field(default=50_000, ge=1_000)
+    compact_keep_revisions: int = Field(default=20_000, ge=1_000)
+    done_ttl_s: float = Field(default=30.0, ge=2)
+    grace_s: float = Field(default=10.0, ge=0, description="how long a stop waits for calls under way")
+    migrate: bool = Field(default=True, description="bring the schema up to date at start")
+    reflection: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_endpoints(cls, values: dict[str, object]) -> dict[str, object]:
+        endpoints = values.get("etcd_endpoints")
+        if isinstance(endpoints, str):
+            values["etcd_endpoints"] = tuple(part.strip() for part in endpoints.split(",") if part.strip())
+        return values
+
+    @model_validator(mode="after")
+    def _safe(self) -> CoordinatorSettings:
+        if self.postgres_pool_min > self.postgres_pool_max:
+            raise ValueError(
+                f"postgres_pool_min {self.postgres_pool_min} is above postgres_pool_max {self.postgres_pool_max}"
+            )
+        if self.lock_timeout_s >= self.statement_timeout_s:
+            raise ValueError(
+                f"lock_timeout_s {self.lock_timeout_s:g} must be below statement_timeout_s {self.statement_timeout_s:g}"
+            )
+        if not self.etcd_endpoints:
+            raise ValueError("etcd_endpoints must name at least one endpoint")
+        if bool(self.etcd_cert) != bool(self.etcd_key):
+            raise ValueError("etcd_cert and etcd_key belong together")
+        return self

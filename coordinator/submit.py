@@ -1,0 +1,215 @@
+"""Step 1, submit: jobs are validated, written in one transaction, and the leader is told.
+
+Unary submits that arrive together share a transaction (group commit); a batch has one of its own. The answer is
+given after the commit. An idempotency key that is known answers with its first job, or refuses another request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tenure.coordinator.hint import Hints
+from tenure.coordinator.lanes import Lanes
+from tenure.model.batch import Batcher
+from tenure.model.bounds import DEFAULT_BOUNDS
+from tenure.model.errors import Conflict, FieldViolation, InvalidInput, TenureError, Unavailable
+from tenure.model.ids import new_id
+from tenure.model.jobs import JobSpec, PlannedJob, resolve_batch
+from tenure.store.postgres.database import Database
+from tenure.store.postgres.submit import KeyTaken, keyed_jobs, scope_of, write_jobs
+
+_TRIES = 5
+"""How often a batch is planned again because a key was taken at the same moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The answer for one job; ``created`` is false when its key stood for an earlier job."""
+
+    id: uuid.UUID
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """On whose behalf children are submitted: an executing attempt, under its fence."""
+
+    id: uuid.UUID
+    fence: int
+
+
+class Submitter:
+    """Accepts validated jobs. ``run`` is the body of a task that carries out the group commits."""
+
+    def __init__(self, database: Database, lanes: Lanes, hints: Hints) -> None:
+        self._database = database
+        self._lanes = lanes
+        self._hints = hints
+        self._singles: Batcher[JobSpec, Submitted] = Batcher(
+            self._commit_group, max_items=500, in_flight=3, name="submit"
+        )
+
+    async def run(self) -> None:
+        """Carry out group commits until cancelled."""
+        await self._singles.run()
+
+    async def submit(self, spec: JobSpec) -> Submitted:
+        """Write one job, together with others that arrive at the same time.
+
+        Raises:
+            InvalidInput: it depends on a job that does not exist.
+            Conflict: its idempotency key stands for another request.
+        """
+        if spec.depends_on:
+            return (await self.submit_batch([spec], path="job"))[0]
+        return await self._singles.ask(spec)
+
+    async def submit_batch(
+        self, specs: Sequence[JobSpec], *, parent: Parent | None = None, path: str = "jobs"
+    ) -> list[Submitted]:
+        """Write a batch whole or not at all; answers are in the order of ``specs``.
+
+        Raises:
+            InvalidInput, Conflict: as ``submit``, with the member named.
+            OwnershipLost: the parent's fence is old.
+        """
+        if not specs:
+            return []
+        if len(specs) > DEFAULT_BOUNDS.batch_jobs:
+            raise InvalidInput(
+                [FieldViolation(path, f"{len(specs)} jobs, at most {DEFAULT_BOUNDS.batch_jobs} in a batch")]
+            )
+        _refuse_repeated_keys(specs, path)
+        ids = [new_id() for _ in specs]
+        created = [True] * len(specs)
+        for _ in range(_TRIES):
+            planned = _plan(specs, ids, parent, path)
+            await self._require_known(planned, path)
+            new = [job for job, is_new in zip(planned, created, strict=True) if is_new]
+            try:
+                await self._write(new, fence=parent.fence if parent else None)
+            except KeyTaken:
+                await self._adopt(planned, ids, created, path)
+                continue
+            return [Submitted(id, is_new) for id, is_new in zip(ids, created, strict=True)]
+        raise Unavailable("idempotency keys of this batch kept changing", hint="send the same request again")
+
+    async def _write(self, jobs: Sequence[PlannedJob], *, fence: int | None = None) -> None:
+        if not jobs:
+            return
+        lanes = await self._lanes.of([job.spec for job in jobs])
+        await write_jobs(self._database, jobs, lanes, fence=fence)
+        self._hints.ready(set(lanes))
+
+    async def _adopt(self, planned: Sequence[PlannedJob], ids: list[uuid.UUID], created: list[bool], path: str) -> None:
+        """Take over the ids of jobs whose keys are known, so that references in the batch mean those."""
+        keys = [_key(job) for job in planned if job.spec.idempotency_key]
+        known = await keyed_jobs(self._database, keys) if keys else {}
+        for index, job in enumerate(planned):
+            earlier = known.get(_key(job)) if job.spec.idempotency_key else None
+            if earlier is None:
+                ids[index], created[index] = (ids[index] if created[index] else new_id()), True
+                continue
+            if earlier.request_hash != job.request_hash:
+                raise Conflict(
+                    f"{path}[{index}].idempotency_key {job.spec.idempotency_key!r} stands for job {earlier.job_id},"
+                    " which was asked for differently",
+                    hint="use another key for another request",
+                )
+            ids[index], created[index] = earlier.job_id, False
+
+    async def _require_known(self, planned: Sequence[PlannedJob], path: str) -> None:
+        own = {job.id for job in planned}
+        outside = {parent for job in planned for parent in job.parents} - own
+        if not outside:
+            return
+        rows = await self._database.fetch("known_jobs", {"ids": sorted(outside)})
+        missing = outside - {row.id for row in rows}
+        if missing:
+            raise InvalidInput(
+                [
+                    FieldViolation(f"{path}[{index}].depends_on", f"job {parent} does not exist")
+                    for index, job in enumerate(planned)
+                    for parent in job.parents
+                    if parent in missing
+                ]
+            )
+
+    async def _commit_group(self, specs: list[JobSpec]) -> list[Submitted | Exception]:
+        """Write independent jobs in one transaction; when that fails, each for itself."""
+        planned = _plan(specs, [new_id() for _ in specs], None, "job")
+        keys = [_key(job) for job in planned if job.spec.idempotency_key]
+        if len(keys) == len(set(keys)):
+            try:
+                await self._write(planned)
+                return [Submitted(job.id, True) for job in planned]
+            except KeyTaken:
+                pass
+            except Unavailable as exc:
+                return [exc] * len(specs)
+            except Exception:
+                if len(specs) == 1:
+                    raise
+        answers: list[Submitted | Exception] = []
+        for spec in specs:
+            try:
+                answers.extend(await self.submit_batch([spec], path="job"))
+            except TenureError as exc:
+                answers.append(exc)
+        return answers
+
+
+def _key(job: PlannedJob) -> tuple[str, str, str]:
+    return (job.spec.namespace, scope_of(job), job.spec.idempotency_key or "")
+
+
+def _plan(specs: Sequence[JobSpec], ids: Sequence[uuid.UUID], parent: Parent | None, path: str) -> list[PlannedJob]:
+    parents = resolve_batch(specs, ids, path=path)
+    return [
+        PlannedJob(id, spec, wanted, _request_hash(spec), parent.id if parent else None)
+        for id, spec, wanted in zip(ids, specs, parents, strict=True)
+    ]
+
+
+def _request_hash(spec: JobSpec) -> bytes:
+    if spec.idempotency_key is None:
+        return b""
+    return hashlib.sha256(spec.model_dump_json(exclude={"idempotency_key"}).encode()).digest()
+
+
+def _refuse_repeated_keys(specs: Sequence[JobSpec], path: str) -> None:
+    seen: dict[tuple[str, str], int] = {}
+    violations = []
+    for index, spec in enumerate(specs):
+        if spec.idempotency_key is None:
+            continue
+        first = seen.setdefault((spec.namespace, spec.idempotency_key), index)
+        if first != index:
+            violations.append(FieldViolation(f"{path}[{index}].idempotency_key", f"is also the key of {path}[{first}]"))
+    if violations:
+        raise InvalidInput(violations)
+
+
+def keyed_after_parent(specs: Sequence[JobSpec]) -> list[JobSpec]:
+    """Give each child the key under which a repeated attempt finds it again: its own, or its ref.
+
+    Raises:
+        InvalidInput: a child has neither.
+    """
+    violations = [
+        FieldViolation(
+            f"jobs[{index}].ref",
+            "a child needs a ref or an idempotency_key, so that a repeated attempt submits it once",
+        )
+        for index, spec in enumerate(specs)
+        if spec.idempotency_key is None and spec.ref is None
+    ]
+    if violations:
+        raise InvalidInput(violations)
+    return [
+        spec if spec.idempotency_key is not None else spec.model_copy(update={"idempotency_key": spec.ref})
+        for spec in specs
+    ]

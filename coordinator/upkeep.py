@@ -1,0 +1,83 @@
+"""Upkeep: the leader's small chores, each in bounded steps. None of them matters to the safety of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from tenure.coordinator.dependants import Dependants
+from tenure.coordinator.hint import Hints
+from tenure.model.clock import Clock
+from tenure.model.errors import TenureError
+from tenure.store.etcd.compact import Compactor
+from tenure.store.postgres.database import Database
+
+log = structlog.get_logger(__name__)
+
+ACTIVATE_JOBS = 2_000
+MAX_ACTIVATION_WAIT_S = 0.5
+DEPENDANTS_EVERY_S = 5.0
+KEYS_EVERY_S = 30.0
+KEYS_PER_STEP = 5_000
+COMPACT_EVERY_S = 5.0
+PARTITIONS_EVERY_S = 3_600.0
+WEEKS_AHEAD = 4
+
+
+class Upkeep:
+    """The chores. Each ``…_forever`` is the body of a task."""
+
+    def __init__(self, database: Database, clock: Clock, dependants: Dependants, hints: Hints) -> None:
+        self._database = database
+        self._clock = clock
+        self._dependants = dependants
+        self._hints = hints
+
+    async def activate_forever(self) -> None:
+        """Let jobs become ready whose activation time has come, by Postgres' clock."""
+        while True:
+            wait_s = MAX_ACTIVATION_WAIT_S
+            try:
+                rows = await self._database.fetch("activate_due", {"limit": ACTIVATE_JOBS})
+                self._hints.ready({row.lane for row in rows})
+                if len(rows) == ACTIVATE_JOBS:
+                    continue
+                next_s = (await self._database.fetch("next_activation"))[0][0]
+                if next_s is not None:
+                    wait_s = min(wait_s, max(0.005, next_s))
+            except TenureError as exc:
+                log.warning("activation_interrupted", error=exc.message)
+            await self._clock.sleep(wait_s)
+
+    async def sweep_dependants_forever(self) -> None:
+        """Catch dependants that slipped."""
+        await self._every(DEPENDANTS_EVERY_S, self._dependants.sweep)
+
+    async def drop_keys_forever(self) -> None:
+        """Forget expired idempotency keys."""
+
+        async def step() -> None:
+            await self._database.fetch("drop_expired_keys", {"limit": KEYS_PER_STEP})
+
+        await self._every(KEYS_EVERY_S, step)
+
+    async def compact_forever(self, compactor: Compactor) -> None:
+        """Keep etcd's history short."""
+        await self._every(COMPACT_EVERY_S, compactor.step)
+
+    async def make_partitions_forever(self) -> None:
+        """Make partitions of history some weeks ahead."""
+
+        async def step() -> None:
+            await self._database.fetch("make_partitions", {"weeks": WEEKS_AHEAD})
+
+        await self._every(PARTITIONS_EVERY_S, step)
+
+    async def _every(self, seconds: float, step: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            try:
+                await step()
+            except TenureError as exc:
+                log.warning("chore_interrupted", chore=step.__qualname__, error=exc.message)
+            await self._clock.sleep(seconds)

@@ -1,0 +1,82 @@
+"""Telling submitters: waiting calls are woken by ``done/`` in etcd, and by a re-read of Postgres now and then.
+
+The watch makes it quick; the re-read alone would suffice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+import structlog
+
+from tenure.model.clock import Clock
+from tenure.model.errors import Unavailable
+from tenure.store.etcd.keyspace import Keyspace
+from tenure.store.etcd.port import Compacted, Etcd, EventKind
+from tenure.store.postgres.database import Database
+
+log = structlog.get_logger(__name__)
+
+REREAD_S = 2.0
+PAGE_JOBS = 5_000
+
+
+class Waiters:
+    """Who waits for which job. ``watch`` and ``reread`` are bodies of tasks."""
+
+    def __init__(self, database: Database, etcd: Etcd, keys: Keyspace, clock: Clock) -> None:
+        self._database = database
+        self._etcd = etcd
+        self._keys = keys
+        self._clock = clock
+        self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
+
+    @asynccontextmanager
+    async def waiting(self, job_id: str) -> AsyncIterator[asyncio.Event]:
+        """Give an event that is set when the job may have become terminal. Enter before reading the row."""
+        event = asyncio.Event()
+        self._waiting[job_id].add(event)
+        try:
+            yield event
+        finally:
+            events = self._waiting[job_id]
+            events.discard(event)
+            if not events:
+                del self._waiting[job_id]
+
+    async def watch(self) -> None:
+        """Follow ``done/`` for ever. A gap in history is harmless here: the next re-read fills it."""
+        prefix = self._keys.done
+        start = 0
+        while True:
+            try:
+                async for batch in self._etcd.watch(prefix, start_revision=start):
+                    start = batch.revision + 1
+                    self._wake(event.item.key[len(prefix) :] for event in batch.events if event.kind is EventKind.PUT)
+            except Compacted:
+                start = 0
+            except Unavailable as exc:
+                log.warning("done_watch_interrupted", error=exc.message)
+                await self._clock.sleep(0.2)
+
+    async def reread(self) -> None:
+        """Ask Postgres now and then which of the awaited jobs are terminal."""
+        while True:
+            await self._clock.sleep(REREAD_S)
+            waiting = [uuid.UUID(job_id) for job_id in self._waiting]
+            for start in range(0, len(waiting), PAGE_JOBS):
+                try:
+                    rows = await self._database.fetch("states_by_id", {"ids": waiting[start : start + PAGE_JOBS]})
+                except Unavailable as exc:
+                    log.warning("waiters_not_reread", error=exc.message)
+                    break
+                self._wake(str(row.id) for row in rows)
+
+    def _wake(self, job_ids: Iterable[str]) -> None:
+        for job_id in job_ids:
+            for event in self._waiting.get(job_id, ()):
+                event.set()

@@ -1,0 +1,71 @@
+"""Installed Python distributions: where they are, what their RECORD promises, under which licence they come.
+
+Reads metadata only; the files themselves are ``scanning``'s. Nothing of a package is imported or run.
+"""
+
+from __future__ import annotations
+
+import base64
+import site
+import sys
+from collections.abc import Iterator
+from importlib.metadata import Distribution
+from pathlib import Path
+
+from tenure.examples.inventory.findings import UNKNOWN_LICENCE, Package
+from tenure.examples.inventory.scanning import Promise
+
+SYSTEM_PATTERNS = (
+    "usr/lib/python3/dist-packages",
+    "usr/local/lib/python3*/dist-packages",
+    "usr/lib/python3*/site-packages",
+)
+MAX_NAMED_LICENCE_CHARS = 60
+
+
+def folders() -> list[Path]:
+    """Return the folders in which this interpreter and the system keep distributions."""
+    candidates = [Path(entry) for entry in sys.path if entry]
+    candidates += [Path(entry) for entry in site.getsitepackages()]
+    candidates += [found for pattern in SYSTEM_PATTERNS for found in sorted(Path("/").glob(pattern))]
+    return list(dict.fromkeys(folder.resolve() for folder in candidates if folder.is_dir()))
+
+
+def installed(where: list[Path]) -> list[tuple[Package, int]]:
+    """Return the distributions and how many files each has, by name."""
+    found: dict[str, tuple[Package, int]] = {}
+    for folder in where:
+        for place in sorted((*folder.glob("*.dist-info"), *folder.glob("*.egg-info"))):
+            distribution = Distribution.at(place)
+            name = distribution.metadata.get("Name") if place.exists() else None
+            if name:
+                package = Package(name=name, version=distribution.metadata.get("Version") or "", place=str(place))
+                found[str(place)] = (package, len(distribution.files or ()) + 1)
+    return sorted(found.values(), key=lambda item: (item[0].name.lower(), item[0].place))
+
+
+def promises(package: Package) -> Iterator[Promise]:
+    """Yield the files that a distribution's RECORD names, with their checksums where it gives any."""
+    for file in Distribution.at(Path(package.place)).files or ():
+        digest = None
+        if file.hash is not None and file.hash.mode == "sha256":
+            padded = file.hash.value + "=" * (-len(file.hash.value) % 4)
+            digest = base64.urlsafe_b64decode(padded).hex()
+        # Byte code is made after the install and belongs to nobody's promise.
+        is_optional = str(file).endswith(".pyc")
+        yield Promise(str(file.locate()), "sha256", digest, is_optional)
+
+
+def licence(package: Package) -> str:
+    """Return the licence that the metadata gives: License-Expression, License, or the classifiers."""
+    metadata = Distribution.at(Path(package.place)).metadata
+    for field in ("License-Expression", "License"):
+        value = (metadata.get(field) or "").strip()
+        if value and value.upper() != "UNKNOWN" and "\n" not in value and len(value) <= MAX_NAMED_LICENCE_CHARS:
+            return value
+    names = [
+        line.rpartition("::")[2].strip()
+        for line in metadata.get_all("Classifier") or ()
+        if line.startswith("License ::") and not line.endswith("OSI Approved")
+    ]
+    return " / ".join(sorted(set(names))) or UNKNOWN_LICENCE

@@ -1,0 +1,82 @@
+"""Batches that form by themselves: what gathers while a round trip is under way travels in the next one.
+
+Nothing ever waits for a batch to fill. Used wherever many callers share one statement, transaction or call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from tenure.model.errors import BoundExceeded
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class Batcher(Generic[Item, Answer]):
+    """Gathers items and hands them to ``carry_out`` in batches.
+
+    ``carry_out`` returns one answer per item, in order; an exception among the answers is raised to its caller
+    alone, one that is raised goes to every caller of the batch. Cancelling a caller does not cancel its item.
+    """
+
+    def __init__(
+        self,
+        carry_out: Callable[[list[Item]], Awaitable[Sequence[Answer | Exception]]],
+        *,
+        max_items: int,
+        in_flight: int = 1,
+        max_waiting: int = 20_000,
+        name: str = "batch",
+    ) -> None:
+        self._carry_out = carry_out
+        self._max_items = max_items
+        self._in_flight = in_flight
+        self._max_waiting = max_waiting
+        self._name = name
+        self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
+        self._more = asyncio.Event()
+
+    async def run(self) -> None:
+        """Carry out batches until cancelled: the body of a task."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(self._in_flight):
+                group.create_task(self._lane(), name=f"{self._name}-{number}")
+
+    async def ask(self, item: Item) -> Answer:
+        """Add an item to the next batch and return its answer.
+
+        Raises:
+            BoundExceeded: too many items are waiting; whatever ``carry_out`` gives for this item.
+        """
+        if len(self._waiting) >= self._max_waiting:
+            raise BoundExceeded(f"{self._name}: {self._max_waiting} requests are waiting", hint="try again later")
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        self._more.set()
+        return await future
+
+    async def _lane(self) -> None:
+        while True:
+            while not self._waiting:
+                self._more.clear()
+                await self._more.wait()
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._max_items))]
+            try:
+                answers = await self._carry_out([item for item, _ in batch])
+            except Exception as exc:  # to the callers: they own the decision
+                answers = [exc] * len(batch)
+            except asyncio.CancelledError:
+                for _, future in batch:
+                    future.cancel()
+                raise
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if future.done():
+                    continue  # its caller has gone
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)

@@ -1,0 +1,78 @@
+"""Which executing attempts have lost their claim, or outlived their timeout: a pure judgement.
+
+Identity, not existence: a row is safe only while *its own* claim (the create revision that it recorded) is there.
+A revision is never given twice, so that a claim once gone never comes back; a judgement can be acted upon late.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from tenure.model.retry import Next, RetryPolicy, after_error, after_loss
+
+DEFAULT_POLICY = RetryPolicy()
+BRAKE_WORKERS = 3
+"""When the claims of this many workers vanish at once, it is etcd's fault more often than theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Executing:
+    """An executing row, as the reaper read it."""
+
+    id: uuid.UUID
+    fence: int
+    worker: str
+    lease: int
+    claim_revision: int
+    attempt: int
+    crashes: int
+    max_crashes: int
+    cancel_requested: bool
+    ttl_s: float
+    timed_out: bool
+    errors: int = 0
+    policy: RetryPolicy = DEFAULT_POLICY
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The rows to write, by what ended them."""
+
+    lost: tuple[Executing, ...]
+    timed_out: tuple[Executing, ...]
+
+    @property
+    def workers_lost(self) -> int:
+        """How many distinct workers lost a claim."""
+        return len({row.worker for row in self.lost})
+
+
+def judge(rows: Iterable[Executing], claims: Mapping[uuid.UUID, int]) -> Verdict:
+    """Compare rows with claims that were read *after* them (job id to create revision)."""
+    lost: list[Executing] = []
+    timed_out: list[Executing] = []
+    for row in rows:
+        if claims.get(row.id) != row.claim_revision:
+            lost.append(row)
+        elif row.timed_out:
+            timed_out.append(row)
+    return Verdict(tuple(lost), tuple(timed_out))
+
+
+def next_of_lost(row: Executing) -> Next:
+    """Decide what becomes of a job whose attempt was lost."""
+    return after_loss(crashes=row.crashes + 1, max_crashes=row.max_crashes, cancel_requested=row.cancel_requested)
+
+
+def next_of_timed_out(row: Executing) -> Next:
+    """Decide what becomes of a job whose attempt outlived its timeout."""
+    return after_error(row.policy, errors=row.errors + 1, error_type="TimedOut", cancel_requested=row.cancel_requested)
+
+
+def brake_s(verdict: Verdict) -> float:
+    """Return how long to hold back dispatch: the longest TTL concerned when many workers vanished at once."""
+    if verdict.workers_lost < BRAKE_WORKERS:
+        return 0.0
+    return max(row.ttl_s for row in verdict.lost)

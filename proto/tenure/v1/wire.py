@@ -1,0 +1,181 @@
+"""Between messages and the vocabulary of ``tenure.model``: for coordinators, workers and clients alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from tenure.model.errors import BY_GRPC_STATUS, FieldViolation, InvalidInput, TenureError
+from tenure.model.jobs import JobSpec, RetrySpec, validate_spec
+from tenure.model.states import JobState, Outcome
+from tenure.v1 import job_pb2 as pb
+
+STATE_TO_PB: dict[JobState, pb.JobState] = {state: pb.JobState.Value(f"JOB_STATE_{state.name}") for state in JobState}
+STATE_FROM_PB: dict[int, JobState] = {number: state for state, number in STATE_TO_PB.items()}
+OUTCOME_TO_PB: dict[Outcome, pb.Outcome] = {outcome: pb.Outcome.Value(f"OUTCOME_{outcome.name}") for outcome in Outcome}
+OUTCOME_FROM_PB: dict[int, Outcome] = {number: outcome for outcome, number in OUTCOME_TO_PB.items()}
+DEFAULT_RETRY = RetrySpec()
+
+
+def timestamp(at: datetime | None) -> Timestamp | None:
+    """Convert a time, or None."""
+    if at is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(at.astimezone(UTC))
+    return message
+
+
+def seconds(duration: Duration) -> float:
+    """Convert a duration to seconds."""
+    return duration.seconds + duration.nanos / 1e9
+
+
+def duration(seconds: float | None) -> Duration | None:
+    """Convert seconds to a duration, or None."""
+    if seconds is None:
+        return None
+    whole = int(seconds)
+    return Duration(seconds=whole, nanos=round((seconds - whole) * 1e9))
+
+
+def specs_from_pb(messages: Sequence[pb.JobSpec], *, path: str = "jobs") -> list[JobSpec]:
+    """Validate the members of a batch.
+
+    Raises:
+        InvalidInput: with the violations of every member (the first hundred).
+    """
+    specs: list[JobSpec] = []
+    violations: list[FieldViolation] = []
+    for index, message in enumerate(messages):
+        try:
+            specs.append(spec_from_pb(message, path=f"{path}[{index}]."))
+        except InvalidInput as exc:
+            violations.extend(exc.violations)
+            if len(violations) >= 100:
+                break
+    if violations:
+        raise InvalidInput(violations)
+    return specs
+
+
+def spec_from_pb(message: pb.JobSpec, *, path: str = "job.") -> JobSpec:
+    """Validate one job; unset fields take their defaults.
+
+    Raises:
+        InvalidInput: with every violation; ``path`` leads to the message.
+    """
+    values: dict[str, Any] = {"kind": message.kind}
+    for name in ("payload", "namespace", "route", "idempotency_key", "ref"):
+        text = getattr(message, name)
+        if text:
+            values[name] = text
+    if message.priority:
+        values["priority"] = message.priority
+    if message.labels:
+        values["labels"] = dict(message.labels)
+    if message.depends_on:
+        values["depends_on"] = tuple(message.depends_on)
+    present = {field.name for field, _ in message.ListFields()}
+    violations: list[FieldViolation] = []
+    if "activate_at" in present:
+        try:
+            values["activate_at"] = message.activate_at.ToDatetime(tzinfo=UTC)
+        except (ValueError, OverflowError) as exc:
+            violations.append(FieldViolation(f"{path}activate_at", str(exc)))
+    for name, target in (("delay", "delay_s"), ("ttl", "ttl_s"), ("timeout", "timeout_s")):
+        if name in present:
+            values[target] = seconds(getattr(message, name))
+    if "max_crashes" in present:
+        values["max_crashes"] = message.max_crashes
+    if "retry" in present:
+        values["retry"] = _retry_values(message.retry)
+    try:
+        spec = validate_spec(values, path=path)
+    except InvalidInput as exc:
+        raise InvalidInput([*violations, *(_wire_name(violation) for violation in exc.violations)]) from exc
+    if violations:
+        raise InvalidInput(violations)
+    return spec
+
+
+def _retry_values(message: pb.RetryPolicy) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field, _ in message.ListFields():
+        value = getattr(message, field.name)
+        if isinstance(value, Duration):
+            values[f"{field.name}_s"] = seconds(value)
+        elif field.name == "non_retryable":
+            values[field.name] = tuple(value)
+        else:
+            values[field.name] = value
+    return values
+
+
+_WIRE_NAMES = ("delay_s", "ttl_s", "timeout_s", "initial_backoff_s", "max_backoff_s")
+
+
+def _wire_name(violation: FieldViolation) -> FieldViolation:
+    """Name a field as the caller wrote it: durations carry no unit on the wire."""
+    head, _, last = violation.field.rpartition(".")
+    if last in _WIRE_NAMES:
+        return FieldViolation(f"{head}.{last.removesuffix('_s')}" if head else last[:-2], violation.description)
+    return violation
+
+
+def spec_to_pb(spec: JobSpec) -> pb.JobSpec:
+    """Convert a job as asked for; what has its default stays unset."""
+    return pb.JobSpec(
+        kind=spec.kind,
+        payload=spec.payload,
+        namespace=spec.namespace if "namespace" in spec.model_fields_set else None,
+        route=spec.route,
+        priority=spec.priority,
+        activate_at=timestamp(spec.activate_at),
+        delay=duration(spec.delay_s),
+        retry=retry_to_pb(spec.retry),
+        ttl=duration(spec.ttl_s),
+        timeout=duration(spec.timeout_s),
+        max_crashes=spec.max_crashes,
+        idempotency_key=spec.idempotency_key,
+        labels=spec.labels,
+        depends_on=spec.depends_on,
+        ref=spec.ref,
+    )
+
+
+def retry_to_pb(spec: RetrySpec) -> pb.RetryPolicy:
+    """Convert a retry policy."""
+    return pb.RetryPolicy(
+        max_attempts=spec.max_attempts,
+        initial_backoff=duration(spec.initial_backoff_s),
+        multiplier=spec.multiplier,
+        max_backoff=duration(spec.max_backoff_s),
+        jitter=spec.jitter,
+        non_retryable=spec.non_retryable,
+    )
+
+
+def error_from_status(exc: grpc.RpcError) -> TenureError:
+    """Return tenure's error for a failed call, with its field violations and the hint where the service gave them."""
+    code: grpc.StatusCode = exc.code()  # type: ignore[attr-defined]  # every RpcError of a call has one
+    message: str = exc.details() or code.name  # type: ignore[attr-defined]
+    violations: list[FieldViolation] = []
+    hint: str | None = None
+    status = rpc_status.from_call(exc)
+    for detail in status.details if status else ():
+        bad, help_ = error_details_pb2.BadRequest(), error_details_pb2.Help()
+        if detail.Unpack(bad):
+            violations.extend(FieldViolation(v.field, v.description) for v in bad.field_violations)
+        elif detail.Unpack(help_) and help_.links:
+            hint = help_.links[0].description
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return InvalidInput(violations or [FieldViolation("request", message)], hint=hint)
+    return BY_GRPC_STATUS.get(code.name, TenureError)(message, hint=hint)

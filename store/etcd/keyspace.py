@@ -1,0 +1,361 @@
+"""The keys that tenure keeps in etcd, and the JSON in their values (DESIGN.md, section 5; docs/KEYSPACE.md).
+
+Owns: the spelling of every key. Invariant: keys are built from ids and names that were validated before, and every
+value can be read by a version that knows fewer or more fields (unknown ones are ignored, new ones have defaults).
+Offers, claims and announcements are written thousands of times a second: plain dataclasses and ``json``.
+No payloads, results or secrets are ever put here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+DEFAULT_PREFIX = "/tenure/v1/"
+
+
+class Keyspace:
+    """Builds keys below a prefix, and reads ids back from them."""
+
+    __slots__ = ("claims", "coordinators", "done", "holds", "inboxes", "leader", "prefix", "slots", "workers")
+
+    def __init__(self, prefix: str = DEFAULT_PREFIX) -> None:
+        self.prefix = prefix if prefix.endswith("/") else prefix + "/"
+        self.leader = self.prefix + "leader"
+        """The key of the election (not a prefix)."""
+        self.coordinators = self.prefix + "coordinators/"
+        self.workers = self.prefix + "workers/"
+        self.inboxes = self.prefix + "inbox/"
+        self.claims = self.prefix + "claims/"
+        self.slots = self.prefix + "slots/"
+        self.holds = self.prefix + "holds/"
+        self.done = self.prefix + "done/"
+
+    def coordinator(self, coordinator_id: str) -> str:
+        """Return the key by which a coordinator says that it is there."""
+        return self.coordinators + coordinator_id
+
+    def worker(self, worker_id: str) -> str:
+        """Return the key by which a worker says that it is there."""
+        return self.workers + worker_id
+
+    def inbox(self, worker_id: str) -> str:
+        """Return the prefix of everything addressed to a worker."""
+        return f"{self.inboxes}{worker_id}/"
+
+    def message(self, worker_id: str, sequence: int) -> str:
+        """Return the key of one message to a worker; zero-padded, so that key order is the order of sending."""
+        return f"{self.inboxes}{worker_id}/{sequence:020d}"
+
+    def claim(self, job_id: str) -> str:
+        """Return the key of a job's claim."""
+        return self.claims + job_id
+
+    def slot(self, slot: str) -> str:
+        """Return the key of a slot, named ``<limit>/<n>``."""
+        return self.slots + slot
+
+    def limit(self, limit: str) -> str:
+        """Return the prefix of a limit's slots."""
+        return f"{self.slots}{limit}/"
+
+    def hold(self, job_id: str) -> str:
+        """Return the key that an operator sets to stop a job."""
+        return self.holds + job_id
+
+    def announcement(self, job_id: str) -> str:
+        """Return the key that announces the end of a job."""
+        return self.done + job_id
+
+    @staticmethod
+    def last(key: str) -> str:
+        """Return the last segment: the id in coordinator, worker, claim, hold and done keys."""
+        return key[key.rfind("/") + 1 :]
+
+    def parse_message(self, key: str) -> tuple[str, int]:
+        """Return worker id and sequence of an inbox key.
+
+        Raises:
+            ValueError: it is not the key of a message.
+        """
+        worker_id, _, sequence = key.removeprefix(self.inboxes).partition("/")
+        return worker_id, int(sequence)
+
+    def parse_slot(self, key: str) -> tuple[str, int]:
+        """Return limit and number of a slot key.
+
+        Raises:
+            ValueError: it is not the key of a slot.
+        """
+        limit, _, number = key.removeprefix(self.slots).rpartition("/")
+        return limit, int(number)
+
+
+def slot_name(limit: str, number: int) -> str:
+    """Name one unit of a limit."""
+    return f"{limit}/{number}"
+
+
+def stamp(instant: datetime) -> str:
+    """Write a time of day as it stands in values: ISO 8601, milliseconds."""
+    return instant.isoformat(timespec="milliseconds")
+
+
+def _encode(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _decode(data: bytes) -> dict[str, Any]:
+    value = json.loads(data)
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, found {data[:40]!r}")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """A value whose fields are JSON as they are. The reader ignores what it does not know."""
+
+    def to_json(self) -> bytes:
+        """Write the value as etcd stores it."""
+        return _encode({name: getattr(self, name) for name in self.__dataclass_fields__})
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read a value.
+
+        Raises:
+            ValueError: it is not the JSON that belongs here (keys can be written by hand).
+        """
+        names = cls.__dataclass_fields__
+        try:
+            return cls(**{name: value for name, value in _decode(data).items() if name in names})
+        except TypeError as exc:
+            raise ValueError(f"{cls.__name__}: {exc}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderValue(_Value):
+    """Who leads."""
+
+    coordinator: str
+    since: str
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorValue(_Value):
+    """Where a coordinator serves; empty if it does not."""
+
+    grpc: str
+    http: str = ""
+    version: str = ""
+    started_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerValue:
+    """What a worker offers to do."""
+
+    pools: tuple[str, ...]
+    kinds: tuple[str, ...]
+    capacity: int
+    """Attempts at a time."""
+    labels: dict[str, str]
+    mode: str = "direct"
+    host: str = ""
+    version: str = ""
+    draining: bool = False
+    started_at: str = ""
+
+    def to_json(self) -> bytes:
+        """Write the value as etcd stores it."""
+        return _encode({name: getattr(self, name) for name in self.__dataclass_fields__})
+
+    @classmethod
+    def from_json(cls, data: bytes) -> WorkerValue:
+        """Read a value.
+
+        Raises:
+            ValueError: it is not a worker's.
+        """
+        value = _decode(data)
+        try:
+            return cls(
+                pools=tuple(value["pools"]),
+                kinds=tuple(value["kinds"]),
+                capacity=int(value["capacity"]),
+                labels=dict(value.get("labels") or {}),
+                mode=value.get("mode", "direct"),
+                host=value.get("host", ""),
+                version=value.get("version", ""),
+                draining=bool(value.get("draining", False)),
+                started_at=value.get("started_at", ""),
+            )
+        except (KeyError, TypeError) as exc:
+            raise ValueError(f"WorkerValue: {exc!r}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimValue:
+    """Who holds a job. The lease is written in hex, as ``etcdctl lease revoke`` takes it."""
+
+    worker: str
+    namespace: str
+    kind: str
+    route: str
+    lease: int
+    claimed_at: str
+
+    def to_json(self) -> bytes:
+        """Write the value as etcd stores it."""
+        return _encode(
+            {
+                "worker": self.worker,
+                "namespace": self.namespace,
+                "kind": self.kind,
+                "route": self.route,
+                "lease": f"{self.lease:x}",
+                "claimed_at": self.claimed_at,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, data: bytes) -> ClaimValue:
+        """Read a value.
+
+        Raises:
+            ValueError: it is not a claim's.
+        """
+        value = _decode(data)
+        try:
+            return cls(
+                value["worker"],
+                value["namespace"],
+                value["kind"],
+                value["route"],
+                int(value["lease"], 16),
+                value["claimed_at"],
+            )
+        except (KeyError, TypeError) as exc:
+            raise ValueError(f"ClaimValue: {exc!r}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class SlotValue(_Value):
+    """Which job holds a slot."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class HoldValue:
+    """Why a job is held. Written by hand, so any text is a reason."""
+
+    reason: str
+
+    def to_json(self) -> bytes:
+        """Write the value as etcd stores it."""
+        return _encode({"reason": self.reason})
+
+    @classmethod
+    def from_json(cls, data: bytes) -> HoldValue:
+        """Read a value, whatever it is."""
+        try:
+            return cls(str(_decode(data).get("reason", "")))
+        except ValueError:
+            return cls(data.decode(errors="replace"))
+
+
+@dataclass(frozen=True, slots=True)
+class DoneValue(_Value):
+    """How a job ended."""
+
+    state: str
+    attempt: int
+    finished_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One job offered to a worker."""
+
+    job: str
+    attempt: int
+    """Attempts the job has had when it was offered."""
+    ttl_s: float
+    namespace: str
+    kind: str
+    route: str
+    slots: tuple[str, ...] = ()
+    """The units of limits (``<limit>/<n>``) to be put on the claim's lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """Jobs offered by the leader of a term."""
+
+    term: int
+    offers: tuple[Offer, ...]
+
+    def to_json(self) -> bytes:
+        """Write the value as etcd stores it."""
+        offers = []
+        for offer in self.offers:
+            told: dict[str, object] = {
+                "job": offer.job,
+                "attempt": offer.attempt,
+                "ttl_s": offer.ttl_s,
+                "namespace": offer.namespace,
+                "kind": offer.kind,
+                "route": offer.route,
+            }
+            if offer.slots:
+                told["slots"] = offer.slots
+            offers.append(told)
+        return _encode({"term": self.term, "offers": offers})
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """A wish that an attempt be stopped."""
+
+    job: str
+    fence: int
+    reason: str = ""
+
+    def to_json(self) -> bytes:
+        """Write the value as etcd stores it."""
+        return _encode({"cancel": {"job": self.job, "fence": self.fence, "reason": self.reason}})
+
+
+InboxValue = Offers | CancelRequest
+
+
+def parse_inbox(data: bytes) -> InboxValue:
+    """Read a message to a worker.
+
+    Raises:
+        ValueError: it is neither offers nor a cancel request.
+    """
+    value = _decode(data)
+    try:
+        if "cancel" in value:
+            cancel = value["cancel"]
+            return CancelRequest(cancel["job"], int(cancel["fence"]), cancel.get("reason", ""))
+        offers = tuple(
+            Offer(
+                o["job"],
+                int(o["attempt"]),
+                float(o["ttl_s"]),
+                o["namespace"],
+                o["kind"],
+                o["route"],
+                tuple(o.get("slots", ())),
+            )
+            for o in value["offers"]
+        )
+        return Offers(int(value["term"]), offers)
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ValueError(f"inbox message: {exc!r}") from exc

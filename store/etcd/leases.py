@@ -1,0 +1,295 @@
+"""Leases: keeping them alive, knowing how long to trust them, and having some ready.
+
+Owns: the timing of KeepAlives and the trust in each lease (``model.trust``). Invariants: trust counts from the
+instant at which an answered KeepAlive was sent; a lease that the server said is gone is never renewed or created
+again; one batch is outstanding at a time. Workers call it for claims and for their session, coordinators for their own
+key, the election for the leader's.
+
+"Unreachable" is not "lost": without an answer the keeper goes on trying and the trust runs out by itself, which whoever
+relies on it has to watch (``LeaseKeeper.trust``). "Lost" is what the server said, and is told by callback.
+Deliberately not here: stopping handlers, and claims.
+
+A keeper belongs to one event loop. It is cheap (no task per lease, batches form by themselves), so it can have a
+thread with a loop and a connection of its own; ``trust`` may be read from any thread, all else belongs to its loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from tenure.model.clock import Clock
+from tenure.model.errors import Unavailable
+from tenure.model.trust import Trust, renew_every_s
+from tenure.store.etcd.port import Etcd, Grant, Refused, Renewal
+
+log = structlog.get_logger(__name__)
+
+BATCH = 500
+"""Leases renewed at a time: few enough that a lease with a short TTL never waits long behind others."""
+EARLY_S = 0.02
+"""Leases due within this time are renewed together."""
+MIN_TIMEOUT_S = 0.25
+RETRY_S = 0.1
+SLOW_RETRY_S = 1.0
+YOUNG_S = 1.0
+"""A lease this young that is said to be gone is asked for once more (etcd before 3.5.3 errs, PR 13932)."""
+
+OnLost = Callable[[int], None]
+
+
+@dataclass(slots=True)
+class _Kept:
+    lease: int
+    trust: Trust
+    on_lost: OnLost
+    granted_at: float
+    due: float
+    doubted: bool = False
+
+
+class LeaseKeeper:
+    """Keeps registered leases alive. ``run`` is the body of a task."""
+
+    def __init__(self, etcd: Etcd, clock: Clock) -> None:
+        self._etcd = etcd
+        self._clock = clock
+        self._kept: dict[int, _Kept] = {}
+        self._heap: list[tuple[float, int]] = []
+        self._ttls: Counter[float] = Counter()
+        self._woken = asyncio.Event()
+        self._unanswered = False
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def add(self, grant: Grant, on_lost: OnLost) -> None:
+        """Keep a lease alive from now on; ``on_lost(lease)`` is called, once, when the server says that it is gone.
+
+        The callback runs in the keeper's loop and must be quick; the lease is forgotten before.
+        """
+        trust = Trust(grant.sent_at, grant.ttl_s)
+        kept = _Kept(grant.lease, trust, on_lost, grant.sent_at, grant.sent_at + renew_every_s(grant.ttl_s))
+        self._kept[grant.lease] = kept
+        self._ttls[grant.ttl_s] += 1
+        self._schedule(kept, kept.due)
+        self._woken.set()
+
+    def remove(self, lease: int) -> None:
+        """Stop keeping a lease; it is not revoked. Unknown ones are ignored."""
+        kept = self._kept.pop(lease, None)
+        if kept is None:
+            return
+        self._uncount(kept.trust.ttl_s)
+
+    def _uncount(self, ttl_s: float) -> None:
+        self._ttls[ttl_s] -= 1
+        if not self._ttls[ttl_s]:
+            del self._ttls[ttl_s]
+
+    def trust(self, lease: int) -> Trust | None:
+        """Return the trust in a lease as of the last answer; None if it is not kept (any more)."""
+        kept = self._kept.get(lease)
+        return kept.trust if kept else None
+
+    def now(self) -> float:
+        """Return the instant by the clock that trust is measured with."""
+        return self._clock.monotonic()
+
+    async def run(self) -> None:
+        """Renew leases as they fall due, until cancelled."""
+        while True:
+            batch = self._take_due()
+            if batch:
+                await self._renew(batch)
+                continue
+            self._woken.clear()
+            wait_s = self._heap[0][0] - EARLY_S - self._clock.monotonic() if self._heap else None
+            try:
+                async with asyncio.timeout(None if wait_s is None else max(wait_s, 0.001)):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass
+
+    def _schedule(self, kept: _Kept, due: float) -> None:
+        kept.due = due
+        heapq.heappush(self._heap, (due, kept.lease))
+
+    def _take_due(self) -> list[_Kept]:
+        """Take the most urgent leases that are due; entries of removed or rescheduled ones are dropped on the way."""
+        horizon = self._clock.monotonic() + EARLY_S
+        batch: list[_Kept] = []
+        while self._heap and len(batch) < BATCH and self._heap[0][0] <= horizon:
+            due, lease = heapq.heappop(self._heap)
+            kept = self._kept.get(lease)
+            if kept is not None and kept.due == due:
+                kept.due = -1.0  # in flight: a second entry for the same instant is not taken
+                batch.append(kept)
+        return batch
+
+    async def _renew(self, batch: Sequence[_Kept]) -> None:
+        # The batch must be over before the most frequent of all leases is due again.
+        timeout_s = max(renew_every_s(min(self._ttls, default=batch[0].trust.ttl_s)), MIN_TIMEOUT_S)
+        renewals = await self._etcd.renew([kept.lease for kept in batch], timeout_s=timeout_s)
+        answers = {renewal.lease: renewal for renewal in renewals}
+        for kept in batch:
+            if self._kept.get(kept.lease) is not kept:
+                continue  # removed meanwhile
+            answer = answers.get(kept.lease)
+            if answer is None:
+                self._retry(kept)
+            elif answer.ttl_s > 0:
+                self._renewed(kept, answer)
+            else:
+                self._gone(kept)
+        missing = len(batch) - len(answers)
+        if missing and not self._unanswered:
+            log.warning("leases not renewed: etcd unreachable", leases=missing, kept=len(self._kept))
+        elif self._unanswered and not missing:
+            log.info("leases renewed again", kept=len(self._kept))
+        self._unanswered = missing > 0
+
+    def _renewed(self, kept: _Kept, answer: Renewal) -> None:
+        if answer.ttl_s != kept.trust.ttl_s:
+            self._uncount(kept.trust.ttl_s)
+            self._ttls[answer.ttl_s] += 1
+        kept.trust = Trust(answer.sent_at, answer.ttl_s)
+        kept.doubted = False
+        self._schedule(kept, answer.sent_at + renew_every_s(answer.ttl_s))
+
+    def _retry(self, kept: _Kept) -> None:
+        now = self._clock.monotonic()
+        pause = RETRY_S if kept.trust.holds(now) else SLOW_RETRY_S
+        self._schedule(kept, now + pause * random.uniform(0.5, 1.5))
+
+    def _gone(self, kept: _Kept) -> None:
+        now = self._clock.monotonic()
+        if not kept.doubted and now - kept.granted_at < YOUNG_S:
+            kept.doubted = True
+            self._schedule(kept, now + RETRY_S)
+            return
+        self.remove(kept.lease)
+        log.info("lease lost", lease=f"{kept.lease:x}")
+        kept.on_lost(kept.lease)
+
+
+GRANTS_AT_ONCE = 32
+IDLE_PER_TTL = 256
+
+
+class LeasePool:
+    """Leases ready to carry a claim, by TTL. Each carries one claim at a time.
+
+    A lease goes out by ``acquire`` and comes back by ``give_back`` (only after etcd answered that its claim was
+    deleted) or goes for good by ``discard`` (after any unknown outcome). While out, as well as idle, the keeper
+    renews it; ``on_lost`` is told only of leases that are out.
+    """
+
+    def __init__(self, etcd: Etcd, keeper: LeaseKeeper, on_lost: OnLost, *, idle_per_ttl: int = IDLE_PER_TTL) -> None:
+        self._etcd = etcd
+        self._keeper = keeper
+        self._on_lost = on_lost
+        self._idle_per_ttl = idle_per_ttl
+        self._idle: dict[float, list[int]] = {}
+        self._asked: dict[int, float] = {}
+        """The TTL asked for, of every lease of the pool, idle or out."""
+        self._out: set[int] = set()
+        self._granting = asyncio.Semaphore(GRANTS_AT_ONCE)
+
+    @property
+    def idle(self) -> int:
+        """How many leases are ready."""
+        return sum(map(len, self._idle.values()))
+
+    async def acquire(self, ttl_s: float, count: int, *, timeout_s: float = 5.0) -> list[Grant]:
+        """Return up to ``count`` leases of at least ``ttl_s`` seconds, all trusted now; fewer if etcd is unreachable.
+
+        ``ttl_s`` of a grant is what the server gave, which may be more. Cancelled half-way, leases just granted are
+        left to expire.
+        """
+        ready = self._take_idle(ttl_s, count)
+        if len(ready) < count:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._grant(ttl_s, timeout_s)) for _ in range(count - len(ready))]
+            ready.extend(grant for task in tasks if (grant := task.result()) is not None)
+        return ready
+
+    def _take_idle(self, ttl_s: float, count: int) -> list[Grant]:
+        idle = self._idle.get(ttl_s, [])
+        ready: list[Grant] = []
+        now = self._keeper.now()
+        while idle and len(ready) < count:
+            lease = idle.pop()
+            trust = self._keeper.trust(lease)
+            if trust is not None and trust.holds(now):
+                self._out.add(lease)
+                ready.append(Grant(lease, trust.ttl_s, trust.sent_at))
+            else:
+                self._forget(lease)  # it expires, if it has not
+        return ready
+
+    async def _grant(self, ttl_s: float, timeout_s: float) -> Grant | None:
+        try:
+            async with self._granting:
+                grant = await self._etcd.grant(ttl_s, timeout_s=timeout_s)
+        except Unavailable as exc:
+            log.warning("no lease granted", ttl_s=ttl_s, reason=str(exc))
+            return None
+        self._asked[grant.lease] = ttl_s
+        self._out.add(grant.lease)
+        self._keeper.add(grant, self._lost)
+        return grant
+
+    async def give_back(self, lease: int) -> None:
+        """Take a lease back whose claim is certainly deleted. Surplus ones are revoked."""
+        ttl_s = self._asked.get(lease)
+        if ttl_s is None:
+            return
+        idle = self._idle.setdefault(ttl_s, [])
+        if len(idle) >= self._idle_per_ttl:
+            await self.discard(lease)
+            return
+        self._out.discard(lease)
+        idle.append(lease)
+
+    async def discard(self, lease: int, *, timeout_s: float = 2.0) -> None:
+        """Revoke a lease with all that it may carry. If etcd does not answer it expires by itself, renewed no more."""
+        self._forget(lease)
+        try:
+            await self._etcd.revoke(lease, timeout_s=timeout_s)
+        except (Unavailable, Refused) as exc:
+            log.info("lease left to expire", lease=f"{lease:x}", reason=str(exc))
+
+    async def close(self, *, timeout_s: float = 5.0) -> None:
+        """Revoke every lease of the pool, idle or out, as far as the time allows."""
+        leases = list(self._asked)
+
+        async def discard(lease: int) -> None:
+            async with self._granting:
+                await self.discard(lease)
+
+        try:
+            async with asyncio.timeout(timeout_s), asyncio.TaskGroup() as group:
+                for lease in leases:
+                    group.create_task(discard(lease))
+        except TimeoutError:
+            log.info("leases left to expire", leases=len(leases))
+
+    def _forget(self, lease: int) -> None:
+        self._keeper.remove(lease)
+        self._out.discard(lease)
+        ttl_s = self._asked.pop(lease, None)
+        if ttl_s is not None and lease in self._idle.get(ttl_s, ()):
+            self._idle[ttl_s].remove(lease)
+
+    def _lost(self, lease: int) -> None:
+        out = lease in self._out
+        self._forget(lease)
+        if out:
+            self._on_lost(lease)

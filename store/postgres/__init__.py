@@ -1,0 +1,1 @@
+"""Postgres remembers: jobs, attempts, history. SQL lives in ``queries/*.sql``, one intent a file."""

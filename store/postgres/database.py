@@ -1,0 +1,169 @@
+"""The pool of connections to Postgres: bounded, with timeouts, and the one place where its errors are translated.
+
+Every statement is its own transaction unless ``transaction`` groups several, which are then sent in one go
+(pipeline mode), so that no lock is ever held over a network round trip.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, LiteralString, NamedTuple, cast
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.rows import namedtuple_row
+from psycopg.types.json import set_json_loads
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from tenure.model.errors import BoundExceeded, ConfigurationError, OwnershipLost, Unavailable
+
+Row = Any
+"""A named tuple with the columns of the query."""
+Params = Mapping[str, Any]
+Connection = psycopg.AsyncConnection[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolOptions:
+    """Bounds of the pool; seconds."""
+
+    min_size: int = 2
+    max_size: int = 10
+    wait_s: float = 5.0
+    """How long a caller waits for a connection before it is told Unavailable."""
+    statement_timeout_s: float = 15.0
+    lock_timeout_s: float = 2.0
+    idle_in_transaction_timeout_s: float = 5.0
+
+
+@functools.cache
+def query(name: str) -> LiteralString:
+    """Return the text of ``queries/<name>.sql``."""
+    file = resources.files("tenure.store.postgres").joinpath("queries", f"{name}.sql")
+    return cast("LiteralString", file.read_text(encoding="utf-8"))
+
+
+class Statement(NamedTuple):
+    """A named query with its parameters, for ``Database.transaction``."""
+
+    name: str
+    params: Params
+
+
+class Database:
+    """Runs named queries. Built stopped; use as an async context manager."""
+
+    def __init__(self, dsn: str, options: PoolOptions | None = None, *, name: str = "tenure") -> None:
+        self.options = options = options or PoolOptions()
+        settings = (
+            f"-c statement_timeout={int(options.statement_timeout_s * 1000)}"
+            f" -c lock_timeout={int(options.lock_timeout_s * 1000)}"
+            f" -c idle_in_transaction_session_timeout={int(options.idle_in_transaction_timeout_s * 1000)}"
+        )
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            dsn,
+            kwargs={
+                "autocommit": True,
+                "row_factory": namedtuple_row,
+                "options": settings,
+                "application_name": name,
+                "connect_timeout": 5,
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+            },
+            min_size=options.min_size,
+            max_size=options.max_size,
+            timeout=options.wait_s,
+            configure=_configure,
+            check=None,
+            open=False,
+            name=name,
+        )
+
+    async def __aenter__(self) -> Database:
+        await self._pool.open()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._pool.close(timeout=5)
+
+    async def fetch(self, name: str, params: Params | None = None) -> list[Row]:
+        """Run one query and return its rows (none for one that returns nothing).
+
+        Raises:
+            Unavailable: Postgres did not answer; the outcome of a write is unknown.
+            BoundExceeded: Postgres is out of room.
+            OwnershipLost: ``assert_fence`` failed.
+        """
+        results = await self._run([Statement(name, params or {})], as_transaction=False)
+        return results[0]
+
+    async def transaction(self, statements: Sequence[Statement]) -> list[list[Row]]:
+        """Run queries as one transaction, sent in one go; return the rows of each.
+
+        Raises: as ``fetch``; and ``psycopg.errors.UniqueViolation``, for callers that expect one.
+        """
+        return await self._run(statements, as_transaction=True)
+
+    async def _run(self, statements: Sequence[Statement], *, as_transaction: bool) -> list[list[Row]]:
+        # A deadlock or serialization failure rolled everything back: running the same again is safe.
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type((pg.DeadlockDetected, pg.SerializationFailure)),
+            stop=stop_after_attempt(5),
+            wait=wait_random_exponential(multiplier=0.01, max=0.2),
+            reraise=True,
+        ):
+            with attempt:
+                async with self._connection() as connection:
+                    if as_transaction:
+                        return await _in_transaction(connection, statements)
+                    cursor = await connection.execute(query(statements[0].name), statements[0].params)
+                    return [await cursor.fetchall() if cursor.description else []]
+        raise AssertionError("unreachable: the retrying either returns or raises")
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except (pg.DeadlockDetected, pg.SerializationFailure, pg.UniqueViolation):
+            raise
+        except PoolTimeout as exc:
+            raise Unavailable(f"no Postgres connection became free within {self.options.wait_s:g} s") from exc
+        except (pg.DiskFull, pg.OutOfMemory, pg.ConfigurationLimitExceeded) as exc:
+            raise BoundExceeded(f"Postgres is out of room: {exc}") from exc
+        except (pg.QueryCanceled, pg.LockNotAvailable, pg.OperationalError, pg.InterfaceError) as exc:
+            raise Unavailable(f"Postgres: {_one_line(exc)}") from exc
+        except pg.UndefinedTable as exc:
+            raise ConfigurationError(
+                f"Postgres has no tenure schema: {_one_line(exc)}", hint="run: tenure db migrate"
+            ) from exc
+        except pg.DatabaseError as exc:
+            if exc.sqlstate == "TN001":
+                raise OwnershipLost(_one_line(exc)) from exc
+            raise
+
+
+async def _in_transaction(connection: Connection, statements: Sequence[Statement]) -> list[list[Row]]:
+    async with connection.pipeline(), connection.transaction():
+        cursors = [await connection.execute(query(name), params) for name, params in statements]
+    return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+
+
+async def _configure(connection: Connection) -> None:
+    # JSON travels through as text: tenure stores what it was given and parses only what it must.
+    set_json_loads(_as_text, connection)
+
+
+def _as_text(data: bytes | str) -> str:
+    return data if isinstance(data, str) else bytes(data).decode()
+
+
+def _one_line(exc: BaseException) -> str:
+    return " ".join(str(exc).split())

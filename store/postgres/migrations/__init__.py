@@ -1,0 +1,1 @@
+"""The schema, as Alembic revisions that each run one plain SQL file."""

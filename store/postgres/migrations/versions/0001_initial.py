@@ -1,0 +1,19 @@
+"""The first schema.
+
+Revision ID: 0001
+Revises:
+"""
+
+from __future__ import annotations
+
+from tenure.store.postgres.migrations.sql_file import run_sql_file
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Run ``0001_initial.sql``."""
+    run_sql_file("0001_initial.sql")

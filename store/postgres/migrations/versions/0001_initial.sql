@@ -1,0 +1,203 @@
+-- The memory of tenure: an active table that stays small, history apart from it, attempts beside both.
+-- State changes are single guarded statements (store/postgres/queries); MOVES in model/states.py lists them.
+
+CREATE SEQUENCE tenure.fence_sequence AS bigint MINVALUE 1 MAXVALUE 140737488355327;  -- 47 bits: model/fence.py
+
+-- What the stores looked like when last seen, and who leads. One row.
+CREATE TABLE tenure.cluster (
+    only_row         boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    epoch            integer NOT NULL DEFAULT 1 CHECK (epoch BETWEEN 1 AND 65535),
+    leader           text NOT NULL DEFAULT '',
+    leader_term      bigint NOT NULL DEFAULT 0,
+    etcd_cluster_id  text,
+    etcd_revision    bigint NOT NULL DEFAULT 0,
+    postgres_system_id text,
+    postgres_timeline  integer,
+    claims_frozen_until timestamptz
+);
+INSERT INTO tenure.cluster DEFAULT VALUES;
+
+-- Pools that a worker has ever served; a job's lane names the longest one that covers its route.
+CREATE TABLE tenure.pool (
+    path       text PRIMARY KEY,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- Ready jobs that one decision can treat alike, interned, so that lanes which cannot run are skipped whole.
+CREATE TABLE tenure.lane (
+    id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    pool      text NOT NULL,
+    namespace text NOT NULL,
+    kind      text NOT NULL,
+    UNIQUE (pool, namespace, kind)
+);
+
+CREATE TABLE tenure.job (
+    id              uuid PRIMARY KEY,
+    namespace       text NOT NULL,
+    kind            text NOT NULL,
+    route           text NOT NULL,
+    lane            bigint NOT NULL,  -- no foreign key: it would lock the lane's row at every insert
+    state           text NOT NULL CHECK (state IN ('waiting', 'ready', 'executing', 'restarting')),
+    due             boolean NOT NULL,  -- its activation time has come; rows that lie ahead are out of the ready index
+    priority        smallint NOT NULL,
+    activate_at     timestamptz NOT NULL,
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    payload         json NOT NULL,
+    attempt         integer NOT NULL DEFAULT 0,
+    errors          integer NOT NULL DEFAULT 0,
+    crashes         integer NOT NULL DEFAULT 0,
+    -- The executing attempt: all set while executing, all null otherwise.
+    fence           bigint,
+    worker          text,
+    lease           bigint,
+    claim_revision  bigint,
+    started_at      timestamptz,
+    ttl_s           real NOT NULL,
+    timeout_s       real,
+    max_crashes     smallint NOT NULL,
+    retry           json,              -- null: the defaults of model.retry.RetryPolicy
+    labels          jsonb,             -- null: none
+    idempotency_key text,
+    parent_id       uuid,
+    waiting_on      integer NOT NULL DEFAULT 0,  -- parents that have not completed
+    checkpoint      json,
+    progress        real NOT NULL DEFAULT 0,
+    progress_message text NOT NULL DEFAULT '',
+    error           json,
+    cancel_requested boolean NOT NULL DEFAULT false,
+    reason          text NOT NULL DEFAULT '',
+    CONSTRAINT executing_has_a_fence CHECK ((state = 'executing') = (fence IS NOT NULL)),
+    CONSTRAINT waiting_is_not_due CHECK (NOT (state = 'waiting' AND due))
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000,
+        autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+
+-- The ready set, in the order in which a lane is served.
+CREATE INDEX job_ready ON tenure.job (lane, priority DESC, activate_at, id)
+    WHERE due AND state IN ('ready', 'restarting');
+CREATE INDEX job_activation ON tenure.job (activate_at) WHERE NOT due AND state IN ('ready', 'restarting');
+CREATE INDEX job_executing ON tenure.job (id) WHERE state = 'executing';
+CREATE INDEX job_waiting ON tenure.job (id) WHERE state = 'waiting';
+CREATE INDEX job_parent ON tenure.job (parent_id, id) WHERE parent_id IS NOT NULL;
+
+CREATE TABLE tenure.history (
+    id              uuid NOT NULL,
+    namespace       text NOT NULL,
+    kind            text NOT NULL,
+    route           text NOT NULL,
+    state           text NOT NULL CHECK (state IN ('completed', 'failed', 'canceled')),
+    priority        smallint NOT NULL,
+    activate_at     timestamptz NOT NULL,
+    created_at      timestamptz NOT NULL,
+    payload         json NOT NULL,
+    result          json,
+    attempt         integer NOT NULL,
+    errors          integer NOT NULL,
+    crashes         integer NOT NULL,
+    fence           bigint,
+    worker          text,
+    started_at      timestamptz,
+    finished_at     timestamptz NOT NULL,
+    ttl_s           real NOT NULL,
+    timeout_s       real,
+    max_crashes     smallint NOT NULL,
+    retry           json,
+    labels          jsonb,
+    idempotency_key text,
+    parent_id       uuid,
+    progress        real NOT NULL,
+    progress_message text NOT NULL,
+    error           json,
+    cancel_requested boolean NOT NULL,
+    reason          text NOT NULL
+) PARTITION BY RANGE (finished_at);
+CREATE INDEX history_id ON tenure.history (id);
+CREATE INDEX history_parent ON tenure.history (parent_id, id) WHERE parent_id IS NOT NULL;
+
+-- One row per ended attempt, written in the statement that ends it.
+CREATE TABLE tenure.attempt (
+    job_id         uuid NOT NULL,
+    attempt        integer NOT NULL,
+    fence          bigint NOT NULL,
+    worker         text NOT NULL,
+    lease          bigint NOT NULL,
+    claim_revision bigint NOT NULL,
+    outcome        text NOT NULL CHECK (outcome IN ('completed', 'failed', 'canceled', 'timed_out', 'rescheduled',
+                                                    'parked', 'lost', 'released')),
+    error          json,
+    started_at     timestamptz NOT NULL,
+    finished_at    timestamptz NOT NULL
+) PARTITION BY RANGE (finished_at);
+CREATE INDEX attempt_job ON tenure.attempt (job_id, attempt);
+
+-- Weekly partitions, made ahead by the leader; the default one only catches a clock that ran away.
+CREATE TABLE tenure.history_default PARTITION OF tenure.history DEFAULT;
+CREATE TABLE tenure.attempt_default PARTITION OF tenure.attempt DEFAULT;
+
+CREATE FUNCTION tenure.make_partitions(weeks_ahead integer) RETURNS integer
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE
+    week date;
+    parent text;
+    child text;
+    made integer := 0;
+BEGIN
+    FOR step IN 0..weeks_ahead LOOP
+        week := date_trunc('week', now() AT TIME ZONE 'UTC')::date + 7 * step;
+        FOREACH parent IN ARRAY ARRAY['history', 'attempt'] LOOP
+            child := parent || '_' || to_char(week, 'IYYY_"w"IW');
+            IF to_regclass('tenure.' || child) IS NULL THEN
+                EXECUTE format('CREATE TABLE tenure.%I PARTITION OF tenure.%I FOR VALUES FROM (%L) TO (%L)',
+                               child, parent, week::timestamp AT TIME ZONE 'UTC', (week + 7)::timestamp AT TIME ZONE 'UTC');
+                made := made + 1;
+            END IF;
+        END LOOP;
+    END LOOP;
+    RETURN made;
+END $$;
+SELECT tenure.make_partitions(4);
+
+-- A child waits for its parents; parent_state is null until the parent is terminal.
+CREATE TABLE tenure.dependency (
+    child_id     uuid NOT NULL,
+    parent_id    uuid NOT NULL,
+    parent_state text CHECK (parent_state IN ('completed', 'failed', 'canceled')),
+    PRIMARY KEY (child_id, parent_id)
+);
+CREATE INDEX dependency_parent ON tenure.dependency (parent_id) WHERE parent_state IS NULL;
+
+-- scope is '' for submitters' own keys, and the parent's id for children, so that neither can meet the other.
+CREATE TABLE tenure.idempotency (
+    namespace    text NOT NULL,
+    scope        text NOT NULL,
+    key          text NOT NULL,
+    job_id       uuid NOT NULL,
+    request_hash bytea NOT NULL,
+    expires_at   timestamptz NOT NULL,
+    PRIMARY KEY (namespace, scope, key)
+);
+CREATE INDEX idempotency_expiry ON tenure.idempotency (expires_at);
+
+-- Refuses the rest of a transaction whose attempt is not executing under this fence any more.
+CREATE FUNCTION tenure.assert_fence(job uuid, held bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    PERFORM 1 FROM tenure.job j WHERE j.id = job AND j.fence = held AND j.state = 'executing' FOR SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'ownership of job % is lost', job USING ERRCODE = 'TN001';
+    END IF;
+END $$;
+
+-- Every job, active or finished, with the same columns: what reads are made of.
+CREATE VIEW tenure.jobs AS
+SELECT id, namespace, kind, route, state, priority, activate_at, created_at, payload, NULL::json AS result, attempt,
+       errors, crashes, fence, worker, lease, claim_revision, started_at, NULL::timestamptz AS finished_at, ttl_s,
+       timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
+       cancel_requested, reason
+FROM tenure.job
+UNION ALL
+SELECT id, namespace, kind, route, state, priority, activate_at, created_at, payload, result, attempt,
+       errors, crashes, fence, worker, NULL, NULL, started_at, finished_at, ttl_s,
+       timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
+       cancel_requested, reason
+FROM tenure.history;

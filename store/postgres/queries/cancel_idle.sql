@@ -1,0 +1,17 @@
+-- waiting, ready, restarting -> canceled: at once, since nobody executes them. A later start finds no row.
+WITH locked AS (
+    SELECT id FROM tenure.job WHERE id = ANY (%(ids)s) AND state IN ('waiting', 'ready', 'restarting')
+    ORDER BY id FOR UPDATE
+), gone AS (
+    DELETE FROM tenure.job j USING locked l
+    WHERE j.id = l.id AND j.state IN ('waiting', 'ready', 'restarting') RETURNING j.*
+), recorded AS (
+    INSERT INTO tenure.history (id, namespace, kind, route, state, priority, activate_at, created_at, payload, attempt,
+                                errors, crashes, finished_at, ttl_s, timeout_s, max_crashes, retry, labels,
+                                idempotency_key, parent_id, progress, progress_message, error, cancel_requested, reason)
+    SELECT id, namespace, kind, route, 'canceled', priority, activate_at, created_at, payload, attempt,
+           errors, crashes, now(), ttl_s, timeout_s, max_crashes, retry, labels,
+           idempotency_key, parent_id, progress, progress_message, error, cancel_requested, %(reason)s
+    FROM gone
+)
+SELECT id, attempt, 'canceled' AS state FROM gone

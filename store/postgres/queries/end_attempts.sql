@@ -1,0 +1,32 @@
+-- executing -> completed, failed, canceled: move to history under the fence, with the attempt.
+WITH report AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(outcomes)s::text[], %(states)s::text[],
+                         %(results)s::text[], %(errors)s::text[], %(reasons)s::text[], %(error_counts)s::int[],
+                         %(crash_counts)s::int[])
+             AS r (id, fence, outcome, next_state, result, error, reason, error_count, crash_count)
+), locked AS (
+    SELECT j.id FROM tenure.job j JOIN report r ON j.id = r.id AND j.fence = r.fence
+    WHERE j.state = 'executing' ORDER BY j.id FOR UPDATE OF j
+), gone AS (
+    DELETE FROM tenure.job j USING locked l, report r
+    WHERE j.id = l.id AND r.id = j.id AND r.fence = j.fence AND j.state = 'executing'
+    RETURNING j.*, r.outcome, r.next_state, r.result, r.error AS new_error, r.reason AS new_reason,
+              r.error_count, r.crash_count
+), recorded AS (
+    INSERT INTO tenure.history (id, namespace, kind, route, state, priority, activate_at, created_at, payload, result,
+                                attempt, errors, crashes, fence, worker, started_at, finished_at, ttl_s, timeout_s,
+                                max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message,
+                                error, cancel_requested, reason)
+    SELECT id, namespace, kind, route, next_state, priority, activate_at, created_at, payload, result::json,
+           attempt, errors + error_count, crashes + crash_count, fence, worker, started_at, now(), ttl_s, timeout_s,
+           max_crashes, retry, labels, idempotency_key, parent_id,
+           CASE WHEN next_state = 'completed' THEN 1 ELSE progress END, progress_message,
+           CASE WHEN next_state = 'completed' THEN NULL ELSE coalesce(new_error::json, error) END, cancel_requested,
+           coalesce(nullif(new_reason, ''), CASE WHEN next_state = 'completed' THEN '' ELSE reason END)
+    FROM gone
+), tried AS (
+    INSERT INTO tenure.attempt (job_id, attempt, fence, worker, lease, claim_revision, outcome, error, started_at,
+                                finished_at)
+    SELECT id, attempt, fence, worker, lease, claim_revision, outcome, new_error::json, started_at, now() FROM gone
+)
+SELECT id, fence, next_state AS state, worker, lease, claim_revision, attempt FROM gone

@@ -1,0 +1,17 @@
+-- Write edges and count afresh what each child waits for; a parent that is gone counts as canceled.
+WITH edge AS (
+    INSERT INTO tenure.dependency (child_id, parent_id, parent_state)
+    SELECT e.child_id, e.parent_id,
+           CASE WHEN EXISTS (SELECT FROM tenure.job p WHERE p.id = e.parent_id) THEN NULL
+                ELSE coalesce((SELECT h.state FROM tenure.history h WHERE h.id = e.parent_id LIMIT 1), 'canceled') END
+    FROM unnest(%(children)s::uuid[], %(parents)s::uuid[]) AS e (child_id, parent_id)
+    RETURNING child_id, parent_state
+), counted AS (
+    SELECT child_id, count(*) FILTER (WHERE parent_state IS DISTINCT FROM 'completed') AS unfinished
+    FROM edge GROUP BY child_id
+)
+UPDATE tenure.job j
+SET waiting_on = c.unfinished,
+    state = CASE WHEN c.unfinished = 0 THEN 'ready' ELSE j.state END,
+    due = c.unfinished = 0 AND j.activate_at <= now()
+FROM counted c WHERE j.id = c.child_id

@@ -1,0 +1,4 @@
+-- Ask an executing attempt to stop; whoever reports next ends the job as canceled or completed.
+UPDATE tenure.job SET cancel_requested = true, reason = %(reason)s
+WHERE id = ANY (%(ids)s) AND state = 'executing'
+RETURNING id, fence, worker

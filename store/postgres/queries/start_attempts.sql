@@ -1,0 +1,19 @@
+-- ready or restarting -> executing: a new attempt under a new fence, for a claim that no one else's write can follow.
+WITH claimed AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(leases)s::bigint[], %(revisions)s::bigint[])
+             AS c (id, attempt, lease, claim_revision)
+), locked AS (
+    SELECT j.id, c.lease, c.claim_revision
+    FROM tenure.job j JOIN claimed c ON j.id = c.id
+    WHERE j.state IN ('ready', 'restarting') AND j.attempt = c.attempt
+    ORDER BY j.id FOR UPDATE OF j
+)
+UPDATE tenure.job j
+SET state = 'executing', attempt = j.attempt + 1,
+    fence = (k.epoch::bigint << 47) | nextval('tenure.fence_sequence'),
+    worker = %(worker)s, lease = l.lease, claim_revision = l.claim_revision, started_at = now(),
+    progress = 0, progress_message = ''
+FROM locked l, tenure.cluster k
+WHERE j.id = l.id
+RETURNING j.id, j.attempt, j.fence, j.namespace, j.kind, j.route, j.payload::text, j.checkpoint::text, j.timeout_s,
+          j.labels, j.started_at, j.parent_id

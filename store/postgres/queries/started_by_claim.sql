@@ -1,0 +1,7 @@
+-- After an unknown outcome of a start: the attempts that carry these very claims are mine.
+SELECT j.id, j.attempt, j.fence, j.namespace, j.kind, j.route, j.payload::text, j.checkpoint::text, j.timeout_s,
+       j.labels, j.started_at, j.parent_id
+FROM tenure.job j
+JOIN unnest(%(ids)s::uuid[], %(leases)s::bigint[], %(revisions)s::bigint[]) AS c (id, lease, claim_revision)
+  ON j.id = c.id AND j.lease = c.lease AND j.claim_revision = c.claim_revision
+WHERE j.state = 'executing' AND j.worker = %(worker)s

@@ -1,0 +1,6 @@
+-- Take idempotency keys for new jobs; a key that is taken fails the whole transaction.
+INSERT INTO tenure.idempotency (namespace, scope, key, job_id, request_hash, expires_at)
+SELECT namespace, scope, key, job_id, request_hash, now() + make_interval(secs => %(ttl_s)s)
+FROM unnest(%(namespaces)s::text[], %(scopes)s::text[], %(keys)s::text[], %(ids)s::uuid[], %(hashes)s::bytea[])
+     AS g (namespace, scope, key, job_id, request_hash)
+ORDER BY namespace, scope, key

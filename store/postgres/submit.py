@@ -1,0 +1,113 @@
+"""Writes new jobs: one transaction for rows, dependencies and idempotency keys, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.errors import UniqueViolation
+
+from tenure.model.bounds import IDEMPOTENCY_TTL_S
+from tenure.model.jobs import PlannedJob, RetrySpec
+from tenure.store.postgres.database import Database, Statement
+
+_DEFAULT_RETRY = RetrySpec()
+
+
+class KeyTaken(Exception):
+    """Some idempotency key stands for a job already: ask ``keyed_jobs`` and plan again. Nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedJob:
+    """What an idempotency key stands for."""
+
+    job_id: uuid.UUID
+    request_hash: bytes
+
+
+def scope_of(job: PlannedJob) -> str:
+    """Return the scope of a job's key: its parent's id for a child, else the submitters' common one."""
+    return str(job.parent_id) if job.parent_id else ""
+
+
+async def keyed_jobs(database: Database, keys: Sequence[tuple[str, str, str]]) -> dict[tuple[str, str, str], KeyedJob]:
+    """Return what (namespace, scope, key) triples stand for; expired keys are freed on the way."""
+    namespaces, scopes, names = (list(column) for column in zip(*keys, strict=True))
+    params = {"namespaces": namespaces, "scopes": scopes, "keys": names}
+    await database.fetch("free_expired_keys", params)
+    rows = await database.fetch("keyed_jobs", params)
+    return {(row.namespace, row.scope, row.key): KeyedJob(row.job_id, bytes(row.request_hash)) for row in rows}
+
+
+async def write_jobs(
+    database: Database, jobs: Sequence[PlannedJob], lanes: Sequence[int], *, fence: int | None = None
+) -> None:
+    """Insert jobs with their dependencies and keys.
+
+    With ``fence`` all jobs are children of one parent, whose attempt must still execute under that fence.
+
+    Raises:
+        KeyTaken: an idempotency key (or an id) is taken.
+        OwnershipLost: the fence is old.
+        Unavailable: the outcome is unknown.
+    """
+    statements: list[Statement] = []
+    if fence is not None:
+        statements.append(Statement("assert_fence", {"id": jobs[0].parent_id, "fence": fence}))
+    own = {job.id for job in jobs}
+    edges = [(job.id, parent) for job in jobs for parent in job.parents]
+    outside = sorted({parent for _, parent in edges if parent not in own})
+    if outside:
+        statements.append(Statement("lock_parents", {"ids": outside}))
+    keyed = [job for job in jobs if job.spec.idempotency_key is not None]
+    if keyed:
+        statements.append(Statement("take_keys", _key_columns(keyed)))
+    statements.append(Statement("insert_jobs", _job_columns(jobs, lanes)))
+    if edges:
+        children, parents = (list(column) for column in zip(*edges, strict=True))
+        statements.append(Statement("insert_dependencies", {"children": children, "parents": parents}))
+    try:
+        if len(statements) == 1:
+            await database.fetch(*statements[0])
+        else:
+            await database.transaction(statements)
+    except UniqueViolation as exc:
+        raise KeyTaken(str(exc)) from exc
+
+
+def _key_columns(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
+    return {
+        "namespaces": [job.spec.namespace for job in jobs],
+        "scopes": [scope_of(job) for job in jobs],
+        "keys": [job.spec.idempotency_key for job in jobs],
+        "ids": [job.id for job in jobs],
+        "hashes": [job.request_hash for job in jobs],
+        "ttl_s": IDEMPOTENCY_TTL_S,
+    }
+
+
+def _job_columns(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> dict[str, Any]:
+    specs = [job.spec for job in jobs]
+    return {
+        "ids": [job.id for job in jobs],
+        "namespaces": [spec.namespace for spec in specs],
+        "kinds": [spec.kind for spec in specs],
+        "routes": [spec.route for spec in specs],
+        "lanes": list(lanes),
+        "waits": [bool(job.parents) for job in jobs],
+        "priorities": [spec.priority for spec in specs],
+        "activations": [spec.activate_at for spec in specs],
+        "delays": [spec.delay_s or 0.0 for spec in specs],
+        "payloads": [spec.payload for spec in specs],
+        "ttls": [spec.ttl_s for spec in specs],
+        "timeouts": [spec.timeout_s for spec in specs],
+        "max_crashes": [spec.max_crashes for spec in specs],
+        "retries": [None if spec.retry == _DEFAULT_RETRY else spec.retry.model_dump_json() for spec in specs],
+        "labels": [json.dumps(spec.labels) if spec.labels else None for spec in specs],
+        "keys": [spec.idempotency_key for spec in specs],
+        "parents": [job.parent_id for job in jobs],
+    }

@@ -1,0 +1,89 @@
+"""The blocking client: the same calls from plain threads, and its generated source."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import inspect
+import multiprocessing
+import pathlib
+import subprocess
+import sys
+import threading
+
+import pytest
+from tests.client.service import Service
+
+from tenure.client import AsyncClient, Client
+from tenure.model.errors import NotFound, TenureError
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def test_the_generated_client_is_fresh() -> None:
+    script = ROOT / "scripts" / "generate_sync_client.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_it_has_every_method_with_the_same_parameters() -> None:
+    for name, method in inspect.getmembers(AsyncClient, inspect.isfunction):
+        if not name.startswith("_"):
+            assert inspect.signature(method).parameters == inspect.signature(getattr(Client, name)).parameters
+
+
+async def test_calls_from_many_threads(service: Service) -> None:
+    def work() -> list[str]:
+        with Client(service.address) as client, concurrent.futures.ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(lambda n: client.submit("noop", n).id, range(40)))
+            listed = [job.id for job in client.list(page_size=10)]
+            first = next(iter(client.list()))
+            assert first.id == "0"
+            assert len(listed) == 25
+            return made
+
+    made = await asyncio.to_thread(work)
+    assert len(set(made)) == 40
+    assert not [t for t in threading.enumerate() if t.name == "tenure-client"], "the last client stops the loop"
+
+
+async def test_errors_and_closing(service: Service) -> None:
+    import grpc
+
+    service.failures = [grpc.StatusCode.NOT_FOUND]
+
+    def work() -> None:
+        client = Client(service.address)
+        with pytest.raises(NotFound):
+            client.get("x")
+        client.close()
+        client.close()
+        with pytest.raises(TenureError, match="closed"):
+            client.get("x")
+
+    await asyncio.to_thread(work)
+
+
+async def test_a_script_that_never_closes_ends_quietly(service: Service) -> None:
+    script = f"from tenure.client import Client; c = Client('{service.address}'); print(c.get('x').id)"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(30):
+        out, err = await process.communicate()
+    assert (process.returncode, out, err) == (0, b"x\n", b"")
+
+
+async def test_a_spawned_process_has_its_own(service: Service) -> None:
+    context = multiprocessing.get_context("spawn")
+
+    def work() -> str:
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+            return pool.submit(_get, service.address).result(30)
+
+    assert await asyncio.to_thread(work) == "x"
+
+
+def _get(address: str) -> str:
+    with Client(address) as client:
+        return client.get("x").id

@@ -1,0 +1,82 @@
+"""One attempt while it runs: when it must stop, and what it may say.
+
+Invariant: a handler is told to stop before its claim can expire on the server, and killed, where it can be, before
+the margin is used up (``model.trust``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from tenure.model.jobs import JobSpec
+from tenure.model.trust import WAKE_S
+from tenure.worker.execute.call import Ended, Execution, StopCause
+from tenure.worker.link import Link, Started
+
+if TYPE_CHECKING:
+    from tenure.model.clock import Clock
+
+STOP_GRACE_S = 5.0
+"""How long a canceled, timed-out or released handler may take before it is killed."""
+LOST_GRACE_S = WAKE_S
+"""How long a handler whose claim is no longer trusted may take: the margin has no more to give."""
+
+
+class Attempt:
+    """A running attempt; also its handler's ``Reporter``. Lives on the control loop."""
+
+    __slots__ = ("_clock", "_kill_at", "_link", "_on_ended", "cause", "ended", "execution", "started")
+
+    def __init__(self, started: Started, link: Link, clock: Clock, on_ended: Callable[[Attempt, Ended], None]) -> None:
+        self.started = started
+        self.execution: Execution | None = None
+        self.cause: StopCause | None = None
+        self.ended: Ended | None = None
+        self._link = link
+        self._clock = clock
+        self._on_ended = on_ended
+        self._kill_at = 0.0
+
+    def finished(self, ended: Ended) -> None:
+        """Take the engine's word that the handler ended."""
+        if self.ended is None:
+            self.ended = ended
+            self._on_ended(self, ended)
+
+    def stop(self, cause: StopCause) -> None:
+        """Ask the handler to stop, and kill it if it takes too long. Being lost outdoes every other cause."""
+        if self.cause is cause or self.cause is StopCause.LOST or self.ended is not None:
+            return
+        self.cause = cause
+        grace_s = LOST_GRACE_S if cause is StopCause.LOST else STOP_GRACE_S
+        self._kill_at = self._clock.monotonic() + grace_s
+        if self.execution is not None:
+            self.execution.stop(cause)
+
+    def check(self, now: float) -> None:
+        """Stop or kill what is due; called every few hundredths of a second. Timeouts are the engines' affair."""
+        if self.cause is not None and now >= self._kill_at:
+            self._kill_at = now + STOP_GRACE_S  # once is enough, but a kill that missed is repeated
+            if self.execution is not None:
+                self.execution.kill()
+        if self.cause is not StopCause.LOST and now >= self._link.trusted_until(self.started):
+            self.stop(StopCause.LOST)
+
+    # -- Reporter --
+
+    async def progress(self, fraction: float, message: str) -> None:
+        """See ``Reporter``."""
+        await self._link.progress(self.started, fraction, message)
+
+    async def save_checkpoint(self, text: str) -> None:
+        """See ``Reporter``."""
+        await self._link.save_checkpoint(self.started, text)
+
+    async def submit_children(self, jobs: Sequence[JobSpec]) -> list[str]:
+        """See ``Reporter``."""
+        return await self._link.submit_children(self.started, jobs)
+
+    def deadline(self) -> float:
+        """See ``Reporter``."""
+        return self._link.trusted_until(self.started)

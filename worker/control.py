@@ -1,0 +1,121 @@
+"""The control loop of a worker: attempts come from the link, run in the engines, and their ends are reported.
+
+Runs apart from user code, on an event loop of its own. Invariant: an attempt's claim stays alive until its report is
+answered; an attempt whose claim is not trusted any more is told to stop, whatever it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from tenure.model.clock import Clock
+from tenure.model.states import Outcome
+from tenure.worker.attempt import Attempt
+from tenure.worker.execute.call import Call, Ended, ErrorReport, StopCause
+from tenure.worker.execute.engines import Engines
+from tenure.worker.handler import Registry
+from tenure.worker.link import Link, Report, Started
+from tenure.worker.report import Reports
+
+log = structlog.get_logger(__name__)
+
+TICK_S = 0.05
+
+
+class Control:
+    """Runs attempts. ``execute`` and ``tick_forever`` are bodies of tasks."""
+
+    def __init__(self, clock: Clock, registry: Registry, engines: Engines, capacity: int) -> None:
+        self._clock = clock
+        self._registry = registry
+        self._engines = engines
+        self._capacity = capacity
+        self._running: dict[str, Attempt] = {}
+        self._unanswered = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.link: Link
+        self.reports: Reports
+
+    def attach(self, link: Link) -> None:
+        """Set the link; it and this object know each other."""
+        self.link = link
+        self.reports = Reports(link, self._clock, self._answered)
+
+    def room(self) -> int:
+        """Return how many more attempts fit."""
+        return self._capacity - len(self._running) - self._unanswered
+
+    async def execute(self) -> None:
+        """Begin attempts as they start, until cancelled."""
+        async for batch in self.link.attempts():
+            for started in batch:
+                self._begin(started)
+
+    async def tick_forever(self) -> None:
+        """Watch over deadlines, until cancelled."""
+        while True:
+            now = self._clock.monotonic()
+            for attempt in list(self._running.values()):
+                attempt.check(now)
+            self._engines.tick(now)
+            await self._clock.sleep(TICK_S)
+
+    def stop(self, job_id: str, fence: int | None, cause: StopCause) -> None:
+        """Stop a job's attempt, if it runs here under that fence."""
+        attempt = self._running.get(job_id)
+        if attempt is not None and fence in (None, attempt.started.assignment.fence):
+            attempt.stop(cause)
+
+    async def drain(self, grace_s: float) -> None:
+        """Let attempts finish within a grace period, then hand them back; return when every report is answered."""
+        await self.link.drain()
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
+                return
+        except TimeoutError:
+            log.warning("drain_grace_over", running=len(self._running))
+        for attempt in list(self._running.values()):
+            attempt.stop(StopCause.RELEASED)
+        await self._idle.wait()
+
+    def _begin(self, started: Started) -> None:
+        assignment = started.assignment
+        attempt = Attempt(started, self.link, self._clock, self._ended)
+        if self._clock.monotonic() >= self.link.trusted_until(started):
+            # Claimed and started, but too late: to run it now would be to run without trust.
+            self._report(attempt, Ended(Outcome.RELEASED))
+            return
+        handler = self._registry.get(assignment.kind)
+        if handler is None:
+            error = ErrorReport("UnknownKind", f"this worker has no handler for kind {assignment.kind!r}")
+            self._report(attempt, Ended(Outcome.FAILED, error=error))
+            return
+        if (before := self._running.get(assignment.job_id)) is not None:
+            before.stop(StopCause.LOST)  # the job came back to us under a newer fence: the older attempt is a zombie
+            self._running[f"{assignment.job_id}#{before.started.assignment.fence}"] = before
+        self._running[assignment.job_id] = attempt
+        self._idle.clear()
+        attempt.execution = self._engines.begin(Call(handler, assignment, attempt, attempt.finished))
+
+    def _ended(self, attempt: Attempt, ended: Ended) -> None:
+        job_id, fence = attempt.started.assignment.job_id, attempt.started.assignment.fence
+        for key in (job_id, f"{job_id}#{fence}"):
+            if self._running.get(key) is attempt:
+                del self._running[key]
+        self._report(attempt, ended)
+
+    def _report(self, attempt: Attempt, ended: Ended) -> None:
+        self._unanswered += 1
+        self._idle.clear()
+        self.reports.add(
+            Report(attempt.started, ended.outcome, ended.result, ended.error, ended.retryable, ended.delay_s)
+        )
+
+    def _answered(self, report: Report) -> None:
+        self._unanswered -= 1
+        if not self._running and not self._unanswered:
+            self._idle.set()

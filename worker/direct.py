@@ -1,0 +1,270 @@
+"""The direct link: offers, claims and leases in etcd, attempts and reports over gRPC to a coordinator.
+
+One loop does all of it, apart from user code: inbox -> claim -> start, then reports. A claim that did not start is
+let go; one whose report was answered gives its lease back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import structlog
+
+from tenure.model.clock import Clock
+from tenure.model.errors import OwnershipLost, TenureError, Unavailable
+from tenure.model.jobs import JobSpec
+from tenure.store.etcd.claims import verify_batch
+from tenure.store.etcd.keyspace import CancelRequest, Keyspace, Offers
+from tenure.store.etcd.leases import LeaseKeeper, LeasePool
+from tenure.store.etcd.port import Delete, Etcd, Txn
+from tenure.v1 import job_pb2, wire
+from tenure.v1 import worker_service_pb2 as pb
+from tenure.worker.claim import Claimed, Claimer
+from tenure.worker.coordinators import Coordinators
+from tenure.worker.execute.call import Assignment, StopCause
+from tenure.worker.inbox import Inbox
+from tenure.worker.link import Answer, Report, Started, StopAttempt
+
+log = structlog.get_logger(__name__)
+
+START_TIMEOUT_S = 10.0
+
+
+class DirectLink:
+    """See ``worker.link.Link``. ``receive`` and ``verify_forever`` are bodies of tasks."""
+
+    def __init__(
+        self,
+        etcd: Etcd,
+        keys: Keyspace,
+        clock: Clock,
+        keeper: LeaseKeeper,
+        coordinators: Coordinators,
+        worker: str,
+        *,
+        idle_leases: int,
+        room: Callable[[], int],
+        stop: StopAttempt,
+        verify_s: float,
+    ) -> None:
+        self._etcd = etcd
+        self._keys = keys
+        self._clock = clock
+        self._keeper = keeper
+        self._coordinators = coordinators
+        self._leases = LeasePool(etcd, keeper, self._lease_lost, idle_per_ttl=idle_leases)
+        self._claimer = Claimer(etcd, keys, clock, self._leases, worker)
+        self._inbox = Inbox(etcd, keys, clock, worker)
+        self._worker = worker
+        self._room = room
+        self._stop = stop
+        self._verify_s = verify_s
+        self._ready: asyncio.Queue[list[Started]] = asyncio.Queue(maxsize=1_000)
+        self._claiming = 0
+        self._held: dict[int, Started] = {}
+        """Lease to the attempt that runs under it, until its report is answered."""
+        self._draining = False
+
+    # -- from offers to attempts --
+
+    async def receive(self) -> None:
+        """Answer the letters of the inbox, each at once and apart from the others."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._inbox.run())
+            async for key, letter in self._inbox.letters():
+                if isinstance(letter, CancelRequest):
+                    self._stop(letter.job, letter.fence, StopCause.CANCELED)
+                    group.create_task(self._discard_letter(key))
+                elif self._draining:
+                    group.create_task(self._discard_letter(key))
+                else:
+                    group.create_task(self._answer(key, letter))
+
+    async def attempts(self) -> AsyncIterator[Sequence[Started]]:
+        """Yield attempts as they start."""
+        while True:
+            yield await self._ready.get()
+
+    async def drain(self) -> None:
+        """Take no more: letters are thrown away, and claims under way are let go."""
+        self._draining = True
+
+    async def _answer(self, key: str, letter: Offers) -> None:
+        # The leader counts our room, but from a picture that may be a moment old: what does not fit is not claimed.
+        offers = letter.offers[: max(0, self._room() - self._claiming)]
+        self._claiming += len(offers)
+        try:
+            if not offers:
+                await self._discard_letter(key)
+                return
+            claims = await self._claimer.claim(key, offers)
+            await self._start(claims)
+        except TenureError as exc:
+            log.warning("offer_not_answered", offers=len(offers), error=exc.message)
+        finally:
+            self._claiming -= len(offers)
+
+    async def _start(self, claims: Sequence[Claimed]) -> None:
+        if not claims:
+            return
+        request = pb.StartAttemptsRequest(
+            worker=self._worker,
+            claims=[
+                pb.ClaimedJob(
+                    job_id=claim.offer.job,
+                    attempt_seen=claim.offer.attempt,
+                    lease=claim.lease,
+                    claim_revision=claim.revision,
+                )
+                for claim in claims
+            ],
+        )
+        by_job = {claim.offer.job: claim for claim in claims}
+        try:
+            response = await self._coordinators.call("StartAttempts", request, timeout_s=START_TIMEOUT_S)
+        except TenureError as exc:
+            # Unknown: whichever did start is found by the reaper once its claim is gone.
+            log.warning("start_failed", claims=len(claims), error=exc.message)
+            await self._claimer.let_go([(claim.lease, False) for claim in claims])
+            return
+        started: list[Started] = []
+        for message in response.attempts:
+            claim = by_job.pop(message.job_id)
+            one = Started(_assignment(message), claim.lease, claim.revision)
+            self._held[claim.lease] = one
+            started.append(one)
+        if started:
+            await self._ready.put(started)
+        if by_job:
+            await self._claimer.release(list(by_job.values()))
+
+    async def _discard_letter(self, key: str) -> None:
+        try:
+            await self._etcd.txn(Txn((), (Delete(key),)))
+        except TenureError as exc:
+            log.info("letter_not_discarded", key=key, error=exc.message)  # it goes with the session, or is withdrawn
+
+    # -- trust --
+
+    def trusted_until(self, started: Started) -> float:
+        """Return the instant until which the claim is trusted; the distant past once it is lost."""
+        trust = self._keeper.trust(started.lease)
+        return trust.until if trust is not None else float("-inf")
+
+    def _lease_lost(self, lease: int) -> None:
+        """Take note that a lease is gone: its attempt must stop at once."""
+        started = self._held.get(lease)
+        if started is not None:
+            self._stop(started.assignment.job_id, started.assignment.fence, StopCause.LOST)
+
+    async def verify_forever(self) -> None:
+        """Read own claims and the holds every now and then: a lease that lives says nothing about the claim on it."""
+        while True:
+            await self._clock.sleep(self._verify_s)
+            try:
+                await self._verify()
+            except Unavailable as exc:
+                log.info("claims_not_verified", error=exc.message)  # trust runs out by itself
+
+    async def _verify(self) -> None:
+        held = list(self._held.values())
+        if not held:
+            return
+        shown = await verify_batch(
+            self._etcd, self._keys, [(one.assignment.job_id, one.claim_revision) for one in held]
+        )
+        holds = await self._etcd.list(self._keys.holds, keys_only=True)
+        stopped = {item.key[len(self._keys.holds) :] for item in holds.items}
+        for one in held:
+            if one.lease not in self._held:
+                continue  # answered meanwhile
+            if one.assignment.job_id not in shown:
+                log.warning("claim_taken_away", job=one.assignment.job_id, fence=one.assignment.fence)
+                self._stop(one.assignment.job_id, one.assignment.fence, StopCause.LOST)
+            elif one.assignment.job_id in stopped:
+                log.warning("job_is_held", job=one.assignment.job_id)
+                self._stop(one.assignment.job_id, one.assignment.fence, StopCause.RELEASED)
+
+    async def close(self) -> None:
+        """Revoke every lease: what is still claimed restarts elsewhere at once."""
+        await self._leases.close()
+
+    # -- reports --
+
+    async def finish(self, reports: Sequence[Report]) -> list[Answer]:
+        """Report ends; leases of claims that were deleted are used again."""
+        request = pb.FinishAttemptsRequest(worker=self._worker, reports=[_report_to_pb(report) for report in reports])
+        response = await self._coordinators.call("FinishAttempts", request)
+        answers = []
+        leases: list[tuple[int, bool]] = []
+        for report, message in zip(reports, response.attempts, strict=True):
+            if message.verdict == pb.VERDICT_INVALID:
+                answers.append(Answer(recorded=False, problem=message.message))
+                continue
+            answers.append(Answer(recorded=message.verdict != pb.VERDICT_LOST))
+            if self._held.pop(report.started.lease, None) is not None:
+                leases.append((report.started.lease, message.claim_deleted))
+        await self._claimer.let_go(leases)
+        return answers
+
+    async def progress(self, started: Started, fraction: float, message: str) -> None:
+        """See ``Link``."""
+        one = started.assignment
+        report = pb.ProgressReport(job_id=one.job_id, fence=one.fence, fraction=fraction, message=message)
+        response = await self._coordinators.call("ReportProgress", pb.ReportProgressRequest(reports=[report]))
+        _require(response.verdicts[0], started)
+
+    async def save_checkpoint(self, started: Started, text: str) -> None:
+        """See ``Link``."""
+        one = started.assignment
+        request = pb.SaveCheckpointRequest(job_id=one.job_id, fence=one.fence, checkpoint=text)
+        response = await self._coordinators.call("SaveCheckpoint", request)
+        _require(response.verdict, started)
+
+    async def submit_children(self, started: Started, jobs: Sequence[JobSpec]) -> list[str]:
+        """See ``Link``."""
+        one = started.assignment
+        request = pb.SubmitChildrenRequest(
+            job_id=one.job_id, fence=one.fence, jobs=[wire.spec_to_pb(job) for job in jobs]
+        )
+        response = await self._coordinators.call("SubmitChildren", request, timeout_s=30.0)
+        _require(response.verdict, started)
+        return [job.id for job in response.jobs]
+
+
+def _require(verdict: pb.Verdict, started: Started) -> None:
+    if verdict == pb.VERDICT_LOST:
+        raise OwnershipLost(f"job {started.assignment.job_id} is not executing under fence {started.assignment.fence}")
+
+
+def _assignment(message: pb.StartedAttempt) -> Assignment:
+    return Assignment(
+        job_id=message.job_id,
+        attempt=message.attempt,
+        fence=message.fence,
+        namespace=message.namespace,
+        kind=message.kind,
+        route=message.route,
+        payload=message.payload,
+        checkpoint=message.checkpoint or None,
+        labels=dict(message.labels) if message.labels else {},
+        timeout_s=wire.seconds(message.timeout) if message.HasField("timeout") else None,
+        parent_id=message.parent_id or None,
+    )
+
+
+def _report_to_pb(report: Report) -> pb.AttemptReport:
+    one = report.started
+    error = report.error
+    return pb.AttemptReport(
+        job_id=one.assignment.job_id,
+        fence=one.assignment.fence,
+        outcome=wire.OUTCOME_TO_PB[report.outcome],
+        result=report.result,
+        error=job_pb2.JobError(type=error.type, message=error.message, traceback=error.traceback) if error else None,
+        permanent=not report.retryable,
+        delay=wire.duration(report.delay_s) if report.delay_s else None,
+        lease=one.lease,
+        claim_revision=one.claim_revision,
+    )

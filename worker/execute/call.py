@@ -1,0 +1,136 @@
+"""The contract between the worker's control loop and the engines that execute handlers.
+
+Invariant: ``begin``, ``stop`` and ``kill`` are called on the control loop and never block; ``on_ended`` is called
+on the control loop, at most once per call, and exactly once unless the handler outlives ``Engine.close``.
+Called by ``worker/`` (which claims, starts and reports) and by the harness. Decides nothing about retries:
+that is ``model.retry`` in the coordinator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tenure.model.jobs import JobSpec
+from tenure.model.states import Outcome
+
+if TYPE_CHECKING:
+    from tenure.worker.handler import Handler
+
+
+class StopCause(StrEnum):
+    """Why a running handler is told to stop."""
+
+    CANCELED = "canceled"
+    """Somebody canceled the job."""
+    LOST = "lost"
+    """The claim is no longer trusted: whatever the handler does next counts for nothing."""
+    TIMED_OUT = "timed_out"
+    """The attempt ran longer than its timeout."""
+    RELEASED = "released"
+    """The worker gives the job back, because it stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One attempt as its worker was given it. ``payload`` and ``checkpoint`` are JSON text."""
+
+    job_id: str
+    attempt: int
+    fence: int
+    namespace: str
+    kind: str
+    route: str
+    payload: str
+    checkpoint: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float | None = None
+    parent_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """What went wrong, for people and for ``RetryPolicy.non_retryable``. Bounded by ``Bounds.error_chars``."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an attempt ended. ``result`` is JSON text, for completed; ``delay_s`` is for rescheduled.
+
+    An attempt stopped as LOST ends as ``released``: its report is refused by the fence if the loss was real, and
+    gives the job back without counting an error if it was not.
+    """
+
+    outcome: Outcome
+    result: str | None = None
+    error: ErrorReport | None = None
+    retryable: bool = True
+    delay_s: float = 0.0
+
+
+class Reporter(Protocol):
+    """What an attempt may tell the service while it runs. Lives on the control loop; every write is fenced.
+
+    Each coroutine raises ``OwnershipLost`` when the fence is old.
+    """
+
+    async def progress(self, fraction: float, message: str) -> None:
+        """Say how far the attempt is, 0 to 1."""
+        ...
+
+    async def save_checkpoint(self, text: str) -> None:
+        """Keep a JSON text for the job's next attempt."""
+        ...
+
+    async def submit_children(self, jobs: Sequence[JobSpec]) -> list[str]:
+        """Submit jobs on behalf of the attempt; return their ids in order."""
+        ...
+
+    def deadline(self) -> float:
+        """Return the monotonic instant until which the claim is trusted; it moves on with every KeepAlive.
+
+        Called from other threads too: it must only read.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One attempt to execute."""
+
+    handler: Handler
+    assignment: Assignment
+    reporter: Reporter
+    on_ended: Callable[[Ended], None]
+    log: Any = None
+    """A structlog logger for ``ctx.log``, not used in processes; None: the configured one."""
+
+
+class Execution(Protocol):
+    """A running attempt, as seen from the control loop."""
+
+    def stop(self, cause: StopCause) -> None:
+        """Ask the handler to stop. The first cause decides the outcome; LOST may follow any other and hurries it."""
+        ...
+
+    def kill(self) -> None:
+        """End the handler for certain where that is possible: processes and commands. Otherwise as ``stop``."""
+        ...
+
+
+class Engine(Protocol):
+    """Executes the handlers of one mode."""
+
+    def begin(self, call: Call) -> Execution:
+        """Start an attempt; never blocks."""
+        ...
+
+    async def close(self) -> None:
+        """Stop what runs (as RELEASED), wait a little, kill what can be killed, and free the engine's resources."""
+        ...

@@ -1,0 +1,150 @@
+"""Executes plain and async functions in processes of their own, forked from the fork server.
+
+Invariant: what comes back is JSON, in bounded frames; the attempt has ended when the process is gone, however it went.
+A handler that ends in a signal, ``os._exit`` or out of memory has failed with ``ProcessDied``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from tenure.model.jobs import validate_spec
+from tenure.model.states import Outcome
+from tenure.worker.execute import outcome
+from tenure.worker.execute.call import Call, Ended, ErrorReport
+from tenure.worker.execute.forkserver import EXTEND_EVERY_S
+from tenure.worker.execute.leader import LeaderExecution, ProcessHost
+
+_LINGER_S = 2.0
+"""How long a process may take to exit after it has said how its attempt ended."""
+_STOPPED = frozenset({Outcome.CANCELED, Outcome.TIMED_OUT, Outcome.RELEASED})
+
+
+class ProcessEngine:
+    """Begins attempts from the control loop."""
+
+    def __init__(self, host: ProcessHost) -> None:
+        self._host = host
+
+    def begin(self, call: Call, timeout_at: float | None = None) -> ProcessExecution:
+        """Start an attempt; never blocks."""
+        execution = ProcessExecution(self._host, call, timeout_at)
+        self._host.begin(execution)
+        return execution
+
+    async def close(self, grace_s: float = 5.0) -> None:
+        """Stop and kill what runs; the host is closed with it."""
+        await self._host.close(grace_s)
+
+
+class ProcessExecution(LeaderExecution):
+    """One attempt in a forked process."""
+
+    _ended: Ended | None = None
+    _ticker: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Fork and send the assignment."""
+        call = self.bridge.call
+        assignment = call.assignment
+        request = {
+            "what": "attempt",
+            "reference": call.handler.reference,
+            "assignment": {**asdict(assignment), "labels": dict(assignment.labels)},
+            "deadline": self.shared(self.bridge.deadline()),
+            "timeout_at": self.shared(self.bridge.timeout_at),
+            "env": identity(call),
+        }
+        self.spawn(request, [])
+        if call.handler.takes_context:
+            self._tick()
+
+    def take(self, frame: dict[str, Any]) -> None:
+        """Handle the handler's requests and its end."""
+        match frame["what"]:
+            case "request":
+                self._request(frame["number"], frame["method"], frame["arguments"])
+            case "ended":
+                self._ended = ended_from(frame)
+                self.host.thread.loop.call_later(_LINGER_S, self._kill)
+
+    def conclude(self) -> None:
+        """Report what the handler said, or how its process died."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        ended = self._ended
+        if ended is None:
+            ended = self.died()
+        elif ended.outcome in _STOPPED and self.bridge.first_cause is not None:
+            # The child may have seen the signal before the cause.
+            ended = outcome.stopped(self.bridge.first_cause, ended.error)
+        self.finish(ended)
+
+    def _tick(self) -> None:
+        """Keep the child's view of its deadline fresh."""
+        if self.channel is not None and self.exit is None:
+            at = self.shared(self.bridge.deadline())
+            if at is not None:
+                self.channel.send({"what": "deadline", "at": at}, may_drop=True)
+            self._ticker = self.host.thread.loop.call_later(EXTEND_EVERY_S, self._tick)
+
+    def _request(self, number: int, method: str, arguments: list[Any]) -> None:
+        try:
+            future = self._ask(method, arguments)
+        except Exception as exc:  # malformed arguments are answered like any refusal
+            self._answer(number, None, exc)
+            return
+        future.add_done_callback(lambda done: self.host.thread.post(partial(self._forward, number, done)))
+
+    def _ask(self, method: str, arguments: list[Any]) -> Future[Any]:
+        asks: dict[str, Callable[..., Future[Any]]] = {
+            "progress": self.bridge.progress,
+            "save_checkpoint": self.bridge.save_checkpoint,
+            "submit_children": lambda jobs: self.bridge.submit_children([validate_spec(job) for job in jobs]),
+        }
+        return asks[method](*arguments)
+
+    def _forward(self, number: int, done: Future[Any]) -> None:
+        if done.cancelled():
+            self._answer(number, None, RuntimeError("canceled"))
+        else:
+            problem = done.exception()
+            self._answer(number, None if problem else done.result(), problem)
+
+    def _answer(self, number: int, value: Any, problem: BaseException | None) -> None:
+        answer: dict[str, Any] = {"what": "answer", "number": number, "value": value}
+        if problem is not None:
+            answer |= {"error": type(problem).__name__, "message": str(problem)}
+        if self.channel is not None:
+            self.channel.send(answer)
+
+
+def identity(call: Call) -> dict[str, str]:
+    """Return the environment by which a handler's process, and what it starts, knows its attempt."""
+    assignment = call.assignment
+    return {
+        "TENURE_JOB_ID": assignment.job_id,
+        "TENURE_ATTEMPT": str(assignment.attempt),
+        "TENURE_FENCE": str(assignment.fence),
+    }
+
+
+def ended_from(frame: dict[str, Any]) -> Ended:
+    """Rebuild how an attempt ended from what its process said.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is malformed.
+    """
+    error = frame["error"]
+    return Ended(
+        outcome=Outcome(frame["outcome"]),
+        result=frame["result"],
+        error=ErrorReport(**error) if error else None,
+        retryable=bool(frame["retryable"]),
+        delay_s=float(frame["delay_s"]),
+    )

@@ -1,0 +1,80 @@
+"""The link: all that differs between a worker beside etcd (direct) and a runner behind HTTPS (remote).
+
+A worker asks its link for attempts, reports their ends, and is told when one must stop. How a claim is won and kept
+alive is the link's affair; *that* an attempt is executed only while its claim is trusted is the worker's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tenure.model.jobs import JobSpec
+from tenure.model.states import Outcome
+from tenure.worker.execute.call import Assignment, ErrorReport, StopCause
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An attempt to execute now, and the claim under which it runs."""
+
+    assignment: Assignment
+    lease: int
+    claim_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How an attempt ended, to be reported until it is answered."""
+
+    started: Started
+    outcome: Outcome
+    result: str | None = None
+    error: ErrorReport | None = None
+    retryable: bool = True
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a report: recorded, or refused because ownership was lost, or malformed (``problem``)."""
+
+    recorded: bool
+    problem: str | None = None
+
+
+StopAttempt = Callable[[str, int | None, StopCause], None]
+"""Called with a job id, a fence (None: whichever runs) and the cause."""
+
+
+class Link(Protocol):
+    """What a worker needs from the outside."""
+
+    def attempts(self) -> AsyncIterator[Sequence[Started]]:
+        """Yield attempts that this worker is to execute, in batches, as its room allows."""
+        ...
+
+    def trusted_until(self, started: Started) -> float:
+        """Return the monotonic instant until which the attempt's claim is trusted; only reads, from any thread."""
+        ...
+
+    async def finish(self, reports: Sequence[Report]) -> list[Answer]:
+        """Report ends, once. Raises ``Unavailable``: the outcome is unknown, report again."""
+        ...
+
+    async def progress(self, started: Started, fraction: float, message: str) -> None:
+        """Report progress. Raises ``OwnershipLost``."""
+        ...
+
+    async def save_checkpoint(self, started: Started, text: str) -> None:
+        """Save a checkpoint. Raises ``OwnershipLost``."""
+        ...
+
+    async def submit_children(self, started: Started, jobs: Sequence[JobSpec]) -> list[str]:
+        """Submit jobs on behalf of the attempt. Raises ``OwnershipLost``, ``InvalidInput``, ``Conflict``."""
+        ...
+
+    async def drain(self) -> None:
+        """Take no more."""
+        ...

@@ -1,0 +1,92 @@
+"""Registration: the worker's session lease, and the key under it by which leaders see the worker.
+
+A session that expired (a long pause, etcd away) is opened anew; claims have leases of their own and do not depend on
+it. Only the inbox hangs on it: offers to a worker that vanished vanish with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import replace
+
+import structlog
+
+from tenure.model.clock import Clock
+from tenure.model.errors import TenureError
+from tenure.store.etcd.keyspace import Keyspace, WorkerValue
+from tenure.store.etcd.leases import LeaseKeeper
+from tenure.store.etcd.port import Etcd, Put, Txn
+
+log = structlog.get_logger(__name__)
+
+
+class Registration:
+    """Keeps one worker registered. ``run`` is the body of a task."""
+
+    def __init__(
+        self,
+        etcd: Etcd,
+        keys: Keyspace,
+        clock: Clock,
+        keeper: LeaseKeeper,
+        worker: str,
+        value: WorkerValue,
+        ttl_s: float,
+    ) -> None:
+        self._etcd = etcd
+        self._keys = keys
+        self._clock = clock
+        self._keeper = keeper
+        self._worker = worker
+        self._value = value
+        self._ttl_s = ttl_s
+        self._lease = 0
+        self._stale = asyncio.Event()
+        self._stale.set()
+        self.registered = asyncio.Event()
+
+    async def run(self) -> None:
+        """Register, and again whenever the session is lost or the value changes."""
+        while True:
+            await self._stale.wait()
+            self._stale.clear()
+            try:
+                await self._register()
+                self.registered.set()
+            except TenureError as exc:
+                log.warning("registration_failed", error=exc.message)
+                self._stale.set()
+                await self._clock.sleep(random.uniform(0.2, 1.0))
+
+    def _session_lost(self, lease: int) -> None:
+        if lease == self._lease:
+            log.warning("session_lost", worker=self._worker)
+            self._lease = 0
+            self._stale.set()
+
+    def drain(self) -> None:
+        """Let leaders know that this worker takes no more."""
+        self._value = replace(self._value, draining=True)
+        self._stale.set()
+
+    async def close(self) -> None:
+        """End the session: the key, and offers still in the inbox, go at once."""
+        lease, self._lease = self._lease, 0
+        if lease:
+            self._keeper.remove(lease)
+            await self._etcd.revoke(lease)
+
+    async def _register(self) -> None:
+        if not self._lease:
+            grant = await self._etcd.grant(self._ttl_s)
+            self._keeper.add(grant, self._session_lost)
+            self._lease = grant.lease
+        key = self._keys.worker(self._worker)
+        try:
+            await self._etcd.txn(Txn((), (Put(key, self._value.to_json(), self._lease),)))
+        except TenureError:
+            # Perhaps the lease is gone, perhaps etcd is: a new session is right in both cases.
+            self._keeper.remove(self._lease)
+            self._lease = 0
+            raise

@@ -1,0 +1,109 @@
+"""Report: ends of attempts travel to a coordinator in batches, again and again until each is answered.
+
+The claim stays alive until then. A report may be repeated: the coordinator answers from what it recorded. Ownership
+lost is an answer, too: the result is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import structlog
+
+from tenure.model.clock import Clock
+from tenure.model.errors import TenureError, Unavailable
+from tenure.model.states import Outcome
+from tenure.worker.execute.call import ErrorReport
+from tenure.worker.link import Answer, Link, Report
+
+log = structlog.get_logger(__name__)
+
+MAX_BATCH = 500
+CALLS_IN_FLIGHT = 2
+FIRST_PAUSE_S = 0.1
+MAX_PAUSE_S = 5.0
+
+
+class Reports:
+    """The reports that are not answered yet. ``run`` is the body of a task."""
+
+    def __init__(self, link: Link, clock: Clock, on_answered: Callable[[Report], None]) -> None:
+        self._link = link
+        self._clock = clock
+        self._on_answered = on_answered
+        self._waiting: deque[Report] = deque()
+        self._more = asyncio.Event()
+
+    def add(self, report: Report) -> None:
+        """Send this with the next batch."""
+        self._waiting.append(report)
+        self._more.set()
+
+    async def run(self) -> None:
+        """Send reports until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CALLS_IN_FLIGHT):
+                group.create_task(self._send_forever())
+
+    async def _send_forever(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            while not self._waiting:
+                self._more.clear()
+                await self._more.wait()
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+            try:
+                answers = await self._link.finish(batch)
+            except Unavailable as exc:
+                # Not answered: the jobs stay ours while their leases last, so they go again, after a while.
+                log.warning("reports_not_answered", reports=len(batch), error=exc.message, pause_s=round(pause_s, 2))
+                self._waiting.extendleft(reversed(batch))
+                await self._clock.sleep(pause_s * random.uniform(0.5, 1.0))
+                pause_s = min(pause_s * 2, MAX_PAUSE_S)
+                continue
+            except TenureError as exc:
+                # The batch as a whole was refused: find the one that is at fault.
+                log.error("reports_refused", reports=len(batch), error=exc.message)
+                if len(batch) > 1:
+                    for report in batch:
+                        await self._send_alone(report)
+                else:
+                    self._refused(batch[0], exc.message)
+                continue
+            pause_s = FIRST_PAUSE_S
+            self._settle(batch, answers)
+
+    async def _send_alone(self, report: Report) -> None:
+        try:
+            self._settle([report], await self._link.finish([report]))
+        except Unavailable:
+            self.add(report)
+        except TenureError as exc:
+            self._refused(report, exc.message)
+
+    def _settle(self, batch: Sequence[Report], answers: Sequence[Answer]) -> None:
+        for report, answer in zip(batch, answers, strict=True):
+            if answer.problem is not None:
+                self._refused(report, answer.problem)
+                continue
+            if not answer.recorded:
+                log.warning(
+                    "ownership_lost",
+                    job=report.started.assignment.job_id,
+                    fence=report.started.assignment.fence,
+                    outcome=report.outcome,
+                )
+            self._on_answered(report)
+
+    def _refused(self, report: Report, problem: str) -> None:
+        """A report that cannot be stored becomes a failure that can; if even that is refused the claim is let go."""
+        if report.error is not None and report.error.type == "InvalidReport":
+            log.error("report_dropped", job=report.started.assignment.job_id, problem=problem)
+            self._on_answered(report)
+            return
+        error = ErrorReport("InvalidReport", f"the result was refused: {problem}")
+        self.add(replace(report, outcome=Outcome.FAILED, result=None, error=error, retryable=False, delay_s=0.0))

@@ -1,0 +1,95 @@
+"""The settings of a worker: typed, parsed once from the environment and flags, unsafe relations refused."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from tenure.model.ids import new_id
+from tenure.model.routes import DEFAULT_ROUTE, name_error, route_error
+
+_LISTS = ("etcd_endpoints", "coordinator", "imports", "pools")
+
+
+class WorkerSettings(BaseSettings):
+    """``TENURE_…`` in the environment (pools: ``TENURE_WORKER_POOLS``); durations in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="TENURE_", extra="ignore", frozen=True, populate_by_name=True)
+
+    etcd_endpoints: Annotated[tuple[str, ...], NoDecode] = ("grpc://127.0.0.1:2379",)
+    etcd_prefix: str = Field(default="/tenure/v1/", pattern=r"^/[^\x00-\x20]*/$")
+    etcd_user: str | None = None
+    etcd_password: SecretStr | None = None
+    etcd_ca: Path | None = None
+    etcd_cert: Path | None = None
+    etcd_key: Path | None = None
+    etcd_timeout_s: float = Field(default=5.0, gt=0)
+    coordinator: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="addresses of coordinators; empty: those that etcd lists"
+    )
+    imports: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), validation_alias="TENURE_WORKER_IMPORTS", description="modules that declare handlers"
+    )
+    pools: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(DEFAULT_ROUTE,), validation_alias="TENURE_WORKER_POOLS", description="route prefixes to serve"
+    )
+    capacity: int = Field(
+        default=32, ge=1, le=20_000, validation_alias="TENURE_WORKER_CAPACITY", description="jobs at the same time"
+    )
+    labels: dict[str, str] = Field(default_factory=dict, validation_alias="TENURE_WORKER_LABELS")
+    allow_command: bool = Field(default=False, validation_alias="TENURE_WORKER_ALLOW_COMMAND")
+    http_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        validation_alias="TENURE_WORKER_HTTP_ALLOW",
+        description="hosts and networks that the http kind may reach although they are not public",
+    )
+    worker_id: str = Field(
+        default_factory=lambda: f"{_host_name()}-{os.getpid()}-{str(new_id())[-8:]}",
+        validation_alias="TENURE_WORKER_ID",
+    )
+    session_ttl_s: float = Field(default=10.0, ge=2, validation_alias="TENURE_WORKER_SESSION_TTL_S")
+    grace_s: float = Field(
+        default=30.0,
+        ge=0,
+        validation_alias="TENURE_WORKER_GRACE_S",
+        description="time for attempts to finish on SIGTERM",
+    )
+    verify_s: float = Field(
+        default=2.0,
+        gt=0,
+        validation_alias="TENURE_WORKER_VERIFY_S",
+        description="how often own claims and holds are read",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, values: dict[str, object]) -> dict[str, object]:
+        for name, value in list(values.items()):
+            plain = name.lower().removeprefix("tenure_").removeprefix("worker_")
+            if isinstance(value, str) and plain in (*_LISTS, "http_allow"):
+                values[name] = tuple(part.strip() for part in value.split(",") if part.strip())
+        return values
+
+    @model_validator(mode="after")
+    def _checked(self) -> WorkerSettings:
+        if not self.pools:
+            raise ValueError("pools must name at least one pool")
+        for pool in self.pools:
+            if problem := route_error(pool):
+                raise ValueError(f"pool {pool!r}: {problem}")
+        if problem := name_error(self.worker_id):
+            raise ValueError(f"worker_id {self.worker_id!r} {problem}")
+        if bool(self.etcd_cert) != bool(self.etcd_key):
+            raise ValueError("etcd_cert and etcd_key belong together")
+        return self
+
+
+def _host_name() -> str:
+    """Return the host's name as a key segment."""
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "-._") else "-" for c in socket.gethostname().lower())
+    return name.strip("-._")[:40] or "host"

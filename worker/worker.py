@@ -1,0 +1,156 @@
+"""The worker: build, start in order, run until told to stop, drain, stop in reverse.
+
+SIGTERM (or SIGINT) drains; a second one aborts: claims are let go at once and the jobs restart elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import structlog
+
+from tenure.model.clock import SystemClock
+from tenure.model.errors import TenureError
+from tenure.store.etcd.connect import connect_with
+from tenure.store.etcd.keyspace import CoordinatorValue, Keyspace, WorkerValue
+from tenure.store.etcd.leases import LeaseKeeper
+from tenure.store.etcd.options import EtcdOptions
+from tenure.store.etcd.view import View
+from tenure.worker.control import Control
+from tenure.worker.coordinators import Coordinators
+from tenure.worker.direct import DirectLink
+from tenure.worker.execute.engines import Engines
+from tenure.worker.handler import Registry
+from tenure.worker.registration import Registration
+from tenure.worker.settings import WorkerSettings
+
+log = structlog.get_logger(__name__)
+
+REPORT_GRACE_S = 15.0
+"""After the drain's grace: the time for killed attempts to be reported."""
+
+
+async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) -> None:
+    """Run a worker until SIGTERM or SIGINT.
+
+    Raises:
+        Unavailable: etcd cannot be reached at the start.
+    """
+    clock = SystemClock()
+    etcd = connect_with(
+        EtcdOptions(
+            endpoints=settings.etcd_endpoints,
+            user=settings.etcd_user,
+            password=settings.etcd_password.get_secret_value() if settings.etcd_password else None,
+            ca_file=settings.etcd_ca,
+            cert_file=settings.etcd_cert,
+            key_file=settings.etcd_key,
+            timeout_s=settings.etcd_timeout_s,
+            clock=clock,
+        )
+    )
+    keys = Keyspace(settings.etcd_prefix)
+    worker = settings.worker_id
+    structlog.contextvars.bind_contextvars(worker=worker)
+    control = Control(clock, registry, engines, settings.capacity)
+    keeper = LeaseKeeper(etcd, clock)
+    seen = View(etcd, keys.coordinators, clock)
+    coordinators = Coordinators(lambda: settings.coordinator or _addresses(seen), clock)
+    link = DirectLink(
+        etcd,
+        keys,
+        clock,
+        keeper,
+        coordinators,
+        worker,
+        idle_leases=settings.capacity,
+        room=control.room,
+        stop=control.stop,
+        verify_s=settings.verify_s,
+    )
+    control.attach(link)
+    registration = Registration(etcd, keys, clock, keeper, worker, _value(settings, registry), settings.session_ttl_s)
+
+    stop, abort = asyncio.Event(), asyncio.Event()
+    _on_signals(stop, abort)
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(body, name=name)
+                for name, body in (
+                    ("coordinators", seen.run()),
+                    ("keepalive", keeper.run()),
+                    ("registration", registration.run()),
+                    ("receive", link.receive()),
+                    ("execute", control.execute()),
+                    ("tick", control.tick_forever()),
+                    ("reports", control.reports.run()),
+                    ("verify", link.verify_forever()),
+                )
+            ]
+            await registration.registered.wait()
+            log.info("worker_ready", pools=settings.pools, kinds=sorted(registry.kinds()), capacity=settings.capacity)
+            await stop.wait()
+            await _drain(control, registration, settings.grace_s, abort)
+            for task in tasks:
+                task.cancel()
+    finally:
+        await _close(registration, link, coordinators)
+        await etcd.close()
+    log.info("worker_stopped")
+
+
+async def _drain(control: Control, registration: Registration, grace_s: float, abort: asyncio.Event) -> None:
+    log.info("draining", grace_s=grace_s)
+    registration.drain()
+    aborted = asyncio.create_task(abort.wait())
+    drained = asyncio.create_task(control.drain(grace_s))
+    done, _ = await asyncio.wait(
+        (aborted, drained), timeout=grace_s + REPORT_GRACE_S, return_when=asyncio.FIRST_COMPLETED
+    )
+    if drained not in done:
+        log.warning("drain_given_up", aborted=aborted in done)
+    for task in (aborted, drained):
+        task.cancel()
+
+
+async def _close(registration: Registration, link: DirectLink, coordinators: Coordinators) -> None:
+    for step in (registration.close, link.close):
+        try:
+            await step()
+        except TenureError as exc:
+            log.warning("not_closed_cleanly", error=exc.message)  # the TTL does it
+    await coordinators.close()
+
+
+def _on_signals(stop: asyncio.Event, abort: asyncio.Event) -> None:
+    def on_signal() -> None:
+        (abort if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+
+
+def _addresses(seen: View) -> Sequence[str]:
+    return [CoordinatorValue.from_json(item.value).grpc for item in seen.items.values()]
+
+
+def _value(settings: WorkerSettings, registry: Registry) -> WorkerValue:
+    return WorkerValue(
+        pools=settings.pools,
+        kinds=tuple(sorted(registry.kinds())),
+        capacity=settings.capacity,
+        labels=settings.labels,
+        mode="direct",
+        host=f"{socket.gethostname()}:{os.getpid()}",
+        version=version("tenure"),
+        draining=False,
+        started_at=datetime.now(UTC).isoformat(),
+    )
