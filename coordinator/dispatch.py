@@ -215,6 +215,7 @@ class Dispatcher:
             if not result.succeeded:
                 raise Deposed("the leader key has changed hands")
             for offer in page:
+                self._flight.suspect(offer.worker)
                 self._flight.offer_gone(offer.key, self._clock.monotonic())
             log.info("offers_withdrawn", offers=len(page), workers=sorted({offer.worker for offer in page}))
 

@@ -39,6 +39,8 @@ class Flight:
     """Job id to worker."""
     offers: dict[str, Outstanding] = field(default_factory=dict)
     """Inbox key to offer."""
+    suspects: set[str] = field(default_factory=set)
+    """Workers that lost a claim or left an offer unanswered: they get no offers before they show that they live."""
     _offered: dict[str, str] = field(default_factory=dict)
     """Job id to inbox key."""
     _settling: dict[str, float] = field(default_factory=dict)
@@ -48,10 +50,17 @@ class Flight:
     def worker_seen(self, worker: str, value: WorkerValue, lease: int) -> None:
         """A worker registered or changed."""
         self.workers[worker] = (value, lease)
+        self.suspects.discard(worker)
 
     def worker_gone(self, worker: str) -> None:
         """A worker's session ended."""
         self.workers.pop(worker, None)
+        self.suspects.discard(worker)
+
+    def suspect(self, worker: str) -> None:
+        """Offer nothing to a worker that may be dead: its session can outlive it by a TTL."""
+        if worker in self.workers:
+            self.suspects.add(worker)
 
     def claim_seen(self, job: str, worker: str) -> None:
         """A job was claimed: its offer, if any, is answered."""
@@ -59,6 +68,7 @@ class Flight:
         if before is not None:
             self._claimed[before] -= 1
         self.claims[job] = worker
+        self.suspects.discard(worker)
         self._claimed[worker] += 1
         self._settling.pop(job, None)
         key = self._offered.pop(job, None)
@@ -108,7 +118,7 @@ class Flight:
         seats = []
         for worker, (value, _) in self.workers.items():
             free = min(most, value.capacity - self._claimed[worker] - self._pending[worker])
-            if free > 0 and not value.draining:
+            if free > 0 and not value.draining and worker not in self.suspects:
                 seats.append(Seat(worker, tuple(value.pools), frozenset(value.kinds), free))
         return seats
 

@@ -100,6 +100,7 @@ class Leader:
             self._clock,
             self._finisher,
             self._announcer,
+            flight.suspect,
             dispatcher.brake,
             sweep_s=self._settings.sweep_s,
         )

@@ -44,6 +44,7 @@ class Reaper:
         clock: Clock,
         finisher: Finisher,
         announcer: Announcer,
+        suspect: Callable[[str], None],
         brake: Callable[[float], None],
         *,
         sweep_s: float,
@@ -54,6 +55,7 @@ class Reaper:
         self._clock = clock
         self._finisher = finisher
         self._announcer = announcer
+        self._suspect = suspect
         self._brake = brake
         self._sweep_s = sweep_s
         self._vanished: dict[uuid.UUID, None] = {}
@@ -110,6 +112,8 @@ class Reaper:
         if hold:
             log.warning("brake", workers=verdict.workers_lost, claims=len(verdict.lost), hold_s=hold)
             self._brake(hold)
+        for worker in {row.worker for row in verdict.lost}:
+            self._suspect(worker)
         endings = [
             Ending(row.id, row.fence, Outcome.LOST, next_of_lost(row), error=_lost(row), is_crash=True)
             for row in verdict.lost

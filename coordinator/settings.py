@@ -39,7 +39,7 @@ class CoordinatorSettings(BaseSettings):
     poll_s: float = Field(default=0.5, gt=0, description="how often the leader looks for ready jobs without a hint")
     sweep_s: float = Field(default=2.0, gt=0, description="how often the reaper compares all rows with all claims")
     offer_timeout_s: float = Field(
-        default=3.0, gt=0, description="an offer not answered by then goes to another worker"
+        default=1.0, gt=0, description="an offer not answered by then goes to another worker"
     )
     offers_per_worker: int = Field(default=500, ge=1)
     compact_every_s: float = Field(default=60.0, gt=0)

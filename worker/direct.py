@@ -46,6 +46,7 @@ class DirectLink:
         idle_leases: int,
         room: Callable[[], int],
         stop: StopAttempt,
+        touch: Callable[[], None],
         verify_s: float,
     ) -> None:
         self._etcd = etcd
@@ -59,6 +60,7 @@ class DirectLink:
         self._worker = worker
         self._room = room
         self._stop = stop
+        self._touch = touch
         self._verify_s = verify_s
         self._ready: asyncio.Queue[list[Started]] = asyncio.Queue(maxsize=1_000)
         self._claiming = 0
@@ -156,6 +158,7 @@ class DirectLink:
         """Take note that a lease is gone: its attempt must stop at once."""
         started = self._held.get(lease)
         if started is not None:
+            self._touch()
             self._stop(started.assignment.job_id, started.assignment.fence, StopCause.LOST)
 
     async def verify_forever(self) -> None:
@@ -180,6 +183,7 @@ class DirectLink:
             if one.lease not in self._held:
                 continue  # answered meanwhile
             if one.assignment.job_id not in shown:
+                self._touch()
                 log.warning("claim_taken_away", job=one.assignment.job_id, fence=one.assignment.fence)
                 self._stop(one.assignment.job_id, one.assignment.fence, StopCause.LOST)
             elif one.assignment.job_id in stopped:

@@ -39,8 +39,9 @@ class Reports:
     count: int = 1
 
 
-Moment = float | Reports
-"""Seconds after the attempt began, or a number of reports."""
+Moment = float | Reports | Callable[[], bool]
+"""Seconds after the attempt began, a number of reports, or a condition of the outside world (looked at often)."""
+_LOOK_EVERY_S = 0.02
 
 
 @dataclass(slots=True)
@@ -170,13 +171,15 @@ class _Recording:
         capture = LogCapture()
         self._run.logs = capture.entries  # type: ignore[assignment]
         log = structlog.wrap_logger(None, processors=[capture])
-        timers = []
+        timers: list[asyncio.TimerHandle] = []
         execution: Execution = engines.begin(
             Call(self._definition, self._assignment, self, ended.set_result, log),
         )
         for cause, moment in moments:
             if isinstance(moment, Reports):
                 self._triggers.setdefault(moment.count, []).append(self._stopper(execution, cause))
+            elif callable(moment):
+                self._when(timers, moment, self._stopper(execution, cause))
             elif moment is not None:
                 timers.append(loop.call_later(moment, self._stopper(execution, cause)))
         try:
@@ -213,6 +216,14 @@ class _Recording:
             execution.stop(cause)
 
         return act
+
+    def _when(self, timers: list[asyncio.TimerHandle], holds: Callable[[], bool], act: Callable[[], None]) -> None:
+        if holds():
+            act()
+        else:
+            loop = asyncio.get_running_loop()
+            timers[:] = [one for one in timers if one.when() > loop.time()]
+            timers.append(loop.call_later(_LOOK_EVERY_S, self._when, timers, holds, act))
 
     def _admit(self) -> None:
         if self._is_lost:

@@ -65,6 +65,10 @@ class Registration:
             self._lease = 0
             self._stale.set()
 
+    def touch(self) -> None:
+        """Show that this worker lives: a leader that saw one of its claims vanish offers it nothing until then."""
+        self._stale.set()
+
     def drain(self) -> None:
         """Let leaders know that this worker takes no more."""
         self._value = replace(self._value, draining=True)

@@ -62,6 +62,7 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
     keeper = LeaseKeeper(etcd, clock)
     seen = View(etcd, keys.coordinators, clock)
     coordinators = Coordinators(lambda: settings.coordinator or _addresses(seen), clock)
+    registration = Registration(etcd, keys, clock, keeper, worker, _value(settings, registry), settings.session_ttl_s)
     link = DirectLink(
         etcd,
         keys,
@@ -72,10 +73,10 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
         idle_leases=settings.capacity,
         room=control.room,
         stop=control.stop,
+        touch=registration.touch,
         verify_s=settings.verify_s,
     )
     control.attach(link)
-    registration = Registration(etcd, keys, clock, keeper, worker, _value(settings, registry), settings.session_ttl_s)
 
     stop, abort = asyncio.Event(), asyncio.Event()
     _on_signals(stop, abort)

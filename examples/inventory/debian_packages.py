@@ -18,6 +18,7 @@ EXCLUDABLE = ("usr/share/doc/", "usr/share/man/", "usr/share/locale/", "usr/shar
 """What minimal images leave out when they install (dpkg's path-exclude): not missing."""
 MAX_COPYRIGHT_BYTES = 512 * 1024
 _COMMON = re.compile(r"/usr/share/common-licenses/([A-Za-z0-9.+-]*[A-Za-z0-9])")
+_SAME = {"expat": "MIT", "apache-2": "Apache-2.0", "bsd-3-clause": "BSD-3-Clause", "bsd-2-clause": "BSD-2-Clause"}
 _SAID = (
     ("Apache License", "Apache-2.0"),
     ("GNU General Public", "GPL"),
@@ -60,24 +61,22 @@ def promises(package: Package, root: Path = ROOT) -> Iterator[Promise]:
 
 
 def licence(package: Package, root: Path = ROOT) -> str:
-    """Return the licences that a package's copyright file names, by DEP-5 where it is written so."""
+    """Return the main licence that a package's copyright file names, by DEP-5 where it is written so."""
     try:
         with open(root / "usr/share/doc" / package.name / "copyright", "rb") as file:
             text = file.read(MAX_COPYRIGHT_BYTES).decode(errors="replace")
     except OSError:
         return UNKNOWN_LICENCE
-    names: list[str] = []
     if "copyright-format" in text[:1_000] or text.startswith("Format"):
-        names = re.findall(r"^License:[ \t]*(\S[^\n]*)", text, re.MULTILINE | re.IGNORECASE)
-    if not names:
-        names = _COMMON.findall(text)
-    if not names:
-        flat = " ".join(text.split())
-        names = [name for words, name in _SAID if words.lower() in flat.lower()]
-    unique = sorted({name.strip().rstrip(",;.") for name in names})
-    if not unique:
-        return UNKNOWN_LICENCE
-    return unique[0] if len(unique) == 1 else f"{unique[0]} and {len(unique) - 1} more"
+        # The first one is that of "Files: *", by custom.
+        named = re.search(r"^License:[ \t]*(\S[^\n]*)", text, re.MULTILINE | re.IGNORECASE)
+        if named:
+            name = named[1].strip().rstrip(",;.")
+            return _SAME.get(name.lower(), name)
+    if names := set(_COMMON.findall(text)):
+        return " / ".join(sorted(names)[:3])
+    flat = " ".join(text.split()).lower()
+    return next((name for words, name in _SAID if words.lower() in flat), UNKNOWN_LICENCE)
 
 
 def diversions(root: Path = ROOT) -> dict[str, tuple[str, str]]:

@@ -11,6 +11,8 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_FINDINGS = 100
+MAX_ALIKE = 5
+"""Findings kept of one problem in one package: the sixth says nothing new."""
 MAX_LICENCES = 60
 MAX_TEXT_CHARS = 240
 OTHER = "(other)"
@@ -105,7 +107,8 @@ class Summary(BaseModel):
     def add(self, problem: Problem, package: str, path: str = "") -> None:
         """Count a finding, and keep it while there is room."""
         self.problems[problem] = self.problems.get(problem, 0) + 1
-        if len(self.findings) < MAX_FINDINGS:
+        alike = sum(found.package == package and found.problem == problem for found in self.findings)
+        if len(self.findings) < MAX_FINDINGS and alike < MAX_ALIKE:
             path = path if len(path) <= MAX_TEXT_CHARS else f"…{path[-MAX_TEXT_CHARS:]}"
             self.findings.append(
                 Finding(problem=problem, package=package[:MAX_TEXT_CHARS], path=path.encode(errors="replace").decode())

@@ -1,4 +1,4 @@
-"""The three kinds of job: ``inventory-discover`` lists and submits, ``inventory-scan`` reads, ``inventory-policy`` judges.
+"""The three kinds of job: ``inventory-discover`` lists and submits, ``-scan`` reads files, ``-policy`` judges.
 
     tenure worker --import tenure.examples.inventory.handlers
 
@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from tenure.examples.inventory import debian_packages, python_packages
 from tenure.examples.inventory.findings import (
     UNKNOWN_LICENCE,
-    Discovery,
     DiscoverRequest,
+    Discovery,
     Ecosystem,
     Package,
     Problem,
@@ -64,7 +64,7 @@ def discover(request: DiscoverRequest, ctx: Context) -> Discovery:
 
 @handler(SCAN, mode="process", timeout_s=1_800)
 def scan(request: ScanRequest, ctx: Context) -> ScanResult:
-    """Read the files of a group of packages. In a process, so that a stop ends it even in the middle of a large file."""
+    """Read the files of a group of packages; in a process, so that a stop ends it in the middle of a large file."""
     began = time.monotonic()
     summary = Summary(packages=len(request.packages))
     licences: Counter[str] = Counter()
@@ -79,7 +79,7 @@ def scan(request: ScanRequest, ctx: Context) -> ScanResult:
             reported = now
             ctx.progress(done / len(request.packages), f"{package.name}: {summary.hashed_bytes / MB:.0f} MB read")
 
-    for done, package in enumerate(request.packages):
+    for done, package in enumerate(request.packages):  # noqa: B007 - tick tells it
         licence = source.licence(package)
         licences[licence] += 1
         if licence == UNKNOWN_LICENCE:
@@ -99,7 +99,7 @@ def policy(ctx: Context) -> Report:
 
     by_ecosystem: dict[str, list[Summary]] = defaultdict(list)
     with Client() as client:
-        scans = [job for job in client.list(parent_id=ctx.parent_id, kind=SCAN, namespace=ctx.namespace)]
+        scans = list(client.list(parent_id=ctx.parent_id, kind=SCAN, namespace=ctx.namespace))
         for number, job in enumerate(scans):
             result = ScanResult.model_validate(client.get(job.id).result)
             by_ecosystem[result.ecosystem].append(result.summary)
@@ -115,7 +115,7 @@ def policy(ctx: Context) -> Report:
 
 
 def groups(packages: Sequence[tuple[Package, int]], most: int) -> list[tuple[Package, ...]]:
-    """Split packages into at most ``most`` groups with about as many files each: the largest first, to the least full."""
+    """Split packages into at most ``most`` groups with about as many files each (the largest to the least full)."""
     count = min(most, math.ceil(len(packages) / PACKAGES_PER_SCAN))
     filled: list[tuple[int, int, list[Package]]] = [(0, number, []) for number in range(count)]
     for package, files in sorted(packages, key=lambda item: (-item[1], item[0].place)):

@@ -20,6 +20,8 @@ SYSTEM_PATTERNS = (
     "usr/local/lib/python3*/dist-packages",
     "usr/lib/python3*/site-packages",
 )
+OWNED_BY_DPKG = Path("/usr/lib/python3/dist-packages")
+"""Here Debian's packages put their files, changed from what RECORD says; they are checked as Debian's."""
 MAX_NAMED_LICENCE_CHARS = 60
 
 
@@ -37,15 +39,16 @@ def installed(where: list[Path]) -> list[tuple[Package, int]]:
     for folder in where:
         for place in sorted((*folder.glob("*.dist-info"), *folder.glob("*.egg-info"))):
             distribution = Distribution.at(place)
-            name = distribution.metadata.get("Name") if place.exists() else None
-            if name:
-                package = Package(name=name, version=distribution.metadata.get("Version") or "", place=str(place))
+            if name := _field(distribution, "Name"):
+                package = Package(name=name, version=_field(distribution, "Version"), place=str(place))
                 found[str(place)] = (package, len(distribution.files or ()) + 1)
     return sorted(found.values(), key=lambda item: (item[0].name.lower(), item[0].place))
 
 
 def promises(package: Package) -> Iterator[Promise]:
     """Yield the files that a distribution's RECORD names, with their checksums where it gives any."""
+    if Path(package.place).is_relative_to(OWNED_BY_DPKG):
+        return
     for file in Distribution.at(Path(package.place)).files or ():
         digest = None
         if file.hash is not None and file.hash.mode == "sha256":
@@ -58,14 +61,20 @@ def promises(package: Package) -> Iterator[Promise]:
 
 def licence(package: Package) -> str:
     """Return the licence that the metadata gives: License-Expression, License, or the classifiers."""
-    metadata = Distribution.at(Path(package.place)).metadata
+    distribution = Distribution.at(Path(package.place))
     for field in ("License-Expression", "License"):
-        value = (metadata.get(field) or "").strip()
+        value = _field(distribution, field).strip()
         if value and value.upper() != "UNKNOWN" and "\n" not in value and len(value) <= MAX_NAMED_LICENCE_CHARS:
             return value
-    names = [
+    names = {
         line.rpartition("::")[2].strip()
-        for line in metadata.get_all("Classifier") or ()
+        for line in distribution.metadata.get_all("Classifier") or ()
         if line.startswith("License ::") and not line.endswith("OSI Approved")
-    ]
-    return " / ".join(sorted(set(names))) or UNKNOWN_LICENCE
+    }
+    return " / ".join(sorted(names)) or UNKNOWN_LICENCE
+
+
+def _field(distribution: Distribution, name: str) -> str:
+    """Return a field of the metadata, empty where it is missing (or the whole file is)."""
+    values = distribution.metadata.get_all(name) if distribution.metadata is not None else None
+    return str(values[0]) if values else ""

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tenure.model.clock import Clock, SystemClock
-from tenure.store.etcd.grpc_transport import GrpcEtcd
+from tenure.store.etcd import grpc_transport, http_transport
+from tenure.store.etcd.client import EtcdClient
 from tenure.store.etcd.options import EtcdOptions
 from tenure.store.etcd.port import Etcd
 
@@ -52,8 +53,5 @@ def connect_with(options: EtcdOptions) -> Etcd:
         ConfigurationError: the endpoints or the TLS files do not go together.
     """
     speaks_grpc, addresses = options.addresses()
-    if speaks_grpc:
-        return GrpcEtcd(addresses, options)
-    from tenure.store.etcd.http_transport import HttpEtcd
-
-    return HttpEtcd(addresses, options)
+    transport = grpc_transport if speaks_grpc else http_transport
+    return EtcdClient(lambda: transport.open_members(addresses, options), len(addresses), options)

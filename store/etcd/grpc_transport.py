@@ -1,189 +1,169 @@
-"""The port over etcd's own gRPC API: the default transport.
+"""A member over etcd's own gRPC API: the default transport.
 
-Owns: the calls and when they may be repeated. Reads and other calls that do no harm twice are tried on every endpoint
-until the time is over; a transaction that writes is sent again only if it certainly was not done. Channels and
-tokens are in ``grpc_endpoints``, KeepAlives in ``grpc_keepalive``, watches in ``grpc_watch``. One instance belongs to
-one event loop; channels are opened on first use.
+Owns: the channel to one member and its calls, built once by their full paths. Everything about several members,
+repetition and tokens is in ``members``.
 """
 
 from __future__ import annotations
 
-import math
-import random
-import re
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc
 
 from tenure.etcdpb import rpc_pb2 as rpc
-from tenure.model.errors import Unavailable
-from tenure.store.etcd.faults import Known
-from tenure.store.etcd.grpc_endpoints import Endpoints
-from tenure.store.etcd.grpc_keepalive import KeepAliveStreams
-from tenure.store.etcd.grpc_watch import Watch
+from tenure.store.etcd.faults import fault, unreachable
+from tenure.store.etcd.member import KEEP_ALIVE, UNARY, WATCH, CallFailed, Method
 from tenure.store.etcd.options import Address, EtcdOptions
-from tenure.store.etcd.port import (
-    Compacted,
-    Events,
-    Get,
-    Grant,
-    KeyValue,
-    Listing,
-    Operation,
-    Refusal,
-    Refused,
-    Renewal,
-    Status,
-    Txn,
-    TxnResult,
-)
-from tenure.store.etcd.protobuf_wire import fill_txn, key_value, txn_result
-from tenure.store.etcd.ranges import after, prefix_range
 
-PAGE_KEYS = 1000
-RETRY_S = 0.02
-MAX_RETRY_S = 0.25
-_ALARM = re.compile(r"alarm:(\w+)")
+QUIET_S = 5.0
+_CHANNEL_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of our own: another client's load is not ours
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),  # how long one attempt to connect may take
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 10_000),  # etcd refuses pings more often than every 5 s
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.enable_retries", 0),  # what may be repeated is decided in ``members``
+]
+_NEEDS_LEADER = ("hasleader", "true")
+"""Metadata by which a member without a leader refuses calls and cancels watches instead of hanging."""
+_PROGRESS = rpc.WatchRequest(progress_request=rpc.WatchProgressRequest())
+
+Metadata = tuple[tuple[str, str], ...]
 
 
-class GrpcEtcd:
-    """``port.Etcd`` over gRPC."""
+class GrpcMember:
+    """``member.Member`` over one channel. To be made inside the event loop that uses it."""
 
-    def __init__(self, addresses: tuple[Address, ...], options: EtcdOptions) -> None:
-        self._clock = options.clock
-        self._timeout_s = options.timeout_s
-        self._endpoints = Endpoints(addresses, options)
-        self._keep_alive = KeepAliveStreams(self._endpoints, options.clock)
+    def __init__(self, address: Address, credentials: grpc.ChannelCredentials | None) -> None:
+        self.name = address.target
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(address.target, options=_CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(address.target, credentials, options=_CHANNEL_OPTIONS)
+        self._unary = {method: self._build(self._channel.unary_unary, method) for method in UNARY}
+        self._keep_alive = self._build(self._channel.stream_stream, KEEP_ALIVE)
+        self._watch = self._build(self._channel.stream_stream, WATCH)
+        self._token: str | None = None
+        self._metadata: Metadata = (_NEEDS_LEADER,)
 
-    async def txn(self, txn: Txn, *, timeout_s: float | None = None) -> TxnResult:
-        """Run a transaction. Not repeated after an unknown outcome, unless it only reads."""
-        request = rpc.TxnRequest()
-        fill_txn(request, txn)
-        return txn_result(await self._call("txn", request, timeout_s, repeatable=_only_reads(txn)))
-
-    async def get(self, key: str, *, timeout_s: float | None = None) -> KeyValue | None:
-        """Read one key, linearizable."""
-        answer = await self._call("range", rpc.RangeRequest(key=key.encode()), timeout_s)
-        return key_value(answer.kvs[0]) if answer.kvs else None
-
-    async def list(
-        self, prefix: str, *, revision: int = 0, keys_only: bool = False, timeout_s: float | None = None
-    ) -> Listing:
-        """Read every key under a prefix, in pages, all at one revision (the newest if 0)."""
-        deadline = self._clock.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
-        while True:
-            try:
-                return await self._list(prefix, revision, keys_only, deadline)
-            except Compacted:
-                # The newest revision was forgotten between two of our pages: begin anew, while there is time.
-                if revision or self._clock.monotonic() >= deadline:
-                    raise
-
-    async def _list(self, prefix: str, revision: int, keys_only: bool, deadline: float) -> Listing:
-        start, end = prefix_range(prefix)
-        items: list[KeyValue] = []
-        while True:
-            request = rpc.RangeRequest(
-                key=start, range_end=end, limit=PAGE_KEYS, revision=revision, keys_only=keys_only
-            )
-            answer = await self._call("range", request, max(deadline - self._clock.monotonic(), 0.0))
-            items.extend(map(key_value, answer.kvs))
-            revision = revision or answer.header.revision
-            if not answer.more:
-                return Listing(tuple(items), revision)
-            start = after(answer.kvs[-1].key)
-
-    async def grant(self, ttl_s: float, *, timeout_s: float | None = None) -> Grant:
-        """Grant a lease; whole seconds, rounded up. After an unknown outcome another is granted: the first expires."""
-        sent_at = self._clock.monotonic()  # of the first try: too early at worst
-        answer = await self._call("grant", rpc.LeaseGrantRequest(ttl=math.ceil(ttl_s)), timeout_s)
-        return Grant(answer.id, float(answer.ttl), sent_at)
-
-    async def revoke(self, lease: int, *, timeout_s: float | None = None) -> bool:
-        """Revoke a lease and delete its keys. False if it was gone already."""
-        try:
-            await self._call("revoke", rpc.LeaseRevokeRequest(id=lease), timeout_s)
-        except Refused as exc:
-            if exc.reason is Refusal.LEASE_GONE:
-                return False
-            raise
-        return True
-
-    async def renew(self, leases: Sequence[int], *, timeout_s: float) -> Sequence[Renewal]:
-        """Send a KeepAlive for each lease (all distinct) and collect the answers that come within the timeout."""
-        return await self._keep_alive.renew(leases, timeout_s)
-
-    def watch(
-        self, prefix: str, *, start_revision: int = 0, previous: bool = False, progress: bool = False
-    ) -> AsyncIterator[Events]:
-        """Stream changes under a prefix from a revision on (0: from now), over reconnects without gap or repeat."""
-        return Watch(self._endpoints, self._clock, prefix, start_revision, previous, progress).run()
-
-    async def status(self, *, timeout_s: float | None = None) -> Status:
-        """Ask the current endpoint for its status."""
-        endpoint = self._endpoints.current
-        answer = await self._call("status", rpc.StatusRequest(), timeout_s)
-        return Status(
-            cluster_id=answer.header.cluster_id,
-            member_id=answer.header.member_id,
-            leader_id=answer.leader,
-            revision=answer.header.revision,
-            version=answer.version,
-            db_size_bytes=answer.db_size,
-            endpoint=endpoint.name,
-            alarms=tuple(sorted({name for text in answer.errors for name in _ALARM.findall(text)})),
+    @staticmethod
+    def _build(make: Callable[..., Any], method: Method) -> Any:
+        return make(
+            f"/etcdserverpb.{method.grpc}",
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
         )
 
-    async def compact(self, revision: int, *, timeout_s: float | None = None) -> None:
-        """Forget history before a revision. Done already counts as done."""
+    def _metadata_with(self, token: str | None) -> Metadata:
+        if token != self._token:
+            self._token = token
+            self._metadata = (_NEEDS_LEADER, ("token", token)) if token else (_NEEDS_LEADER,)
+        return self._metadata
+
+    async def call(self, method: Method, request: Any, *, timeout_s: float, token: str | None) -> Any:
+        """Send a request and return its answer. Raises ``CallFailed``."""
+        metadata = self._metadata_with(token)
         try:
-            await self._call("compact", rpc.CompactionRequest(revision=revision), timeout_s)
-        except Compacted:
-            return
+            return await self._unary[method](
+                request, timeout=timeout_s, metadata=metadata if method.needs_leader else metadata[1:]
+            )
+        except grpc.aio.AioRpcError as exc:
+            raise self._failed(exc) from exc
+
+    def _failed(self, exc: grpc.aio.AioRpcError) -> CallFailed:
+        return CallFailed(fault(exc.code().value[0], exc.details() or exc.code().name, self.name))
+
+    def keep_alive(self, token: str | None) -> GrpcKeepAliveStream:
+        """Return a new stream for KeepAlives."""
+        return GrpcKeepAliveStream(self._keep_alive(metadata=self._metadata_with(token)), self._failed, self.name)
+
+    def watch(self, token: str | None) -> GrpcWatchStream:
+        """Return a new stream for one watch."""
+        return GrpcWatchStream(self._watch(metadata=self._metadata_with(token)), self._failed)
 
     async def close(self) -> None:
-        """Close connections; watches end."""
-        await self._keep_alive.close()
-        await self._endpoints.close()
-
-    async def _call(self, name: str, request: Any, timeout_s: float | None, *, repeatable: bool = True) -> Any:
-        """Send a request until it is answered, refused, or the time is over."""
-        endpoints = self._endpoints
-        budget_s = self._timeout_s if timeout_s is None else timeout_s
-        deadline = self._clock.monotonic() + budget_s
-        left_s, tries, tokens = budget_s, 0, 0
-        while True:
-            metadata = await endpoints.authenticated()
-            endpoint = endpoints.current
-            # One member that hangs must not use up the time of a call that may be tried elsewhere.
-            share = max(len(endpoints) - tries, 1) if repeatable else 1
-            try:
-                return await getattr(endpoint, name)(request, timeout=left_s / share, metadata=metadata)
-            except grpc.aio.AioRpcError as exc:
-                found = endpoints.translate(exc, endpoint)
-                if found.known is Known.FINAL or (found.known is Known.UNKNOWN and not repeatable):
-                    raise found.error from exc
-                if found.known is Known.TOKEN:
-                    tokens += 1
-                    if tokens > 2:
-                        raise found.error from exc
-                    await endpoints.authenticate(metadata)
-                cause = exc
-            tries += 1
-            if tries >= len(endpoints):
-                pause = min(RETRY_S * 2 ** min(tries - len(endpoints), 6), MAX_RETRY_S)
-                await self._clock.sleep(pause * random.uniform(0.5, 1.0))
-            left_s = deadline - self._clock.monotonic()
-            if left_s <= 0:
-                raise found.error if found.known is not Known.TOKEN else Unavailable(str(found.error)) from cause
+        """Close the channel; calls and streams under way are cancelled."""
+        await self._channel.close()
 
 
-def _only_reads(txn: Txn) -> bool:
-    return all(_is_read(operation) for operation in (*txn.then[:1], *txn.otherwise[:1])) and all(
-        _is_read(operation) for operation in (*txn.then, *txn.otherwise)
-    )
+class GrpcKeepAliveStream:
+    """``member.KeepAliveStream``: one bidirectional stream."""
+
+    def __init__(self, call: Any, failed: Callable[[grpc.aio.AioRpcError], CallFailed], name: str) -> None:
+        self._call = call
+        self._failed = failed
+        self._name = name
+
+    async def exchange(
+        self, leases: Sequence[int], sending: Callable[[int], None]
+    ) -> AsyncIterator[rpc.LeaseKeepAliveResponse]:
+        """Write all, then read as many."""
+        write, read = self._call.write, self._call.read
+        try:
+            for lease in leases:
+                sending(lease)
+                await write(rpc.LeaseKeepAliveRequest(id=lease))
+            for _ in leases:
+                answer = await read()
+                if answer is grpc.aio.EOF:
+                    raise CallFailed(unreachable("ended the KeepAlive stream", self._name, sent=True))
+                yield answer
+        except grpc.aio.AioRpcError as exc:
+            raise self._failed(exc) from exc
+        except asyncio.InvalidStateError as exc:  # written to a stream that has ended
+            raise CallFailed(unreachable(str(exc), self._name, sent=True)) from exc
+
+    def close(self) -> None:
+        """Cancel the stream."""
+        self._call.cancel()
 
 
-def _is_read(operation: Operation) -> bool:
-    return isinstance(operation, Get) or (isinstance(operation, Txn) and _only_reads(operation))
+class GrpcWatchStream:
+    """``member.WatchStream``: one bidirectional stream with one watch."""
+
+    quiet_s = QUIET_S
+
+    def __init__(self, call: Any, failed: Callable[[grpc.aio.AioRpcError], CallFailed]) -> None:
+        self._call = call
+        self._failed = failed
+
+    async def open(self, request: rpc.WatchCreateRequest) -> None:
+        """Write the request."""
+        await self._write(rpc.WatchRequest(create_request=request))
+
+    async def _write(self, message: rpc.WatchRequest) -> None:
+        try:
+            await self._call.write(message)
+        except grpc.aio.AioRpcError as exc:
+            raise self._failed(exc) from exc
+
+    async def read(self) -> rpc.WatchResponse | None:
+        """Return the next answer, None at the end."""
+        try:
+            answer = await self._call.read()
+        except grpc.aio.AioRpcError as exc:
+            raise self._failed(exc) from exc
+        return None if answer is grpc.aio.EOF else answer
+
+    async def ask(self) -> bool:
+        """Ask for a progress notice."""
+        await self._write(_PROGRESS)
+        return True
+
+    def close(self) -> None:
+        """Cancel the stream."""
+        self._call.cancel()
+
+
+def open_members(addresses: Sequence[Address], options: EtcdOptions) -> list[GrpcMember]:
+    """Open a channel to each member."""
+    credentials = None
+    if addresses[0].tls:
+        files = (options.ca_file, options.key_file, options.cert_file)
+        credentials = grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))
+    return [GrpcMember(address, credentials) for address in addresses]

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import structlog
 
 from tenure.model.clock import Clock
-from tenure.model.errors import Unavailable
+from tenure.model.errors import ConfigurationError, Unavailable
 from tenure.model.trust import Trust, renew_every_s
 from tenure.store.etcd.port import Etcd, Grant, Refused, Renewal
 
@@ -136,7 +136,12 @@ class LeaseKeeper:
     async def _renew(self, batch: Sequence[_Kept]) -> None:
         # The batch must be over before the most frequent of all leases is due again.
         timeout_s = max(renew_every_s(min(self._ttls, default=batch[0].trust.ttl_s)), MIN_TIMEOUT_S)
-        renewals = await self._etcd.renew([kept.lease for kept in batch], timeout_s=timeout_s)
+        renewals: Sequence[Renewal] = ()
+        try:
+            renewals = await self._etcd.renew([kept.lease for kept in batch], timeout_s=timeout_s)
+        except (ConfigurationError, Refused) as exc:
+            # No answer, as far as trust goes: what runs is stopped in time by it, and an operator may repair this.
+            log.error("leases not renewed: etcd refuses", reason=str(exc))
         answers = {renewal.lease: renewal for renewal in renewals}
         for kept in batch:
             if self._kept.get(kept.lease) is not kept:

@@ -49,12 +49,15 @@ class EtcdOptions:
 
         Raises:
             ConfigurationError: no endpoint, an unknown scheme, no host, or schemes that cannot be mixed; a client
-                certificate without its key.
+                certificate without its key; a TLS file that is not there.
         """
         if not self.endpoints:
             raise ConfigurationError("no etcd endpoint is given", hint="for example grpc://127.0.0.1:2379")
         if (self.cert_file is None) != (self.key_file is None):
             raise ConfigurationError("a client certificate for etcd needs its key, and a key its certificate")
+        for file in (self.ca_file, self.cert_file, self.key_file):
+            if file is not None and not file.is_file():
+                raise ConfigurationError(f"the TLS file {file} for etcd is not there")
         parsed = [_parse(endpoint) for endpoint in self.endpoints]
         if len({scheme for scheme, _ in parsed}) > 1:
             raise ConfigurationError("etcd endpoints of one cluster must all have the same scheme")

@@ -1,7 +1,8 @@
 """The port to etcd: the few operations that tenure needs, the same over gRPC and over HTTP.
 
-Two transports implement ``Etcd``: ``grpc_transport`` (native API, the default) and ``http_transport``
-(etcd3gw over the JSON gateway). One contract suite runs on both. Keys are text, absolute (with the prefix).
+``client.EtcdClient`` implements ``Etcd`` over two transports: ``grpc_transport`` (native API, the default) and
+``http_transport`` (etcd3gw over the JSON gateway). One contract suite runs on both. Keys are text, absolute (with the
+prefix).
 
 Errors, the only ones a caller sees, translated once in the transports:
     ``model.errors.Unavailable``      no endpoint answered in time; the outcome of a write is unknown

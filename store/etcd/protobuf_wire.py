@@ -1,4 +1,4 @@
-"""The port's operations as etcd's protobuf messages, and back. Pure; used by the gRPC transport only.
+"""The port's operations as etcd's protobuf messages, and back. Pure; used by the client for both transports.
 
 Written for speed: requests are filled in place, since the parts of a protobuf message are copied when assigned.
 """
@@ -45,15 +45,15 @@ def _fill_compare(message: rpc.Compare, compare: Compare) -> None:
     message.key = compare.key.encode()
     match compare.field:
         case Field.CREATE:
-            message.target = rpc.Compare.COMPARE_TARGET_CREATE
+            message.target = rpc.Compare.CREATE
             message.create_revision = compare.number
         case Field.MOD:
-            message.target = rpc.Compare.COMPARE_TARGET_MOD
+            message.target = rpc.Compare.MOD
             message.mod_revision = compare.number
         case Field.VERSION:
             message.version = compare.number
         case Field.LEASE:
-            message.target = rpc.Compare.COMPARE_TARGET_LEASE
+            message.target = rpc.Compare.LEASE
             message.lease = compare.number
 
 
@@ -122,6 +122,6 @@ def key_values(messages: Iterable[rpc.KeyValue]) -> tuple[KeyValue, ...]:
 
 def event(message: rpc.Event) -> Event:
     """Read one change."""
-    kind = EventKind.DELETE if message.type == rpc.Event.EVENT_TYPE_DELETE else EventKind.PUT
+    kind = EventKind.DELETE if message.type == rpc.Event.DELETE else EventKind.PUT
     previous = key_value(message.prev_kv) if message.HasField("prev_kv") else None
     return Event(kind, key_value(message.kv), previous)

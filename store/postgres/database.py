@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, LiteralString, NamedTuple, cast
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import errors as pg
@@ -45,7 +45,7 @@ class PoolOptions:
 def query(name: str) -> LiteralString:
     """Return the text of ``queries/<name>.sql``."""
     file = resources.files("tenure.store.postgres").joinpath("queries", f"{name}.sql")
-    return cast("LiteralString", file.read_text(encoding="utf-8"))
+    return file.read_text(encoding="utf-8")
 
 
 class Statement(NamedTuple):

@@ -96,7 +96,7 @@ def _no_run() -> object:
 
 
 def _no_type() -> object:
-    def f(payload: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+    def f(payload: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
     return define("k", f)
 

@@ -74,7 +74,7 @@ def test_stopped_worker(start: Start, kind: str) -> None:
 
 
 def test_interrupting_the_workers_group_spares_the_handlers(start: Start) -> None:
-    """Ctrl-C reaches the whole foreground group of a terminal; what becomes of the handlers is the worker's decision."""
+    """Ctrl-C reaches the whole foreground group of a terminal; the handlers are the worker's to stop."""
     worker, pids = start("stubborn", 600.0)
     os.killpg(os.getpgid(worker.pid), signal.SIGWINCH)
     assert os.getpgid(pids[0]) != os.getpgid(worker.pid)

@@ -27,10 +27,10 @@ class Event(_message.Message):
     __slots__ = ("type", "kv", "prev_kv")
     class EventType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
-        EVENT_TYPE_PUT_UNSPECIFIED: _ClassVar[Event.EventType]
-        EVENT_TYPE_DELETE: _ClassVar[Event.EventType]
-    EVENT_TYPE_PUT_UNSPECIFIED: Event.EventType
-    EVENT_TYPE_DELETE: Event.EventType
+        PUT: _ClassVar[Event.EventType]
+        DELETE: _ClassVar[Event.EventType]
+    PUT: Event.EventType
+    DELETE: Event.EventType
     TYPE_FIELD_NUMBER: _ClassVar[int]
     KV_FIELD_NUMBER: _ClassVar[int]
     PREV_KV_FIELD_NUMBER: _ClassVar[int]
@@ -141,20 +141,20 @@ class Compare(_message.Message):
     __slots__ = ("result", "target", "key", "version", "create_revision", "mod_revision", "value", "lease")
     class CompareResult(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
-        COMPARE_RESULT_EQUAL_UNSPECIFIED: _ClassVar[Compare.CompareResult]
-    COMPARE_RESULT_EQUAL_UNSPECIFIED: Compare.CompareResult
+        EQUAL: _ClassVar[Compare.CompareResult]
+    EQUAL: Compare.CompareResult
     class CompareTarget(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
-        COMPARE_TARGET_VERSION_UNSPECIFIED: _ClassVar[Compare.CompareTarget]
-        COMPARE_TARGET_CREATE: _ClassVar[Compare.CompareTarget]
-        COMPARE_TARGET_MOD: _ClassVar[Compare.CompareTarget]
-        COMPARE_TARGET_VALUE: _ClassVar[Compare.CompareTarget]
-        COMPARE_TARGET_LEASE: _ClassVar[Compare.CompareTarget]
-    COMPARE_TARGET_VERSION_UNSPECIFIED: Compare.CompareTarget
-    COMPARE_TARGET_CREATE: Compare.CompareTarget
-    COMPARE_TARGET_MOD: Compare.CompareTarget
-    COMPARE_TARGET_VALUE: Compare.CompareTarget
-    COMPARE_TARGET_LEASE: Compare.CompareTarget
+        VERSION: _ClassVar[Compare.CompareTarget]
+        CREATE: _ClassVar[Compare.CompareTarget]
+        MOD: _ClassVar[Compare.CompareTarget]
+        VALUE: _ClassVar[Compare.CompareTarget]
+        LEASE: _ClassVar[Compare.CompareTarget]
+    VERSION: Compare.CompareTarget
+    CREATE: Compare.CompareTarget
+    MOD: Compare.CompareTarget
+    VALUE: Compare.CompareTarget
+    LEASE: Compare.CompareTarget
     RESULT_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]

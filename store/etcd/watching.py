@@ -1,4 +1,4 @@
-"""One watch over gRPC: a stream that is opened again, elsewhere if need be, from where it broke.
+"""One watch: a stream that is opened again, elsewhere if need be, from where it broke.
 
 Invariant: every change after the start revision is yielded once, in order, or ``Compacted`` is raised. Faults of etcd
 that this guards against: repeated events (dropped by revision), a silent stream (progress is asked for), a store that
@@ -9,41 +9,42 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncGenerator
 
-import grpc
 import structlog
 
 from tenure.etcdpb import rpc_pb2 as rpc
 from tenure.model.clock import Clock
-from tenure.model.errors import Unavailable
-from tenure.store.etcd.faults import Known, fault
-from tenure.store.etcd.grpc_endpoints import Endpoint, Endpoints
+from tenure.model.errors import ConfigurationError, Unavailable
+from tenure.store.etcd.faults import Known
+from tenure.store.etcd.member import RANGE, CallFailed, Member, WatchStream
+from tenure.store.etcd.members import Members
 from tenure.store.etcd.port import Compacted, Events
 from tenure.store.etcd.protobuf_wire import event
 from tenure.store.etcd.ranges import prefix_range
 
 log = structlog.get_logger(__name__)
 
-QUIET_S = 5.0
-"""Silence after which the member is asked for a sign of life; as much again, and the stream is given up."""
 RETRY_S = 0.05
 MAX_RETRY_S = 1.0
-_PROGRESS = rpc.WatchRequest(progress_request=rpc.WatchProgressRequest())
+REQUEST_TIMEOUT_S = 5.0
 
 
 class _Broken(Exception):
     """This stream is of no more use; open another."""
 
 
+class _Reopen(Exception):
+    """Nothing is wrong as far as is known: open another stream, on the same member, to be sure."""
+
+
 class Watch:
     """The state of one watch over its streams. ``run`` is the async generator that the port promises."""
 
     def __init__(
-        self, endpoints: Endpoints, clock: Clock, prefix: str, start_revision: int, previous: bool, progress: bool
+        self, members: Members, clock: Clock, prefix: str, start_revision: int, *, previous: bool, progress: bool
     ) -> None:
-        self._endpoints = endpoints
+        self._members = members
         self._clock = clock
         self._prefix = prefix
         self._next = start_revision
@@ -56,65 +57,74 @@ class Watch:
         self._cluster_id = 0
         self._refused = False
 
-    async def run(self) -> AsyncIterator[Events]:
-        """Yield changes for ever.
+    async def run(self) -> AsyncGenerator[Events, None]:
+        """Yield changes until the connection is closed.
 
         Raises:
             Compacted: the next revision is forgotten.
             ConfigurationError: reading the prefix is not allowed.
         """
         failures = 0
-        while True:
-            endpoint = self._endpoints.current
-            call: Any = None
-            reading: asyncio.Task[Any] | None = None
+        while not self._members.closed:
+            member: Member | None = None
+            stream: WatchStream | None = None
+            reading: asyncio.Task[rpc.WatchResponse | None] | None = None
             try:
-                call = endpoint.watch(metadata=await self._endpoints.authenticated())
-                await call.write(self._request())
-                quiet = False
+                token = await self._members.token()
+                member = self._members.current
+                stream = member.watch(token)
+                async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                    await stream.open(self._request())
+                asked = False
                 while True:
-                    reading = reading or asyncio.ensure_future(call.read())
-                    done, _ = await asyncio.wait((reading,), timeout=QUIET_S)
+                    reading = reading or asyncio.ensure_future(stream.read())
+                    done, _ = await asyncio.wait((reading,), timeout=stream.quiet_s)
                     if not done:
-                        if quiet:
-                            raise _Broken("silent")
-                        quiet = True
-                        await asyncio.wait_for(call.write(_PROGRESS), QUIET_S)
+                        await self._ask(stream, asked)
+                        asked = True
                         continue
-                    answer, reading, quiet = reading.result(), None, False
-                    events = await self._take(answer, endpoint)
+                    answer, reading, asked = reading.result(), None, False
+                    events = await self._take(answer, member, token)
                     failures = 0
                     if events is not None:
                         yield events
+            except _Reopen:
+                continue
             except (_Broken, TimeoutError, Unavailable) as exc:
-                self._endpoints.failed(endpoint)
-                log.debug("etcd watch broken", prefix=self._prefix, endpoint=endpoint.name, reason=str(exc))
-            except grpc.aio.AioRpcError as exc:
-                await self._failed(exc, endpoint)
+                reason = str(exc)
+                if member is not None:
+                    self._members.failed(member)
+            except CallFailed as exc:
+                reason = str(exc)
+                await self._failed(exc, member, token)
             finally:
                 if reading is not None:
                     reading.cancel()
-                if call is not None:
-                    call.cancel()
+                if stream is not None:
+                    stream.close()
+            log.debug("etcd watch broken", prefix=self._prefix, reason=reason)
             failures += 1
-            pause = min(RETRY_S * 2 ** min(failures, 8), MAX_RETRY_S)
-            await self._clock.sleep(pause * random.uniform(0.5, 1.0))
+            pause_s = min(RETRY_S * 2 ** min(failures, 8), MAX_RETRY_S)
+            await self._clock.sleep(pause_s * random.uniform(0.5, 1.0))
 
-    def _request(self) -> rpc.WatchRequest:
+    def _request(self) -> rpc.WatchCreateRequest:
         start, end = prefix_range(self._prefix)
-        return rpc.WatchRequest(
-            create_request=rpc.WatchCreateRequest(
-                key=start, range_end=end, start_revision=self._next, prev_kv=self._previous
-            )
-        )
+        return rpc.WatchCreateRequest(key=start, range_end=end, start_revision=self._next, prev_kv=self._previous)
 
-    async def _take(self, answer: Any, endpoint: Endpoint) -> Events | None:
-        if answer is grpc.aio.EOF:
+    async def _ask(self, stream: WatchStream, asked: bool) -> None:
+        if asked:
+            raise _Broken("silent")
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            if not await stream.ask():
+                raise _Reopen
+
+    async def _take(self, answer: rpc.WatchResponse | None, member: Member, token: str | None) -> Events | None:
+        if answer is None:
             raise _Broken("ended by the member")
         if answer.canceled:
-            await self._canceled(answer, endpoint)
+            await self._canceled(answer, token)
         if answer.created:
-            return await self._created(answer, endpoint)
+            return await self._created(answer, member, token)
         if not answer.events:
             return self._notice(answer.header.revision)
         self._refused = False
@@ -125,7 +135,7 @@ class Watch:
         self._next = fresh[-1].item.mod_revision + 1
         return Events(fresh, self._next - 1)
 
-    async def _created(self, answer: rpc.WatchResponse, endpoint: Endpoint) -> Events | None:
+    async def _created(self, answer: rpc.WatchResponse, member: Member, token: str | None) -> Events | None:
         revision = answer.header.revision
         if self._cluster_id not in (0, answer.header.cluster_id):
             raise Compacted(revision)
@@ -133,18 +143,17 @@ class Watch:
         if self._next == 0:
             self._next = revision + 1
         elif revision < self._next - 1:
-            await self._check_not_rewound(endpoint)
-        if self._established:
+            await self._check_not_rewound(member, token)
+        if self._established and not self._progress:
             return None
         self._established = True
         return Events((), self._next - 1)
 
-    async def _check_not_rewound(self, endpoint: Endpoint) -> None:
+    async def _check_not_rewound(self, member: Member, token: str | None) -> None:
         # A member that lags is behind us too: only a linearizable read tells the two apart.
         start, _ = prefix_range(self._prefix)
-        answer = await endpoint.range(
-            rpc.RangeRequest(key=start, count_only=True), timeout=QUIET_S, metadata=self._endpoints.metadata
-        )
+        request = rpc.RangeRequest(key=start, count_only=True)
+        answer = await member.call(RANGE, request, timeout_s=REQUEST_TIMEOUT_S, token=token)
         if answer.header.revision < self._next - 1:
             raise Compacted(answer.header.revision)
 
@@ -154,22 +163,22 @@ class Watch:
         self._next = max(self._next, min(believed, revision) + 1)
         return Events((), self._next - 1) if self._progress else None
 
-    async def _canceled(self, answer: rpc.WatchResponse, endpoint: Endpoint) -> None:
+    async def _canceled(self, answer: rpc.WatchResponse, token: str | None) -> None:
         if answer.compact_revision:
             raise Compacted(answer.compact_revision)
         reason = answer.cancel_reason
         if "permission denied" in reason or "auth" in reason:
             # A member says this also when the token is old: try once with a new one.
             if self._refused:
-                raise fault(grpc.StatusCode.PERMISSION_DENIED.value[0], reason, endpoint.name).error
+                raise ConfigurationError(f"etcd refuses to watch {self._prefix}: {reason}")
             self._refused = True
-            await self._endpoints.authenticate(self._endpoints.metadata)
+            await self._members.renew_token(token)
         raise _Broken(reason)
 
-    async def _failed(self, exc: grpc.aio.AioRpcError, endpoint: Endpoint) -> None:
-        found = self._endpoints.translate(exc, endpoint)
-        if found.known is Known.TOKEN:
-            await self._endpoints.authenticate(self._endpoints.metadata)
-        elif found.known is Known.FINAL:
-            raise found.error from exc
-        log.debug("etcd watch broken", prefix=self._prefix, endpoint=endpoint.name, reason=exc.details())
+    async def _failed(self, exc: CallFailed, member: Member | None, token: str | None) -> None:
+        if exc.fault.known is Known.TOKEN:
+            await self._members.renew_token(token)
+        elif exc.fault.known is Known.FINAL:
+            raise exc.fault.error from exc
+        elif member is not None:
+            self._members.failed(member)

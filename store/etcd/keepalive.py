@@ -1,4 +1,4 @@
-"""KeepAlives over bidirectional streams to etcd's leader.
+"""KeepAlives, sent to etcd's leader over streams.
 
 Owns: the streams. Invariant: an answer is counted for the request that it answers, so that ``sent_at`` is never too
 late (a late answer to an earlier request would stretch the trust in a lease). A stream is therefore used for one
@@ -14,15 +14,12 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import grpc
-
-from tenure.etcdpb import rpc_pb2 as rpc
 from tenure.model.clock import Clock
 from tenure.model.errors import Unavailable
 from tenure.store.etcd.faults import Known
-from tenure.store.etcd.grpc_endpoints import Endpoint, Endpoints, Metadata
+from tenure.store.etcd.member import CallFailed, KeepAliveStream, Member
+from tenure.store.etcd.members import Members
 from tenure.store.etcd.port import Renewal
 
 WINDOW = 256
@@ -31,25 +28,21 @@ RETRY_S = 0.05
 
 
 @dataclass(slots=True)
-class _Stream:
-    endpoint: Endpoint
-    call: Any
-    metadata: Metadata
+class _Open:
+    member: Member
+    stream: KeepAliveStream
+    token: str | None
     raft_term: int
-    """In which the endpoint was the leader; 0: not known, find out after this batch (or the only endpoint)."""
+    """In which the member was the leader; 0: not known, look again after this batch (or the only member)."""
 
 
-class _Ended(Exception):
-    """The member ended the stream without an error."""
-
-
-class KeepAliveStreams:
+class KeepAlives:
     """Renews leases, one stream per concurrent batch."""
 
-    def __init__(self, endpoints: Endpoints, clock: Clock) -> None:
-        self._endpoints = endpoints
+    def __init__(self, members: Members, clock: Clock) -> None:
+        self._members = members
         self._clock = clock
-        self._idle: list[_Stream] = []
+        self._idle: list[_Open] = []
 
     async def renew(self, leases: Sequence[int], timeout_s: float) -> list[Renewal]:
         """Send one KeepAlive per lease; repeat the unanswered ones elsewhere until the time is over.
@@ -68,58 +61,51 @@ class KeepAliveStreams:
         return answers
 
     async def _attempt(self, pending: dict[int, None], answers: list[Renewal]) -> None:
-        stream = self._idle.pop() if self._idle else await self._open()
-        complete = False
+        opened = self._idle.pop() if self._idle else await self._open()
+        complete = leads = False
         try:
-            current = await self._exchange(stream, pending, answers)
+            leads = await self._exchange(opened, pending, answers)
             complete = True
-        except _Ended:
-            self._endpoints.failed(stream.endpoint)
-        except grpc.aio.AioRpcError as exc:
-            found = self._endpoints.translate(exc, stream.endpoint)
-            if found.known is Known.TOKEN:
-                await self._endpoints.authenticate(stream.metadata)
-            elif found.known is Known.FINAL:
-                raise found.error from exc
+        except CallFailed as exc:
+            if exc.fault.known is Known.TOKEN:
+                await self._members.renew_token(opened.token)
+            elif exc.fault.known is Known.FINAL:
+                raise exc.fault.error from exc
         finally:
-            # Also when cancelled: unread answers must not be taken for those of a later batch.
-            if complete and current:
-                self._idle.append(stream)
+            # Also when the time is over: unread answers must not be taken for those of a later batch.
+            if leads:
+                self._idle.append(opened)
             else:
-                stream.call.cancel()
+                opened.stream.close()
+            if not complete:
+                self._members.failed(opened.member)
         if not complete:
             await self._clock.sleep(RETRY_S * random.uniform(0.5, 1.5))
 
-    async def _open(self) -> _Stream:
-        metadata = await self._endpoints.authenticated()
-        leadership = await self._endpoints.leadership()
-        # Without the demand for a leader: a stream is cheap to try, and a follower that forwards is better than none.
-        call = leadership.endpoint.keep_alive(metadata=metadata)
-        return _Stream(leadership.endpoint, call, metadata, leadership.raft_term)
+    async def _open(self) -> _Open:
+        token = await self._members.token()
+        leadership = await self._members.leadership()
+        return _Open(leadership.member, leadership.member.keep_alive(token), token, leadership.raft_term)
 
-    async def _exchange(self, stream: _Stream, pending: dict[int, None], answers: list[Renewal]) -> bool:
+    async def _exchange(self, opened: _Open, pending: dict[int, None], answers: list[Renewal]) -> bool:
         """Renew all that is pending; return whether the stream is still one to the leader."""
         now = self._clock.monotonic
-        write, read = stream.call.write, stream.call.read
-        raft_term = stream.raft_term
+        raft_term = opened.raft_term
         todo = list(pending)
         for start in range(0, len(todo), WINDOW):
-            window = todo[start : start + WINDOW]
             sent: dict[int, float] = {}
-            for lease in window:
+
+            def sending(lease: int, sent: dict[int, float] = sent) -> None:
                 sent[lease] = now()
-                await write(rpc.LeaseKeepAliveRequest(id=lease))
-            for _ in window:
-                answer = await read()
-                if answer is grpc.aio.EOF:
-                    raise _Ended
+
+            async for answer in opened.stream.exchange(todo[start : start + WINDOW], sending):
                 answers.append(Renewal(answer.id, float(max(answer.ttl, 0)), sent[answer.id]))
                 pending.pop(answer.id, None)
                 raft_term = answer.header.raft_term
-        return len(self._endpoints) == 1 or raft_term == stream.raft_term
+        return len(self._members) == 1 or raft_term == opened.raft_term
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """End the streams."""
         idle, self._idle = self._idle, []
-        for stream in idle:
-            stream.call.cancel()
+        for opened in idle:
+            opened.stream.close()

@@ -1,0 +1,112 @@
+"""One etcd member, as the client sees it: what a transport has to provide.
+
+Two classes implement ``Member``: ``grpc_transport.GrpcMember`` and ``http_transport.HttpMember``. Both speak etcd's
+protobuf messages (the gateway: their JSON form) and raise ``CallFailed`` alone. Everything else, the choice of the
+member, repetition, tokens, watches that resume and the port's vocabulary, is written once, above (``client``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tenure.etcdpb import rpc_pb2 as rpc
+from tenure.store.etcd.faults import Fault
+
+
+class CallFailed(Exception):
+    """A call or stream failed; ``fault`` says what is known about it."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(str(fault.error))
+        self.fault = fault
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Method:
+    """One of etcd's calls: its name in both transports and its messages."""
+
+    grpc: str
+    http: str
+    request: Any
+    response: Any
+    needs_leader: bool = True
+    """Refused at once by a member that knows of no leader, instead of waiting there."""
+
+
+RANGE = Method("KV/Range", "kv/range", rpc.RangeRequest, rpc.RangeResponse)
+TXN = Method("KV/Txn", "kv/txn", rpc.TxnRequest, rpc.TxnResponse)
+COMPACT = Method("KV/Compact", "kv/compaction", rpc.CompactionRequest, rpc.CompactionResponse)
+GRANT = Method("Lease/LeaseGrant", "lease/grant", rpc.LeaseGrantRequest, rpc.LeaseGrantResponse)
+REVOKE = Method("Lease/LeaseRevoke", "lease/revoke", rpc.LeaseRevokeRequest, rpc.LeaseRevokeResponse)
+STATUS = Method("Maintenance/Status", "maintenance/status", rpc.StatusRequest, rpc.StatusResponse, needs_leader=False)
+AUTHENTICATE = Method(
+    "Auth/Authenticate", "auth/authenticate", rpc.AuthenticateRequest, rpc.AuthenticateResponse, needs_leader=False
+)
+UNARY = (RANGE, TXN, COMPACT, GRANT, REVOKE, STATUS, AUTHENTICATE)
+KEEP_ALIVE = Method("Lease/LeaseKeepAlive", "lease/keepalive", rpc.LeaseKeepAliveRequest, rpc.LeaseKeepAliveResponse)
+WATCH = Method("Watch/Watch", "watch", rpc.WatchRequest, rpc.WatchResponse)
+
+
+class KeepAliveStream(Protocol):
+    """A way to send KeepAlives to one member, one batch at a time."""
+
+    def exchange(
+        self, leases: Sequence[int], sending: Callable[[int], None]
+    ) -> AsyncIterator[rpc.LeaseKeepAliveResponse]:
+        """Send a KeepAlive for each lease, calling ``sending`` just before, and yield the answers to these.
+
+        Raises:
+            CallFailed: the stream is broken; answers may be missing.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the stream up, whatever its state. Does not wait."""
+        ...
+
+
+class WatchStream(Protocol):
+    """One watch on one member."""
+
+    quiet_s: float
+    """Silence after which ``ask`` is due."""
+
+    async def open(self, request: rpc.WatchCreateRequest) -> None:
+        """Ask for the watch. Raises ``CallFailed``."""
+        ...
+
+    async def read(self) -> rpc.WatchResponse | None:
+        """Return the next answer, None when the member ended the stream. Raises ``CallFailed``."""
+        ...
+
+    async def ask(self) -> bool:
+        """Ask for a progress notice; False where the transport cannot."""
+        ...
+
+    def close(self) -> None:
+        """Give the stream up, whatever its state. Does not wait."""
+        ...
+
+
+class Member(Protocol):
+    """One endpoint."""
+
+    name: str
+
+    async def call(self, method: Method, request: Any, *, timeout_s: float, token: str | None) -> Any:
+        """Send a request and return its answer. Raises ``CallFailed``."""
+        ...
+
+    def keep_alive(self, token: str | None) -> KeepAliveStream:
+        """Return a new stream for KeepAlives; nothing is sent yet."""
+        ...
+
+    def watch(self, token: str | None) -> WatchStream:
+        """Return a new stream for one watch; nothing is sent yet."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections to this member."""
+        ...
