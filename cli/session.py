@@ -9,6 +9,7 @@ import typer
 if TYPE_CHECKING:
     from tenure.client import Client
 
+TIMEOUT_S = 15.0
 Address = Annotated[
     str | None,
     typer.Option(
@@ -31,4 +32,4 @@ def connect(address: str | None) -> Client:
     """
     from tenure.client import Client
 
-    return Client(address, timeout_s=15.0)
+    return Client(address, timeout_s=TIMEOUT_S)

@@ -185,8 +185,8 @@ class Link:
         return Stubs(
             address,
             channel,
-            job_service_pb2_grpc.JobServiceStub(channel),  # type: ignore[no-untyped-call]
-            cluster_service_pb2_grpc.ClusterServiceStub(channel),  # type: ignore[no-untyped-call]
+            job_service_pb2_grpc.JobServiceStub(channel),
+            cluster_service_pb2_grpc.ClusterServiceStub(channel),
         )
 
 

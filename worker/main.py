@@ -1,38 +1,39 @@
 """The worker's entry point: what must exist before gRPC and threads do, then the worker.
 
-The forkserver and the watchdog of process handlers are started first: a process that has threads or gRPC in it
-cannot be forked safely.
+The fork server of process handlers is started first: a process that has threads or gRPC in it cannot be forked safely.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-import structlog
-
 from tenure.model.clock import SystemClock
 from tenure.worker.execute.engines import Engines
-from tenure.worker.handler import Registry, load
+from tenure.worker.execute.forkserver import start_forkserver
+from tenure.worker.handler import Mode, Registry, load
+from tenure.worker.kinds.builtin import builtin
+from tenure.worker.kinds.egress import EgressPolicy
 from tenure.worker.settings import WorkerSettings
-
-log = structlog.get_logger(__name__)
 
 
 def main(settings: WorkerSettings) -> int:
-    """Run a worker; return the process's exit code.
+    """Run a worker until it is told to stop; return the process's exit code.
 
     Raises:
         ConfigurationError: a module cannot be imported, or two declare the same kind.
         Unavailable: etcd cannot be reached.
     """
-    registry: Registry = load(settings.imports)
+    kinds = builtin(allow_command=settings.allow_command, egress=EgressPolicy.allowing(settings.http_allow))
+    registry = load(settings.imports, into=kinds)
     return asyncio.run(_run(settings, registry))
 
 
 async def _run(settings: WorkerSettings, registry: Registry) -> int:
-    engines = Engines(registry, concurrency=settings.capacity, clock=SystemClock(), modules=settings.imports)
+    needs_processes = registry.modes() & {Mode.PROCESS, Mode.COMMAND}
+    forkserver = start_forkserver(settings.imports) if needs_processes else None
+    engines = Engines(registry, concurrency=settings.capacity, clock=SystemClock(), forkserver=forkserver)
     try:
-        from tenure.worker.worker import serve  # brings gRPC with it: after the forkserver
+        from tenure.worker.worker import serve  # brings gRPC with it: after the fork server
 
         await serve(settings, registry, engines)
     finally:

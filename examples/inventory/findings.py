@@ -155,7 +155,10 @@ def merge(summaries: list[Summary]) -> Summary:
 
 def capped(licences: Counter[str]) -> dict[str, int]:
     """Return the most common licences, and the others as one."""
-    named = Counter({name[:60]: count for name, count in licences.items() if name != OTHER})
+    named: Counter[str] = Counter()
+    for name, count in licences.items():
+        if name != OTHER:
+            named[name[:60]] += count
     top = dict(named.most_common(MAX_LICENCES))
     rest = licences.total() - sum(top.values())
     return {**top, OTHER: rest} if rest else top

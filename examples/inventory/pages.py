@@ -87,9 +87,7 @@ def show_report(report: Report, discovery: Discovery, console: Console) -> None:
     table = _table("", "packages", "files", "size", "read and compared", "unreadable")
     for name, one in [*report.by_ecosystem.items(), ("together", report.total)]:
         read = f"{one.hashed_files:,} files, {_size(one.hashed_bytes)}"
-        table.add_row(
-            name, f"{one.packages:,}", f"{one.files:,}", _size(one.size_bytes), read, f"{one.unreadable:,}" or ""
-        )
+        table.add_row(name, f"{one.packages:,}", f"{one.files:,}", _size(one.size_bytes), read, f"{one.unreadable:,}")
     console.print(table)
     licences = list(report.total.licences.items())
     table = _table("licence", "packages", "licence", "packages")
@@ -103,7 +101,9 @@ def show_report(report: Report, discovery: Discovery, console: Console) -> None:
         return
     table = _table("finding", "count", "for example")
     for problem, count in report.total.problems.items():
-        examples = [found for found in report.total.findings if found.problem == problem][:SHOWN_PER_PROBLEM]
+        # One of each package says more than five of one.
+        by_package = {found.package: found for found in reversed(report.total.findings) if found.problem == problem}
+        examples = list(reversed(by_package.values()))[:SHOWN_PER_PROBLEM]
         shown = "\n".join(f"{found.package}: {found.path}" if found.path else found.package for found in examples)
         table.add_row(problem, f"{count:,}", _text(shown))
     console.print(table)

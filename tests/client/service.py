@@ -103,7 +103,7 @@ async def serving(prepare: Callable[[Service], None] | None = None, *, port: int
     if prepare:
         prepare(service)
     server = grpc.aio.server()
-    job_service_pb2_grpc.add_JobServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    job_service_pb2_grpc.add_JobServiceServicer_to_server(service, server)
     service.port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     try:

@@ -64,7 +64,7 @@ def test_the_watch_starts_dead_stores_on_the_same_ports(deployment: DeploymentFa
 
 
 def test_a_member_that_cannot_start_shows_its_words(deployment: DeploymentFactory) -> None:
-    with pytest.raises(EmbeddedError, match="no.such.module"):
+    with pytest.raises(EmbeddedError, match=r"no\.such\.module"):
         deployment(worker_args=["--import", "no.such.module"])
 
 

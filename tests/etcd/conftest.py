@@ -53,6 +53,3 @@ async def etcd(connection: Connector, etcd_server: EtcdServer) -> Etcd:
 def keys(etcd_prefix: str) -> Keyspace:
     """Give the test's own keys."""
     return Keyspace(etcd_prefix)
-
-
-

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,9 +25,9 @@ async def harness() -> AsyncIterator[Harness]:
         yield one
 
 
-def python(code: str, **options: object) -> Handler:
+def python(code: str, **options: Any) -> Handler:
     """Declare a command that runs some Python."""
-    return command_handler("python", [sys.executable, "-S", "-c", code], **options)  # type: ignore[arg-type]
+    return command_handler("python", [sys.executable, "-S", "-c", code], **options)
 
 
 def _written(path: Path) -> bool:
@@ -53,7 +55,7 @@ async def test_environment_is_named_not_inherited(harness: Harness, monkeypatch:
     monkeypatch.setenv("TENURE_TOKEN", "secret")
     monkeypatch.setenv("EXTRA", "wanted")
     show = python(
-        "import json, os; print(json.dumps(dict(os.environ)))", env={"OWN": "1"}, inherit_env=["PATH", "EXTRA"]
+        "import json, os; print(json.dumps(dict(os.environ)))", env={"OWN": "1"}, inherit_env=("PATH", "EXTRA")
     )
     run = await harness.run(show, job_id="abc", attempt=3)
     seen = {name: value for name, value in run.result.items() if name not in ("LC_CTYPE", "PATH")}
@@ -69,8 +71,13 @@ async def test_exit_codes_signals_and_missing_programs(harness: Harness) -> None
     killed = await harness.run(python("import os; os.kill(os.getpid(), 9)"))
     assert killed.error is not None
     assert killed.error.message == "killed by SIGKILL"
-    for argv, cwd in ([["tenure-test-absent"], None], [["/etc/passwd"], None], [["true"], "/tenure-test-absent"]):
-        run = await harness.run(command_handler("absent", argv, cwd=cwd))
+    absent = [
+        command_handler("absent", ["tenure-test-absent"]),
+        command_handler("absent", ["/etc/passwd"]),
+        command_handler("absent", ["true"], cwd="/tenure-test-absent"),
+    ]
+    for handler in absent:
+        run = await harness.run(handler)
         assert run.error is not None
         assert run.error.type == "CommandNotExecuted"
 
@@ -162,6 +169,22 @@ async def test_a_daemon_that_holds_the_pipe_does_not_hold_the_attempt(harness: H
     run = await harness.run(command_handler("daemon", ["sh", "-c", "setsid sleep 300 & echo $!"]))
     assert run.outcome is Outcome.COMPLETED
     wait_until_gone(int(run.result))
+
+
+async def test_descriptors_and_processes_are_given_back(harness: Harness) -> None:
+    process = psutil.Process()
+    echo = command_handler("echo", ["cat"])
+    await harness.run(echo, 1)
+    before = process.num_fds()
+    for _ in range(5):
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(20):
+                tasks.create_task(harness.run(echo, number))
+            tasks.create_task(harness.run(command_handler("absent", ["tenure-test-absent"])))
+            tasks.create_task(harness.run(command_handler("sleep", ["sleep", "60"]), cancel_after=0.01))
+    assert process.num_fds() <= before + 2
+    (server,) = process.children()
+    assert [child for child in server.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE] == []
 
 
 async def test_graceful_stop(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -101,6 +103,16 @@ def test_proc_is_read() -> None:
     assert os.getpid() in processes()
     assert os.getpid() in children_of(os.getppid()) or children_of(os.getppid()) == []
     assert stat_fields(2**30) == []
+
+
+def test_nothing_of_this_imports_grpc() -> None:
+    code = (
+        "import sys\n"
+        "import tenure.worker.execute.engines, tenure.worker.execute.forkserver_main, tenure.worker.harness\n"
+        "import tenure.worker.kinds.builtin\n"
+        "sys.exit(any(name == 'grpc' or name.startswith('grpc.') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 class Unspeakable(Exception):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -128,32 +127,25 @@ async def test_kill_needs_no_stop(harness: Harness) -> None:
     assert (run.outcome, run.error and run.error.type) == (Outcome.FAILED, "ProcessDied")
 
 
-async def test_a_stopped_process_is_killed_too(harness: Harness) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        note: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        recording = tasks.create_task(_stubborn(harness, note))
-        pid = await note
-        os.kill(pid, signal.SIGSTOP)
-    assert recording.result().outcome is Outcome.TIMED_OUT
-    assert not is_running(pid)
-
-
-async def _stubborn(harness: Harness, note: asyncio.Future[int]) -> Ended:
-    """Run the stubborn handler with a timeout, telling its pid as soon as it reports it."""
-    ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+async def test_a_stopped_process_is_killed_too() -> None:
+    handler = definitions_of(sample.stubborn)[0]
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[int] = loop.create_future()
+    ended: asyncio.Future[Ended] = loop.create_future()
 
     class Telling(Trusted):
         async def progress(self, fraction: float, message: str) -> None:
-            note.set_result(int(message))
+            told.set_result(int(message))
 
-    handler = definitions_of(sample.stubborn)[0]
     engines = Engines(Registry([handler]), stop_grace_s=0.3)
-    assignment = Assignment("job", 1, 1, "default", handler.kind, "default", "null", timeout_s=2.0)
-    engines.begin(Call(handler, assignment, Telling(), ended.set_result))
-    try:
-        return await ended
-    finally:
-        await engines.close()
+    assignment = Assignment("job", 1, 1, "default", handler.kind, "default", "null")
+    execution = engines.begin(Call(handler, assignment, Telling(), ended.set_result))
+    pid = await told
+    os.kill(pid, signal.SIGSTOP)
+    execution.stop(StopCause.TIMED_OUT)
+    assert (await ended).outcome is Outcome.TIMED_OUT
+    assert not is_running(pid)
+    await engines.close()
 
 
 async def test_its_descendants_die_with_it(harness: Harness, tmp_path: Path) -> None:
@@ -206,12 +198,12 @@ async def test_a_module_that_is_missing_there() -> None:
 
 
 class Fading(Trusted):
-    """A reporter whose trust ends, and is never renewed, ``after_s`` after the first progress report."""
+    """A reporter whose trust ends ``after_s`` seconds after the first progress report."""
 
     def __init__(self, after_s: float) -> None:
         self.clock = SystemClock()
         self.after_s = after_s
-        self.ends_at = math.inf
+        self.ends_at = self.clock.monotonic() + 600
         self.pid = 0
 
     def deadline(self) -> float:
@@ -219,6 +211,7 @@ class Fading(Trusted):
 
     async def progress(self, fraction: float, message: str) -> None:
         self.pid = int(message)
+        self.ends_at = self.clock.monotonic() + self.after_s
 
 
 async def test_the_watchdog_kills_when_trust_ends_though_nobody_asks() -> None:
@@ -226,7 +219,6 @@ async def test_the_watchdog_kills_when_trust_ends_though_nobody_asks() -> None:
     handler = definitions_of(sample.stubborn)[0]
     engines = Engines(Registry([handler]), forkserver=start_forkserver([sample.__name__]))
     reporter = Fading(1.0)
-    reporter.ends_at = reporter.clock.monotonic() + 3.0
     ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
     assignment = Assignment("job", 1, 1, "default", handler.kind, "default", "null")
     engines.begin(Call(handler, assignment, reporter, ended.set_result))
@@ -292,7 +284,7 @@ async def test_close_ends_what_runs_and_the_fork_server() -> None:
     handler = definitions_of(sample.stubborn)[0]
     server = start_forkserver([sample.__name__])
     engines = Engines(Registry([handler]), forkserver=server)
-    reporter = Fading(0)
+    reporter = Fading(600)
     ended: list[Ended] = []
     assignment = Assignment("job", 1, 1, "default", handler.kind, "default", "null")
     execution = engines.begin(Call(handler, assignment, reporter, ended.append))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from tenure.model.clock import Clock, SystemClock
@@ -69,7 +68,8 @@ class Engines:
             timer.cancel()
             call.on_ended(ended)
 
-        execution: Execution = engine.begin(replace(call, on_ended=on_ended), self._clock.monotonic() + min(timeouts))
+        timed = Call(handler, assignment, call.reporter, on_ended, call.log)
+        execution: Execution = engine.begin(timed, self._clock.monotonic() + min(timeouts))
         return execution
 
     def tick(self, now: float) -> None:

@@ -25,12 +25,14 @@ from typing import Any
 import structlog
 
 from tenure.model.clock import Clock
-from tenure.worker.execute.forkserver_main import MAX_MESSAGE_BYTES, processes, stat_fields
+from tenure.worker.execute.forkserver_main import MAX_MESSAGE_BYTES, close_all, processes, stat_fields
 from tenure.worker.execute.watchdog import shared_instant
 
 log = structlog.get_logger(__name__)
 EXTEND_EVERY_S = 0.2
 _EXTENSIONS_PER_MESSAGE = 1_000
+_END_S = 2.0
+"""How long a fork server may take to end when its worker closes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class ForkServer:
             try:
                 self._adopt(start_forkserver(self._modules))
             except OSError:
-                _close_all(fds)
+                close_all(fds)
                 raise
         self._key += 1
         self._leaders[self._key] = _Leader(deadline, on_exit)
@@ -146,14 +148,17 @@ class ForkServer:
             self.extend()
 
     def close(self) -> None:
-        """End the fork server, and with it every process that still runs."""
-        server, self._server = self._server, None
-        if server is not None:
-            self._loop.remove_reader(server.control)
-            self._loop.remove_writer(server.control)
-            server.control.close()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                server.process.wait(2.0)
+        """End the fork server, and with it every process that still runs; blocks the process loop for a moment."""
+        server = self._server
+        if server is None:
+            return
+        # The end of the stream is its order to kill all and end; one that still imports modules would not see it.
+        server.control.shutdown(socket.SHUT_RDWR)
+        try:
+            server.process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            server.process.kill()
+        self._bury(server, "the worker closes")
 
     def _adopt(self, server: ForkServerProcess) -> None:
         self._server = server
@@ -178,7 +183,7 @@ class ForkServer:
                 # It died: the reader sees the end of the stream and cleans up.
                 return
             self._outbox.popleft()
-            _close_all(fds)
+            close_all(fds)
         self._loop.remove_writer(control)
 
     def _receive(self) -> None:
@@ -210,19 +215,23 @@ class ForkServer:
                 leader.on_exit(Exit(message.get("status"), message.get("error", ""), leader.is_expired))
 
     def _lose_server(self, server: ForkServerProcess) -> None:
-        """Clean up after a fork server that died: its children died with it, theirs may not have."""
+        status = server.process.wait()
+        log.error("forkserver_died", status=status, processes=len(self._leaders))
+        self._bury(server, f"the fork server died ({describe_status(status)})")
+
+    def _bury(self, server: ForkServerProcess, reason: str) -> None:
+        """Clean up after a fork server that ended: its children died with it, theirs may not have."""
         self._server = None
         self._loop.remove_reader(server.control)
         self._loop.remove_writer(server.control)
         server.control.close()
-        status = server.process.wait()
-        log.error("forkserver_died", status=status, processes=len(self._leaders))
+        server.process.wait()
         while self._outbox:
-            _close_all(self._outbox.popleft()[1])
+            close_all(self._outbox.popleft()[1])
         leaders, self._leaders = self._leaders, {}
         kill_sessions({leader.pid for leader in leaders.values() if leader.pid})
         for leader in leaders.values():
-            leader.on_exit(Exit(None, f"the fork server died ({describe_status(status)})", leader.is_expired))
+            leader.on_exit(Exit(None, reason, leader.is_expired))
 
 
 def kill_sessions(sessions: set[int]) -> None:
@@ -244,8 +253,3 @@ def describe_status(status: int | None) -> str:
         return f"killed by {signal.Signals(-status).name}"
     except ValueError:
         return f"killed by signal {-status}"
-
-
-def _close_all(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)

@@ -33,6 +33,7 @@ from tenure.worker.execute.watchdog import Watchdog, boottime
 
 MAX_MESSAGE_BYTES = 128 * 1024
 MAX_FDS = 4
+FORKS_PER_ROUND = 8
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -60,6 +61,7 @@ class Server:
     def __init__(self, control: socket.socket, worker_pid: int) -> None:
         self._control = control
         self._worker_pid = worker_pid
+        self._waiting: dict[int, list[int]] = {}
         self._pids: dict[int, int] = {}
         self._keys: dict[int, int] = {}
         self._watchdog = Watchdog()
@@ -89,20 +91,22 @@ class Server:
                 break
             self._reap()
             for key in self._watchdog.expired(boottime()):
-                self._kill(key)
                 self._send({"event": "expired", "key": key})
+                self._kill(key)
+            self._start_some()
             self._flush()
         self._end_all()
 
     def _timeout_ms(self) -> float | None:
+        if self._waiting:
+            return 0
         deadline = self._watchdog.next_deadline()
         # Rounded up by a millisecond, so that the poll never returns just before the deadline and spins.
         return None if deadline is None else max(0.0, (deadline - boottime()) * 1000 + 1)
 
     def _receive(self) -> bool:
-        """Handle the messages that have come; False when the worker is gone."""
-        # Few at a time: a fork takes milliseconds, and deadlines are looked at between rounds.
-        for _ in range(8):
+        """Handle all messages that have come; False when the worker is gone."""
+        while True:
             try:
                 data, fds, _, _ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES, MAX_FDS)
             except BlockingIOError:
@@ -112,12 +116,13 @@ class Server:
             if not data:
                 return False
             self._handle(json.loads(data), fds)
-        return True
 
     def _handle(self, message: dict[str, Any], fds: list[int]) -> None:
         match message["op"]:
             case "start":
-                self._start(message["key"], message["deadline"], fds)
+                # Forked later: a fork takes milliseconds, and the extensions behind it must be seen first.
+                self._waiting[message["key"]] = fds
+                self._watchdog.guard(message["key"], message["deadline"])
             case "signal":
                 self._signal(message["key"], message["signal"])
             case "kill":
@@ -126,20 +131,34 @@ class Server:
                 for key, deadline in message["deadlines"]:
                     self._watchdog.extend(key, deadline)
 
-    def _start(self, key: int, deadline: float | None, fds: list[int]) -> None:
+    def _start_some(self) -> None:
+        """Fork what waits, a few at a time: deadlines are looked at in between."""
+        for key in list(self._waiting)[:FORKS_PER_ROUND]:
+            self._start(key, self._waiting.pop(key))
+
+    def _start(self, key: int, fds: list[int]) -> None:
         try:
             pid = os.fork()
         except OSError as exc:
+            self._watchdog.release(key)
             self._send({"event": "exited", "key": key, "error": f"cannot fork: {exc.strerror}"})
         else:
             if pid == 0:
                 self._become_child(fds)
             self._pids[key] = pid
             self._keys[pid] = key
-            self._watchdog.guard(key, deadline)
             self._send({"event": "started", "key": key, "pid": pid})
-        for fd in fds:
-            os.close(fd)
+        close_all(fds)
+
+    def _forget(self, key: int, number: int) -> bool:
+        """End a process that was not forked yet, as if by a signal; False if it was."""
+        fds = self._waiting.pop(key, None)
+        if fds is None:
+            return False
+        close_all(fds)
+        self._watchdog.release(key)
+        self._send({"event": "exited", "key": key, "status": -number})
+        return True
 
     def _become_child(self, fds: list[int]) -> NoReturn:
         """In the fork: cut what ties it to this process, then run the attempt."""
@@ -165,14 +184,14 @@ class Server:
 
     def _signal(self, key: int, number: int) -> None:
         pid = self._pids.get(key)
-        if pid is not None:
+        if not self._forget(key, number) and pid is not None:
             send_to_group(pid, number)
             # A stopped process sees no SIGTERM until it goes on.
             send_to_group(pid, signal.SIGCONT)
 
     def _kill(self, key: int) -> None:
         pid = self._pids.get(key)
-        if pid is not None:
+        if not self._forget(key, signal.SIGKILL) and pid is not None:
             send_to_group(pid, signal.SIGKILL)
 
     def _reap(self) -> None:
@@ -232,6 +251,12 @@ class Server:
                 self._outbox.clear()
                 return
             self._outbox.popleft()
+
+
+def close_all(fds: list[int]) -> None:
+    """Close descriptors."""
+    for fd in fds:
+        os.close(fd)
 
 
 def send_to_group(pid: int, number: int) -> None:

@@ -69,9 +69,11 @@ class ProcessHost:
         await self._census.empty(grace_s)
         for execution in tuple(self.unfinished):
             execution.kill()
-        if not await self._census.empty(2.0):
-            log.error("handlers_abandoned", mode="process", count=len(self.unfinished))
+        await self._census.empty(2.0)
+        # Whatever is left now ends with the fork server.
         self.thread.post(self.forkserver.close)
+        if not await self._census.empty(10.0):
+            log.error("handlers_abandoned", mode="process", count=len(self.unfinished))
         await self.thread.close(5.0)
 
     def _begin_extending(self) -> None:
@@ -112,7 +114,8 @@ class LeaderExecution:
         """Start the process; an attempt that cannot be started has failed."""
         try:
             self.start()
-        except OSError as exc:
+        except Exception as exc:  # the top of an attempt: whatever goes wrong here, it must end
+            log.exception("process_not_started", job_id=self.bridge.call.assignment.job_id)
             self.finish(outcome.failed("ProcessNotStarted", f"the process cannot be started: {exc}"))
 
     def start(self) -> None:
@@ -192,6 +195,10 @@ class LeaderExecution:
 
     def _exited(self, end: Exit) -> None:
         self.exit = end
-        if self.channel is not None:
-            self.channel.drain()
-        self.conclude()
+        try:
+            if self.channel is not None:
+                self.channel.drain()
+            self.conclude()
+        except Exception as exc:  # the end of an attempt: it must be told, whatever was wrong with what it said
+            log.exception("process_not_concluded", job_id=self.bridge.call.assignment.job_id)
+            self.finish(outcome.failed("ProcessDied", f"the end of the process cannot be judged: {exc}"))

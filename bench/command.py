@@ -1,0 +1,114 @@
+"""The command line of the benchmark, and the order of what it does.
+
+Results go to stdout (table or JSON) and to a file; what goes on meanwhile to stderr. Ctrl-C and SIGTERM stop every
+process that was started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tenure.bench import surroundings, tables
+from tenure.bench.failover import failover
+from tenure.bench.latency import latency
+from tenure.bench.plan import COORDINATORS, Plan, quick
+from tenure.bench.rates import drain, end_to_end, submit
+from tenure.bench.results import BenchError, Results, save
+from tenure.bench.stage import Stage, say
+from tenure.model.errors import TenureError
+
+
+class Format(StrEnum):
+    """What to print."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+class Scenario(StrEnum):
+    """What can be measured, in the order in which it is."""
+
+    SUBMIT = "submit"
+    DRAIN = "drain"
+    END_TO_END = "end-to-end"
+    LATENCY = "latency"
+    FAILOVER = "failover"
+
+
+SCENARIOS: dict[Scenario, Callable[[Stage, Results], Awaitable[None]]] = {
+    Scenario.SUBMIT: submit,
+    Scenario.DRAIN: drain,
+    Scenario.END_TO_END: end_to_end,
+    Scenario.LATENCY: latency,
+    Scenario.FAILOVER: failover,
+}
+
+
+def bench(
+    scenarios: Annotated[list[Scenario] | None, typer.Argument(help="What to measure.  [default: everything]")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each case; the median is what counts.")] = 3,
+    is_quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that everything works.")] = False,
+    jobs: Annotated[int | None, typer.Option(min=100, help="Jobs to drain.")] = None,
+    kills: Annotated[int | None, typer.Option(min=1, help="Kills per TTL and run.")] = None,
+    output: Annotated[Format, typer.Option("--output", "-o", help="table for people, json for programs.")] = (
+        Format.TABLE
+    ),
+    folder: Annotated[Path, typer.Option("--results", help="Where the file of results goes.")] = Path("bench-results"),
+    data: Annotated[Path, typer.Option(help="Where the stores live meanwhile: the disk that is measured.")] = Path(
+        ".tenure"
+    ),
+) -> None:
+    """Measure tenure on a Postgres and an etcd of its own, both with fsync on, and print and keep the results."""
+    plan = quick(runs) if is_quick else Plan(runs=runs)
+    plan = replace(plan, drain_jobs=jobs or plan.drain_jobs, kills=kills or plan.kills)
+    wanted = [scenario for scenario in Scenario if not scenarios or scenario in scenarios]
+    data.mkdir(parents=True, exist_ok=True)
+    results = Results()
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=data) as place:
+        about = asyncio.run(_measure(Path(place), plan, wanted, results))
+    path = save({"at": datetime.now(UTC).isoformat(timespec="seconds"), **about, "results": results.to_json()}, folder)
+    if output is Format.JSON:
+        print(path.read_text(), end="")
+    else:
+        tables.show(results, about)
+    say(f"kept in {path}")
+
+
+async def _measure(place: Path, plan: Plan, scenarios: list[Scenario], results: Results) -> dict[str, Any]:
+    """Run the scenarios on one stage; return what a reader must know about it."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    machine = surroundings.machine(place)
+    async with Stage(place, plan) as stage:
+        versions = {**surroundings.versions(), **await stage.versions()}
+        for scenario in scenarios:
+            await SCENARIOS[scenario](stage, results)
+    machine["load_average_at_end"] = [round(load, 2) for load in os.getloadavg()]
+    settings = {**asdict(plan), "coordinators": COORDINATORS, "postgres_fsync": True, "etcd_fsync": True}
+    return {"source": surroundings.commit(), "machine": machine, "versions": versions, "settings": settings}
+
+
+def run() -> None:
+    """Run the command and exit; the entry point."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command(name="bench")(bench)
+    try:
+        app()
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(130)
+    except (TenureError, BenchError, TimeoutError) as exc:
+        say(f"error: {exc}")
+        sys.exit(1)

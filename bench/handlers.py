@@ -1,0 +1,34 @@
+"""What the measured workers run. Stamps are CLOCK_MONOTONIC, which all processes of one machine share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from tenure.worker.context import AsyncContext
+from tenure.worker.handler import handler
+
+NOOP = "bench.noop"
+STAMP = "bench.stamp"
+HOLD = "bench.hold"
+HOLD_S = 3_600.0
+
+
+@handler(NOOP)
+async def noop() -> None:
+    """Do nothing: what remains is the cost of the scheduler."""
+
+
+@handler(STAMP)
+async def stamp() -> int:
+    """Return the instant at which the handler began, in nanoseconds."""
+    return time.monotonic_ns()
+
+
+@handler(HOLD)
+async def hold(ctx: AsyncContext) -> int:
+    """Keep the first attempt until its worker dies; a later one returns the instant at which it began."""
+    began = time.monotonic_ns()
+    if ctx.attempt == 1:
+        await asyncio.sleep(HOLD_S)
+    return began

@@ -1,0 +1,53 @@
+"""How much is measured: the sizes of every scenario, full and quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+COORDINATORS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The sizes. Recorded with the results: numbers of different plans do not compare."""
+
+    runs: int = 3
+    submit_s: float = 5.0
+    """How long each way of submitting is measured."""
+    submits_in_flight: tuple[int, ...] = (1, 20, 50)
+    batch_jobs: int = 1_000
+    drain_jobs: int = 20_000
+    drain_workers: tuple[int, ...] = (1, 2)
+    capacity: int = 1_000
+    """Jobs that each worker takes at once in the scenarios that measure rates."""
+    singles: int = 3_000
+    singles_in_flight: int = 20
+    bulk_jobs: int = 10_000
+    latency_samples: int = 200
+    latency_warmup: int = 30
+    ttls_s: tuple[float, ...] = (2.0, 5.0, 10.0)
+    kills: int = 4
+    """Workers killed per TTL and run, and leaders killed per run."""
+    failover_workers: int = 3
+    leader_ttl_s: float = 5.0
+
+
+def quick(runs: int) -> Plan:
+    """Return sizes that show that everything works; the numbers mean little."""
+    return Plan(
+        runs=runs,
+        submit_s=0.3,
+        submits_in_flight=(1, 20),
+        batch_jobs=100,
+        drain_jobs=300,
+        drain_workers=(2,),
+        capacity=200,
+        singles=60,
+        bulk_jobs=200,
+        latency_samples=20,
+        latency_warmup=3,
+        ttls_s=(2.0,),
+        kills=1,
+        failover_workers=2,
+        leader_ttl_s=2.0,
+    )

@@ -1,0 +1,209 @@
+"""The stage: one deployment on which all scenarios play, with hands for what they need in common.
+
+Owns the processes and the connections; whatever happens they are gone at the end. Rows are cleared between cases,
+so that each begins with empty tables. It measures nothing itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, LiteralString, Self
+
+import psycopg
+
+from tenure.bench.cpu import Meter
+from tenure.bench.handlers import NOOP
+from tenure.bench.plan import COORDINATORS, Plan
+from tenure.bench.results import BenchError
+from tenure.cli.embedded.deployment import Deployment
+from tenure.cli.embedded.member import Member
+from tenure.client import AsyncClient, NewJob
+from tenure.model.errors import TenureError
+
+POOL = "bench"
+CALL_S = 60.0
+PATIENCE_S = 600.0
+POLL_S = 0.02
+CLEAR = "TRUNCATE tenure.job, tenure.history, tenure.attempt, tenure.dependency, tenure.idempotency"
+FINISHED = """
+SELECT count(*) AS jobs,
+       count(*) FILTER (WHERE state <> 'completed' OR attempt <> 1) AS odd,
+       count(*) FILTER (WHERE finished_at > %(since)s) AS since,
+       extract(epoch FROM max(finished_at) - %(since)s)::float8 AS seconds
+FROM tenure.history
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Jobs that finished after an instant, and how many seconds after it the last one did, by Postgres' clock."""
+
+    jobs: int
+    seconds: float
+
+
+class Stage:
+    """A deployment without workers, ready on entry; scenarios bring the workers that they need."""
+
+    def __init__(self, data: Path, plan: Plan) -> None:
+        self.plan = plan
+        self._deployment = Deployment(
+            data,
+            coordinators=COORDINATORS,
+            workers=0,
+            env={"TENURE_LEADER_TTL_S": f"{plan.leader_ttl_s:g}"},
+            fsync=True,
+        )
+        self._database: psycopg.AsyncConnection[Any]
+        self.client: AsyncClient
+
+    async def __aenter__(self) -> Self:
+        say("starting Postgres, etcd and coordinators")
+        await asyncio.to_thread(self._deployment.start)
+        try:
+            self.client = AsyncClient(self._deployment.coordinator_addresses, timeout_s=CALL_S)
+            self._database = await psycopg.AsyncConnection.connect(
+                self._deployment.env["TENURE_POSTGRES_DSN"], autocommit=True, connect_timeout=10
+            )
+            await self.leader()
+        except BaseException:
+            await asyncio.to_thread(self._deployment.abort)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        say("stopping everything")
+        try:
+            await self.client.close()
+            await self._database.close()
+        finally:
+            await asyncio.to_thread(self._deployment.stop if error is None else self._deployment.abort)
+
+    # -- processes --
+
+    @property
+    def coordinators(self) -> Sequence[Member]:
+        """The coordinators."""
+        return self._deployment.coordinators
+
+    @property
+    def workers(self) -> Sequence[Member]:
+        """The workers that scenarios brought."""
+        return self._deployment.workers
+
+    async def add_workers(self, count: int, capacity: int) -> None:
+        """Start workers together and return when all have registered."""
+        args = ["--import", "tenure.bench.handlers", "--pool", POOL, "--capacity", str(capacity)]
+        added = [await asyncio.to_thread(self._deployment.add_worker, args, wait=False) for _ in range(count)]
+        for member in added:
+            await asyncio.to_thread(self._deployment.wait_for_worker, member)
+
+    async def remove_workers(self) -> None:
+        """Stop all workers."""
+        for member in list(self._deployment.workers):
+            await asyncio.to_thread(member.stop)
+            self._deployment.workers.remove(member)
+
+    async def restart(self, member: Member) -> None:
+        """Start a killed worker or coordinator again and return when it serves."""
+        await asyncio.to_thread(member.restart)
+        if member in self._deployment.workers:
+            await asyncio.to_thread(self._deployment.wait_for_worker, member)
+        else:
+            deadline = asyncio.get_running_loop().time() + CALL_S
+            await asyncio.to_thread(member.wait_until_ready, deadline)
+
+    async def leader(self) -> Member:
+        """Return the coordinator that leads, once one does.
+
+        Raises:
+            TimeoutError: nobody was elected.
+        """
+        async with asyncio.timeout(CALL_S):
+            while True:
+                try:
+                    leader = (await self.client.cluster()).leader
+                except TenureError:
+                    leader = None
+                for member in self.coordinators:
+                    if member.id == leader and member.alive:
+                        return member
+                await asyncio.sleep(POLL_S)
+
+    async def meter(self) -> Meter:
+        """Begin to measure the CPU of every process of the deployment."""
+        leader = await self.leader()
+        deployment = self._deployment
+        assert deployment.postgres is not None and deployment.etcd is not None
+        return Meter(
+            {
+                "postgres": (deployment.postgres.pid,),
+                "etcd": (deployment.etcd.pid,),
+                "coordinator, leads": (leader.pid,),
+                "coordinator, follows": tuple(member.pid for member in self.coordinators if member is not leader),
+                "workers": tuple(member.pid for member in self.workers),
+            }
+        )
+
+    def client_of(self, *members: Member) -> AsyncClient:
+        """Return a client that asks these coordinators, the first one first."""
+        return AsyncClient([member.grpc for member in members], timeout_s=CALL_S)
+
+    async def versions(self) -> dict[str, str]:
+        """Return the releases of the stores."""
+        cluster = await self.client.cluster()
+        return {"postgres": cluster.postgres_version, "etcd": cluster.etcd_version, "schema": cluster.schema_version}
+
+    # -- jobs --
+
+    async def submit_bulk(self, jobs: int) -> str:
+        """Submit no-op jobs in batches, one after the other, and return the id of the last."""
+        last = ""
+        while jobs > 0:
+            batch = [NewJob(kind=NOOP, route=POOL) for _ in range(min(jobs, self.plan.batch_jobs))]
+            last = (await self.client.submit_many(batch))[-1].id
+            jobs -= len(batch)
+        return last
+
+    async def clear(self) -> None:
+        """Empty the tables of jobs."""
+        await self._rows(CLEAR)
+
+    async def now(self) -> Any:
+        """Return Postgres' clock, by which jobs finish."""
+        return (await self._rows("SELECT clock_timestamp()"))[0][0]
+
+    async def drained(self, last: str, jobs: int, since: Any) -> Drained:
+        """Wait until no job is left, the one submitted last being most likely the last, and check what was done.
+
+        Raises:
+            BenchError: jobs were lost, or did not complete at their first attempt.
+            DeadlineExceeded: it takes too long.
+        """
+        await self.client.wait(last, PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                if not (await self._rows("SELECT EXISTS (SELECT FROM tenure.job)"))[0][0]:
+                    break
+                await asyncio.sleep(POLL_S)
+        finished, odd, counted, seconds = (await self._rows(FINISHED, {"since": since}))[0]
+        if finished != jobs or odd:
+            raise BenchError(f"of {jobs} jobs {finished} finished, {odd} of them failed or in more than one attempt")
+        return Drained(counted, seconds)
+
+    async def _rows(self, query: LiteralString, values: dict[str, Any] | None = None) -> list[Any]:
+        async with asyncio.timeout(CALL_S):
+            cursor = await self._database.execute(query, values)
+            return await cursor.fetchall() if cursor.description else []
+
+
+def say(text: str) -> None:
+    """Tell a person what goes on, on stderr."""
+    print(text, file=sys.stderr, flush=True)

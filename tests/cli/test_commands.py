@@ -1,0 +1,153 @@
+"""The command line without any server: help, usage, errors, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tenure.cli.main import app
+from tenure.cli.up import up_command
+
+COMMANDS = [
+    "coordinator",
+    "worker",
+    "submit",
+    "jobs list",
+    "jobs get",
+    "jobs wait",
+    "jobs watch",
+    "jobs cancel",
+    "jobs attempts",
+    "workers list",
+    "claims list",
+    "claims watch",
+    "claims revoke",
+    "cluster",
+    "db migrate",
+    "db status",
+    "db wait",
+    "doctor",
+    "version",
+    "up",
+]
+NOBODY = "127.0.0.1:1"
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[CliRunner]:
+    for name in ("TENURE_COORDINATOR", "TENURE_POSTGRES_DSN", "TENURE_ETCD_ENDPOINTS", "TENURE_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    yield CliRunner()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(runner: CliRunner, command: str) -> None:
+    result = runner.invoke(app, [*command.split(), "--help"])
+    assert result.exit_code == 0, result.output
+    assert f"{command} [OPTIONS]" in result.stdout
+
+
+def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    yield name, command
+    for child, below in getattr(command, "commands", {}).items():
+        yield from _commands(below, f"{name} {child}")
+
+
+def test_every_option_has_help() -> None:
+    up = typer.Typer()
+    up.command()(up_command)
+    seen = [*_commands(typer.main.get_command(app), "tenure"), ("tenure up", typer.main.get_command(up))]
+    mute = [
+        f"{name} {option.opts[0]}"
+        for name, command in seen
+        for option in command.params
+        if not option.help and "completion" not in option.name
+    ]
+    assert len(seen) > len(COMMANDS)
+    assert not mute
+
+
+def test_alone_it_prints_help(runner: CliRunner) -> None:
+    result = runner.invoke(app, [])
+    assert "Exit codes:" in result.output
+
+
+def test_help_is_quick() -> None:
+    best_s = 9.0
+    for _ in range(5):
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-m", "tenure.cli", "--help"], capture_output=True, check=True, timeout=60)
+        best_s = min(best_s, time.monotonic() - began)
+    # Half a second alone; the suite runs in parallel.
+    assert best_s < 2.0
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from tenure.cli.main import app; "
+        "print([m for m in ('grpc', 'psycopg', 'sqlalchemy', 'pydantic', 'etcd3gw') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["submit"], 2, "KIND"),
+        (["nosuch"], 2, "nosuch"),
+        (["submit", "noop", "{"], 2, "is not JSON"),
+        (["submit", "noop", "--delay", "soon"], 2, "--delay"),
+        (["submit", "noop", "--label", "x"], 2, "KEY=VALUE"),
+        (["submit", "noop", "--timeout", "5s"], 2, "--wait"),
+        (["jobs", "list", "--state", "odd"], 2, "odd"),
+        (["jobs", "list", "-c", "nowhere"], 2, "HOST:PORT"),
+        (["db", "migrate"], 78, "TENURE_POSTGRES_DSN"),
+        (["db", "status", "--postgres", "postgresql://127.0.0.1:1/x"], 6, "Postgres"),
+        (["db", "wait", "--postgres", "postgresql://127.0.0.1:1/x", "--timeout", "0"], 7, "not ready"),
+        (["claims", "watch"], 78, "TENURE_ETCD_ENDPOINTS"),
+        (["coordinator"], 78, "TENURE_POSTGRES_DSN is not set"),
+        (["worker", "--pool", "BAD POOL"], 78, "BAD POOL"),
+        (["worker", "--capacity", "0"], 78, "CAPACITY"),
+        (["worker", "--import", "no.such.module"], 78, "no.such.module"),
+    ],
+)
+def test_mistakes_are_one_line_and_a_hint(runner: CliRunner, arguments: list[str], code: int, words: str) -> None:
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == code, result.output
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+    assert not result.stdout
+
+
+@pytest.mark.timeout(60)
+def test_nobody_there(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tenure.cli.session.TIMEOUT_S", 1.0)
+    result = runner.invoke(app, ["jobs", "list", "-c", NOBODY])
+    assert result.exit_code == 6
+    assert "no coordinator answers" in result.stderr
+    assert "try:" in result.stderr
+    result = runner.invoke(app, ["--debug", "jobs", "list", "-c", NOBODY])
+    assert result.exception is not None, "--debug lets the error through"
+
+
+def test_doctor_without_anything(runner: CliRunner) -> None:
+    result = runner.invoke(app, ["doctor", "-c", NOBODY, "-o", "json"])
+    assert result.exit_code == 1
+    findings = json.loads(result.stdout)
+    assert [finding["level"] for finding in findings] == ["fail", "skip", "skip"]
+    assert all(finding["next_step"] for finding in findings)
+
+
+def test_version(runner: CliRunner) -> None:
+    found = json.loads(runner.invoke(app, ["version", "-o", "json"]).stdout)
+    assert {"tenure", "grpcio", "python"} <= set(found)
+    assert runner.invoke(app, ["--version"]).stdout.strip() == found["tenure"]

@@ -1,0 +1,229 @@
+"""The command line and the client against a real deployment: what people and programs read from it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.fixtures.deployment import DeploymentFactory
+
+from tenure.cli.embedded.deployment import Deployment
+from tenure.client import Client, JobState, NewJob
+from tenure.model.errors import Conflict, DeadlineExceeded, InvalidInput, NotFound
+
+pytestmark = pytest.mark.timeout(170)
+ABSENT = "01890a5d-ac96-774b-bcce-b302099a8057"
+
+
+@pytest.fixture
+def running(deployment: DeploymentFactory) -> Deployment:
+    return deployment(coordinators=2, workers=1, worker_args=["--pool", "default", "--allow-command"])
+
+
+@pytest.fixture
+def client(running: Deployment) -> Iterator[Client]:
+    with Client(running.coordinator_addresses) as client:
+        yield client
+
+
+class Tenure:
+    """Runs ``tenure`` as a program."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self.env = {**{k: v for k, v in os.environ.items() if not k.startswith("TENURE_")}, **env}
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tenure.cli", *arguments],
+            env=self.env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        done = self(*arguments, "-o", "json")
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout)
+
+    def follow(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tenure.cli", *arguments], env=self.env, stdout=subprocess.PIPE, text=True
+        )
+
+
+@pytest.fixture
+def tenure(running: Deployment) -> Tenure:
+    return Tenure(running.env)
+
+
+def test_commands(tenure: Tenure) -> None:
+    job = tenure.json("submit", "command", '{"argv": ["echo", "hi"]}', "--wait", "--label", "a=b", "--timeout", "30s")
+    assert job["state"] == "completed"
+    assert "hi" in json.dumps(job["result"])
+    shown = tenure("jobs", "get", job["id"])
+    assert "completed" in shown.stdout
+    assert "\x1b" not in shown.stdout, "no color without a terminal"
+    assert [listed["id"] for listed in tenure.json("jobs", "list", "--label", "a=b", "--state", "completed")] == [
+        job["id"]
+    ]
+    [attempt] = tenure.json("jobs", "attempts", job["id"])
+    assert (attempt["outcome"], attempt["attempt"]) == ("completed", 1)
+    assert tenure("jobs", "attempts", job["id"]).stdout.count("completed") == 1
+    [worker] = tenure.json("workers", "list")
+    assert "command" in worker["kinds"]
+    cluster = tenure.json("cluster")
+    assert len(cluster["coordinators"]) == 2
+    assert cluster["leader"]
+    assert cluster["leader"] in tenure("cluster").stdout
+    schema = tenure.json("db", "status")
+    assert schema["is_current"]
+    assert "nothing to do" in tenure("db", "migrate").stdout
+    assert tenure("db", "wait").returncode == 0
+
+
+def test_doctor(tenure: Tenure) -> None:
+    findings = tenure.json("doctor")
+    assert {"fail"}.isdisjoint({finding["level"] for finding in findings}), findings
+    assert any("answers" in finding["detail"] for finding in findings)
+    assert "try:" in tenure("doctor").stdout
+
+
+def test_exit_codes_and_messages(tenure: Tenure) -> None:
+    assert tenure("jobs", "get", ABSENT).returncode == 3
+    assert tenure("jobs", "get", "no-id").returncode == 2
+    refused = tenure("submit", "noop", "--pool", "BAD//")
+    assert refused.returncode == 2
+    assert "route" in refused.stderr
+    failed = tenure("submit", "command", '{"argv": ["false"]}', "--wait", "--max-attempts", "1")
+    assert failed.returncode == 1, failed.stderr
+    assert "failed" in failed.stdout
+    late = tenure("submit", "sleep", '{"seconds": 60}', "--wait", "--timeout", "300ms")
+    assert late.returncode == 7, late.stderr
+    first = tenure.json("submit", "noop", "1", "--key", "k")
+    second = tenure("submit", "noop", "1", "--key", "k", "-o", "json")
+    assert json.loads(second.stdout)["id"] == first["id"]
+    assert "earlier job" in second.stderr
+    assert tenure("submit", "noop", "2", "--key", "k").returncode == 4
+
+
+def test_watch_and_cancel(tenure: Tenure) -> None:
+    job = tenure.json("submit", "sleep", '{"seconds": 120}')
+    watching = tenure.follow("jobs", "watch", job["id"], "-o", "json")
+    assert watching.stdout is not None
+    for text in watching.stdout:
+        if json.loads(text)["state"] == "executing":
+            break
+    assert tenure("jobs", "cancel", job["id"], "--reason", "enough").returncode == 0
+    last = json.loads(watching.stdout.read().splitlines()[-1])
+    assert last["state"] == "canceled"
+    assert watching.wait(30) == 0
+    assert tenure("jobs", "wait", job["id"]).returncode == 1
+
+
+def test_claims(tenure: Tenure, client: Client) -> None:
+    watching = tenure.follow("claims", "watch", "-o", "json")
+    try:
+        job = client.submit("sleep", {"seconds": 120}, ttl_s=2)
+        _until(client, job.id, JobState.EXECUTING)
+        [claim] = tenure.json("claims", "list")
+        assert claim["job_id"] == job.id
+        assert watching.stdout is not None
+        seen = json.loads(watching.stdout.readline())
+        assert (seen["event"], seen["job_id"]) in {("claimed", job.id), ("held", job.id)}
+        assert seen["claim"]["kind"] == "sleep"
+        revoked = tenure("claims", "revoke", job.id)
+        assert revoked.returncode == 0, revoked.stderr
+        assert json.loads(watching.stdout.readline())["event"] == "gone"
+        for changed in client.watch(job.id):
+            if changed.attempt == 2:
+                break
+        assert client.get(job.id).crashes == 0, "taking a job away is no crash"
+        assert tenure("claims", "revoke", ABSENT).returncode == 3
+    finally:
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(20) == 130
+
+
+def test_hostile_text_stays_text(tenure: Tenure, client: Client) -> None:
+    job = client.submit("noop", {"text": "\x1b]0;owned\x07"}, route="default")
+    client.wait(job.id, 30)
+    shown = tenure("jobs", "get", job.id).stdout
+    assert "\x1b" not in shown
+    assert "owned" in shown
+
+
+def test_client(client: Client) -> None:
+    batch = client.submit_many(
+        [
+            NewJob(kind="noop", ref="first", payload=1),
+            NewJob(kind="sleep", ref="second", payload={"seconds": 0.1}, depends_on=["first"]),
+            NewJob(kind="noop", depends_on=["first", "second"]),
+        ]
+    )
+    assert [made.ref for made in batch] == ["first", "second", None]
+    ended = client.wait_many([made.id for made in batch], timeout_s=60)
+    assert [job.state for job in ended] == [JobState.COMPLETED] * 3
+    assert ended[2].depends_on == (batch[0].id, batch[1].id)
+    assert ended[0].started_at is not None
+    assert ended[1].started_at is not None
+    assert ended[0].finished_at is not None
+    assert ended[0].finished_at <= ended[1].started_at
+    states = [job.state for job in client.watch(batch[2].id)]
+    assert states == [JobState.COMPLETED]
+    assert len(list(client.list(kind="noop", page_size=1))) == 2
+
+
+def test_client_errors(client: Client) -> None:
+    with pytest.raises(NotFound):
+        client.get(ABSENT)
+    with pytest.raises(InvalidInput) as caught:
+        client.submit_many([NewJob(kind="noop"), NewJob(kind="", route="//", ttl_s=0.1)])
+    fields = {violation.field for violation in caught.value.violations}
+    assert {"jobs[1].kind", "jobs[1].route"} <= fields, fields
+    with pytest.raises(InvalidInput):
+        client.submit("noop", "\0")
+    client.submit("noop", 1, idempotency_key="k")
+    with pytest.raises(Conflict):
+        client.submit("noop", 2, idempotency_key="k")
+    later = client.submit("noop", delay_s=3600)
+    with pytest.raises(DeadlineExceeded, match="still ready"):
+        client.wait(later.id, timeout_s=0.5)
+    assert client.cancel(later.id, "not needed").state is JobState.CANCELED
+
+
+async def test_waiting_survives_a_coordinator(running: Deployment) -> None:
+    """The coordinator that a client waits at is killed: the answer comes from the other one."""
+    from tenure.client import AsyncClient
+
+    async with AsyncClient(running.coordinator_addresses) as client:
+        job = await client.submit("sleep", {"seconds": 4})
+        waiting = asyncio.create_task(client.wait(job.id, timeout_s=90))
+
+        async def follow() -> list[JobState]:
+            return [seen.state async for seen in client.watch(job.id)]
+
+        watching = asyncio.create_task(follow())
+        async for seen in client.watch(job.id):
+            if seen.state is JobState.EXECUTING:
+                break
+        await asyncio.to_thread(running.coordinators[0].kill)
+        assert (await waiting).state is JobState.COMPLETED
+        states = await watching
+        assert states[-1] is JobState.COMPLETED
+        assert len(states) == len(set(states)), "a state was told twice"
+
+
+def _until(client: Client, job_id: str, state: JobState) -> None:
+    for job in client.watch(job_id):
+        if job.state is state:
+            return
+    raise AssertionError(f"{job_id} ended without being {state}")

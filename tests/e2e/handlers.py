@@ -1,0 +1,69 @@
+"""Handlers of the end-to-end tests. Each run leaves a line in a file that the handler writes itself, apart from tenure."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from tenure.worker.context import AsyncContext, Context
+from tenure.worker.handler import handler
+
+
+def _note(word: str, ctx: AsyncContext | Context) -> None:
+    path = Path(os.environ["TENURE_TEST_TRACE"])
+    line = f"{word} {ctx.job_id} {ctx.attempt} {ctx.fence} {os.getpid()} {time.monotonic():.6f}\n"
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(fd, line.encode())
+    finally:
+        os.close(fd)
+
+
+@handler("trace")
+async def trace(payload: object, ctx: AsyncContext) -> object:
+    """Leave a line and give the payload back."""
+    _note("ran", ctx)
+    return payload
+
+
+@handler("hold-on")
+async def hold_on(payload: dict[str, float], ctx: AsyncContext) -> str:
+    """Run for a while, visibly."""
+    _note("began", ctx)
+    await asyncio.sleep(payload["seconds"])
+    _note("ended", ctx)
+    return "slept"
+
+
+@handler("process-hold-on", mode="process")
+def process_hold_on(payload: dict[str, float], ctx: Context) -> str:
+    """Run for a while in a process, leaving a line every tenth of a second."""
+    _note("began", ctx)
+    until = time.monotonic() + payload["seconds"]
+    while time.monotonic() < until:
+        time.sleep(0.1)
+        _note("lives", ctx)
+    return "slept"
+
+
+@handler("flaky")
+async def flaky(payload: dict[str, int], ctx: AsyncContext) -> int:
+    """Fail until a given attempt."""
+    if ctx.attempt < payload["succeeds_at"]:
+        raise RuntimeError(f"attempt {ctx.attempt} fails")
+    return ctx.attempt
+
+
+@handler("parent")
+async def parent(payload: dict[str, int], ctx: AsyncContext) -> list[str]:
+    """Submit children, then fail once: the second attempt must find the same children."""
+    from tenure.model.jobs import JobSpec
+
+    specs = [JobSpec(kind="trace", ref=f"child-{n}") for n in range(payload["children"])]
+    specs.append(JobSpec(kind="trace", ref="after", depends_on=tuple(f"child-{n}" for n in range(payload["children"]))))
+    ids = await ctx.submit_children(specs)
+    if ctx.attempt == 1:
+        raise RuntimeError("after the children were submitted")
+    return ids

@@ -1,0 +1,196 @@
+"""The keeper: trust, lost versus unreachable. The pool: what may be used again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from tests.etcd.conftest import Connector
+from tests.fixtures.etcd import EtcdServer
+from tests.fixtures.network import ProxyFactory
+from tests.proxy import Direction
+
+from tenure.model.clock import SystemClock
+from tenure.store.etcd.leases import LeaseKeeper, LeasePool
+from tenure.store.etcd.port import Etcd, Grant, Put, Txn
+
+
+class Lost:
+    """Collects what was told to be lost."""
+
+    def __init__(self) -> None:
+        self.leases: list[int] = []
+        self._told = asyncio.Event()
+
+    def __call__(self, lease: int) -> None:
+        self.leases.append(lease)
+        self._told.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        async with asyncio.timeout(timeout_s):
+            await self._told.wait()
+
+
+@pytest.fixture
+def lost() -> Lost:
+    return Lost()
+
+
+@pytest_asyncio.fixture
+async def keeper(etcd: Etcd, clock: SystemClock) -> AsyncIterator[LeaseKeeper]:
+    keeper = LeaseKeeper(etcd, clock)
+    task = asyncio.ensure_future(keeper.run())
+    yield keeper
+    task.cancel()
+    await asyncio.wait((task,))
+    assert task.cancelled(), "the keeper's task ended by itself"
+
+
+async def until_trusted_past(keeper: LeaseKeeper, lease: int, instant: float, timeout_s: float = 15.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while (trust := keeper.trust(lease)) is None or trust.sent_at <= instant:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_kept_lease_outlives_its_ttl(
+    etcd: Etcd, keeper: LeaseKeeper, lost: Lost, clock: SystemClock, etcd_prefix: str
+) -> None:
+    grant = await etcd.grant(2)
+    await etcd.txn(Txn(then=(Put(etcd_prefix + "k", b"", grant.lease),)))
+    keeper.add(grant, lost)
+    async with asyncio.timeout(20):
+        while clock.monotonic() < grant.sent_at + 2 * grant.ttl_s:
+            trust = keeper.trust(grant.lease)
+            assert trust is not None and trust.holds(clock.monotonic())
+            await asyncio.sleep(0.1)
+    assert await etcd.get(etcd_prefix + "k") is not None
+    assert lost.leases == []
+
+
+async def test_a_revoked_lease_is_lost_once_and_forgotten(etcd: Etcd, keeper: LeaseKeeper, lost: Lost) -> None:
+    grant, other = await etcd.grant(2), await etcd.grant(2)
+    keeper.add(grant, lost)
+    keeper.add(other, lost)
+    await etcd.revoke(grant.lease)
+    await lost.wait(5)
+    assert keeper.trust(grant.lease) is None and keeper.trust(other.lease) is not None
+    await until_trusted_past(keeper, other.lease, other.sent_at + 1.0)
+    assert lost.leases == [grant.lease] and len(keeper) == 1
+
+
+async def test_a_young_lease_said_to_be_gone_is_asked_for_once_more(
+    keeper: LeaseKeeper, lost: Lost, clock: SystemClock
+) -> None:
+    now = clock.monotonic()
+    keeper.add(Grant(4711, 0.3, now), lost)  # due at once, never granted
+    await lost.wait(5)
+    assert clock.monotonic() - now >= 0.15  # twice asked
+    assert lost.leases == [4711]
+
+
+async def test_unreachable_is_not_lost(
+    connection: Connector, etcd_server: EtcdServer, proxy: ProxyFactory, lost: Lost, clock: SystemClock
+) -> None:
+    link = await proxy(etcd_server.port, etcd_server.host)
+    far = await connection(link.address)
+    keeper = LeaseKeeper(far, clock)
+    grant = await far.grant(6)
+    keeper.add(grant, lost)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(keeper.run())
+        await until_trusted_past(keeper, grant.lease, grant.sent_at)
+        await link.refuse()
+        trust = keeper.trust(grant.lease)
+        assert trust is not None
+        await asyncio.sleep(2.5)  # one KeepAlive is due meanwhile
+        assert keeper.trust(grant.lease) == trust  # grows no older, is not forgotten
+        await link.accept()
+        await until_trusted_past(keeper, grant.lease, trust.sent_at)
+        task.cancel()
+    assert lost.leases == []
+
+
+async def test_late_answers_do_not_stretch_trust(
+    connection: Connector, etcd_server: EtcdServer, proxy: ProxyFactory, clock: SystemClock
+) -> None:
+    # H2: requests arrive, answers are held back. Trust counts from the sending of what was answered.
+    link = await proxy(etcd_server.port, etcd_server.host)
+    far = await connection(link.address)
+    grant = await far.grant(30)
+    await far.renew([grant.lease], timeout_s=5)
+    link.delay(1.0, Direction.TO_CLIENT)
+    before = clock.monotonic()
+    answers = await far.renew([grant.lease], timeout_s=10)
+    assert clock.monotonic() - before >= 1.0
+    assert answers and answers[0].sent_at - before < 0.9
+    link.delay(3.0, Direction.TO_CLIENT)
+    assert await far.renew([grant.lease], timeout_s=0.3) == []
+    link.heal()
+    before = clock.monotonic()
+    (answer,) = await far.renew([grant.lease], timeout_s=10)
+    assert answer.sent_at >= before  # never the answer to the request before
+
+
+async def test_many_leases_are_kept_by_one_task(etcd: Etcd, keeper: LeaseKeeper, lost: Lost) -> None:
+    grants = await asyncio.gather(*(etcd.grant(3, timeout_s=20) for _ in range(700)))
+    for grant in grants:
+        keeper.add(grant, lost)
+    latest = max(grant.sent_at for grant in grants)
+    for grant in grants:
+        await until_trusted_past(keeper, grant.lease, latest + 1.0)
+    assert lost.leases == []
+
+
+async def test_leases_given_back_are_used_again(etcd: Etcd, keeper: LeaseKeeper, lost: Lost) -> None:
+    pool = LeasePool(etcd, keeper, lost, idle_per_ttl=2)
+    first = await pool.acquire(5, 3)
+    assert len({grant.lease for grant in first}) == 3 and all(grant.ttl_s == 5 for grant in first)
+    for grant in first:
+        await pool.give_back(grant.lease)
+    assert pool.idle == 2 and len(keeper) == 2  # the surplus one is revoked
+    again = await pool.acquire(5, 2)
+    assert {g.lease for g in again} < {g.lease for g in first}
+    assert {g.lease for g in await pool.acquire(6, 1)}.isdisjoint(g.lease for g in first)
+    await pool.close()
+    assert len(keeper) == 0
+    answers = await etcd.renew([g.lease for g in first], timeout_s=5)
+    assert [a.ttl_s for a in answers] == [0.0] * 3
+    assert lost.leases == []
+
+
+async def test_a_discarded_lease_takes_its_claim_along(
+    etcd: Etcd, keeper: LeaseKeeper, lost: Lost, etcd_prefix: str
+) -> None:
+    pool = LeasePool(etcd, keeper, lost)
+    (grant,) = await pool.acquire(5, 1)
+    await etcd.txn(Txn(then=(Put(etcd_prefix + "claim", b"", grant.lease),)))
+    await pool.discard(grant.lease)
+    assert await etcd.get(etcd_prefix + "claim") is None
+    assert keeper.trust(grant.lease) is None and lost.leases == []
+
+
+async def test_only_leases_that_are_out_are_told_lost(etcd: Etcd, keeper: LeaseKeeper, lost: Lost) -> None:
+    pool = LeasePool(etcd, keeper, lost)
+    idle, out = await pool.acquire(2, 2)
+    await pool.give_back(idle.lease)
+    await etcd.revoke(idle.lease)
+    await etcd.revoke(out.lease)
+    await lost.wait(5)
+    async with asyncio.timeout(5):
+        while pool.idle:
+            await asyncio.sleep(0.02)
+    assert lost.leases == [out.lease]
+    assert {g.lease for g in await pool.acquire(2, 1)}.isdisjoint({idle.lease, out.lease})
+
+
+async def test_fewer_leases_when_nobody_answers(
+    connection: Connector, etcd_server: EtcdServer, proxy: ProxyFactory, clock: SystemClock, lost: Lost
+) -> None:
+    link = await proxy(etcd_server.port, etcd_server.host)
+    far = await connection(link.address)
+    pool = LeasePool(far, LeaseKeeper(far, clock), lost)
+    assert len(await pool.acquire(5, 1)) == 1
+    await link.refuse()
+    assert await pool.acquire(5, 2, timeout_s=0.3) == []
