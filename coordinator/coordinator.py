@@ -73,7 +73,7 @@ async def serve(settings: CoordinatorSettings) -> None:
         lanes = Lanes(database)
         dependants = Dependants(database, announcer, hints)
         finisher = Finisher(database, announcer, dependants, hints)
-        leader = Leader(settings, database, etcd, keys, clock, election, lanes, finisher, announcer, dependants, hints)
+        leader = Leader(settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints)
         submitter = Submitter(database, lanes, hints)
         waiters = Waiters(database, etcd, keys, clock)
         canceler = Canceler(database, etcd, keys, clock, announcer, dependants)

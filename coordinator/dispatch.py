@@ -33,6 +33,7 @@ LANES_PER_READ = 64
 OFFERS_PER_TERM = 1_000_000
 """Keeps the keys of terms apart: the next term's number is higher by at least a 64th of the offers made."""
 MIN_PER_LANE = 4
+LOOK_AGAIN_S = 0.05
 
 
 class Deposed(TenureError):
@@ -149,7 +150,11 @@ class Dispatcher:
                 "ready_window", {"lanes": list(page), "per_lane": per_lane, "total": per_lane}
             )
             found = [candidate_from_row(row) for row in rows]
-            candidates.extend(self._flight.free_of(found))
+            free = self._flight.free_of(found)
+            if len(free) < len(found):
+                # Some are claimed and not yet started, or came back before their last claim was gone: look again soon.
+                self._poll_at = min(self._poll_at, self._clock.monotonic() + LOOK_AGAIN_S)
+            candidates.extend(free)
             if len(found) < per_lane:
                 exhausted.extend(page)
         candidates.sort(key=lambda candidate: candidate.order)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,7 +21,7 @@ from tenure.coordinator.hint import Hints
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.jobs import RetrySpec, json_error
 from tenure.model.retry import Next, after_outcome
-from tenure.model.states import TERMINAL, JobState, Outcome
+from tenure.model.states import CLAIMABLE, TERMINAL, JobState, Outcome
 from tenure.store.postgres.database import Database, Row, Statement
 
 log = structlog.get_logger(__name__)
@@ -120,12 +120,7 @@ class Finisher:
         written = {(row.id, row.fence): row for row in await self.write(await self._decide(valid))}
         missing = [report for report in valid if (report.job_id, report.fence) not in written]
         earlier = await self._recorded(missing)
-        deleted = await self._announcer.announce(
-            [
-                Ended(str(row.id), JobState(row.state), row.attempt, row.claim_revision)
-                for row in (*written.values(), *earlier.values())
-            ]
-        )
+        deleted = await self.tell((*written.values(), *earlier.values()))
         return [
             answer or _answer(report, written, earlier, deleted)
             for report, answer in zip(reports, answers, strict=True)
@@ -142,10 +137,18 @@ class Finisher:
         if final:
             rows.extend(await self._write_final(final))
         if again:
-            returned = await self._database.fetch("return_attempts", _columns(again) | _delays(again))
-            self._hints.ready({row.lane for row in returned})
-            rows.extend(returned)
+            rows.extend(await self._database.fetch("return_attempts", _columns(again) | _delays(again)))
         return rows
+
+    async def tell(self, rows: Iterable[Row]) -> set[str]:
+        """Announce attempts that ended, and hint at those jobs that are ready again; return whose claim was deleted."""
+        ended = list(rows)
+        deleted = await self._announcer.announce(
+            [Ended(str(row.id), JobState(row.state), row.attempt, row.claim_revision) for row in ended]
+        )
+        # After the claims are gone: before, the dispatcher would pass these jobs over.
+        self._hints.ready({row.lane for row in ended if row.state in CLAIMABLE})
+        return deleted
 
     async def _write_final(self, endings: Sequence[Ending]) -> list[Row]:
         columns = _columns(endings) | {"results": [ending.result for ending in endings]}

@@ -14,7 +14,6 @@ from functools import partial
 
 import structlog
 
-from tenure.coordinator.announce import Announcer
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.dispatch import Deposed, Dispatcher
 from tenure.coordinator.finish import Finisher
@@ -49,7 +48,6 @@ class Leader:
         election: Election,
         lanes: Lanes,
         finisher: Finisher,
-        announcer: Announcer,
         dependants: Dependants,
         hints: Hints,
     ) -> None:
@@ -61,7 +59,6 @@ class Leader:
         self._election = election
         self._lanes = lanes
         self._finisher = finisher
-        self._announcer = announcer
         self._dependants = dependants
         self._hints = hints
         self._dispatcher: Dispatcher | None = None
@@ -99,7 +96,6 @@ class Leader:
             self._keys,
             self._clock,
             self._finisher,
-            self._announcer,
             flight.suspect,
             dispatcher.brake,
             sweep_s=self._settings.sweep_s,

@@ -13,13 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from tenure.coordinator.announce import Announcer, Ended
 from tenure.coordinator.finish import AttemptError, Ending, Finisher
 from tenure.model.clock import Clock
 from tenure.model.errors import Unavailable
 from tenure.model.jobs import RetrySpec
 from tenure.model.reap import Executing, brake_s, judge, next_of_lost, next_of_timed_out
-from tenure.model.states import JobState, Outcome
+from tenure.model.states import Outcome
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd
 from tenure.store.postgres.database import Database, Row
@@ -43,7 +42,6 @@ class Reaper:
         keys: Keyspace,
         clock: Clock,
         finisher: Finisher,
-        announcer: Announcer,
         suspect: Callable[[str], None],
         brake: Callable[[float], None],
         *,
@@ -54,7 +52,6 @@ class Reaper:
         self._keys = keys
         self._clock = clock
         self._finisher = finisher
-        self._announcer = announcer
         self._suspect = suspect
         self._brake = brake
         self._sweep_s = sweep_s
@@ -142,9 +139,7 @@ class Reaper:
                 state=row.state,
             )
         # The claim of a timed-out attempt goes, too: its worker sees that and stops.
-        await self._announcer.announce(
-            [Ended(str(row.id), JobState(row.state), row.attempt, row.claim_revision) for row in rows]
-        )
+        await self._finisher.tell(rows)
 
 
 def _executing(row: Row) -> Executing:

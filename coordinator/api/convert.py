@@ -64,6 +64,7 @@ def job_to_pb(row: Row, *, parents: Sequence[object] = (), claim: pb.Claim | Non
         progress=round(row.progress, 6),
         progress_message=row.progress_message,
         cancel_requested=row.cancel_requested,
+        worker=row.worker,
     )
 
 

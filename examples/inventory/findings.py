@@ -107,12 +107,11 @@ class Summary(BaseModel):
     def add(self, problem: Problem, package: str, path: str = "") -> None:
         """Count a finding, and keep it while there is room."""
         self.problems[problem] = self.problems.get(problem, 0) + 1
+        package = package[:MAX_TEXT_CHARS]
         alike = sum(found.package == package and found.problem == problem for found in self.findings)
         if len(self.findings) < MAX_FINDINGS and alike < MAX_ALIKE:
             path = path if len(path) <= MAX_TEXT_CHARS else f"…{path[-MAX_TEXT_CHARS:]}"
-            self.findings.append(
-                Finding(problem=problem, package=package[:MAX_TEXT_CHARS], path=path.encode(errors="replace").decode())
-            )
+            self.findings.append(Finding(problem=problem, package=package, path=path.encode(errors="replace").decode()))
 
 
 class ScanResult(BaseModel):

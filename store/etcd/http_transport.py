@@ -67,6 +67,8 @@ class HttpMember:
             timeout=options.timeout_s,
             api_path=API_PATH,
         )
+        # Said with every request: the environment (REQUESTS_CA_BUNDLE) would win over the session's own setting.
+        self._verify: str | bool = str(options.ca_file) if options.ca_file else True
         self._client.session.mount(self._client.base_url, _Adapter(pool_connections=1, pool_maxsize=2 * CALL_THREADS))
         self._threads = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="etcd-http")
         self._watches: set[HttpWatchStream] = set()
@@ -92,7 +94,7 @@ class HttpMember:
         def work() -> Any:
             body = MessageToDict(request, use_integers_for_enums=True)
             try:
-                answer = self._client.post(url, json=body, headers=headers)
+                answer = self._client.post(url, json=body, headers=headers, verify=self._verify)
                 return ParseDict(answer, method.response(), ignore_unknown_fields=True)
             except Etcd3Exception as exc:
                 raise self._failed(exc) from exc
@@ -137,6 +139,7 @@ class HttpMember:
                 data=body,
                 headers={**self._headers(token, True), "Content-Type": "application/json"},
                 stream=stream,
+                verify=self._verify,
                 timeout=(CONNECT_TIMEOUT_S, read_timeout_s),
             )
         except requests.RequestException as exc:

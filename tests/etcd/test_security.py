@@ -116,7 +116,7 @@ def test_the_password_is_not_shown() -> None:
 
 def admin(address: str, path: str, token: str = "", **body: Any) -> dict[str, Any]:
     request = urllib.request.Request(
-        f"http://{address}/v3/auth/{path}", json.dumps(body).encode(), {"Authorization": token}
+        f"http://{address}/v3/auth/{path}", json.dumps(body).encode(), {"Authorization": token} if token else {}
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
         told: dict[str, Any] = json.loads(answer.read())

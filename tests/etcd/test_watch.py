@@ -138,7 +138,7 @@ async def test_closing_ends_the_watch_quickly(etcd: Etcd, etcd_prefix: str, cloc
     await watch.aclose()  # type: ignore[attr-defined]
     other = etcd.watch(etcd_prefix)
     await anext(other)
-    task = asyncio.ensure_future(anext(other))  # type: ignore[arg-type]
+    task = asyncio.ensure_future(anext(other))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait((task,))
@@ -151,7 +151,7 @@ async def test_closing_ends_the_watch_quickly(etcd: Etcd, etcd_prefix: str, cloc
 async def test_closing_the_connection_ends_watches(etcd: Etcd, etcd_prefix: str) -> None:
     watch = etcd.watch(etcd_prefix)
     await anext(watch)
-    waiting = asyncio.ensure_future(anext(watch))  # type: ignore[arg-type]
+    waiting = asyncio.ensure_future(anext(watch))
     await asyncio.sleep(0.05)
     await etcd.close()
     done, _ = await asyncio.wait((waiting,), timeout=5)

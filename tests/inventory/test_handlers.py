@@ -80,7 +80,9 @@ async def test_a_bad_request_is_refused_with_its_field() -> None:
 
 
 @pytest.mark.timeout(170)
-async def test_the_whole_inventory_on_a_deployment(deployment: DeploymentFactory) -> None:
+async def test_the_whole_inventory_on_a_deployment(
+    database: str, etcd_prefix: str, deployment: DeploymentFactory
+) -> None:
     def start() -> Any:
         return deployment(coordinators=2, workers=2, worker_args=["--import", MODULE, "--pool", "inventory"])
 

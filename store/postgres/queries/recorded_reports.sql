@@ -1,5 +1,9 @@
 -- Which of these attempts have ended already, and how: a repeated report is answered from here.
-SELECT a.job_id AS id, a.fence, a.outcome, a.worker, a.lease, a.claim_revision, a.attempt, j.state, j.crashes, j.max_crashes
+SELECT a.job_id AS id, a.fence, a.outcome, a.worker, a.lease, a.claim_revision, a.attempt, j.state, coalesce(j.lane, 0) AS lane
 FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[]) AS g (id, fence)
 JOIN tenure.attempt a ON a.job_id = g.id AND a.fence = g.fence
-LEFT JOIN LATERAL (SELECT state, crashes, max_crashes FROM tenure.jobs v WHERE v.id = g.id LIMIT 1) j ON true
+LEFT JOIN LATERAL (
+    SELECT state, lane FROM tenure.job WHERE id = g.id
+    UNION ALL
+    SELECT state, NULL FROM tenure.history WHERE id = g.id LIMIT 1
+) j ON true
