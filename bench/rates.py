@@ -70,6 +70,7 @@ async def drain(stage: Stage, results: Results) -> None:
                 {
                     "jobs_per_s": drained.jobs / drained.seconds if drained.jobs else 0.0,
                     "jobs_counted": float(drained.jobs),
+                    "repeated_jobs": float(drained.repeated),
                     "others_cores": usage.others_cores,
                 },
                 usage.us_per_job(drained.jobs or 1),
@@ -101,6 +102,7 @@ async def end_to_end(stage: Stage, results: Results) -> None:
                 {
                     "jobs_per_s": jobs / drained.seconds,
                     "last_end_after_last_ack_s": behind_s,
+                    "repeated_jobs": float(drained.repeated),
                     "others_cores": usage.others_cores,
                 },
                 usage.us_per_job(jobs),

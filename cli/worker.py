@@ -48,6 +48,7 @@ def worker(
     ] = None,
 ) -> None:
     """Run a worker: claims jobs of its pools through etcd and runs the handlers of its modules."""
+    from tenure.cli.logs import configure
     from tenure.worker.settings import WorkerSettings
 
     values = given(
@@ -63,6 +64,7 @@ def worker(
         coordinator=coordinator,
     )
     settings = parsed(WorkerSettings, values)
+    configure(settings.log_level, settings.log_format)
     # Handlers usually lie in the folder in which the worker is started; an entry point does not look there.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

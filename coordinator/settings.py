@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -49,6 +49,10 @@ class CoordinatorSettings(BaseSettings):
     grace_s: float = Field(default=10.0, ge=0, description="how long a stop waits for calls under way")
     migrate: bool = Field(default=True, description="bring the schema up to date at start")
     reflection: bool = True
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="auto: text on a terminal, else JSON"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -60,7 +60,6 @@ class Control:
             now = self._clock.monotonic()
             for attempt in list(self._running.values()):
                 attempt.check(now)
-            self._engines.tick(now)
             await self._clock.sleep(TICK_S)
 
     def stop(self, job_id: str, fence: int | None, cause: StopCause) -> None:

@@ -102,6 +102,9 @@ async def claim_batch(
 
     Returns one result per request, in order; failures are results. After an unknown outcome the rest of the batch
     is not tried: it is unknown too.
+
+    Raises:
+        ConfigurationError: etcd refuses the user; what an earlier part of a large batch won is left to its leases.
     """
     results: list[ClaimResult] = []
     tail: tuple[Operation, ...] = (Delete(inbox_key),) if inbox_key else ()
@@ -180,6 +183,9 @@ async def release_batch(
 
     Only then may the lease be used again; False covers "was not there", "was somebody else's" and "no answer".
     Announcements are hints: one that etcd refuses (its lease is gone) is dropped, never the release with it.
+
+    Raises:
+        ConfigurationError: etcd refuses the user.
     """
     deleted: list[bool] = []
     chunk: list[Release] = []

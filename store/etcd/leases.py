@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import structlog
 
 from tenure.model.clock import Clock
-from tenure.model.errors import ConfigurationError, Unavailable
+from tenure.model.errors import ConfigurationError, TenureError, Unavailable
 from tenure.model.trust import Trust, renew_every_s
 from tenure.store.etcd.port import Etcd, Grant, Refused, Renewal
 
@@ -213,7 +213,7 @@ class LeasePool:
         return sum(map(len, self._idle.values()))
 
     async def acquire(self, ttl_s: float, count: int, *, timeout_s: float = 5.0) -> list[Grant]:
-        """Return up to ``count`` leases of at least ``ttl_s`` seconds, all trusted now; fewer if etcd is unreachable.
+        """Return up to ``count`` leases of at least ``ttl_s`` seconds, all trusted now; fewer if etcd gives none.
 
         ``ttl_s`` of a grant is what the server gave, which may be more. Cancelled half-way, leases just granted are
         left to expire.
@@ -243,7 +243,7 @@ class LeasePool:
         try:
             async with self._granting:
                 grant = await self._etcd.grant(ttl_s, timeout_s=timeout_s)
-        except Unavailable as exc:
+        except TenureError as exc:  # unreachable, no space, not allowed: all the same to who wants to claim
             log.warning("no lease granted", ttl_s=ttl_s, reason=str(exc))
             return None
         self._asked[grant.lease] = ttl_s

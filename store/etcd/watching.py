@@ -140,6 +140,7 @@ class Watch:
         if self._cluster_id not in (0, answer.header.cluster_id):
             raise Compacted(revision)
         self._cluster_id = answer.header.cluster_id
+        self._refused = False
         if self._next == 0:
             self._next = revision + 1
         elif revision < self._next - 1:

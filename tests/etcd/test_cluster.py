@@ -71,8 +71,8 @@ async def test_calls_watch_and_renewals_survive_a_member(
         await write()
         await seeing
         after = clock.monotonic()
-        while any((t := keeper.trust(g.lease)) is None or t.sent_at <= after for g in grants):
-            await asyncio.sleep(0.05)  # noqa: ASYNC110 - the keeper tells of losses only
+        while any((t := keeper.trust(g.lease)) is None or t.sent_at <= after for g in grants):  # noqa: ASYNC110 - the keeper tells of losses only
+            await asyncio.sleep(0.05)
         keeping.cancel()
     assert seen == [f"/k/{n:03d}" for n in range(total)]
     assert lost == []

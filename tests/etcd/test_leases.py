@@ -50,8 +50,8 @@ async def keeper(etcd: Etcd, clock: SystemClock) -> AsyncIterator[LeaseKeeper]:
 
 async def until_trusted_past(keeper: LeaseKeeper, lease: int, instant: float, timeout_s: float = 15.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while (trust := keeper.trust(lease)) is None or trust.sent_at <= instant:
-            await asyncio.sleep(0.02)  # noqa: ASYNC110 - the keeper tells of losses only
+        while (trust := keeper.trust(lease)) is None or trust.sent_at <= instant:  # noqa: ASYNC110 - the keeper tells of losses only
+            await asyncio.sleep(0.02)
 
 
 async def test_a_kept_lease_outlives_its_ttl(
@@ -179,8 +179,8 @@ async def test_only_leases_that_are_out_are_told_lost(etcd: Etcd, keeper: LeaseK
     await etcd.revoke(out.lease)
     await lost.wait(5)
     async with asyncio.timeout(5):
-        while pool.idle:
-            await asyncio.sleep(0.02)  # noqa: ASYNC110 - nobody is told of idle leases
+        while pool.idle:  # noqa: ASYNC110 - nobody is told of idle leases
+            await asyncio.sleep(0.02)
     assert lost.leases == [out.lease]
     assert {g.lease for g in await pool.acquire(2, 1)}.isdisjoint({idle.lease, out.lease})
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tenure.model.errors import InvalidInput, OwnershipLost, TenureError, Unavailable
@@ -26,6 +26,7 @@ _json = st.recursive(
 )
 
 
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.dictionaries(st.text(), _json, max_size=4), max_size=6), st.integers(1, 7))
 def test_frames_survive_any_cutting(values: list[dict[str, object]], step: int) -> None:
     stream = b"".join(frames.encode(value) for value in values)
