@@ -35,7 +35,9 @@ async def test_twenty_thousand_jobs_are_neither_lost_nor_doubled(stage: Setting)
     async with await psycopg.AsyncConnection.connect(database) as connection:
         rows = await (await connection.execute("SELECT id::text, state, attempt FROM tenure.history")).fetchall()
         attempts = await (
-            await connection.execute("SELECT count(*), count(DISTINCT job_id), count(DISTINCT fence) FROM tenure.attempt")
+            await connection.execute(
+                "SELECT count(*), count(DISTINCT job_id), count(DISTINCT fence) FROM tenure.attempt"
+            )
         ).fetchone()
     assert sorted(id for id, _, _ in rows) == sorted(ids)
     assert {(state, attempt) for _, state, attempt in rows} == {("completed", 1)}
