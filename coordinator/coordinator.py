@@ -123,6 +123,7 @@ async def serve(settings: CoordinatorSettings) -> None:
                 log.info("stopping", grace_s=settings.grace_s)
                 leading.cancel()  # first of all: another one leads at once
                 await presence.close()
+                waiters.close()
                 await grpc_server.stop(settings.grace_s)
                 for task in tasks:
                     task.cancel()

@@ -34,6 +34,7 @@ class Waiters:
         self._keys = keys
         self._clock = clock
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._closed = False
 
     @asynccontextmanager
     async def waiting(self, job_id: str) -> AsyncIterator[asyncio.Event]:
@@ -47,6 +48,20 @@ class Waiters:
             events.discard(event)
             if not events:
                 del self._waiting[job_id]
+
+    def refuse_if_closed(self) -> None:
+        """Send waiting callers elsewhere once this coordinator stops.
+
+        Raises:
+            Unavailable: ``close`` was called.
+        """
+        if self._closed:
+            raise Unavailable("this coordinator is stopping", hint="ask another one")
+
+    def close(self) -> None:
+        """Wake every waiting call, so that none holds up the stop."""
+        self._closed = True
+        self._wake(list(self._waiting))
 
     async def watch(self) -> None:
         """Follow ``done/`` for ever. A gap in history is harmless here: the next re-read fills it."""

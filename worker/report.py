@@ -15,7 +15,7 @@ from dataclasses import replace
 import structlog
 
 from tenure.model.clock import Clock
-from tenure.model.errors import TenureError, Unavailable
+from tenure.model.errors import InvalidInput, TenureError, Unavailable
 from tenure.model.states import Outcome
 from tenure.worker.execute.call import ErrorReport
 from tenure.worker.link import Answer, Link, Report
@@ -66,13 +66,10 @@ class Reports:
                 pause_s = min(pause_s * 2, MAX_PAUSE_S)
                 continue
             except TenureError as exc:
-                # The batch as a whole was refused: find the one that is at fault.
+                # The batch as a whole was refused: each for itself, so that only the one at fault is.
                 log.error("reports_refused", reports=len(batch), error=exc.message)
-                if len(batch) > 1:
-                    for report in batch:
-                        await self._send_alone(report)
-                else:
-                    self._refused(batch[0], exc.message)
+                for report in batch:
+                    await self._send_alone(report)
                 continue
             pause_s = FIRST_PAUSE_S
             self._settle(batch, answers)
@@ -80,10 +77,13 @@ class Reports:
     async def _send_alone(self, report: Report) -> None:
         try:
             self._settle([report], await self._link.finish([report]))
-        except Unavailable:
-            self.add(report)
-        except TenureError as exc:
+        except InvalidInput as exc:
             self._refused(report, exc.message)
+        except TenureError as exc:
+            # Not the report's fault, as far as anybody knows: again, while its claim lasts.
+            log.warning("report_not_answered", job=report.started.assignment.job_id, error=exc.message)
+            await self._clock.sleep(FIRST_PAUSE_S)
+            self.add(report)
 
     def _settle(self, batch: Sequence[Report], answers: Sequence[Answer]) -> None:
         for report, answer in zip(batch, answers, strict=True):

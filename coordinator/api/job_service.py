@@ -91,6 +91,7 @@ class JobService(JobServiceServicer):
                 async with asyncio.timeout(limit):
                     while not _is_terminal(job):
                         await maybe_done.wait()
+                        self._waiters.refuse_if_closed()
                         maybe_done.clear()
                         job = await self._read(job_id)
         return pb.WaitJobResponse(job=job, finished=_is_terminal(job))
@@ -109,6 +110,7 @@ class JobService(JobServiceServicer):
                     yield pb.WatchJobResponse(job=job)
                 if _is_terminal(job):
                     return
+                self._waiters.refuse_if_closed()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(WATCH_POLL_S):
                         await maybe_done.wait()

@@ -1,4 +1,4 @@
-"""Handlers of the end-to-end tests. Each run leaves a line in a file that the handler writes itself, apart from tenure."""
+"""Handlers of the end-to-end tests. Each leaves a line in a file that it writes itself, apart from tenure."""
 
 from __future__ import annotations
 

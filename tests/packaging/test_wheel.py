@@ -21,7 +21,8 @@ def shipped_files() -> set[str]:
     found = set()
     for package, folder in SETTINGS["package-dir"].items():
         for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and path.suffix in SHIPPED and "__pycache__" not in path.parts:
+            is_for_others = package == "tenure.examples" and path.suffix not in {".py", ".typed"}  # such as Node.js
+            if path.is_file() and path.suffix in SHIPPED and "__pycache__" not in path.parts and not is_for_others:
                 found.add(f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder)}")
     return found
 

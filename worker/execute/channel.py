@@ -1,7 +1,7 @@
 """The worker's end of the connection to a handler process: frames, without ever blocking the process loop.
 
 Invariant: a child that does not read costs bounded memory (what may be dropped is, while earlier frames wait), and one
-that floods is read a little at a time. Used by ``leader`` on the process loop.
+that floods is read a little at a time. Used by ``process_host`` on the process loop.
 """
 
 from __future__ import annotations

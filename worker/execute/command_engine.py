@@ -16,9 +16,9 @@ from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.worker.execute import outcome
 from tenure.worker.execute.call import Call, Ended, StopCause
 from tenure.worker.execute.forkserver import describe_status
-from tenure.worker.execute.leader import LeaderExecution, ProcessHost
 from tenure.worker.execute.output import Input, Tail
 from tenure.worker.execute.process_engine import identity
+from tenure.worker.execute.process_host import ForkedExecution, ProcessHost
 from tenure.worker.handler import CommandSpec
 
 _OUTPUT_GRACE_S = 1.0
@@ -42,7 +42,7 @@ class CommandEngine:
         await self._host.close(grace_s)
 
 
-class CommandExecution(LeaderExecution):
+class CommandExecution(ForkedExecution):
     """One attempt that is a program."""
 
     _spec: CommandSpec

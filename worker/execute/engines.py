@@ -15,8 +15,8 @@ from tenure.worker.execute.async_engine import AsyncEngine
 from tenure.worker.execute.call import Call, Ended, Execution, StopCause
 from tenure.worker.execute.command_engine import CommandEngine
 from tenure.worker.execute.forkserver import ForkServerProcess
-from tenure.worker.execute.leader import STOP_GRACE_S, ProcessHost
 from tenure.worker.execute.process_engine import ProcessEngine
+from tenure.worker.execute.process_host import STOP_GRACE_S, ProcessHost
 from tenure.worker.execute.thread_engine import ThreadEngine
 from tenure.worker.handler import Mode, Registry
 

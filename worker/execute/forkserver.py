@@ -1,6 +1,6 @@
 """The worker's side of the fork server: has processes started, signalled, watched and their ends told.
 
-Owns the fork server's process and socket. Lives on the process loop (``leader.ProcessHost``); every method is called
+Owns the fork server's process and socket. Lives on the process loop (``process_host``); every method is called
 there but ``start_forkserver``, which the worker's main calls first thing, so that the user's modules are imported while
 the rest of the worker starts. Invariants: every started process gets exactly one ``Exit``, also when the fork server
 itself dies; deadlines are renewed here, every ``EXTEND_EVERY_S``, from what the reporters trust, whatever the state of
@@ -54,7 +54,7 @@ class Exit:
 
 
 @dataclass(slots=True)
-class _Leader:
+class _Running:
     deadline: Callable[[], float]
     on_exit: Callable[[Exit], None]
     pid: int = 0
@@ -94,7 +94,7 @@ class ForkServer:
         self._clock = clock
         self._modules = tuple(modules)
         self._server: ForkServerProcess | None = None
-        self._leaders: dict[int, _Leader] = {}
+        self._running: dict[int, _Running] = {}
         self._key = 0
         self._outbox: deque[tuple[bytes, list[int]]] = deque()
         if started is not None:
@@ -116,25 +116,25 @@ class ForkServer:
                 close_all(fds)
                 raise
         self._key += 1
-        self._leaders[self._key] = _Leader(deadline, on_exit)
+        self._running[self._key] = _Running(deadline, on_exit)
         instant = shared_instant(deadline(), self._clock.monotonic())
         self._send({"op": "start", "key": self._key, "deadline": instant}, fds)
         return self._key
 
     def signal(self, key: int, number: signal.Signals) -> None:
         """Signal a process' group; nothing if it has ended."""
-        if key in self._leaders:
+        if key in self._running:
             self._send({"op": "signal", "key": key, "signal": int(number)})
 
     def kill(self, key: int) -> None:
         """Kill a process' group and all that it started; nothing if it has ended."""
-        if key in self._leaders:
+        if key in self._running:
             self._send({"op": "kill", "key": key})
 
     def extend(self) -> None:
         """Renew the deadlines of all processes."""
         now = self._clock.monotonic()
-        instants = ((key, shared_instant(leader.deadline(), now)) for key, leader in self._leaders.items())
+        instants = ((key, shared_instant(one.deadline(), now)) for key, one in self._running.items())
         finite = [(key, round(instant, 3)) for key, instant in instants if instant is not None]
         # With requests queued the server is behind: a newer extension will follow, none must pile up.
         if finite and not self._outbox:
@@ -202,21 +202,21 @@ class ForkServer:
             self._handle(json.loads(data))
 
     def _handle(self, message: dict[str, Any]) -> None:
-        leader = self._leaders.get(message["key"])
-        if leader is None:
+        one = self._running.get(message["key"])
+        if one is None:
             return
         match message["event"]:
             case "started":
-                leader.pid = message["pid"]
+                one.pid = message["pid"]
             case "expired":
-                leader.is_expired = True
+                one.is_expired = True
             case "exited":
-                del self._leaders[message["key"]]
-                leader.on_exit(Exit(message.get("status"), message.get("error", ""), leader.is_expired))
+                del self._running[message["key"]]
+                one.on_exit(Exit(message.get("status"), message.get("error", ""), one.is_expired))
 
     def _lose_server(self, server: ForkServerProcess) -> None:
         status = server.process.wait()
-        log.error("forkserver_died", status=status, processes=len(self._leaders))
+        log.error("forkserver_died", status=status, processes=len(self._running))
         self._bury(server, f"the fork server died ({describe_status(status)})")
 
     def _bury(self, server: ForkServerProcess, reason: str) -> None:
@@ -228,10 +228,10 @@ class ForkServer:
         server.process.wait()
         while self._outbox:
             close_all(self._outbox.popleft()[1])
-        leaders, self._leaders = self._leaders, {}
-        kill_sessions({leader.pid for leader in leaders.values() if leader.pid})
-        for leader in leaders.values():
-            leader.on_exit(Exit(None, reason, leader.is_expired))
+        running, self._running = self._running, {}
+        kill_sessions({one.pid for one in running.values() if one.pid})
+        for one in running.values():
+            one.on_exit(Exit(None, reason, one.is_expired))
 
 
 def kill_sessions(sessions: set[int]) -> None:

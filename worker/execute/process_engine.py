@@ -18,7 +18,7 @@ from tenure.model.states import Outcome
 from tenure.worker.execute import outcome
 from tenure.worker.execute.call import Call, Ended, ErrorReport
 from tenure.worker.execute.forkserver import EXTEND_EVERY_S
-from tenure.worker.execute.leader import LeaderExecution, ProcessHost
+from tenure.worker.execute.process_host import ForkedExecution, ProcessHost
 
 _LINGER_S = 2.0
 """How long a process may take to exit after it has said how its attempt ended."""
@@ -42,7 +42,7 @@ class ProcessEngine:
         await self._host.close(grace_s)
 
 
-class ProcessExecution(LeaderExecution):
+class ProcessExecution(ForkedExecution):
     """One attempt in a forked process."""
 
     _ended: Ended | None = None

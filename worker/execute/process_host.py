@@ -1,7 +1,7 @@
 """What process and command handlers have in common: an attempt that is a process leading its own group.
 
 Owns the process loop (a thread of its own, so that neither user code nor a busy control loop delays a kill) and the
-life of a leader: started, asked with SIGTERM, killed when its grace is over, ended only when the process is gone.
+life of such a process: started, asked with SIGTERM, killed when its grace is over, ended only when the process is gone.
 Invariant: an attempt has ended when no process of it is left that the fork server can find.
 """
 
@@ -45,14 +45,14 @@ class ProcessHost:
         self.stop_grace_s = stop_grace_s
         self.thread = LoopThread("tenure-processes")
         self.control = asyncio.get_running_loop()
-        self.ended: Mailbox[tuple[LeaderExecution, Ended]] = Mailbox(self.control, self._deliver)
-        self.unfinished: set[LeaderExecution] = set()
+        self.ended: Mailbox[tuple[ForkedExecution, Ended]] = Mailbox(self.control, self._deliver)
+        self.unfinished: set[ForkedExecution] = set()
         self._census = Census()
         self.thread.start()
         self.forkserver = ForkServer(self.thread.loop, clock, modules, forkserver)
         self.thread.post(self._begin_extending)
 
-    def begin(self, execution: LeaderExecution) -> None:
+    def begin(self, execution: ForkedExecution) -> None:
         """Start an attempt's process, from the control loop."""
         self.unfinished.add(execution)
         self._census.enter()
@@ -79,14 +79,14 @@ class ProcessHost:
     def _begin_extending(self) -> None:
         self.thread.tasks.create_task(self.forkserver.keep_extending())
 
-    def _deliver(self, item: tuple[LeaderExecution, Ended]) -> None:
+    def _deliver(self, item: tuple[ForkedExecution, Ended]) -> None:
         execution, ended = item
         self.unfinished.discard(execution)
         self._census.leave()
         execution.bridge.call.on_ended(ended)
 
 
-class LeaderExecution:
+class ForkedExecution:
     """One attempt that is a process. ``stop`` and ``kill`` are called on the control loop.
 
     All other methods run on the process loop.

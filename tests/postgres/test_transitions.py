@@ -1,0 +1,184 @@
+"""Every statement that changes a job's state performs only moves of ``MOVES``, from whatever state the row is in."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from importlib import resources
+
+import pytest
+from tests.postgres.conftest import Table
+
+from tenure.model.states import CLAIMABLE, MOVES, TERMINAL, JobState, Outcome, may_move
+
+Drive = Callable[[Table, uuid.UUID, int], Awaitable[object]]
+"""Runs a statement against a job with the fence of its last attempt, as its owner would."""
+
+
+async def _start(table: Table, id: uuid.UUID, fence: int) -> object:
+    return await table.start(id)
+
+
+def _end(state: JobState, outcome: Outcome | None = None) -> Drive:
+    async def drive(table: Table, id: uuid.UUID, fence: int) -> object:
+        return await table.end(id, fence, state, outcome)
+
+    return drive
+
+
+def _give_back(state: JobState, outcome: Outcome) -> Drive:
+    async def drive(table: Table, id: uuid.UUID, fence: int) -> object:
+        return await table.give_back(id, fence, state, outcome)
+
+    return drive
+
+
+async def _cancel(table: Table, id: uuid.UUID, fence: int) -> object:
+    return await table.db.fetch("cancel_idle", {"ids": [id], "reason": "r"})
+
+
+async def _request_cancel(table: Table, id: uuid.UUID, fence: int) -> object:
+    return await table.db.fetch("request_cancel", {"ids": [id], "reason": "r"})
+
+
+async def _settle(table: Table, id: uuid.UUID, fence: int) -> object:
+    parents = await table.db.fetch("dependencies_of", {"ids": [id]})
+    ids = [parent for row in parents for parent in row.parents]
+    for parent in ids:
+        if (await table.state(parent)) in CLAIMABLE:
+            await table.end(parent, (await table.start(parent))[0].fence)
+    return await table.db.fetch("settle_parents", {"ids": [*ids, id]})
+
+
+async def _activate(table: Table, id: uuid.UUID, fence: int) -> object:
+    await table.sql("UPDATE tenure.job SET due = false WHERE id = %s", id)
+    return await table.db.fetch("activate_due", {"limit": 1_000})
+
+
+async def _progress(table: Table, id: uuid.UUID, fence: int) -> object:
+    return await table.db.fetch(
+        "report_progress", {"ids": [id], "fences": [fence], "fractions": [0.5], "messages": ["half"]}
+    )
+
+
+async def _checkpoint(table: Table, id: uuid.UUID, fence: int) -> object:
+    return await table.db.fetch("save_checkpoint", {"id": id, "fence": fence, "checkpoint": "{}"})
+
+
+async def _lane(table: Table, id: uuid.UUID, fence: int) -> object:
+    return await table.db.fetch("move_to_lane", {"before": 1, "after": 2, "pool": "default"})
+
+
+async def _depend(table: Table, id: uuid.UUID, fence: int) -> object:
+    """Insert_dependencies is only ever run on rows of its own transaction, which are waiting."""
+    if (await table.state(id)) is not JobState.WAITING:
+        return None
+    parent = await table.submit()
+    await table.end(parent, (await table.start(parent))[0].fence)
+    return await table.db.fetch("insert_dependencies", {"children": [id], "parents": [parent]})
+
+
+STATEMENTS: dict[str, dict[str, tuple[Drive, dict[JobState, JobState]]]] = {
+    "start_attempts": {"start": (_start, {state: JobState.EXECUTING for state in CLAIMABLE})},
+    "end_attempts": {
+        str(state): (_end(state), {JobState.EXECUTING: state}) for state in sorted(TERMINAL)
+    },
+    "return_attempts": {
+        "ready": (_give_back(JobState.READY, Outcome.RELEASED), {JobState.EXECUTING: JobState.READY}),
+        "restarting": (_give_back(JobState.RESTARTING, Outcome.LOST), {JobState.EXECUTING: JobState.RESTARTING}),
+    },
+    "cancel_idle": {
+        "cancel": (
+            _cancel,
+            {state: JobState.CANCELED for state in (JobState.WAITING, JobState.READY, JobState.RESTARTING)},
+        )
+    },
+    "settle_parents": {"settle": (_settle, {JobState.WAITING: JobState.READY})},
+    "insert_dependencies": {"depend": (_depend, {JobState.WAITING: JobState.READY})},
+    "request_cancel": {"request": (_request_cancel, {})},
+    "activate_due": {"activate": (_activate, {})},
+    "report_progress": {"progress": (_progress, {})},
+    "save_checkpoint": {"checkpoint": (_checkpoint, {})},
+    "move_to_lane": {"lane": (_lane, {})},
+}
+"""Per statement that writes ``tenure.job``: how to drive it, and what becomes of which state (else nothing does)."""
+
+CASES = [
+    pytest.param(drive, before, moves.get(before, before), id=f"{name}:{way}-from-{before}")
+    for name, ways in STATEMENTS.items()
+    for way, (drive, moves) in ways.items()
+    for before in JobState
+]
+
+
+@pytest.mark.parametrize(("drive", "before", "after"), CASES)
+async def test_a_statement_makes_only_its_moves(
+    table: Table, drive: Drive, before: JobState, after: JobState
+) -> None:
+    id = await table.in_state(before)
+    fence = (await table.row(id)).fence or 1
+    await drive(table, id, fence)
+    found = await table.state(id)
+    assert found is after
+    assert found is before or may_move(before, found)
+
+
+def test_every_move_of_the_table_is_made_by_some_statement() -> None:
+    made = {
+        (before, after) for ways in STATEMENTS.values() for _, moves in ways.values() for before, after in moves.items()
+    }
+    stated = {(before, after) for before, afters in MOVES.items() for after in afters}
+    # Parking on new dependencies, and failing a job that nobody executes, have no statement yet.
+    unmade = {
+        (JobState.EXECUTING, JobState.WAITING),
+        (JobState.WAITING, JobState.FAILED),
+        (JobState.READY, JobState.FAILED),
+        (JobState.RESTARTING, JobState.FAILED),
+    }
+    assert made <= stated
+    assert stated - made == unmade
+
+
+def test_no_statement_that_writes_jobs_is_forgotten_here() -> None:
+    folder = resources.files("tenure.store.postgres").joinpath("queries")
+    writers = {
+        file.name.removesuffix(".sql")
+        for file in folder.iterdir()
+        if re.search(r"(UPDATE|DELETE FROM|INSERT INTO)\s+tenure\.job\b", file.read_text(encoding="utf-8"))
+    }
+    assert writers - {"insert_jobs"} == set(STATEMENTS)
+
+
+async def test_leaving_executing_clears_the_owner_and_keeps_the_attempt(table: Table) -> None:
+    id = await table.in_state(JobState.EXECUTING)
+    before = await table.row(id)
+    await table.give_back(id, before.fence, JobState.RESTARTING, Outcome.LOST, crash_counts=[1])
+    row = await table.row(id)
+    assert (row.fence, row.worker, row.lease, row.claim_revision, row.started_at) == (None,) * 5
+    assert (row.attempt, row.crashes, row.errors) == (1, 1, 0)
+    [attempt] = await table.db.fetch("attempts_of", {"id": id})
+    assert (attempt.outcome, attempt.fence, attempt.worker, attempt.lease, attempt.claim_revision) == (
+        "lost",
+        before.fence,
+        "w1",
+        7,
+        70,
+    )
+
+
+async def test_a_finished_job_is_in_history_alone(table: Table) -> None:
+    id = await table.submit(labels={"a": "b"}, payload='{"x":1}')
+    fence = (await table.start(id))[0].fence
+    await table.end(id, fence, results=['{"y":2}'])
+    assert await table.sql("SELECT FROM tenure.job WHERE id = %s", id) == []
+    row = await table.row(id)
+    assert (row.state, row.payload, row.result, row.fence, row.worker, row.attempt, row.progress) == (
+        "completed",
+        '{"x":1}',
+        '{"y":2}',
+        fence,
+        "w1",
+        1,
+        1,
+    )
