@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
+from tenure.coordinator.deposed import Deposed
 from tenure.coordinator.flight import Flight, Outstanding, candidate_from_row
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.settings import CoordinatorSettings
@@ -34,10 +35,6 @@ OFFERS_PER_TERM = 1_000_000
 """Keeps the keys of terms apart: the next term's number is higher by at least a 64th of the offers made."""
 MIN_PER_LANE = 4
 LOOK_AGAIN_S = 0.05
-
-
-class Deposed(TenureError):
-    """The leader key is not this term's any more: the term is over."""
 
 
 class Dispatcher:

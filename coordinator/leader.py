@@ -15,16 +15,18 @@ from functools import partial
 import structlog
 
 from tenure.coordinator.dependants import Dependants
-from tenure.coordinator.dispatch import Deposed, Dispatcher
+from tenure.coordinator.deposed import Deposed
+from tenure.coordinator.dispatch import Dispatcher
 from tenure.coordinator.finish import Finisher
 from tenure.coordinator.flight import Flight, Outstanding
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import REFRESH_S, Lanes
 from tenure.coordinator.reap import Reaper
 from tenure.coordinator.settings import CoordinatorSettings
+from tenure.coordinator.stores import Stores
 from tenure.coordinator.upkeep import Upkeep
 from tenure.model.clock import Clock
-from tenure.model.errors import TenureError, Unavailable
+from tenure.model.errors import TenureError
 from tenure.store.etcd.compact import CompactionPolicy, Compactor
 from tenure.store.etcd.election import Election, Term
 from tenure.store.etcd.keyspace import ClaimValue, Keyspace, WorkerValue, parse_inbox
@@ -33,6 +35,9 @@ from tenure.store.etcd.view import View
 from tenure.store.postgres.database import Database
 
 log = structlog.get_logger(__name__)
+
+RESPITE_S = 0.2
+"""After a term that failed, so that a fault that lasts does not become a storm of elections."""
 
 
 class Leader:
@@ -76,20 +81,24 @@ class Leader:
             log.info("term_begins", term=term.number)
             try:
                 await term.lead(self._lead(term))
-            except* Deposed:
-                log.warning("deposed", term=term.number)
+            except* Deposed as group:
+                log.warning("deposed", term=term.number, reason=str(group.exceptions[0]))
+                await self._clock.sleep(RESPITE_S)
             except* TenureError as group:
                 log.warning("term_failed", term=term.number, error=str(group.exceptions[0]))
+                await self._clock.sleep(RESPITE_S)
             finally:
                 self._dispatcher = None
                 log.info("term_ends", term=term.number)
 
     async def _lead(self, term: Term) -> None:
-        await self._record(term)
+        stores = Stores(self._database, self._etcd, self._keys, self._clock, self._settings.coordinator_id, term)
+        frozen_s = await stores.record_term()
         flight = Flight()
         dispatcher = Dispatcher(
             self._settings, self._database, self._etcd, self._keys, self._clock, self._lanes, flight, term
         )
+        dispatcher.brake(frozen_s)
         reaper = Reaper(
             self._database,
             self._etcd,
@@ -128,27 +137,9 @@ class Leader:
                 upkeep.make_partitions_forever(),
                 picture.register_pools_forever(),
                 upkeep.compact_forever(compactor),
+                stores.watch(),
             ):
                 group.create_task(body)
-
-    async def _record(self, term: Term) -> None:
-        """Write the term into Postgres, so that an older leader's is known to be over."""
-        while True:
-            try:
-                status = await self._etcd.status()
-                await self._database.fetch(
-                    "take_leadership",
-                    {
-                        "leader": self._settings.coordinator_id,
-                        "term": term.number,
-                        "etcd_cluster_id": str(status.cluster_id),
-                        "etcd_revision": status.revision,
-                    },
-                )
-                return
-            except Unavailable as exc:
-                log.warning("term_not_recorded", error=exc.message)
-                await self._clock.sleep(0.5)
 
 
 class Picture:

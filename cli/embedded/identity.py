@@ -1,8 +1,9 @@
 """Under which identity Postgres runs: it refuses to be root.
 
 As an ordinary user it runs as that user. As root it runs in a user namespace that maps root to nobody, so that its
-files stay root's and no other user gains access; where namespaces are forbidden (some containers) it runs as nobody
-by ``setpriv``, and the data folder is handed over to nobody.
+files stay root's and no other user gains access; where namespaces are forbidden (most containers, a chroot) it runs as
+nobody by ``setpriv``, and the data folder is handed over to nobody. Where nobody may not even enter the folders (a
+checkout below /root) it keeps one capability of root's, to pass by their permissions.
 """
 
 from __future__ import annotations
@@ -42,6 +43,12 @@ SETPRIV = Identity(
     ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--pdeathsig=INT", "--"), as_nobody=True
 )
 
+# PostgreSQL asks access(2) for its own programs, which only heeds capabilities under this securebit.
+_ONE_CAPABILITY = [f"--{kind}=-all,+dac_override" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
+SETPRIV_OVERRIDE = Identity(
+    (*SETPRIV.prefix[:-1], "--securebits=+no_setuid_fixup", *_ONE_CAPABILITY, "--"), as_nobody=True
+)
+
 
 def choose(folder: Path, program: Path) -> Identity:
     """Choose the identity under which ``program`` can work on ``folder``.
@@ -59,12 +66,12 @@ def choose(folder: Path, program: Path) -> Identity:
         return Identity()
     if owner != NOBODY and _works(NAMESPACE, program):
         return NAMESPACE
-    if _works(SETPRIV, program) and _reachable(folder.parent):
-        return SETPRIV
+    for identity in (SETPRIV, SETPRIV_OVERRIDE):
+        if _works(identity, program) and _may_enter(identity, folder.parent):
+            return identity
     raise EmbeddedError(
-        f"Postgres refuses to run as root, and neither a user namespace (unshare) nor setpriv can run {program} here",
-        hint="run as an ordinary user, or allow user namespaces, or keep the data directory and the virtual "
-        "environment where every user may enter",
+        f"Postgres refuses to run as root, and neither unshare nor setpriv can run {program} as another user here",
+        hint="run as an ordinary user, or keep the data directory and .venv where every user may enter",
     )
 
 
@@ -76,9 +83,10 @@ def _works(identity: Identity, program: Path) -> bool:
         answer = subprocess.run([*identity.prefix, program, "--version"], capture_output=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return answer.returncode == 0
+    # It prints a version even when it cannot read itself, and fails later; then it says so here.
+    return answer.returncode == 0 and not answer.stderr
 
 
-def _reachable(folder: Path) -> bool:
-    answer = subprocess.run([*SETPRIV.prefix, "test", "-x", folder], capture_output=True, timeout=30, check=False)
+def _may_enter(identity: Identity, folder: Path) -> bool:
+    answer = subprocess.run([*identity.prefix, "test", "-x", folder], capture_output=True, timeout=30, check=False)
     return answer.returncode == 0

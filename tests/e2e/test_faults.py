@@ -9,6 +9,7 @@ from tests.e2e.conftest import Setting
 
 from tenure.client import AsyncClient, NewJob
 from tenure.model.errors import Unavailable
+from tenure.model.fence import epoch_of
 from tenure.store.etcd.connect import connect
 from tenure.store.etcd.keyspace import HoldValue, Keyspace
 from tenure.store.etcd.port import Delete, Put, Txn
@@ -180,3 +181,23 @@ async def test_a_coordinator_stops_when_told(stage: Setting) -> None:
     async with AsyncClient(on.deployment.coordinator_addresses[0], timeout_s=1.0) as client:
         with pytest.raises(Unavailable):
             await client.cluster()
+
+
+async def test_etcd_may_be_lost_whole(stage: Setting) -> None:
+    """Its data erased: the epoch rises, what ran is released or reaped, and the queue goes on from Postgres."""
+    on = await stage(own_stores=True, coordinators=2, workers=2)
+    assert on.deployment.etcd is not None
+    running = [await on.client.submit("hold-on", {"seconds": 3}, ttl_s=2) for _ in range(5)]
+    before = [await on.executing(job.id) for job in running]
+    await asyncio.to_thread(on.deployment.etcd.kill)
+    await asyncio.to_thread(on.deployment.etcd.erase)
+    await asyncio.to_thread(on.deployment.etcd.start)
+    later = await on.client.submit_many([NewJob(kind="trace", payload=n) for n in range(100)])
+    done = await on.client.wait_many([*(job.id for job in running), *(job.id for job in later)])
+    assert {job.state for job in done} == {"completed"}
+    assert (await on.client.cluster()).epoch == 2
+    again = await on.client.wait(running[0].id)
+    if again.attempt > 1:  # it may also have finished in time: then its first fence stands
+        assert epoch_of(again.fence) == 2
+    assert {epoch_of(job.fence) for job in before} == {1}
+    assert set(on.runs().values()) == {1}

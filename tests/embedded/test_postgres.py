@@ -146,15 +146,15 @@ def test_a_pause_stops_every_backend(own_postgres: Start) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to shed root")
-def test_root_without_user_namespaces_runs_it_as_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("may_enter", [True, False])
+def test_root_without_user_namespaces_runs_it_as_nobody(monkeypatch: pytest.MonkeyPatch, may_enter: bool) -> None:
     program = binaries.postgres_folder() / "postgres"
-    if not identity._works(identity.SETPRIV, program):
-        pytest.skip("the programs cannot be read by nobody here")
+    if not identity._works(identity.SETPRIV if may_enter else identity.SETPRIV_OVERRIDE, program):
+        pytest.skip("setpriv cannot do this here")
     monkeypatch.setattr(identity, "NAMESPACE", identity.Identity(("false",)))
-    folder = Path("/var/tmp") / f"tenure-test-{os.getpid()}"
-    folder.mkdir(mode=0o755)
+    folder = Path("/var/tmp") / f"tenure-test-{os.getpid()}-{may_enter}"
+    folder.mkdir(mode=0o755 if may_enter else 0o700)
     try:
-        # The programs may lie where nobody may not enter; then the error says so.
         server = EmbeddedPostgres(folder, fsync=False)
         with server:
             remember(server.dsn)

@@ -129,8 +129,8 @@ async def test_of_many_ends_one_is_recorded(table: Table) -> None:
         *(table.give_back(id, fence, JobState.RESTARTING, Outcome.LOST) for _ in range(3)),
     )
     assert sum(map(len, answers)) == 1
-    assert len(await table.sql("SELECT FROM tenure.attempt WHERE job_id = %s", id)) == 1
-    assert len(await table.sql("SELECT FROM tenure.jobs WHERE id = %s", id)) == 1
+    assert len(await table.sql("SELECT 1 FROM tenure.attempt WHERE job_id = %s", id)) == 1
+    assert len(await table.sql("SELECT 1 FROM tenure.jobs WHERE id = %s", id)) == 1
 
 
 async def test_a_report_repeated_in_one_batch_is_written_once(table: Table) -> None:
@@ -148,8 +148,8 @@ async def test_a_report_repeated_in_one_batch_is_written_once(table: Table) -> N
         "crash_counts": [0, 0],
     }
     assert len(await table.db.fetch("end_attempts", twice)) == 1
-    assert len(await table.sql("SELECT FROM tenure.history WHERE id = %s", id)) == 1
-    assert len(await table.sql("SELECT FROM tenure.attempt WHERE job_id = %s", id)) == 1
+    assert len(await table.sql("SELECT 1 FROM tenure.history WHERE id = %s", id)) == 1
+    assert len(await table.sql("SELECT 1 FROM tenure.attempt WHERE job_id = %s", id)) == 1
 
 
 async def test_recorded_reports_tell_how_an_attempt_ended(table: Table) -> None:

@@ -1,0 +1,121 @@
+"""Stores lost: noticing that etcd or Postgres is not what it was, and what follows (DESIGN.md, "Stores lost").
+
+What the stores looked like is remembered in Postgres. When a term begins they are compared: on another etcd cluster, a
+revision that went back, another Postgres or another timeline the epoch rises, so that no fence given before can be
+given again. The reaper's first sweep then reaps the rows that lack their own claim; attempts that still hold theirs
+go on. During a term etcd is looked at every second: if it is not what it was the term ends, and the next one does that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from tenure.coordinator.deposed import Deposed
+from tenure.model.clock import Clock
+from tenure.model.errors import Unavailable
+from tenure.store.etcd.election import Term
+from tenure.store.etcd.keyspace import Keyspace
+from tenure.store.etcd.port import Etcd, Get, Txn
+from tenure.store.postgres.database import Database
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY_S = 1.0
+RETRY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What etcd looked like. The revision is that of a linearizable read: a member may lag behind."""
+
+    cluster_id: int
+    revision: int
+
+
+class Stores:
+    """The identity of both stores, during one term."""
+
+    def __init__(
+        self, database: Database, etcd: Etcd, keys: Keyspace, clock: Clock, coordinator: str, term: Term
+    ) -> None:
+        self._database = database
+        self._etcd = etcd
+        self._keys = keys
+        self._clock = clock
+        self._coordinator = coordinator
+        self._term = term
+        self._seen: Seen | None = None
+
+    async def record_term(self) -> float:
+        """Write the term into Postgres; return for how many seconds nothing may be offered.
+
+        Raises:
+            Deposed: the leader key is not this term's any more, or Postgres knows of a later term.
+        """
+        while True:
+            try:
+                self._seen = seen = await self._look()
+                rows = await self._database.fetch(
+                    "take_leadership",
+                    {
+                        "leader": self._coordinator,
+                        "term": self._term.number,
+                        "etcd_cluster_id": str(seen.cluster_id),
+                        "etcd_revision": seen.revision,
+                    },
+                )
+            except Unavailable as exc:
+                log.warning("term_not_recorded", error=exc.message)
+                await self._clock.sleep(RETRY_S)
+                continue
+            if not rows:
+                raise Deposed("Postgres knows of a later term")
+            (row,) = rows
+            if row.etcd_lost or row.postgres_restored:
+                log.warning(
+                    "epoch_raised",
+                    epoch=row.epoch,
+                    etcd_lost=row.etcd_lost,
+                    postgres_restored=row.postgres_restored,
+                    claims_frozen_s=round(row.frozen_s, 1),
+                )
+            return float(row.frozen_s)
+
+    async def watch(self) -> None:
+        """Look at etcd for as long as it is the one with which the term began.
+
+        Raises:
+            Deposed: it is another one, or was set back.
+        """
+        while True:
+            await self._clock.sleep(LOOK_EVERY_S)
+            try:
+                seen = await self._look()
+                if (reason := _replaced(self._seen, seen)) is not None:
+                    raise Deposed(reason)
+                self._seen = seen
+                await self._database.fetch(
+                    "remember_revision",
+                    {"leader": self._coordinator, "term": self._term.number, "etcd_revision": seen.revision},
+                )
+            except Unavailable as exc:
+                log.info("stores_not_seen", error=exc.message)
+
+    async def _look(self) -> Seen:
+        status = await self._etcd.status()
+        result = await self._etcd.txn(Txn((self._term.guard(),), (Get(self._keys.leader, keys_only=True),)))
+        if not result.succeeded:
+            raise Deposed("the leader key has changed hands")
+        return Seen(status.cluster_id, result.revision)
+
+
+def _replaced(before: Seen | None, now: Seen) -> str | None:
+    if before is None:
+        return None
+    if now.cluster_id != before.cluster_id:
+        return f"another etcd cluster: {now.cluster_id:x}, not {before.cluster_id:x}"
+    if now.revision < before.revision:
+        return f"etcd's revision went back from {before.revision} to {now.revision}"
+    return None
