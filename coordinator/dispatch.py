@@ -13,13 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
-from tenure.coordinator.deposed import Deposed
 from tenure.coordinator.flight import Flight, Outstanding, candidate_from_row
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.model.clock import Clock
 from tenure.model.dispatch import Candidate, Lane, Seat, assign, by_worker, servable
-from tenure.model.errors import TenureError, Unavailable
+from tenure.model.errors import Deposed, TenureError, Unavailable
 from tenure.store.etcd.election import Term
 from tenure.store.etcd.keyspace import Keyspace, Offer, Offers
 from tenure.store.etcd.port import Delete, Etcd, Put, Txn

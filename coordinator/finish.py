@@ -126,8 +126,11 @@ class Finisher:
             for report, answer in zip(reports, answers, strict=True)
         ]
 
-    async def write(self, endings: Sequence[Ending]) -> list[Row]:
-        """Write decided ends under their fences; return the rows that were (id, fence, state, claim, attempt)."""
+    async def write(self, endings: Sequence[Ending], *, guard: Statement | None = None) -> list[Row]:
+        """Write decided ends under their fences; return the rows that were (id, fence, state, claim, attempt).
+
+        ``guard`` is a statement that fails the transaction unless the writer may write (the leader's term).
+        """
         if not endings:
             return []
         ordered = sorted(endings, key=lambda ending: ending.job_id)
@@ -135,9 +138,11 @@ class Finisher:
         again = [ending for ending in ordered if ending.then.state not in TERMINAL]
         rows: list[Row] = []
         if final:
-            rows.extend(await self._write_final(final))
+            rows.extend(await self._write_final(final, guard))
         if again:
-            rows.extend(await self._database.fetch("return_attempts", _columns(again) | _delays(again)))
+            returning = Statement("return_attempts", _columns(again) | _delays(again))
+            statements = [returning] if guard is None else [guard, returning]
+            rows.extend((await self._database.transaction(statements))[-1])
         return rows
 
     async def tell(self, rows: Iterable[Row]) -> set[str]:
@@ -150,14 +155,12 @@ class Finisher:
         self._hints.ready({row.lane for row in ended if row.state in CLAIMABLE})
         return deleted
 
-    async def _write_final(self, endings: Sequence[Ending]) -> list[Row]:
+    async def _write_final(self, endings: Sequence[Ending], guard: Statement | None) -> list[Row]:
         columns = _columns(endings) | {"results": [ending.result for ending in endings]}
-        ended, settled = await self._database.transaction(
-            [
-                Statement("end_attempts", columns),
-                Statement("settle_parents", {"ids": columns["ids"]}),
-            ]
-        )
+        statements = [Statement("end_attempts", columns), Statement("settle_parents", {"ids": columns["ids"]})]
+        if guard is not None:
+            statements.insert(0, guard)
+        ended, settled = (await self._database.transaction(statements))[-2:]
         if settled:
             await self._dependants.follow(settled)
         return ended

@@ -15,7 +15,6 @@ from functools import partial
 import structlog
 
 from tenure.coordinator.dependants import Dependants
-from tenure.coordinator.deposed import Deposed
 from tenure.coordinator.dispatch import Dispatcher
 from tenure.coordinator.finish import Finisher
 from tenure.coordinator.flight import Flight, Outstanding
@@ -26,13 +25,13 @@ from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.stores import Stores
 from tenure.coordinator.upkeep import Upkeep
 from tenure.model.clock import Clock
-from tenure.model.errors import TenureError
+from tenure.model.errors import Deposed, TenureError
 from tenure.store.etcd.compact import CompactionPolicy, Compactor
 from tenure.store.etcd.election import Election, Term
 from tenure.store.etcd.keyspace import ClaimValue, Keyspace, WorkerValue, parse_inbox
 from tenure.store.etcd.port import Etcd, Event, EventKind, KeyValue
 from tenure.store.etcd.view import View
-from tenure.store.postgres.database import Database
+from tenure.store.postgres.database import Database, Statement
 
 log = structlog.get_logger(__name__)
 
@@ -107,6 +106,7 @@ class Leader:
             self._finisher,
             flight.suspect,
             dispatcher.brake,
+            guard=Statement("assert_term", {"leader": self._settings.coordinator_id, "term": term.number}),
             sweep_s=self._settings.sweep_s,
         )
         upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)

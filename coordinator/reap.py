@@ -21,7 +21,7 @@ from tenure.model.reap import Executing, brake_s, judge, next_of_lost, next_of_t
 from tenure.model.states import Outcome
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd
-from tenure.store.postgres.database import Database, Row
+from tenure.store.postgres.database import Database, Row, Statement
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +45,7 @@ class Reaper:
         suspect: Callable[[str], None],
         brake: Callable[[float], None],
         *,
+        guard: Statement,
         sweep_s: float,
     ) -> None:
         self._database = database
@@ -54,6 +55,7 @@ class Reaper:
         self._finisher = finisher
         self._suspect = suspect
         self._brake = brake
+        self._guard = guard
         self._sweep_s = sweep_s
         self._vanished: dict[uuid.UUID, None] = {}
         self._some = asyncio.Event()
@@ -118,7 +120,7 @@ class Reaper:
         endings.extend(_timed_out(row) for row in verdict.timed_out)
         if not endings:
             return 0
-        written = await self._finisher.write(endings)
+        written = await self._finisher.write(endings, guard=self._guard)
         await self._tell(written)
         return len(written)
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from tenure.coordinator.deposed import Deposed
 from tenure.model.clock import Clock
-from tenure.model.errors import Unavailable
+from tenure.model.errors import Deposed, Unavailable
 from tenure.store.etcd.election import Term
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd, Get, Txn

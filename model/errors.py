@@ -78,6 +78,10 @@ class OwnershipLost(TenureError):
     exit_code = 4
 
 
+class Deposed(TenureError):
+    """The leader's term is over: another leads, or the stores are not those with which the term began."""
+
+
 class BoundExceeded(TenureError):
     """A bound of the service (backlog, rate, size) is reached; trying later may help."""
 

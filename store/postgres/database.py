@@ -20,7 +20,7 @@ from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from tenure.model.errors import BoundExceeded, ConfigurationError, OwnershipLost, Unavailable
+from tenure.model.errors import BoundExceeded, ConfigurationError, Deposed, OwnershipLost, Unavailable
 
 Row = Any
 """A named tuple with the columns of the query."""
@@ -100,6 +100,7 @@ class Database:
             Unavailable: Postgres did not answer; the outcome of a write is unknown.
             BoundExceeded: Postgres is out of room.
             OwnershipLost: ``assert_fence`` failed.
+            Deposed: ``assert_term`` failed.
         """
         results = await self._run([Statement(name, params or {})], as_transaction=False)
         return results[0]
@@ -147,6 +148,8 @@ class Database:
         except pg.DatabaseError as exc:
             if exc.sqlstate == "TN001":
                 raise OwnershipLost(_one_line(exc)) from exc
+            if exc.sqlstate == "TN002":
+                raise Deposed(_one_line(exc)) from exc
             raise
 
 

@@ -188,6 +188,16 @@ BEGIN
     END IF;
 END $$;
 
+-- Refuses the rest of a transaction of a leader whose term is over.
+CREATE FUNCTION tenure.assert_term(coordinator text, term bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    PERFORM 1 FROM tenure.cluster c WHERE c.leader = coordinator AND c.leader_term = term FOR SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'term % of % is over', term, coordinator USING ERRCODE = 'TN002';
+    END IF;
+END $$;
+
 -- Every job, active or finished, with the same columns: what reads are made of.
 CREATE VIEW tenure.jobs AS
 SELECT id, namespace, kind, route, state, priority, activate_at, created_at, payload, NULL::json AS result, attempt,
