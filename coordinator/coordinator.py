@@ -77,7 +77,7 @@ async def serve(settings: CoordinatorSettings) -> None:
         submitter = Submitter(database, lanes, hints)
         waiters = Waiters(database, etcd, keys, clock)
         canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
-        jobs = JobService(database, submitter, waiters, canceler)
+        jobs = JobService(database, etcd, keys, submitter, waiters, canceler)
         grpc_server = GrpcServer(
             jobs,
             WorkerService(database, Starter(database, etcd, keys), finisher, submitter),

@@ -15,6 +15,7 @@ import grpc
 
 from tenure.coordinator.api import convert
 from tenure.coordinator.cancel import Canceler
+from tenure.coordinator.pending import show_pending
 from tenure.coordinator.submit import Submitted, Submitter
 from tenure.coordinator.waiters import Waiters
 from tenure.model.batch import Batcher
@@ -22,6 +23,8 @@ from tenure.model.errors import FieldViolation, InvalidInput, NotFound
 from tenure.model.ids import parse_id
 from tenure.model.routes import route_error
 from tenure.model.states import TERMINAL
+from tenure.store.etcd.keyspace import Keyspace
+from tenure.store.etcd.port import Etcd
 from tenure.store.postgres.database import Database, Row
 from tenure.v1 import job_pb2, wire
 from tenure.v1 import job_service_pb2 as pb
@@ -41,11 +44,21 @@ LAST_ID = uuid.UUID(int=2**128 - 1)
 class JobService(JobServiceServicer):
     """The service over the steps. ``run`` is the body of a task that batches reads."""
 
-    def __init__(self, database: Database, submitter: Submitter, waiters: Waiters, canceler: Canceler) -> None:
+    def __init__(
+        self,
+        database: Database,
+        etcd: Etcd,
+        keys: Keyspace,
+        submitter: Submitter,
+        waiters: Waiters,
+        canceler: Canceler,
+    ) -> None:
         self._database = database
         self._submitter = submitter
         self._waiters = waiters
         self._canceler = canceler
+        self._etcd = etcd
+        self._keys = keys
         self._reads: Batcher[uuid.UUID, job_pb2.Job | None] = Batcher(
             self._read_group, max_items=500, in_flight=2, name="read"
         )
@@ -68,7 +81,9 @@ class JobService(JobServiceServicer):
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """Read one job."""
-        return pb.GetJobResponse(job=await self._read(parse_id(request.id, "id")))
+        job = await self._read(parse_id(request.id, "id"))
+        await show_pending(self._etcd, self._keys, [job])
+        return pb.GetJobResponse(job=job)
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """Read a page of jobs, newest first."""
@@ -79,7 +94,9 @@ class JobService(JobServiceServicer):
         before = _page_key(request.page_token)
         rows = await self._database.fetch("list_jobs", {**filters, "before": before, "limit": size})
         token = base64.urlsafe_b64encode(rows[-1].id.bytes).decode() if len(rows) == size else ""
-        return pb.ListJobsResponse(jobs=[convert.job_to_pb(row) for row in rows], next_page_token=token)
+        jobs = [convert.job_to_pb(row) for row in rows]
+        await show_pending(self._etcd, self._keys, jobs)
+        return pb.ListJobsResponse(jobs=jobs, next_page_token=token)
 
     async def WaitJob(self, request: pb.WaitJobRequest, context: Context) -> pb.WaitJobResponse:
         """Answer when the job is terminal, or its present state when time is up."""

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from tests.e2e.conftest import Setting
 
+from tenure.cli.embedded.etcd import EtcdCluster
 from tenure.client import AsyncClient, NewJob
 from tenure.model.errors import Unavailable
 from tenure.model.fence import epoch_of
@@ -201,3 +202,18 @@ async def test_etcd_may_be_lost_whole(stage: Setting) -> None:
         assert epoch_of(again.fence) == 2
     assert {epoch_of(job.fence) for job in before} == {1}
     assert set(on.runs().values()) == {1}
+
+
+async def test_a_member_of_etcd_may_die(stage: Setting, etcd_cluster: EtcdCluster) -> None:
+    """Three members, the leading one killed while jobs run: nothing is lost, and what runs goes on."""
+    on = await stage(etcd_endpoints=etcd_cluster.endpoints, coordinators=2, workers=2)
+    running = await on.client.submit("hold-on", {"seconds": 4}, ttl_s=5)
+    await on.executing(running.id)
+    before = await on.client.submit_many([NewJob(kind="trace", payload=n) for n in range(200)])
+    leader = await asyncio.to_thread(etcd_cluster.leader)
+    await asyncio.to_thread(etcd_cluster.kill, leader)
+    after = await on.client.submit_many([NewJob(kind="trace", payload=n) for n in range(200)])
+    done = await on.client.wait_many([running.id, *(job.id for job in before), *(job.id for job in after)])
+    assert {job.state for job in done} == {"completed"}
+    assert (await on.client.get(running.id)).attempt == 1
+    assert set(on.runs()) == {job.id for job in (*before, *after)}

@@ -18,21 +18,15 @@ class Identity(StrEnum):
     NAME = "key name"
 
 
-class Judged(StrEnum):
-    """How the reaper decides that an executing row has lost its claim."""
-
-    IDENTITY = "its own claim is gone"
-    EXISTENCE = "no claim of that job is there"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """Who may do what. The defaults are the protocol."""
 
     claim_compares_absence: bool = True
     """The claim transaction compares that the key does not exist."""
-    identity: Identity = Identity.FULL
-    """What a release compares, and what a start shows."""
+    start_compares: Identity = Identity.FULL
+    """What a coordinator compares when it looks for a start's claim in etcd."""
+    release_compares: Identity = Identity.FULL
     start_is_guarded: bool = True
     """The start's UPDATE itself carries the guard; otherwise it is decided by an earlier read."""
     start_shows_claim: bool = True
@@ -47,7 +41,8 @@ class Rules:
     repeat_compares_outcome: bool = True
     """A report is a repetition only if what was recorded under its fence is its own outcome."""
     leaving_clears_fence: bool = True
-    reap_judges: Judged = Judged.IDENTITY
+    reap_compares_claim: Identity = Identity.FULL
+    """What of an executing row's claim the reaper must find in etcd; the key name alone is mere existence."""
     reap_compares_fence: bool = True
     reap_reads_rows_first: bool = True
     restore_drops_idle_leases: bool = True

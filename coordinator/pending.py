@@ -1,0 +1,33 @@
+"""Pending: claimed, not yet started. No column says so: it is a claim in etcd over a ready row, joined when shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import structlog
+
+from tenure.model.errors import TenureError
+from tenure.store.etcd.claims import MAX_READS
+from tenure.store.etcd.keyspace import ClaimValue, Keyspace
+from tenure.store.etcd.port import Etcd, Get, GetResult, Txn
+from tenure.v1 import job_pb2 as pb
+
+log = structlog.get_logger(__name__)
+
+_CLAIMABLE = (pb.JOB_STATE_READY, pb.JOB_STATE_RESTARTING)
+
+
+async def show_pending(etcd: Etcd, keys: Keyspace, jobs: Iterable[pb.Job]) -> None:
+    """Fill in the claim of each job that could be claimed. With etcd away they are shown without."""
+    claimable = [job for job in jobs if job.state in _CLAIMABLE]
+    try:
+        for start in range(0, len(claimable), MAX_READS):
+            page = claimable[start : start + MAX_READS]
+            answer = await etcd.txn(Txn(then=tuple(Get(keys.claim(job.id)) for job in page)))
+            for job, found in zip(page, answer.results, strict=True):
+                if isinstance(found, GetResult) and found.items:
+                    (item,) = found.items
+                    worker = ClaimValue.from_json(item.value).worker
+                    job.claim.CopyFrom(pb.Claim(worker=worker, lease=item.lease, revision=item.create_revision))
+    except (TenureError, ValueError) as exc:
+        log.info("claims_not_shown", error=str(exc))
