@@ -16,6 +16,8 @@ from tenure.store.etcd.keyspace import CancelRequest, Keyspace
 from tenure.store.etcd.port import Compare, Etcd, Field, Put, Txn
 from tenure.store.postgres.database import Database, Row, Statement
 
+_TRIES = 10
+
 
 class Canceler:
     """Cancels jobs for operators and submitters."""
@@ -36,18 +38,24 @@ class Canceler:
         Raises:
             Unavailable: try again; nothing is lost by asking twice.
         """
-        canceled, settled = await self._database.transaction(
-            [
-                Statement("cancel_idle", {"ids": [job_id], "reason": reason or "canceled"}),
-                Statement("settle_parents", {"ids": [job_id]}),
-            ]
-        )
-        if canceled:
-            await self._announcer.announce([Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled])
-            await self._dependants.follow(settled)
-            return
-        for row in await self._database.fetch("request_cancel", {"ids": [job_id], "reason": reason or "canceled"}):
-            await self._ask(row, reason)
+        for _ in range(_TRIES):
+            canceled, settled = await self._database.transaction(
+                [
+                    Statement("cancel_idle", {"ids": [job_id], "reason": reason or "canceled"}),
+                    Statement("settle_parents", {"ids": [job_id]}),
+                ]
+            )
+            if canceled:
+                await self._announcer.announce([Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled])
+                await self._dependants.follow(settled)
+                return
+            asked = await self._database.fetch("request_cancel", {"ids": [job_id], "reason": reason or "canceled"})
+            for row in asked:
+                await self._ask(row, reason)
+            if asked or await self._database.fetch("states_by_id", {"ids": [job_id]}):
+                return
+            # Neither idle, executing nor finished: it moved between the statements.
+        raise Unavailable("the job kept moving between its states", hint="cancel again")
 
     async def _ask(self, row: Row, reason: str) -> None:
         """Put a cancel request into the worker's inbox, on its session's lease; a dead worker needs none."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -142,7 +142,10 @@ class Finisher:
         if again:
             returning = Statement("return_attempts", _columns(again) | _delays(again))
             statements = [returning] if guard is None else [guard, returning]
-            rows.extend((await self._database.transaction(statements))[-1])
+            returned = (await self._database.transaction(statements))[-1]
+            rows.extend(returned)
+            if len(returned) < len(again):
+                rows.extend(await self._write_canceled(again, {(row.id, row.fence) for row in returned}, guard))
         return rows
 
     async def tell(self, rows: Iterable[Row]) -> set[str]:
@@ -154,6 +157,21 @@ class Finisher:
         # After the claims are gone: before, the dispatcher would pass these jobs over.
         self._hints.ready({row.lane for row in ended if row.state in CLAIMABLE})
         return deleted
+
+    async def _write_canceled(
+        self, again: Sequence[Ending], returned: set[tuple[uuid.UUID, int]], guard: Statement | None
+    ) -> list[Row]:
+        """End jobs that were to come back, but for which a cancel came in meanwhile."""
+        left = {(e.job_id, e.fence): e for e in again if (e.job_id, e.fence) not in returned}
+        rows = await self._database.fetch(
+            "executing_by_fence", {"ids": [id for id, _ in left], "fences": [fence for _, fence in left]}
+        )
+        canceled = [
+            replace(left[row.id, row.fence], then=Next(JobState.CANCELED, reason=row.reason))
+            for row in rows
+            if row.cancel_requested
+        ]
+        return await self._write_final(canceled, guard) if canceled else []
 
     async def _write_final(self, endings: Sequence[Ending], guard: Statement | None) -> list[Row]:
         columns = _columns(endings) | {"results": [ending.result for ending in endings]}
@@ -194,8 +212,13 @@ class Finisher:
             "recorded_reports",
             {"ids": [report.job_id for report in reports], "fences": [report.fence for report in reports]},
         )
-        # An attempt that the reaper recorded as lost is not a repeated report: ownership was lost.
-        return {(row.id, row.fence): row for row in rows if row.outcome != Outcome.LOST and row.state is not None}
+        # An attempt that the leader ended as lost or timed out is not a repeated report: ownership was lost.
+        outcomes = {(report.job_id, report.fence): report.outcome for report in reports}
+        return {
+            (row.id, row.fence): row
+            for row in rows
+            if row.outcome == outcomes[row.id, row.fence] and row.state is not None
+        }
 
 
 def _decide_one(report: Report, row: Row) -> Ending:

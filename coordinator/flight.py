@@ -6,6 +6,7 @@ more. All of it is rebuilt by listing when a leader begins its term.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,10 @@ from tenure.store.postgres.database import Row
 SETTLE_S = 0.5
 """How long after an answered offer a job that shows no claim counts as still in flight: the claim's event may be
 behind that of the offer's deletion."""
+
+
+SUSPECT_S = 15.0
+"""Longer than the session of a worker outlives it."""
 
 
 @dataclass(slots=True)
@@ -39,8 +44,9 @@ class Flight:
     """Job id to worker."""
     offers: dict[str, Outstanding] = field(default_factory=dict)
     """Inbox key to offer."""
-    suspects: set[str] = field(default_factory=set)
-    """Workers that lost a claim or left an offer unanswered: they get no offers before they show that they live."""
+    suspects: dict[str, float] = field(default_factory=dict)
+    """Workers that lost a claim or left an offer unanswered, and until when: before, they get no offers unless they
+    show that they live."""
     _offered: dict[str, str] = field(default_factory=dict)
     """Job id to inbox key."""
     _settling: dict[str, float] = field(default_factory=dict)
@@ -50,17 +56,17 @@ class Flight:
     def worker_seen(self, worker: str, value: WorkerValue, lease: int) -> None:
         """A worker registered or changed."""
         self.workers[worker] = (value, lease)
-        self.suspects.discard(worker)
+        self.suspects.pop(worker, None)
 
     def worker_gone(self, worker: str) -> None:
         """A worker's session ended."""
         self.workers.pop(worker, None)
-        self.suspects.discard(worker)
+        self.suspects.pop(worker, None)
 
     def suspect(self, worker: str) -> None:
         """Offer nothing to a worker that may be dead: its session can outlive it by a TTL."""
         if worker in self.workers:
-            self.suspects.add(worker)
+            self.suspects[worker] = math.inf
 
     def claim_seen(self, job: str, worker: str) -> None:
         """A job was claimed: its offer, if any, is answered."""
@@ -68,7 +74,7 @@ class Flight:
         if before is not None:
             self._claimed[before] -= 1
         self.claims[job] = worker
-        self.suspects.discard(worker)
+        self.suspects.pop(worker, None)
         self._claimed[worker] += 1
         self._settling.pop(job, None)
         key = self._offered.pop(job, None)
@@ -105,9 +111,14 @@ class Flight:
         return None if key is None else self.offers[key].worker
 
     def settle(self, now: float) -> None:
-        """Forget jobs whose moment after an answered offer is over."""
+        """Forget jobs whose moment after an answered offer is over, and suspicions that have had their time."""
         for job in [job for job, until in self._settling.items() if until <= now]:
             del self._settling[job]
+        for worker, until in list(self.suspects.items()):
+            if until <= now:
+                del self.suspects[worker]  # still registered: it lives, though it answered too late to win anything
+            else:
+                self.suspects[worker] = min(until, now + SUSPECT_S)
 
     def overdue(self, before: float) -> list[Outstanding]:
         """Return offers made before an instant that are not answered."""

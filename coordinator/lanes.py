@@ -50,19 +50,21 @@ class Lanes:
     async def of(self, specs: Sequence[JobSpec]) -> list[int]:
         """Return the lane of each job, making those that are new."""
         keys = [(pool_of(spec.route, self._pools), spec.namespace, spec.kind) for spec in specs]
-        unknown = {key for key in keys if key not in self._ids}
+        ids = {key: self._ids.get(key) for key in keys}
+        unknown = sorted(key for key, lane in ids.items() if lane is None)
         if unknown:
-            await self._intern(sorted(unknown))
-        return [self._ids[key] for key in keys]
+            ids |= await self._intern(unknown)
+        return [lane for key in keys if (lane := ids[key]) is not None]
 
     async def by_id(self, ids: Iterable[int]) -> dict[int, Lane]:
         """Return what lanes stand for."""
-        wanted = list(ids)
-        unknown = [lane for lane in wanted if lane not in self._by_id]
+        wanted = set(ids)
+        found = {lane: self._by_id[lane] for lane in wanted if lane in self._by_id}
+        unknown = sorted(wanted - found.keys())
         if unknown:
             for row in await self._database.fetch("lanes_by_id", {"lanes": unknown}):
-                self._remember(Lane(row.id, row.pool, row.namespace, row.kind))
-        return {lane: self._by_id[lane] for lane in wanted if lane in self._by_id}
+                found[row.id] = self._remember(Lane(row.id, row.pool, row.namespace, row.kind))
+        return found
 
     async def register_pools(self, pools: Iterable[str]) -> list[str]:
         """Remember pools that workers serve; return those that are new. Leader only."""
@@ -78,30 +80,33 @@ class Lanes:
         rows = await self._database.fetch("misfit_lanes", {"pools": list(pools)})
         for row in rows:
             key = (row.deeper, row.namespace, row.kind)
-            if key not in self._ids:
-                await self._intern([key])
+            lane = self._ids.get(key) or (await self._intern([key]))[key]
             while True:
-                params = {"before": row.id, "after": self._ids[key], "pool": row.deeper}
+                params = {"before": row.id, "after": lane, "pool": row.deeper}
                 page = len(await self._database.fetch("move_to_lane", params))
                 moved += page
                 if page < 20_000:
                     break
         return moved
 
-    async def _intern(self, keys: Sequence[LaneKey]) -> None:
+    async def _intern(self, keys: Sequence[LaneKey]) -> dict[LaneKey, int]:
         pools, namespaces, kinds = (list(column) for column in zip(*keys, strict=True))
         missing = set(keys)
+        ids: dict[LaneKey, int] = {}
         while missing:  # a lane made by another coordinator at this moment shows only in a fresh snapshot
             rows = await self._database.fetch(
                 "intern_lanes", {"pools": pools, "namespaces": namespaces, "kinds": kinds}
             )
             for row in rows:
                 self._remember(Lane(row.id, row.pool, row.namespace, row.kind))
+                ids[(row.pool, row.namespace, row.kind)] = row.id
                 missing.discard((row.pool, row.namespace, row.kind))
+        return ids
 
-    def _remember(self, lane: Lane) -> None:
+    def _remember(self, lane: Lane) -> Lane:
         if len(self._by_id) >= _CACHED:
             self._by_id.clear()
             self._ids.clear()
         self._by_id[lane.id] = lane
         self._ids[(lane.pool, lane.namespace, lane.kind)] = lane.id
+        return lane

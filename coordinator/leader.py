@@ -9,6 +9,8 @@ module comments of ``dispatch`` and ``reap``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -167,23 +169,37 @@ class Picture:
         return [View(etcd, prefix, self._clock, partial(self._all, follow)) for prefix, follow in followed]
 
     async def register_pools_forever(self) -> None:
-        """Remember pools that appear, so that jobs find the lanes of the workers that serve them."""
+        """Remember pools that appear, so that jobs find the lanes of the workers that serve them.
+
+        Every pool counts as new to a term: the leader before may have died before it had moved the jobs.
+        """
+        fitted: set[str] = set()
+        again: dict[str, float] = {}
         while True:
-            await self._new_pools.wait()
-            self._new_pools.clear()
+            await self._some_pools(min(again.values(), default=math.inf))
             try:
-                new = await self._lanes.register_pools(self._pools)
-                if not new:
+                await self._lanes.register_pools(self._pools)
+                now = self._clock.monotonic()
+                new = self._pools - fitted
+                late = {pool for pool, at in again.items() if at <= now}
+                if not new | late:
                     continue
-                await self._lanes.refit(new)
+                await self._lanes.refit(sorted(new | late))
                 self._dispatcher.look_everywhere()
+                fitted |= new
                 # Once more, for submits that were under way with an older picture of the pools.
-                await self._clock.sleep(2 * REFRESH_S)
-                await self._lanes.refit(new)
+                again = {pool: at for pool, at in again.items() if pool not in late}
+                again |= dict.fromkeys(new, self._clock.monotonic() + 2 * REFRESH_S)
             except TenureError as exc:
                 log.warning("pools_not_registered", error=exc.message)
                 await self._clock.sleep(1.0)
                 self._new_pools.set()
+
+    async def _some_pools(self, until: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if until == math.inf else max(0.0, until - self._clock.monotonic())):
+                await self._new_pools.wait()
+        self._new_pools.clear()
 
     def _all(self, follow: Callable[[Event], None], events: Sequence[Event]) -> None:
         for event in events:

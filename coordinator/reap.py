@@ -127,8 +127,13 @@ class Reaper:
     async def _claims(self) -> Mapping[uuid.UUID, int]:
         """List every claim (job to create revision) at one revision, no older than this call."""
         listing = await self._etcd.list(self._keys.claims, keys_only=True)
-        start = len(self._keys.claims)
-        return {uuid.UUID(item.key[start:]): item.create_revision for item in listing.items}
+        claims = {}
+        for item in listing.items:
+            try:
+                claims[uuid.UUID(self._keys.last(item.key))] = item.create_revision
+            except ValueError:
+                log.error("key_unreadable", key=item.key)  # written by hand: no job's claim
+        return claims
 
     async def _tell(self, rows: Sequence[Row]) -> None:
         for row in rows:

@@ -15,7 +15,7 @@ from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
 from tenure.model.batch import Batcher
 from tenure.model.bounds import DEFAULT_BOUNDS
-from tenure.model.errors import Conflict, FieldViolation, InvalidInput, TenureError, Unavailable
+from tenure.model.errors import Conflict, FieldViolation, InvalidInput, Unavailable
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec, PlannedJob, resolve_batch
 from tenure.store.postgres.database import Database
@@ -157,7 +157,7 @@ class Submitter:
         for spec in specs:
             try:
                 answers.extend(await self.submit_batch([spec], path="job"))
-            except TenureError as exc:
+            except Exception as exc:  # to its own caller alone: a defect in one job fails no other
                 answers.append(exc)
         return answers
 
@@ -177,6 +177,8 @@ def _plan(specs: Sequence[JobSpec], ids: Sequence[uuid.UUID], parent: Parent | N
 def _request_hash(spec: JobSpec) -> bytes:
     if spec.idempotency_key is None:
         return b""
+    if len(spec.labels) > 1:  # a map: its order is no part of the request
+        spec = spec.model_copy(update={"labels": dict(sorted(spec.labels.items()))})
     return hashlib.sha256(spec.model_dump_json(exclude={"idempotency_key"}).encode()).digest()
 
 

@@ -39,7 +39,7 @@ def json_error(text: str, *, max_bytes: int, max_depth: int) -> str | None:
     size = len(text.encode("utf-8", "surrogatepass"))
     if size > max_bytes:
         return f"is {size} bytes, at most {max_bytes} are allowed"
-    if _depth(text) > max_depth:
+    if _depth(text, max_depth) > max_depth:
         return f"is nested deeper than {max_depth} levels"
     try:
         json.loads(text, parse_constant=_no_constant)
@@ -58,9 +58,9 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _depth(text: str) -> int:
-    """Return an upper bound of the nesting, before a parser sees the text."""
-    if text.count("[") + text.count("{") <= DEFAULT_BOUNDS.json_depth:
+def _depth(text: str, enough: int) -> int:
+    """Return the nesting, before a parser sees the text; 0 where it cannot exceed ``enough``."""
+    if text.count("[") + text.count("{") <= enough:
         return 0
     depth = deepest = 0
     in_string = escaped = False

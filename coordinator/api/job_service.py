@@ -8,7 +8,7 @@ import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -208,6 +208,15 @@ def _filters(message: pb.JobFilter) -> dict[str, Any]:
     for name in ("namespace", "kind"):
         if "\x00" in getattr(message, name):
             violations.append(FieldViolation(f"filter.{name}", "must not contain NUL"))
+    if any("\x00" in text for label in message.labels.items() for text in label):
+        violations.append(FieldViolation("filter.labels", "must not contain NUL"))
+    times: dict[str, datetime | None] = {"created_after": None, "created_before": None}
+    for name in times:
+        if message.HasField(name):
+            try:
+                times[name] = getattr(message, name).ToDatetime(tzinfo=UTC)
+            except (ValueError, OverflowError) as exc:
+                violations.append(FieldViolation(f"filter.{name}", str(exc)))
     parent = parse_id(message.parent_id, "filter.parent_id") if message.parent_id else None
     if violations:
         raise InvalidInput(violations)
@@ -218,6 +227,5 @@ def _filters(message: pb.JobFilter) -> dict[str, Any]:
         "states": states or None,
         "labels": json.dumps(dict(message.labels)) if message.labels else None,
         "parent_id": parent,
-        "created_after": message.created_after.ToDatetime(tzinfo=UTC) if message.HasField("created_after") else None,
-        "created_before": message.created_before.ToDatetime(tzinfo=UTC) if message.HasField("created_before") else None,
+        **times,
     }

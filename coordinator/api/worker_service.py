@@ -49,6 +49,8 @@ class WorkerService(WorkerServiceServicer):
     async def StartAttempts(self, request: pb.StartAttemptsRequest, context: Context) -> pb.StartAttemptsResponse:
         """Turn claims into attempts."""
         _bounded(request.claims, "claims")
+        if not request.worker.isprintable() or not 1 <= len(request.worker) <= 255:
+            raise InvalidInput([FieldViolation("worker", "must be 1 to 255 printable characters")])
         claims = [
             ClaimedJob(
                 parse_id(claim.job_id, f"claims[{index}].job_id"),
@@ -87,7 +89,8 @@ class WorkerService(WorkerServiceServicer):
             {
                 "ids": [id for id, _ in ordered],
                 "fences": [fence for _, fence in ordered],
-                "fractions": [latest[key].fraction for key in ordered],
+                # Rounded: what is next to nothing does not fit into a real.
+                "fractions": [round(latest[key].fraction, 6) for key in ordered],
                 "messages": [_text(latest[key].message, DEFAULT_BOUNDS.progress_message_chars) for key in ordered],
             },
         )

@@ -41,6 +41,9 @@ class PoolOptions:
     idle_in_transaction_timeout_s: float = 5.0
 
 
+_HAS_TRANSACTION_TIMEOUT = 170_000
+
+
 @functools.cache
 def query(name: str) -> LiteralString:
     """Return the text of ``queries/<name>.sql``."""
@@ -64,6 +67,7 @@ class Database:
             f"-c statement_timeout={int(options.statement_timeout_s * 1000)}"
             f" -c lock_timeout={int(options.lock_timeout_s * 1000)}"
             f" -c idle_in_transaction_session_timeout={int(options.idle_in_transaction_timeout_s * 1000)}"
+            " -c timezone=UTC"  # elsewhere the first and last day of the calendar cannot be read back
         )
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             dsn,
@@ -80,11 +84,19 @@ class Database:
             min_size=options.min_size,
             max_size=options.max_size,
             timeout=options.wait_s,
-            configure=_configure,
+            configure=self._configure,
             check=None,
             open=False,
             name=name,
         )
+
+    async def _configure(self, connection: Connection) -> None:
+        # JSON travels through as text: tenure stores what it was given and parses only what it must.
+        set_json_loads(_as_text, connection)
+        if connection.info.server_version >= _HAS_TRANSACTION_TIMEOUT:
+            # A process that is stopped between two statements of a pipeline is not idle by Postgres' account.
+            milliseconds = int((self.options.statement_timeout_s + self.options.idle_in_transaction_timeout_s) * 1000)
+            await connection.execute("SELECT set_config('transaction_timeout', %s, false)", [str(milliseconds)])
 
     async def __aenter__(self) -> Database:
         await self._pool.open()
@@ -154,14 +166,13 @@ class Database:
 
 
 async def _in_transaction(connection: Connection, statements: Sequence[Statement]) -> list[list[Row]]:
-    async with connection.pipeline(), connection.transaction():
+    # Not connection.transaction(): in a pipeline it waits for an answer before COMMIT, with every lock held meanwhile.
+    # After an error, or when cancelled, the pool rolls back.
+    async with connection.pipeline():
+        await connection.execute("BEGIN", prepare=False)
         cursors = [await connection.execute(query(name), params) for name, params in statements]
+        await connection.execute("COMMIT", prepare=False)
     return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
-
-
-async def _configure(connection: Connection) -> None:
-    # JSON travels through as text: tenure stores what it was given and parses only what it must.
-    set_json_loads(_as_text, connection)
 
 
 def _as_text(data: bytes | str) -> str:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 S = TypeVar("S", bound=Hashable)
+S_co = TypeVar("S_co", bound=Hashable, covariant=True)
 
 
-class Taken(Protocol[S]):
+class Taken(Protocol[S_co]):
     """A step, as the explorer sees it."""
 
     @property
@@ -21,7 +22,7 @@ class Taken(Protocol[S]):
         """What happens."""
 
     @property
-    def state(self) -> S:
+    def state(self) -> S_co:
         """The state after it."""
 
     @property
@@ -56,11 +57,14 @@ class TooManyStates(Exception):
 def explore(
     initial: S,
     steps: Callable[[S], Iterable[Taken[S]]],
-    check: Callable[[S], str | None] = lambda _state: None,
+    check: Callable[[S], str | None],
     *,
+    afterwards: Callable[[S], str | None] | None = None,
     limit: int = 1_000_000,
 ) -> Result[S]:
     """Explore everything reachable; stop at the first violation of a step or of ``check``.
+
+    ``afterwards`` is checked of every state, in the same order, once everything else is known to hold.
 
     Raises:
         TooManyStates: more than ``limit`` states.
@@ -82,6 +86,9 @@ def explore(
         if len(came) > limit:
             raise TooManyStates(f"{len(came):,} states")
         frontier = following
+    for state in came if afterwards is not None else ():
+        if afterwards is not None and (broken := afterwards(state)) is not None:
+            return Result(len(came), broken, _trace(came, state), state)
     return Result(len(came))
 
 

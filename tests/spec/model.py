@@ -174,8 +174,6 @@ def with_leader(state: State, index: int, leader: Leader | None) -> State:
     return state._replace(leaders=(*state.leaders[:index], leader, *state.leaders[index + 1 :]))
 
 
-
-
 # -- step 3: claim --
 
 
@@ -197,7 +195,9 @@ def claim(rules: Rules, state: State, index: int) -> Iterator[Step]:
             claims_left=state.claims_left - 1,
         )
         broken = "claims-overlap" if state.claim is not None else None
-        yield Step(f"{_name(index)} claims the job at revision {made.revision}, offered after attempt {seen}", after, broken)
+        yield Step(
+            f"{_name(index)} claims the job at revision {made.revision}, offered after attempt {seen}", after, broken
+        )
 
 
 # -- step 4: start --
@@ -378,7 +378,9 @@ def judge(rules: Rules, bounds: Bounds, state: State, index: int) -> Iterator[St
         yield Step("a leader finds nothing executing", with_leader(state, index, None))
         return
     if not same(rules.reap_compares_claim, wanted, found):
-        yield Step(f"a leader finds {_fence(fence)} without its claim", with_leader(state, index, Leader("lost", fence)))
+        yield Step(
+            f"a leader finds {_fence(fence)} without its claim", with_leader(state, index, Leader("lost", fence))
+        )
         return
     yield Step(f"a leader finds {_fence(fence)} alive", with_leader(state, index, None))
     if bounds.timeouts:

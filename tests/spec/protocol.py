@@ -33,7 +33,11 @@ class ClaimProtocol:
     def steps(self, state: State) -> Iterator[Step]:
         """Return everything that can happen next."""
         for step in self._all(state):
-            yield Step(step.label, self._tidy(step.state), step.broken)
+            tidy = self._tidy(step.state)
+            if tidy is step.state:
+                yield step
+            elif tidy != state or step.broken is not None:
+                yield Step(step.label, tidy, step.broken)
 
     def _all(self, state: State) -> Iterator[Step]:
         rules, bounds = self._rules, self._bounds
@@ -75,32 +79,29 @@ class ClaimProtocol:
             return "completed-once"
         if row.state == "executing" and not model.own(row.claim, state.claim) and not self._leader_suffices(state):
             return "take-over"
-        if not self._progresses(state):
-            return "progress"
         return None
 
     def _leader_suffices(self, state: State) -> bool:
         """Say whether a leader ends an attempt without a claim by one sweep, whatever workers do or do not."""
         state = model.with_leader(state, 0, None)
-        for act in (
-            lambda now: model.read(self._rules, now, 0),
-            lambda now: model.judge(self._rules, Bounds(), now, 0),
-            lambda now: model.reap(self._rules, now, 0),
-        ):
-            state = next((step.state for step in act(state)), state)
+        state = _last(state, model.read(self._rules, state, 0))
+        state = _first(state, model.judge(self._rules, Bounds(), state, 0))
+        state = _last(state, model.reap(self._rules, state, 0))
         return state.row.state != "executing"
 
-    def _progresses(self, state: State) -> bool:
-        """Say whether a fair schedule without further faults brings the job to an end."""
+    # -- that it comes to an end --
+
+    def progress(self, state: State) -> str | None:
+        """Return "progress" unless a fair schedule without further faults brings the job to an end."""
         passed: list[State] = []
         now = state._replace(claims_left=99, starts_left=99, postgres_losses=0, etcd_losses=0, before=None)
         for _ in range(ROUNDS):
             if now.row.state in TERMINAL or now in self._ends:
                 self._ends.update(passed)
-                return True
+                return None
             passed.append(now)
-            now = self._round(now)
-        return False
+            now = self._tidy(self._round(now))
+        return "progress"
 
     def _round(self, state: State) -> State:
         """Let everybody take a turn: the last way in which a step can go is the one in which its answer arrives."""
@@ -124,7 +125,7 @@ class ClaimProtocol:
     def _turn(self, state: State, index: int) -> State:
         rules, worker = self._rules, state.workers[index]
         if worker.phase == "idle":
-            return next((step.state for step in model.claim(rules, state, index)), state)
+            return _first(state, model.claim(rules, state, index))
         if worker.phase == "starting" and worker.claim is not None:
             if model.same(rules.start_compares, worker.claim, state.claim):
                 state = state._replace(verified=state.verified | {worker.claim})
@@ -139,16 +140,18 @@ class ClaimProtocol:
     # -- states that are the same --
 
     def _tidy(self, state: State) -> State:
-        """Forget what cannot be used any more."""
+        """Forget what cannot be used any more; the very same object if there is nothing to forget."""
+        leaders, releases, verified = state.leaders, state.releases, state.verified
         if state.row.state in TERMINAL and not state.postgres_losses:
-            state = state._replace(verified=frozenset(), leaders=(None,) * len(state.leaders))
-        leaders = tuple(sorted(state.leaders, key=_leader_key))
-        releases = state.releases
+            verified, leaders = frozenset(), (None,) * len(leaders)
+        if len(leaders) > 1:
+            leaders = tuple(sorted(leaders, key=_leader_key))
         if releases and self._rules.release_compares is Identity.FULL and not state.etcd_restores:
             releases = frozenset(owned for owned in releases if model.own(owned, state.claim))
-        verified = state.verified
         if verified and self._rules.start_is_guarded and not state.postgres_losses:
             verified = frozenset(shown for shown in verified if self._matters(state, shown))
+        if (leaders, releases, verified) == (state.leaders, state.releases, state.verified):
+            return state
         return state._replace(leaders=leaders, releases=releases, verified=verified)
 
     def _matters(self, state: State, shown: Claim) -> bool:
@@ -166,3 +169,7 @@ def _last(state: State, steps: Iterator[Step]) -> State:
     for step in steps:
         state = step.state
     return state
+
+
+def _first(state: State, steps: Iterator[Step]) -> State:
+    return next((step.state for step in steps), state)

@@ -53,8 +53,9 @@ class Rules:
     trust_has_margin: bool = True
     trust_runs_out: bool = True
     """Without answers the handler is stopped; otherwise only an answer that says "gone" stops it."""
+    stop_counts_from_trust: bool = True
+    """A handler has until a fixed instant after its trust ended, however late that is noticed."""
     answers_match_requests: bool = True
-    lost_lease_stays_lost: bool = True
     watchdog_kills: bool = True
     """A process of its own kills handlers whose worker is stopped."""
     claims_wait_after_loss: bool = True

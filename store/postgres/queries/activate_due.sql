@@ -4,4 +4,4 @@ WITH picked AS (
     WHERE NOT due AND state IN ('ready', 'restarting') AND activate_at <= now()
     ORDER BY activate_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
-UPDATE tenure.job j SET due = true FROM picked p WHERE j.id = p.id RETURNING j.lane
+UPDATE tenure.job j SET due = true WHERE j.id = ANY (ARRAY(SELECT id FROM picked)) RETURNING j.lane

@@ -1,0 +1,174 @@
+"""Migrations: from nothing, again, several at once, killed half-way, and from the future."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from tests.fixtures.postgres import PostgresServer
+
+from tenure.model.errors import ConfigurationError, Unavailable
+from tenure.store.postgres.database import Database, PoolOptions
+from tenure.store.postgres.migrate import migrate, status
+
+VERSIONS = resources.files("tenure.store.postgres.migrations").joinpath("versions")
+
+
+def _revisions() -> list[str]:
+    return sorted(file.name for file in VERSIONS.iterdir() if file.name.endswith(".sql"))
+
+
+def _schema(dsn: str) -> list[tuple[object, ...]]:
+    """Everything of the schema that can differ: columns, indexes, constraints, functions."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        return connection.execute(
+            """
+            SELECT 'column', table_name, column_name, data_type, is_nullable, column_default
+            FROM information_schema.columns WHERE table_schema = 'tenure' AND table_name <> 'schema_version'
+            UNION ALL
+            SELECT 'index', tablename, indexname, indexdef, '', '' FROM pg_indexes
+            WHERE schemaname = 'tenure' AND tablename <> 'schema_version'
+            UNION ALL
+            SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', ''
+            FROM pg_constraint WHERE connamespace = 'tenure'::regnamespace AND conname NOT LIKE 'schema_version%'
+            UNION ALL
+            SELECT 'function', proname, '', md5(prosrc), '', '' FROM pg_proc WHERE pronamespace = 'tenure'::regnamespace
+            UNION ALL
+            SELECT 'options', relname, '', array_to_string(reloptions, ','), '', ''
+            FROM pg_class WHERE relnamespace = 'tenure'::regnamespace AND reloptions IS NOT NULL
+            ORDER BY 1, 2, 3, 4
+            """
+        ).fetchall()
+
+
+async def test_an_empty_database_gets_the_whole_schema_and_then_nothing_more(empty_database: str) -> None:
+    assert (await status(empty_database)).current is None
+    first = await migrate(empty_database)
+    assert first.is_current
+    assert len(first.applied) == len(_revisions())
+    again = await migrate(empty_database)
+    assert (again.current, again.applied) == (first.current, ())
+    assert (await status(empty_database)).is_current
+
+
+async def test_the_schema_is_the_sum_of_the_migrations(empty_database: str, database: str) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA tenure")
+        for name in _revisions():
+            connection.execute(VERSIONS.joinpath(name).read_text(encoding="utf-8").encode())
+    assert _schema(empty_database) == _schema(database)
+
+
+async def test_several_coordinators_may_migrate_at_once(empty_database: str) -> None:
+    answers = await asyncio.gather(*(migrate(empty_database) for _ in range(4)))
+    assert all(answer.is_current for answer in answers)
+    assert sorted(len(answer.applied) for answer in answers) == [0, 0, 0, len(_revisions())]
+
+
+async def test_a_killed_migration_leaves_the_revision_before_and_can_be_run_again(empty_database: str) -> None:
+    """It is killed while it waits for a lock in the middle of the revision; a whole transaction or nothing remains."""
+    with psycopg.connect(empty_database) as blocker:
+        # The name of the revision's last index is taken in an open transaction: CREATE waits for its end.
+        blocker.execute("CREATE SCHEMA tenure")
+        program = "import asyncio, sys; from tenure.store.postgres.migrate import migrate; asyncio.run(migrate(sys.argv[1]))"
+        process = subprocess.Popen([sys.executable, "-c", program, empty_database], stderr=subprocess.DEVNULL)
+        try:
+            await _until_somebody_waits(empty_database)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        blocker.rollback()
+    assert (await status(empty_database)).current is None
+    assert (await migrate(empty_database)).is_current
+
+
+async def test_a_revision_that_is_cut_off_leaves_nothing_of_itself(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = VERSIONS.joinpath(_revisions()[0]).read_text(encoding="utf-8")
+    bad = text + "\nSELECT 1 / 0;\n"
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding=None: bad)
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await migrate(empty_database)
+    monkeypatch.undo()
+    with psycopg.connect(empty_database) as connection:
+        tables = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'tenure'").fetchone()
+    assert tables is not None
+    assert tables[0] <= 1  # Alembic's own, at most
+    assert (await status(empty_database)).current is None
+    assert (await migrate(empty_database)).is_current
+
+
+async def test_a_schema_from_the_future_is_refused_and_left_alone(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("UPDATE tenure.schema_version SET version_num = '9999'")
+    before = _schema(database)
+    with pytest.raises(ConfigurationError, match="9999"):
+        await migrate(database)
+    assert not (await status(database)).is_current
+    assert _schema(database) == before
+
+
+async def test_nobody_there_is_unavailable() -> None:
+    with pytest.raises(Unavailable):
+        await migrate("postgresql://nobody@127.0.0.1:1/nothing")
+
+
+async def test_a_pool_without_the_schema_says_what_to_do(empty_database: str) -> None:
+    async with Database(empty_database, PoolOptions(min_size=1, max_size=1)) as db:
+        with pytest.raises(ConfigurationError) as refused:
+            await db.fetch("cluster")
+    assert refused.value.hint == "run: tenure db migrate"
+
+
+@pytest.fixture
+def plain_role(postgres_server: PostgresServer) -> Iterator[str]:
+    """A role that may do nothing special: as tenure runs on managed Postgres."""
+    name = "plain_tenure_owner"
+    drop = sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name))
+    postgres_server.execute(drop)
+    postgres_server.execute(
+        sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x' NOSUPERUSER NOCREATEDB NOCREATEROLE").format(sql.Identifier(name))
+    )
+    yield name
+    postgres_server.execute(drop)
+
+
+async def test_no_special_rights_are_needed(postgres_server: PostgresServer, plain_role: str) -> None:
+    dsn = postgres_server.create_database()
+    try:
+        name = dsn.rpartition("/")[2].partition("?")[0]
+        postgres_server.execute(
+            sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(name), sql.Identifier(plain_role))
+        )
+        parts = psycopg.conninfo.conninfo_to_dict(dsn)
+        own = psycopg.conninfo.make_conninfo(**{**parts, "user": plain_role, "password": "x"})
+        assert (await migrate(own)).is_current
+        async with Database(own, PoolOptions(min_size=1, max_size=1)) as db:
+            params = {"leader": "c", "term": 5, "etcd_cluster_id": "1", "etcd_revision": 5}
+            [row] = await db.fetch("take_leadership", params)
+            assert row.epoch == 1
+    finally:
+        postgres_server.drop_database(dsn)
+
+
+async def _until_somebody_waits(dsn: str) -> None:
+    async with asyncio.timeout(30):
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            while True:
+                cursor = await connection.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND application_name = 'tenure-migrate' AND wait_event_type = 'Lock'"
+                )
+                row = await cursor.fetchone()
+                if row is not None and row[0]:
+                    return
+                await asyncio.sleep(0.02)

@@ -1,0 +1,199 @@
+"""Hot queries on a table of 200,000 jobs: they use the indexes that are meant for them, and never scan ``job``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+from tests.fixtures.postgres import PostgresServer
+
+from tenure.store.postgres.database import query
+
+pytestmark = pytest.mark.xdist_group("plans")
+
+JOBS = 200_000
+EXECUTING = 2_000
+LANES = 20
+FILL = """
+INSERT INTO tenure.lane (pool, namespace, kind) SELECT 'p' || n, 'default', 'k' FROM generate_series(1, 20) AS n;
+INSERT INTO tenure.job (id, namespace, kind, route, lane, state, due, priority, activate_at, payload, ttl_s,
+                        max_crashes, fence, worker, lease, claim_revision, started_at, attempt)
+SELECT gen_random_uuid(), 'default', 'k', 'p' || lane, lane,
+       CASE WHEN executing THEN 'executing' WHEN waiting THEN 'waiting' ELSE 'ready' END,
+       NOT waiting AND NOT ahead, (n * 7) % 11, now() + CASE WHEN ahead THEN interval '1 h' ELSE interval '-1 h' END,
+       'null', 10, 3, CASE WHEN executing THEN n END, CASE WHEN executing THEN 'w' || n % 50 END,
+       CASE WHEN executing THEN n END, CASE WHEN executing THEN n END, CASE WHEN executing THEN now() END, 0
+FROM (SELECT n, 1 + n % 20 AS lane, n % 100 = 0 AS executing, n % 100 = 1 AS waiting, n % 100 IN (2, 3) AS ahead
+      FROM generate_series(1, 200000) AS n) AS g;
+UPDATE tenure.job SET activate_at = now() - interval '1 s'
+WHERE id IN (SELECT id FROM tenure.job WHERE NOT due AND state = 'ready' LIMIT 100);
+"""
+
+
+@pytest.fixture(scope="module")
+def large(postgres_server: PostgresServer, postgres_template: str) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+    dsn = postgres_server.create_database(postgres_template)
+    with psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as connection:
+        connection.execute(FILL)
+        connection.execute("VACUUM ANALYZE tenure.job")
+        yield connection
+    postgres_server.drop_database(dsn)
+
+
+def _ids(connection: psycopg.Connection[dict[str, Any]], state: str, count: int) -> list[dict[str, Any]]:
+    return connection.execute(
+        "SELECT id, attempt, coalesce(fence, 0) AS fence FROM tenure.job WHERE state = %s AND (due OR state <> 'ready')"
+        " ORDER BY md5(id::text) LIMIT %s",
+        (state, count),
+    ).fetchall()
+
+
+def _plan(connection: psycopg.Connection[dict[str, Any]], name: str, params: dict[str, Any]) -> list[dict[str, Any]]:
+    """Run a query with EXPLAIN ANALYZE, undo it, and return the nodes of its plan."""
+    with connection.transaction(force_rollback=True):
+        # As a prepared statement does after some calls: a plan that does not know the parameters must do, too.
+        explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {query(name)}".encode()
+        row = connection.execute(explained, params).fetchone()
+    assert row is not None
+    plan = row["QUERY PLAN"]
+    nodes: list[dict[str, Any]] = []
+
+    def collect(node: dict[str, Any]) -> None:
+        nodes.append(node)
+        for child in node.get("Plans", ()):
+            collect(child)
+
+    collect((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
+    return nodes
+
+
+def _scans(nodes: list[dict[str, Any]]) -> set[str]:
+    """Say how the table of jobs is read: names of indexes, or SEQ."""
+    found = set()
+    for node in nodes:
+        if node["Node Type"] == "Seq Scan" and node.get("Relation Name") == "job":
+            found.add("SEQ")
+        elif "Index Name" in node and str(node["Index Name"]).startswith("job"):
+            found.add(node["Index Name"])
+    return found
+
+
+def _read(nodes: list[dict[str, Any]]) -> int:
+    """Count the rows that scans of the table of jobs gave or threw away."""
+    return sum(
+        int((node.get("Actual Rows", 0) + node.get("Rows Removed by Filter", 0)) * node.get("Actual Loops", 1))
+        for node in nodes
+        if node.get("Relation Name") == "job" and "Scan" in node["Node Type"]
+    )
+
+
+def test_the_ready_window_reads_only_what_it_returns(large: psycopg.Connection[dict[str, Any]]) -> None:
+    nodes = _plan(large, "ready_window", {"lanes": list(range(1, 11)), "per_lane": 50, "total": 100})
+    assert _scans(nodes) == {"job_ready"}
+    assert _read(nodes) <= 10 * 50
+    assert "Incremental Sort" not in {node["Node Type"] for node in nodes}
+
+
+def test_lanes_with_ready_jobs_cost_one_probe_each(large: psycopg.Connection[dict[str, Any]]) -> None:
+    nodes = _plan(large, "lanes_with_ready", {})
+    assert _scans(nodes) == {"job_ready"}
+    assert _read(nodes) <= LANES + 1
+
+
+def test_due_jobs_are_found_by_their_time(large: psycopg.Connection[dict[str, Any]]) -> None:
+    nodes = _plan(large, "activate_due", {"limit": 1_000})
+    assert "SEQ" not in _scans(nodes)
+    assert "job_activation" in _scans(nodes)
+    nodes = _plan(large, "next_activation", {})
+    assert _scans(nodes) == {"job_activation"}
+    assert _read(nodes) <= 1
+
+
+@pytest.mark.parametrize("count", [1, 60, 500])
+def test_a_start_touches_its_jobs_alone(large: psycopg.Connection[dict[str, Any]], count: int) -> None:
+    rows = _ids(large, "ready", count)
+    nodes = _plan(
+        large,
+        "start_attempts",
+        {
+            "worker": "w",
+            "ids": [row["id"] for row in rows],
+            "attempts": [row["attempt"] for row in rows],
+            "leases": [1] * count,
+            "revisions": [1] * count,
+        },
+    )
+    assert _scans(nodes) == {"job_pkey"}
+    assert _read(nodes) <= 3 * count
+
+
+@pytest.mark.parametrize("count", [1, 60, 500])
+@pytest.mark.parametrize("name", ["end_attempts", "return_attempts"])
+def test_an_end_touches_its_jobs_alone(large: psycopg.Connection[dict[str, Any]], name: str, count: int) -> None:
+    rows = _ids(large, "executing", count)
+    nodes = _plan(
+        large,
+        name,
+        {
+            "ids": [row["id"] for row in rows],
+            "fences": [row["fence"] for row in rows],
+            "outcomes": ["released"] * count,
+            "states": ["completed" if name == "end_attempts" else "ready"] * count,
+            "results": ["null"] * count,
+            "errors": [None] * count,
+            "reasons": [""] * count,
+            "error_counts": [0] * count,
+            "crash_counts": [0] * count,
+            "delays": [0.0] * count,
+        },
+    )
+    assert "SEQ" not in _scans(nodes)
+    assert _scans(nodes) <= {"job_pkey", "job_executing"}
+    assert _read(nodes) <= max(4 * count, EXECUTING + 2 * count)
+
+
+def test_the_sweep_pages_through_executing_jobs_alone(large: psycopg.Connection[dict[str, Any]]) -> None:
+    nodes = _plan(
+        large,
+        "executing_page",
+        {"after": "00000000-0000-0000-0000-000000000000", "limit": 500, "timeout_grace_s": 5.0},
+    )
+    assert _scans(nodes) == {"job_executing"}
+    assert _read(nodes) <= 500
+
+
+@pytest.mark.parametrize("name", ["executing_by_fence", "executing_by_id", "jobs_by_id", "cancel_idle", "known_jobs"])
+def test_lookups_by_id_use_an_index(large: psycopg.Connection[dict[str, Any]], name: str) -> None:
+    rows = _ids(large, "executing", 20)
+    nodes = _plan(
+        large,
+        name,
+        {
+            "ids": [row["id"] for row in rows],
+            "fences": [row["fence"] for row in rows],
+            "timeout_grace_s": 5.0,
+            "reason": "",
+        },
+    )
+    assert _scans(nodes) <= {"job_pkey", "job_executing"}
+    assert _scans(nodes)
+
+
+def test_a_page_of_the_newest_jobs_reads_a_page(large: psycopg.Connection[dict[str, Any]]) -> None:
+    filters = dict.fromkeys(
+        ("namespace", "kind", "route", "states", "labels", "parent_id", "created_after", "created_before")
+    )
+    nodes = _plan(
+        large, "list_jobs", {"before": "ffffffff-ffff-ffff-ffff-ffffffffffff", "limit": 50, **filters}
+    )
+    assert _scans(nodes) == {"job_pkey"}
+    assert _read(nodes) <= 51
+
+
+def test_the_sweep_of_dependants_does_not_read_the_backlog(large: psycopg.Connection[dict[str, Any]]) -> None:
+    nodes = _plan(large, "unsettled_parents", {"limit": 1_000})
+    assert "SEQ" not in _scans(nodes)

@@ -1,0 +1,84 @@
+"""The claim protocol holds in every state that can be reached, and each rule is needed: its mutant is caught."""
+
+from __future__ import annotations
+
+import pytest
+from tests.spec.explore import TooManyStates, explore
+from tests.spec.model import Claim, Step
+from tests.spec.protocol import ClaimProtocol
+from tests.spec.rules import Bounds, Rules
+from tests.spec.table import README, row
+from tests.spec.variants import LIMITS, MUTANTS, PROTOCOL, Variant, run
+
+
+@pytest.mark.parametrize("setting", PROTOCOL, ids=lambda setting: setting.name)
+def test_the_protocol_holds(setting: Variant) -> None:
+    result = run(setting)
+    assert result.broken is None, result.story()
+    assert result.states >= setting.states, "too little was explored to say anything"
+    assert row(setting, result) in README.read_text(encoding="utf-8"), "run: python -m tests.spec.table"
+
+
+@pytest.mark.parametrize("mutant", (*MUTANTS, *LIMITS), ids=lambda mutant: mutant.name)
+def test_each_mutant_is_caught(mutant: Variant) -> None:
+    result = run(mutant)
+    print(result.story())
+    assert result.broken == mutant.expected, result.story()
+    assert row(mutant, result) in README.read_text(encoding="utf-8"), "run: python -m tests.spec.table"
+
+
+def test_every_rule_has_a_mutant() -> None:
+    """A rule that nobody switches off is not known to be needed."""
+    rules = Rules()
+    switched = {
+        name for mutant in MUTANTS for name in Rules.__slots__ if getattr(mutant.rules, name) != getattr(rules, name)
+    }
+    assert switched == set(Rules.__slots__)
+
+
+def test_a_story_is_the_shortest_way() -> None:
+    """The explorer itself: breadth first, labels in order, a state counted once."""
+
+    def steps(number: int) -> list[Move]:
+        return [Move(f"add {by}", number + by, "reached-seven" if number + by == 7 else None) for by in (1, 3)]
+
+    result = explore(0, steps, lambda _number: None)
+    assert result.broken == "reached-seven"
+    assert len(result.trace) == 3
+    assert result.story().startswith("reached-seven is violated after 3 steps")
+
+
+def test_an_exploration_that_is_cut_short_says_so() -> None:
+    protocol = ClaimProtocol(Rules(), Bounds())
+    with pytest.raises(TooManyStates):
+        explore(protocol.initial(), protocol.steps, protocol.check, limit=100)
+
+
+def test_a_job_can_end() -> None:
+    """Vacuity: the states explored include a completed job, by the second worker after the first was lost."""
+    protocol = ClaimProtocol(Rules(), Bounds())
+
+    def witnessed(step: Step) -> bool:
+        ended = dict(step.state.row.ended)
+        return step.state.row.state == "completed" and ended == {(1, 1): "lost", (1, 2): "completed"}
+
+    def steps(state: object) -> list[Step]:
+        assert isinstance(state, type(protocol.initial()))
+        return [Step(step.label, step.state, "found" if witnessed(step) else None) for step in protocol.steps(state)]
+
+    result = explore(protocol.initial(), steps, lambda _state: None)
+    assert result.broken == "found"
+    assert result.last is not None
+    claim = result.last.claim
+    assert claim is None or isinstance(claim, Claim)
+
+
+class Move(tuple[str, int, str | None]):
+    """A step of the toy."""
+
+    def __new__(cls, label: str, state: int, broken: str | None) -> Move:
+        return super().__new__(cls, (label, state, broken))
+
+    label = property(lambda self: self[0])
+    state = property(lambda self: self[1])
+    broken = property(lambda self: self[2])
