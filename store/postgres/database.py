@@ -6,6 +6,7 @@ Every statement is its own transaction unless ``transaction`` groups several, wh
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -142,8 +143,14 @@ class Database:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
+        task = asyncio.current_task()
+        cancels = task.cancelling() if task is not None else 0
         try:
             async with self._pool.connection() as connection:
+                # The pool waits with asyncio.wait_for, which before Python 3.12 swallows a cancellation that comes
+                # together with the connection: the task would run on and whoever cancelled it wait for ever.
+                if task is not None and task.cancelling() > cancels:
+                    raise asyncio.CancelledError
                 yield connection
         except (pg.DeadlockDetected, pg.SerializationFailure, pg.UniqueViolation):
             raise

@@ -511,7 +511,7 @@ async def test_a_cancel_that_meets_a_job_on_its_way_back_cancels_it(
     id = await parts.submit()
     started = await parts.execute(id)
     fetch = Database.fetch
-    met = []
+    met: list[str] = []
 
     async def release_first(self: Database, name: str, params: object = None) -> list[object]:
         if name == "request_cancel" and not met:

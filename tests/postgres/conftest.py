@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest_asyncio
 from psycopg.rows import namedtuple_row
 from tests.fixtures.postgres import PostgresServer
 
+from tenure.model.errors import Unavailable
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec, PlannedJob
 from tenure.model.states import JobState, Outcome
@@ -20,6 +23,18 @@ from tenure.store.postgres.database import Database, PoolOptions, Statement
 from tenure.store.postgres.submit import write_jobs
 
 WORKER = "w1"
+PATIENCE_S = 20.0
+"""How long a test waits for what must happen; only a hang takes as long."""
+
+
+async def until(check: Callable[[], Awaitable[Any]]) -> Any:
+    """Return the first true answer of a check; being unavailable is none."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            with contextlib.suppress(Unavailable):
+                if answer := await check():
+                    return answer
+            await asyncio.sleep(0.01)
 
 
 @dataclass(slots=True)
@@ -30,9 +45,7 @@ class Table:
     dsn: str
     lane: int = 1
 
-    async def submit(
-        self, *, id: uuid.UUID | None = None, parents: Sequence[uuid.UUID] = (), **spec: Any
-    ) -> uuid.UUID:
+    async def submit(self, *, id: uuid.UUID | None = None, parents: Sequence[uuid.UUID] = (), **spec: Any) -> uuid.UUID:
         """Write one job, ready unless it has parents."""
         job = PlannedJob(id or new_id(), JobSpec(kind="k", **spec), tuple(parents), b"hash")
         await write_jobs(self.db, [job], [self.lane])
@@ -59,14 +72,24 @@ class Table:
         )
 
     async def end(
-        self, id: uuid.UUID, fence: int, state: JobState = JobState.COMPLETED, outcome: Outcome | None = None, **more: Any
+        self,
+        id: uuid.UUID,
+        fence: int,
+        state: JobState = JobState.COMPLETED,
+        outcome: Outcome | None = None,
+        **more: Any,
     ) -> list[Any]:
         """End an attempt for good, and tell its dependants; returns the rows of ``end_attempts``."""
         ended, _ = await self.end_and_settle(id, fence, state, outcome, **more)
         return ended
 
     async def end_and_settle(
-        self, id: uuid.UUID, fence: int, state: JobState = JobState.COMPLETED, outcome: Outcome | None = None, **more: Any
+        self,
+        id: uuid.UUID,
+        fence: int,
+        state: JobState = JobState.COMPLETED,
+        outcome: Outcome | None = None,
+        **more: Any,
     ) -> list[list[Any]]:
         """As ``end``; returns the rows of both statements."""
         columns = {

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 from tests.fixtures.postgres import PostgresServer
+from tests.postgres.conftest import until
 
 from tenure.model.errors import ConfigurationError, Unavailable
 from tenure.store.postgres.database import Database, PoolOptions
 from tenure.store.postgres.migrate import migrate, status
 
+MIGRATE = """
+import asyncio, sys
+from tenure.store.postgres.migrate import migrate
+asyncio.run(migrate(sys.argv[1]))
+"""
 VERSIONS = resources.files("tenure.store.postgres.migrations").joinpath("versions")
 
 
@@ -74,18 +80,20 @@ async def test_several_coordinators_may_migrate_at_once(empty_database: str) -> 
 
 
 async def test_a_killed_migration_leaves_the_revision_before_and_can_be_run_again(empty_database: str) -> None:
-    """It is killed while it waits for a lock in the middle of the revision; a whole transaction or nothing remains."""
+    """It is killed while it waits, in the middle of the revision, for a name that an open transaction has taken."""
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA tenure")
     with psycopg.connect(empty_database) as blocker:
-        # The name of the revision's last index is taken in an open transaction: CREATE waits for its end.
-        blocker.execute("CREATE SCHEMA tenure")
-        program = "import asyncio, sys; from tenure.store.postgres.migrate import migrate; asyncio.run(migrate(sys.argv[1]))"
-        process = subprocess.Popen([sys.executable, "-c", program, empty_database], stderr=subprocess.DEVNULL)
+        blocker.execute("CREATE TABLE tenure.dependency ()")
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", MIGRATE, empty_database)
         try:
-            await _until_somebody_waits(empty_database)
+            await until(partial(_somebody_waits, empty_database))
         finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.kill()
+            await process.wait()
         blocker.rollback()
+        tables = blocker.execute("SELECT to_regclass('tenure.job')").fetchone()
+    assert tables == (None,)
     assert (await status(empty_database)).current is None
     assert (await migrate(empty_database)).is_current
 
@@ -149,7 +157,7 @@ async def test_no_special_rights_are_needed(postgres_server: PostgresServer, pla
         postgres_server.execute(
             sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(name), sql.Identifier(plain_role))
         )
-        parts = psycopg.conninfo.conninfo_to_dict(dsn)
+        parts: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(dsn)
         own = psycopg.conninfo.make_conninfo(**{**parts, "user": plain_role, "password": "x"})
         assert (await migrate(own)).is_current
         async with Database(own, PoolOptions(min_size=1, max_size=1)) as db:
@@ -160,15 +168,10 @@ async def test_no_special_rights_are_needed(postgres_server: PostgresServer, pla
         postgres_server.drop_database(dsn)
 
 
-async def _until_somebody_waits(dsn: str) -> None:
-    async with asyncio.timeout(30):
-        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-            while True:
-                cursor = await connection.execute(
-                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                    " AND application_name = 'tenure-migrate' AND wait_event_type = 'Lock'"
-                )
-                row = await cursor.fetchone()
-                if row is not None and row[0]:
-                    return
-                await asyncio.sleep(0.02)
+async def _somebody_waits(dsn: str) -> bool:
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        cursor = await connection.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name = 'tenure-migrate' AND wait_event_type = 'Lock' AND wait_event = 'transactionid'"
+        )
+        return bool(await cursor.fetchall())

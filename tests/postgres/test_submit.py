@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from tests.postgres.conftest import Table
 
 from tenure.model.ids import new_id
-from tenure.model.jobs import JobSpec, PlannedJob
+from tenure.model.jobs import JobSpec, PlannedJob, RetrySpec
 from tenure.store.postgres.database import Database, PoolOptions
 from tenure.store.postgres.submit import KeyTaken, keyed_jobs, write_jobs
 
 
-def _planned(key: str | None = None, *, parent: uuid.UUID | None = None, **spec: object) -> PlannedJob:
-    return PlannedJob(new_id(), JobSpec(kind="k", idempotency_key=key, **spec), (), b"h", parent)  # type: ignore[arg-type]
+def _planned(key: str | None = None, *, parent: uuid.UUID | None = None, **spec: Any) -> PlannedJob:
+    return PlannedJob(new_id(), JobSpec(kind="k", idempotency_key=key, **spec), (), b"h", parent)
 
 
 async def test_a_batch_with_a_taken_key_writes_nothing(table: Table) -> None:
@@ -100,7 +101,14 @@ async def test_a_child_and_a_submitter_may_use_the_same_key(table: Table) -> Non
 
 async def test_a_job_is_due_when_its_time_has_come(table: Table) -> None:
     past, future = datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC) + timedelta(hours=1)
-    jobs = [_planned(), _planned(activate_at=past), _planned(activate_at=future), _planned(delay_s=60.0), _planned(delay_s=0.0)]
+    times: list[dict[str, Any]] = [
+        {},
+        {"activate_at": past},
+        {"activate_at": future},
+        {"delay_s": 60.0},
+        {"delay_s": 0.0},
+    ]
+    jobs = [_planned(**time) for time in times]
     await write_jobs(table.db, jobs, [1] * 5)
     rows = await table.sql("SELECT id, due FROM tenure.job WHERE id = ANY (%s)", [job.id for job in jobs])
     due = {row.id: row.due for row in rows}
@@ -139,7 +147,7 @@ async def test_what_was_asked_for_is_stored_as_it_was(table: Table) -> None:
     assert row.labels == '{"k": "v\'\\"{},"}'
     assert (row.priority, row.ttl_s, row.timeout_s, row.max_crashes) == (-1000, 2.5, 0.5, 7)
     assert (row.route, row.namespace, row.kind, row.state) == ("a/b/c", "ns", "k", "ready")
-    assert JobSpec(kind="k", retry=__import__("json").loads(row.retry)).retry.max_attempts == 9
+    assert RetrySpec.model_validate_json(row.retry).max_attempts == 9
 
 
 async def test_lanes_are_interned_once_by_everybody(table: Table) -> None:

@@ -80,10 +80,8 @@ async def _depend(table: Table, id: uuid.UUID, fence: int) -> object:
 
 
 STATEMENTS: dict[str, dict[str, tuple[Drive, dict[JobState, JobState]]]] = {
-    "start_attempts": {"start": (_start, {state: JobState.EXECUTING for state in CLAIMABLE})},
-    "end_attempts": {
-        str(state): (_end(state), {JobState.EXECUTING: state}) for state in sorted(TERMINAL)
-    },
+    "start_attempts": {"start": (_start, dict.fromkeys(CLAIMABLE, JobState.EXECUTING))},
+    "end_attempts": {str(state): (_end(state), {JobState.EXECUTING: state}) for state in sorted(TERMINAL)},
     "return_attempts": {
         "ready": (_give_back(JobState.READY, Outcome.RELEASED), {JobState.EXECUTING: JobState.READY}),
         "restarting": (_give_back(JobState.RESTARTING, Outcome.LOST), {JobState.EXECUTING: JobState.RESTARTING}),
@@ -91,7 +89,7 @@ STATEMENTS: dict[str, dict[str, tuple[Drive, dict[JobState, JobState]]]] = {
     "cancel_idle": {
         "cancel": (
             _cancel,
-            {state: JobState.CANCELED for state in (JobState.WAITING, JobState.READY, JobState.RESTARTING)},
+            dict.fromkeys((JobState.WAITING, JobState.READY, JobState.RESTARTING), JobState.CANCELED),
         )
     },
     "settle_parents": {"settle": (_settle, {JobState.WAITING: JobState.READY})},
@@ -113,9 +111,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("drive", "before", "after"), CASES)
-async def test_a_statement_makes_only_its_moves(
-    table: Table, drive: Drive, before: JobState, after: JobState
-) -> None:
+async def test_a_statement_makes_only_its_moves(table: Table, drive: Drive, before: JobState, after: JobState) -> None:
     id = await table.in_state(before)
     fence = (await table.row(id)).fence or 1
     await drive(table, id, fence)

@@ -1,0 +1,683 @@
+"""What only the leader does: dispatch, reap, move jobs to deeper pools, activate; each on real stores."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from tests.coordinator.conftest import MakeParts, Parts, running, until
+
+from tenure.coordinator.dispatch import Dispatcher
+from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Outstanding
+from tenure.coordinator.leader import Leader, Picture
+from tenure.coordinator.reap import Reaper
+from tenure.coordinator.settings import CoordinatorSettings
+from tenure.coordinator.upkeep import Upkeep
+from tenure.model.errors import Deposed, Unavailable
+from tenure.model.states import JobState, Outcome
+from tenure.store.etcd.election import Election, Term
+from tenure.store.etcd.keyspace import LeaderValue, Offers, WorkerValue, parse_inbox
+from tenure.store.etcd.port import Delete, Put, Txn
+from tenure.store.postgres.database import Statement
+
+
+def _settings(parts: Parts, **values: Any) -> CoordinatorSettings:
+    given = {"coordinator_id": "c1", "poll_s": 0.1, "sweep_s": 0.2, "offer_timeout_s": 0.3, "leader_ttl_s": 2.0}
+    return CoordinatorSettings(postgres_dsn=parts.dsn, **{**given, **values})  # type: ignore[arg-type]
+
+
+async def _term(parts: Parts) -> Term:
+    async for term in Election(parts.etcd, parts.keys, "c1", 60.0, parts.clock).terms():
+        return term
+    raise AssertionError("terms never end")
+
+
+class Stage:
+    """A dispatcher and its picture, which the test paints."""
+
+    def __init__(self, parts: Parts, term: Term, **settings: Any) -> None:
+        self.parts = parts
+        self.flight = Flight()
+        self.dispatcher = Dispatcher(
+            _settings(parts, **settings),
+            parts.db,
+            parts.etcd,
+            parts.keys,
+            parts.clock,
+            parts.lanes,
+            self.flight,
+            term,
+        )
+
+    async def worker(self, worker: str, *, capacity: int = 10, **value: Any) -> int:
+        """Register a worker, and let the picture show it."""
+        lease = await self.parts.register(worker, capacity=capacity, **value)
+        told = {"pools": ("default",), "kinds": ("k",), "labels": {}, "capacity": capacity, **value}
+        self.flight.worker_seen(worker, WorkerValue(**told), lease)
+        return lease
+
+    async def offered(self, worker: str) -> list[uuid.UUID]:
+        """Read what is offered to a worker now, in the order of the offers."""
+        listing = await self.parts.etcd.list(self.parts.keys.inbox(worker))
+        letters = [parse_inbox(item.value) for item in listing.items]
+        return [uuid.UUID(one.job) for letter in letters if isinstance(letter, Offers) for one in letter.offers]
+
+    async def until_offered(self, worker: str, jobs: Iterable[uuid.UUID]) -> list[uuid.UUID]:
+        """Wait until a worker is offered just these jobs."""
+        wanted = set(jobs)
+
+        async def check() -> list[uuid.UUID] | None:
+            found = await self.offered(worker)
+            return found if set(found) == wanted else None
+
+        found: list[uuid.UUID] = await until(check)
+        return found
+
+
+@pytest.fixture
+def slow() -> dict[str, float]:
+    """Settings under which nothing is withdrawn or looked at again during a test."""
+    return {"offer_timeout_s": 60.0}
+
+
+async def test_jobs_are_offered_in_strict_order_up_to_the_room(alone: Parts, slow: dict[str, float]) -> None:
+    low = [await alone.submit(priority=0) for _ in range(3)]
+    high = [await alone.submit(priority=5, kind=kind) for kind in ("k", "other", "k")]
+    stage = Stage(alone, await _term(alone), **slow)
+    await stage.worker("w1", capacity=4, kinds=("k", "other"))
+    async with running(stage.dispatcher.run()):
+        assert await stage.until_offered("w1", [*high, low[0]]) == [*high, low[0]]
+
+
+async def test_lanes_that_nobody_serves_are_passed_over(alone: Parts, slow: dict[str, float]) -> None:
+    for _ in range(3):
+        await alone.submit(kind="nobody", priority=9)
+        await alone.submit(route="elsewhere", priority=9)
+        await alone.submit(route="default-but-not-quite", priority=9)
+    mine = await alone.submit()
+    stage = Stage(alone, await _term(alone), **slow)
+    await stage.worker("w1")
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("w1", [mine])
+
+
+async def test_jobs_are_spread_over_the_workers_with_the_most_room(alone: Parts, slow: dict[str, float]) -> None:
+    jobs = [await alone.submit() for _ in range(9)]
+    stage = Stage(alone, await _term(alone), **slow)
+    await stage.worker("small", capacity=2)
+    await stage.worker("large", capacity=10)
+    await stage.worker("draining", capacity=10, draining=True)
+    async with running(stage.dispatcher.run()):
+
+        async def all_offered() -> bool:
+            found = [*await stage.offered("small"), *await stage.offered("large")]
+            assert len(found) == len(set(found))
+            return set(found) == set(jobs)
+
+        await until(all_offered)
+    assert len(await stage.offered("small")) <= 2
+    assert await stage.offered("draining") == []
+
+
+async def test_an_offer_that_nobody_answers_goes_to_another_worker(alone: Parts) -> None:
+    job = await alone.submit()
+    stage = Stage(alone, await _term(alone), offer_timeout_s=0.2)
+    await stage.worker("silent")
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("silent", [job])
+        await stage.worker("awake")
+        stage.dispatcher.look_everywhere()
+        await stage.until_offered("awake", [job])
+        assert await stage.offered("silent") == []
+        assert "silent" in stage.flight.suspects
+
+
+async def test_a_hint_is_enough(alone: Parts) -> None:
+    stage = Stage(alone, await _term(alone), poll_s=3_600.0, offer_timeout_s=3_600.0)
+    await stage.worker("w1")
+    async with running(stage.dispatcher.run()):
+        await asyncio.sleep(0)  # lets the first poll, which finds nothing, begin before the submit
+        job = await alone.submit()
+        [row] = await alone.sql("SELECT lane FROM tenure.job WHERE id = %s", job)
+        stage.dispatcher.hint([row.lane])
+        await stage.until_offered("w1", [job])
+
+
+async def test_a_deposed_leader_offers_nothing(alone: Parts) -> None:
+    job = await alone.submit()
+    stage = Stage(alone, await _term(alone))
+    await stage.worker("w1")
+    other = Put(alone.keys.leader, LeaderValue("c2", "").to_json())
+    await alone.etcd.txn(Txn((), (Delete(alone.keys.leader),)))
+    await alone.etcd.txn(Txn((), (other,)))
+    with pytest.raises(Deposed):
+        async with asyncio.timeout(20):
+            await stage.dispatcher.run()
+    assert await stage.offered("w1") == []
+    assert await alone.state(job) is JobState.READY
+
+
+async def test_a_worker_whose_session_ended_spoils_no_offer_to_others(alone: Parts) -> None:
+    jobs = [await alone.submit() for _ in range(6)]
+    stage = Stage(alone, await _term(alone), offer_timeout_s=60.0)
+    gone = await stage.worker("gone", capacity=3)
+    await stage.worker("w1", capacity=6)
+    await alone.etcd.revoke(gone)  # and the picture does not know yet
+    async with running(stage.dispatcher.run()):
+
+        async def some() -> bool:
+            return bool(await stage.offered("w1"))
+
+        await until(some)
+        stage.flight.worker_gone("gone")
+        await stage.until_offered("w1", jobs)
+
+
+async def test_a_brake_holds_offers_back(alone: Parts) -> None:
+    job = await alone.submit()
+    stage = Stage(alone, await _term(alone))
+    await stage.worker("w1")
+    stage.dispatcher.brake(0.3)
+    held_until = alone.clock.monotonic() + 0.3
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("w1", [job])
+    assert alone.clock.monotonic() >= held_until
+
+
+async def test_a_backlog_is_read_in_bounded_windows(alone: Parts, slow: dict[str, float]) -> None:
+    for _ in range(60):
+        await alone.submit()
+    stage = Stage(alone, await _term(alone), **slow)
+    await stage.worker("w1", capacity=5)
+    async with running(stage.dispatcher.run()):
+
+        async def five() -> bool:
+            return len(await stage.offered("w1")) == 5
+
+        await until(five)
+        candidates, exhausted = await stage.dispatcher._read(list(stage.dispatcher._known), 5)
+        assert len(candidates) <= 5 + stage.flight.unstarted + 4
+        assert exhausted == []
+
+
+# -- the picture --
+
+
+def _flight(**capacities: int) -> Flight:
+    flight = Flight()
+    for lease, (worker, capacity) in enumerate(capacities.items(), 1):
+        flight.worker_seen(worker, WorkerValue(("default",), ("k",), capacity, {}), lease)
+    return flight
+
+
+def _room(flight: Flight) -> dict[str, int]:
+    return {seat.worker: seat.free for seat in flight.seats(100)}
+
+
+def test_the_picture_counts_offers_and_claims_once() -> None:
+    flight = _flight(w1=5)
+    flight.offered(Outstanding("k1", "w1", ("a", "b", "c"), 0.0))
+    assert _room(flight) == {"w1": 2}
+    flight.claim_seen("a", "w1")
+    flight.claim_seen("b", "w1")
+    assert _room(flight) == {"w1": 2}
+    flight.offer_gone("k1", 1.0)
+    assert _room(flight) == {"w1": 3}
+    assert [flight.in_flight(job) for job in "abcd"] == [True, True, True, False]
+    flight.settle(1.0 + SETTLE_S)
+    assert not flight.in_flight("c")
+    flight.claim_gone("a")
+    flight.claim_gone("a")
+    assert _room(flight) == {"w1": 4}
+
+
+def test_a_claim_that_changes_hands_is_counted_at_its_new_worker() -> None:
+    flight = _flight(w1=5, w2=5)
+    flight.claim_seen("a", "w1")
+    flight.claim_seen("a", "w2")
+    assert _room(flight) == {"w1": 5, "w2": 4}
+
+
+def test_a_suspect_gets_nothing_until_it_shows_that_it_lives_or_has_outlived_the_suspicion() -> None:
+    flight = _flight(w1=5, w2=5, w3=5)
+    for worker in ("w1", "w2", "w3", "unknown"):
+        flight.suspect(worker)
+    assert _room(flight) == {}
+    flight.claim_seen("a", "w1")
+    flight.worker_seen("w2", WorkerValue(("default",), ("k",), 5, {}), 2)
+    assert _room(flight) == {"w1": 4, "w2": 5}
+    flight.settle(100.0)
+    flight.settle(100.0 + SUSPECT_S / 2)
+    assert "w3" not in _room(flight)
+    flight.settle(100.0 + SUSPECT_S)
+    assert _room(flight)["w3"] == 5
+
+
+# -- reaping --
+
+
+class Watchman:
+    """A reaper with what it said."""
+
+    def __init__(self, parts: Parts, term: int) -> None:
+        self.suspects: list[str] = []
+        self.brakes: list[float] = []
+        self.reaper = Reaper(
+            parts.db,
+            parts.etcd,
+            parts.keys,
+            parts.clock,
+            parts.finisher,
+            self.suspects.append,
+            self.brakes.append,
+            guard=Statement("assert_term", {"leader": "c1", "term": term}),
+            sweep_s=0.1,
+        )
+
+
+async def _watchman(parts: Parts, term: int = 10) -> Watchman:
+    await parts.db.fetch("take_leadership", {"leader": "c1", "term": term, "etcd_cluster_id": "1", "etcd_revision": 1})
+    return Watchman(parts, term)
+
+
+async def test_a_sweep_reaps_what_has_lost_its_own_claim_and_nothing_else(alone: Parts) -> None:
+    kept, lost, replaced = [await alone.submit() for _ in range(3)]
+    for id in (kept, lost, replaced):
+        await alone.execute(id)
+    await alone.lose_claim(lost)
+    await alone.lose_claim(replaced)
+    await alone.claim(replaced, worker="w2")  # identity counts, not existence
+    watchman = await _watchman(alone)
+    assert await watchman.reaper.sweep() == 2
+    assert await watchman.reaper.sweep() == 0
+    assert [await alone.state(id) for id in (kept, lost, replaced)] == [
+        JobState.EXECUTING,
+        JobState.RESTARTING,
+        JobState.RESTARTING,
+    ]
+    assert await alone.outcomes(lost) == ["lost"]
+    row = await alone.row(lost)
+    assert (row.crashes, row.errors) == (1, 0)
+    assert "WorkerLost" in row.error
+    assert watchman.suspects.count("w1") == 1
+    assert watchman.brakes == []
+    assert await alone.claim_of(replaced) is not None  # not its claim: not its to delete
+
+
+async def test_a_vanished_claim_is_noticed_by_the_watch(alone: Parts) -> None:
+    id, released = await alone.submit(), await alone.submit()
+    await alone.execute(id)
+    started = await alone.execute(released)
+    await alone.finish(released, started.fence)
+    await alone.lose_claim(id)
+    watchman = await _watchman(alone)
+    async with running(watchman.reaper.watch_forever()):
+        watchman.reaper.claim_gone(str(released))
+        watchman.reaper.claim_gone(str(id))
+
+        async def reaped() -> bool:
+            return await alone.state(id) is JobState.RESTARTING
+
+        await until(reaped)
+    assert await alone.outcomes(released) == ["completed"]
+
+
+async def test_a_poison_job_ends_after_its_crashes(alone: Parts) -> None:
+    id = await alone.submit(max_crashes=2)
+    child = await alone.submit(depends_on=(str(id),))
+    watchman = await _watchman(alone)
+    for state in (JobState.RESTARTING, JobState.FAILED):
+        await alone.execute(id)
+        await alone.lose_claim(id)
+        assert await watchman.reaper.sweep() == 1
+        assert await alone.state(id) is state
+    row = await alone.row(id)
+    assert (row.crashes, row.errors, row.attempt) == (2, 0, 2)
+    assert row.reason == "lost its worker 2 times"
+    assert await alone.done(id) is not None
+    assert await alone.state(child) is JobState.CANCELED
+
+
+async def test_a_lost_attempt_that_was_to_be_canceled_is_canceled(alone: Parts) -> None:
+    id = await alone.submit()
+    await alone.execute(id)
+    await alone.canceler.cancel(id, "")
+    await alone.lose_claim(id)
+    assert await (await _watchman(alone)).reaper.sweep() == 1
+    assert await alone.state(id) is JobState.CANCELED
+
+
+@pytest.mark.parametrize(("attempts", "state"), [(1, JobState.FAILED), (3, JobState.READY)])
+async def test_an_attempt_past_its_timeout_ends_whatever_its_claim_says(
+    alone: Parts, attempts: int, state: JobState
+) -> None:
+    id = await alone.submit(timeout_s=1.0, retry={"max_attempts": attempts})
+    young = await alone.submit(timeout_s=3600.0)
+    started = await alone.execute(id)
+    await alone.execute(young)
+    await alone.sql("UPDATE tenure.job SET started_at = now() - interval '10 s' WHERE id = %s", id)
+    assert await (await _watchman(alone)).reaper.sweep() == 1
+    assert await alone.state(id) is state
+    assert await alone.claim_of(id) is None  # its worker sees that and stops
+    assert await alone.outcomes(id) == ["timed_out"]
+    answer = await alone.finish(id, started.fence, result="1")
+    assert answer.verdict == "lost"
+    assert await alone.state(young) is JobState.EXECUTING
+
+
+async def test_many_workers_gone_at_once_put_the_brake_on(alone: Parts) -> None:
+    ids = [await alone.submit(ttl_s=7.0 + n) for n in range(3)]
+    for n, id in enumerate(ids):
+        await alone.execute(id, worker=f"w{n}")
+        await alone.lose_claim(id)
+    watchman = await _watchman(alone)
+    assert await watchman.reaper.sweep() == 3
+    assert watchman.brakes == [9.0]
+    assert sorted(watchman.suspects) == ["w0", "w1", "w2"]
+
+
+async def test_a_leader_whose_term_is_over_reaps_nothing(alone: Parts) -> None:
+    ids = [await alone.submit(max_crashes=crashes) for crashes in (1, 3)]
+    for id in ids:
+        await alone.execute(id)
+        await alone.lose_claim(id)
+    old = await _watchman(alone, 10)
+    new = await _watchman(alone, 11)
+    with pytest.raises(Deposed):
+        await old.reaper.sweep()
+    assert [await alone.state(id) for id in ids] == [JobState.EXECUTING] * 2
+    assert await new.reaper.sweep() == 2
+
+
+async def test_two_reapers_at_once_reap_each_attempt_once(alone: Parts) -> None:
+    ids = [await alone.submit() for _ in range(20)]
+    for id in ids:
+        await alone.execute(id)
+        await alone.lose_claim(id)
+    watchman = await _watchman(alone)
+    assert sum(await asyncio.gather(*(watchman.reaper.sweep() for _ in range(3)))) == 20
+    for id in ids:
+        assert await alone.outcomes(id) == ["lost"]
+
+
+async def test_a_key_that_is_no_claim_does_not_stop_the_sweep(alone: Parts) -> None:
+    """Anybody with etcdctl can write one; it must not end the term, nor the coordinator."""
+    id = await alone.submit()
+    await alone.execute(id)
+    await alone.lose_claim(id)
+    await alone.etcd.txn(Txn((), (Put(alone.keys.claim("not-a-job"), b"{}"),)))
+    assert await (await _watchman(alone)).reaper.sweep() == 1
+
+
+async def test_a_sweep_goes_through_many_pages(alone: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tenure.coordinator.reap.PAGE_JOBS", 3)
+    ids = [await alone.submit() for _ in range(10)]
+    for id in ids:
+        await alone.execute(id)
+    for id in ids[::2]:
+        await alone.lose_claim(id)
+    assert await (await _watchman(alone)).reaper.sweep() == 5
+    assert {await alone.state(id) for id in ids[1::2]} == {JobState.EXECUTING}
+
+
+# -- upkeep --
+
+
+async def test_jobs_are_activated_when_their_time_comes(alone: Parts) -> None:
+    soon, later = await alone.submit(delay_s=0.05), await alone.submit(delay_s=3_600.0)
+    alone.hinted.clear()
+    upkeep = Upkeep(alone.db, alone.clock, alone.dependants, alone.hints)
+    async with running(upkeep.activate_forever()):
+
+        async def due() -> bool:
+            rows = await alone.sql("SELECT due FROM tenure.job WHERE id = %s", soon)
+            return bool(rows[0].due)
+
+        await until(due)
+        await until(_truth(alone.hinted))
+    rows = await alone.sql("SELECT due FROM tenure.job WHERE id = %s", later)
+    assert rows[0].due is False
+
+
+def _truth(things: list[Any]) -> Any:
+    async def check() -> bool:
+        return bool(things)
+
+    return check
+
+
+async def test_partitions_are_made_ahead_once(alone: Parts) -> None:
+    [[made]] = await alone.db.fetch("make_partitions", {"weeks": 6})
+    assert made == 4  # four weeks came with the schema: two more, of two tables
+    assert (await alone.db.fetch("make_partitions", {"weeks": 6}))[0][0] == 0
+    await alone.finish(*_id_and_fence(await alone.execute(await alone.submit())))
+    [row] = await alone.sql("SELECT tableoid::regclass::text AS part FROM tenure.history")
+    assert row.part != "tenure.history_default"
+
+
+def _id_and_fence(started: Any) -> tuple[uuid.UUID, int]:
+    return started.id, started.fence
+
+
+# -- a whole leader --
+
+
+def _leader(parts: Parts, name: str, **settings: Any) -> Leader:
+    election = Election(parts.etcd, parts.keys, name, 2.0, parts.clock)
+    return Leader(
+        _settings(parts, coordinator_id=name, **settings),
+        parts.db,
+        parts.etcd,
+        parts.keys,
+        parts.clock,
+        election,
+        parts.lanes,
+        parts.finisher,
+        parts.dependants,
+        parts.hints,
+    )
+
+
+async def _leading(parts: Parts) -> str | None:
+    key = await parts.etcd.get(parts.keys.leader)
+    return LeaderValue.from_json(key.value).coordinator if key else None
+
+
+async def test_one_of_two_leads_and_the_other_takes_over(make_parts: MakeParts, database: str) -> None:
+    one, two = await make_parts(database), await make_parts(database)
+    await one.register("w1")
+    first, second = asyncio.create_task(_leader(one, "c1").run()), asyncio.create_task(_leader(two, "c2").run())
+    try:
+        name = await until(lambda: _leading(one))
+        job = await one.submit()
+        inbox = one.keys.inbox("w1")
+
+        async def offers() -> int:
+            return len((await one.etcd.list(inbox)).items)
+
+        await until(offers)
+        leading, waiting = (first, second) if name == "c1" else (second, first)
+        leading.cancel()
+
+        async def other() -> bool:
+            return await _leading(one) not in (None, name)
+
+        await until(other)
+        [row] = await one.db.fetch("cluster")
+        assert not waiting.done()
+        assert row.epoch == 1
+
+        async def recorded() -> bool:
+            return bool((await one.db.fetch("cluster"))[0].leader == await _leading(one))
+
+        await until(recorded)
+        assert await one.state(job) is JobState.READY
+    finally:
+        first.cancel()
+        second.cancel()
+        await asyncio.gather(first, second, return_exceptions=True)
+    assert await _leading(one) is None
+
+
+async def test_deleting_the_leader_key_starts_another_term(alone: Parts) -> None:
+    leader = _leader(alone, "c1")
+    async with running(leader.run()):
+        await until(lambda: _leading(alone))
+        before = await alone.etcd.get(alone.keys.leader)
+        assert before is not None
+        await alone.etcd.txn(Txn((), (Delete(alone.keys.leader),)))
+
+        async def later() -> bool:
+            now = await alone.etcd.get(alone.keys.leader)
+            return now is not None and now.create_revision > before.create_revision
+
+        await until(later)
+
+
+async def test_keys_that_nobody_can_read_do_not_end_a_term(alone: Parts) -> None:
+    job = await alone.submit()
+    async with running(_leader(alone, "c1").run()):
+        await until(lambda: _leading(alone))
+        before = await alone.etcd.get(alone.keys.leader)
+        junk = [
+            Put(alone.keys.worker("junk"), b"junk"),
+            Put(alone.keys.worker("odd"), b'{"pools": 5, "kinds": [], "capacity": 1}'),
+            Put(alone.keys.claim("junk"), b"junk"),
+            Put(alone.keys.message("junk", 1), b"[]"),
+            Put(alone.keys.inboxes + "x", b""),
+        ]
+        await alone.etcd.txn(Txn((), tuple(junk)))
+        await alone.register("w1")
+
+        async def offered() -> int:
+            return len((await alone.etcd.list(alone.keys.inbox("w1"))).items)
+
+        await until(offered)
+        await alone.etcd.txn(Txn((), tuple(Delete(put.key) for put in junk)))
+        other = await alone.submit()
+        started = await alone.execute(other)
+        await alone.lose_claim(started.id)
+
+        async def restarting() -> bool:
+            return await alone.state(other) is JobState.RESTARTING
+
+        await until(restarting)
+        after = await alone.etcd.get(alone.keys.leader)
+    assert before is not None and after is not None
+    assert after.create_revision == before.create_revision
+    assert await alone.state(job) is JobState.READY
+
+
+async def test_offers_of_an_earlier_term_stand_until_they_are_overdue(alone: Parts) -> None:
+    job = await alone.submit()
+    await alone.register("w1")
+    first = _leader(alone, "c1", offer_timeout_s=60.0)
+
+    async def offers() -> list[str]:
+        return [item.key for item in (await alone.etcd.list(alone.keys.inbox("w1"))).items]
+
+    async with running(first.run()):
+        [old] = await until(offers)
+    assert await offers() == [old]
+    await alone.register("w2")
+    async with running(_leader(alone, "c2", offer_timeout_s=0.2).run()):
+
+        async def withdrawn() -> bool:
+            return old not in await offers()
+
+        await until(withdrawn)
+
+        async def to_the_other() -> list[Any]:
+            listing = await alone.etcd.list(alone.keys.inbox("w2"))
+            return [letter for item in listing.items if (letter := parse_inbox(item.value))]
+
+        [letter] = await until(to_the_other)
+    assert [one.job for one in letter.offers] == [str(job)]
+
+
+async def test_a_pool_whose_jobs_could_not_be_moved_is_tried_again(
+    alone: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Registered, but the move failed: without another try the jobs stay in a lane that nobody serves."""
+    job = await alone.submit(route="p/q")
+    refit, failures = alone.lanes.refit, []
+
+    async def fail_once(pools: Any) -> int:
+        if not failures:
+            failures.append(pools)
+            raise Unavailable("Postgres went away")
+        return await refit(pools)
+
+    monkeypatch.setattr(alone.lanes, "refit", fail_once)
+    await _served(alone, "p/q", job)
+    assert failures
+
+
+async def test_a_pool_registered_by_a_leader_that_died_is_fitted_by_the_next(alone: Parts) -> None:
+    job = await alone.submit(route="p/q")
+    await alone.lanes.register_pools(["p/q"])  # and no refit
+    await _served(alone, "p/q", job)
+
+
+async def test_a_second_pool_need_not_wait_for_the_first_to_settle(alone: Parts) -> None:
+    one, two = await alone.submit(route="p/q"), await alone.submit(route="r/s")
+    async with running(_leader(alone, "c1").run()):
+        await alone.register("w1", pools=("p/q",))
+        await _offered(alone, "w1", one)
+        before = alone.clock.monotonic()
+        await alone.register("w2", pools=("r/s",))
+        await _offered(alone, "w2", two)
+    assert alone.clock.monotonic() - before < 8.0
+
+
+async def _served(parts: Parts, pool: str, job: uuid.UUID) -> None:
+    await parts.register("w1", pools=(pool,))
+    async with running(_leader(parts, "c1").run()):
+        await _offered(parts, "w1", job)
+
+
+async def _offered(parts: Parts, worker: str, job: uuid.UUID) -> None:
+    async def check() -> bool:
+        listing = await parts.etcd.list(parts.keys.inbox(worker))
+        return any(str(job).encode() in item.value for item in listing.items)
+
+    await until(check)
+
+
+async def test_a_claim_counts_at_the_worker_to_whom_the_job_was_offered(alone: Parts) -> None:
+    stage = Stage(alone, await _term(alone))
+    await stage.worker("w1")
+    watchman = await _watchman(alone)
+    picture = Picture(alone.keys, alone.clock, stage.flight, stage.dispatcher, watchman.reaper, alone.lanes)
+    id = await alone.submit()
+    stage.flight.offered(Outstanding(alone.keys.message("w1", 1), "w1", (str(id),), 0.0))
+    views = picture.views(alone.etcd)
+    async with running(*(view.run() for view in views)):
+        for view in views:
+            await view.ready.wait()
+        await alone.claim(id)
+
+        async def claimed() -> bool:
+            return stage.flight.claims.get(str(id)) == "w1"
+
+        await until(claimed)
+        assert {seat.worker: seat.free for seat in stage.flight.seats(100)} == {"w1": 9}
+        await alone.lose_claim(id)
+
+        async def gone() -> bool:
+            return str(id) not in stage.flight.claims
+
+        await until(gone)
+
+
+async def test_an_end_by_the_leader_is_not_undone_by_a_late_release(alone: Parts) -> None:
+    id = await alone.submit()
+    started = await alone.execute(id)
+    await alone.lose_claim(id)
+    assert await (await _watchman(alone)).reaper.sweep() == 1
+    answer = await alone.finish(id, started.fence, Outcome.RELEASED)
+    assert answer.verdict == "lost"
+    assert await alone.state(id) is JobState.RESTARTING
