@@ -31,6 +31,7 @@ class Ended:
     state: JobState
     attempt: int
     claim_revision: int = 0
+    lease: int = 0
 
 
 class Announcer:
@@ -58,7 +59,9 @@ class Announcer:
         finished_at = stamp(self._clock.wall())
         terminal = sum(one.state in TERMINAL for one in ended)
         lease = await self._done_lease(terminal) if terminal else 0
-        releases = [Release(one.job_id, one.claim_revision, (), self._done(one, finished_at, lease)) for one in ended]
+        releases = [
+            Release(one.job_id, one.claim_revision, one.lease, (), self._done(one, finished_at, lease)) for one in ended
+        ]
         deleted = await release_batch(self._etcd, self._keys, releases)
         return {one.job_id for one, gone in zip(ended, deleted, strict=True) if gone}
 

@@ -124,13 +124,13 @@ class Reaper:
         await self._tell(written)
         return len(written)
 
-    async def _claims(self) -> Mapping[uuid.UUID, int]:
-        """List every claim (job to create revision) at one revision, no older than this call."""
+    async def _claims(self) -> Mapping[uuid.UUID, tuple[int, int]]:
+        """List every claim (job to create revision and lease) at one revision, no older than this call."""
         listing = await self._etcd.list(self._keys.claims, keys_only=True)
         claims = {}
         for item in listing.items:
             try:
-                claims[uuid.UUID(self._keys.last(item.key))] = item.create_revision
+                claims[uuid.UUID(self._keys.last(item.key))] = (item.create_revision, item.lease)
             except ValueError:
                 log.error("key_unreadable", key=item.key)  # written by hand: no job's claim
         return claims

@@ -42,7 +42,7 @@ class Starter:
             Unavailable: a store did not answer; repeat the call with the same claims.
         """
         held = await verify_batch(
-            self._etcd, self._keys, [(str(claim.job_id), claim.claim_revision) for claim in claims]
+            self._etcd, self._keys, [(str(claim.job_id), claim.claim_revision, claim.lease) for claim in claims]
         )
         shown = sorted((claim for claim in claims if str(claim.job_id) in held), key=lambda claim: claim.job_id)
         if not shown:

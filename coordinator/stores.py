@@ -3,7 +3,8 @@
 What the stores looked like is remembered in Postgres. When a term begins they are compared: on another etcd cluster, a
 revision that went back, another Postgres or another timeline the epoch rises, so that no fence given before can be
 given again. The reaper's first sweep then reaps the rows that lack their own claim; attempts that still hold theirs
-go on. During a term etcd is looked at every second: if it is not what it was the term ends, and the next one does that.
+go on. During a term both are looked at every second: if one is not what it was the term ends, and the next one does
+that. Meanwhile nothing starts on a timeline that no term has recorded (``start_attempts.sql``).
 """
 
 from __future__ import annotations
@@ -83,10 +84,10 @@ class Stores:
             return float(row.frozen_s)
 
     async def watch(self) -> None:
-        """Look at etcd for as long as it is the one with which the term began.
+        """Look at both stores for as long as they are those with which the term began.
 
         Raises:
-            Deposed: it is another one, or was set back.
+            Deposed: one of them is another one, or was set back.
         """
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
@@ -95,10 +96,12 @@ class Stores:
                 if (reason := _replaced(self._seen, seen)) is not None:
                     raise Deposed(reason)
                 self._seen = seen
-                await self._database.fetch(
+                (row,) = await self._database.fetch(
                     "remember_revision",
                     {"leader": self._coordinator, "term": self._term.number, "etcd_revision": seen.revision},
                 )
+                if not row.is_same_postgres:
+                    raise Deposed("another Postgres, or another timeline of it")
             except Unavailable as exc:
                 log.info("stores_not_seen", error=exc.message)
 

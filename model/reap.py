@@ -1,7 +1,8 @@
 """Which executing attempts have lost their claim, or outlived their timeout: a pure judgement.
 
-Identity, not existence: a row is safe only while *its own* claim (the create revision that it recorded) is there.
-A revision is never given twice, so that a claim once gone never comes back; a judgement can be acted upon late.
+Identity, not existence: a row is safe only while *its own* claim (the create revision and the lease that it recorded)
+is there. The two together are never given twice, so that a claim once gone never comes back; a judgement can be acted
+upon late.
 """
 
 from __future__ import annotations
@@ -49,12 +50,12 @@ class Verdict:
         return len({row.worker for row in self.lost})
 
 
-def judge(rows: Iterable[Executing], claims: Mapping[uuid.UUID, int]) -> Verdict:
-    """Compare rows with claims that were read *after* them (job id to create revision)."""
+def judge(rows: Iterable[Executing], claims: Mapping[uuid.UUID, tuple[int, int]]) -> Verdict:
+    """Compare rows with claims that were read *after* them (job id to create revision and lease)."""
     lost: list[Executing] = []
     timed_out: list[Executing] = []
     for row in rows:
-        if claims.get(row.id) != row.claim_revision:
+        if claims.get(row.id) != (row.claim_revision, row.lease):
             lost.append(row)
         elif row.timed_out:
             timed_out.append(row)

@@ -26,13 +26,14 @@ LOST_GRACE_S = WAKE_S
 class Attempt:
     """A running attempt; also its handler's ``Reporter``. Lives on the control loop."""
 
-    __slots__ = ("_clock", "_kill_at", "_link", "_on_ended", "cause", "ended", "execution", "started")
+    __slots__ = ("_clock", "_kill_at", "_link", "_on_ended", "_trusted_until", "cause", "ended", "execution", "started")
 
     def __init__(self, started: Started, link: Link, clock: Clock, on_ended: Callable[[Attempt, Ended], None]) -> None:
         self.started = started
         self.execution: Execution | None = None
         self.cause: StopCause | None = None
         self.ended: Ended | None = None
+        self._trusted_until = link.trusted_until(started)
         self._link = link
         self._clock = clock
         self._on_ended = on_ended
@@ -49,8 +50,12 @@ class Attempt:
         if self.cause is cause or self.cause is StopCause.LOST or self.ended is not None:
             return
         self.cause = cause
-        grace_s = LOST_GRACE_S if cause is StopCause.LOST else STOP_GRACE_S
-        self._kill_at = self._clock.monotonic() + grace_s
+        now = self._clock.monotonic()
+        if cause is StopCause.LOST:
+            # From the end of trust, not from when that was noticed: a worker that was held up has used up the margin.
+            self._kill_at = min(now, self._trusted_until) + LOST_GRACE_S
+        else:
+            self._kill_at = now + STOP_GRACE_S
         if self.execution is not None:
             self.execution.stop(cause)
 
@@ -60,8 +65,12 @@ class Attempt:
             self._kill_at = now + STOP_GRACE_S  # once is enough, but a kill that missed is repeated
             if self.execution is not None:
                 self.execution.kill()
-        if self.cause is not StopCause.LOST and now >= self._link.trusted_until(self.started):
-            self.stop(StopCause.LOST)
+        if self.cause is not StopCause.LOST:
+            until = self._link.trusted_until(self.started)
+            if now < until:
+                self._trusted_until = until
+            else:
+                self.stop(StopCause.LOST)
 
     # -- Reporter --
 

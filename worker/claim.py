@@ -65,7 +65,7 @@ class Claimer:
 
     async def release(self, claims: Sequence[Claimed]) -> None:
         """Let go of claims whose jobs did not start."""
-        releases = [Release(claim.offer.job, claim.revision, claim.offer.slots) for claim in claims]
+        releases = [Release(claim.offer.job, claim.revision, claim.lease, claim.offer.slots) for claim in claims]
         deleted = await release_batch(self._etcd, self._keys, releases)
         await self.let_go([(claim.lease, gone) for claim, gone in zip(claims, deleted, strict=True)])
 

@@ -175,7 +175,7 @@ class DirectLink:
         if not held:
             return
         shown = await verify_batch(
-            self._etcd, self._keys, [(one.assignment.job_id, one.claim_revision) for one in held]
+            self._etcd, self._keys, [(one.assignment.job_id, one.claim_revision, one.lease) for one in held]
         )
         holds = await self._etcd.list(self._keys.holds, keys_only=True)
         stopped = {item.key[len(self._keys.holds) :] for item in holds.items}

@@ -2,7 +2,8 @@
 
 Owns the transactions around ``claims/``, ``slots/`` and ``holds/``. Invariant: a claim and all of its slots are put
 together or not at all, only where none of them existed and nobody holds the job back; a claim is deleted only by
-its identity, the create revision. Workers call ``claim_batch`` and ``verify_batch``, coordinators ``release_batch``.
+its identity, create revision and lease together (revisions are given again after etcd was lost). Workers call
+``claim_batch`` and ``verify_batch``, coordinators ``release_batch``.
 
 A batch is one transaction with a nested one per job, so that jobs succeed or fail alone. Etcd refuses a transaction as
 a whole for one bad member (a key written twice, a lease that is gone): the batch is then halved and tried again, down
@@ -12,7 +13,7 @@ to the culprit. Deliberately not here: leases (``leases``), and what to do about
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import structlog
@@ -85,6 +86,7 @@ class Release:
 
     job: str
     create_revision: int
+    lease: int
     slots: tuple[str, ...] = ()
     announcement: Put | None = None
     """Written with it, whether the claim was still there or not: ``/done``."""
@@ -226,7 +228,7 @@ async def _release(
         if releases[0].announcement is None:
             deleted.append(False)
             return
-        bare = Release(releases[0].job, releases[0].create_revision, releases[0].slots)
+        bare = replace(releases[0], announcement=None)
         await _release(etcd, keys, (bare,), deleted, timeout_s)
         return
     at = 0
@@ -237,15 +239,16 @@ async def _release(
 
 def _release_operations(keys: Keyspace, release: Release) -> list[Operation]:
     # Claim and slots were created by one transaction: they share its revision.
-    operations: list[Operation] = [_delete_if(keys.claim(release.job), release.create_revision)]
-    operations.extend(_delete_if(keys.slot(slot), release.create_revision) for slot in release.slots)
+    operations: list[Operation] = [_delete_if(keys.claim(release.job), release)]
+    operations.extend(_delete_if(keys.slot(slot), release) for slot in release.slots)
     if release.announcement is not None:
         operations.append(release.announcement)
     return operations
 
 
-def _delete_if(key: str, create_revision: int) -> Txn:
-    return Txn(compares=(Compare(key, Field.CREATE, create_revision),), then=(Delete(key),))
+def _delete_if(key: str, release: Release) -> Txn:
+    identity = (Compare(key, Field.CREATE, release.create_revision), Compare(key, Field.LEASE, release.lease))
+    return Txn(compares=identity, then=(Delete(key),))
 
 
 def _deleted_one(result: object) -> bool:
@@ -255,15 +258,15 @@ def _deleted_one(result: object) -> bool:
 
 
 async def verify_batch(
-    etcd: Etcd, keys: Keyspace, claims: Sequence[tuple[str, int]], *, timeout_s: float | None = None
+    etcd: Etcd, keys: Keyspace, claims: Sequence[tuple[str, int, int]], *, timeout_s: float | None = None
 ) -> set[str]:
-    """Return the ids of those jobs whose claim exists with the create revision given; linearizable reads.
+    """Return the ids of those jobs whose claim is the one given (job, create revision, lease); linearizable reads.
 
     Raises:
         Unavailable: etcd did not answer; nothing is known about any of them.
     """
-    found = await _read(etcd, [keys.claim(job) for job, _ in claims], timeout_s)
-    return {job for (job, revision), seen in zip(claims, found, strict=True) if seen == revision and seen}
+    found = await _read(etcd, [keys.claim(job) for job, _, _ in claims], timeout_s)
+    return {job for (job, *identity), seen in zip(claims, found, strict=True) if seen == tuple(identity)}
 
 
 async def held_batch(etcd: Etcd, keys: Keyspace, jobs: Sequence[str], *, timeout_s: float | None = None) -> set[str]:
@@ -273,15 +276,16 @@ async def held_batch(etcd: Etcd, keys: Keyspace, jobs: Sequence[str], *, timeout
         Unavailable: etcd did not answer.
     """
     found = await _read(etcd, [keys.hold(job) for job in jobs], timeout_s)
-    return {job for job, seen in zip(jobs, found, strict=True) if seen}
+    return {job for job, seen in zip(jobs, found, strict=True) if seen is not None}
 
 
-async def _read(etcd: Etcd, names: Sequence[str], timeout_s: float | None) -> list[int]:
-    """Return the create revision of each key, 0 if absent."""
+async def _read(etcd: Etcd, names: Sequence[str], timeout_s: float | None) -> list[tuple[int, int] | None]:
+    """Return create revision and lease of each key, None if absent."""
 
-    async def read(chunk: Sequence[str]) -> list[int]:
+    async def read(chunk: Sequence[str]) -> list[tuple[int, int] | None]:
         answer = await etcd.txn(Txn(then=tuple(Get(key, keys_only=True) for key in chunk)), timeout_s=timeout_s)
-        return [r.items[0].create_revision if isinstance(r, GetResult) and r.items else 0 for r in answer.results]
+        found = (r.items[0] if isinstance(r, GetResult) and r.items else None for r in answer.results)
+        return [(item.create_revision, item.lease) if item is not None else None for item in found]
 
     chunks = [names[at : at + MAX_READS] for at in range(0, len(names), MAX_READS)]
-    return [revision for chunk in chunks for revision in await read(chunk)]
+    return [identity for chunk in chunks for identity in await read(chunk)]

@@ -101,11 +101,12 @@ async def test_large_batches_are_split(etcd: Etcd, keys: Keyspace) -> None:
     results = await claim_batch(etcd, keys, requests)
     assert all(r.outcome is WON for r in results)
     assert [r.job for r in results] == [r.job for r in requests]
-    held = [(r.job, r.create_revision) for r in results]
+    held = [(r.job, r.create_revision, q.lease) for r, q in zip(results, requests, strict=True)]
     assert await verify_batch(etcd, keys, held) == {r.job for r in results}
-    wrong = [(held[0][0], held[0][1] + 1), (job(), 0), (job(), 5), *held[1:]]
-    assert await verify_batch(etcd, keys, wrong) == {name for name, _ in held[1:]}
-    releases = [Release(r.job, r.create_revision, q.slots) for r, q in zip(results, requests, strict=True)]
+    (name, revision, lease), (other, again, another), *rest = held
+    wrong = [(name, revision + 1, lease), (other, again, another + 1), (job(), 0, 0), (job(), 5, 5), *rest]
+    assert await verify_batch(etcd, keys, wrong) == {name for name, _, _ in rest}
+    releases = [Release(r.job, r.create_revision, q.lease, q.slots) for r, q in zip(results, requests, strict=True)]
     assert await release_batch(etcd, keys, releases) == [True] * 250
     assert (await etcd.list(keys.prefix)).items == ()
 
@@ -124,11 +125,12 @@ async def test_release_is_by_identity(etcd: Etcd, keys: Keyspace) -> None:
     won = await claim_batch(etcd, keys, [a, b])
     done = Put(keys.announcement(theirs), b"{}")
     releases = [
-        Release(mine, won[0].create_revision, a.slots),
-        Release(theirs, won[1].create_revision - 1, b.slots, done),
-        Release(job(), 5, (), None),
+        Release(mine, won[0].create_revision, a.lease, a.slots),
+        Release(theirs, won[1].create_revision - 1, b.lease, b.slots, done),
+        Release(theirs, won[1].create_revision, a.lease, b.slots),
+        Release(job(), 5, 5, (), None),
     ]
-    assert await release_batch(etcd, keys, releases) == [True, False, False]
+    assert await release_batch(etcd, keys, releases) == [True, False, False, False]
     left = {item.key for item in (await etcd.list(keys.prefix)).items}
     assert left == {keys.claim(theirs), keys.slot("db/1"), keys.announcement(theirs)}
     assert await release_batch(etcd, keys, releases[:1]) == [False]  # once only
@@ -139,8 +141,8 @@ async def test_an_announcement_that_is_refused_does_not_stop_the_release(etcd: E
     requests = [await request(etcd, job()) for _ in range(3)]
     won = await claim_batch(etcd, keys, requests)
     releases = [
-        Release(r.job, r.create_revision, (), Put(keys.announcement(r.job), b"{}", 4711 if n == 1 else 0))
-        for n, r in enumerate(won)
+        Release(r.job, r.create_revision, q.lease, (), Put(keys.announcement(r.job), b"{}", 4711 if n == 1 else 0))
+        for n, (r, q) in enumerate(zip(won, requests, strict=True))
     ]
     assert await release_batch(etcd, keys, releases) == [True] * 3
     announced = [item.key for item in (await etcd.list(keys.done)).items]
@@ -157,4 +159,4 @@ async def test_no_answer_is_unknown(
     link.blackhole(direction)
     results = await claim_batch(far, keys, requests, timeout_s=0.5)
     assert [r.outcome for r in results] == [ClaimOutcome.UNKNOWN] * 3
-    assert await release_batch(far, keys, [Release(requests[0].job, 1)], timeout_s=0.5) == [False]
+    assert await release_batch(far, keys, [Release(requests[0].job, 1, 1)], timeout_s=0.5) == [False]

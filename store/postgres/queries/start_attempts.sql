@@ -15,5 +15,7 @@ SET state = 'executing', attempt = j.attempt + 1,
     progress = 0, progress_message = ''
 FROM locked l, tenure.cluster k
 WHERE j.id = l.id
+  -- On a timeline that the leader has not seen the sequence may have gone back: nothing starts before the epoch rises.
+  AND coalesce(k.postgres_timeline = (SELECT tenure.timeline()), true)
 RETURNING j.id, j.attempt, j.fence, j.namespace, j.kind, j.route, j.payload::text, j.checkpoint::text, j.timeout_s,
           j.labels, j.started_at, j.parent_id

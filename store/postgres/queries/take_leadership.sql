@@ -5,7 +5,7 @@
 WITH seen AS (
     SELECT %(etcd_cluster_id)s::text AS etcd_cluster_id, %(etcd_revision)s::bigint AS etcd_revision,
            (SELECT system_identifier::text FROM pg_control_system()) AS postgres_system_id,
-           (SELECT timeline_id FROM pg_control_checkpoint()) AS postgres_timeline
+           tenure.timeline() AS postgres_timeline
 ), judged AS (
     SELECT s.*,
            coalesce(c.etcd_cluster_id <> s.etcd_cluster_id OR c.etcd_revision > s.etcd_revision, false) AS etcd_lost,
@@ -19,7 +19,7 @@ SET leader = %(leader)s, leader_term = %(term)s,
     postgres_system_id = j.postgres_system_id, postgres_timeline = j.postgres_timeline,
     epoch = c.epoch + (j.etcd_lost OR j.postgres_restored)::integer,
     claims_frozen_until = CASE WHEN j.etcd_lost THEN now() + make_interval(secs => coalesce(
-        (SELECT max(ttl_s) FROM tenure.job WHERE state = 'executing'), 0)) ELSE c.claims_frozen_until END
+        (SELECT max(ttl_s) FROM tenure.job WHERE state IN ('executing', 'restarting')), 0)) ELSE c.claims_frozen_until END
 FROM judged j
 WHERE c.leader_term < %(term)s OR j.etcd_lost OR c.etcd_cluster_id IS NULL
 RETURNING c.epoch, j.etcd_lost, j.postgres_restored,

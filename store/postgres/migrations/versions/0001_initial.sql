@@ -188,6 +188,13 @@ BEGIN
     END IF;
 END $$;
 
+-- The timeline that is written now. Not pg_control_checkpoint(): that tells of the last checkpoint, which after a
+-- promotion can be minutes old and of the timeline before.
+CREATE FUNCTION tenure.timeline() RETURNS integer
+LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+    SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer
+$$;
+
 -- Refuses the rest of a transaction of a leader whose term is over.
 CREATE FUNCTION tenure.assert_term(coordinator text, term bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
