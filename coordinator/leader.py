@@ -111,6 +111,8 @@ class Leader:
             guard=Statement("assert_term", {"leader": self._settings.coordinator_id, "term": term.number}),
             sweep_s=self._settings.sweep_s,
         )
+        if stores.etcd_was_lost:
+            await reaper.drop_strays()
         upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)
         picture = Picture(self._keys, self._clock, flight, dispatcher, reaper, self._lanes)
         compactor = Compactor(

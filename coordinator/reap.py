@@ -19,6 +19,7 @@ from tenure.model.errors import Unavailable
 from tenure.model.jobs import RetrySpec
 from tenure.model.reap import Executing, brake_s, judge, next_of_lost, next_of_timed_out
 from tenure.model.states import Outcome
+from tenure.store.etcd.claims import Release, release_batch
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd
 from tenure.store.postgres.database import Database, Row, Statement
@@ -95,14 +96,38 @@ class Reaper:
     async def sweep(self) -> int:
         """Do one comparison of everything; return how many attempts were reaped."""
         after, reaped = FIRST_ID, 0
-        while True:
-            rows = await self._database.fetch(
-                "executing_page", {"after": after, "limit": PAGE_JOBS, "timeout_grace_s": TIMEOUT_GRACE_S}
-            )
-            if not rows:
-                return reaped
+        while rows := await self._page(after):
             reaped += await self._judge(rows)
             after = rows[-1].id
+        return reaped
+
+    async def drop_strays(self) -> int:
+        """Delete claims that no executing row owns; return how many.
+
+        For the beginning of a term after etcd was lost: a snapshot brings back claims that had been released, on leases
+        that idle workers still renew, and nobody could claim those jobs again. Claims first, then rows: a claim that is
+        started in between is spared, one that is not yet started is lost, which its worker learns when it starts it.
+        """
+        claims = await self._claims()
+        owned: dict[uuid.UUID, tuple[int, int]] = {}
+        after = FIRST_ID
+        while rows := await self._page(after):
+            owned.update((row.id, (row.claim_revision, row.lease)) for row in rows)
+            after = rows[-1].id
+        strays = [
+            Release(str(job), revision, lease)
+            for job, (revision, lease) in claims.items()
+            if owned.get(job) != (revision, lease)
+        ]
+        dropped = sum(await release_batch(self._etcd, self._keys, strays))
+        if dropped:
+            log.warning("stray_claims_deleted", claims=dropped)
+        return dropped
+
+    async def _page(self, after: uuid.UUID) -> list[Row]:
+        return await self._database.fetch(
+            "executing_page", {"after": after, "limit": PAGE_JOBS, "timeout_grace_s": TIMEOUT_GRACE_S}
+        )
 
     async def _judge(self, rows: Sequence[Row]) -> int:
         claims = await self._claims()

@@ -47,6 +47,8 @@ class Stores:
         self._coordinator = coordinator
         self._term = term
         self._seen: Seen | None = None
+        self.etcd_was_lost = False
+        """Whether this term began on an etcd that is not the one of the term before."""
 
     async def record_term(self) -> float:
         """Write the term into Postgres; return for how many seconds nothing may be offered.
@@ -73,6 +75,7 @@ class Stores:
             if not rows:
                 raise Deposed("Postgres knows of a later term")
             (row,) = rows
+            self.etcd_was_lost = row.etcd_lost
             if row.etcd_lost or row.postgres_restored:
                 log.warning(
                     "epoch_raised",

@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
+import psycopg
 import pytest
 from tests.fixtures.deployment import DeploymentFactory
 
@@ -75,6 +76,13 @@ class Stage:
 
         job: Job = await self.until(check)
         return job
+
+    async def postgres(self, query: LiteralString) -> Any:
+        """Return the one value that a query gives."""
+        async with await psycopg.AsyncConnection.connect(self.deployment.env["TENURE_POSTGRES_DSN"]) as connection:
+            row = await (await connection.execute(query)).fetchone()
+        assert row is not None
+        return row[0]
 
     def member(self, worker_id: str) -> Member:
         """Return the process of a worker."""

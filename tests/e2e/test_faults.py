@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from pathlib import Path
 
 import pytest
 from tests.e2e.conftest import Setting
@@ -217,3 +219,36 @@ async def test_a_member_of_etcd_may_die(stage: Setting, etcd_cluster: EtcdCluste
     assert {job.state for job in done} == {"completed"}
     assert (await on.client.get(running.id)).attempt == 1
     assert set(on.runs()) == {job.id for job in (*before, *after)}
+
+
+async def test_etcd_may_be_set_back(stage: Setting, tmp_path: Path) -> None:
+    """Restored from an older snapshot: claims that had been released are back, and block nobody."""
+    on = await stage(own_stores=True, coordinators=2, workers=2)
+    etcd = on.deployment.etcd
+    assert etcd is not None
+    old = await on.client.submit("hold-on", {"seconds": 2}, ttl_s=60)
+    await on.executing(old.id)
+    data = next(on.deployment.folder.path.glob("etcd/*/member")).parent
+    await asyncio.to_thread(etcd.stop)
+    shutil.copytree(data, tmp_path / "snapshot")
+    await asyncio.to_thread(etcd.start)
+    assert (await on.client.wait(old.id)).state == "completed"
+    between = await on.client.submit_many([NewJob(kind="trace", payload=n) for n in range(50)])
+    await on.client.wait_many([job.id for job in between])
+    watcher = connect(etcd.endpoints)
+    reached = (await watcher.status()).revision
+    await watcher.close()
+
+    async def remembered() -> bool:  # the leader looks once a second
+        return bool(await on.postgres("SELECT etcd_revision FROM tenure.cluster") >= reached)
+
+    await on.until(remembered)
+    await asyncio.to_thread(etcd.kill)
+    shutil.rmtree(data)
+    shutil.copytree(tmp_path / "snapshot", data)
+    await asyncio.to_thread(etcd.start)
+    later = await on.client.submit_many([NewJob(kind="trace", payload=n) for n in range(50)])
+    done = await on.client.wait_many([job.id for job in later])
+    assert {job.state for job in done} == {"completed"}
+    assert {epoch_of(job.fence) for job in done} == {2}
+    assert await on.client.claims() == []

