@@ -24,6 +24,7 @@ from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.leader import Leader
 from tenure.coordinator.presence import Presence
+from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.start import Starter
 from tenure.coordinator.submit import Submitter
@@ -81,7 +82,7 @@ async def serve(settings: CoordinatorSettings) -> None:
         grpc_server = GrpcServer(
             jobs,
             WorkerService(database, Starter(database, etcd, keys), finisher, submitter),
-            ClusterService(database, etcd, keys, schema, leader.hint),
+            ClusterService(database, etcd, keys, schema, Revoker(database, etcd, keys, finisher), leader.hint),
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,
         )

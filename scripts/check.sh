@@ -33,5 +33,7 @@ run format .venv/bin/ruff format --check --quiet .
 run types .venv/bin/mypy .dev/tenure tests scripts
 run imports .venv/bin/lint-imports --no-logo
 run stubs stubs_are_fresh # red: make proto
+run client .venv/bin/python scripts/generate_sync_client.py --check
+run reference .venv/bin/python scripts/generate_reference.py --check
 
 [ -z "$failed" ] || { printf 'failed:%s\n' "$failed"; exit 1; }

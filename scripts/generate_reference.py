@@ -59,7 +59,7 @@ TAIL = """
 
 | Variable | Read by | Meaning |
 | --- | --- | --- |
-| `TENURE_COORDINATOR` | clients, `tenure` | `HOST:PORT` of coordinators, separated by commas; default `127.0.0.1:7070` |
+| `TENURE_COORDINATOR` | clients, `tenure` | `HOST:PORT` of coordinators, with commas; default `127.0.0.1:7070` |
 | `TENURE_TOKEN` | clients, `tenure` | sent as a bearer token; coordinators do not check it yet |
 | `TENURE_POSTGRES_DSN`, `TENURE_ETCD_ENDPOINTS` | `tenure db`, `tenure doctor` | as above |
 | `TENURE_PG_BIN` | `tenure up`, tests | directory of the Postgres programs to run |

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
@@ -11,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from tenure.coordinator.revoke import Revoker
 from tenure.model.ids import parse_id
 from tenure.store.etcd.keyspace import ClaimValue, CoordinatorValue, Keyspace, LeaderValue, WorkerValue
 from tenure.store.etcd.port import Etcd
@@ -32,12 +32,14 @@ class ClusterService(ClusterServiceServicer):
         etcd: Etcd,
         keys: Keyspace,
         schema: SchemaStatus,
+        revoker: Revoker,
         deliver_hint: Callable[[frozenset[int]], bool],
     ) -> None:
         self._database = database
         self._etcd = etcd
         self._keys = keys
         self._schema = schema
+        self._revoker = revoker
         self._deliver_hint = deliver_hint
 
     async def GetCluster(self, request: pb.GetClusterRequest, context: Context) -> pb.GetClusterResponse:
@@ -118,10 +120,7 @@ class ClusterService(ClusterServiceServicer):
 
     async def RevokeClaim(self, request: pb.RevokeClaimRequest, context: Context) -> pb.RevokeClaimResponse:
         """Take a job away from its worker."""
-        job_id: uuid.UUID = parse_id(request.job_id, "job_id")
-        claim = await self._etcd.get(self._keys.claim(str(job_id)))
-        revoked = claim is not None and claim.lease != 0 and await self._etcd.revoke(claim.lease)
-        return pb.RevokeClaimResponse(revoked=revoked)
+        return pb.RevokeClaimResponse(revoked=await self._revoker.revoke(parse_id(request.job_id, "job_id")))
 
     async def HintReady(self, request: pb.HintReadyRequest, context: Context) -> pb.HintReadyResponse:
         """Pass a hint on to the dispatcher, if this coordinator leads."""

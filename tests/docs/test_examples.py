@@ -1,0 +1,116 @@
+"""The examples of README.md and docs/HANDLERS.md do what they say.
+
+A comment before a block says what it is: ``<!-- file: NAME -->`` is written down as a module, ``<!-- client: NAME -->``
+is a program that runs against a deployment whose workers import these modules, ``<!-- shell -->`` are commands for the
+same deployment. ``print(…)  # text`` in a client is its promise of what is printed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.fixtures.deployment import DeploymentFactory
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = ["README.md", "docs/HANDLERS.md"]
+_BLOCK = re.compile(r"(?:^<!-- (\w+)(?:: (\S+))? -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PROMISE = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
+_LINK = re.compile(r"\]\((?!\w+:)([^)#]+)(?:#[^)]*)?\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block and the comment before it."""
+
+    role: str
+    name: str
+    language: str
+    text: str
+
+
+def blocks(document: str) -> list[Block]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return [Block(role or "", name or "", language, body) for role, name, language, body in _BLOCK.findall(text)]
+
+
+def write_modules(document: str, folder: Path) -> list[str]:
+    """Write the document's files; return the names of those that declare handlers."""
+    files = [block for block in blocks(document) if block.role == "file"]
+    for block in files:
+        (folder / block.name).write_text(block.text, encoding="utf-8")
+    return [Path(block.name).stem for block in files if "@handler(" in block.text]
+
+
+def run(command: list[str], folder: Path, env: dict[str, str] | None = None) -> str:
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("TENURE_", "PYTEST_"))}
+    own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own.get('PATH', '')}"
+    done = subprocess.run(
+        command, cwd=folder, env={**own, **(env or {})}, capture_output=True, text=True, timeout=120, check=False,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_python_block_is_tested(document: str) -> None:
+    for block in blocks(document):
+        if block.language == "python":
+            assert block.role in ("file", "client"), f"not marked: {block.text[:80]}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    folder = (ROOT / document).parent
+    missing = [to for to in _LINK.findall((ROOT / document).read_text()) if not (folder / to).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_make_targets_exist(document: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"(?:[`$&] ?|&& )make ([a-z-]+)", (ROOT / document).read_text())
+    assert set(named) <= targets
+
+
+def test_the_readme_names_what_ci_runs() -> None:
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    assert "make check && make test" in readme
+    assert "make check" in ci and "make test" in ci
+
+
+def test_the_documented_tests_pass(tmp_path: Path) -> None:
+    write_modules("docs/HANDLERS.md", tmp_path)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
+    assert " passed" in run([*command, "--rootdir", str(tmp_path), str(tmp_path)], tmp_path)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_clients_and_commands_do_what_they_say(document: str, deployment: DeploymentFactory, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    modules = write_modules(document, folder)
+    worker_args = [part for module in modules for part in ("--import", module)]
+    made = deployment(worker_args=worker_args, env={"PYTHONPATH": str(folder)})
+    (folder / ".tenure").mkdir()
+    (folder / ".tenure" / "up").symlink_to(made.folder.path)
+    tried = 0
+    for block in blocks(document):
+        if block.role == "client":
+            script = folder / block.name
+            script.write_text(block.text, encoding="utf-8")
+            told = run([sys.executable, script.name], folder, {"TENURE_COORDINATOR": made.env["TENURE_COORDINATOR"]})
+            promised = _PROMISE.findall(block.text)
+            assert promised and told.splitlines() == promised
+            tried += 1
+        elif block.role == "shell":
+            run(["sh", "-e", "-c", block.text], folder)
+            tried += 1
+    assert tried
