@@ -603,7 +603,8 @@ async def test_a_pool_whose_jobs_could_not_be_moved_is_tried_again(
 ) -> None:
     """Registered, but the move failed: without another try the jobs stay in a lane that nobody serves."""
     job = await alone.submit(route="p/q")
-    refit, failures = alone.lanes.refit, []
+    refit = alone.lanes.refit
+    failures: list[Any] = []
 
     async def fail_once(pools: Any) -> int:
         if not failures:
