@@ -1,0 +1,222 @@
+"""The pure rules: moves, routes, retries, trust, dispatch, reaping."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenure.model.dispatch import Candidate, Lane, Seat, assign, servable
+from tenure.model.fence import SEQUENCE_BITS, epoch_of, sequence_of
+from tenure.model.reap import BRAKE_WORKERS, Executing, brake_s, judge, next_of_lost
+from tenure.model.retry import RetryPolicy, after_outcome
+from tenure.model.routes import covers, pool_of, route_error
+from tenure.model.states import CLAIMABLE, MOVES, TERMINAL, JobState, Outcome, may_move
+from tenure.model.trust import Trust, margin_s, renew_every_s
+
+ALLOWED = {
+    ("waiting", "ready"),
+    ("waiting", "failed"),
+    ("waiting", "canceled"),
+    ("ready", "executing"),
+    ("ready", "failed"),
+    ("ready", "canceled"),
+    ("restarting", "executing"),
+    ("restarting", "failed"),
+    ("restarting", "canceled"),
+    ("executing", "completed"),
+    ("executing", "failed"),
+    ("executing", "canceled"),
+    ("executing", "ready"),
+    ("executing", "waiting"),
+    ("executing", "restarting"),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(JobState, JobState)))
+def test_the_table_of_moves(before: JobState, after: JobState) -> None:
+    """Every pair of states, as DESIGN.md lists them."""
+    assert may_move(before, after) == ((str(before), str(after)) in ALLOWED)
+
+
+def test_terminal_states_are_the_ones_without_a_move() -> None:
+    """And a claimable job can start."""
+    assert {state for state in JobState if not MOVES[state]} == TERMINAL
+    assert all(may_move(state, JobState.EXECUTING) for state in CLAIMABLE)
+
+
+@pytest.mark.parametrize(
+    ("pool", "route", "matches"),
+    [
+        ("pool-a", "pool-a", True),
+        ("pool-a", "pool-a/x", True),
+        ("pool-a", "pool-abc", False),
+        ("pool-a/x", "pool-a", False),
+        ("pool-a/x", "pool-a/x/y", True),
+        ("pool-a/x", "pool-a/xy", False),
+    ],
+)
+def test_pools_match_by_whole_segments(pool: str, route: str, matches: bool) -> None:
+    """``pool-a`` never matches ``pool-abc``."""
+    assert covers(pool, route) is matches
+
+
+def test_the_longest_pool_wins() -> None:
+    """And a route that nobody serves belongs to its first segment."""
+    pools = frozenset({"a", "a/b", "a/b/c/d"})
+    assert pool_of("a/b/c", pools) == "a/b"
+    assert pool_of("a/x", pools) == "a"
+    assert pool_of("z/y", pools) == "z"
+
+
+@pytest.mark.parametrize(
+    "route", ["", "/a", "a//b", "A", "a b", "a/../b", "x" * 300, "/".join("abcdefghi"), "-a", "a%"]
+)
+def test_bad_routes_are_refused(route: str) -> None:
+    """With words."""
+    assert route_error(route)
+
+
+@given(
+    errors=st.integers(1, 10_000),
+    first=st.floats(0, 1e4),
+    multiplier=st.floats(1, 100),
+    most=st.floats(0, 1e6),
+    jitter=st.floats(0, 1),
+    roll=st.floats(0, 1),
+)
+def test_a_backoff_keeps_its_bounds(
+    errors: int, first: float, multiplier: float, most: float, jitter: float, roll: float
+) -> None:
+    """Never negative, never above the cap plus its jitter, whatever the count."""
+    policy = RetryPolicy(initial_backoff_s=first, multiplier=multiplier, max_backoff_s=most, jitter=jitter)
+    assert 0 <= policy.backoff_s(errors, lambda: roll) <= most * (1 + jitter) + 1e-6
+
+
+@given(
+    outcome=st.sampled_from([Outcome.FAILED, Outcome.TIMED_OUT]),
+    errors=st.integers(1, 20),
+    most=st.integers(1, 20),
+    retryable=st.booleans(),
+    cancel=st.booleans(),
+)
+def test_errors_spend_the_budget(outcome: Outcome, errors: int, most: int, retryable: bool, cancel: bool) -> None:
+    """A cancel request goes first, then what is not to be retried, then the budget."""
+    then = after_outcome(
+        outcome, RetryPolicy(max_attempts=most), errors=errors, retryable=retryable, cancel_requested=cancel
+    )
+    if cancel:
+        assert then.state is JobState.CANCELED
+    elif not retryable or errors >= most:
+        assert then.state is JobState.FAILED
+    else:
+        assert then.state is JobState.READY
+    assert may_move(JobState.EXECUTING, then.state)
+
+
+def test_an_error_type_can_be_final() -> None:
+    """By the policy's list."""
+    policy = RetryPolicy(max_attempts=9, non_retryable=("ValueError",))
+    assert after_outcome(Outcome.FAILED, policy, errors=1, error_type="ValueError").state is JobState.FAILED
+    assert after_outcome(Outcome.FAILED, policy, errors=1, error_type="OSError").state is JobState.READY
+
+
+@pytest.mark.parametrize("ttl_s", [2.0, 3.0, 5.0, 10.0, 60.0, 3600.0])
+def test_one_missed_keepalive_is_survived(ttl_s: float) -> None:
+    """The second one after it is sent, and may take its time, before trust ends; and trust ends before the lease."""
+    trust = Trust(sent_at=100.0, ttl_s=ttl_s)
+    second = 100.0 + 2 * renew_every_s(ttl_s)
+    assert trust.holds(second + 0.2)
+    assert trust.until == pytest.approx(trust.expires_at - margin_s(ttl_s))
+    assert not trust.holds(trust.until)
+
+
+def test_the_margin_at_the_smallest_ttl() -> None:
+    """The sum that the documents quote."""
+    assert margin_s(2.0) == pytest.approx(0.1 + 0.2 + 0.1)
+
+
+@given(epoch=st.integers(1, 65_535), sequence=st.integers(1, 2**SEQUENCE_BITS - 1))
+def test_a_fence_is_epoch_and_sequence(epoch: int, sequence: int) -> None:
+    """63 bits, ordered by epoch first."""
+    fence = (epoch << SEQUENCE_BITS) | sequence
+    assert (epoch_of(fence), sequence_of(fence)) == (epoch, sequence)
+    assert fence < 2**63
+    assert fence < ((epoch + 1) << SEQUENCE_BITS) | 1
+
+
+LANES = [Lane(1, "a", "n", "k"), Lane(2, "a/b", "n", "k"), Lane(3, "z", "n", "k"), Lane(4, "a", "n", "other")]
+WHEN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@st.composite
+def candidates(draw: st.DrawFn) -> list[Candidate]:
+    """Ready jobs in the order in which they are read."""
+    found = draw(st.lists(st.tuples(st.sampled_from([1, 2, 3, 4]), st.integers(-5, 5), st.integers(0, 5)), max_size=60))
+    jobs = [
+        Candidate(uuid.UUID(int=n), lane, 0, priority, WHEN + timedelta(seconds=at), "r", 10.0)
+        for n, (lane, priority, at) in enumerate(found)
+    ]
+    return sorted(jobs, key=lambda job: job.order)
+
+
+SEATS = st.lists(
+    st.tuples(
+        st.sampled_from([("a",), ("a/b",), ("z",), ("a", "z"), ("q",)]),
+        st.sampled_from([frozenset({"k"}), frozenset({"other"}), frozenset({"k", "other"})]),
+        st.integers(0, 8),
+    ),
+    max_size=6,
+).map(lambda rows: [Seat(f"w{n}", *row) for n, row in enumerate(rows)])
+
+
+@given(jobs=candidates(), seats=SEATS)
+def test_dispatch(jobs: list[Candidate], seats: list[Seat]) -> None:
+    """Only serving workers, never above their room, and nobody is passed over for one behind while a place was free."""
+    lanes = {lane.id: lane for lane in LANES}
+    serving = servable(LANES, seats)
+    chosen = assign(jobs, serving)
+    room = {seat.worker: seat.free for seat in seats}
+    by_name = {seat.worker: seat for seat in seats}
+    assert len({one.candidate.id for one in chosen}) == len(chosen)
+    assert all(by_name[one.worker].serves(lanes[one.candidate.lane]) for one in chosen)
+    taken: Counter[str] = Counter()
+    given_to = {one.candidate.id: one.worker for one in chosen}
+    for job in jobs:
+        worker = given_to.get(job.id)
+        if worker is None:
+            assert all(taken[seat.worker] >= room[seat.worker] for seat in seats if seat.serves(lanes[job.lane]))
+        else:
+            taken[worker] += 1
+            assert taken[worker] <= room[worker]
+
+
+def _row(number: int, *, worker: str = "w", timed_out: bool = False, crashes: int = 0) -> Executing:
+    return Executing(uuid.UUID(int=number), number, worker, 7, 70 + number, 1, crashes, 3, False, 4.0, timed_out)
+
+
+def test_reaping_is_by_identity() -> None:
+    """A claim of somebody else, or of the same revision on another lease, is no claim of one's own."""
+    rows = [_row(1), _row(2), _row(3), _row(4, timed_out=True)]
+    claims = {rows[0].id: (71, 7), rows[1].id: (99, 7), rows[2].id: (73, 8), rows[3].id: (74, 7)}
+    verdict = judge(rows, claims)
+    assert [row.fence for row in verdict.lost] == [2, 3]
+    assert [row.fence for row in verdict.timed_out] == [4]
+
+
+def test_a_poison_job_ends() -> None:
+    """After ``max_crashes`` lost attempts."""
+    assert next_of_lost(_row(1, crashes=1)).state is JobState.RESTARTING
+    assert next_of_lost(_row(1, crashes=2)).state is JobState.FAILED
+
+
+def test_the_brake_is_for_many_workers_at_once() -> None:
+    """One worker with a thousand claims is a dead worker; three at once are etcd's fault more often."""
+    assert brake_s(judge([_row(n) for n in range(1, 50)], {})) == 0
+    rows = [_row(n, worker=f"w{n}") for n in range(1, BRAKE_WORKERS + 1)]
+    assert brake_s(judge(rows, {})) == 4.0
