@@ -82,12 +82,20 @@ class Stage:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self._tell_what_was_said()
         say("stopping everything")
         try:
             await self.client.close()
             await self._database.close()
         finally:
             await asyncio.to_thread(self._deployment.stop if error is None else self._deployment.abort)
+
+    def _tell_what_was_said(self) -> None:
+        """Show the logs after a failure: they go with the data."""
+        for member in (*self.coordinators, *self.workers):
+            state = "runs" if member.alive else f"ended with {member.exit_code}"
+            say(f"--- {member.name} ({member.id}) {state}\n{member.said()}")
 
     # -- processes --
 

@@ -160,7 +160,10 @@ class Dispatcher:
         """Write offers in as few transactions as they fit."""
         puts: list[tuple[Put, Outstanding]] = []
         for worker, candidates in offers.items():
-            _, lease = self._flight.workers[worker]
+            seen = self._flight.workers.get(worker)
+            if seen is None:
+                continue  # its session ended while the jobs were read
+            _, lease = seen
             for start in range(0, len(candidates), JOBS_PER_OFFER):
                 puts.append(self._offer_of(worker, lease, candidates[start : start + JOBS_PER_OFFER], lanes))
         for start in range(0, len(puts), KEYS_PER_TXN):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from tenure.model.dispatch import Lane
-from tenure.model.errors import Unavailable
+from tenure.model.errors import TenureError
 from tenure.model.jobs import JobSpec
 from tenure.model.routes import pool_of
 from tenure.store.postgres.database import Database
@@ -43,7 +43,7 @@ class Lanes:
         while True:
             try:
                 await self.refresh()
-            except Unavailable as exc:
+            except TenureError as exc:
                 log.warning("pools_not_refreshed", error=exc.message)
             await asyncio.sleep(REFRESH_S)
 

@@ -111,7 +111,7 @@ class Leader:
             guard=Statement("assert_term", {"leader": self._settings.coordinator_id, "term": term.number}),
             sweep_s=self._settings.sweep_s,
         )
-        if stores.etcd_was_lost:
+        if stores.etcd_was_lost or frozen_s > 0:  # or the term before did not come as far as this
             await reaper.drop_strays()
         upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)
         picture = Picture(self._keys, self._clock, flight, dispatcher, reaper, self._lanes)

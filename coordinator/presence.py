@@ -27,6 +27,7 @@ class Presence:
         self._coordinator = coordinator
         self._ttl_s = ttl_s
         self._lease = 0
+        self._is_closed = False
         self._others = View(etcd, keys.coordinators, clock)
         self._leader = View(etcd, keys.leader, clock)
 
@@ -50,15 +51,13 @@ class Presence:
 
     async def close(self) -> None:
         """Take the key away at once."""
+        self._is_closed = True
         lease, self._lease = self._lease, 0
         if lease:
-            try:
-                await self._etcd.revoke(lease)
-            except TenureError as exc:
-                log.info("presence_not_revoked", error=exc.message)  # the TTL does it
+            await self._revoke(lease)
 
     async def _stay_listed(self, value: CoordinatorValue) -> None:
-        while True:
+        while not self._is_closed:
             try:
                 await self._renew_or_list(value)
             except TenureError as exc:
@@ -73,4 +72,13 @@ class Presence:
             self._lease = 0
         grant = await self._etcd.grant(self._ttl_s)
         await self._etcd.txn(Txn((), (Put(self._keys.coordinator(self._coordinator), value.to_json(), grant.lease),)))
+        if self._is_closed:  # meanwhile
+            await self._revoke(grant.lease)
+            return
         self._lease = grant.lease
+
+    async def _revoke(self, lease: int) -> None:
+        try:
+            await self._etcd.revoke(lease)
+        except TenureError as exc:
+            log.info("presence_not_revoked", error=exc.message)  # the TTL does it

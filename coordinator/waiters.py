@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from tenure.model.clock import Clock
-from tenure.model.errors import Unavailable
+from tenure.model.errors import TenureError, Unavailable
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Compacted, Etcd, EventKind
 from tenure.store.postgres.database import Database
@@ -74,7 +74,7 @@ class Waiters:
                     self._wake(event.item.key[len(prefix) :] for event in batch.events if event.kind is EventKind.PUT)
             except Compacted:
                 start = 0
-            except Unavailable as exc:
+            except TenureError as exc:
                 log.warning("done_watch_interrupted", error=exc.message)
                 await self._clock.sleep(0.2)
 
@@ -86,7 +86,7 @@ class Waiters:
             for start in range(0, len(waiting), PAGE_JOBS):
                 try:
                     rows = await self._database.fetch("states_by_id", {"ids": waiting[start : start + PAGE_JOBS]})
-                except Unavailable as exc:
+                except TenureError as exc:
                     log.warning("waiters_not_reread", error=exc.message)
                     break
                 self._wake(str(row.id) for row in rows)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import grpc
 import structlog
@@ -20,8 +20,6 @@ from tenure.v1.wire import error_from_status
 from tenure.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 log = structlog.get_logger(__name__)
-
-Response = TypeVar("Response")
 
 CALL_TIMEOUT_S = 10.0
 _RETRY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
@@ -36,14 +34,17 @@ _OPTIONS = [
 
 
 class Coordinators:
-    """A channel to one coordinator, and the others to turn to."""
+    """A channel to each coordinator that was needed, and the one that calls go to now.
+
+    A channel is never closed under the calls of others: that would cancel them. Those of failed coordinators stay, and
+    reconnect by themselves when their turn comes again.
+    """
 
     def __init__(self, addresses: Callable[[], Sequence[str]], clock: Clock) -> None:
         self._addresses = addresses
         self._clock = clock
-        self._address = ""
-        self._channel: grpc.aio.Channel | None = None
-        self._stub: Any = None
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._chosen = ""
         self._failed: dict[str, float] = {}
 
     async def call(self, method: str, request: Any, *, timeout_s: float = CALL_TIMEOUT_S) -> Any:
@@ -56,42 +57,41 @@ class Coordinators:
         until = self._clock.monotonic() + timeout_s
         pause_s = 0.05
         while True:
-            stub = await self._connect()
             remaining = until - self._clock.monotonic()
             if remaining <= 0:
                 raise Unavailable(f"{method}: no coordinator answered within {timeout_s:g} s")
-            if stub is None:
+            address = self._choose()
+            if address is None:
                 await asyncio.sleep(min(0.2, remaining))
                 continue
             try:
+                stub = WorkerServiceStub(self._channel(address))
                 # Half of what is left for one coordinator, so that a hanging one leaves time for another.
-                call: Awaitable[Any] = getattr(stub, method)(request, timeout=max(0.5, remaining / 2))
-                return await call
+                return await getattr(stub, method)(request, timeout=max(0.5, remaining / 2))
             except grpc.aio.AioRpcError as exc:
                 if exc.code() not in _RETRY:
                     raise error_from_status(exc) from exc
-                log.info("coordinator_failed", address=self._address, method=method, status=exc.code().name)
-                self._failed[self._address] = self._clock.monotonic()
-                await self._disconnect()
+                log.info("coordinator_failed", address=address, method=method, status=exc.code().name)
+                self._failed[address] = self._clock.monotonic()
+                if self._chosen == address:
+                    self._chosen = ""
                 await asyncio.sleep(min(pause_s * random.uniform(0.5, 1.0), max(0.0, remaining)))
                 pause_s = min(pause_s * 2, 1.0)
 
     async def close(self) -> None:
-        """Close the channel."""
-        await self._disconnect()
-
-    async def _connect(self) -> Any:
-        if self._stub is None:
-            addresses = list(self._addresses())
-            if not addresses:
-                return None
-            random.shuffle(addresses)  # spread over the coordinators; those that failed last come last
-            self._address = min(addresses, key=lambda address: self._failed.get(address, 0.0))
-            self._channel = grpc.aio.insecure_channel(self._address, options=_OPTIONS)
-            self._stub = WorkerServiceStub(self._channel)
-        return self._stub
-
-    async def _disconnect(self) -> None:
-        channel, self._channel, self._stub = self._channel, None, None
-        if channel is not None:
+        """Close the channels."""
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
             await channel.close()
+
+    def _choose(self) -> str | None:
+        if not self._chosen:
+            addresses = list(self._addresses())
+            random.shuffle(addresses)  # spread over the coordinators; those that failed last come last
+            self._chosen = min(addresses, key=lambda address: self._failed.get(address, 0.0), default="")
+        return self._chosen or None
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        if address not in self._channels:
+            self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        return self._channels[address]

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import structlog
 
 from tenure.model.clock import Clock
-from tenure.model.errors import OwnershipLost, TenureError, Unavailable
+from tenure.model.errors import OwnershipLost, TenureError
 from tenure.model.jobs import JobSpec
 from tenure.store.etcd.claims import verify_batch
 from tenure.store.etcd.keyspace import CancelRequest, Keyspace, Offers
@@ -67,6 +67,7 @@ class DirectLink:
         self._held: dict[int, Started] = {}
         """Lease to the attempt that runs under it, until its report is answered."""
         self._draining = False
+        self._moved = asyncio.Event()
 
     # -- from offers to attempts --
 
@@ -86,11 +87,16 @@ class DirectLink:
     async def attempts(self) -> AsyncIterator[Sequence[Started]]:
         """Yield attempts as they start."""
         while True:
-            yield await self._ready.get()
+            batch = await self._ready.get()
+            self._moved.set()
+            yield batch
 
     async def drain(self) -> None:
-        """Take no more: letters are thrown away, and claims under way are let go."""
+        """Take no more: letters are thrown away; return when every claim under way was let go or has begun to run."""
         self._draining = True
+        while self._claiming or not self._ready.empty():
+            self._moved.clear()
+            await self._moved.wait()
 
     async def _answer(self, key: str, letter: Offers) -> None:
         # The leader counts our room, but from a picture that may be a moment old: what does not fit is not claimed.
@@ -106,9 +112,13 @@ class DirectLink:
             log.warning("offer_not_answered", offers=len(offers), error=exc.message)
         finally:
             self._claiming -= len(offers)
+            self._moved.set()
 
     async def _start(self, claims: Sequence[Claimed]) -> None:
         if not claims:
+            return
+        if self._draining:
+            await self._claimer.release(claims)
             return
         request = pb.StartAttemptsRequest(
             worker=self._worker,
@@ -167,7 +177,7 @@ class DirectLink:
             await self._clock.sleep(self._verify_s)
             try:
                 await self._verify()
-            except Unavailable as exc:
+            except TenureError as exc:
                 log.info("claims_not_verified", error=exc.message)  # trust runs out by itself
 
     async def _verify(self) -> None:
@@ -180,7 +190,7 @@ class DirectLink:
         holds = await self._etcd.list(self._keys.holds, keys_only=True)
         stopped = {item.key[len(self._keys.holds) :] for item in holds.items}
         for one in held:
-            if one.lease not in self._held:
+            if self._held.get(one.lease) is not one:
                 continue  # answered meanwhile
             if one.assignment.job_id not in shown:
                 self._touch()
@@ -211,6 +221,11 @@ class DirectLink:
                 leases.append((report.started.lease, message.claim_deleted))
         await self._claimer.let_go(leases)
         return answers
+
+    async def abandon(self, started: Started) -> None:
+        """Let go of the claim: the reaper ends the attempt as lost."""
+        if self._held.pop(started.lease, None) is not None:
+            await self._claimer.let_go([(started.lease, False)])
 
     async def progress(self, started: Started, fraction: float, message: str) -> None:
         """See ``Link``."""

@@ -34,6 +34,8 @@ class Report:
     error: ErrorReport | None = None
     retryable: bool = True
     delay_s: float = 0.0
+    is_substitute: bool = False
+    """Stands for a report that was refused as malformed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,10 @@ class Link(Protocol):
         """Submit jobs on behalf of the attempt. Raises ``OwnershipLost``, ``InvalidInput``, ``Conflict``."""
         ...
 
+    async def abandon(self, started: Started) -> None:
+        """Let go of the claim of an attempt that cannot be reported."""
+        ...
+
     async def drain(self) -> None:
-        """Take no more."""
+        """Take no more; return when nothing is on its way in any more."""
         ...

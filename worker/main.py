@@ -21,7 +21,6 @@ def main(settings: WorkerSettings) -> int:
 
     Raises:
         ConfigurationError: a module cannot be imported, or two declare the same kind.
-        Unavailable: etcd cannot be reached.
     """
     kinds = builtin(allow_command=settings.allow_command, egress=EgressPolicy.allowing(settings.http_allow))
     registry = load(settings.imports, into=kinds)

@@ -72,23 +72,23 @@ class Reports:
                     await self._send_alone(report)
                 continue
             pause_s = FIRST_PAUSE_S
-            self._settle(batch, answers)
+            await self._settle(batch, answers)
 
     async def _send_alone(self, report: Report) -> None:
         try:
-            self._settle([report], await self._link.finish([report]))
+            await self._settle([report], await self._link.finish([report]))
         except InvalidInput as exc:
-            self._refused(report, exc.message)
+            await self._refused(report, exc.message)
         except TenureError as exc:
             # Not the report's fault, as far as anybody knows: again, while its claim lasts.
             log.warning("report_not_answered", job=report.started.assignment.job_id, error=exc.message)
             await self._clock.sleep(FIRST_PAUSE_S)
             self.add(report)
 
-    def _settle(self, batch: Sequence[Report], answers: Sequence[Answer]) -> None:
+    async def _settle(self, batch: Sequence[Report], answers: Sequence[Answer]) -> None:
         for report, answer in zip(batch, answers, strict=True):
             if answer.problem is not None:
-                self._refused(report, answer.problem)
+                await self._refused(report, answer.problem)
                 continue
             if not answer.recorded:
                 log.warning(
@@ -99,11 +99,22 @@ class Reports:
                 )
             self._on_answered(report)
 
-    def _refused(self, report: Report, problem: str) -> None:
+    async def _refused(self, report: Report, problem: str) -> None:
         """A report that cannot be stored becomes a failure that can; if even that is refused the claim is let go."""
-        if report.error is not None and report.error.type == "InvalidReport":
+        if report.is_substitute:
             log.error("report_dropped", job=report.started.assignment.job_id, problem=problem)
+            await self._link.abandon(report.started)
             self._on_answered(report)
             return
         error = ErrorReport("InvalidReport", f"the result was refused: {problem}")
-        self.add(replace(report, outcome=Outcome.FAILED, result=None, error=error, retryable=False, delay_s=0.0))
+        self.add(
+            replace(
+                report,
+                outcome=Outcome.FAILED,
+                result=None,
+                error=error,
+                retryable=False,
+                delay_s=0.0,
+                is_substitute=True,
+            )
+        )

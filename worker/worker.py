@@ -37,11 +37,7 @@ REPORT_GRACE_S = 15.0
 
 
 async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) -> None:
-    """Run a worker until SIGTERM or SIGINT.
-
-    Raises:
-        Unavailable: etcd cannot be reached at the start.
-    """
+    """Run a worker until SIGTERM or SIGINT; while etcd is away it goes on trying to register."""
     clock = SystemClock()
     etcd = connect_with(
         EtcdOptions(
@@ -95,9 +91,13 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
                     ("verify", link.verify_forever()),
                 )
             ]
-            await registration.registered.wait()
-            log.info("worker_ready", pools=settings.pools, kinds=sorted(registry.kinds()), capacity=settings.capacity)
-            await stop.wait()
+            stopped = group.create_task(stop.wait())
+            registered = group.create_task(registration.registered.wait())
+            await asyncio.wait((stopped, registered), return_when=asyncio.FIRST_COMPLETED)
+            if registered.done():
+                log.info("worker_ready", pools=settings.pools, kinds=registry.kinds(), capacity=settings.capacity)
+            await stopped
+            registered.cancel()
             await _drain(control, registration, settings.grace_s, abort)
             for task in tasks:
                 task.cancel()
@@ -119,6 +119,9 @@ async def _drain(control: Control, registration: Registration, grace_s: float, a
         log.warning("drain_given_up", aborted=aborted in done)
     for task in (aborted, drained):
         task.cancel()
+    await asyncio.gather(aborted, drained, return_exceptions=True)
+    if drained in done:
+        drained.result()
 
 
 async def _close(registration: Registration, link: DirectLink, coordinators: Coordinators) -> None:
@@ -140,7 +143,13 @@ def _on_signals(stop: asyncio.Event, abort: asyncio.Event) -> None:
 
 
 def _addresses(seen: View) -> Sequence[str]:
-    return [CoordinatorValue.from_json(item.value).grpc for item in seen.items.values()]
+    addresses = []
+    for key, item in seen.items.items():
+        try:
+            addresses.append(CoordinatorValue.from_json(item.value).grpc)
+        except ValueError as exc:
+            log.warning("key_unreadable", key=key, error=str(exc))  # written by hand
+    return addresses
 
 
 def _value(settings: WorkerSettings, registry: Registry) -> WorkerValue:

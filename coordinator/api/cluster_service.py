@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
+import structlog
 
 from tenure.coordinator.revoke import Revoker
 from tenure.model.ids import parse_id
 from tenure.store.etcd.keyspace import ClaimValue, CoordinatorValue, Keyspace, LeaderValue, WorkerValue
-from tenure.store.etcd.port import Etcd
+from tenure.store.etcd.port import Etcd, KeyValue
 from tenure.store.postgres.database import Database
 from tenure.store.postgres.migrate import SchemaStatus
 from tenure.v1 import cluster_service_pb2 as pb
 from tenure.v1 import wire
 from tenure.v1.cluster_service_pb2_grpc import ClusterServiceServicer
 
+log = structlog.get_logger(__name__)
+
 Context = grpc.aio.ServicerContext[Any, Any]
+_Value = TypeVar("_Value", LeaderValue, CoordinatorValue, ClaimValue, WorkerValue)
 
 
 class ClusterService(ClusterServiceServicer):
@@ -46,11 +50,10 @@ class ClusterService(ClusterServiceServicer):
         """Read coordinators, the leader and the versions of everything."""
         remembered = (await self._database.fetch("cluster"))[0]
         leader = await self._etcd.get(self._keys.leader)
-        leader_id = LeaderValue.from_json(leader.value).coordinator if leader else ""
+        leader_id = "".join(value.coordinator for _, value in _readable([leader] if leader else [], LeaderValue))
         listing = await self._etcd.list(self._keys.coordinators)
         coordinators = []
-        for item in listing.items:
-            value = CoordinatorValue.from_json(item.value)
+        for item, value in _readable(listing.items, CoordinatorValue):
             id = self._keys.last(item.key)
             coordinators.append(
                 pb.Coordinator(
@@ -76,10 +79,9 @@ class ClusterService(ClusterServiceServicer):
         """Read the registered workers and count their claims."""
         workers = await self._etcd.list(self._keys.workers)
         claims = await self._etcd.list(self._keys.claims)
-        held = Counter(ClaimValue.from_json(item.value).worker for item in claims.items)
+        held = Counter(value.worker for _, value in _readable(claims.items, ClaimValue))
         messages = []
-        for item in workers.items:
-            value = WorkerValue.from_json(item.value)
+        for item, value in _readable(workers.items, WorkerValue):
             id = self._keys.last(item.key)
             messages.append(
                 pb.Worker(
@@ -102,8 +104,7 @@ class ClusterService(ClusterServiceServicer):
         """Read every claim."""
         listing = await self._etcd.list(self._keys.claims)
         claims = []
-        for item in listing.items:
-            value = ClaimValue.from_json(item.value)
+        for item, value in _readable(listing.items, ClaimValue):
             claims.append(
                 pb.HeldClaim(
                     job_id=self._keys.last(item.key),
@@ -128,5 +129,17 @@ class ClusterService(ClusterServiceServicer):
         return pb.HintReadyResponse()
 
 
+def _readable(items: Iterable[KeyValue], kind: type[_Value]) -> Iterator[tuple[KeyValue, _Value]]:
+    """Yield keys with their values; what somebody wrote by hand and nobody can read is left out."""
+    for item in items:
+        try:
+            yield item, kind.from_json(item.value)
+        except ValueError as exc:
+            log.warning("key_unreadable", key=item.key, error=str(exc))
+
+
 def _time(text: str) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None  # written by hand

@@ -61,7 +61,7 @@ class HttpServer:
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             self._socket = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=512)
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, OverflowError) as exc:
             raise ConfigurationError(
                 f"cannot listen for HTTP on {self._listen}: {exc}",
                 hint="is another coordinator there? set TENURE_HTTP_LISTEN",

@@ -126,6 +126,12 @@ class Database:
         return await self._run(statements, as_transaction=True)
 
     async def _run(self, statements: Sequence[Statement], *, as_transaction: bool) -> list[list[Row]]:
+        try:
+            return await self._retried(statements, as_transaction=as_transaction)
+        except (pg.DeadlockDetected, pg.SerializationFailure) as exc:
+            raise Unavailable(f"Postgres kept rolling back: {_one_line(exc)}") from exc
+
+    async def _retried(self, statements: Sequence[Statement], *, as_transaction: bool) -> list[list[Row]]:
         # A deadlock or serialization failure rolled everything back: running the same again is safe.
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type((pg.DeadlockDetected, pg.SerializationFailure)),

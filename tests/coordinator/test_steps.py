@@ -423,10 +423,10 @@ async def test_claims_are_released_though_the_lease_of_announcements_is_gone(par
 async def test_only_the_very_claim_is_deleted(parts: Parts) -> None:
     id = await parts.submit()
     claim = await parts.claim(id)
-    deleted = await parts.announcer.announce([Ended(str(id), JobState.READY, 1, claim.claim_revision - 1)])
+    deleted = await parts.announcer.announce([Ended(str(id), JobState.READY, 1, claim.claim_revision - 1, claim.lease)])
     assert deleted == set()
     assert await parts.claim_of(id) is not None
-    deleted = await parts.announcer.announce([Ended(str(id), JobState.READY, 1, claim.claim_revision)])
+    deleted = await parts.announcer.announce([Ended(str(id), JobState.READY, 1, claim.claim_revision, claim.lease)])
     assert deleted == {str(id)}
 
 

@@ -2,7 +2,8 @@
 
 A comment before a block says what it is: ``<!-- file: NAME -->`` is written down as a module, ``<!-- client: NAME -->``
 is a program that runs against a deployment whose workers import these modules, ``<!-- shell -->`` are commands for the
-same deployment. ``print(…)  # text`` in a client is its promise of what is printed.
+same deployment, ``<!-- services -->`` are commands each of which joins it and runs until it is stopped.
+``print(…)  # text`` in a client is its promise of what is printed.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +24,8 @@ from tests.fixtures.deployment import DeploymentFactory
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ["README.md", "docs/HANDLERS.md"]
+PAGES = ["README.md", "CHANGELOG.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
+READY_S = 60.0
 _BLOCK = re.compile(r"(?:^<!-- (\w+)(?:: (\S+))? -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PROMISE = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
 _LINK = re.compile(r"\]\((?!\w+:)([^)#]+)(?:#[^)]*)?\)")
@@ -48,25 +54,53 @@ def write_modules(document: str, folder: Path) -> list[str]:
     return [Path(block.name).stem for block in files if "@handler(" in block.text]
 
 
-def run(command: list[str], folder: Path, env: dict[str, str] | None = None) -> str:
+def environment(env: Mapping[str, str]) -> dict[str, str]:
+    """Return what a reader's shell would have, and ``env``."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("TENURE_", "PYTEST_"))}
     own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own.get('PATH', '')}"
+    return {**own, **env}
+
+
+def run(command: list[str], folder: Path, env: Mapping[str, str] | None = None) -> str:
     done = subprocess.run(
-        command, cwd=folder, env={**own, **(env or {})}, capture_output=True, text=True, timeout=120, check=False,
+        command, cwd=folder, env=environment(env or {}), capture_output=True, text=True, timeout=120, check=False,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
+def serve(line: str, folder: Path, env: Mapping[str, str]) -> None:
+    """Run a command until it is ready and then stop it, or to its end where it ends by itself."""
+    told = folder / "service.out"
+    with told.open("wb") as output:
+        process = subprocess.Popen(
+            ["sh", "-c", f"exec {line}"], cwd=folder, env=environment(env), stdin=subprocess.DEVNULL,
+            stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + READY_S
+        while process.poll() is None and not re.search(r"(coordinator|worker)_ready", told.read_text()):
+            assert time.monotonic() < deadline, f"{line}\n{told.read_text()}"
+            time.sleep(0.05)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(READY_S) == 0, f"{line}\n{told.read_text()}"
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_python_block_is_tested(document: str) -> None:
+def test_every_python_and_shell_block_is_tested(document: str) -> None:
     for block in blocks(document):
         if block.language == "python":
             assert block.role in ("file", "client"), f"not marked: {block.text[:80]}"
+        if block.language == "sh":
+            assert block.role in ("shell", "services"), f"not marked: {block.text[:80]}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", PAGES)
 def test_links_lead_somewhere(document: str) -> None:
     folder = (ROOT / document).parent
     missing = [to for to in _LINK.findall((ROOT / document).read_text()) if not (folder / to).exists()]
@@ -113,4 +147,9 @@ def test_clients_and_commands_do_what_they_say(document: str, deployment: Deploy
         elif block.role == "shell":
             run(["sh", "-e", "-c", block.text], folder)
             tried += 1
+        elif block.role == "services":
+            joining = {**made.env, "TENURE_GRPC_LISTEN": "127.0.0.1:0", "TENURE_HTTP_LISTEN": "127.0.0.1:0"}
+            for line in block.text.splitlines():
+                serve(line, folder, joining)
+                tried += 1
     assert tried

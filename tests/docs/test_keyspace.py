@@ -7,9 +7,11 @@ import os
 import re
 import shlex
 import subprocess
+import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -180,18 +182,39 @@ class Etcdctl:
         assert wheel is not None, "pip install 'tenure[embedded]'"
         self._program = wheel / "etcdctl"
         self._shown = set(re.findall(r"^\$ etcdctl (.+)$", DOCUMENT, re.MULTILINE))
+        self.left = set(self._shown)
+        """Commands of the document that were not run yet."""
 
     def __call__(self, command: str, *, job: str = JOB, lease: str = f"{LEASE:x}") -> str:
-        assert command in self._shown, f"not in the document: {command}"
-        arguments = [
-            part.replace("/tenure/v1/", self.keys.prefix).replace(JOB, job).replace(f"{LEASE:x}", lease)
-            for part in shlex.split(command)
-        ]
         done = subprocess.run(
-            [self._program, *arguments], env=self._env, capture_output=True, text=True, timeout=30, check=False
+            self._words(command, job, lease), env=self._env, capture_output=True, text=True, timeout=30, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    @contextmanager
+    def following(self, command: str) -> Iterator[Path]:
+        """Run a command that does not end by itself; its output goes to the file."""
+        with tempfile.TemporaryDirectory() as folder:
+            told = Path(folder) / "out"
+            with told.open("wb") as output:
+                process = subprocess.Popen(
+                    self._words(command, JOB, f"{LEASE:x}"), env=self._env, stdout=output, stderr=subprocess.STDOUT
+                )
+            try:
+                yield told
+            finally:
+                process.kill()
+                process.wait()
+
+    def _words(self, command: str, job: str, lease: str) -> list[str]:
+        assert command in self._shown, f"not in the document: {command}"
+        self.left.discard(command)
+        replaced = [
+            part.replace("/tenure/v1/", self.keys.prefix).replace(JOB, job).replace(f"{LEASE:x}", lease)
+            for part in shlex.split(command)
+        ]
+        return [str(self._program), *replaced]
 
     def claim(self, job: str) -> dict[str, Any] | None:
         """Return the claim of a job as the document reads it."""
@@ -229,6 +252,26 @@ def test_the_session(deployment: DeploymentFactory) -> None:
         shown = run("get --prefix /tenure/v1/done/").splitlines()
         assert shown[0].startswith(run.keys.done)
         assert problems(schemas()["done"], json.loads(shown[1])) == []
+        _watch(run, client)
+    assert not run.left, "commands of the document that this test does not run"
+
+
+def _watch(run: Etcdctl, client: Client) -> None:
+    """Submit jobs until the watch, which takes a moment to begin, has seen one from its claim to its end."""
+    with run.following("watch --prefix /tenure/v1/claims/") as told:
+
+        def seen() -> list[str] | None:
+            job = client.submit("noop").id
+            client.wait(job, SOON_S)
+            lines = told.read_text().splitlines()
+            put = ["PUT", run.keys.claim(job)]
+            for at in range(len(lines)):
+                if lines[at : at + 2] == put and lines[at + 3 : at + 5] == ["DELETE", run.keys.claim(job)]:
+                    return lines[at : at + 5]
+            return None
+
+        lines = until(seen, "a claim and its end")
+    assert problems(schemas()["claims"], json.loads(lines[2])) == []
 
 
 def _look_around(run: Etcdctl, job: str, claim: Mapping[str, Any]) -> None:

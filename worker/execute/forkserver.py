@@ -216,8 +216,9 @@ class ForkServer:
 
     def _lose_server(self, server: ForkServerProcess) -> None:
         status = server.process.wait()
-        log.error("forkserver_died", status=status, processes=len(self._running))
+        lost = len(self._running)
         self._bury(server, f"the fork server died ({describe_status(status)})")
+        log.error("forkserver_died", status=status, processes=lost)
 
     def _bury(self, server: ForkServerProcess, reason: str) -> None:
         """Clean up after a fork server that ended: its children died with it, theirs may not have."""

@@ -2,8 +2,7 @@
 UPDATE tenure.job SET lane = %(after)s
 WHERE id IN (
     SELECT id FROM tenure.job
-    WHERE lane = %(before)s AND state IN ('waiting', 'ready', 'restarting')
-      AND (route = %(pool)s OR starts_with(route, %(pool)s || '/'))
+    WHERE lane = %(before)s AND (route = %(pool)s OR starts_with(route, %(pool)s || '/'))
     ORDER BY id LIMIT 20000 FOR UPDATE SKIP LOCKED
 )
 RETURNING id

@@ -22,5 +22,6 @@ SET leader = %(leader)s, leader_term = %(term)s,
         (SELECT max(ttl_s) FROM tenure.job WHERE state IN ('executing', 'restarting')), 0)) ELSE c.claims_frozen_until END
 FROM judged j
 WHERE c.leader_term < %(term)s OR j.etcd_lost OR c.etcd_cluster_id IS NULL
+   OR (c.leader_term = %(term)s AND c.leader = %(leader)s)  -- the same once more, after an unknown outcome
 RETURNING c.epoch, j.etcd_lost, j.postgres_restored,
           greatest(0, extract(epoch FROM coalesce(c.claims_frozen_until, now()) - now()))::float8 AS frozen_s

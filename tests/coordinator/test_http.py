@@ -1,0 +1,48 @@
+"""The probes: alive while the process is, ready while both stores answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from tests.coordinator.conftest import running
+
+from tenure.coordinator.api.http_server import HttpServer, application
+from tenure.model.errors import ConfigurationError
+
+
+async def test_liveness_and_readiness_are_different_questions() -> None:
+    problems: dict[str, str | None] = {"postgres": None, "etcd": None}
+
+    async def postgres() -> str | None:
+        return problems["postgres"]
+
+    async def etcd() -> str | None:
+        return problems["etcd"]
+
+    server = HttpServer(application({"postgres": postgres, "etcd": etcd}), listen="127.0.0.1:0")
+    server.bind()
+    async with running(server.run()), httpx.AsyncClient(base_url=f"http://{server.address}", timeout=20) as client:
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()) == (200, {"status": "ok", "problems": {}})
+        problems["etcd"] = "no endpoint answers"
+        ready = await client.get("/readyz")
+        assert ready.status_code == 503
+        assert ready.json()["problems"] == {"etcd": "no endpoint answers"}
+        assert (await client.get("/livez")).status_code == 200
+        assert (await client.get("/else")).status_code == 404
+
+
+async def test_a_port_that_is_taken_is_a_configuration_error() -> None:
+    taken = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    async with taken:
+        host, port = taken.sockets[0].getsockname()[:2]
+        with pytest.raises(ConfigurationError):
+            HttpServer(application({}), listen=f"{host}:{port}").bind()
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:x", "nowhere", "127.0.0.1:99999"])
+def test_an_address_that_is_none_is_a_configuration_error(listen: str) -> None:
+    with pytest.raises(ConfigurationError):
+        HttpServer(application({}), listen=listen).bind()
