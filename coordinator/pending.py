@@ -9,7 +9,7 @@ import structlog
 from tenure.model.errors import TenureError
 from tenure.store.etcd.claims import MAX_READS
 from tenure.store.etcd.keyspace import ClaimValue, Keyspace
-from tenure.store.etcd.port import Etcd, Get, GetResult, Txn
+from tenure.store.etcd.port import Etcd, Get, GetResult, KeyValue, Txn
 from tenure.v1 import job_pb2 as pb
 
 log = structlog.get_logger(__name__)
@@ -26,8 +26,15 @@ async def show_pending(etcd: Etcd, keys: Keyspace, jobs: Iterable[pb.Job]) -> No
             answer = await etcd.txn(Txn(then=tuple(Get(keys.claim(job.id)) for job in page)))
             for job, found in zip(page, answer.results, strict=True):
                 if isinstance(found, GetResult) and found.items:
-                    (item,) = found.items
-                    worker = ClaimValue.from_json(item.value).worker
-                    job.claim.CopyFrom(pb.Claim(worker=worker, lease=item.lease, revision=item.create_revision))
-    except (TenureError, ValueError) as exc:
+                    _show(job, found.items[0])
+    except TenureError as exc:
         log.info("claims_not_shown", error=str(exc))
+
+
+def _show(job: pb.Job, item: KeyValue) -> None:
+    try:
+        worker = ClaimValue.from_json(item.value).worker
+    except ValueError as exc:  # written by hand
+        log.warning("key_unreadable", key=item.key, error=str(exc))
+        return
+    job.claim.CopyFrom(pb.Claim(worker=worker, lease=item.lease, revision=item.create_revision))

@@ -448,6 +448,21 @@ async def test_an_attempt_from_claim_to_end_over_the_wire(service: Service) -> N
     )
 
 
+async def test_a_claimed_job_that_is_not_started_is_shown_with_its_claim(service: Service) -> None:
+    namespace = f"n{uuid.uuid4().hex[:20]}"
+    claimed, odd, free = [await service.submit(namespace=namespace) for _ in range(3)]
+    claim = await service.parts.claim(uuid.UUID(claimed.id))
+    await service.parts.etcd.txn(Txn((), (Put(service.parts.keys.claim(odd.id), b"written by hand"),)))
+    job = (await service.jobs.GetJob(jobs_pb.GetJobRequest(id=claimed.id))).job
+    shown = pb.Claim(worker="w1", lease=claim.lease, revision=claim.claim_revision)
+    assert (job.state, job.claim) == (pb.JOB_STATE_READY, shown)
+    listing = await service.jobs.ListJobs(jobs_pb.ListJobsRequest(filter=jobs_pb.JobFilter(namespace=namespace)))
+    claims = {one.id: one.claim for one in listing.jobs if one.HasField("claim")}
+    assert claims == {claimed.id: shown}
+    assert free.id in {one.id for one in listing.jobs}
+    await service.parts.etcd.txn(Txn((), (Delete(service.parts.keys.claim(odd.id)),)))
+
+
 @pytest.mark.parametrize("worker", ["", "w\x00", "w" * 256])
 async def test_a_worker_needs_a_name(service: Service, worker: str) -> None:
     job = await service.submit()

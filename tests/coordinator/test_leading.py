@@ -423,6 +423,29 @@ async def test_a_sweep_goes_through_many_pages(alone: Parts, monkeypatch: pytest
     assert {await alone.state(id) for id in ids[1::2]} == {JobState.EXECUTING}
 
 
+async def test_claims_that_no_row_owns_are_dropped_after_etcd_was_set_back(alone: Parts) -> None:
+    owned, stray, finished = [await alone.submit() for _ in range(3)]
+    await alone.execute(owned)
+    await alone.claim(stray)
+    started = await alone.execute(finished)
+    await alone.finish(finished, started.fence)
+    await alone.claim(finished)
+    assert await (await _watchman(alone)).reaper.drop_strays() == 2
+    assert await alone.claim_of(owned) is not None
+    assert await alone.claim_of(stray) is None
+    assert await alone.claim_of(finished) is None
+    assert await alone.state(owned) is JobState.EXECUTING
+
+
+async def test_the_same_revision_on_another_lease_is_another_claim(alone: Parts) -> None:
+    """After etcd was set back a revision comes again: only with its lease does it name one claim."""
+    id = await alone.submit()
+    await alone.execute(id)
+    await alone.sql("UPDATE tenure.job SET lease = lease + 1 WHERE id = %s", id)
+    assert await (await _watchman(alone)).reaper.sweep() == 1
+    assert await alone.claim_of(id) is not None
+
+
 # -- upkeep --
 
 

@@ -54,7 +54,7 @@ _SCALARS: dict[int, st.SearchStrategy[Any]] = {
 
 
 def _value(field: FieldDescriptor) -> st.SearchStrategy[Any]:
-    if field.type == FieldDescriptor.TYPE_MESSAGE:
+    if field.message_type is not None:
         return _message(field.message_type)
     return _SCALARS[field.type]
 
@@ -62,7 +62,7 @@ def _value(field: FieldDescriptor) -> st.SearchStrategy[Any]:
 def _field(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     if not field.is_repeated:
         return _value(field)
-    if field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type.GetOptions().map_entry:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
         entry = field.message_type.fields_by_name
         return st.dictionaries(_value(entry["key"]), _value(entry["value"]), max_size=3)
     return st.lists(_value(field), max_size=3)
@@ -78,14 +78,18 @@ _calls = st.sampled_from(METHODS).flatmap(lambda method: st.tuples(st.just(metho
 
 
 @settings(
-    max_examples=400,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(_calls)
-async def test_no_message_is_an_internal_error(service: Service, call: tuple[Any, Message]) -> None:
-    (path, _, output), request = call
+@given(st.lists(_calls, min_size=3, max_size=8))
+async def test_no_message_is_an_internal_error(service: Service, calls: list[tuple[Any, Message]]) -> None:
     await _jobs_to_be_found(service)
+    for (path, _, output), request in calls:
+        await _call(service, path, output, request)
+
+
+async def _call(service: Service, path: str, output: Descriptor, request: Message) -> None:
     method = service.channel.unary_unary(
         path,
         request_serializer=type(request).SerializeToString,

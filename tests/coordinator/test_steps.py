@@ -11,6 +11,7 @@ from tests.coordinator.conftest import MakeParts, Parts, running, until
 from tenure.coordinator import lanes as lanes_module
 from tenure.coordinator.announce import KEYS_PER_LEASE, Ended
 from tenure.coordinator.finish import AttemptError, Report, Verdict
+from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.start import ClaimedJob
 from tenure.coordinator.submit import Parent, Submitted, keyed_after_parent
 from tenure.model.errors import Conflict, InvalidInput, OwnershipLost, Unavailable
@@ -533,6 +534,46 @@ async def test_cancels_race_completions_and_one_of_them_wins(parts: Parts) -> No
         *(parts.finish(id, fence, Outcome.RELEASED) for id, fence in zip(ids, fences, strict=True)),
     )
     assert {await parts.state(id) for id in ids} == {JobState.CANCELED}
+
+
+# -- revoke --
+
+
+def _revoker(parts: Parts) -> Revoker:
+    return Revoker(parts.db, parts.etcd, parts.keys, parts.finisher)
+
+
+async def test_a_revoked_job_restarts_after_its_ttl_without_a_crash(parts: Parts) -> None:
+    id = await parts.submit(ttl_s=1_800.0)
+    started = await parts.execute(id)
+    assert await _revoker(parts).revoke(id) is True
+    assert await parts.claim_of(id) is None
+    [row] = await parts.sql(
+        "SELECT state, due, crashes, errors, extract(epoch FROM activate_at - now()) AS left_s"
+        " FROM tenure.job WHERE id = %s",
+        id,
+    )
+    assert (row.state, row.due, row.crashes, row.errors) == ("ready", False, 0, 0)
+    assert 1_700 < row.left_s <= 1_800
+    assert await parts.outcomes(id) == ["released"]
+    assert (await parts.finish(id, started.fence)).verdict is Verdict.LOST
+    assert await _revoker(parts).revoke(id) is False
+
+
+async def test_a_claim_that_is_not_yet_started_can_be_revoked(parts: Parts) -> None:
+    id = await parts.submit()
+    claim = await parts.claim(id)
+    assert await _revoker(parts).revoke(id) is True
+    assert await parts.starter.start("w1", [claim]) == []
+    assert await parts.state(id) is JobState.READY
+
+
+async def test_a_revoked_attempt_that_was_to_be_canceled_is_canceled(parts: Parts) -> None:
+    id = await parts.submit()
+    await parts.execute(id)
+    await parts.canceler.cancel(id, "")
+    assert await _revoker(parts).revoke(id) is True
+    assert await parts.state(id) is JobState.CANCELED
 
 
 # -- waiting --

@@ -1,0 +1,77 @@
+"""Terms and epochs as Postgres records them: who may write, and when every earlier fence is outranked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.postgres.conftest import Table
+
+from tenure.model.errors import Deposed
+from tenure.model.fence import epoch_of
+from tenure.store.postgres.database import Statement
+
+
+async def _take(table: Table, term: int, *, leader: str = "c1", cluster: str = "7", revision: int = 0) -> Any:
+    rows = await table.db.fetch(
+        "take_leadership",
+        {"leader": leader, "term": term, "etcd_cluster_id": cluster, "etcd_revision": revision or term},
+    )
+    return rows[0] if rows else None
+
+
+async def test_terms_only_grow(fresh: Table) -> None:
+    assert (await _take(fresh, 10)).epoch == 1
+    assert (await _take(fresh, 20, leader="c2")).epoch == 1
+    assert await _take(fresh, 15, revision=30) is None
+    [row] = await fresh.db.fetch("cluster")
+    assert (row.leader, row.leader_term) == ("c2", 20)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"cluster": "8", "term": 3}, {"cluster": "8", "term": 99}, {"term": 12, "revision": 5}]
+)
+async def test_another_etcd_or_one_set_back_raises_the_epoch_and_freezes_claims(
+    fresh: Table, changed: dict[str, Any]
+) -> None:
+    await _take(fresh, 10, revision=11)
+    job = await fresh.submit(ttl_s=40.0)
+    [before] = await fresh.start(job)
+    row = await _take(fresh, **changed)
+    assert (row.epoch, row.etcd_lost, row.postgres_restored) == (2, True, False)
+    assert 30 < row.frozen_s <= 40
+    [after] = await fresh.start(await fresh.submit())
+    assert epoch_of(after.fence) == 2
+    assert after.fence > before.fence
+
+
+async def test_the_same_stores_keep_their_epoch(fresh: Table) -> None:
+    for term in (10, 20, 30):
+        row = await _take(fresh, term)
+        assert (row.epoch, row.etcd_lost, row.postgres_restored, row.frozen_s) == (1, False, False, 0)
+
+
+async def test_another_timeline_raises_the_epoch_and_until_then_nothing_starts(fresh: Table) -> None:
+    await _take(fresh, 10)
+    await fresh.sql("UPDATE tenure.cluster SET postgres_timeline = postgres_timeline + 1")
+    job = await fresh.submit()
+    assert await fresh.start(job) == []
+    row = await _take(fresh, 20)
+    assert (row.epoch, row.postgres_restored) == (2, True)
+    [started] = await fresh.start(job)
+    assert epoch_of(started.fence) == 2
+
+
+async def test_only_the_recorded_term_may_write(fresh: Table) -> None:
+    await _take(fresh, 10)
+
+    async def write(leader: str, term: int) -> list[list[Any]]:
+        return await fresh.db.transaction(
+            [Statement("assert_term", {"leader": leader, "term": term}), Statement("make_partitions", {"weeks": 1})]
+        )
+
+    await write("c1", 10)
+    for leader, term in (("c1", 9), ("c1", 11), ("c2", 10)):
+        with pytest.raises(Deposed):
+            await write(leader, term)
+    await write("c1", 10)  # the connections are as good as before
