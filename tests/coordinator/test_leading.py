@@ -146,9 +146,9 @@ async def test_a_hint_is_enough(alone: Parts) -> None:
         await stage.until_offered("w1", [job])
 
 
-async def test_a_deposed_leader_offers_nothing(alone: Parts) -> None:
+async def test_a_deposed_leader_offers_nothing(alone: Parts, slow: dict[str, float]) -> None:
     job = await alone.submit()
-    stage = Stage(alone, await _term(alone))
+    stage = Stage(alone, await _term(alone), **slow)
     await stage.worker("w1")
     other = Put(alone.keys.leader, LeaderValue("c2", "").to_json())
     await alone.etcd.txn(Txn((), (Delete(alone.keys.leader),)))

@@ -161,3 +161,12 @@ async def test_a_batcher_refuses_what_it_cannot_hold() -> None:
     batcher: Batcher[int, int] = Batcher(never, max_items=1, max_waiting=0, name="test")
     with pytest.raises(BoundExceeded, match="test"):
         await batcher.ask(1)
+
+
+@pytest.mark.parametrize(
+    ("depth", "most", "is_refused"), [(3, 3, False), (4, 3, True), (64, 64, False), (65, 64, True)]
+)
+def test_nesting_is_bounded_by_the_bound_that_is_given(depth: int, most: int, is_refused: bool) -> None:
+    text = "[" * depth + "]" * depth
+    assert (json_error(text, max_bytes=1_000, max_depth=most) is not None) is is_refused
+    assert json_error(f'"{text}"', max_bytes=1_000, max_depth=most) is None

@@ -11,7 +11,7 @@ from tests.postgres.conftest import Table
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec, PlannedJob
 from tenure.model.states import JobState
-from tenure.store.postgres.database import PoolOptions
+from tenure.store.postgres.database import PoolOptions, Statement
 from tenure.store.postgres.submit import write_jobs
 
 RACES = 60
@@ -89,6 +89,40 @@ async def test_a_child_of_a_failed_parent_never_becomes_ready(table: Table, end:
     assert await table.state(late) is JobState.WAITING
     broken = {row.id for row in await table.db.fetch("unsettled_parents", {"limit": 1000}) if row.broken}
     assert {child, late} <= broken
+
+
+@pytest.mark.parametrize("end", [JobState.FAILED, JobState.CANCELED])
+async def test_the_last_parent_must_complete_too(table: Table, end: JobState) -> None:
+    good, bad = await table.submit(), await table.submit()
+    child = await table.submit(parents=[good, bad])
+    await _complete(table, good)
+    await table.end((await table.start(bad))[0].id, (await table.row(bad)).fence, end)
+    [row] = await table.sql("SELECT state, waiting_on FROM tenure.job WHERE id = %s", child)
+    assert (row.state, row.waiting_on) == ("waiting", 1)
+
+
+async def test_parents_that_end_in_one_batch_count_down_once_each(table: Table) -> None:
+    parents = [await table.submit() for _ in range(3)]
+    both = await table.submit(parents=parents[:2])
+    all_three = await table.submit(parents=parents)
+    fences = [(await table.start(parent))[0].fence for parent in parents]
+    columns = {
+        "ids": parents[:2],
+        "fences": fences[:2],
+        "outcomes": ["completed"] * 2,
+        "states": ["completed"] * 2,
+        "results": [None] * 2,
+        "errors": [None] * 2,
+        "reasons": [""] * 2,
+        "error_counts": [0] * 2,
+        "crash_counts": [0] * 2,
+    }
+    await table.db.transaction([Statement("end_attempts", columns), Statement("settle_parents", {"ids": parents[:2]})])
+    assert [await table.state(both), await table.state(all_three)] == [JobState.READY, JobState.WAITING]
+    await table.db.fetch("settle_parents", {"ids": parents[:2]})  # again: nothing is counted twice
+    assert await table.state(all_three) is JobState.WAITING
+    await table.end(parents[2], fences[2])
+    assert await table.state(all_three) is JobState.READY
 
 
 async def test_a_child_with_a_delay_waits_for_its_time_too(table: Table) -> None:

@@ -97,6 +97,27 @@ async def test_a_coordinator_that_stops_in_mid_transaction_does_not_keep_its_loc
         await frozen
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError, KeyError])
+async def test_a_transaction_that_is_given_up_half_way_leaves_nothing(
+    table: Table, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """A caller who goes away between two statements must not leave the first one's work behind."""
+    query, key = database_module.query, str(uuid.uuid4())
+
+    def give_up(name: str) -> str:
+        if name == "insert_jobs":
+            raise error
+        return query(name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(database_module, "query", give_up)
+        with pytest.raises(error):
+            await table.submit(idempotency_key=key)
+    assert await table.sql("SELECT 1 FROM tenure.idempotency WHERE key = %s", key) == []
+    for _ in range(8):  # every connection of the pool is as good as before
+        assert await table.submit(idempotency_key=str(uuid.uuid4()))
+
+
 # -- Postgres does not answer --
 
 

@@ -13,8 +13,6 @@ from tests.fixtures.postgres import PostgresServer
 
 from tenure.store.postgres.database import query
 
-pytestmark = pytest.mark.xdist_group("plans")
-
 JOBS = 200_000
 EXECUTING = 2_000
 LANES = 20
