@@ -76,9 +76,19 @@ def bench(
     wanted = [scenario for scenario in Scenario if not scenarios or scenario in scenarios]
     data.mkdir(parents=True, exist_ok=True)
     results = Results()
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=data) as place:
-        about = asyncio.run(_measure(Path(place), plan, wanted, results))
-    path = save({"at": datetime.now(UTC).isoformat(timespec="seconds"), **about, "results": results.to_json()}, folder)
+    about: dict[str, Any] = {"complete": False, "source": surroundings.commit()}
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=data) as place:
+            asyncio.run(_measure(Path(place), plan, wanted, results, about))
+        about["complete"] = True
+    finally:  # what was measured before a failure or Ctrl-C is worth keeping, too
+        if results.cases:
+            _tell(results, about, folder, output)
+
+
+def _tell(results: Results, about: dict[str, Any], folder: Path, output: Format) -> None:
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    path = save({"at": at, **about, "results": results.to_json()}, folder)
     if output is Format.JSON:
         print(path.read_text(), end="")
     else:
@@ -86,19 +96,18 @@ def bench(
     say(f"kept in {path}")
 
 
-async def _measure(place: Path, plan: Plan, scenarios: list[Scenario], results: Results) -> dict[str, Any]:
-    """Run the scenarios on one stage; return what a reader must know about it."""
+async def _measure(place: Path, plan: Plan, scenarios: list[Scenario], results: Results, about: dict[str, Any]) -> None:
+    """Run the scenarios on one stage; write into ``about`` what a reader must know."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    machine = surroundings.machine(place)
+    about["machine"] = machine = surroundings.machine(place)
+    about["settings"] = {**asdict(plan), "coordinators": COORDINATORS, "postgres_fsync": True, "etcd_fsync": True}
     async with Stage(place, plan) as stage:
-        versions = {**surroundings.versions(), **await stage.versions()}
+        about["versions"] = {**surroundings.versions(), **await stage.versions()}
         for scenario in scenarios:
             await SCENARIOS[scenario](stage, results)
-    machine["load_average_at_end"] = [round(load, 2) for load in os.getloadavg()]
-    settings = {**asdict(plan), "coordinators": COORDINATORS, "postgres_fsync": True, "etcd_fsync": True}
-    return {"source": surroundings.commit(), "machine": machine, "versions": versions, "settings": settings}
+        machine["load_average_at_end"] = [round(load, 2) for load in os.getloadavg()]
 
 
 def run() -> None:

@@ -27,10 +27,12 @@ async def failover(stage: Stage, results: Results) -> None:
         for ttl_s in plan.ttls_s:
             say(f"failover: TTL {ttl_s:g} s, {plan.kills} kill(s), run {run + 1} of {plan.runs}")
             case = results.case("failover", f"worker killed, TTL {ttl_s:g} s")
-            case.sample("kill_to_restart_s", [await _kill_worker(stage, ttl_s) for _ in range(plan.kills)])
+            for _ in range(plan.kills):
+                case.sample("kill_to_restart_s", [await _kill_worker(stage, ttl_s)])
         say(f"failover: leader, {plan.kills} kill(s), run {run + 1} of {plan.runs}")
         case = results.case("failover", f"leader killed, TTL {plan.leader_ttl_s:g} s")
-        case.sample("kill_to_restart_s", [await _kill_leader(stage) for _ in range(plan.kills)])
+        for _ in range(plan.kills):
+            case.sample("kill_to_restart_s", [await _kill_leader(stage)])
     await stage.remove_workers()
 
 

@@ -65,4 +65,6 @@ def _number(value: float) -> str:
 
 
 def _words(values: Any) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items()) if isinstance(values, Mapping) else values
+    return (
+        ", ".join(f"{name} {value}" for name, value in values.items()) if isinstance(values, Mapping) else str(values)
+    )

@@ -43,6 +43,7 @@ def test_a_quick_run_measures_everything_and_leaves_nothing_behind(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert [json.loads(file.read_text()) for file in kept.iterdir()] == [report]
+    assert report["complete"]
     assert report["settings"]["postgres_fsync"] and report["settings"]["etcd_fsync"]
     assert report["machine"]["cores"] and {"python", "postgres", "etcd", "tenure"} <= report["versions"].keys()
 
