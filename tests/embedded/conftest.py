@@ -23,6 +23,7 @@ class Up:
     def __init__(self, data: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> None:
         self.data = data
         self.output = data.with_suffix(".out")
+        self._said_before = self.output.stat().st_size if self.output.exists() else 0
         command = [*prefix, sys.executable, "-m", "tenure.cli", "up", "--data", str(data), *arguments]
         env = {name: value for name, value in os.environ.items() if not name.startswith("TENURE_")}
         with self.output.open("ab") as output:
@@ -35,10 +36,15 @@ class Up:
         lines = (self.data / "tenure.env").read_text().splitlines()
         return dict(line.split("=", 1) for line in lines)
 
+    def is_ready(self) -> bool:
+        """Return whether both answers are there: the file for tools, then the words for people."""
+        said = self.output.read_bytes()[self._said_before :]
+        return (self.data / "tenure.env").exists() and b"tenure is ready" in said
+
     def wait_until_ready(self) -> None:
-        """Wait for ``tenure.env``."""
+        """Wait for ``tenure.env`` and for the line that says so."""
         deadline = time.monotonic() + READY_S
-        while not (self.data / "tenure.env").exists():
+        while not self.is_ready():
             assert self.process.poll() is None, self.output.read_text()
             assert time.monotonic() < deadline, self.output.read_text()
             time.sleep(0.05)
