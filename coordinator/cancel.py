@@ -6,17 +6,21 @@ The final state is decided by whoever writes it: an attempt that completes befor
 from __future__ import annotations
 
 import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from tenure.coordinator.announce import Announcer, Ended
 from tenure.coordinator.dependants import Dependants
 from tenure.model.clock import Clock
 from tenure.model.errors import Unavailable
+from tenure.model.reap import Executing
 from tenure.model.states import JobState
 from tenure.store.etcd.keyspace import CancelRequest, Keyspace
-from tenure.store.etcd.port import Compare, Etcd, Field, Put, Txn
+from tenure.store.etcd.port import Compare, Etcd, Field, KeyValue, Put, Txn
 from tenure.store.postgres.database import Database, Row, Statement
 
 _TRIES = 10
+KEYS_PER_TXN = 64
 
 
 class Canceler:
@@ -58,14 +62,57 @@ class Canceler:
         raise Unavailable("the job kept moving between its states", hint="cancel again")
 
     async def _ask(self, row: Row, reason: str) -> None:
-        """Put a cancel request into the worker's inbox, on its session's lease; a dead worker needs none."""
-        worker = await self._etcd.get(self._keys.worker(row.worker))
-        if worker is None:
-            return  # the reaper finds cancel_requested on the row
-        key = self._keys.message(row.worker, row.fence)  # a fence is never given twice
-        value = CancelRequest(job=str(row.id), fence=row.fence, reason=reason).to_json()
-        result = await self._etcd.txn(
-            Txn((Compare(worker.key, Field.CREATE, worker.create_revision),), (Put(key, value, worker.lease),))
+        """Put a cancel request into the worker's inbox; a worker that is away is reminded of it by the sweep."""
+        session = await self._etcd.get(self._keys.worker(row.worker))
+        if session is not None:
+            request = CancelRequest(job=str(row.id), fence=row.fence, reason=reason)
+            await put_requests(self._etcd, self._keys, session, row.worker, [request])
+
+
+class Reminder:
+    """Reminds workers of cancels that they have not seen: their session had ended, or the one who asked died.
+
+    For the leader's sweep; each attempt is mentioned once per session of its worker.
+    """
+
+    def __init__(self, etcd: Etcd, keys: Keyspace) -> None:
+        self._etcd = etcd
+        self._keys = keys
+        self._reminded: dict[int, int] = {}
+        """Fence to the session's lease."""
+
+    async def remind(self, executing: Iterable[Executing]) -> None:
+        """Ask again for the attempts, of all that execute, whose cancel is requested."""
+        wanted: dict[str, list[Executing]] = defaultdict(list)
+        for row in executing:
+            if row.cancel_requested:
+                wanted[row.worker].append(row)
+        still = {row.fence for rows in wanted.values() for row in rows}
+        self._reminded = {fence: lease for fence, lease in self._reminded.items() if fence in still}
+        for worker, rows in wanted.items():
+            session = await self._etcd.get(self._keys.worker(worker))
+            if session is None:
+                continue
+            new = [row for row in rows if self._reminded.get(row.fence) != session.lease]
+            requests = [CancelRequest(job=str(row.id), fence=row.fence) for row in new]
+            await put_requests(self._etcd, self._keys, session, worker, requests)
+            self._reminded.update((row.fence, session.lease) for row in new)
+
+
+async def put_requests(
+    etcd: Etcd, keys: Keyspace, session: KeyValue, worker: str, requests: Sequence[CancelRequest]
+) -> None:
+    """Put cancel requests into a worker's inbox, on its session's lease.
+
+    Raises:
+        Unavailable: etcd did not answer, or the session ended meanwhile.
+    """
+    for start in range(0, len(requests), KEYS_PER_TXN):
+        puts = tuple(
+            # A fence is never given twice.
+            Put(keys.message(worker, request.fence), request.to_json(), session.lease)
+            for request in requests[start : start + KEYS_PER_TXN]
         )
+        result = await etcd.txn(Txn((Compare(session.key, Field.CREATE, session.create_revision),), puts))
         if not result.succeeded:
             raise Unavailable("the worker's session changed meanwhile", hint="cancel again")

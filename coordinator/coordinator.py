@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Coroutine
 from importlib.metadata import version
+from typing import Any
 
 import structlog
 
@@ -91,7 +93,7 @@ async def serve(settings: CoordinatorSettings) -> None:
             listen=settings.http_listen,
         )
 
-        stop = _on_signals()
+        stop, abort = _on_signals()
         http_server.bind()
         await lanes.refresh()
         await grpc_server.start()
@@ -125,7 +127,7 @@ async def serve(settings: CoordinatorSettings) -> None:
                 leading.cancel()  # first of all: another one leads at once
                 await presence.close()
                 waiters.close()
-                await grpc_server.stop(settings.grace_s)
+                await _within(abort, grpc_server.stop(settings.grace_s))
                 for task in tasks:
                     task.cancel()
         finally:
@@ -134,12 +136,28 @@ async def serve(settings: CoordinatorSettings) -> None:
     log.info("coordinator_stopped")
 
 
-def _on_signals() -> asyncio.Event:
-    stop = asyncio.Event()
+def _on_signals() -> tuple[asyncio.Event, asyncio.Event]:
+    """Return what the first signal sets (stop, with grace) and what the second sets (at once)."""
+    stop, abort = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (abort if stop.is_set() else stop).set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
+        loop.add_signal_handler(number, on_signal)
+    return stop, abort
+
+
+async def _within(abort: asyncio.Event, graceful: Coroutine[Any, Any, None]) -> None:
+    """Wait for a graceful end, or until the second signal."""
+    ending, aborted = asyncio.ensure_future(graceful), asyncio.ensure_future(abort.wait())
+    await asyncio.wait((ending, aborted), return_when=asyncio.FIRST_COMPLETED)
+    if not ending.done():
+        log.warning("stopping_at_once")
+    for task in (ending, aborted):
+        task.cancel()
+    await asyncio.gather(ending, aborted, return_exceptions=True)
 
 
 def _etcd_options(settings: CoordinatorSettings, clock: SystemClock) -> EtcdOptions:

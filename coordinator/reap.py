@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
+from tenure.coordinator.cancel import Reminder
 from tenure.coordinator.finish import AttemptError, Ending, Finisher
 from tenure.model.clock import Clock
 from tenure.model.errors import Unavailable
 from tenure.model.jobs import RetrySpec
-from tenure.model.reap import Executing, brake_s, judge, next_of_lost, next_of_timed_out
+from tenure.model.reap import Executing, brake_s, judge, next_of_lost, next_of_taken, next_of_timed_out
 from tenure.model.states import Outcome
+from tenure.model.trust import was_alive
 from tenure.store.etcd.claims import Release, release_batch
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd
@@ -45,6 +48,7 @@ class Reaper:
         finisher: Finisher,
         suspect: Callable[[str], None],
         brake: Callable[[float], None],
+        reminder: Reminder,
         *,
         guard: Statement,
         sweep_s: float,
@@ -56,6 +60,7 @@ class Reaper:
         self._finisher = finisher
         self._suspect = suspect
         self._brake = brake
+        self._reminder = reminder
         self._guard = guard
         self._sweep_s = sweep_s
         self._vanished: dict[uuid.UUID, None] = {}
@@ -96,9 +101,12 @@ class Reaper:
     async def sweep(self) -> int:
         """Do one comparison of everything; return how many attempts were reaped."""
         after, reaped = FIRST_ID, 0
+        canceled: list[Executing] = []
         while rows := await self._page(after):
             reaped += await self._judge(rows)
+            canceled.extend(executing_from_row(row) for row in rows if row.cancel_requested)
             after = rows[-1].id
+        await self._reminder.remind(canceled)
         return reaped
 
     async def drop_strays(self) -> int:
@@ -131,23 +139,43 @@ class Reaper:
 
     async def _judge(self, rows: Sequence[Row]) -> int:
         claims = await self._claims()
-        verdict = judge((_executing(row) for row in rows), claims)
+        verdict = judge(map(executing_from_row, rows), claims)
         hold = brake_s(verdict)
         if hold:
             log.warning("brake", workers=verdict.workers_lost, claims=len(verdict.lost), hold_s=hold)
             self._brake(hold)
-        for worker in {row.worker for row in verdict.lost}:
+        taken = await self._taken(verdict.lost)
+        for worker in {row.worker for row in verdict.lost if row not in taken}:
             self._suspect(worker)
-        endings = [
-            Ending(row.id, row.fence, Outcome.LOST, next_of_lost(row), error=_lost(row), is_crash=True)
-            for row in verdict.lost
-        ]
+        endings = [_taken(row) if row in taken else _lost(row) for row in verdict.lost]
         endings.extend(_timed_out(row) for row in verdict.timed_out)
         if not endings:
             return 0
         written = await self._finisher.write(endings, guard=self._guard)
         await self._tell(written)
         return len(written)
+
+    async def _taken(self, lost: Sequence[Executing]) -> set[Executing]:
+        """Return those whose claim was taken from a worker that lives: its session is older than the claim, and fresh.
+
+        No crash, then. One or two reads per worker, not per claim.
+        """
+        by_worker: dict[str, list[Executing]] = defaultdict(list)
+        for row in lost:
+            by_worker[row.worker].append(row)
+        taken: set[Executing] = set()
+        for worker, rows in by_worker.items():
+            key = await self._etcd.get(self._keys.worker(worker))
+            session = await self._etcd.time_to_live(key.lease) if key is not None and key.lease else None
+            if key is None or session is None:
+                continue
+            age_s = session.granted_s - session.remaining_s
+            taken.update(
+                row
+                for row in rows
+                if key.create_revision < row.claim_revision and was_alive(session_age_s=age_s, ttl_s=row.ttl_s)
+            )
+        return taken
 
     async def _claims(self) -> Mapping[uuid.UUID, tuple[int, int]]:
         """List every claim (job to create revision and lease) at one revision, no older than this call."""
@@ -174,7 +202,8 @@ class Reaper:
         await self._finisher.tell(rows)
 
 
-def _executing(row: Row) -> Executing:
+def executing_from_row(row: Row) -> Executing:
+    """Convert a row of ``executing_page`` or ``executing_by_id``."""
     return Executing(
         row.id,
         row.fence,
@@ -192,8 +221,14 @@ def _executing(row: Row) -> Executing:
     )
 
 
-def _lost(row: Executing) -> str:
-    return AttemptError("WorkerLost", f"the claim of worker {row.worker} vanished (lease {row.lease:x})").to_json()
+def _lost(row: Executing) -> Ending:
+    error = AttemptError("WorkerLost", f"the claim of worker {row.worker} vanished (lease {row.lease:x})").to_json()
+    return Ending(row.id, row.fence, Outcome.LOST, next_of_lost(row), error=error, is_crash=True)
+
+
+def _taken(row: Executing) -> Ending:
+    error = AttemptError("ClaimTaken", f"the claim was taken from worker {row.worker}, which lives").to_json()
+    return Ending(row.id, row.fence, Outcome.RELEASED, next_of_taken(row), error=error)
 
 
 def _timed_out(row: Executing) -> Ending:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import uuid
 
 from tenure.coordinator.finish import Ending, Finisher
-from tenure.coordinator.reap import TIMEOUT_GRACE_S
-from tenure.model.retry import RetryPolicy, after_outcome
+from tenure.coordinator.reap import TIMEOUT_GRACE_S, executing_from_row
+from tenure.model.reap import next_of_taken
 from tenure.model.states import Outcome
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd
@@ -35,19 +35,7 @@ class Revoker:
         claim = await self._etcd.get(self._keys.claim(str(job_id)))
         rows = await self._database.fetch("executing_by_id", {"ids": [job_id], "timeout_grace_s": TIMEOUT_GRACE_S})
         endings = [
-            Ending(
-                row.id,
-                row.fence,
-                Outcome.RELEASED,
-                after_outcome(
-                    Outcome.RELEASED,
-                    RetryPolicy(),
-                    errors=row.errors,
-                    cancel_requested=row.cancel_requested,
-                    delay_s=row.ttl_s,
-                ),
-            )
-            for row in rows
+            Ending(row.id, row.fence, Outcome.RELEASED, next_of_taken(row)) for row in map(executing_from_row, rows)
         ]
         ended = await self._finisher.write(endings)
         await self._finisher.tell(ended)

@@ -11,7 +11,8 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tenure.model.retry import Next, RetryPolicy, after_error, after_loss
+from tenure.model.retry import Next, RetryPolicy, after_error, after_loss, after_outcome
+from tenure.model.states import Outcome
 
 DEFAULT_POLICY = RetryPolicy()
 BRAKE_WORKERS = 3
@@ -65,6 +66,13 @@ def judge(rows: Iterable[Executing], claims: Mapping[uuid.UUID, tuple[int, int]]
 def next_of_lost(row: Executing) -> Next:
     """Decide what becomes of a job whose attempt was lost."""
     return after_loss(crashes=row.crashes + 1, max_crashes=row.max_crashes, cancel_requested=row.cancel_requested)
+
+
+def next_of_taken(row: Executing) -> Next:
+    """Decide what becomes of a job whose claim was taken from a living worker, which may trust it for a TTL more."""
+    return after_outcome(
+        Outcome.RELEASED, row.policy, errors=row.errors, cancel_requested=row.cancel_requested, delay_s=row.ttl_s
+    )
 
 
 def next_of_timed_out(row: Executing) -> Next:

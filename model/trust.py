@@ -17,6 +17,8 @@ MAX_KILL_S = 1.0
 WAKE_S = 0.1
 """Time for a timer of ours to fire late."""
 RENEWALS_PER_TTL = 3
+SIGNS_PER_TTL = 4
+"""A worker renews its session so often within the shortest TTL of its claims: see ``was_alive``."""
 
 
 def margin_s(ttl_s: float) -> float:
@@ -31,6 +33,17 @@ def margin_s(ttl_s: float) -> float:
 def renew_every_s(ttl_s: float) -> float:
     """Return the seconds between two KeepAlives of one lease."""
     return ttl_s / RENEWALS_PER_TTL
+
+
+def was_alive(*, session_age_s: float, ttl_s: float) -> bool:
+    """Say whether a worker still renewed its session when a claim of its must have expired, had it died.
+
+    A worker renews a claim every third of its TTL and its session at least every quarter. Had it died, neither was
+    renewed for two thirds of the TTL when the claim expired. So a claim that vanished before, with a fresh session
+    beside it, was taken away: deleted, or its lease revoked, by an operator or by a fault of etcd. The age comes in
+    whole seconds, rounded up: at TTL 2 s a session of a living worker is 1 s old, that of a dead one 2 s.
+    """
+    return session_age_s * RENEWALS_PER_TTL < ttl_s * (RENEWALS_PER_TTL - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,8 @@ class DirectLink:
         self._claiming = 0
         self._held: dict[int, Started] = {}
         """Lease to the attempt that runs under it, until its report is answered."""
+        self._reported: set[int] = set()
+        """Of these, the leases whose report was sent: their claims go as soon as it is recorded."""
         self._draining = False
         self._moved = asyncio.Event()
 
@@ -181,7 +183,7 @@ class DirectLink:
                 log.info("claims_not_verified", error=exc.message)  # trust runs out by itself
 
     async def _verify(self) -> None:
-        held = list(self._held.values())
+        held = [one for lease, one in self._held.items() if lease not in self._reported]
         if not held:
             return
         shown = await verify_batch(
@@ -190,8 +192,8 @@ class DirectLink:
         holds = await self._etcd.list(self._keys.holds, keys_only=True)
         stopped = {item.key[len(self._keys.holds) :] for item in holds.items}
         for one in held:
-            if self._held.get(one.lease) is not one:
-                continue  # answered meanwhile
+            if self._held.get(one.lease) is not one or one.lease in self._reported:
+                continue  # it ended meanwhile
             if one.assignment.job_id not in shown:
                 self._touch()
                 log.warning("claim_taken_away", job=one.assignment.job_id, fence=one.assignment.fence)
@@ -208,6 +210,7 @@ class DirectLink:
 
     async def finish(self, reports: Sequence[Report]) -> list[Answer]:
         """Report ends; leases of claims that were deleted are used again."""
+        self._reported.update(report.started.lease for report in reports)
         request = pb.FinishAttemptsRequest(worker=self._worker, reports=[_report_to_pb(report) for report in reports])
         response = await self._coordinators.call("FinishAttempts", request)
         answers = []
@@ -217,15 +220,19 @@ class DirectLink:
                 answers.append(Answer(recorded=False, problem=message.message))
                 continue
             answers.append(Answer(recorded=message.verdict != pb.VERDICT_LOST))
-            if self._held.pop(report.started.lease, None) is not None:
+            if self._forget(report.started):
                 leases.append((report.started.lease, message.claim_deleted))
         await self._claimer.let_go(leases)
         return answers
 
     async def abandon(self, started: Started) -> None:
         """Let go of the claim: the reaper ends the attempt as lost."""
-        if self._held.pop(started.lease, None) is not None:
+        if self._forget(started):
             await self._claimer.let_go([(started.lease, False)])
+
+    def _forget(self, started: Started) -> bool:
+        self._reported.discard(started.lease)
+        return self._held.pop(started.lease, None) is not None
 
     async def progress(self, started: Started, fraction: float, message: str) -> None:
         """See ``Link``."""

@@ -84,7 +84,7 @@ class Registration:
     async def _register(self) -> None:
         if not self._lease:
             grant = await self._etcd.grant(self._ttl_s)
-            self._keeper.add(grant, self._session_lost)
+            self._keeper.add(grant, self._session_lost, is_session=True)
             self._lease = grant.lease
         key = self._keys.worker(self._worker)
         try:

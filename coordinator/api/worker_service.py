@@ -66,10 +66,12 @@ class WorkerService(WorkerServiceServicer):
     async def FinishAttempts(self, request: pb.FinishAttemptsRequest, context: Context) -> pb.FinishAttemptsResponse:
         """Record how attempts ended."""
         _bounded(request.reports, "reports")
-        reports = [_report_from_pb(message, index) for index, message in enumerate(request.reports)]
-        answers = await self._finisher.finish(reports)
+        read = [_report_from_pb(message) for message in request.reports]
+        answers = iter(await self._finisher.finish([report for report in read if isinstance(report, Report)]))
+        # One bad member fails alone: it has its answer already.
+        ends = [next(answers) if isinstance(report, Report) else report for report in read]
         return pb.FinishAttemptsResponse(
-            attempts=[_finished_to_pb(report, answer) for report, answer in zip(reports, answers, strict=True)]
+            attempts=[_finished_to_pb(message.job_id, end) for message, end in zip(request.reports, ends, strict=True)]
         )
 
     async def ReportProgress(self, request: pb.ReportProgressRequest, context: Context) -> pb.ReportProgressResponse:
@@ -162,13 +164,18 @@ def _started_to_pb(row: Row) -> pb.StartedAttempt:
     )
 
 
-def _report_from_pb(message: pb.AttemptReport, index: int) -> Report:
+def _report_from_pb(message: pb.AttemptReport) -> Report | Finished:
+    """Read a report; one that cannot be read is answered as invalid."""
     outcome = wire.OUTCOME_FROM_PB.get(message.outcome)
     if outcome is None:
-        raise InvalidInput([FieldViolation(f"reports[{index}].outcome", "must be set")])
+        return Finished(Verdict.INVALID, message="outcome: must be set")
+    try:
+        job_id = parse_id(message.job_id, "job_id")
+    except InvalidInput as exc:
+        return Finished(Verdict.INVALID, message=exc.message)
     error = message.error
     return Report(
-        job_id=parse_id(message.job_id, f"reports[{index}].job_id"),
+        job_id=job_id,
         fence=message.fence,
         outcome=outcome,
         result=message.result or None,
@@ -178,9 +185,9 @@ def _report_from_pb(message: pb.AttemptReport, index: int) -> Report:
     )
 
 
-def _finished_to_pb(report: Report, answer: Finished) -> pb.FinishedAttempt:
+def _finished_to_pb(job_id: str, answer: Finished) -> pb.FinishedAttempt:
     return pb.FinishedAttempt(
-        job_id=str(report.job_id),
+        job_id=job_id,
         verdict=VERDICT_TO_PB[answer.verdict],
         message=answer.message,
         state=wire.STATE_TO_PB[answer.state] if answer.state else job_pb2.JOB_STATE_UNSPECIFIED,

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from tenure.etcdpb import rpc_pb2 as rpc
 from tenure.store.etcd.keepalive import KeepAlives
-from tenure.store.etcd.member import COMPACT, GRANT, RANGE, REVOKE, STATUS, TXN, Member
+from tenure.store.etcd.member import COMPACT, GRANT, RANGE, REVOKE, STATUS, TIME_TO_LIVE, TXN, Member
 from tenure.store.etcd.members import Members
 from tenure.store.etcd.options import EtcdOptions
 from tenure.store.etcd.port import (
@@ -27,6 +27,7 @@ from tenure.store.etcd.port import (
     Refused,
     Renewal,
     Status,
+    TimeToLive,
     Txn,
     TxnResult,
 )
@@ -102,6 +103,16 @@ class EtcdClient:
                 return False
             raise
         return True
+
+    async def time_to_live(self, lease: int, *, timeout_s: float | None = None) -> TimeToLive | None:
+        """Ask how long a lease has left, without renewing it. None if it is gone."""
+        try:
+            answer = await self._members.call(TIME_TO_LIVE, rpc.LeaseTimeToLiveRequest(id=lease), timeout_s=timeout_s)
+        except Refused as exc:
+            if exc.reason is Refusal.LEASE_GONE:
+                return None
+            raise
+        return TimeToLive(float(answer.ttl), float(answer.granted_ttl)) if answer.ttl >= 0 else None
 
     async def renew(self, leases: Sequence[int], *, timeout_s: float) -> Sequence[Renewal]:
         """Send a KeepAlive for each lease (all distinct) and collect the answers that come within the timeout."""

@@ -9,9 +9,12 @@ No payloads, results or secrets are ever put here.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
+
+from tenure.model.routes import kind_error, route_error
 
 DEFAULT_PREFIX = "/tenure/v1/"
 
@@ -114,6 +117,13 @@ def _decode(data: bytes) -> dict[str, Any]:
     return value
 
 
+def _require_words(name: str, words: tuple[object, ...], problem_of: Callable[[str], str | None]) -> None:
+    for word in words:
+        problem = problem_of(word) if isinstance(word, str) else "must be a string"
+        if problem:
+            raise ValueError(f"{name}: {word!r} {problem}")
+
+
 @dataclass(frozen=True, slots=True)
 class _Value:
     """A value whose fields are JSON as they are. The reader ignores what it does not know."""
@@ -182,11 +192,15 @@ class WorkerValue:
         """
         value = _decode(data)
         try:
+            pools, kinds, capacity = tuple(value["pools"]), tuple(value["kinds"]), int(value["capacity"])
+            labels = dict(value.get("labels") or {})
+            _require_words("pools", pools, route_error)
+            _require_words("kinds", kinds, kind_error)
             return cls(
-                pools=tuple(value["pools"]),
-                kinds=tuple(value["kinds"]),
-                capacity=int(value["capacity"]),
-                labels=dict(value.get("labels") or {}),
+                pools=pools,
+                kinds=kinds,
+                capacity=capacity,
+                labels=labels,
                 mode=value.get("mode", "direct"),
                 host=value.get("host", ""),
                 version=value.get("version", ""),

@@ -26,7 +26,7 @@ import structlog
 
 from tenure.model.clock import Clock
 from tenure.model.errors import ConfigurationError, TenureError, Unavailable
-from tenure.model.trust import Trust, renew_every_s
+from tenure.model.trust import SIGNS_PER_TTL, Trust, renew_every_s
 from tenure.store.etcd.port import Etcd, Grant, Refused, Renewal
 
 log = structlog.get_logger(__name__)
@@ -51,6 +51,7 @@ class _Kept:
     on_lost: OnLost
     granted_at: float
     due: float
+    is_session: bool = False
     doubted: bool = False
 
 
@@ -63,29 +64,47 @@ class LeaseKeeper:
         self._kept: dict[int, _Kept] = {}
         self._heap: list[tuple[float, int]] = []
         self._ttls: Counter[float] = Counter()
+        self._sessions: dict[int, _Kept] = {}
         self._woken = asyncio.Event()
         self._unanswered = False
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def add(self, grant: Grant, on_lost: OnLost) -> None:
+    def add(self, grant: Grant, on_lost: OnLost, *, is_session: bool = False) -> None:
         """Keep a lease alive from now on; ``on_lost(lease)`` is called, once, when the server says that it is gone.
 
-        The callback runs in the keeper's loop and must be quick; the lease is forgotten before.
+        The callback runs in the keeper's loop and must be quick; the lease is forgotten before. A session is renewed
+        more often than any other lease that is kept: by its age others tell whether this process lives.
         """
-        trust = Trust(grant.sent_at, grant.ttl_s)
-        kept = _Kept(grant.lease, trust, on_lost, grant.sent_at, grant.sent_at + renew_every_s(grant.ttl_s))
+        kept = _Kept(
+            grant.lease, Trust(grant.sent_at, grant.ttl_s), on_lost, grant.sent_at, grant.sent_at, is_session=is_session
+        )
         self._kept[grant.lease] = kept
+        if is_session:
+            self._sessions[grant.lease] = kept
         self._ttls[grant.ttl_s] += 1
-        self._schedule(kept, kept.due)
+        self._schedule(kept, grant.sent_at + self._every_s(kept))
+        if self._ttls[grant.ttl_s] == 1:
+            self._hasten_sessions()
         self._woken.set()
+
+    def _every_s(self, kept: _Kept) -> float:
+        return min(self._ttls) / SIGNS_PER_TTL if kept.is_session else renew_every_s(kept.trust.ttl_s)
+
+    def _hasten_sessions(self) -> None:
+        """See to it that sessions keep up with a lease whose TTL is shorter than those before."""
+        for session in self._sessions.values():
+            due = session.trust.sent_at + self._every_s(session)
+            if due < session.due:
+                self._schedule(session, due)
 
     def remove(self, lease: int) -> None:
         """Stop keeping a lease; it is not revoked. Unknown ones are ignored."""
         kept = self._kept.pop(lease, None)
         if kept is None:
             return
+        self._sessions.pop(lease, None)
         self._uncount(kept.trust.ttl_s)
 
     def _uncount(self, ttl_s: float) -> None:
@@ -166,7 +185,7 @@ class LeaseKeeper:
             self._ttls[answer.ttl_s] += 1
         kept.trust = Trust(answer.sent_at, answer.ttl_s)
         kept.doubted = False
-        self._schedule(kept, answer.sent_at + renew_every_s(answer.ttl_s))
+        self._schedule(kept, answer.sent_at + self._every_s(kept))
 
     def _retry(self, kept: _Kept) -> None:
         now = self._clock.monotonic()

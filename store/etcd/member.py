@@ -40,11 +40,14 @@ TXN = Method("KV/Txn", "kv/txn", rpc.TxnRequest, rpc.TxnResponse)
 COMPACT = Method("KV/Compact", "kv/compaction", rpc.CompactionRequest, rpc.CompactionResponse)
 GRANT = Method("Lease/LeaseGrant", "lease/grant", rpc.LeaseGrantRequest, rpc.LeaseGrantResponse)
 REVOKE = Method("Lease/LeaseRevoke", "lease/revoke", rpc.LeaseRevokeRequest, rpc.LeaseRevokeResponse)
+TIME_TO_LIVE = Method(
+    "Lease/LeaseTimeToLive", "lease/timetolive", rpc.LeaseTimeToLiveRequest, rpc.LeaseTimeToLiveResponse
+)
 STATUS = Method("Maintenance/Status", "maintenance/status", rpc.StatusRequest, rpc.StatusResponse, needs_leader=False)
 AUTHENTICATE = Method(
     "Auth/Authenticate", "auth/authenticate", rpc.AuthenticateRequest, rpc.AuthenticateResponse, needs_leader=False
 )
-UNARY = (RANGE, TXN, COMPACT, GRANT, REVOKE, STATUS, AUTHENTICATE)
+UNARY = (RANGE, TXN, COMPACT, GRANT, REVOKE, TIME_TO_LIVE, STATUS, AUTHENTICATE)
 KEEP_ALIVE = Method("Lease/LeaseKeepAlive", "lease/keepalive", rpc.LeaseKeepAliveRequest, rpc.LeaseKeepAliveResponse)
 WATCH = Method("Watch/Watch", "watch", rpc.WatchRequest, rpc.WatchResponse)
 

@@ -170,6 +170,14 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeToLive:
+    """What is left of a lease, in whole seconds rounded down, and what was granted."""
+
+    remaining_s: float
+    granted_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Renewal:
     """The answer to one KeepAlive. ``ttl_s`` 0 means that the lease is gone. ``sent_at`` as in ``Grant``."""
 
@@ -239,6 +247,10 @@ class Etcd(Protocol):
 
     async def revoke(self, lease: int, *, timeout_s: float | None = None) -> bool:
         """Revoke a lease and delete its keys. False if it was gone already."""
+        ...
+
+    async def time_to_live(self, lease: int, *, timeout_s: float | None = None) -> TimeToLive | None:
+        """Ask how long a lease has left, without renewing it. None if it is gone."""
         ...
 
     async def renew(self, leases: Sequence[int], *, timeout_s: float) -> Sequence[Renewal]:

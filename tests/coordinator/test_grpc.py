@@ -448,6 +448,31 @@ async def test_an_attempt_from_claim_to_end_over_the_wire(service: Service) -> N
     )
 
 
+async def test_a_bad_report_fails_alone(service: Service) -> None:
+    job = await service.submit()
+    claim = await service.parts.claim(uuid.UUID(job.id))
+    start = worker_pb.StartAttemptsRequest(
+        worker="w1",
+        claims=[worker_pb.ClaimedJob(job_id=job.id, lease=claim.lease, claim_revision=claim.claim_revision)],
+    )
+    [attempt] = (await service.workers.StartAttempts(start)).attempts
+    reports = [
+        worker_pb.AttemptReport(job_id="no-id", fence=1, outcome=pb.OUTCOME_COMPLETED),
+        worker_pb.AttemptReport(job_id=job.id, fence=attempt.fence),
+        worker_pb.AttemptReport(job_id=job.id, fence=attempt.fence, outcome=pb.OUTCOME_COMPLETED, result="{"),
+        worker_pb.AttemptReport(job_id=job.id, fence=attempt.fence, outcome=pb.OUTCOME_LOST),
+        worker_pb.AttemptReport(job_id=job.id, fence=attempt.fence, outcome=pb.OUTCOME_COMPLETED),
+        worker_pb.AttemptReport(job_id=str(new_id()), fence=1, outcome=pb.OUTCOME_COMPLETED),
+    ]
+    answers = (await service.workers.FinishAttempts(worker_pb.FinishAttemptsRequest(reports=reports))).attempts
+    invalid = worker_pb.VERDICT_INVALID
+    verdicts = [invalid, invalid, invalid, invalid, worker_pb.VERDICT_RECORDED, worker_pb.VERDICT_LOST]
+    assert [answer.verdict for answer in answers] == verdicts
+    assert [answer.job_id for answer in answers] == [report.job_id for report in reports]
+    fields = [answer.message.partition(":")[0] for answer in answers[:4]]
+    assert fields == ["job_id", "outcome", "result", "outcome"]
+
+
 async def test_a_claimed_job_that_is_not_started_is_shown_with_its_claim(service: Service) -> None:
     namespace = f"n{uuid.uuid4().hex[:20]}"
     claimed, odd, free = [await service.submit(namespace=namespace) for _ in range(3)]

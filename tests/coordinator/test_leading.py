@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.coordinator.conftest import MakeParts, Parts, running, until
+from tests.coordinator.conftest import WORKER, MakeParts, Parts, running, until
 
+from tenure.coordinator.cancel import Reminder
 from tenure.coordinator.dispatch import Dispatcher
 from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Outstanding
 from tenure.coordinator.leader import Leader, Picture
@@ -273,6 +275,7 @@ class Watchman:
             parts.finisher,
             self.suspects.append,
             self.brakes.append,
+            Reminder(parts.etcd, parts.keys),
             guard=Statement("assert_term", {"leader": "c1", "term": term}),
             sweep_s=0.1,
         )
@@ -339,6 +342,55 @@ async def test_a_poison_job_ends_after_its_crashes(alone: Parts) -> None:
     assert row.reason == "lost its worker 2 times"
     assert await alone.done(id) is not None
     assert await alone.state(child) is JobState.CANCELED
+
+
+async def test_a_claim_taken_from_a_living_worker_is_no_crash(alone: Parts) -> None:
+    session = await alone.register()
+    id, other = await alone.submit(max_crashes=1), await alone.submit()
+    await alone.execute(id)
+    await alone.execute(other, worker="another")
+    watchman = await _watchman(alone)
+    await alone.lose_claim(id)
+    await alone.lose_claim(other)  # of a worker that is not registered
+    assert await watchman.reaper.sweep() == 2
+    row = await alone.row(id)
+    assert (row.state, row.crashes, row.errors) == (JobState.READY, 0, 0)
+    assert row.activate_at > row.created_at + timedelta(seconds=row.ttl_s)
+    assert await alone.outcomes(id) == ["released"]
+    assert await alone.outcomes(other) == ["lost"]
+    assert watchman.suspects == ["another"]
+    await alone.etcd.revoke(session)
+
+
+async def test_a_session_younger_than_the_claim_proves_nothing(alone: Parts) -> None:
+    """The worker died and was started again under the same name before its claims expired."""
+    id = await alone.submit(max_crashes=1)
+    await alone.execute(id)
+    await alone.register()
+    await alone.lose_claim(id)
+    watchman = await _watchman(alone)
+    assert await watchman.reaper.sweep() == 1
+    assert await alone.state(id) is JobState.FAILED
+    assert watchman.suspects == [WORKER]
+
+
+async def test_the_sweep_reminds_a_worker_of_a_cancel_once_per_session(alone: Parts) -> None:
+    id = await alone.submit()
+    started = await alone.execute(id)
+    await alone.canceler.cancel(id, "enough")  # nobody there to ask
+    watchman = await _watchman(alone)
+    key = alone.keys.message(WORKER, started.fence)
+    await watchman.reaper.sweep()
+    assert await alone.etcd.get(key) is None
+    for _ in range(2):
+        session = await alone.register()
+        await watchman.reaper.sweep()
+        letter = await alone.etcd.get(key)
+        assert letter is not None and letter.lease == session
+        await alone.etcd.txn(Txn((), (Delete(key),)))
+        await watchman.reaper.sweep()
+        assert await alone.etcd.get(key) is None, "mentioned once"
+        await alone.etcd.revoke(session)
 
 
 async def test_a_lost_attempt_that_was_to_be_canceled_is_canceled(alone: Parts) -> None:
@@ -581,7 +633,7 @@ async def test_keys_that_nobody_can_read_do_not_end_a_term(alone: Parts) -> None
         await until(offered)
         await alone.etcd.txn(Txn((), tuple(Delete(put.key) for put in junk)))
         other = await alone.submit()
-        started = await alone.execute(other)
+        started = await alone.execute(other, worker="dead")
         await alone.lose_claim(started.id)
 
         async def restarting() -> bool:

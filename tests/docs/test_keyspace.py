@@ -308,9 +308,9 @@ def _take_away(run: Etcdctl, client: Client, job: str, claim: Mapping[str, Any])
     lease = claim["lease"]
     assert run(f"lease revoke {LEASE:x}", lease=lease) == f"lease {lease} revoked\n"
     until(lambda: client.get(job).attempt == 3 or None, "the third attempt")
-    lost = client.attempts(job)[1]
-    assert lost.outcome == "lost"
-    assert lost.error is not None and lost.error.type == "WorkerLost"
+    taken = client.attempts(job)[1]
+    assert taken.outcome == "released"
+    assert taken.error is not None and taken.error.type == "ClaimTaken"
 
 
 def _change_leader(run: Etcdctl) -> None:

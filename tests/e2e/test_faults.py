@@ -151,6 +151,51 @@ async def test_a_revoked_claim_moves_the_job(stage: Setting) -> None:
     assert [one.outcome for one in await on.client.attempts(job.id)] == ["released", None]
 
 
+@pytest.mark.parametrize("by", ["deleting the claim", "revoking its lease"])
+async def test_a_claim_taken_with_etcds_own_tools_is_no_crash(stage: Setting, by: str) -> None:
+    """The worker lives, so the attempt is released, and the job restarts once the old TTL has passed."""
+    on = await stage(workers=2)
+    keys = Keyspace(on.deployment.env["TENURE_ETCD_PREFIX"])
+    etcd = connect(on.deployment.env["TENURE_ETCD_ENDPOINTS"].split(","))
+    job = await on.client.submit("hold-on", {"seconds": 600}, ttl_s=2, max_crashes=1)
+    first = await on.executing(job.id)
+    claim = await etcd.get(keys.claim(job.id))
+    assert claim is not None
+    if by == "revoking its lease":
+        await etcd.revoke(claim.lease)
+    else:
+        await etcd.txn(Txn((), (Delete(claim.key),)))
+    second = await on.executing(job.id, attempt=2)
+    assert second.fence > first.fence
+    assert (second.errors, second.crashes) == (0, 0)
+    attempts = await on.client.attempts(job.id)
+    assert [one.outcome for one in attempts] == ["released", None]
+    assert attempts[0].finished_at is not None and attempts[1].started_at is not None
+    assert (attempts[1].started_at - attempts[0].finished_at).total_seconds() >= 2
+    await etcd.close()
+
+
+async def test_a_cancel_reaches_a_worker_whose_session_had_lapsed(stage: Setting) -> None:
+    """Nobody could be asked when the cancel came; the sweep reminds the worker once it is back."""
+    on = await stage(workers=1, env={"TENURE_WORKER_SESSION_TTL_S": "2"})
+    (worker,) = on.deployment.workers
+    job = await on.client.submit("hold-on", {"seconds": 600}, ttl_s=30)
+    await on.executing(job.id)
+    worker.pause(tree=False)
+    keys = Keyspace(on.deployment.env["TENURE_ETCD_PREFIX"])
+    etcd = connect(on.deployment.env["TENURE_ETCD_ENDPOINTS"].split(","))
+
+    async def lapsed() -> bool:
+        return await etcd.get(keys.worker(worker.id)) is None
+
+    await on.until(lapsed)
+    await on.client.cancel(job.id)
+    worker.resume()
+    assert (await on.client.wait(job.id)).state == "canceled"
+    assert [one.outcome for one in await on.client.attempts(job.id)] == ["canceled"]
+    await etcd.close()
+
+
 async def test_postgres_restarts_under_load(stage: Setting) -> None:
     """Connections are cut; running jobs keep their claims and report when it is back."""
     on = await stage(own_stores=True, workers=2)
@@ -253,4 +298,8 @@ async def test_etcd_may_be_set_back(stage: Setting, tmp_path: Path) -> None:
     done = await on.client.wait_many([job.id for job in later])
     assert {job.state for job in done} == {"completed"}
     assert {epoch_of(job.fence) for job in done} == {2}
-    assert await on.client.claims() == []
+
+    async def released() -> bool:  # the record comes first, the claim goes second
+        return await on.client.claims() == []
+
+    await on.until(released)

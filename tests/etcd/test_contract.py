@@ -192,6 +192,18 @@ async def test_revoke_takes_the_keys_along_and_tells_if_it_was_gone(etcd: Etcd, 
     assert not await etcd.revoke(grant.lease)
 
 
+async def test_a_leases_time_to_live_is_told_and_not_renewed(etcd: Etcd) -> None:
+    grant = await etcd.grant(30)
+    first = await etcd.time_to_live(grant.lease)
+    assert first is not None and (first.granted_s, 28 <= first.remaining_s <= 30) == (30.0, True)
+    await asyncio.sleep(1.1)
+    second = await etcd.time_to_live(grant.lease)
+    assert second is not None and second.remaining_s < first.remaining_s
+    await etcd.revoke(grant.lease)
+    assert await etcd.time_to_live(grant.lease) is None
+    assert await etcd.time_to_live(4711) is None
+
+
 async def test_renew_answers_for_each_lease_and_zero_for_the_dead(etcd: Etcd, clock: SystemClock) -> None:
     grants = [await etcd.grant(ttl) for ttl in (5, 30)]
     before = clock.monotonic()

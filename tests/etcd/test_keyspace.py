@@ -93,6 +93,24 @@ def test_what_cannot_be_read_is_a_value_error(data: bytes) -> None:
             cls.from_json(data)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pools": ["a\x00"]},
+        {"pools": ["a", "/b"]},
+        {"pools": [3]},
+        {"pools": "default\n"},
+        {"kinds": ["two words"]},
+        {"kinds": [None]},
+        {"capacity": "many"},
+    ],
+)
+def test_a_worker_that_names_nonsense_is_not_read(change: dict[str, object]) -> None:
+    good = json.loads(WorkerValue(("a",), ("noop",), 8, {}).to_json())
+    with pytest.raises(ValueError):
+        WorkerValue.from_json(json.dumps({**good, **change}).encode())
+
+
 def test_any_text_holds() -> None:
     assert HoldValue.from_json(b"stop it").reason == "stop it"
     assert HoldValue.from_json(b"").reason == ""

@@ -69,6 +69,21 @@ async def test_a_kept_lease_outlives_its_ttl(
     assert lost.leases == []
 
 
+async def test_a_session_is_renewed_at_the_pace_of_the_shortest_lease(
+    etcd: Etcd, keeper: LeaseKeeper, lost: Lost
+) -> None:
+    session = await etcd.grant(60)
+    keeper.add(session, lost, is_session=True)
+    claim = await etcd.grant(4)
+    keeper.add(claim, lost)
+    for _ in range(4):  # far earlier than its own TTL would have it
+        trust = keeper.trust(session.lease)
+        assert trust is not None
+        await until_trusted_past(keeper, session.lease, trust.sent_at, timeout_s=10)
+    keeper.remove(claim.lease)
+    assert lost.leases == []
+
+
 async def test_a_revoked_lease_is_lost_once_and_forgotten(etcd: Etcd, keeper: LeaseKeeper, lost: Lost) -> None:
     grant, other = await etcd.grant(2), await etcd.grant(2)
     keeper.add(grant, lost)

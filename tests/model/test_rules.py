@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import uuid
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,11 +15,11 @@ from hypothesis import strategies as st
 
 from tenure.model.dispatch import Candidate, Lane, Seat, assign, servable
 from tenure.model.fence import SEQUENCE_BITS, epoch_of, sequence_of
-from tenure.model.reap import BRAKE_WORKERS, Executing, brake_s, judge, next_of_lost
-from tenure.model.retry import RetryPolicy, after_outcome
+from tenure.model.reap import BRAKE_WORKERS, Executing, brake_s, judge, next_of_lost, next_of_taken
+from tenure.model.retry import Next, RetryPolicy, after_outcome
 from tenure.model.routes import covers, pool_of, route_error
 from tenure.model.states import CLAIMABLE, MOVES, TERMINAL, JobState, Outcome, may_move
-from tenure.model.trust import Trust, margin_s, renew_every_s
+from tenure.model.trust import SIGNS_PER_TTL, Trust, margin_s, renew_every_s, was_alive
 
 ALLOWED = {
     ("waiting", "ready"),
@@ -220,3 +222,23 @@ def test_the_brake_is_for_many_workers_at_once() -> None:
     assert brake_s(judge([_row(n) for n in range(1, 50)], {})) == 0
     rows = [_row(n, worker=f"w{n}") for n in range(1, BRAKE_WORKERS + 1)]
     assert brake_s(judge(rows, {})) == 4.0
+
+
+@given(
+    ttl_s=st.integers(2, 3600),
+    since_renewal=st.floats(0, 1),
+    late_s=st.floats(0, 60),
+)
+def test_a_fresh_session_tells_a_taken_claim_from_a_crash(ttl_s: int, since_renewal: float, late_s: float) -> None:
+    """Whatever the phases of the renewals were when a worker died; ages are in whole seconds, rounded up."""
+    session_of_the_living = since_renewal * ttl_s / SIGNS_PER_TTL
+    assert was_alive(session_age_s=math.ceil(session_of_the_living), ttl_s=ttl_s)
+    died_after_renewing_the_claim = since_renewal * renew_every_s(ttl_s)
+    session_of_the_dead = ttl_s - died_after_renewing_the_claim + late_s
+    assert not was_alive(session_age_s=math.ceil(session_of_the_dead), ttl_s=ttl_s)
+
+
+def test_a_taken_job_comes_back_after_the_old_ttl() -> None:
+    """Ready, no error and no crash; canceled where that was wished."""
+    assert next_of_taken(_row(1, crashes=2)) == Next(JobState.READY, delay_s=4.0)
+    assert next_of_taken(replace(_row(1), cancel_requested=True)).state is JobState.CANCELED
