@@ -1,0 +1,60 @@
+"""Calls to whichever coordinator answers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+from tests.worker.conftest import Scripted, serving, until
+
+from tenure.model.clock import SystemClock
+from tenure.model.errors import ConfigurationError, TenureError, Unavailable
+from tenure.v1 import worker_service_pb2 as pb
+from tenure.worker.coordinators import Coordinators
+
+START = pb.StartAttemptsRequest(worker="w1")
+
+
+async def test_a_call_that_fails_does_not_end_others_on_the_same_channel() -> None:
+    """Two calls at one coordinator: one is refused and turns to the other; the first is left alone."""
+    async with serving(Scripted()) as slow, serving(Scripted()) as other:
+        listed = [slow.address]
+        coordinators = Coordinators(lambda: listed, SystemClock())
+        slow.passing.clear()
+        waiting = asyncio.ensure_future(coordinators.call("StartAttempts", START, timeout_s=30))
+
+        async def arrived() -> bool:
+            return slow.starts == 1
+
+        await until(arrived)
+        listed.append(other.address)
+        slow.refuse_finishes = grpc.StatusCode.UNAVAILABLE
+        answer = await coordinators.call("FinishAttempts", pb.FinishAttemptsRequest(), timeout_s=10)
+        assert answer == pb.FinishAttemptsResponse()
+        assert not waiting.done()
+        slow.passing.set()
+        assert await waiting == pb.StartAttemptsResponse()
+        assert (slow.starts, other.starts) == (1, 0), "the call that waited was neither cut nor repeated"
+        await coordinators.close()
+
+
+async def test_when_none_answers_in_time_the_outcome_is_unknown() -> None:
+    async with serving(Scripted()) as refusing:
+        refusing.refuse_starts = grpc.StatusCode.UNAVAILABLE
+        coordinators = Coordinators(lambda: [refusing.address, "127.0.0.1:1"], SystemClock())
+        with pytest.raises(Unavailable):
+            await coordinators.call("StartAttempts", START, timeout_s=1.5)
+        assert refusing.starts >= 1
+        await coordinators.close()
+
+
+async def test_a_refusal_is_not_tried_elsewhere() -> None:
+    async with serving(Scripted()) as refusing, serving(Scripted()) as other:
+        refusing.refuse_starts = other.refuse_starts = grpc.StatusCode.PERMISSION_DENIED
+        coordinators = Coordinators(lambda: [refusing.address, other.address], SystemClock())
+        with pytest.raises(TenureError) as caught:
+            await coordinators.call("StartAttempts", START, timeout_s=5)
+        assert not isinstance(caught.value, Unavailable | ConfigurationError)
+        assert refusing.starts + other.starts == 1
+        await coordinators.close()

@@ -1,0 +1,127 @@
+"""The direct link: what is on its way in, what is reported, what is let go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import grpc
+from tests.worker.conftest import Scripted, Station, until
+
+from tenure.model.clock import SystemClock
+from tenure.model.states import Outcome
+from tenure.store.etcd.port import Delete, Txn
+from tenure.v1 import job_pb2
+from tenure.v1 import worker_service_pb2 as pb
+from tenure.worker.execute.call import StopCause
+from tenure.worker.link import Report, Started
+from tenure.worker.report import Reports
+
+
+async def _first(station: Station) -> Sequence[Started]:
+    async with asyncio.timeout(30):
+        async for batch in station.link.attempts():
+            return batch
+    raise AssertionError("unreachable")
+
+
+async def test_a_drain_waits_for_what_is_on_its_way_in(station: Station, coordinator: Scripted) -> None:
+    """A start under way may have begun an attempt already: it is taken over, not forgotten."""
+    coordinator.passing.clear()
+    [job] = await station.offer()
+
+    async def starting() -> bool:
+        return coordinator.starts == 1
+
+    await until(starting)
+    draining = asyncio.ensure_future(station.link.drain())
+    await asyncio.sleep(0.1)
+    assert not draining.done()
+    coordinator.passing.set()
+    [started] = await _first(station)
+    await asyncio.wait_for(draining, 10)
+    assert started.assignment.job_id == job
+    assert await station.claimed() == {job}
+
+
+async def test_offers_that_come_while_draining_are_thrown_away(station: Station, coordinator: Scripted) -> None:
+    await station.link.drain()
+    await station.offer(3)
+
+    async def empty() -> bool:
+        return not (await station.etcd.list(station.keys.inboxes)).items
+
+    await until(empty)
+    assert await station.claimed() == set()
+    assert coordinator.starts == 0
+
+
+async def test_a_report_that_cannot_be_stored_becomes_a_failure_then_lets_go(
+    station: Station, coordinator: Scripted
+) -> None:
+    [job] = await station.offer()
+    [started] = await _first(station)
+    answered: list[Report] = []
+    reports = Reports(station.link, SystemClock(), answered.append)
+    running = asyncio.ensure_future(reports.run())
+    coordinator.verdict, coordinator.problem = pb.VERDICT_INVALID, "result: too odd"
+    reports.add(Report(started, Outcome.COMPLETED, result='"x"'))
+
+    async def let_go() -> bool:
+        return not await station.claimed()
+
+    await until(let_go)
+    first, second = coordinator.reports
+    assert (first.outcome, first.result) == (job_pb2.OUTCOME_COMPLETED, '"x"')
+    assert (second.outcome, second.permanent, second.result) == (job_pb2.OUTCOME_FAILED, True, "")
+    assert "too odd" in second.error.message
+    assert [report.started.assignment.job_id for report in answered] == [job]
+    running.cancel()
+
+
+async def test_reports_go_again_until_they_are_answered(station: Station, coordinator: Scripted) -> None:
+    [job] = await station.offer()
+    [started] = await _first(station)
+    answered: list[Report] = []
+    reports = Reports(station.link, SystemClock(), answered.append)
+    running = asyncio.ensure_future(reports.run())
+    coordinator.refuse_finishes = grpc.StatusCode.INTERNAL
+    reports.add(Report(started, Outcome.COMPLETED, result='"x"'))
+    await asyncio.sleep(0.5)
+    assert answered == []
+    coordinator.refuse_finishes = None
+
+    async def done() -> bool:
+        return len(answered) == 1
+
+    await until(done)
+    assert [report.job_id for report in coordinator.reports] == [job]
+    running.cancel()
+
+
+async def test_a_claim_that_is_taken_away_stops_its_attempt(station: Station) -> None:
+    jobs = await station.offer(2)
+    await _first(station)
+    await station.etcd.txn(Txn((), (Delete(station.keys.claim(jobs[0])),)))
+
+    async def stopped() -> bool:
+        return (jobs[0], StopCause.LOST) in station.stopped
+
+    await until(stopped)
+    assert {job for job, _ in station.stopped} == {jobs[0]}
+
+
+async def test_a_claim_that_goes_with_its_report_is_not_called_taken_away(
+    station: Station, coordinator: Scripted
+) -> None:
+    """The coordinator deletes the claim before its answer arrives."""
+    [job] = await station.offer()
+    [started] = await _first(station)
+    coordinator.passing_reports.clear()
+    finishing = asyncio.ensure_future(station.link.finish([Report(started, Outcome.COMPLETED)]))
+    await station.etcd.txn(Txn((), (Delete(station.keys.claim(job)),)))
+    await asyncio.sleep(0.5)  # several looks at the claims
+    coordinator.passing_reports.set()
+    [answer] = await finishing
+    assert answer.recorded
+    assert station.stopped == []
