@@ -307,8 +307,10 @@ class AsyncClient:
     async def cancel(self, job_id: str, reason: str = "") -> Job:
         """Cancel a job and return it: canceled at once, or executing with ``cancel_requested`` until it has stopped.
 
+        One that has ended stays as it is.
+
         Raises:
-            NotFound: there is no such job. WrongState: it has ended otherwise.
+            NotFound: there is no such job.
         """
         answer: pb.CancelJobResponse = await self._link.unary(
             lambda to: to.jobs.CancelJob, pb.CancelJobRequest(id=job_id, reason=reason), timeout_s=self._timeout_s

@@ -30,7 +30,7 @@ from tenure.client.records import (
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
 from tenure.model.retry import RetryPolicy
 from tenure.model.states import JobState, Outcome
-from tenure.v1 import cluster_service_pb2, job_pb2, job_service_pb2
+from tenure.v1 import cluster_service_pb2, job_pb2, job_service_pb2, wire
 
 MAX_DURATION_S = 315_576_000_000.0
 """google.protobuf.Duration holds at most ten thousand years."""
@@ -105,8 +105,7 @@ def duration(seconds: float | None, field: str) -> Duration | None:
         raise InvalidInput([FieldViolation(field, f"must be a number of seconds, not {type(seconds).__name__}")])
     if not math.isfinite(seconds) or abs(seconds) > MAX_DURATION_S:
         raise InvalidInput([FieldViolation(field, f"{seconds!r} seconds is not a duration")])
-    whole = int(seconds)
-    return Duration(seconds=whole, nanos=round((seconds - whole) * 1e9))
+    return wire.duration(seconds)
 
 
 def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
@@ -132,8 +131,8 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         started_at=_time(job, "started_at"),
         finished_at=_time(job, "finished_at"),
         retry=_retry(job.retry),
-        ttl_s=_seconds(job.ttl),
-        timeout_s=_seconds(job.timeout) if job.HasField("timeout") else None,
+        ttl_s=wire.seconds(job.ttl),
+        timeout_s=wire.seconds(job.timeout) if job.HasField("timeout") else None,
         max_crashes=job.max_crashes,
         idempotency_key=job.idempotency_key,
         labels=dict(job.labels),
@@ -240,9 +239,9 @@ def _retry(retry: job_pb2.RetryPolicy) -> RetryPolicy:
         name: getattr(retry, name) for name in ("max_attempts", "multiplier", "jitter") if retry.HasField(name)
     }
     if retry.HasField("initial_backoff"):
-        known["initial_backoff_s"] = _seconds(retry.initial_backoff)
+        known["initial_backoff_s"] = wire.seconds(retry.initial_backoff)
     if retry.HasField("max_backoff"):
-        known["max_backoff_s"] = _seconds(retry.max_backoff)
+        known["max_backoff_s"] = wire.seconds(retry.max_backoff)
     return RetryPolicy(**known, non_retryable=tuple(retry.non_retryable))
 
 
@@ -258,9 +257,7 @@ def _timestamp(at: datetime | None, field: str) -> Timestamp | None:
         return None
     if not isinstance(at, datetime) or at.tzinfo is None:
         raise InvalidInput([FieldViolation(field, "must be a datetime that carries a time zone")])
-    stamp = Timestamp()
-    stamp.FromDatetime(at.astimezone(UTC))
-    return stamp
+    return wire.timestamp(at)
 
 
 def _time(message: Any, field: str) -> datetime | None:
@@ -270,17 +267,13 @@ def _time(message: Any, field: str) -> datetime | None:
     return at
 
 
-def _seconds(value: Duration) -> float:
-    return value.seconds + value.nanos / 1e9
-
-
 def _error(error: job_pb2.JobError) -> JobError:
     return JobError(error.type, error.message, error.traceback)
 
 
-def _state_to_wire(state: JobState | str) -> str:
+def _state_to_wire(state: JobState | str) -> job_pb2.JobState:
     try:
-        return f"JOB_STATE_{JobState(state).name}"
+        return wire.STATE_TO_PB[JobState(state)]
     except ValueError as exc:
         allowed = ", ".join(JobState)
         raise InvalidInput([FieldViolation("states", f"{str(state)[:64]!r} is none of {allowed}")]) from exc
@@ -288,8 +281,8 @@ def _state_to_wire(state: JobState | str) -> str:
 
 def _state(state: int) -> JobState:
     try:
-        return JobState[job_pb2.JobState.Name(state).removeprefix("JOB_STATE_")]
-    except (KeyError, ValueError) as exc:
+        return wire.STATE_FROM_PB[state]
+    except KeyError as exc:
         raise TenureError(
             f"the service answered with the job state {state}, which this client does not know",
             hint="upgrade the client to the version of the service",
@@ -300,8 +293,8 @@ def _outcome(outcome: int) -> Outcome | None:
     if outcome == job_pb2.OUTCOME_UNSPECIFIED:
         return None
     try:
-        return Outcome[job_pb2.Outcome.Name(outcome).removeprefix("OUTCOME_")]
-    except (KeyError, ValueError) as exc:
+        return wire.OUTCOME_FROM_PB[outcome]
+    except KeyError as exc:
         raise TenureError(
             f"the service answered with the outcome {outcome}, which this client does not know",
             hint="upgrade the client to the version of the service",

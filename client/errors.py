@@ -6,8 +6,6 @@ Invariant: no ``grpc.RpcError`` leaves the client, and an INVALID_ARGUMENT keeps
 from __future__ import annotations
 
 import grpc
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from tenure.model.errors import (
     BY_GRPC_STATUS,
@@ -19,6 +17,7 @@ from tenure.model.errors import (
     TenureError,
     Unavailable,
 )
+from tenure.v1 import wire
 
 RETRYABLE = (Unavailable, DeadlineExceeded, OwnershipLost)
 """What may be sent again as it was: UNAVAILABLE, and DEADLINE_EXCEEDED and ABORTED, since each request of the
@@ -28,7 +27,7 @@ client is idempotent (reads, keyed submits, cancel)."""
 def translate(error: grpc.aio.AioRpcError, address: str) -> TenureError:
     """Return the error that a failed call to a coordinator stands for."""
     code, details = error.code(), error.details() or ""
-    violations, hint = _details(error)
+    violations, hint = wire.details_of(error)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return InvalidInput(violations or [FieldViolation("request", details or "is malformed")], hint=hint)
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
@@ -47,23 +46,6 @@ def translate(error: grpc.aio.AioRpcError, address: str) -> TenureError:
             f"the coordinator at {address} does not know this call", hint="do the versions fit? see `tenure cluster`"
         )
     return BY_GRPC_STATUS.get(code.name, TenureError)(details or code.name, hint=hint)
-
-
-def _details(error: grpc.aio.AioRpcError) -> tuple[list[FieldViolation], str | None]:
-    """Read what the service attached: BadRequest names fields, the first link of Help is the next step."""
-    try:
-        status = rpc_status.from_call(error)
-    except ValueError:
-        return [], None
-    violations: list[FieldViolation] = []
-    hint: str | None = None
-    for detail in status.details if status is not None else ():
-        request, help_ = error_details_pb2.BadRequest(), error_details_pb2.Help()
-        if detail.Unpack(request):
-            violations.extend(FieldViolation(v.field, v.description) for v in request.field_violations)
-        elif detail.Unpack(help_) and help_.links:
-            hint = hint or help_.links[0].description
-    return violations, hint
 
 
 def _first_line(text: str) -> str:

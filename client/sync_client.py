@@ -187,8 +187,10 @@ class Client:
     def cancel(self, job_id: str, reason: str = "") -> Job:
         """Cancel a job and return it: canceled at once, or executing with ``cancel_requested`` until it has stopped.
 
+        One that has ended stays as it is.
+
         Raises:
-            NotFound: there is no such job. WrongState: it has ended otherwise.
+            NotFound: there is no such job.
         """
         return self._portal.call(self._client.cancel(job_id, reason))
 

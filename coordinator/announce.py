@@ -6,7 +6,7 @@ so that no expiry deletes more than a few hundred at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -56,27 +56,34 @@ class Announcer:
             return set()
 
     async def _announce(self, ended: Sequence[Ended]) -> set[str]:
+        unannounced: list[str] = []
+        deleted = await self._write(ended, unannounced.append)
+        if unannounced:  # the lease of announcements was lost; with a new one they go again, and once is enough
+            self._lease = 0
+            again = set(unannounced)
+            await self._write([one for one in ended if one.job_id in again], lambda job: None)
+        return deleted
+
+    async def _write(self, ended: Sequence[Ended], on_unannounced: Callable[[str], None]) -> set[str]:
         finished_at = stamp(self._clock.wall())
-        terminal = sum(one.state in TERMINAL for one in ended)
-        lease = await self._done_lease(terminal) if terminal else 0
         releases = [
-            Release(one.job_id, one.claim_revision, one.lease, (), self._done(one, finished_at, lease)) for one in ended
+            Release(one.job_id, one.claim_revision, one.lease, (), await self._done(one, finished_at)) for one in ended
         ]
-        deleted = await release_batch(self._etcd, self._keys, releases)
+        deleted = await release_batch(self._etcd, self._keys, releases, on_unannounced=on_unannounced)
         return {one.job_id for one, gone in zip(ended, deleted, strict=True) if gone}
 
-    def _done(self, one: Ended, finished_at: str, lease: int) -> Put | None:
+    async def _done(self, one: Ended, finished_at: str) -> Put | None:
         if one.state not in TERMINAL:
             return None
         value = DoneValue(one.state, one.attempt, finished_at).to_json()
-        return Put(self._keys.announcement(one.job_id), value, lease)
+        return Put(self._keys.announcement(one.job_id), value, await self._done_lease())
 
-    async def _done_lease(self, keys: int) -> int:
+    async def _done_lease(self) -> int:
         now = self._clock.monotonic()
-        if not self._lease or now >= self._lease_until or self._lease_keys + keys > KEYS_PER_LEASE:
+        if not self._lease or now >= self._lease_until or self._lease_keys >= KEYS_PER_LEASE:
             grant = await self._etcd.grant(self._done_ttl_s)
             # Never renewed: used for the first half of its life, so that each key stays for at least the other half.
             self._lease, self._lease_keys = grant.lease, 0
             self._lease_until = grant.sent_at + grant.ttl_s / 2
-        self._lease_keys += keys
+        self._lease_keys += 1
         return self._lease

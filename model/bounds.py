@@ -17,7 +17,6 @@ class Bounds:
     json_depth: int = 64
     batch_jobs: int = 10_000
     labels: int = 32
-    label_key_chars: int = 63
     label_value_chars: int = 63
     idempotency_key_chars: int = 255
     delay_s: float = 366 * 86_400.0

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tenure.model import bounds as b
-from tenure.model.bounds import DEFAULT_BOUNDS, Bounds
+from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.retry import RetryPolicy
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE, kind_error, name_error, route_error
@@ -142,7 +142,7 @@ class JobSpec(BaseModel):
         return self
 
 
-def validate_spec(values: Mapping[str, Any], *, path: str = "", limits: Bounds = DEFAULT_BOUNDS) -> JobSpec:
+def validate_spec(values: Mapping[str, Any], *, path: str = "") -> JobSpec:
     """Build a ``JobSpec`` from loose values.
 
     Raises:
@@ -156,7 +156,7 @@ def validate_spec(values: Mapping[str, Any], *, path: str = "", limits: Bounds =
         violations.extend(_violations(exc, path))
     payload = values.get("payload", "null")
     if isinstance(payload, str):
-        problem = json_error(payload, max_bytes=limits.payload_bytes, max_depth=limits.json_depth)
+        problem = json_error(payload, max_bytes=DEFAULT_BOUNDS.payload_bytes, max_depth=DEFAULT_BOUNDS.json_depth)
         if problem:
             violations.append(FieldViolation(f"{path}payload", problem))
     if violations or spec is None:

@@ -12,7 +12,7 @@ to the culprit. Deliberately not here: leases (``leases``), and what to do about
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -179,12 +179,18 @@ def _claim_txn(keys: Keyspace, request: ClaimRequest) -> Txn:
 
 
 async def release_batch(
-    etcd: Etcd, keys: Keyspace, releases: Sequence[Release], *, timeout_s: float | None = None
+    etcd: Etcd,
+    keys: Keyspace,
+    releases: Sequence[Release],
+    *,
+    timeout_s: float | None = None,
+    on_unannounced: Callable[[str], None] = lambda _job: None,
 ) -> list[bool]:
     """Give claims up and announce ends. True only where etcd answered that this very claim was deleted.
 
     Only then may the lease be used again; False covers "was not there", "was somebody else's" and "no answer".
-    Announcements are hints: one that etcd refuses (its lease is gone) is dropped, never the release with it.
+    Announcements are hints: one that etcd refuses (its lease is gone) is dropped, never the release with it;
+    ``on_unannounced`` is told the job.
 
     Raises:
         ConfigurationError: etcd refuses the user.
@@ -196,11 +202,11 @@ async def release_batch(
         for release in releases:
             weight = 1 + len(release.slots) + (release.announcement is not None)
             if chunk and size + weight > MAX_OPERATIONS:
-                await _release(etcd, keys, chunk, deleted, timeout_s)
+                await _release(etcd, keys, chunk, deleted, timeout_s, on_unannounced)
                 chunk, size = [], 0
             chunk.append(release)
             size += weight
-        await _release(etcd, keys, chunk, deleted, timeout_s)
+        await _release(etcd, keys, chunk, deleted, timeout_s, on_unannounced)
     except Unavailable as exc:
         log.warning("releases unknown", jobs=len(releases) - len(deleted), reason=str(exc))
         deleted.extend(False for _ in range(len(releases) - len(deleted)))
@@ -208,7 +214,12 @@ async def release_batch(
 
 
 async def _release(
-    etcd: Etcd, keys: Keyspace, releases: Sequence[Release], deleted: list[bool], timeout_s: float | None
+    etcd: Etcd,
+    keys: Keyspace,
+    releases: Sequence[Release],
+    deleted: list[bool],
+    timeout_s: float | None,
+    on_unannounced: Callable[[str], None],
 ) -> None:
     """Append whether each claim was deleted, splitting what etcd refuses."""
     if not releases:
@@ -221,15 +232,16 @@ async def _release(
     except (Refused, BoundExceeded) as exc:
         if len(releases) > 1:
             half = len(releases) // 2
-            await _release(etcd, keys, releases[:half], deleted, timeout_s)
-            await _release(etcd, keys, releases[half:], deleted, timeout_s)
+            await _release(etcd, keys, releases[:half], deleted, timeout_s, on_unannounced)
+            await _release(etcd, keys, releases[half:], deleted, timeout_s, on_unannounced)
             return
         log.warning("release refused", job=releases[0].job, reason=str(exc))
         if releases[0].announcement is None:
             deleted.append(False)
             return
+        on_unannounced(releases[0].job)
         bare = replace(releases[0], announcement=None)
-        await _release(etcd, keys, (bare,), deleted, timeout_s)
+        await _release(etcd, keys, (bare,), deleted, timeout_s, on_unannounced)
         return
     at = 0
     for release in releases:
@@ -267,16 +279,6 @@ async def verify_batch(
     """
     found = await _read(etcd, [keys.claim(job) for job, _, _ in claims], timeout_s)
     return {job for (job, *identity), seen in zip(claims, found, strict=True) if seen == tuple(identity)}
-
-
-async def held_batch(etcd: Etcd, keys: Keyspace, jobs: Sequence[str], *, timeout_s: float | None = None) -> set[str]:
-    """Return the ids of those jobs that an operator holds back.
-
-    Raises:
-        Unavailable: etcd did not answer.
-    """
-    found = await _read(etcd, [keys.hold(job) for job in jobs], timeout_s)
-    return {job for job, seen in zip(jobs, found, strict=True) if seen is not None}
 
 
 async def _read(etcd: Etcd, names: Sequence[str], timeout_s: float | None) -> list[tuple[int, int] | None]:

@@ -397,10 +397,11 @@ async def test_the_sweep_makes_good_what_a_crash_left(alone: Parts) -> None:
 # -- announce --
 
 
-async def test_done_keys_hang_on_leases_that_rotate(parts: Parts) -> None:
+@pytest.mark.parametrize("at_once", [50, KEYS_PER_LEASE + 50])
+async def test_done_keys_hang_on_leases_that_rotate(parts: Parts, at_once: int) -> None:
     ended = [Ended(str(new_id()), JobState.COMPLETED, 1) for _ in range(KEYS_PER_LEASE + 50)]
-    for start in range(0, len(ended), 50):
-        await parts.announcer.announce(ended[start : start + 50])
+    for start in range(0, len(ended), at_once):
+        await parts.announcer.announce(ended[start : start + at_once])
     listing = await parts.etcd.list(parts.keys.done)
     leases = [item.lease for item in listing.items]
     assert len(leases) == len(ended)
@@ -419,6 +420,9 @@ async def test_claims_are_released_though_the_lease_of_announcements_is_gone(par
     started = [await parts.execute(job) for job in jobs]
     answers = await parts.finisher.finish([Report(row.id, row.fence, Outcome.COMPLETED) for row in started])
     assert [answer.claim_deleted for answer in answers] == [True] * 3
+    for job in jobs:  # announced all the same, on a new lease
+        told = await parts.done(job)
+        assert told is not None and told.lease != done.lease
 
 
 async def test_only_the_very_claim_is_deleted(parts: Parts) -> None:

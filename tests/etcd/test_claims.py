@@ -16,7 +16,6 @@ from tenure.store.etcd.claims import (
     ClaimRequest,
     Release,
     claim_batch,
-    held_batch,
     release_batch,
     verify_batch,
 )
@@ -65,7 +64,6 @@ async def test_jobs_in_a_batch_succeed_or_fail_alone(etcd: Etcd, keys: Keyspace)
     assert [r.outcome for r in results] == [HELD, HELD, HELD, WON, WON]
     assert [r.job for r in results] == jobs
     assert await etcd.get(keys.claim(jobs[2])) is None
-    assert await held_batch(etcd, keys, jobs) == {jobs[1]}
 
 
 async def test_the_offer_is_deleted_with_the_claims(etcd: Etcd, keys: Keyspace) -> None:

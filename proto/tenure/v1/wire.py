@@ -167,15 +167,24 @@ def error_from_status(exc: grpc.RpcError) -> TenureError:
     """Return tenure's error for a failed call, with its field violations and the hint where the service gave them."""
     code: grpc.StatusCode = exc.code()  # type: ignore[attr-defined]  # every RpcError of a call has one
     message: str = exc.details() or code.name  # type: ignore[attr-defined]
+    violations, hint = details_of(exc)
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return InvalidInput(violations or [FieldViolation("request", message)], hint=hint)
+    return BY_GRPC_STATUS.get(code.name, TenureError)(message, hint=hint)
+
+
+def details_of(exc: grpc.RpcError) -> tuple[list[FieldViolation], str | None]:
+    """Read what a service attached: BadRequest names fields, the first link of Help is the next step."""
+    try:
+        status = rpc_status.from_call(exc)
+    except ValueError:  # the details are another status than the call's: not from tenure
+        return [], None
     violations: list[FieldViolation] = []
     hint: str | None = None
-    status = rpc_status.from_call(exc)
-    for detail in status.details if status else ():
+    for detail in status.details if status is not None else ():
         bad, help_ = error_details_pb2.BadRequest(), error_details_pb2.Help()
         if detail.Unpack(bad):
             violations.extend(FieldViolation(v.field, v.description) for v in bad.field_violations)
         elif detail.Unpack(help_) and help_.links:
-            hint = help_.links[0].description
-    if code is grpc.StatusCode.INVALID_ARGUMENT:
-        return InvalidInput(violations or [FieldViolation("request", message)], hint=hint)
-    return BY_GRPC_STATUS.get(code.name, TenureError)(message, hint=hint)
+            hint = hint or help_.links[0].description
+    return violations, hint
