@@ -379,6 +379,27 @@ async def test_many_workers_gone_at_once_put_the_brake_on(alone: Parts) -> None:
     assert sorted(watchman.suspects) == ["w0", "w1", "w2"]
 
 
+async def test_jobs_that_end_during_a_sweep_are_no_sign_of_lost_workers(
+    alone: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the reading of rows and of claims three workers finish: nobody is suspected, nothing is held back."""
+    ids = [await alone.submit() for _ in range(4)]
+    started = [await alone.execute(id, worker=f"w{n}") for n, id in enumerate(ids)]
+    await alone.lose_claim(ids[3])
+    watchman = await _watchman(alone)
+    listing = alone.etcd.list
+
+    async def finish_then_list(*args: Any, **options: Any) -> Any:
+        for id, attempt in zip(ids[:3], started[:3], strict=True):
+            await alone.finish(id, attempt.fence, result="1")
+        return await listing(*args, **options)
+
+    monkeypatch.setattr(alone.etcd, "list", finish_then_list)
+    assert await watchman.reaper.sweep() == 1
+    assert watchman.suspects == ["w3"]
+    assert watchman.brakes == []
+
+
 async def test_a_leader_whose_term_is_over_reaps_nothing(alone: Parts) -> None:
     ids = [await alone.submit(max_crashes=crashes) for crashes in (1, 3)]
     for id in ids:
