@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.coordinator.conftest import MakeParts, Parts, running, until
+from tests.fixtures.network import ProxyFactory
 
 from tenure.coordinator.dispatch import Dispatcher
 from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Outstanding
@@ -564,6 +565,34 @@ async def test_one_of_two_leads_and_the_other_takes_over(make_parts: MakeParts, 
         second.cancel()
         await asyncio.gather(first, second, return_exceptions=True)
     assert await _leading(one) is None
+
+
+async def test_a_leader_that_cannot_reach_postgres_makes_way(
+    make_parts: MakeParts, database: str, proxy: ProxyFactory
+) -> None:
+    """It holds its lease, but can neither dispatch nor reap: another leads, and jobs are offered again."""
+    address = database.rpartition("@")[2].partition("/")[0]
+    road = await proxy(int(address.rpartition(":")[2]), address.rpartition(":")[0])
+    one, two = await make_parts(database.replace(address, road.address)), await make_parts(database)
+    await two.register("w1")
+    tasks = [asyncio.create_task(_leader(one, "c1").run())]
+    try:
+
+        async def led_by(name: str) -> bool:
+            [row] = await two.db.fetch("cluster")
+            return bool(row.leader == name)
+
+        await until(lambda: led_by("c1"))
+        tasks.append(asyncio.create_task(_leader(two, "c2").run()))
+        await road.refuse()
+        await until(lambda: led_by("c2"))
+        job = await two.submit()
+        await _offered(two, "w1", job)
+        await road.accept()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_deleting_the_leader_key_starts_another_term(alone: Parts) -> None:
