@@ -94,7 +94,15 @@ class Leader:
                 log.info("term_ends", term=term.number)
 
     async def _lead(self, term: Term) -> None:
-        stores = Stores(self._database, self._etcd, self._keys, self._clock, self._settings.coordinator_id, term)
+        stores = Stores(
+            self._database,
+            self._etcd,
+            self._keys,
+            self._clock,
+            self._settings.coordinator_id,
+            term,
+            patience_s=self._settings.leader_ttl_s,
+        )
         frozen_s = await stores.record_term()
         flight = Flight()
         dispatcher = Dispatcher(

@@ -11,6 +11,7 @@ import asyncio
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -19,7 +20,7 @@ from tenure.coordinator.finish import AttemptError, Ending, Finisher
 from tenure.model.clock import Clock
 from tenure.model.errors import Unavailable
 from tenure.model.jobs import RetrySpec
-from tenure.model.reap import Executing, brake_s, judge, next_of_lost, next_of_taken, next_of_timed_out
+from tenure.model.reap import Executing, Verdict, brake_s, judge, next_of_lost, next_of_taken, next_of_timed_out
 from tenure.model.states import Outcome
 from tenure.model.trust import was_alive
 from tenure.store.etcd.claims import Release, release_batch
@@ -139,7 +140,7 @@ class Reaper:
 
     async def _judge(self, rows: Sequence[Row]) -> int:
         claims = await self._claims()
-        verdict = judge(map(executing_from_row, rows), claims)
+        verdict = await self._still_executing(judge(map(executing_from_row, rows), claims))
         hold = brake_s(verdict)
         if hold:
             log.warning("brake", workers=verdict.workers_lost, claims=len(verdict.lost), hold_s=hold)
@@ -154,6 +155,20 @@ class Reaper:
         written = await self._finisher.write(endings, guard=self._guard)
         await self._tell(written)
         return len(written)
+
+    async def _still_executing(self, verdict: Verdict) -> Verdict:
+        """Leave out what ended between the two readings, its claim with it: no worker is to be suspected for that.
+
+        An end is written before its claim is deleted, so that rows read after the claims tell all of them.
+        """
+        if not verdict.lost:
+            return verdict
+        rows = await self._database.fetch(
+            "executing_by_fence",
+            {"ids": [row.id for row in verdict.lost], "fences": [row.fence for row in verdict.lost]},
+        )
+        executing = {(row.id, row.fence) for row in rows}
+        return replace(verdict, lost=tuple(row for row in verdict.lost if (row.id, row.fence) in executing))
 
     async def _taken(self, lost: Sequence[Executing]) -> set[Executing]:
         """Return those whose claim was taken from a worker that lives: its session is older than the claim, and fresh.

@@ -5,6 +5,9 @@ revision that went back, another Postgres or another timeline the epoch rises, s
 given again. The reaper's first sweep then reaps the rows that lack their own claim; attempts that still hold theirs
 go on. During a term both are looked at every second: if one is not what it was the term ends, and the next one does
 that. Meanwhile nothing starts on a timeline that no term has recorded (``start_attempts.sql``).
+
+A leader that reaches etcd and not Postgres can neither dispatch nor reap, and would lead for as long as that lasts: its
+term ends too, so that a coordinator leads that reaches both. Where none does they take turns, which harms nobody.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from tenure.model.errors import Deposed, Unavailable
 from tenure.store.etcd.election import Term
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd, Get, Txn
-from tenure.store.postgres.database import Database
+from tenure.store.postgres.database import Database, Params, Row
 
 log = structlog.get_logger(__name__)
 
@@ -38,14 +41,25 @@ class Stores:
     """The identity of both stores, during one term."""
 
     def __init__(
-        self, database: Database, etcd: Etcd, keys: Keyspace, clock: Clock, coordinator: str, term: Term
+        self,
+        database: Database,
+        etcd: Etcd,
+        keys: Keyspace,
+        clock: Clock,
+        coordinator: str,
+        term: Term,
+        *,
+        patience_s: float,
     ) -> None:
+        """Prepare. ``patience_s`` is how long a term may last without an answer of Postgres."""
         self._database = database
         self._etcd = etcd
         self._keys = keys
         self._clock = clock
         self._coordinator = coordinator
         self._term = term
+        self._patience_s = patience_s
+        self._answered_at = clock.monotonic()
         self._seen: Seen | None = None
         self.etcd_was_lost = False
         """Whether this term began on an etcd that is not the one of the term before."""
@@ -54,12 +68,12 @@ class Stores:
         """Write the term into Postgres; return for how many seconds nothing may be offered.
 
         Raises:
-            Deposed: the leader key is not this term's any more, or Postgres knows of a later term.
+            Deposed: the leader key is not this term's any more, Postgres knows of a later term, or does not answer.
         """
         while True:
             try:
                 self._seen = seen = await self._look()
-                rows = await self._database.fetch(
+                rows = await self._ask(
                     "take_leadership",
                     {
                         "leader": self._coordinator,
@@ -90,7 +104,7 @@ class Stores:
         """Look at both stores for as long as they are those with which the term began.
 
         Raises:
-            Deposed: one of them is another one, or was set back.
+            Deposed: one of them is another one, or was set back, or Postgres does not answer for too long.
         """
         while True:
             await self._clock.sleep(LOOK_EVERY_S)
@@ -99,7 +113,7 @@ class Stores:
                 if (reason := _replaced(self._seen, seen)) is not None:
                     raise Deposed(reason)
                 self._seen = seen
-                (row,) = await self._database.fetch(
+                (row,) = await self._ask(
                     "remember_revision",
                     {"leader": self._coordinator, "term": self._term.number, "etcd_revision": seen.revision},
                 )
@@ -107,6 +121,22 @@ class Stores:
                     raise Deposed("another Postgres, or another timeline of it")
             except Unavailable as exc:
                 log.info("stores_not_seen", error=exc.message)
+
+    async def _ask(self, query: str, params: Params) -> list[Row]:
+        """Ask Postgres.
+
+        Raises:
+            Deposed: it has not answered for too long; Unavailable: it does not answer now.
+        """
+        try:
+            rows = await self._database.fetch(query, params)
+        except Unavailable as exc:
+            silent_s = self._clock.monotonic() - self._answered_at
+            if silent_s > self._patience_s:
+                raise Deposed(f"Postgres has not answered for {silent_s:.1f} s: {exc.message}") from exc
+            raise
+        self._answered_at = self._clock.monotonic()
+        return rows
 
     async def _look(self) -> Seen:
         status = await self._etcd.status()

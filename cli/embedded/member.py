@@ -36,6 +36,7 @@ class Member:
         log: where its output goes.
         grpc: ``host:port`` that it serves gRPC on (coordinators).
         http: ``host:port`` that it answers ``/readyz`` on (coordinators).
+        prefix: what to put in front of its command; it must become the command, not its parent (``nsenter``).
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Member:
         *,
         grpc: str = "",
         http: str = "",
+        prefix: Sequence[str] = (),
     ) -> None:
         self.role = role
         self.name = f"{role}{number}"
@@ -57,6 +59,7 @@ class Member:
         self.http = http
         self._arguments = list(arguments)
         self._env = dict(env)
+        self._prefix = list(prefix)
         self._child: Child | None = None
 
     @property
@@ -78,7 +81,7 @@ class Member:
         """Start its process, under a new id; do not wait until it serves."""
         self.id = f"{self.name}-{secrets.token_hex(4)}"
         env = {**self._env, f"TENURE_{self.role.upper()}_ID": self.id}
-        command = [sys.executable, "-m", "tenure.cli", self.role.value, *self._arguments]
+        command = [*self._prefix, sys.executable, "-m", "tenure.cli", self.role.value, *self._arguments]
         self._child = spawn(self.name, command, log=self.log, env=env, death_signal=signal.SIGKILL)
 
     def wait_until_ready(self, deadline: float) -> None:

@@ -81,6 +81,9 @@ class Database:
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
+                # Keepalives are not sent while a statement is unacknowledged: without this a network that goes silent
+                # under one holds its caller for as long as the kernel repeats it, a quarter of an hour.
+                "tcp_user_timeout": 5_000,
             },
             min_size=options.min_size,
             max_size=options.max_size,

@@ -7,10 +7,11 @@ in which nothing happened proves nothing: ``vacuity`` says what must have been s
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TypeVar
 
 from tests.chaos.history import (
@@ -170,11 +171,14 @@ def stops_in_time(history: History) -> Iterator[Violation]:
 
 
 def one_job_per_key(history: History) -> Iterator[Violation]:
-    """An idempotency key stands for one job."""
+    """An idempotency key stands for one job, by what clients were told and by the rows (of unanswered submits, too)."""
     jobs: dict[str, set[str]] = defaultdict(set)
     for submit in _of(history, Submit):
         if submit.outcome == "ok":
             jobs[submit.key].add(submit.job)
+    for row in history:
+        if isinstance(row, Terminal | Active) and row.key:
+            jobs[row.key].add(row.job)
     for key, found in jobs.items():
         if len(found) > 1:
             yield Violation("idempotency", min(found), f"key {key} stands for {sorted(found)}")
@@ -235,20 +239,54 @@ CHECKS: tuple[Callable[[History], Iterator[Violation]], ...] = (
 # -- what is measured, and whether the run was worth judging --
 
 
+AT_WORK_S = 1.0
+"""Handlers write ten times a second: one that wrote nothing for this long was paused, not at work."""
+
+
 def overlaps(history: History) -> list[Overlap]:
     """Return, for each two attempts of a job, how long both handlers were at work, where they were."""
-    spans: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
+    spans: dict[str, dict[int, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for effect in _of(history, Effect):
-        begin, _ = spans[effect.job].get(effect.fence, (effect.at, effect.at))
-        spans[effect.job][effect.fence] = (begin, effect.at)
+        known = spans[effect.job][effect.fence]
+        if known and effect.at - known[-1][1] <= AT_WORK_S:
+            known[-1] = (known[-1][0], effect.at)
+        else:
+            known.append((effect.at, effect.at))
     found = []
     for job, by_fence in spans.items():
-        ordered = sorted(by_fence.items())
-        for index, (fence, (_, end)) in enumerate(ordered):
-            for other, (begin, other_end) in ordered[index + 1 :]:
-                if (seconds := min(end, other_end) - begin) > 0:
-                    found.append(Overlap(job, (fence, other), seconds))
+        for (fence, one), (other, two) in combinations(sorted(by_fence.items()), 2):
+            shared = [
+                min(end, other_end) - max(begin, other_begin) for begin, end in one for other_begin, other_end in two
+            ]
+            if together := [seconds for seconds in shared if seconds >= 0]:
+                found.append(Overlap(job, (fence, other), sum(together)))
     return found
+
+
+def without_paused_trees(history: History, fault: str) -> list[Event]:
+    """Return the history without the deadlines of attempts that nobody could stop in time.
+
+    While a worker is paused with its watchdog and its handlers' processes (``fault``, then its id), nobody is there to
+    kill; the fence has to do. What was at work on it in that time is excused, and nothing else.
+    """
+    paused: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    begun: dict[str, float] = {}
+    for event in _of(history, Fault):
+        if event.fault.startswith(f"{fault} "):
+            if event.step == "begin":
+                begun[event.fault] = event.at
+            else:
+                paused[event.fault.partition(" ")[2]].append((begun.get(event.fault, 0.0), event.at))
+    spans: dict[int, tuple[float, float]] = {}
+    for effect in _of(history, Effect):
+        spans[effect.fence] = (spans.get(effect.fence, (effect.at,))[0], effect.at)
+    excused = {
+        start.fence
+        for start in _of(history, Start)
+        for begin, end in paused.get(start.worker, ())
+        if start.fence in spans and spans[start.fence][0] <= end and spans[start.fence][1] >= begin
+    }
+    return [event for event in history if not (isinstance(event, Deadline) and event.fence in excused)]
 
 
 def recovery_s(history: History) -> float | None:
@@ -260,6 +298,17 @@ def recovery_s(history: History) -> float | None:
     return min((at - healed for at in done if at >= healed), default=None)
 
 
+def slowest_recovery_s(history: History) -> float:
+    """Return the longest time from the end of a fault to the next completion; 0 if there was none of either."""
+    done = sorted(one.at for one in _of(history, Finish) if one.outcome == "completed" and one.verdict == "recorded")
+    slowest = 0.0
+    for fault in _of(history, Fault):
+        place = bisect_left(done, fault.at)
+        if fault.step == "end" and place < len(done):
+            slowest = max(slowest, done[place] - fault.at)
+    return slowest
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
     """What a run must have seen, or it was not exercised."""
@@ -269,6 +318,8 @@ class Expected:
     lost_attempts: int = 0
     refused_reports: int = 0
     """Late reports of zombies: where workers were paused there must be some."""
+    refused_writes: int = 0
+    """Writes of zombies to a resource that compares fences."""
 
 
 def vacuity(history: History, expected: Expected) -> list[Violation]:
@@ -278,6 +329,7 @@ def vacuity(history: History, expected: Expected) -> list[Violation]:
         "faults": sum(fault.step == "begin" for fault in _of(history, Fault)),
         "lost_attempts": sum(attempt.outcome == "lost" for attempt in _of(history, Attempt)),
         "refused_reports": sum(finish.verdict == "lost" for finish in _of(history, Finish)),
+        "refused_writes": sum(not effect.accepted for effect in _of(history, Effect)),
     }
     return [
         Violation("vacuity", "-", f"{name}: {count} seen, {getattr(expected, name)} expected at least")

@@ -41,7 +41,10 @@ class Submit(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim(Event):
-    """A claim was put, as a watcher of etcd saw it. ``cluster`` counts the etcds that the run has had."""
+    """A claim was put, as a watcher of etcd saw it.
+
+    ``cluster`` counts the etcds that the run has had, and the gaps in what was seen of one: nothing is judged across.
+    """
 
     name: ClassVar[str] = "claim"
     job: str
@@ -140,6 +143,8 @@ class Terminal(Event):
     fence: int | None
     finished_at: float
     result: str = ""
+    key: str = ""
+    """Its submitter's idempotency key, where it has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +154,7 @@ class Active(Event):
     name: ClassVar[str] = "active"
     job: str
     state: str
+    key: str = ""
 
 
 EVENTS: dict[str, type[Event]] = {

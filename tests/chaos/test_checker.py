@@ -7,7 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.chaos.checker import CHECKS, Expected, check, overlaps, recovery_s, vacuity
+from tests.chaos.checker import (
+    CHECKS,
+    Expected,
+    check,
+    overlaps,
+    recovery_s,
+    slowest_recovery_s,
+    vacuity,
+    without_paused_trees,
+)
 from tests.chaos.history import (
     EVENTS,
     Active,
@@ -154,6 +163,10 @@ FORGERIES: dict[str, tuple[str, Callable[[History], History]]] = {
         lambda h: [*h, Effect(at=4.2, job=J, fence=101, step="tick", accepted=False)],
     ),
     "a key stands for two jobs": ("idempotency", lambda h: [*h, Submit(at=0.3, key="k1", outcome="ok", job=K)]),
+    "an unanswered submit left a second job": (
+        "idempotency",
+        lambda h: [*h, Terminal(at=9.0, job="job-3", state="canceled", fence=None, finished_at=1.0, key="k1")],
+    ),
     "a child starts before its parent ends": (
         "dependencies",
         lambda h: changed(h, under(Start, 103), started_at=1005.0),
@@ -196,18 +209,35 @@ def test_every_check_has_a_forgery() -> None:
 
 def test_overlap_is_measured() -> None:
     assert overlaps(taken_over()) == []
-    late = Effect(at=5.2, job=J, fence=101, step="tick", accepted=False)
-    (overlap,) = overlaps(sorted([*taken_over(), late], key=lambda event: event.at))
-    assert (overlap.job, overlap.fences, round(overlap.seconds, 3)) == (J, (101, 102), 0.3)
+    late = [Effect(at=at, job=J, fence=101, step="tick", accepted=False) for at in (5.2, 5.3)]
+    (overlap,) = overlaps(sorted([*taken_over(), *late], key=lambda event: event.at))
+    assert (overlap.job, overlap.fences, round(overlap.seconds, 3)) == (J, (101, 102), 0.1), "paused from 1.2 to 5.2"
+
+
+def test_only_a_paused_tree_excuses_a_late_stop() -> None:
+    """Of the attempts that were at work on that worker at that time, and of no others."""
+    late = Effect(at=4.2, job=J, fence=101, step="tick", accepted=False)
+    history = sorted([*taken_over(), late], key=lambda event: event.at)
+    assert without_paused_trees(history, "pause-tree") == history
+    tree = changed(history, lambda one: isinstance(one, Fault), fault="pause-tree A")
+    assert check(tree)
+    assert check(without_paused_trees(tree, "pause-tree")) == []
+    elsewhere = changed(history, lambda one: isinstance(one, Fault), fault="pause-tree B")
+    assert check(without_paused_trees(elsewhere, "pause-tree"))
+    before = changed(tree, lambda one: isinstance(one, Fault), at=0.5)
+    assert check(without_paused_trees(before, "pause-tree"))
 
 
 def test_recovery_is_measured() -> None:
     assert recovery_s(taken_over()) == pytest.approx(1.3)
     assert recovery_s(never_started()) is None
+    assert slowest_recovery_s(taken_over()) == pytest.approx(1.3)
+    assert slowest_recovery_s(never_started()) == 0.0
 
 
 def test_a_run_without_its_fault_is_not_exercised() -> None:
     expected = Expected(completions=2, faults=1, lost_attempts=1, refused_reports=1)
+    assert vacuity(taken_over(), Expected(refused_writes=1))
     assert vacuity(taken_over(), expected) == []
     calm = without(taken_over(), lambda one: isinstance(one, Fault) or under(Finish, 101)(one))
     assert [violation.text.split(":")[0] for violation in vacuity(calm, expected)] == ["faults", "refused_reports"]

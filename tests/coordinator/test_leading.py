@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.coordinator.conftest import WORKER, MakeParts, Parts, running, until
+from tests.fixtures.network import ProxyFactory
 
 from tenure.coordinator.cancel import Reminder
 from tenure.coordinator.dispatch import Dispatcher
@@ -431,6 +432,27 @@ async def test_many_workers_gone_at_once_put_the_brake_on(alone: Parts) -> None:
     assert sorted(watchman.suspects) == ["w0", "w1", "w2"]
 
 
+async def test_jobs_that_end_during_a_sweep_are_no_sign_of_lost_workers(
+    alone: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the reading of rows and of claims three workers finish: nobody is suspected, nothing is held back."""
+    ids = [await alone.submit() for _ in range(4)]
+    started = [await alone.execute(id, worker=f"w{n}") for n, id in enumerate(ids)]
+    await alone.lose_claim(ids[3])
+    watchman = await _watchman(alone)
+    listing = alone.etcd.list
+
+    async def finish_then_list(*args: Any, **options: Any) -> Any:
+        for id, attempt in zip(ids[:3], started[:3], strict=True):
+            await alone.finish(id, attempt.fence, result="1")
+        return await listing(*args, **options)
+
+    monkeypatch.setattr(alone.etcd, "list", finish_then_list)
+    assert await watchman.reaper.sweep() == 1
+    assert watchman.suspects == ["w3"]
+    assert watchman.brakes == []
+
+
 async def test_a_leader_whose_term_is_over_reaps_nothing(alone: Parts) -> None:
     ids = [await alone.submit(max_crashes=crashes) for crashes in (1, 3)]
     for id in ids:
@@ -595,6 +617,34 @@ async def test_one_of_two_leads_and_the_other_takes_over(make_parts: MakeParts, 
         second.cancel()
         await asyncio.gather(first, second, return_exceptions=True)
     assert await _leading(one) is None
+
+
+async def test_a_leader_that_cannot_reach_postgres_makes_way(
+    make_parts: MakeParts, database: str, proxy: ProxyFactory
+) -> None:
+    """It holds its lease, but can neither dispatch nor reap: another leads, and jobs are offered again."""
+    address = database.rpartition("@")[2].partition("/")[0]
+    road = await proxy(int(address.rpartition(":")[2]), address.rpartition(":")[0])
+    one, two = await make_parts(database.replace(address, road.address)), await make_parts(database)
+    await two.register("w1")
+    tasks = [asyncio.create_task(_leader(one, "c1").run())]
+    try:
+
+        async def led_by(name: str) -> bool:
+            [row] = await two.db.fetch("cluster")
+            return bool(row.leader == name)
+
+        await until(lambda: led_by("c1"))
+        tasks.append(asyncio.create_task(_leader(two, "c2").run()))
+        await road.refuse()
+        await until(lambda: led_by("c2"))
+        job = await two.submit()
+        await _offered(two, "w1", job)
+        await road.accept()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_deleting_the_leader_key_starts_another_term(alone: Parts) -> None:
