@@ -173,11 +173,12 @@ class Reaper:
     async def _taken(self, lost: Sequence[Executing]) -> set[Executing]:
         """Return those whose claim was taken from a worker that lives: its session is older than the claim, and fresh.
 
-        No crash, then. One or two reads per worker, not per claim.
+        No crash, then; except past the timeout, when the worker itself stops renewing. Two reads per worker, not claim.
         """
         by_worker: dict[str, list[Executing]] = defaultdict(list)
         for row in lost:
-            by_worker[row.worker].append(row)
+            if not row.timed_out:
+                by_worker[row.worker].append(row)
         taken: set[Executing] = set()
         for worker, rows in by_worker.items():
             key = await self._etcd.get(self._keys.worker(worker))

@@ -6,6 +6,7 @@ the margin is used up (``model.trust``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 STOP_GRACE_S = 5.0
 """How long a canceled, timed-out or released handler may take before it is killed."""
+OVERDUE_S = 10.0
+"""How long past its timeout a handler that does not stop keeps its claim: longer than engine and leader take."""
 LOST_GRACE_S = WAKE_S
 """How long a handler whose claim is no longer trusted may take: the margin has no more to give."""
 
@@ -26,7 +29,18 @@ LOST_GRACE_S = WAKE_S
 class Attempt:
     """A running attempt; also its handler's ``Reporter``. Lives on the control loop."""
 
-    __slots__ = ("_clock", "_kill_at", "_link", "_on_ended", "_trusted_until", "cause", "ended", "execution", "started")
+    __slots__ = (
+        "_clock",
+        "_kill_at",
+        "_link",
+        "_on_ended",
+        "_overdue_at",
+        "_trusted_until",
+        "cause",
+        "ended",
+        "execution",
+        "started",
+    )
 
     def __init__(self, started: Started, link: Link, clock: Clock, on_ended: Callable[[Attempt, Ended], None]) -> None:
         self.started = started
@@ -38,6 +52,8 @@ class Attempt:
         self._clock = clock
         self._on_ended = on_ended
         self._kill_at = 0.0
+        timeout_s = started.assignment.timeout_s
+        self._overdue_at = math.inf if timeout_s is None else clock.monotonic() + timeout_s + OVERDUE_S
 
     def finished(self, ended: Ended) -> None:
         """Take the engine's word that the handler ended."""
@@ -65,6 +81,9 @@ class Attempt:
             self._kill_at = now + STOP_GRACE_S  # once is enough, but a kill that missed is repeated
             if self.execution is not None:
                 self.execution.kill()
+        if now >= self._overdue_at:
+            self._overdue_at = math.inf
+            self._link.forsake(self.started)
         if self.cause is not StopCause.LOST:
             until = self._link.trusted_until(self.started)
             if now < until:

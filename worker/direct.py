@@ -166,6 +166,10 @@ class DirectLink:
         trust = self._keeper.trust(started.lease)
         return trust.until if trust is not None else float("-inf")
 
+    def forsake(self, started: Started) -> None:
+        """See ``Link``."""
+        self._keeper.remove(started.lease)
+
     def _lease_lost(self, lease: int) -> None:
         """Take note that a lease is gone: its attempt must stop at once."""
         started = self._held.get(lease)

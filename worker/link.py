@@ -77,6 +77,10 @@ class Link(Protocol):
         """Submit jobs on behalf of the attempt. Raises ``OwnershipLost``, ``InvalidInput``, ``Conflict``."""
         ...
 
+    def forsake(self, started: Started) -> None:
+        """Renew the attempt's claim no more: it expires, and somebody else may have the job."""
+        ...
+
     async def abandon(self, started: Started) -> None:
         """Let go of the claim of an attempt that cannot be reported."""
         ...

@@ -131,10 +131,10 @@ class Station:
             verify_s=0.1,
         )
 
-    async def offer(self, jobs: int = 1) -> list[str]:
+    async def offer(self, jobs: int = 1, *, ttl_s: float = 10.0) -> list[str]:
         """Put offers into the inbox as a leader does."""
         ids = [str(new_id()) for _ in range(jobs)]
-        offers = Offers(1, tuple(Offer(id, 0, 10.0, "default", "k", "default") for id in ids))
+        offers = Offers(1, tuple(Offer(id, 0, ttl_s, "default", "k", "default") for id in ids))
         await self.etcd.txn(Txn((), (Put(self.keys.message(WORKER, 1), offers.to_json()),)))
         return ids
 

@@ -67,10 +67,11 @@ async def test_a_report_that_cannot_be_stored_becomes_a_failure_then_lets_go(
     coordinator.verdict, coordinator.problem = pb.VERDICT_INVALID, "result: too odd"
     reports.add(Report(started, Outcome.COMPLETED, result='"x"'))
 
-    async def let_go() -> bool:
-        return not await station.claimed()
+    async def given_up() -> bool:
+        return bool(answered)
 
-    await until(let_go)
+    await until(given_up)
+    assert await station.claimed() == set()
     first, second = coordinator.reports
     assert (first.outcome, first.result) == (job_pb2.OUTCOME_COMPLETED, '"x"')
     assert (second.outcome, second.permanent, second.result) == (job_pb2.OUTCOME_FAILED, True, "")
@@ -125,3 +126,15 @@ async def test_a_claim_that_goes_with_its_report_is_not_called_taken_away(
     [answer] = await finishing
     assert answer.recorded
     assert station.stopped == []
+
+
+async def test_a_forsaken_claim_is_trusted_no_more_and_expires(station: Station) -> None:
+    [job] = await station.offer(ttl_s=2.0)
+    [started] = await _first(station)
+    station.link.forsake(started)
+    assert station.link.trusted_until(started) == float("-inf")
+
+    async def gone() -> bool:
+        return job not in await station.claimed()
+
+    await until(gone)
