@@ -2,8 +2,10 @@
 # Further arguments: make test ARGS='-k etcd', make up ARGS='--workers 5'.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format bench proto lock wheel images clean venv venv-dev
+.PHONY: help demo up test chaos check format bench proto lock wheel images clean venv venv-dev
 ARGS ?=
+MINUTES ?= 5
+SEED ?=
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -16,6 +18,9 @@ up: venv ## Run a whole tenure here until Ctrl-C (data in .tenure/up)
 
 test: venv-dev ## Run the whole test suite on real stores
 	@.venv/bin/python -m pytest -n 2 $(ARGS)
+
+chaos: venv-dev ## Workload and faults for MINUTES=5 (SEED=n repeats a plan), judged by a checker; as root with partitions
+	@.venv/bin/python -m tests.chaos.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: venv-dev ## Lint, types, import contracts, generated code up to date
 	@sh scripts/check.sh

@@ -63,6 +63,8 @@ class Dispatcher:
         self._hinted: set[int] = set()
         self._look = asyncio.Event()
         self._held_until = 0.0
+        self._disturbed_at = 0.0
+        """When a store last gave no answer: offers made before may be unanswered for that reason alone."""
         self._poll_at = 0.0
         self._sequence = itertools.count()
 
@@ -91,6 +93,7 @@ class Dispatcher:
                 progressed = now >= self._held_until and await self._cycle()
             except Unavailable as exc:
                 log.warning("dispatch_interrupted", error=exc.message)
+                self._disturbed_at = self._clock.monotonic()
                 await self._clock.sleep(0.2)
                 continue
             if not progressed:
@@ -211,6 +214,8 @@ class Dispatcher:
             return
         if not result.succeeded:
             raise Deposed("the leader key has changed hands")
+        for _, offer in puts:
+            offer.made_at = self._clock.monotonic()  # a worker cannot have seen it before
 
     async def _withdraw(self, offers: Sequence[Outstanding]) -> None:
         for start in range(0, len(offers), KEYS_PER_TXN):
@@ -219,7 +224,8 @@ class Dispatcher:
             if not result.succeeded:
                 raise Deposed("the leader key has changed hands")
             for offer in page:
-                self._flight.suspect(offer.worker)
+                if offer.made_at > self._disturbed_at:
+                    self._flight.suspect(offer.worker)
                 self._flight.offer_gone(offer.key, self._clock.monotonic())
             log.info("offers_withdrawn", offers=len(page), workers=sorted({offer.worker for offer in page}))
 

@@ -125,11 +125,17 @@ class Flight:
         return [offer for offer in self.offers.values() if offer.made_at < before]
 
     def seats(self, most: int) -> list[Seat]:
-        """Return the workers that can take more, each with at most ``most`` places."""
+        """Return the workers that can take more, each with at most ``most`` places.
+
+        Suspicion is a preference among workers: where it falls on all of them it says nothing.
+        """
         seats = []
+        beyond_doubt = any(
+            worker not in self.suspects for worker, (value, _) in self.workers.items() if not value.draining
+        )
         for worker, (value, _) in self.workers.items():
             free = min(most, value.capacity - self._claimed[worker] - self._pending[worker])
-            if free > 0 and not value.draining and worker not in self.suspects:
+            if free > 0 and not value.draining and not (beyond_doubt and worker in self.suspects):
                 seats.append(Seat(worker, tuple(value.pools), frozenset(value.kinds), free))
         return seats
 

@@ -138,6 +138,40 @@ async def test_an_offer_that_nobody_answers_goes_to_another_worker(alone: Parts)
         assert "silent" in stage.flight.suspects
 
 
+async def test_an_offer_that_etcd_swallowed_speaks_against_no_worker(
+    alone: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Etcd gives no answer to an offer; once it answers again the same worker is offered the job."""
+    job = await alone.submit()
+    stage = Stage(alone, await _term(alone), offer_timeout_s=1.0)
+    await stage.worker("w1")
+    suspects: list[str] = []
+    monkeypatch.setattr(Flight, "suspect", lambda flight, worker: suspects.append(worker))
+    txn, swallowed = alone.etcd.txn, asyncio.Event()
+
+    async def swallow(*args: Any, **options: Any) -> Any:
+        if not swallowed.is_set():
+            swallowed.set()
+            raise Unavailable("no answer")
+        return await txn(*args, **options)
+
+    monkeypatch.setattr(alone.etcd, "txn", swallow)
+    async with running(stage.dispatcher.run()):
+        await swallowed.wait()
+        await stage.until_offered("w1", [job])
+    assert suspects == []
+
+
+def test_a_suspicion_against_all_is_none() -> None:
+    """Whatever befell every worker at once was not theirs, and somebody has to run the jobs."""
+    flight = _flight(w1=3, w2=5)
+    flight.suspect("w1")
+    assert _room(flight) == {"w2": 5}
+    flight.worker_seen("w3", WorkerValue(("default",), ("k",), 5, {}, draining=True), 3)
+    flight.suspect("w2")
+    assert _room(flight) == {"w1": 3, "w2": 5}
+
+
 async def test_a_hint_is_enough(alone: Parts) -> None:
     stage = Stage(alone, await _term(alone), poll_s=3_600.0, offer_timeout_s=3_600.0)
     await stage.worker("w1")
@@ -245,7 +279,7 @@ def test_a_claim_that_changes_hands_is_counted_at_its_new_worker() -> None:
 
 
 def test_a_suspect_gets_nothing_until_it_shows_that_it_lives_or_has_outlived_the_suspicion() -> None:
-    flight = _flight(w1=5, w2=5, w3=5)
+    flight = _flight(w1=5, w2=5, w3=5, full=0)
     for worker in ("w1", "w2", "w3", "unknown"):
         flight.suspect(worker)
     assert _room(flight) == {}
