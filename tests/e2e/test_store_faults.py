@@ -295,7 +295,7 @@ async def test_postgres_runs_out_of_disk(tmp_path: Path, own_postgres: StartPost
 
 
 async def test_postgres_fails_over_to_a_standby(tmp_path: Path, own_postgres: StartPostgres, rig: MakeRig) -> None:
-    """A replica is promoted and the connection moved: a new timeline, so a new epoch; what ran completes."""
+    """The connection moves to a replica, later promoted: a new timeline, so a new epoch; what ran completes."""
     primary = own_postgres(fsync=True)
     dsn = primary.dsn
     standby = await asyncio.to_thread(copied, primary, tmp_path / "standby")
@@ -306,10 +306,11 @@ async def test_postgres_fails_over_to_a_standby(tmp_path: Path, own_postgres: St
     await behind.on.until(lambda: _caught_up(dsn))
     await behind.postgres.refuse()
     await asyncio.to_thread(primary.kill)
-    await ask(standby.dsn, "SELECT pg_promote()")
     behind.postgres.redirect(standby.port)
-    behind.dsn = standby.dsn
     await behind.postgres.accept()
+    await behind.on.until(lambda: _said(behind.on, "Postgres is a standby"))
+    assert await refusal_of(behind.on, "too early") == "UNAVAILABLE"
+    await ask(standby.dsn, "SELECT pg_promote()")
     after = await behind.on.client.submit("trace", "after")
     done = {job.id: job for job in await behind.on.client.wait_many([running.id, waiting.id, after.id])}
     assert {(job.state, job.attempt) for job in done.values()} == {("completed", 1)}
