@@ -27,6 +27,7 @@ from tenure.bench.plan import COORDINATORS, Plan, quick
 from tenure.bench.rates import drain, end_to_end, submit
 from tenure.bench.results import BenchError, Results, save
 from tenure.bench.stage import Stage, say
+from tenure.bench.takeover import takeover
 from tenure.model.errors import TenureError
 
 
@@ -45,6 +46,7 @@ class Scenario(StrEnum):
     END_TO_END = "end-to-end"
     LATENCY = "latency"
     FAILOVER = "failover"
+    TAKEOVER = "takeover"
 
 
 SCENARIOS: dict[Scenario, Callable[[Stage, Results], Awaitable[None]]] = {
@@ -53,6 +55,7 @@ SCENARIOS: dict[Scenario, Callable[[Stage, Results], Awaitable[None]]] = {
     Scenario.END_TO_END: end_to_end,
     Scenario.LATENCY: latency,
     Scenario.FAILOVER: failover,
+    Scenario.TAKEOVER: takeover,
 }
 
 

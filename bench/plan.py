@@ -29,6 +29,10 @@ class Plan:
     kills: int = 4
     """Workers killed per TTL and run, and leaders killed per run."""
     failover_workers: int = 3
+    takeover_jobs: int = 5_000
+    """Jobs whose claims are lost at once."""
+    takeover_workers: int = 4
+    """Workers that hold them, and as many again that take over."""
     leader_ttl_s: float = 5.0
 
 
@@ -49,5 +53,7 @@ def quick(runs: int) -> Plan:
         ttls_s=(2.0,),
         kills=1,
         failover_workers=2,
+        takeover_jobs=60,
+        takeover_workers=3,
         leader_ttl_s=2.0,
     )

@@ -17,7 +17,7 @@ from typing import Any, LiteralString, Self
 import psycopg
 
 from tenure.bench.cpu import Meter
-from tenure.bench.handlers import NOOP
+from tenure.bench.handlers import HOLD, NOOP
 from tenure.bench.plan import COORDINATORS, Plan
 from tenure.bench.results import BenchError
 from tenure.cli.embedded.deployment import Deployment
@@ -36,6 +36,13 @@ SELECT count(*) AS jobs,
        count(*) FILTER (WHERE attempt <> 1) AS repeated,
        count(*) FILTER (WHERE finished_at > %(since)s) AS since,
        extract(epoch FROM max(finished_at) - %(since)s)::float8 AS seconds
+FROM tenure.history
+"""
+NOTHING_LEFT = "SELECT NOT EXISTS (SELECT FROM tenure.job)"
+RESTARTED = """
+SELECT count(*) AS jobs,
+       count(*) FILTER (WHERE state <> 'completed' OR attempt < 2) AS wrong,
+       max(result::text::bigint) AS last_began_ns
 FROM tenure.history
 """
 
@@ -183,6 +190,32 @@ class Stage:
             jobs -= len(batch)
         return last
 
+    async def hold(self, jobs: int, ttl_s: float) -> None:
+        """Submit jobs that hold their first attempt, and return when all of them execute."""
+        for start in range(0, jobs, self.plan.batch_jobs):
+            size = min(self.plan.batch_jobs, jobs - start)
+            await self.client.submit_many([NewJob(kind=HOLD, route=POOL, ttl_s=ttl_s) for _ in range(size)])
+        await self._until("SELECT count(*) = %(jobs)s FROM tenure.job WHERE state = 'executing'", {"jobs": jobs})
+
+    async def restarted(self, jobs: int) -> int:
+        """Wait until held jobs have all been taken away and run again; return when the last of them began.
+
+        Raises:
+            BenchError: jobs were lost or failed.
+        """
+        await self._until(NOTHING_LEFT)
+        finished, wrong, last_began_ns = (await self._rows(RESTARTED))[0]
+        if finished != jobs or wrong:
+            raise BenchError(f"of {jobs} jobs {finished} finished, {wrong} of them not as they should")
+        return int(last_began_ns)
+
+    async def erase_etcd(self) -> None:
+        """Lose etcd whole, and return when an empty one answers."""
+        etcd = self._deployment.etcd
+        assert etcd is not None
+        for step in (etcd.kill, etcd.erase, etcd.start):
+            await asyncio.to_thread(step)
+
     async def clear(self) -> None:
         """Empty the tables of jobs."""
         await self._rows(CLEAR)
@@ -199,15 +232,18 @@ class Stage:
             DeadlineExceeded: it takes too long.
         """
         await self.client.wait(last, PATIENCE_S)
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                if not (await self._rows("SELECT EXISTS (SELECT FROM tenure.job)"))[0][0]:
-                    break
-                await asyncio.sleep(POLL_S)
+        await self._until(NOTHING_LEFT)
         finished, failed, repeated, counted, seconds = (await self._rows(FINISHED, {"since": since}))[0]
         if finished != jobs or failed:
             raise BenchError(f"of {jobs} jobs {finished} finished, {failed} of them failed")
         return Drained(counted, seconds, repeated)
+
+    async def _until(self, query: LiteralString, values: dict[str, Any] | None = None) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                if (await self._rows(query, values))[0][0]:
+                    return
+                await asyncio.sleep(POLL_S)
 
     async def _rows(self, query: LiteralString, values: dict[str, Any] | None = None) -> list[Any]:
         async with asyncio.timeout(CALL_S):

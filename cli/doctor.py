@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from tenure.cli.etcd_faults import ADVICE, NEWEST, OLDEST, faults_of, parsed
 from tenure.cli.output import Format, Output, line, print_json
 from tenure.cli.session import Address
 from tenure.model.errors import TenureError
+
+if TYPE_CHECKING:
+    from tenure.store.etcd.port import Etcd
 
 LEAST_POSTGRES = 140_000
 MIN_TTL_S = 2
@@ -162,8 +165,7 @@ def _postgres(dsn: str) -> list[Finding]:
 async def _etcd(endpoint: str) -> list[Finding]:
     async with opened(endpoint) as etcd:
         status = await etcd.status()
-        grant = await etcd.grant(MIN_TTL_S)
-        await etcd.revoke(grant.lease)
+        granted = await _granted(etcd)
     findings = [Finding(Level.OK, endpoint, f"answers, version {status.version}, revision {status.revision}")]
     if not status.leader_id:
         findings.append(Finding(Level.FAIL, endpoint, "sees no leader", "are most of its members up and connected?"))
@@ -171,16 +173,28 @@ async def _etcd(endpoint: str) -> list[Finding]:
     if status.db_size_bytes > DB_WARN_BYTES:
         size = f"{status.db_size_bytes / 1e9:.1f} GB of database, the usual quota is 2.1 GB"
         findings.append(Finding(Level.WARN, endpoint, size, "etcdctl defrag; is a leader there to compact?"))
-    if grant.ttl_s > MIN_TTL_S:
+    if isinstance(granted, Finding):
+        findings.append(replace(granted, what=endpoint))
+    elif granted > MIN_TTL_S:
         findings.append(
             Finding(
                 Level.WARN,
                 endpoint,
-                f"grants {grant.ttl_s:g} s where {MIN_TTL_S} s were asked: jobs restart that much later",
+                f"grants {granted:g} s where {MIN_TTL_S} s were asked: jobs restart that much later",
                 "lower etcd's --election-timeout (the least TTL is 1.5 times it)",
             )
         )
     return findings + _version_findings(endpoint, status.version)
+
+
+async def _granted(etcd: Etcd) -> float | Finding:
+    """Return the TTL that etcd grants where the least is asked for, or why it grants none: the rest is still told."""
+    try:
+        grant = await etcd.grant(MIN_TTL_S)
+        await etcd.revoke(grant.lease)
+    except TenureError as exc:
+        return Finding(Level.FAIL, "etcd", f"grants no lease: {exc.message}", exc.hint or "nothing can be claimed")
+    return grant.ttl_s
 
 
 def _version_findings(endpoint: str, text: str) -> list[Finding]:

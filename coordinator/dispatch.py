@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
@@ -18,7 +19,7 @@ from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.model.clock import Clock
 from tenure.model.dispatch import Candidate, Lane, Seat, assign, by_worker, servable
-from tenure.model.errors import Deposed, TenureError, Unavailable
+from tenure.model.errors import BoundExceeded, Deposed, TenureError, Unavailable
 from tenure.store.etcd.election import Term
 from tenure.store.etcd.keyspace import Keyspace, Offer, Offers
 from tenure.store.etcd.port import Delete, Etcd, Put, Txn
@@ -34,6 +35,8 @@ OFFERS_PER_TERM = 1_000_000
 """Keeps the keys of terms apart: the next term's number is higher by at least a 64th of the offers made."""
 MIN_PER_LANE = 4
 LOOK_AGAIN_S = 0.05
+INTERRUPTED_S = 0.4
+"""After a round that a store did not let through."""
 
 
 class Dispatcher:
@@ -91,10 +94,10 @@ class Dispatcher:
                     self._poll_at = now + self._settings.poll_s
                     await self._poll()
                 progressed = now >= self._held_until and await self._cycle()
-            except Unavailable as exc:
+            except (Unavailable, BoundExceeded) as exc:
                 log.warning("dispatch_interrupted", error=exc.message)
                 self._disturbed_at = self._clock.monotonic()
-                await self._clock.sleep(0.2)
+                await self._clock.sleep(INTERRUPTED_S * random.uniform(0.5, 1.5))
                 continue
             if not progressed:
                 await self._wait()
@@ -198,8 +201,11 @@ class Dispatcher:
             self._flight.offered(offer)  # before the write: its events may arrive before its answer
         try:
             result = await self._etcd.txn(Txn((self._term.guard(),), tuple(put for put, _ in puts)))
-        except Unavailable:
-            # Unknown: if it was written, the deletion event or the timeout will free the jobs.
+        except (Unavailable, BoundExceeded) as exc:
+            if isinstance(exc, BoundExceeded):  # etcd has no room (NOSPACE) for anybody's offer
+                for _, offer in puts:
+                    self._flight.offer_gone(offer.key, self._clock.monotonic())
+            # Else unknown: if it was written, the deletion event or the timeout will free the jobs.
             raise
         except TenureError as exc:
             # One worker's session ended: etcd refuses the whole transaction. Each for itself, then.

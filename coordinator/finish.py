@@ -18,6 +18,7 @@ import structlog
 from tenure.coordinator.announce import Announcer, Ended
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.hint import Hints
+from tenure.coordinator.metrics import STALE_WRITES
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.jobs import RetrySpec, json_error
 from tenure.model.retry import Next, after_outcome
@@ -264,6 +265,7 @@ def _answer(
         return Finished(Verdict.RECORDED, JobState(written[key].state), claim_deleted=claim_deleted)
     if key in earlier:
         return Finished(Verdict.REPEATED, JobState(earlier[key].state), claim_deleted=claim_deleted)
+    STALE_WRITES.labels("finish").inc()
     log.warning("stale_finish_refused", job=str(report.job_id), fence=report.fence, outcome=report.outcome)
     return Finished(Verdict.LOST, message="the attempt is not yours any more; its result was dropped")
 

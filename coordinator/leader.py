@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import random
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -39,7 +40,9 @@ from tenure.store.postgres.database import Database, Statement
 log = structlog.get_logger(__name__)
 
 RESPITE_S = 0.2
-"""After a term that failed, so that a fault that lasts does not become a storm of elections."""
+MAX_RESPITE_S = 5.0
+"""After a term that failed, longer with each that fails soon again, so that a fault that lasts does not become a storm
+of elections."""
 
 
 class Leader:
@@ -79,8 +82,10 @@ class Leader:
 
     async def run(self) -> None:
         """Campaign, lead, and again, until cancelled."""
+        respite_s = RESPITE_S
         async for term in self._election.terms():
             log.info("term_begins", term=term.number)
+            began = self._clock.monotonic()
             try:
                 await term.lead(self._lead(term))
             except* Deposed as group:
@@ -88,7 +93,9 @@ class Leader:
                 await self._clock.sleep(RESPITE_S)
             except* TenureError as group:
                 log.warning("term_failed", term=term.number, error=str(group.exceptions[0]))
-                await self._clock.sleep(RESPITE_S)
+                lasted = self._clock.monotonic() - began > 2 * MAX_RESPITE_S
+                respite_s = RESPITE_S if lasted else min(2 * respite_s, MAX_RESPITE_S)
+                await self._clock.sleep(respite_s * random.uniform(0.5, 1.0))
             finally:
                 self._dispatcher = None
                 log.info("term_ends", term=term.number)

@@ -14,6 +14,8 @@ from tenure.v1 import job_pb2 as pb
 
 log = structlog.get_logger(__name__)
 
+ASK_S = 1.0
+"""How long a listing waits for etcd: without a quorum every call would take the whole of its timeout."""
 _CLAIMABLE = (pb.JOB_STATE_READY, pb.JOB_STATE_RESTARTING)
 
 
@@ -23,7 +25,8 @@ async def show_pending(etcd: Etcd, keys: Keyspace, jobs: Iterable[pb.Job]) -> No
     try:
         for start in range(0, len(claimable), MAX_READS):
             page = claimable[start : start + MAX_READS]
-            answer = await etcd.txn(Txn(then=tuple(Get(keys.claim(job.id)) for job in page)))
+            gets = Txn(then=tuple(Get(keys.claim(job.id)) for job in page))
+            answer = await etcd.txn(gets, timeout_s=ASK_S)
             for job, found in zip(page, answer.results, strict=True):
                 if isinstance(found, GetResult) and found.items:
                     _show(job, found.items[0])

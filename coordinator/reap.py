@@ -17,8 +17,9 @@ import structlog
 
 from tenure.coordinator.cancel import Reminder
 from tenure.coordinator.finish import AttemptError, Ending, Finisher
+from tenure.coordinator.metrics import BRAKES, REAPED
 from tenure.model.clock import Clock
-from tenure.model.errors import Unavailable
+from tenure.model.errors import BoundExceeded, Unavailable
 from tenure.model.jobs import RetrySpec
 from tenure.model.reap import Executing, Verdict, brake_s, judge, next_of_lost, next_of_taken, next_of_timed_out
 from tenure.model.states import Outcome
@@ -87,7 +88,7 @@ class Reaper:
                     )
                     if rows:
                         await self._judge(rows)
-            except Unavailable as exc:
+            except (Unavailable, BoundExceeded) as exc:
                 log.warning("reaping_interrupted", error=exc.message)  # the sweep finds them
 
     async def sweep_forever(self) -> None:
@@ -95,7 +96,7 @@ class Reaper:
         while True:
             try:
                 await self.sweep()
-            except Unavailable as exc:
+            except (Unavailable, BoundExceeded) as exc:
                 log.warning("sweep_interrupted", error=exc.message)
             await self._clock.sleep(self._sweep_s)
 
@@ -143,6 +144,7 @@ class Reaper:
         verdict = await self._still_executing(judge(map(executing_from_row, rows), claims))
         hold = brake_s(verdict)
         if hold:
+            BRAKES.inc()
             log.warning("brake", workers=verdict.workers_lost, claims=len(verdict.lost), hold_s=hold)
             self._brake(hold)
         taken = await self._taken(verdict.lost)
@@ -153,6 +155,9 @@ class Reaper:
         if not endings:
             return 0
         written = await self._finisher.write(endings, guard=self._guard)
+        outcomes = {(ending.job_id, ending.fence): ending.outcome for ending in endings}
+        for row in written:
+            REAPED.labels(str(outcomes[row.id, row.fence])).inc()
         await self._tell(written)
         return len(written)
 

@@ -10,11 +10,16 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
+
+from tenure.coordinator.metrics import STALE_WRITES
 from tenure.model.errors import Unavailable
 from tenure.store.etcd.claims import verify_batch
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd
 from tenure.store.postgres.database import Database, Row
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,15 @@ class Starter:
             self._etcd, self._keys, [(str(claim.job_id), claim.claim_revision, claim.lease) for claim in claims]
         )
         shown = sorted((claim for claim in claims if str(claim.job_id) in held), key=lambda claim: claim.job_id)
-        if not shown:
-            return []
+        rows = await self._start(worker, shown) if shown else []
+        started = {row.id for row in rows}
+        for claim in claims:
+            if claim.job_id not in started:
+                STALE_WRITES.labels("start").inc()
+                log.info("stale_start_refused", job=str(claim.job_id), worker=worker, lease=f"{claim.lease:x}")
+        return rows
+
+    async def _start(self, worker: str, shown: Sequence[ClaimedJob]) -> list[Row]:
         columns = {
             "worker": worker,
             "ids": [claim.job_id for claim in shown],

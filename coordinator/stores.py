@@ -12,12 +12,13 @@ term ends too, so that a coordinator leads that reaches both. Where none does th
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 import structlog
 
 from tenure.model.clock import Clock
-from tenure.model.errors import Deposed, Unavailable
+from tenure.model.errors import BoundExceeded, Deposed, Unavailable
 from tenure.store.etcd.election import Term
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd, Get, Txn
@@ -82,9 +83,9 @@ class Stores:
                         "etcd_revision": seen.revision,
                     },
                 )
-            except Unavailable as exc:
+            except (Unavailable, BoundExceeded) as exc:
                 log.warning("term_not_recorded", error=exc.message)
-                await self._clock.sleep(RETRY_S)
+                await self._clock.sleep(RETRY_S * random.uniform(0.5, 1.5))
                 continue
             if not rows:
                 raise Deposed("Postgres knows of a later term")
@@ -119,7 +120,7 @@ class Stores:
                 )
                 if not row.is_same_postgres:
                     raise Deposed("another Postgres, or another timeline of it")
-            except Unavailable as exc:
+            except (Unavailable, BoundExceeded) as exc:
                 log.info("stores_not_seen", error=exc.message)
 
     async def _ask(self, query: str, params: Params) -> list[Row]:

@@ -15,7 +15,7 @@ from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
 from tenure.model.batch import Batcher
 from tenure.model.bounds import DEFAULT_BOUNDS
-from tenure.model.errors import Conflict, FieldViolation, InvalidInput, Unavailable
+from tenure.model.errors import BoundExceeded, Conflict, FieldViolation, InvalidInput, Unavailable
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec, PlannedJob, resolve_batch
 from tenure.store.postgres.database import Database
@@ -148,7 +148,7 @@ class Submitter:
                 return [Submitted(job.id, True) for job in planned]
             except KeyTaken:
                 pass
-            except Unavailable as exc:
+            except (Unavailable, BoundExceeded) as exc:  # Postgres' trouble, not one member's
                 return [exc] * len(specs)
             except Exception:
                 if len(specs) == 1:

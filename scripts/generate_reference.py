@@ -77,7 +77,7 @@ MEANINGS = {
     "etcd_key": "file of that certificate's key",
     "etcd_timeout_s": "bound of one call to etcd",
     "grpc_listen": "`HOST:PORT` for workers and clients. Not authenticated: loopback or a private network only",
-    "http_listen": "`HOST:PORT` for `/livez` and `/readyz`",
+    "http_listen": "`HOST:PORT` for `/livez`, `/readyz` and `/metrics`",
     "coordinator_id": "name of this coordinator",
     "postgres_pool_min": "connections kept open",
     "postgres_pool_max": "most connections at the same time",

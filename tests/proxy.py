@@ -54,6 +54,15 @@ class Proxy:
         self._changed = asyncio.Condition()
 
     @property
+    def server_port(self) -> int:
+        """The port behind."""
+        return self._target[1]
+
+    def redirect(self, server_port: int) -> None:
+        """Forward new connections to another port from now on, as a failover moves an address."""
+        self._target = (self._target[0], server_port)
+
+    @property
     def address(self) -> str:
         """``host:port`` to connect to."""
         return f"127.0.0.1:{self.port}"

@@ -7,12 +7,13 @@ let go; one whose report was answered gives its lease back.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 
 from tenure.model.clock import Clock
-from tenure.model.errors import OwnershipLost, TenureError
+from tenure.model.errors import BoundExceeded, OwnershipLost, TenureError
 from tenure.model.jobs import JobSpec
 from tenure.store.etcd.claims import verify_batch
 from tenure.store.etcd.keyspace import CancelRequest, Keyspace, Offers
@@ -29,6 +30,8 @@ from tenure.worker.link import Answer, Report, Started, StopAttempt
 log = structlog.get_logger(__name__)
 
 START_TIMEOUT_S = 10.0
+NO_ROOM_PAUSE_S = 1.0
+"""How long claims are kept whose start found Postgres out of room: given back at once they would be offered at once."""
 
 
 class DirectLink:
@@ -140,6 +143,8 @@ class DirectLink:
         except TenureError as exc:
             # Unknown: whichever did start is found by the reaper once its claim is gone.
             log.warning("start_failed", claims=len(claims), error=exc.message)
+            if isinstance(exc, BoundExceeded):
+                await self._clock.sleep(NO_ROOM_PAUSE_S * random.uniform(0.5, 1.0))
             await self._claimer.let_go([(claim.lease, False) for claim in claims])
             return
         started: list[Started] = []

@@ -15,7 +15,7 @@ from dataclasses import replace
 import structlog
 
 from tenure.model.clock import Clock
-from tenure.model.errors import InvalidInput, TenureError, Unavailable
+from tenure.model.errors import BoundExceeded, InvalidInput, TenureError, Unavailable
 from tenure.model.states import Outcome
 from tenure.worker.execute.call import ErrorReport
 from tenure.worker.link import Answer, Link, Report
@@ -58,8 +58,8 @@ class Reports:
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
             try:
                 answers = await self._link.finish(batch)
-            except Unavailable as exc:
-                # Not answered: the jobs stay ours while their leases last, so they go again, after a while.
+            except (Unavailable, BoundExceeded) as exc:
+                # Not answered, or Postgres has no room: the jobs stay ours while their leases last, so they go again.
                 log.warning("reports_not_answered", reports=len(batch), error=exc.message, pause_s=round(pause_s, 2))
                 self._waiting.extendleft(reversed(batch))
                 await self._clock.sleep(pause_s * random.uniform(0.5, 1.0))

@@ -40,6 +40,8 @@ SETTINGS: Mapping[str, str] = {
     "jit": "off",
 }
 WITHOUT_FSYNC: Mapping[str, str] = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+READY = frozenset({"ready", "standby"})
+"""What its pid file says once it takes connections; a standby takes those that read."""
 _PORT_ATTEMPTS = 5
 
 
@@ -257,7 +259,7 @@ class EmbeddedPostgres:
         while child.alive:
             with contextlib.suppress(OSError):
                 lines = (self._pgdata / "postmaster.pid").read_text().splitlines()
-                if len(lines) >= 8 and lines[0].strip() == str(child.pid) and lines[7].strip() == "ready":
+                if len(lines) >= 8 and lines[0].strip() == str(child.pid) and lines[7].strip() in READY:
                     return True
             if time.monotonic() > deadline:
                 child.stop(STOP_STEPS)

@@ -1,4 +1,4 @@
-"""The HTTP side of a coordinator: liveness and readiness for probes."""
+"""The HTTP side of a coordinator: liveness and readiness for probes, counters for Prometheus."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tenure.coordinator.metrics import REGISTRY
 from tenure.model.errors import ConfigurationError
 
 Check = Callable[[], Awaitable[str | None]]
@@ -31,7 +33,10 @@ def application(checks: dict[str, Check]) -> Starlette:
             {"status": "unavailable" if problems else "ok", "problems": problems}, status_code=503 if problems else 200
         )
 
-    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz)])
+    async def metrics(request: Request) -> Response:
+        return Response(generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)])
 
 
 class _Server(uvicorn.Server):

@@ -13,6 +13,7 @@ import structlog
 from tenure.coordinator.api import convert
 from tenure.coordinator.api.job_service import submitted_to_pb
 from tenure.coordinator.finish import AttemptError, Finished, Finisher, Report, Verdict
+from tenure.coordinator.metrics import STALE_WRITES
 from tenure.coordinator.start import ClaimedJob, Starter
 from tenure.coordinator.submit import Parent, Submitter, keyed_after_parent
 from tenure.model.bounds import DEFAULT_BOUNDS
@@ -98,6 +99,7 @@ class WorkerService(WorkerServiceServicer):
         )
         accepted = {(row.id, row.fence) for row in rows}
         for job, fence in latest.keys() - accepted:
+            STALE_WRITES.labels("progress").inc()
             log.warning("stale_progress_refused", job=str(job), fence=fence)
         return pb.ReportProgressResponse(
             verdicts=[pb.VERDICT_RECORDED if key in accepted else pb.VERDICT_LOST for key in keys]
@@ -115,6 +117,7 @@ class WorkerService(WorkerServiceServicer):
             "save_checkpoint", {"id": job_id, "fence": request.fence, "checkpoint": request.checkpoint}
         )
         if not rows:
+            STALE_WRITES.labels("checkpoint").inc()
             log.warning("stale_checkpoint_refused", job=request.job_id, fence=request.fence)
         return pb.SaveCheckpointResponse(verdict=pb.VERDICT_RECORDED if rows else pb.VERDICT_LOST)
 
@@ -129,6 +132,7 @@ class WorkerService(WorkerServiceServicer):
         try:
             submitted = await self._submitter.submit_batch(specs, parent=parent)
         except OwnershipLost as exc:
+            STALE_WRITES.labels("children").inc()
             log.warning("stale_children_refused", job=request.job_id, fence=request.fence, jobs=len(specs))
             raise OwnershipLost(f"job {request.job_id} is not executing under fence {request.fence}") from exc
         created = any(one.created for one in submitted)

@@ -160,7 +160,11 @@ class Database:
                 # together with the connection: the task would run on and whoever cancelled it wait for ever.
                 if task is not None and task.cancelling() > cancels:
                     raise asyncio.CancelledError
-                yield connection
+                try:
+                    yield connection
+                except pg.ReadOnlySqlTransaction:
+                    await connection.close()  # of no use any more: the pool opens another, perhaps to the primary
+                    raise
         except (pg.DeadlockDetected, pg.SerializationFailure, pg.UniqueViolation):
             raise
         except PoolTimeout as exc:
@@ -169,6 +173,11 @@ class Database:
             raise BoundExceeded(f"Postgres is out of room: {exc}") from exc
         except (pg.QueryCanceled, pg.LockNotAvailable, pg.OperationalError, pg.InterfaceError) as exc:
             raise Unavailable(f"Postgres: {_one_line(exc)}") from exc
+        except pg.ReadOnlySqlTransaction as exc:
+            raise Unavailable(
+                f"Postgres is a standby: {_one_line(exc)}",
+                hint="name all servers in TENURE_POSTGRES_DSN, with target_session_attrs=read-write",
+            ) from exc
         except pg.UndefinedTable as exc:
             raise ConfigurationError(
                 f"Postgres has no tenure schema: {_one_line(exc)}", hint="run: tenure db migrate"

@@ -23,8 +23,13 @@ FIGURES = {
     "end-to-end": {"jobs_per_s", "last_end_after_last_ack_s"},
     "latency": {"submit_to_start_p50_ms", "submit_to_answer_p99_ms"},
     "failover": set[str](),
+    "takeover": set[str](),
 }
-SAMPLES = {"latency": {"submit_ack_ms", "submit_to_start_ms", "submit_to_answer_ms"}, "failover": {"kill_to_restart_s"}}
+SAMPLES = {
+    "latency": {"submit_ack_ms", "submit_to_start_ms", "submit_to_answer_ms"},
+    "failover": {"kill_to_restart_s"},
+    "takeover": {"loss_to_last_restart_s"},
+}
 
 
 @pytest.mark.slow

@@ -67,3 +67,12 @@ async def parent(payload: dict[str, int], ctx: AsyncContext) -> list[str]:
     if ctx.attempt == 1:
         raise RuntimeError("after the children were submitted")
     return ids
+
+
+@handler("hold-first")
+async def hold_first(payload: object, ctx: AsyncContext) -> object:
+    """Hold the first attempt until it is taken away; a later one ends at once."""
+    _note("began", ctx)
+    if ctx.attempt == 1:
+        await asyncio.sleep(600)
+    return payload

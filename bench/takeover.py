@@ -1,0 +1,59 @@
+"""Mass loss: thousands of claims gone at once, with their workers or with all of etcd, and when all jobs run again.
+
+Measured from the instant before the signal (etcd erased: from when it answers again) to the first line of the last
+job's next attempt, by one clock. To be read against the promise: TTL + 1 s and a second per thousand claims, since etcd
+revokes no faster; and another TTL, for which the leader offers nothing when many workers vanish together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from tenure.bench.results import Results
+from tenure.bench.stage import Stage, say
+
+
+async def takeover(stage: Stage, results: Results) -> None:
+    """Kill all workers that hold claims; then erase etcd under as many."""
+    plan = stage.plan
+    ttl_s = plan.ttls_s[-1]
+    for run in range(plan.runs):
+        say(f"takeover: {plan.takeover_jobs:,} claims, TTL {ttl_s:g} s, run {run + 1} of {plan.runs}")
+        case = results.case("takeover", f"workers killed, {plan.takeover_jobs:,} claims, TTL {ttl_s:g} s")
+        case.sample("loss_to_last_restart_s", [await _kill_workers(stage, ttl_s)])
+        case = results.case("takeover", f"etcd erased, {plan.takeover_jobs:,} claims, TTL {ttl_s:g} s")
+        case.sample("loss_to_last_restart_s", [await _erase_etcd(stage, ttl_s)])
+
+
+async def _kill_workers(stage: Stage, ttl_s: float) -> float:
+    await _all_held(stage, ttl_s)
+    victims = list(stage.workers)
+    await _add_workers(stage)
+    lost = time.monotonic_ns()
+    for victim in victims:
+        await asyncio.to_thread(victim.kill)
+    return await _last_restart(stage, lost)
+
+
+async def _erase_etcd(stage: Stage, ttl_s: float) -> float:
+    await _all_held(stage, ttl_s)
+    await stage.erase_etcd()
+    return await _last_restart(stage, time.monotonic_ns())
+
+
+async def _all_held(stage: Stage, ttl_s: float) -> None:
+    await stage.clear()
+    await _add_workers(stage)
+    await stage.hold(stage.plan.takeover_jobs, ttl_s)
+
+
+async def _add_workers(stage: Stage) -> None:
+    workers = stage.plan.takeover_workers
+    await stage.add_workers(workers, -(-stage.plan.takeover_jobs // workers))
+
+
+async def _last_restart(stage: Stage, lost_ns: int) -> float:
+    began_ns = await stage.restarted(stage.plan.takeover_jobs)
+    await stage.remove_workers()
+    return (began_ns - lost_ns) / 1e9

@@ -1,0 +1,37 @@
+"""Counters of what a healthy deployment has few of, served at ``/metrics`` in Prometheus' text format.
+
+Each coordinator counts what it did itself, from its start on: sum over coordinators. The names are a contract with
+whoever alerts on them. Incremented beside the log line that tells the same with its job; nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter
+
+from tenure.model.states import Outcome
+
+REGISTRY = CollectorRegistry()
+"""Of its own, so that nothing is served but what stands here."""
+
+STALE_WRITES = Counter(
+    "tenure_stale_writes_refused",
+    "Writes about an attempt under an old fence, and starts whose claim or job had moved on; nothing was changed.",
+    ["write"],
+    registry=REGISTRY,
+)
+REAPED = Counter(
+    "tenure_attempts_reaped",
+    "Attempts that the leader ended in their worker's stead: lost (its claim vanished) or timed_out.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+BRAKES = Counter(
+    "tenure_brakes",
+    "How often dispatch was held back for a TTL because the claims of many workers vanished at once.",
+    registry=REGISTRY,
+)
+
+for _write in ("start", "finish", "progress", "checkpoint", "children"):
+    STALE_WRITES.labels(_write)  # shown as 0 from the start, so that the first one is a rise
+for _outcome in (Outcome.LOST, Outcome.TIMED_OUT):
+    REAPED.labels(str(_outcome))
