@@ -12,11 +12,12 @@ from tests.e2e.conftest import Line, Setting, Stage
 from tests.fixtures.etcd import EtcdServer
 from tests.fixtures.network import ProxyFactory
 from tests.proxy import Direction, Proxy
+from tests.worker_execute.processes import is_running
 
 from tenure.cli.embedded.member import Member, Role
 from tenure.store.etcd.connect import connect
 from tenure.store.etcd.keyspace import ClaimValue, Keyspace
-from tenure.store.etcd.port import Delete, Etcd, KeyValue, Put, Txn
+from tenure.store.etcd.port import Etcd, KeyValue, Put, Txn
 
 LONGER_S = 1.0
 """How long a handler is looked at after the moment at which it must have stopped: it writes ten lines a second."""
@@ -80,7 +81,8 @@ async def test_a_worker_cut_off_from_etcd_stops_its_handler_before_the_claim_exp
     assert max(line.at for line in lines) < gone_at
     scene.link.heal()
     await scene.on.executing(job.id, attempt=2)
-    assert [one.outcome for one in await scene.on.client.attempts(job.id)] == ["lost", None]
+    first, _ = await scene.on.client.attempts(job.id)
+    assert first.outcome in ("released", "lost")  # the worker says so itself where its coordinator hears it in time
 
 
 @pytest.mark.slow
@@ -99,28 +101,33 @@ async def test_late_answers_of_etcd_let_no_handler_outlive_its_claim(
     assert max(line.at for line in lines) < gone_at
 
 
-async def test_a_claim_deleted_by_hand_stops_the_handler(stage: Setting) -> None:
+async def _replace_claim(etcd: Etcd, keys: Keyspace, job_id: str) -> int:
+    """Put a stranger's claim in the place of a job's; return its lease. The job's own lease lives on."""
+    lease = (await etcd.grant(600)).lease
+    value = ClaimValue("stranger", "default", "k", "default", lease, "2026-01-01T00:00:00.000+00:00")
+    await etcd.txn(Txn((), (Put(keys.claim(job_id), value.to_json(), lease),)))
+    return lease
+
+
+async def test_a_claim_that_became_anothers_stops_the_handler(stage: Setting) -> None:
     """The lease lives on, so trust does too: only by reading its claims does the worker learn of it."""
-    on = await stage(workers=2, env={"TENURE_WORKER_VERIFY_S": "0.5"})
+    on = await stage(workers=1, env={"TENURE_WORKER_VERIFY_S": "0.5"})
     etcd = connect(on.deployment.env["TENURE_ETCD_ENDPOINTS"].split(","))
     keys = Keyspace(on.deployment.env["TENURE_ETCD_PREFIX"])
     job = await on.client.submit("process-hold-on", {"seconds": 600}, ttl_s=60)
-    first = await on.executing(job.id)
-    assert first.claim is not None
+    await on.executing(job.id)
 
     async def running() -> list[Line]:
         return on.lines(job.id)
 
     pid = (await on.until(running))[0].pid
-    await etcd.txn(Txn((), (Delete(keys.claim(job.id)),)))
-    second = await on.executing(job.id, attempt=2)
-    assert second.claim is not None
-    assert second.claim.worker != first.claim.worker, "not exercised: a newer attempt stops the older one, too"
+    await _replace_claim(etcd, keys, job.id)
 
     async def stopped() -> bool:
-        return not Path(f"/proc/{pid}").exists()
+        return not is_running(pid)
 
     await on.until(stopped)
+    assert {line.attempt for line in on.lines(job.id)} == {1}, "not exercised: a newer attempt stops the older one, too"
     await etcd.close()
 
 
@@ -134,16 +141,14 @@ async def test_a_job_is_taken_over_though_a_foreign_claim_stands_in_its_place(st
     assert first.claim is not None
     zombie = on.member(first.claim.worker)
     zombie.pause()
-    foreign = await etcd.grant(600)
-    value = ClaimValue("stranger", "default", "hold-on", "default", foreign.lease, "2026-01-01T00:00:00.000+00:00")
-    await etcd.txn(Txn((), (Put(keys.claim(job.id), value.to_json(), foreign.lease),)))
+    foreign = await _replace_claim(etcd, keys, job.id)
 
     async def lost() -> bool:
         return [one.outcome for one in await on.client.attempts(job.id)] == ["lost"]
 
     await on.until(lost)
     assert (await on.client.get(job.id)).attempt == 1
-    await etcd.revoke(foreign.lease)
+    await etcd.revoke(foreign)
     second = await on.executing(job.id, attempt=2)
     assert second.claim is not None and second.claim.worker != first.claim.worker
     zombie.resume()

@@ -389,7 +389,7 @@ _TRUST = (
             )
         ],
         f"{EXECUTE}/test_worker_death.py::test_stopped_worker[stubborn]",
-        f"{EXECUTE}/test_process_engine.py::test_the_watchdog_kills_when_trust_ends_though_nobody_asks",
+        f"{E2E}/test_faults.py::test_a_paused_worker_can_change_nothing",
     ),
     _mutant(
         "lost-unset-async",
@@ -420,13 +420,13 @@ _TRUST = (
                 "return self._link.cause is StopCause.LOST",
             )
         ],
-        f"{EXECUTE}/test_async_engine.py::test_a_refused_write_says_that_the_claim_is_lost",
+        f"{WORKER}/test_refusal.py::test_a_refused_write_sets_lost_though_nobody_told_the_worker",
     ),
     _mutant(
         "claims-not-verified",
         "a worker reads its own claims: a lease that lives says nothing about the claim on it",
         [("worker/direct.py", "if one.assignment.job_id not in shown:", "if one.assignment.job_id in stopped:")],
-        f"{E2E}/test_ownership.py::test_a_claim_deleted_by_hand_stops_the_handler",
+        f"{E2E}/test_ownership.py::test_a_claim_that_became_anothers_stops_the_handler",
     ),
 )
 
@@ -442,7 +442,13 @@ _REAP = (
     _mutant(
         "reap-by-revision",
         "the lease belongs to a claim's identity: revisions come again after etcd was lost",
-        [("model/reap.py", "claims.get(row.id) != (row.claim_revision, row.lease)", "claims.get(row.id, (0,))[0] != row.claim_revision")],
+        [
+            (
+                "model/reap.py",
+                "claims.get(row.id) != (row.claim_revision, row.lease)",
+                "claims.get(row.id, (0,))[0] != row.claim_revision",
+            )
+        ],
         f"{MODEL}/test_rules.py::test_reaping_is_by_identity",
         f"{COORDINATOR}/test_leading.py::test_the_same_revision_on_another_lease_is_another_claim",
     ),
@@ -452,12 +458,24 @@ _REAP = (
         [
             (
                 "coordinator/reap.py",
-                "        while rows := await self._page(after):\n            reaped",
-                "        claims = await self._claims()\n        while rows := await self._page(after):\n            reaped",
+                "reaped = FIRST_ID, 0\n",
+                "reaped = FIRST_ID, 0\n        claims = await self._claims()\n",
             ),
-            ("coordinator/reap.py", "reaped += await self._judge(rows)\n", "reaped += await self._judge(rows, claims)\n"),
-            ("coordinator/reap.py", "async def _judge(self, rows: Sequence[Row]) -> int:\n        claims = await self._claims()\n",
-             "async def _judge(self, rows: Sequence[Row], claims: object = None) -> int:\n        claims = claims or await self._claims()\n"),
+            (
+                "coordinator/reap.py",
+                "self._judge(rows)\n            after",
+                "self._judge(rows, claims)\n            after",
+            ),
+            (
+                "coordinator/reap.py",
+                "rows: Sequence[Row]) -> int:",
+                "rows: Sequence[Row], claims: object = None) -> int:",
+            ),
+            (
+                "coordinator/reap.py",
+                "        claims = await self._claims()\n        verdict",
+                "        claims = claims or await self._claims()\n        verdict",
+            ),
         ],
         f"{COORDINATOR}/test_ownership.py::test_an_attempt_that_starts_during_a_sweep_is_not_reaped",
     ),
@@ -470,7 +488,13 @@ _REAP = (
     _control(
         "watch-off",
         "the watch on claims is the quicker way of noticing: the sweep alone suffices",
-        [("coordinator/reap.py", "        self._vanished[uuid.UUID(job_id)] = None\n        self._some.set()\n", "        uuid.UUID(job_id)\n")],
+        [
+            (
+                "coordinator/reap.py",
+                "        self._vanished[uuid.UUID(job_id)] = None\n        self._some.set()\n",
+                "        uuid.UUID(job_id)\n",
+            )
+        ],
         f"{COORDINATOR}/test_ownership.py::test_a_claim_that_vanished_while_nobody_led_is_noticed",
         f"{COORDINATOR}/test_leading.py::test_keys_that_nobody_can_read_do_not_end_a_term",
         f"{E2E}/test_faults.py::test_a_killed_workers_job_runs_elsewhere",
@@ -497,7 +521,13 @@ _REAP = (
     _mutant(
         "brake-unheeded",
         "the dispatcher heeds the brake",
-        [("coordinator/dispatch.py", "progressed = now >= self._held_until and await self._cycle()", "progressed = await self._cycle()")],
+        [
+            (
+                "coordinator/dispatch.py",
+                "progressed = now >= self._held_until and await self._cycle()",
+                "progressed = await self._cycle()",
+            )
+        ],
         f"{COORDINATOR}/test_leading.py::test_a_brake_holds_offers_back",
     ),
     _mutant(
@@ -530,14 +560,26 @@ _LEAD = (
     _mutant(
         "older-term-recorded",
         "a term is recorded only after an older one",
-        [(f"{QUERIES}/take_leadership.sql", "WHERE c.leader_term < %(term)s OR j.etcd_lost", "WHERE true OR j.etcd_lost")],
+        [
+            (
+                f"{QUERIES}/take_leadership.sql",
+                "WHERE c.leader_term < %(term)s OR j.etcd_lost",
+                "WHERE true OR j.etcd_lost",
+            )
+        ],
         f"{POSTGRES}/test_leadership.py::test_terms_only_grow",
     ),
     _mutant(
         "leader-trusts-for-ever",
         "a leader that cannot prove its lease stops leading before the lease can expire",
-        [("store/etcd/election.py", "            if left_s <= 0:\n", "            if left_s <= -3600:\n"),
-         ("store/etcd/election.py", "await self._clock.sleep(left_s)\n", "await self._clock.sleep(max(left_s, 0.05))\n")],
+        [
+            ("store/etcd/election.py", "            if left_s <= 0:\n", "            if left_s <= -3600:\n"),
+            (
+                "store/etcd/election.py",
+                "await self._clock.sleep(left_s)\n",
+                "await self._clock.sleep(max(left_s, 0.05))\n",
+            ),
+        ],
         f"{ETCD}/test_election.py::test_a_leader_cut_off_gives_up_before_another_leads[grpc]",
     ),
 )
@@ -546,7 +588,13 @@ _STORES = (
     _mutant(
         "epoch-kept-after-etcd-lost",
         "the epoch rises when etcd is not the one that it was",
-        [(f"{QUERIES}/take_leadership.sql", "(j.etcd_lost OR j.postgres_restored)::integer", "(j.postgres_restored)::integer")],
+        [
+            (
+                f"{QUERIES}/take_leadership.sql",
+                "(j.etcd_lost OR j.postgres_restored)::integer",
+                "(j.postgres_restored)::integer",
+            )
+        ],
         f"{POSTGRES}/test_leadership.py::test_another_etcd_or_one_set_back_raises_the_epoch_and_freezes_claims",
         f"{E2E}/test_faults.py::test_etcd_may_be_lost_whole",
     ),
@@ -571,7 +619,13 @@ _STORES = (
     _mutant(
         "watch-dead-after-compaction",
         "a mirror lists again when the history that it missed is compacted",
-        [("store/etcd/view.py", "            except Compacted as exc:\n", "            except Compacted as exc:\n                return\n")],
+        [
+            (
+                "store/etcd/view.py",
+                "            except Compacted as exc:\n",
+                "            except Compacted as exc:\n                return\n",
+            )
+        ],
         f"{ETCD}/test_watch.py::test_a_view_mirrors_through_cuts_compaction_and_deletion[grpc]",
     ),
     _mutant(
@@ -613,8 +667,13 @@ _SUBMIT = (
     _mutant(
         "dependants-unsettled",
         "dependants wake in the transaction that ends their parent",
-        [("coordinator/finish.py", 'statements = [Statement("end_attempts", columns), Statement("settle_parents", {"ids": columns["ids"]})]',
-          'statements = [Statement("end_attempts", columns), Statement("settle_parents", {"ids": []})]')],
+        [
+            (
+                "coordinator/finish.py",
+                'Statement("settle_parents", {"ids": columns["ids"]})',
+                'Statement("settle_parents", {"ids": []})',
+            )
+        ],
         f"{COORDINATOR}/test_steps.py::test_the_end_of_a_parent_wakes_or_cancels_its_descendants",
     ),
 )

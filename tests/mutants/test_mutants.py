@@ -21,7 +21,9 @@ def test_a_mutant_fits_the_code(mutant: Mutant) -> None:
     for scenario in mutant.scenarios:
         path, _, name = scenario.partition("::")
         source = (ROOT / path).read_text(encoding="utf-8")
-        assert re.search(rf"^(async )?def {name.partition('[')[0]}\(", source, re.MULTILINE), f"no such test: {scenario}"
+        assert re.search(rf"^(async )?def {name.partition('[')[0]}\(", source, re.MULTILINE), (
+            f"no such test: {scenario}"
+        )
 
 
 def test_names_are_told_apart() -> None:

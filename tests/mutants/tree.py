@@ -33,11 +33,11 @@ class Broken(Exception):
 
 
 class Tree:
-    """A copy of the checkout at ``path``, which must not exist."""
+    """A copy of ``source`` (the checkout, or another copy of it) at ``path``, which must not exist."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, source: Path = ROOT) -> None:
         self.path = path
-        shutil.copytree(ROOT, path, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        shutil.copytree(source, path, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
         links = path / ".dev" / "tenure"
         links.mkdir(parents=True)
         project = tomllib.loads((path / "pyproject.toml").read_text(encoding="utf-8"))
