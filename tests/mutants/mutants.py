@@ -11,7 +11,13 @@ from dataclasses import dataclass
 
 QUERIES = "store/postgres/queries"
 POSTGRES, ETCD, COORDINATOR = "tests/postgres", "tests/etcd", "tests/coordinator"
-WORKER, EXECUTE, E2E, MODEL = "tests/worker", "tests/worker_execute", "tests/e2e", "tests/model"
+WORKER, EXECUTE, E2E, MODEL, SIMULATION = (
+    "tests/worker",
+    "tests/worker_execute",
+    "tests/e2e",
+    "tests/model",
+    "tests/simulation",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +336,7 @@ _TRUST = (
         "trust ends a margin before the lease can expire",
         [("model/trust.py", "return self.sent_at + self.ttl_s - margin_s(self.ttl_s)", "return self.expires_at")],
         f"{MODEL}/test_rules.py::test_one_missed_keepalive_is_survived",
-        "tests/simulation/test_trust.py::test_no_handler_outlives_its_lease",
+        f"{SIMULATION}/test_trust.py::test_no_handler_outlives_its_lease",
     ),
     _mutant(
         "failed-keepalive-renews",
@@ -342,7 +348,7 @@ _TRUST = (
                 "        kept.trust = Trust(now, kept.trust.ttl_s)\n        pause = RETRY_S\n",
             )
         ],
-        "tests/simulation/test_trust.py::test_no_handler_outlives_its_lease",
+        f"{SIMULATION}/test_trust.py::test_no_handler_outlives_its_lease",
         f"{E2E}/test_ownership.py::test_a_worker_cut_off_from_etcd_stops_its_handler_before_the_claim_expires",
     ),
     _mutant(
@@ -364,7 +370,7 @@ _TRUST = (
         "the control loop stops an attempt whose trust has ended",
         [("worker/attempt.py", "            if now < until:\n", "            if now < until or self.cause is None:\n")],
         f"{WORKER}/test_control.py::test_an_attempt_is_stopped_when_its_trust_ends_and_killed_in_the_margin",
-        "tests/simulation/test_trust.py::test_no_handler_outlives_its_lease",
+        f"{SIMULATION}/test_trust.py::test_no_handler_outlives_its_lease",
     ),
     _mutant(
         "kill-counts-from-notice",
@@ -700,4 +706,89 @@ _DRAIN = (
     ),
 )
 
-MUTANTS: tuple[Mutant, ...] = (*_CLAIM, *_ROOM, *_START, *_FENCE, *_TRUST, *_REAP, *_LEAD, *_STORES, *_SUBMIT, *_DRAIN)
+_DECISIONS = (
+    _mutant(
+        "room-ignored",
+        "a worker is offered no more than it has room for",
+        [("model/dispatch.py", "            if room == 0:\n", "            if room == -9:\n")],
+        f"{MODEL}/test_rules.py::test_dispatch",
+        f"{SIMULATION}/test_dispatch.py::test_any_order_of_events",
+    ),
+    _mutant(
+        "pool-by-prefix",
+        "a route lies in a pool by whole segments",
+        [("model/routes.py", 'route.startswith(pool + "/")', "route.startswith(pool)")],
+        f"{MODEL}/test_rules.py::test_pools_match_by_whole_segments[pool-a-pool-abc-False]",
+        f"{COORDINATOR}/test_leading.py::test_lanes_that_nobody_serves_are_passed_over",
+    ),
+    _mutant(
+        "answered-offer-settled-at-once",
+        "what was offered counts as in flight until its claim can have been seen",
+        [("coordinator/flight.py", "                self._settling[job] = now + SETTLE_S\n", "")],
+        f"{COORDINATOR}/test_leading.py::test_the_picture_counts_offers_and_claims_once",
+    ),
+    _mutant(
+        "offered-twice",
+        "a job that is offered is not offered to another",
+        [("coordinator/flight.py", "return job in self._offered or job in self.claims", "return job in self.claims")],
+        f"{SIMULATION}/test_dispatch.py::test_any_order_of_events",
+    ),
+    _mutant(
+        "claims-uncounted",
+        "a worker's room counts the claims that it holds",
+        [
+            (
+                "coordinator/flight.py",
+                "            self._claimed[worker] -= 1\n\n    def offered(",
+                "            pass\n\n    def offered(",
+            )
+        ],
+        f"{COORDINATOR}/test_leading.py::test_the_picture_counts_offers_and_claims_once",
+        f"{SIMULATION}/test_dispatch.py::test_any_order_of_events",
+    ),
+    _mutant(
+        "errors-over-budget",
+        "a job fails with the last error that its policy allows",
+        [("model/retry.py", "    if errors >= policy.max_attempts:\n", "    if errors > policy.max_attempts:\n")],
+        f"{MODEL}/test_rules.py::test_errors_spend_the_budget",
+        f"{SIMULATION}/test_lives.py::test_any_life",
+    ),
+    _mutant(
+        "backoff-uncapped",
+        "a backoff keeps its bound",
+        [
+            (
+                "model/retry.py",
+                "min(self.initial_backoff_s * self.multiplier**steps, self.max_backoff_s)",
+                "self.initial_backoff_s * self.multiplier**steps",
+            )
+        ],
+        f"{MODEL}/test_rules.py::test_a_backoff_keeps_its_bounds",
+    ),
+    _mutant(
+        "cancel-forgotten-by-a-crash",
+        "a job that was to be canceled does not come back when its worker is lost",
+        [
+            (
+                "model/retry.py",
+                '    if cancel_requested:\n        return Next(JobState.CANCELED, reason="canceled; its',
+                '    if crashes < 0:\n        return Next(JobState.CANCELED, reason="canceled; its',
+            )
+        ],
+        f"{SIMULATION}/test_lives.py::test_any_life",
+    ),
+)
+
+MUTANTS: tuple[Mutant, ...] = (
+    *_CLAIM,
+    *_ROOM,
+    *_START,
+    *_FENCE,
+    *_TRUST,
+    *_REAP,
+    *_LEAD,
+    *_STORES,
+    *_SUBMIT,
+    *_DRAIN,
+    *_DECISIONS,
+)

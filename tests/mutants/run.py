@@ -22,7 +22,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -64,19 +64,20 @@ def judge(mutant: Mutant, unmutated: Tree, folder: Path) -> Judgement:
         tree.check_imports()
     except Broken as exc:
         return Judgement(Fate.BROKEN, output=str(exc))
-    verdict = run_scenarios(tree, mutant.scenarios, LIMIT_S)
+    verdict = run_scenarios(tree.path, tree.env, mutant.scenarios, LIMIT_S)
     return Judgement(verdict.fate, verdict.line, verdict.output, time.monotonic() - began)
 
 
-def run_scenarios(tree: Tree, scenarios: Sequence[str], limit_s: float) -> Judgement:
-    """Run tests of a tree, and judge what they say."""
-    report = tree.path / "scenarios.xml"
+def run_scenarios(root: Path, env: Mapping[str, str], scenarios: Sequence[str], limit_s: float) -> Judgement:
+    """Run tests of the tree at ``root``, and judge what they say."""
+    report = root / "scenarios.xml"
+    report.unlink(missing_ok=True)  # of the tree that this one is a copy of
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", f"--junitxml={report}", *scenarios]
     # A session of its own: at the limit whatever the tests started is ended with them.
     process = subprocess.Popen(
         command,
-        cwd=tree.path,
-        env=tree.env,
+        cwd=root,
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -110,7 +111,7 @@ def _failing_line(text: str) -> str:
 def baseline(scenarios: Iterable[str], tree: Tree) -> Judgement:
     """Run all scenarios on an unmutated copy: they must pass, or their failing says nothing."""
     tree.check_imports()
-    return run_scenarios(tree, sorted(set(scenarios)), BASELINE_LIMIT_S)
+    return run_scenarios(tree.path, tree.env, sorted(set(scenarios)), BASELINE_LIMIT_S)
 
 
 def _passed(verdict: Judgement) -> bool:

@@ -13,7 +13,14 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Outstanding
 from tenure.model.dispatch import Assignment, Candidate, Lane, Seat, assign, by_worker, servable
@@ -138,7 +145,8 @@ class Dispatching(RuleBasedStateMachine):
         left = {seat.worker: seat.free for seat in seats}
         given = {one.candidate.id: one.worker for one in chosen}
         assert len(given) == len(chosen), "a job was given twice"
-        assert given.keys() <= {one.id for one in candidates}, "a job that is in flight was given again"
+        offered = {job for offer in self.flight.offers.values() for job in offer.jobs}
+        assert not {str(id) for id in given} & (offered | self.claims.keys()), "a job in flight was given again"
         for candidate in candidates:
             worker = given.get(candidate.id)
             serving = [seat.worker for seat in seats if seat.serves(BY_ID[candidate.lane])]
@@ -196,5 +204,7 @@ class Dispatching(RuleBasedStateMachine):
         assert not self.ready, "jobs starve though a worker serves them"
 
 
-Dispatching.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None, print_blob=True)
-TestDispatching = Dispatching.TestCase
+def test_any_order_of_events() -> None:
+    run_state_machine_as_test(
+        Dispatching, settings=settings(max_examples=40, stateful_step_count=30, deadline=None, print_blob=True)
+    )

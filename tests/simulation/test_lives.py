@@ -12,7 +12,14 @@ from dataclasses import dataclass, replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tenure.model.reap import BRAKE_WORKERS, Executing, brake_s, judge, next_of_lost, next_of_timed_out
 from tenure.model.retry import Next, RetryPolicy, after_outcome
@@ -215,5 +222,7 @@ class Lives(RuleBasedStateMachine):
             assert starts <= job.max_crashes
 
 
-Lives.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None, print_blob=True)
-TestLives = Lives.TestCase
+def test_any_life() -> None:
+    run_state_machine_as_test(
+        Lives, settings=settings(max_examples=60, stateful_step_count=30, deadline=None, print_blob=True)
+    )
