@@ -2,7 +2,7 @@
 # Further arguments: make test ARGS='-k etcd', make up ARGS='--workers 5'.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos check format bench proto lock wheel images clean venv venv-dev
+.PHONY: help demo up test chaos mutants check format bench proto lock wheel images clean venv venv-dev
 ARGS ?=
 MINUTES ?= 5
 SEED ?=
@@ -27,6 +27,9 @@ check: venv-dev ## Lint, types, import contracts, generated code up to date
 
 format: venv-dev ## Format the code
 	@.venv/bin/ruff check --fix-only --quiet . && .venv/bin/ruff format .
+
+mutants: venv-dev ## Break each rule of the code in turn and show that a test notices (some 15 minutes; ARGS='--only NAME')
+	@.venv/bin/python -m tests.mutants.run $(ARGS)
 
 bench: venv-dev ## Measure rates, latencies and CPU per job on the real parts
 	@.venv/bin/python -m tenure.bench $(ARGS)

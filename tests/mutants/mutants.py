@@ -1,0 +1,794 @@
+"""The mutants: each takes one rule out of the code, and names the scenarios that must then fail.
+
+Owns the list. Invariant, which ``test_mutants`` checks: every old text is in its file exactly once, so that a mutant
+cannot rot unseen when the code moves on. A control is no rule but a help: with it taken away the scenarios must pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+QUERIES = "store/postgres/queries"
+POSTGRES, ETCD, COORDINATOR = "tests/postgres", "tests/etcd", "tests/coordinator"
+WORKER, EXECUTE, E2E, MODEL, SIMULATION = (
+    "tests/worker",
+    "tests/worker_execute",
+    "tests/e2e",
+    "tests/model",
+    "tests/simulation",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A replacement in one file."""
+
+    file: str
+    old: str
+    new: str
+
+    def applied_to(self, text: str) -> str:
+        """Return the text with the edit made. Raises ``ValueError`` unless the old text is there exactly once."""
+        count = text.count(self.old)
+        if count != 1:
+            raise ValueError(f"{self.file}: the old text is there {count} times, not once: {self.old!r}")
+        return text.replace(self.old, self.new)
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A rule taken away. Every one of ``scenarios`` (pytest node ids) must fail; of a control, pass."""
+
+    name: str
+    rule: str
+    edits: tuple[Edit, ...]
+    scenarios: tuple[str, ...]
+    control: bool = False
+
+    @property
+    def files(self) -> str:
+        """Where the edits are, for the table."""
+        return "<br>".join(dict.fromkeys(f"`{edit.file.rpartition('/')[2]}`" for edit in self.edits))
+
+
+def _mutant(name: str, rule: str, edits: Sequence[tuple[str, str, str]], *scenarios: str) -> Mutant:
+    return Mutant(name, rule, tuple(Edit(*edit) for edit in edits), scenarios)
+
+
+def _control(name: str, rule: str, edits: Sequence[tuple[str, str, str]], *scenarios: str) -> Mutant:
+    return Mutant(name, rule, tuple(Edit(*edit) for edit in edits), scenarios, control=True)
+
+
+_CLAIM = (
+    _mutant(
+        "claim-without-absence",
+        "a claim is put only where there is none",
+        [("store/etcd/claims.py", "            Compare(claim, Field.CREATE, 0),\n", "")],
+        f"{ETCD}/test_claims.py::test_a_claim_is_won_once[grpc]",
+        f"{ETCD}/test_claims.py::test_a_race_has_one_winner[grpc]",
+    ),
+    _mutant(
+        "claim-over-a-hold",
+        "a claim respects an operator's hold",
+        [("store/etcd/claims.py", "            Compare(keys.hold(request.job), Field.CREATE, 0),\n", "")],
+        f"{ETCD}/test_claims.py::test_jobs_in_a_batch_succeed_or_fail_alone[grpc]",
+        f"{E2E}/test_faults.py::test_a_hold_stops_a_job_and_keeps_it_stopped",
+    ),
+    _mutant(
+        "claim-over-a-slot",
+        "a claim takes only slots that are free",
+        [("store/etcd/claims.py", "            *(Compare(slot, Field.CREATE, 0) for slot in slots),\n", "")],
+        f"{ETCD}/test_claims.py::test_a_slot_named_twice_goes_to_one[grpc]",
+    ),
+    _mutant(
+        "release-by-name",
+        "a release deletes the releaser's own claim or nothing",
+        [("store/etcd/claims.py", "Txn(compares=identity, then=(Delete(key),))", "Txn(then=(Delete(key),))")],
+        f"{ETCD}/test_claims.py::test_release_is_by_identity[grpc]",
+        f"{COORDINATOR}/test_steps.py::test_only_the_very_claim_is_deleted",
+        f"{COORDINATOR}/test_ownership.py::test_the_late_report_of_an_ended_attempt_leaves_the_next_claim_alone",
+    ),
+    _mutant(
+        "release-by-revision",
+        "a release compares the lease too: revisions come again after etcd was lost",
+        [("store/etcd/claims.py", ", Compare(key, Field.LEASE, release.lease))", ",)")],
+        f"{ETCD}/test_claims.py::test_release_is_by_identity[grpc]",
+    ),
+    _mutant(
+        "lease-reused-after-unknown-claim",
+        "a lease is revoked after a claim of unknown outcome: it may carry one",
+        [
+            (
+                "worker/claim.py",
+                "frozenset({ClaimOutcome.HELD, ClaimOutcome.REFUSED})",
+                "frozenset({ClaimOutcome.HELD, ClaimOutcome.REFUSED, ClaimOutcome.UNKNOWN})",
+            )
+        ],
+        f"{COORDINATOR}/test_direct_link.py::test_after_a_claim_of_unknown_outcome_the_lease_carries_no_other",
+    ),
+    _mutant(
+        "lease-reused-after-unknown-release",
+        "a lease is used again only when etcd said that its claim was deleted",
+        [
+            (
+                "worker/claim.py",
+                "[(claim.lease, gone) for claim, gone in zip(claims, deleted, strict=True)]",
+                "[(claim.lease, True) for claim, _ in zip(claims, deleted, strict=True)]",
+            )
+        ],
+        f"{COORDINATOR}/test_direct_link.py::test_after_a_release_of_unknown_outcome_the_lease_carries_no_other",
+    ),
+    _mutant(
+        "lease-reused-after-lost-report",
+        "a lease whose claim was not deleted with the report is revoked",
+        [("worker/direct.py", "(report.started.lease, message.claim_deleted)", "(report.started.lease, True)")],
+        f"{COORDINATOR}/test_direct_link.py::test_after_a_report_that_deleted_no_claim_the_lease_carries_no_other",
+    ),
+)
+
+_ROOM = (
+    _mutant(
+        "claims-beyond-room",
+        "a worker claims no more than it has room for",
+        [("worker/direct.py", "letter.offers[: max(0, self._room() - self._claiming)]", "letter.offers")],
+        f"{COORDINATOR}/test_direct_link.py::test_what_does_not_fit_is_not_claimed",
+    ),
+)
+
+_START = (
+    _mutant(
+        "start-state-unchecked",
+        "an attempt starts only from a row that can be started",
+        [
+            (
+                f"{QUERIES}/start_attempts.sql",
+                "WHERE j.state IN ('ready', 'restarting') AND j.attempt = c.attempt",
+                "WHERE j.attempt = c.attempt",
+            )
+        ],
+        f"{POSTGRES}/test_start_and_end.py::test_a_start_needs_the_attempt_that_was_seen",
+        f"{COORDINATOR}/test_ownership.py::test_an_attempt_that_executes_is_not_started_over",
+    ),
+    _mutant(
+        "start-attempt-unchecked",
+        "an offer starts one attempt: the one after that which was seen",
+        [(f"{QUERIES}/start_attempts.sql", " AND j.attempt = c.attempt", "")],
+        f"{POSTGRES}/test_start_and_end.py::test_a_start_needs_the_attempt_that_was_seen",
+        f"{COORDINATOR}/test_ownership.py::test_an_offer_that_was_overtaken_starts_nothing",
+    ),
+    _mutant(
+        "start-unlocked",
+        "of two starts at the same moment the second sees what the first wrote",
+        [
+            (f"{QUERIES}/start_attempts.sql", "\n    ORDER BY j.id FOR UPDATE OF j\n", "\n"),
+        ],
+        f"{POSTGRES}/test_held_rows.py::test_a_start_that_waited_for_another_starts_nothing",
+    ),
+    _mutant(
+        "start-without-a-claim",
+        "who shows no claim in etcd starts nothing",
+        [
+            (
+                "coordinator/start.py",
+                "(claim for claim in claims if str(claim.job_id) in held)",
+                "(claim for claim in claims if held is not None)",
+            )
+        ],
+        f"{COORDINATOR}/test_steps.py::test_a_claim_that_is_not_there_starts_nothing",
+        f"{COORDINATOR}/test_steps.py::test_only_one_of_two_successive_claimants_starts",
+    ),
+    _mutant(
+        "start-by-revision",
+        "a start is verified by create revision and lease together",
+        [("store/etcd/claims.py", "if seen == tuple(identity)}", "if seen and seen[0] == identity[0]}")],
+        f"{ETCD}/test_claims.py::test_large_batches_are_split[grpc]",
+    ),
+    _mutant(
+        "start-found-by-worker",
+        "a start of unknown outcome belongs to the claim in the row, not to the worker that it names",
+        [
+            (
+                f"{QUERIES}/started_by_claim.sql",
+                "j.id = c.id AND j.lease = c.lease AND j.claim_revision = c.claim_revision",
+                "j.id = c.id",
+            )
+        ],
+        f"{POSTGRES}/test_start_and_end.py::test_a_start_is_found_again_by_its_very_claim",
+        f"{COORDINATOR}/test_ownership.py::test_a_start_of_unknown_outcome_is_not_anothers",
+    ),
+    _mutant(
+        "start-on-another-timeline",
+        "nothing starts on a timeline of Postgres that no term has recorded",
+        [
+            (
+                f"{QUERIES}/start_attempts.sql",
+                "  AND coalesce(k.postgres_timeline = (SELECT tenure.timeline()), true)\n",
+                "",
+            )
+        ],
+        f"{POSTGRES}/test_leadership.py::test_another_timeline_raises_the_epoch_and_until_then_nothing_starts",
+    ),
+    _mutant(
+        "run-without-trust",
+        "an attempt that started too late to be trusted is not run",
+        [("worker/control.py", "if self._clock.monotonic() >= self.link.trusted_until(started):", "if not started:")],
+        f"{WORKER}/test_control.py::test_what_starts_after_its_trust_has_ended_is_handed_back_unrun",
+    ),
+)
+
+_FENCE = (
+    _mutant(
+        "end-fence-unchecked",
+        "an end is recorded for the attempt whose fence it carries",
+        [
+            (f"{QUERIES}/end_attempts.sql", "ON j.id = r.id AND j.fence = r.fence\n", "ON j.id = r.id\n"),
+            (f"{QUERIES}/end_attempts.sql", " AND r.fence = j.fence AND j.state", " AND j.state"),
+        ],
+        f"{POSTGRES}/test_start_and_end.py::test_another_fence_ends_nothing",
+        f"{POSTGRES}/test_start_and_end.py::test_a_zombie_changes_nothing_after_another_has_started",
+        f"{COORDINATOR}/test_ownership.py::test_a_zombie_completes_nothing",
+    ),
+    _mutant(
+        "return-fence-unchecked",
+        "a job comes back only by the attempt whose fence the end carries",
+        [
+            (f"{QUERIES}/return_attempts.sql", "ON j.id = r.id AND j.fence = r.fence\n", "ON j.id = r.id\n"),
+            (f"{QUERIES}/return_attempts.sql", "AND j.fence = l.fence AND j.state", "AND j.state"),
+        ],
+        f"{POSTGRES}/test_start_and_end.py::test_another_fence_ends_nothing",
+    ),
+    _mutant(
+        "rowcount-unchecked",
+        "zero rows mean that ownership is lost, not that the end is recorded",
+        [
+            (
+                "coordinator/finish.py",
+                'Finished(Verdict.LOST, message="the attempt is not yours any more; its result was dropped")',
+                "Finished(Verdict.RECORDED)",
+            )
+        ],
+        f"{COORDINATOR}/test_steps.py::test_an_old_fence_is_told_that_ownership_is_lost",
+        f"{COORDINATOR}/test_ownership.py::test_a_zombie_completes_nothing",
+    ),
+    _mutant(
+        "any-end-counts-as-repeated",
+        "a report is a repetition only of the same end, not of the leader's",
+        [("coordinator/finish.py", "if row.outcome == outcomes[row.id, row.fence] and row.state", "if row.state")],
+        f"{COORDINATOR}/test_steps.py::test_a_result_that_came_after_the_leader_ended_the_attempt_is_lost_not_repeated",
+    ),
+    _mutant(
+        "fence-not-cleared",
+        "leaving executing clears the fence and the owner",
+        [
+            (f"{QUERIES}/return_attempts.sql", "fence = NULL, worker = NULL, ", ""),
+            (
+                "store/postgres/migrations/versions/0001_initial.sql",
+                "CHECK ((state = 'executing') = (fence IS NOT NULL))",
+                "CHECK (state <> 'executing' OR fence IS NOT NULL)",
+            ),
+        ],
+        f"{POSTGRES}/test_transitions.py::test_leaving_executing_clears_the_owner_and_keeps_the_attempt",
+    ),
+    _mutant(
+        "checkpoint-unfenced",
+        "a checkpoint is saved under the fence",
+        [(f"{QUERIES}/save_checkpoint.sql", " AND fence = %(fence)s", "")],
+        f"{POSTGRES}/test_start_and_end.py::test_another_fence_ends_nothing",
+        f"{COORDINATOR}/test_ownership.py::test_a_zombie_writes_nothing_beside_its_end",
+    ),
+    _mutant(
+        "progress-unfenced",
+        "progress is reported under the fence",
+        [(f"{QUERIES}/report_progress.sql", " AND j.fence = r.fence", "")],
+        f"{POSTGRES}/test_start_and_end.py::test_another_fence_ends_nothing",
+        f"{COORDINATOR}/test_ownership.py::test_a_zombie_writes_nothing_beside_its_end",
+    ),
+    _mutant(
+        "children-unfenced",
+        "children are submitted under their parent's fence, in the same transaction",
+        [
+            (
+                "store/postgres/submit.py",
+                '        statements.append(Statement("assert_fence", {"id": jobs[0].parent_id, "fence": fence}))\n',
+                "        pass\n",
+            )
+        ],
+        f"{POSTGRES}/test_start_and_end.py::test_a_zombie_changes_nothing_after_another_has_started",
+        f"{COORDINATOR}/test_steps.py::test_children_are_fenced_and_keyed_after_their_parent",
+        f"{COORDINATOR}/test_ownership.py::test_a_zombie_writes_nothing_beside_its_end",
+    ),
+    _mutant(
+        "cancel-forgotten-by-a-return",
+        "an attempt that was asked to cancel does not come back",
+        [
+            (f"{QUERIES}/return_attempts.sql", " AND NOT j.cancel_requested ORDER", " ORDER"),
+            (f"{QUERIES}/return_attempts.sql", " AND NOT j.cancel_requested\n    RETURNING", "\n    RETURNING"),
+        ],
+        f"{POSTGRES}/test_start_and_end.py::test_a_cancel_that_comes_before_the_end_is_not_forgotten_by_a_retry",
+        f"{COORDINATOR}/test_steps.py::test_a_cancel_between_the_decision_and_the_write_of_a_retry_is_heeded",
+    ),
+)
+
+_TRUST = (
+    _mutant(
+        "trust-from-arrival",
+        "trust counts from the sending of an answered KeepAlive, not from the arrival of the answer",
+        [
+            (
+                "store/etcd/keepalive.py",
+                "answers.append(Renewal(answer.id, float(max(answer.ttl, 0)), sent[answer.id]))",
+                "answers.append(Renewal(answer.id, float(max(answer.ttl, 0)), now()))",
+            )
+        ],
+        f"{ETCD}/test_leases.py::test_late_answers_do_not_stretch_trust[grpc]",
+        f"{E2E}/test_ownership.py::test_late_answers_of_etcd_let_no_handler_outlive_its_claim",
+    ),
+    _mutant(
+        "trust-never-ends",
+        "KeepAlives without an answer end the trust",
+        [("model/trust.py", "return self.sent_at + self.ttl_s - margin_s(self.ttl_s)", 'return float("inf")')],
+        f"{MODEL}/test_rules.py::test_one_missed_keepalive_is_survived",
+        f"{E2E}/test_ownership.py::test_a_worker_cut_off_from_etcd_stops_its_handler_before_the_claim_expires",
+    ),
+    _mutant(
+        "trust-without-margin",
+        "trust ends a margin before the lease can expire",
+        [("model/trust.py", "return self.sent_at + self.ttl_s - margin_s(self.ttl_s)", "return self.expires_at")],
+        f"{MODEL}/test_rules.py::test_one_missed_keepalive_is_survived",
+        f"{SIMULATION}/test_trust.py::test_no_handler_outlives_its_lease",
+    ),
+    _mutant(
+        "failed-keepalive-renews",
+        "a KeepAlive that fails changes nothing in the trust",
+        [
+            (
+                "store/etcd/leases.py",
+                "        pause = RETRY_S if kept.trust.holds(now) else SLOW_RETRY_S\n",
+                "        kept.trust = Trust(now, kept.trust.ttl_s)\n        pause = RETRY_S\n",
+            )
+        ],
+        f"{SIMULATION}/test_trust.py::test_no_handler_outlives_its_lease",
+        f"{E2E}/test_ownership.py::test_a_worker_cut_off_from_etcd_stops_its_handler_before_the_claim_expires",
+    ),
+    _mutant(
+        "late-answer-for-the-next",
+        "an answer counts for the KeepAlive that it answers: a stream with unread answers is thrown away",
+        [
+            ("store/etcd/keepalive.py", "            if leads:\n", "            if leads or not complete:\n"),
+        ],
+        f"{ETCD}/test_leases.py::test_late_answers_do_not_stretch_trust[grpc]",
+    ),
+    _mutant(
+        "lost-lease-untold",
+        "a lease that the server says is gone is told as lost",
+        [("store/etcd/leases.py", "        kept.on_lost(kept.lease)\n", "")],
+        f"{ETCD}/test_leases.py::test_a_revoked_lease_is_lost_once_and_forgotten[grpc]",
+    ),
+    _mutant(
+        "end-of-trust-unnoticed",
+        "the control loop stops an attempt whose trust has ended",
+        [("worker/attempt.py", "            if now < until:\n", "            if now < until or self.cause is None:\n")],
+        f"{WORKER}/test_control.py::test_an_attempt_is_stopped_when_its_trust_ends_and_killed_in_the_margin",
+        f"{SIMULATION}/test_trust.py::test_no_handler_outlives_its_lease",
+    ),
+    _mutant(
+        "kill-counts-from-notice",
+        "the time to stop counts from the end of trust, not from when that was noticed",
+        [
+            (
+                "worker/attempt.py",
+                "min(now, self._trusted_until) + LOST_GRACE_S",
+                "now + LOST_GRACE_S",
+            )
+        ],
+        f"{WORKER}/test_control.py::test_a_worker_that_was_held_up_kills_at_once",
+    ),
+    _mutant(
+        "watchdog-off",
+        "handlers of a worker that is stopped are killed when its trust ends",
+        [
+            (
+                "worker/execute/forkserver_main.py",
+                "for key in self._watchdog.expired(boottime()):",
+                "for key in self._watchdog.expired(float('-inf')):",
+            )
+        ],
+        f"{EXECUTE}/test_worker_death.py::test_stopped_worker[stubborn]",
+        f"{E2E}/test_faults.py::test_a_paused_worker_can_change_nothing",
+    ),
+    _mutant(
+        "lost-unset-async",
+        "ctx.lost tells a coroutine that its claim is lost",
+        [("worker/context.py", "return _event(asyncio.Event(), self._is_lost())", "return asyncio.Event()")],
+        f"{EXECUTE}/test_async_engine.py::test_causes_and_what_the_handler_sees",
+    ),
+    _mutant(
+        "lost-unset-thread",
+        "ctx.lost tells a function that its claim is lost",
+        [
+            (
+                "worker/context.py",
+                "        if self._is_lost():\n            event.set()\n",
+                "",
+            )
+        ],
+        f"{EXECUTE}/test_thread_engine.py::test_asked_to_stop",
+        f"{EXECUTE}/test_thread_engine.py::test_a_zombie_is_refused_and_told",
+    ),
+    _mutant(
+        "refusal-unnoticed",
+        "a write that the fence refuses tells the handler that its claim is lost",
+        [
+            (
+                "worker/context.py",
+                "return self._refused or self._link.cause is StopCause.LOST",
+                "return self._link.cause is StopCause.LOST",
+            )
+        ],
+        f"{WORKER}/test_refusal.py::test_a_refused_write_sets_lost_though_nobody_told_the_worker",
+    ),
+    _mutant(
+        "claims-not-verified",
+        "a worker reads its own claims: a lease that lives says nothing about the claim on it",
+        [("worker/direct.py", "if one.assignment.job_id not in shown:", "if one.assignment.job_id in stopped:")],
+        f"{E2E}/test_ownership.py::test_a_claim_that_became_anothers_stops_the_handler",
+    ),
+)
+
+_REAP = (
+    _mutant(
+        "reap-by-existence",
+        "a row is safe only while its own claim is there",
+        [("model/reap.py", "if claims.get(row.id) != (row.claim_revision, row.lease):", "if row.id not in claims:")],
+        f"{MODEL}/test_rules.py::test_reaping_is_by_identity",
+        f"{COORDINATOR}/test_leading.py::test_a_sweep_reaps_what_has_lost_its_own_claim_and_nothing_else",
+        f"{E2E}/test_ownership.py::test_a_job_is_taken_over_though_a_foreign_claim_stands_in_its_place",
+    ),
+    _mutant(
+        "reap-by-revision",
+        "the lease belongs to a claim's identity: revisions come again after etcd was lost",
+        [
+            (
+                "model/reap.py",
+                "claims.get(row.id) != (row.claim_revision, row.lease)",
+                "claims.get(row.id, (0,))[0] != row.claim_revision",
+            )
+        ],
+        f"{MODEL}/test_rules.py::test_reaping_is_by_identity",
+        f"{COORDINATOR}/test_leading.py::test_the_same_revision_on_another_lease_is_another_claim",
+    ),
+    _mutant(
+        "reap-claims-first",
+        "rows are read before the claims with which they are compared",
+        [
+            (
+                "coordinator/reap.py",
+                "reaped = FIRST_ID, 0\n",
+                "reaped = FIRST_ID, 0\n        claims = await self._claims()\n",
+            ),
+            (
+                "coordinator/reap.py",
+                "self._judge(rows)\n            after",
+                "self._judge(rows, claims)\n            after",
+            ),
+            (
+                "coordinator/reap.py",
+                "rows: Sequence[Row]) -> int:",
+                "rows: Sequence[Row], claims: object = None) -> int:",
+            ),
+            (
+                "coordinator/reap.py",
+                "        claims = await self._claims()\n        verdict",
+                "        claims = claims or await self._claims()\n        verdict",
+            ),
+        ],
+        f"{COORDINATOR}/test_ownership.py::test_an_attempt_that_starts_during_a_sweep_is_not_reaped",
+    ),
+    _mutant(
+        "sweep-off",
+        "the sweep finds what no watch has told",
+        [("coordinator/reap.py", "                await self.sweep()\n", "                pass\n")],
+        f"{COORDINATOR}/test_ownership.py::test_a_claim_that_vanished_while_nobody_led_is_noticed",
+    ),
+    _control(
+        "watch-off",
+        "the watch on claims is the quicker way of noticing: the sweep alone suffices",
+        [
+            (
+                "coordinator/reap.py",
+                "        self._vanished[uuid.UUID(job_id)] = None\n        self._some.set()\n",
+                "        uuid.UUID(job_id)\n",
+            )
+        ],
+        f"{COORDINATOR}/test_ownership.py::test_a_claim_that_vanished_while_nobody_led_is_noticed",
+        f"{COORDINATOR}/test_leading.py::test_keys_that_nobody_can_read_do_not_end_a_term",
+        f"{E2E}/test_faults.py::test_a_killed_workers_job_runs_elsewhere",
+    ),
+    _mutant(
+        "crash-uncounted",
+        "a lost attempt counts as a crash, and a poison job ends",
+        [("coordinator/reap.py", "error=_lost(row), is_crash=True)", "error=_lost(row))")],
+        f"{COORDINATOR}/test_leading.py::test_a_poison_job_ends_after_its_crashes",
+    ),
+    _mutant(
+        "poison-never-ends",
+        "after max_crashes lost attempts a job fails",
+        [("model/retry.py", "    if crashes >= max_crashes:\n", "    if crashes > max_crashes:\n")],
+        f"{MODEL}/test_rules.py::test_a_poison_job_ends",
+        f"{COORDINATOR}/test_leading.py::test_a_poison_job_ends_after_its_crashes",
+    ),
+    _mutant(
+        "brake-off",
+        "when many workers vanish at once dispatch is held back",
+        [("coordinator/reap.py", "            self._brake(hold)\n", "")],
+        f"{COORDINATOR}/test_leading.py::test_many_workers_gone_at_once_put_the_brake_on",
+    ),
+    _mutant(
+        "brake-unheeded",
+        "the dispatcher heeds the brake",
+        [
+            (
+                "coordinator/dispatch.py",
+                "progressed = now >= self._held_until and await self._cycle()",
+                "progressed = await self._cycle()",
+            )
+        ],
+        f"{COORDINATOR}/test_leading.py::test_a_brake_holds_offers_back",
+    ),
+    _mutant(
+        "timeout-unjudged",
+        "an attempt past its timeout ends whatever its claim says",
+        [("model/reap.py", "        elif row.timed_out:\n", "        elif row.timed_out and not claims:\n")],
+        f"{COORDINATOR}/test_leading.py::test_an_attempt_past_its_timeout_ends_whatever_its_claim_says",
+    ),
+)
+
+_LEAD = (
+    _mutant(
+        "offers-unguarded",
+        "a deposed leader's transactions fail: each compares the leader key with the term",
+        [
+            (
+                "coordinator/dispatch.py",
+                "Txn((self._term.guard(),), tuple(put for put, _ in puts))",
+                "Txn((), tuple(put for put, _ in puts))",
+            )
+        ],
+        f"{COORDINATOR}/test_leading.py::test_a_deposed_leader_offers_nothing",
+    ),
+    _mutant(
+        "reaping-unguarded",
+        "what the reaper writes to Postgres asserts the term in the same transaction",
+        [("coordinator/reap.py", "self._finisher.write(endings, guard=self._guard)", "self._finisher.write(endings)")],
+        f"{COORDINATOR}/test_leading.py::test_a_leader_whose_term_is_over_reaps_nothing",
+    ),
+    _mutant(
+        "older-term-recorded",
+        "a term is recorded only after an older one",
+        [
+            (
+                f"{QUERIES}/take_leadership.sql",
+                "WHERE c.leader_term < %(term)s OR j.etcd_lost",
+                "WHERE true OR j.etcd_lost",
+            )
+        ],
+        f"{POSTGRES}/test_leadership.py::test_terms_only_grow",
+    ),
+    _mutant(
+        "leader-trusts-for-ever",
+        "a leader that cannot prove its lease stops leading before the lease can expire",
+        [
+            ("store/etcd/election.py", "            if left_s <= 0:\n", "            if left_s <= -3600:\n"),
+            (
+                "store/etcd/election.py",
+                "await self._clock.sleep(left_s)\n",
+                "await self._clock.sleep(max(left_s, 0.05))\n",
+            ),
+        ],
+        f"{ETCD}/test_election.py::test_a_leader_cut_off_gives_up_before_another_leads[grpc]",
+    ),
+)
+
+_STORES = (
+    _mutant(
+        "epoch-kept-after-etcd-lost",
+        "the epoch rises when etcd is not the one that it was",
+        [
+            (
+                f"{QUERIES}/take_leadership.sql",
+                "(j.etcd_lost OR j.postgres_restored)::integer",
+                "(j.postgres_restored)::integer",
+            )
+        ],
+        f"{POSTGRES}/test_leadership.py::test_another_etcd_or_one_set_back_raises_the_epoch_and_freezes_claims",
+        f"{E2E}/test_faults.py::test_etcd_may_be_lost_whole",
+    ),
+    _mutant(
+        "epoch-kept-on-a-new-timeline",
+        "the epoch rises on another timeline of Postgres",
+        [(f"{QUERIES}/take_leadership.sql", "(j.etcd_lost OR j.postgres_restored)::integer", "(j.etcd_lost)::integer")],
+        f"{POSTGRES}/test_leadership.py::test_another_timeline_raises_the_epoch_and_until_then_nothing_starts",
+    ),
+    _mutant(
+        "claims-at-once-after-etcd-lost",
+        "after etcd was lost nothing is offered for the longest TTL in use",
+        [("coordinator/leader.py", "        dispatcher.brake(frozen_s)\n", "")],
+        f"{COORDINATOR}/test_ownership.py::test_after_etcd_was_lost_nothing_is_offered_for_the_longest_ttl",
+    ),
+    _mutant(
+        "strays-kept-after-etcd-lost",
+        "claims that a snapshot brought back block nobody",
+        [("coordinator/leader.py", "            await reaper.drop_strays()\n", "            pass\n")],
+        f"{COORDINATOR}/test_ownership.py::test_after_etcd_was_lost_claims_that_no_row_owns_are_dropped",
+    ),
+    _mutant(
+        "watch-dead-after-compaction",
+        "a mirror lists again when the history that it missed is compacted",
+        [
+            (
+                "store/etcd/view.py",
+                "            except Compacted as exc:\n",
+                "            except Compacted as exc:\n                return\n",
+            )
+        ],
+        f"{ETCD}/test_watch.py::test_a_view_mirrors_through_cuts_compaction_and_deletion[grpc]",
+    ),
+    _mutant(
+        "watch-resumes-from-now",
+        "a watch that breaks resumes from where it broke",
+        [("store/etcd/watching.py", "start_revision=self._next, prev_kv", "start_revision=0, prev_kv")],
+        f"{ETCD}/test_watch.py::test_a_watch_from_now_misses_nothing_after_a_cut[grpc]",
+        f"{ETCD}/test_watch.py::test_it_resumes_over_cuts_without_gap_or_repeat[grpc]",
+    ),
+    _mutant(
+        "erased-store-unnoticed",
+        "a watch notices that the store went back in time",
+        [("store/etcd/watching.py", "if answer.header.revision < self._next - 1:", "if answer.header.revision < 0:")],
+        f"{ETCD}/test_watch.py::test_a_store_that_was_erased_is_noticed[grpc-False]",
+    ),
+)
+
+_SUBMIT = (
+    _mutant(
+        "key-ignored",
+        "an idempotency key stands for one job",
+        [("store/postgres/submit.py", "    if keyed:\n", "    if not keyed and fence == 0:\n")],
+        f"{POSTGRES}/test_submit.py::test_one_key_from_many_connections_makes_one_job",
+        f"{COORDINATOR}/test_steps.py::test_one_key_is_one_job_however_many_submit_it_where",
+        f"{COORDINATOR}/test_steps.py::test_a_repeated_batch_answers_with_the_first_jobs",
+    ),
+    _mutant(
+        "request-uncompared",
+        "a key with another request is refused",
+        [("coordinator/submit.py", "if earlier.request_hash != job.request_hash:", "if not earlier:")],
+        f"{COORDINATOR}/test_steps.py::test_a_key_with_another_request_is_refused_and_its_neighbours_are_not",
+    ),
+    _mutant(
+        "parents-unlocked",
+        "parents are held in place while dependencies on them are written",
+        [("store/postgres/submit.py", "    if outside:\n", "    if outside is None:\n")],
+        f"{POSTGRES}/test_held_rows.py::test_an_edge_waits_for_a_parent_that_is_about_to_end",
+    ),
+    _mutant(
+        "dependants-unsettled",
+        "dependants wake in the transaction that ends their parent",
+        [
+            (
+                "coordinator/finish.py",
+                'Statement("settle_parents", {"ids": columns["ids"]})',
+                'Statement("settle_parents", {"ids": []})',
+            )
+        ],
+        f"{COORDINATOR}/test_steps.py::test_the_end_of_a_parent_wakes_or_cancels_its_descendants",
+    ),
+)
+
+_DRAIN = (
+    _mutant(
+        "drain-hands-nothing-back",
+        "what outlives the drain is handed back",
+        [("worker/control.py", "            attempt.stop(StopCause.RELEASED)\n", "            pass\n")],
+        f"{E2E}/test_faults.py::test_what_outlives_the_drain_is_handed_back",
+    ),
+    _mutant(
+        "drain-spends-the-budget",
+        "an attempt that is handed back counts as no error",
+        [("worker/execute/outcome.py", "StopCause.RELEASED: Outcome.RELEASED,", "StopCause.RELEASED: Outcome.FAILED,")],
+        f"{EXECUTE}/test_async_engine.py::test_causes_and_what_the_handler_sees",
+        f"{E2E}/test_faults.py::test_what_outlives_the_drain_is_handed_back",
+    ),
+    _mutant(
+        "drain-takes-more",
+        "who drains takes no more",
+        [("worker/direct.py", "        self._draining = True\n", "")],
+        f"{COORDINATOR}/test_direct_link.py::test_who_drains_claims_nothing",
+    ),
+)
+
+_DECISIONS = (
+    _mutant(
+        "room-ignored",
+        "a worker is offered no more than it has room for",
+        [("model/dispatch.py", "            if room == 0:\n", "            if room == -9:\n")],
+        f"{MODEL}/test_rules.py::test_dispatch",
+        f"{SIMULATION}/test_dispatch.py::test_any_order_of_events",
+    ),
+    _mutant(
+        "pool-by-prefix",
+        "a route lies in a pool by whole segments",
+        [("model/routes.py", 'route.startswith(pool + "/")', "route.startswith(pool)")],
+        f"{MODEL}/test_rules.py::test_pools_match_by_whole_segments[pool-a-pool-abc-False]",
+        f"{COORDINATOR}/test_leading.py::test_lanes_that_nobody_serves_are_passed_over",
+    ),
+    _mutant(
+        "answered-offer-settled-at-once",
+        "what was offered counts as in flight until its claim can have been seen",
+        [("coordinator/flight.py", "                self._settling[job] = now + SETTLE_S\n", "")],
+        f"{COORDINATOR}/test_leading.py::test_the_picture_counts_offers_and_claims_once",
+    ),
+    _mutant(
+        "offered-twice",
+        "a job that is offered is not offered to another",
+        [("coordinator/flight.py", "return job in self._offered or job in self.claims", "return job in self.claims")],
+        f"{SIMULATION}/test_dispatch.py::test_any_order_of_events",
+    ),
+    _mutant(
+        "claims-uncounted",
+        "a worker's room counts the claims that it holds",
+        [
+            (
+                "coordinator/flight.py",
+                "            self._claimed[worker] -= 1\n\n    def offered(",
+                "            pass\n\n    def offered(",
+            )
+        ],
+        f"{COORDINATOR}/test_leading.py::test_the_picture_counts_offers_and_claims_once",
+        f"{SIMULATION}/test_dispatch.py::test_any_order_of_events",
+    ),
+    _mutant(
+        "errors-over-budget",
+        "a job fails with the last error that its policy allows",
+        [("model/retry.py", "    if errors >= policy.max_attempts:\n", "    if errors > policy.max_attempts:\n")],
+        f"{MODEL}/test_rules.py::test_errors_spend_the_budget",
+        f"{SIMULATION}/test_lives.py::test_any_life",
+    ),
+    _mutant(
+        "backoff-uncapped",
+        "a backoff keeps its bound",
+        [
+            (
+                "model/retry.py",
+                "min(self.initial_backoff_s * self.multiplier**steps, self.max_backoff_s)",
+                "self.initial_backoff_s * self.multiplier**steps",
+            )
+        ],
+        f"{MODEL}/test_rules.py::test_a_backoff_keeps_its_bounds",
+    ),
+    _mutant(
+        "cancel-forgotten-by-a-crash",
+        "a job that was to be canceled does not come back when its worker is lost",
+        [
+            (
+                "model/retry.py",
+                '    if cancel_requested:\n        return Next(JobState.CANCELED, reason="canceled; its',
+                '    if crashes < 0:\n        return Next(JobState.CANCELED, reason="canceled; its',
+            )
+        ],
+        f"{SIMULATION}/test_lives.py::test_any_life",
+    ),
+)
+
+MUTANTS: tuple[Mutant, ...] = (
+    *_CLAIM,
+    *_ROOM,
+    *_START,
+    *_FENCE,
+    *_TRUST,
+    *_REAP,
+    *_LEAD,
+    *_STORES,
+    *_SUBMIT,
+    *_DRAIN,
+    *_DECISIONS,
+)

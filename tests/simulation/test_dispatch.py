@@ -1,0 +1,210 @@
+"""The leader's picture and its decisions, over any order of what happens: a state machine on ``Flight`` and ``assign``.
+
+Events of etcd are told to the picture late and in any order across prefixes, as watches may; within one prefix they
+keep theirs. The truth (who claims what) is kept beside it by the machine.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Outstanding
+from tenure.model.dispatch import Assignment, Candidate, Lane, Seat, assign, by_worker, servable
+
+WHEN = datetime(2026, 1, 1, tzinfo=UTC)
+LANES = (Lane(1, "a", "n", "k"), Lane(2, "a/b", "n", "k"), Lane(3, "ab", "n", "k"), Lane(4, "a", "n", "rare"))
+BY_ID = {lane.id: lane for lane in LANES}
+POOLS = (("a",), ("a/b",), ("ab",), ("a", "ab"))
+KINDS = (("k",), ("rare",), ("k", "rare"))
+MOST = 4
+"""Offers that one worker may have open."""
+
+
+@dataclass
+class Value:
+    """What a worker says of itself."""
+
+    pools: tuple[str, ...]
+    kinds: tuple[str, ...]
+    capacity: int
+    draining: bool = False
+
+
+class Dispatching(RuleBasedStateMachine):
+    """Jobs come, workers come and go, offers are made, answered, overlooked and withdrawn."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.flight = Flight()
+        self.now = 0.0
+        self.ready: dict[str, Candidate] = {}
+        """What Postgres shows as ready; a claimed job stays until it is started."""
+        self.claims: dict[str, str] = {}
+        self.letters = 0
+        self.submitted = 0
+
+    # -- what happens --
+
+    @rule(lane=st.sampled_from(LANES), priority=st.integers(-2, 2), at=st.integers(0, 3))
+    def submit(self, lane: Lane, priority: int, at: int) -> None:
+        self.submitted += 1
+        id = uuid.UUID(int=self.submitted)
+        self.ready[str(id)] = Candidate(id, lane.id, 0, priority, WHEN + timedelta(seconds=at), lane.pool, 10.0)
+
+    @rule(
+        name=st.sampled_from("xyz"),
+        pools=st.sampled_from(POOLS),
+        kinds=st.sampled_from(KINDS),
+        capacity=st.integers(1, 5),
+        draining=st.booleans(),
+    )
+    def register(
+        self, name: str, pools: tuple[str, ...], kinds: tuple[str, ...], capacity: int, draining: bool
+    ) -> None:
+        self.flight.worker_seen(name, Value(pools, kinds, capacity, draining), 1)  # type: ignore[arg-type]
+
+    @rule(name=st.sampled_from("xyz"))
+    def session_ends(self, name: str) -> None:
+        self.flight.worker_gone(name)
+
+    @rule(name=st.sampled_from("xyz"))
+    def suspect(self, name: str) -> None:
+        self.flight.suspect(name)
+
+    @rule(seconds=st.floats(0.0, 20.0))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.flight.settle(self.now)
+
+    @rule()
+    def dispatch(self) -> None:
+        """One cycle of the dispatcher, on all that is ready."""
+        self._cycle()
+
+    @precondition(lambda self: self.flight.offers)
+    @rule(data=st.data(), delete_seen_first=st.booleans())
+    def answer(self, data: st.DataObject, delete_seen_first: bool) -> None:
+        """A worker claims some of what it was offered, in one transaction; the events come in either order."""
+        key = data.draw(st.sampled_from(sorted(self.flight.offers)), label="letter")
+        offer = self.flight.offers[key]
+        won = [job for job in offer.jobs if job not in self.claims and data.draw(st.booleans(), label=f"claim {job}")]
+        self.claims |= dict.fromkeys(won, offer.worker)
+        if delete_seen_first:
+            self.flight.offer_gone(key, self.now)
+        for job in won:
+            self.flight.claim_seen(job, offer.worker)
+        self.flight.offer_gone(key, self.now)
+
+    @precondition(lambda self: self.flight.offers)
+    @rule(data=st.data())
+    def withdraw(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.flight.offers)), label="letter")
+        self.flight.suspect(self.flight.offers[key].worker)
+        self.flight.offer_gone(key, self.now)
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), ended=st.booleans())
+    def claim_ends(self, data: st.DataObject, ended: bool) -> None:
+        """The job is done, or goes back to be dispatched again."""
+        job = data.draw(st.sampled_from(sorted(self.claims)), label="job")
+        del self.claims[job]
+        if ended:
+            self.ready.pop(job, None)
+        self.flight.claim_gone(job)
+
+    # -- what must hold --
+
+    def _cycle(self) -> list[Assignment]:
+        seats = self.flight.seats(MOST)
+        candidates = sorted(self.flight.free_of(self.ready.values()), key=lambda one: one.order)
+        chosen = assign(candidates, servable(LANES, seats))
+        self._check_cycle(candidates, seats, chosen)
+        for worker, mine in by_worker(chosen).items():
+            self.letters += 1
+            self.flight.offered(
+                Outstanding(f"letter{self.letters:05d}", worker, tuple(str(one.id) for one in mine), self.now)
+            )
+        return chosen
+
+    def _check_cycle(self, candidates: list[Candidate], seats: list[Seat], chosen: list[Assignment]) -> None:
+        by_name = {seat.worker: seat for seat in seats}
+        left = {seat.worker: seat.free for seat in seats}
+        given = {one.candidate.id: one.worker for one in chosen}
+        assert len(given) == len(chosen), "a job was given twice"
+        offered = {job for offer in self.flight.offers.values() for job in offer.jobs}
+        assert not {str(id) for id in given} & (offered | self.claims.keys()), "a job in flight was given again"
+        for candidate in candidates:
+            worker = given.get(candidate.id)
+            serving = [seat.worker for seat in seats if seat.serves(BY_ID[candidate.lane])]
+            if worker is None:
+                assert not any(left[name] for name in serving), f"{candidate.id} was passed over while there was room"
+                continue
+            assert worker in serving, f"{worker} does not serve {BY_ID[candidate.lane]}"
+            assert left[worker] == max(left[name] for name in serving), "another serving worker had more room"
+            left[worker] -= 1
+            assert left[worker] >= 0, f"{worker} was given more than it has room for"
+            assert worker not in self.flight.suspects and not self.flight.workers[worker][0].draining
+        assert all(seat.free <= MOST for seat in by_name.values())
+
+    @invariant()
+    def the_counts_are_those_of_what_is_there(self) -> None:
+        flight = self.flight
+        assert flight.claims == self.claims
+        claimed = Counter(flight.claims.values())
+        pending = Counter(flight.offers[key].worker for key in flight._offered.values())
+        for worker in {*flight.workers, *flight._claimed, *flight._pending}:
+            assert flight._claimed[worker] == claimed[worker], f"claims of {worker} are miscounted"
+            assert flight._pending[worker] == pending[worker], f"offers to {worker} are miscounted"
+        for job, key in flight._offered.items():
+            assert job in flight.offers[key].jobs
+        assert not flight._offered.keys() & flight.claims.keys(), "offered though claimed"
+        assert flight.unstarted >= sum(flight.in_flight(job) for job in self.ready if job not in flight.claims)
+
+    @invariant()
+    def nobody_is_a_suspect_who_is_not_there(self) -> None:
+        assert self.flight.suspects.keys() <= self.flight.workers.keys()
+
+    def teardown(self) -> None:
+        """Let workers be well from now on: whatever can run, runs, in a bounded number of rounds."""
+        for key in list(self.flight.offers):
+            self.flight.offer_gone(key, self.now)
+        for job in list(self.claims):
+            del self.claims[job]
+            self.flight.claim_gone(job)
+        for _ in range(2):  # a suspicion counts from the first look at it
+            self.now += max(SETTLE_S, SUSPECT_S)
+            self.flight.settle(self.now)
+        self.flight.worker_seen("helper", Value(("a", "ab"), ("k", "rare"), 1, False), 1)  # type: ignore[arg-type]
+        for rounds in range(len(self.ready) + 1):
+            if not self.ready:
+                break
+            note(f"round {rounds}: {len(self.ready)} jobs are left")
+            won = {str(one.candidate.id): one.worker for one in self._cycle()}
+            for job, worker in won.items():
+                self.flight.claim_seen(job, worker)
+            for key in list(self.flight.offers):
+                self.flight.offer_gone(key, self.now)
+            for job in won:
+                self.flight.claim_gone(job)
+                del self.ready[job]
+        assert not self.ready, "jobs starve though a worker serves them"
+
+
+def test_any_order_of_events() -> None:
+    run_state_machine_as_test(
+        Dispatching, settings=settings(max_examples=40, stateful_step_count=30, deadline=None, print_blob=True)
+    )

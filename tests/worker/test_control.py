@@ -1,0 +1,175 @@
+"""The control loop against a clock that the test moves: when an attempt is run, stopped and killed.
+
+The link and the engine are scripted here, since no real ones keep to the microsecond; what they are for is tested
+with real stores and processes in tests/coordinator/test_direct_link.py and tests/worker_execute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from tenure.model.states import Outcome
+from tenure.model.trust import Trust
+from tenure.worker.attempt import LOST_GRACE_S, Attempt
+from tenure.worker.control import Control
+from tenure.worker.execute.call import Assignment, Call, Ended, StopCause
+from tenure.worker.execute.engines import Engines
+from tenure.worker.handler import Handler, Mode, Registry
+from tenure.worker.link import Answer, Link, Report, Started
+
+TTL_S = 10.0
+STARTED = Started(Assignment("job", 1, 7, "default", "k", "default", "null"), 1, 1)
+
+
+@dataclass
+class Clock:
+    """A clock that stands until it is moved."""
+
+    now: float = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.Event().wait()
+
+
+@dataclass
+class Script:
+    """A link that hands out one attempt and keeps the reports."""
+
+    trust: Trust
+    reports: list[Report] = field(default_factory=list)
+    reported: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def trusted_until(self, started: Started) -> float:
+        return self.trust.until
+
+    async def attempts(self) -> AsyncIterator[Sequence[Started]]:
+        yield [STARTED]
+        await asyncio.Event().wait()
+
+    async def finish(self, reports: Sequence[Report]) -> list[Answer]:
+        self.reports.extend(reports)
+        self.reported.set()
+        return [Answer(recorded=True) for _ in reports]
+
+
+@dataclass
+class Stubborn:
+    """A handler that stops for nothing but a kill; also the engine that runs it."""
+
+    calls: list[Call] = field(default_factory=list)
+    causes: list[StopCause] = field(default_factory=list)
+    kills: int = 0
+
+    def begin(self, call: Call) -> Stubborn:
+        self.calls.append(call)
+        return self
+
+    def stop(self, cause: StopCause) -> None:
+        self.causes.append(cause)
+
+    def kill(self) -> None:
+        self.kills += 1
+
+
+def _attempt(script: Script, clock: Clock) -> tuple[Attempt, Stubborn, list[Ended]]:
+    ended: list[Ended] = []
+    attempt = Attempt(STARTED, cast(Link, script), clock, lambda _attempt, end: ended.append(end))
+    handler = Stubborn()
+    attempt.execution = handler
+    return attempt, handler, ended
+
+
+def test_an_attempt_is_stopped_when_its_trust_ends_and_killed_in_the_margin() -> None:
+    clock = Clock()
+    script = Script(Trust(clock.now, TTL_S))
+    attempt, handler, _ = _attempt(script, clock)
+    for clock.now in (script.trust.until - 0.001, script.trust.until, script.trust.until + LOST_GRACE_S):
+        attempt.check(clock.now)
+        if clock.now < script.trust.until:
+            assert handler.causes == [], "the trust still held"
+    assert handler.causes == [StopCause.LOST]
+    assert handler.kills == 1
+    assert clock.now < script.trust.expires_at
+
+
+def test_trust_that_is_renewed_moves_the_end_on() -> None:
+    clock = Clock()
+    script = Script(Trust(clock.now, TTL_S))
+    attempt, handler, _ = _attempt(script, clock)
+    for _ in range(5):
+        clock.now = script.trust.until - 0.001
+        attempt.check(clock.now)
+        script.trust = Trust(clock.now, TTL_S)
+    assert (handler.causes, handler.kills) == ([], 0)
+
+
+def test_a_worker_that_was_held_up_kills_at_once() -> None:
+    """It wakes when the lease can have expired already: the time to stop was over while it slept."""
+    clock = Clock()
+    script = Script(Trust(clock.now, TTL_S))
+    attempt, handler, _ = _attempt(script, clock)
+    attempt.check(clock.now)
+    clock.now = script.trust.expires_at
+    attempt.check(clock.now)
+    attempt.check(clock.now)
+    assert handler.causes == [StopCause.LOST]
+    assert handler.kills == 1
+
+
+def test_a_cancel_does_not_hide_the_end_of_trust() -> None:
+    clock = Clock()
+    script = Script(Trust(clock.now, TTL_S))
+    attempt, handler, _ = _attempt(script, clock)
+    clock.now = script.trust.until - 0.01
+    attempt.stop(StopCause.CANCELED)
+    clock.now = script.trust.until
+    attempt.check(clock.now)
+    clock.now += LOST_GRACE_S
+    attempt.check(clock.now)
+    assert handler.causes == [StopCause.CANCELED, StopCause.LOST]
+    assert handler.kills == 1
+
+
+async def _run(script: Script, clock: Clock) -> Stubborn:
+    """Run a control loop until its link has heard of the attempt, or the engine has."""
+    engine = Stubborn()
+    registry = Registry([Handler(kind="k", mode=Mode.ASYNC, target=lambda: None)])
+    control = Control(clock, registry, cast(Engines, engine), 1)
+    control.attach(cast(Link, script))
+    async with asyncio.TaskGroup() as group:
+        tasks: list[asyncio.Task[Any]] = [
+            group.create_task(control.execute()),
+            group.create_task(control.reports.run()),
+        ]
+        async with asyncio.timeout(10):
+            while not (script.reports or engine.calls):  # noqa: ASYNC110 - either of two
+                await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+    return engine
+
+
+async def test_what_starts_after_its_trust_has_ended_is_handed_back_unrun() -> None:
+    clock = Clock()
+    script = Script(Trust(clock.now - TTL_S, TTL_S))
+    engine = await _run(script, clock)
+    assert engine.calls == []
+    assert [(report.started, report.outcome) for report in script.reports] == [(STARTED, Outcome.RELEASED)]
+
+
+async def test_what_starts_in_time_is_run() -> None:
+    clock = Clock()
+    script = Script(Trust(clock.now, TTL_S))
+    engine = await _run(script, clock)
+    assert [call.assignment for call in engine.calls] == [STARTED.assignment]
+    assert script.reports == []
