@@ -17,7 +17,6 @@ from functools import partial
 
 import structlog
 
-from tenure.coordinator.cancel import Reminder
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.dispatch import Dispatcher
 from tenure.coordinator.finish import Finisher
@@ -124,7 +123,6 @@ class Leader:
             self._finisher,
             flight.suspect,
             dispatcher.brake,
-            Reminder(self._etcd, self._keys),
             guard=Statement("assert_term", {"leader": self._settings.coordinator_id, "term": term.number}),
             sweep_s=self._settings.sweep_s,
         )

@@ -50,7 +50,6 @@ class Reaper:
         finisher: Finisher,
         suspect: Callable[[str], None],
         brake: Callable[[float], None],
-        reminder: Reminder,
         *,
         guard: Statement,
         sweep_s: float,
@@ -62,7 +61,7 @@ class Reaper:
         self._finisher = finisher
         self._suspect = suspect
         self._brake = brake
-        self._reminder = reminder
+        self._reminder = Reminder(etcd, keys)
         self._guard = guard
         self._sweep_s = sweep_s
         self._vanished: dict[uuid.UUID, None] = {}

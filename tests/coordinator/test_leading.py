@@ -12,7 +12,6 @@ import pytest
 from tests.coordinator.conftest import WORKER, MakeParts, Parts, running, until
 from tests.fixtures.network import ProxyFactory
 
-from tenure.coordinator.cancel import Reminder
 from tenure.coordinator.dispatch import Dispatcher
 from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Outstanding
 from tenure.coordinator.leader import Leader, Picture
@@ -310,7 +309,6 @@ class Watchman:
             parts.finisher,
             self.suspects.append,
             self.brakes.append,
-            Reminder(parts.etcd, parts.keys),
             guard=Statement("assert_term", {"leader": "c1", "term": term}),
             sweep_s=0.1,
         )
