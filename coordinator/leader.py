@@ -44,6 +44,11 @@ MAX_RESPITE_S = 5.0
 of elections."""
 
 
+def next_respite_s(before_s: float, lasted_s: float) -> float:
+    """Return how long to rest after a term that failed: twice as long as before, unless it had lasted for a while."""
+    return RESPITE_S if lasted_s > 2 * MAX_RESPITE_S else min(2 * before_s, MAX_RESPITE_S)
+
+
 class Leader:
     """Leads whenever elected. ``run`` is the body of a task."""
 
@@ -92,8 +97,7 @@ class Leader:
                 await self._clock.sleep(RESPITE_S)
             except* TenureError as group:
                 log.warning("term_failed", term=term.number, error=str(group.exceptions[0]))
-                lasted = self._clock.monotonic() - began > 2 * MAX_RESPITE_S
-                respite_s = RESPITE_S if lasted else min(2 * respite_s, MAX_RESPITE_S)
+                respite_s = next_respite_s(respite_s, self._clock.monotonic() - began)
                 await self._clock.sleep(respite_s * random.uniform(0.5, 1.0))
             finally:
                 self._dispatcher = None

@@ -37,6 +37,7 @@ class Reports:
         self._on_answered = on_answered
         self._waiting: deque[Report] = deque()
         self._more = asyncio.Event()
+        self._lost = 0
 
     def add(self, report: Report) -> None:
         """Send this with the next batch."""
@@ -91,8 +92,10 @@ class Reports:
                 await self._refused(report, answer.problem)
                 continue
             if not answer.recorded:
+                self._lost += 1
                 log.warning(
                     "ownership_lost",
+                    so_far=self._lost,
                     job=report.started.assignment.job_id,
                     fence=report.started.assignment.fence,
                     outcome=report.outcome,
