@@ -47,7 +47,7 @@ class Step:
 def plan(rng: random.Random, names: Sequence[str], seconds: float) -> list[Step]:
     """Draw the faults of a run: a stream of them, and a second, sparser one over it.
 
-    Every fault comes before any comes again.
+    Faults are drawn like cards, so that each comes once before any comes again.
     """
     deck: list[str] = []
     steps: list[Step] = []

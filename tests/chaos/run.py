@@ -26,6 +26,7 @@ from tests.chaos.checker import (
     Expected,
     Violation,
     check,
+    longest_silence_s,
     overlaps,
     recovery_s,
     slowest_recovery_s,
@@ -88,6 +89,7 @@ class Result:
     stale_reports_refused: int = 0
     recovery_s: float | None = None
     slowest_recovery_s: float = 0.0
+    longest_silence_s: float = 0.0
     quiet_after_s: float = 0.0
 
 
@@ -237,6 +239,7 @@ def _measure(result: Result, history: Sequence[Event], violations: Sequence[Viol
     result.handler_overlap_max_s = round(max((one.seconds for one in found), default=0.0), 3)
     result.recovery_s = recovery_s(history)
     result.slowest_recovery_s = slowest_recovery_s(history)
+    result.longest_silence_s = longest_silence_s(history)
 
 
 def show(result: Result, console: Console) -> None:
@@ -259,6 +262,7 @@ def show(result: Result, console: Console) -> None:
         ("stale writes refused", result.stale_writes_refused),
         ("stale reports refused", result.stale_reports_refused),
         ("first completion after the last heal; after any", f"{recovery}; {result.slowest_recovery_s:.2f} s"),
+        ("longest time without a completion", f"{result.longest_silence_s:.1f} s"),
         ("all at rest after", f"{result.quiet_after_s:.1f} s"),
         ("violations", len(result.violations) + len(result.not_exercised)),
     ):
