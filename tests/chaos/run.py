@@ -43,7 +43,7 @@ from tests.chaos.workload import Workload, client_of
 from tenure.cli.logs import configure
 from tenure.store.etcd.keyspace import Keyspace
 
-QUIET_S = 120.0
+QUIET_S = 240.0
 """How long everything may take to come to its end after the last fault."""
 RATE = 25.0
 
@@ -142,8 +142,8 @@ async def _exercise(settings: Settings, cluster: Cluster, result: Result, told: 
         for name in ("client", "claims", "nemesis", "postgres")
     }
     etcd, watched = cluster.connect(), cluster.connect()
-    nemesis = Nemesis(cluster, etcd, recorders["nemesis"])
     watcher = ClaimWatcher(watched, Keyspace(PREFIX), recorders["claims"])
+    nemesis = Nemesis(cluster, etcd, recorders["nemesis"], watcher.taken_from)
     steps = plan(rng, settings.faults or available(cluster), settings.seconds)
     stop = asyncio.Event()
     async with client_of(cluster.coordinators) as client, asyncio.TaskGroup() as group:

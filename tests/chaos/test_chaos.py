@@ -16,7 +16,7 @@ from tests.chaos.run import Settings, run, show
 
 SEED = 8
 SECONDS = 50.0
-LOCAL = ("pause-worker", "kill-worker", "kill-leader", "kill-postgres", "pause-worker-tree")
+LOCAL = ("pause-worker", "pause-worker", "kill-worker", "kill-leader", "kill-postgres", "pause-worker-tree")
 PARTITIONS = () if why_not() else ("cut-worker-etcd", "lose-etcd-to-worker")
 
 
