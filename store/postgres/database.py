@@ -42,6 +42,7 @@ class PoolOptions:
     idle_in_transaction_timeout_s: float = 5.0
 
 
+RECONNECT_S = 2.0
 _HAS_TRANSACTION_TIMEOUT = 170_000
 
 
@@ -88,6 +89,9 @@ class Database:
             min_size=options.min_size,
             max_size=options.max_size,
             timeout=options.wait_s,
+            # The pool doubles its pause after each failed attempt until it gives this connection up. Soon, then: the
+            # next caller has it try again at once, and an outage of minutes does not make the return take minutes.
+            reconnect_timeout=RECONNECT_S,
             configure=self._configure,
             check=None,
             open=False,

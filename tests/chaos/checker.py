@@ -309,6 +309,12 @@ def slowest_recovery_s(history: History) -> float:
     return slowest
 
 
+def longest_silence_s(history: History) -> float:
+    """Return the longest time without a completion, from the first to the last."""
+    done = sorted(one.at for one in _of(history, Finish) if one.outcome == "completed" and one.verdict == "recorded")
+    return max((after - before for before, after in pairwise(done)), default=0.0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
     """What a run must have seen, or it was not exercised."""

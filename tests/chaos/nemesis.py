@@ -15,7 +15,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +31,9 @@ from tenure.store.etcd.port import Etcd
 ETCD = "etcd"
 """Etcd as a whole, as a victim."""
 SLOW_DISK_US = 300_000
+TAKE_OVER_S = 10.0
+BEGIN_S = 0.5
+"""What an attempt may take from its claim to its handler's first write."""
 JUMP_S = ("+3600", "-3600", "+2592000")
 
 
@@ -47,7 +50,7 @@ class Step:
 def plan(rng: random.Random, names: Sequence[str], seconds: float) -> list[Step]:
     """Draw the faults of a run: a stream of them, and a second, sparser one over it.
 
-    Every fault comes before any comes again.
+    Faults are drawn like cards, so that each comes once before any comes again.
     """
     deck: list[str] = []
     steps: list[Step] = []
@@ -68,9 +71,11 @@ def plan(rng: random.Random, names: Sequence[str], seconds: float) -> list[Step]
 class Nemesis:
     """Carries out a plan. ``run`` is the body of a task."""
 
-    def __init__(self, cluster: Cluster, etcd: Etcd, recorder: Recorder) -> None:
+    def __init__(self, cluster: Cluster, etcd: Etcd, recorder: Recorder, taken_from: Mapping[str, int]) -> None:
         self.cluster = cluster
         self.etcd = etcd
+        self.taken_from = taken_from
+        """Worker's id to how many of its jobs others have taken over."""
         self.done: Counter[str] = Counter()
         self.current: dict[str, str] = {}
         """Victims to what befalls them now."""
@@ -161,11 +166,21 @@ async def _killed(nemesis: Nemesis, victim: str, roll: float) -> AsyncIterator[N
 
 @asynccontextmanager
 async def _paused(nemesis: Nemesis, victim: str, roll: float, *, tree: bool) -> AsyncIterator[None]:
-    """SIGSTOP, later SIGCONT: a process that does not know how much time has passed."""
+    """SIGSTOP, later SIGCONT: a process that does not know how much time has passed.
+
+    A worker sleeps on, for a while, until another has taken over one of its jobs: else it is no zombie.
+    """
     member = nemesis.member(victim)
+    before = nemesis.taken_from.get(member.id, 0)
     member.pause(tree=tree)
     try:
         yield
+        deadline = time.monotonic() + TAKE_OVER_S
+        while victim in nemesis.cluster.worker_names and time.monotonic() < deadline:
+            if nemesis.taken_from.get(member.id, 0) > before:
+                await asyncio.sleep(BEGIN_S)
+                break
+            await asyncio.sleep(0.1)
     finally:
         member.resume()
 

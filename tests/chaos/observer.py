@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 
 import psycopg
 from tests.chaos.history import Active, Attempt, Claim, Recorder, Start, Terminal, Unclaim
@@ -25,11 +26,15 @@ class ClaimWatcher:
     def __init__(self, etcd: Etcd, keys: Keyspace, recorder: Recorder) -> None:
         self.gaps = 0
         self.claims = 0
+        self.taken_from: Counter[str] = Counter()
+        """Worker to how many jobs that it had claimed another claimed after it."""
         self._etcd = etcd
         self._keys = keys
         self._recorder = recorder
         self._standing: dict[str, int] = {}
         """Job to the create revision of its claim."""
+        self._holders: dict[str, str] = {}
+        """Job to the worker that claimed it last."""
 
     @property
     def standing(self) -> int:
@@ -78,6 +83,10 @@ class ClaimWatcher:
         value = ClaimValue.from_json(item.value)
         self._standing[job] = item.create_revision
         self.claims += 1
+        before = self._holders.get(job, value.worker)
+        if before != value.worker:
+            self.taken_from[before] += 1
+        self._holders[job] = value.worker
         self._recorder.write(
             # By the revision of the change: a claim that is written over has another than that of its creation.
             Claim(

@@ -26,6 +26,7 @@ from tests.chaos.checker import (
     Expected,
     Violation,
     check,
+    longest_silence_s,
     overlaps,
     recovery_s,
     slowest_recovery_s,
@@ -42,7 +43,7 @@ from tests.chaos.workload import Workload, client_of
 from tenure.cli.logs import configure
 from tenure.store.etcd.keyspace import Keyspace
 
-QUIET_S = 120.0
+QUIET_S = 240.0
 """How long everything may take to come to its end after the last fault."""
 RATE = 25.0
 
@@ -88,6 +89,7 @@ class Result:
     stale_reports_refused: int = 0
     recovery_s: float | None = None
     slowest_recovery_s: float = 0.0
+    longest_silence_s: float = 0.0
     quiet_after_s: float = 0.0
 
 
@@ -140,8 +142,8 @@ async def _exercise(settings: Settings, cluster: Cluster, result: Result, told: 
         for name in ("client", "claims", "nemesis", "postgres")
     }
     etcd, watched = cluster.connect(), cluster.connect()
-    nemesis = Nemesis(cluster, etcd, recorders["nemesis"])
     watcher = ClaimWatcher(watched, Keyspace(PREFIX), recorders["claims"])
+    nemesis = Nemesis(cluster, etcd, recorders["nemesis"], watcher.taken_from)
     steps = plan(rng, settings.faults or available(cluster), settings.seconds)
     stop = asyncio.Event()
     async with client_of(cluster.coordinators) as client, asyncio.TaskGroup() as group:
@@ -237,6 +239,7 @@ def _measure(result: Result, history: Sequence[Event], violations: Sequence[Viol
     result.handler_overlap_max_s = round(max((one.seconds for one in found), default=0.0), 3)
     result.recovery_s = recovery_s(history)
     result.slowest_recovery_s = slowest_recovery_s(history)
+    result.longest_silence_s = longest_silence_s(history)
 
 
 def show(result: Result, console: Console) -> None:
@@ -259,6 +262,7 @@ def show(result: Result, console: Console) -> None:
         ("stale writes refused", result.stale_writes_refused),
         ("stale reports refused", result.stale_reports_refused),
         ("first completion after the last heal; after any", f"{recovery}; {result.slowest_recovery_s:.2f} s"),
+        ("longest time without a completion", f"{result.longest_silence_s:.1f} s"),
         ("all at rest after", f"{result.quiet_after_s:.1f} s"),
         ("violations", len(result.violations) + len(result.not_exercised)),
     ):

@@ -16,7 +16,7 @@ from tests.chaos.run import Settings, run, show
 
 SEED = 8
 SECONDS = 50.0
-LOCAL = ("pause-worker", "kill-worker", "kill-leader", "kill-postgres", "pause-worker-tree")
+LOCAL = ("pause-worker", "pause-worker", "kill-worker", "kill-leader", "kill-postgres", "pause-worker-tree")
 PARTITIONS = () if why_not() else ("cut-worker-etcd", "lose-etcd-to-worker")
 
 
@@ -30,10 +30,10 @@ def test_a_short_mixture_of_faults_breaks_no_promise(tmp_path: Path) -> None:
     assert (result.violations, result.not_exercised) == ([], [])
 
 
-def test_a_plan_is_its_seeds_alone_and_tries_everything_once() -> None:
+def test_a_plan_is_its_seeds_alone_and_tries_everything() -> None:
     first, again, other = (plan(random.Random(seed), list(FAULTS), 600.0) for seed in (1, 1, 2))
     assert first == again != other
-    assert {step.fault for step in first[: len(FAULTS) + 4]} >= set(FAULTS) - {step.fault for step in first[-2:]}
+    assert {step.fault for step in first} == set(FAULTS)
     assert all(step.at_s + step.seconds <= 600.0 for step in first)
 
 

@@ -11,6 +11,7 @@ from tests.chaos.checker import (
     CHECKS,
     Expected,
     check,
+    longest_silence_s,
     overlaps,
     recovery_s,
     slowest_recovery_s,
@@ -233,6 +234,9 @@ def test_recovery_is_measured() -> None:
     assert recovery_s(never_started()) is None
     assert slowest_recovery_s(taken_over()) == pytest.approx(1.3)
     assert slowest_recovery_s(never_started()) == 0.0
+    assert longest_silence_s(taken_over()) == 0.0, "one completion was recorded, the other's answer was lost"
+    twice = [*taken_over(), Finish(at=9.3, job=J, fence=102, outcome="completed", verdict="recorded")]
+    assert longest_silence_s(twice) == pytest.approx(2.0)
 
 
 def test_a_run_without_its_fault_is_not_exercised() -> None:

@@ -260,3 +260,25 @@ async def test_a_database_that_is_gone_is_unavailable(proxied: Proxy, remote: Da
     for _ in range(2):
         with pytest.raises(Unavailable):
             await remote.fetch("cluster")
+
+
+@pytest.mark.slow
+async def test_a_long_outage_does_not_make_the_return_long(proxied: Proxy, remote: Database) -> None:
+    """Connections are tried again every few seconds however long nobody answered: the pauses do not grow with it."""
+    await remote.fetch("cluster")
+    await proxied.refuse()
+    # Pauses that doubled would have come to one of 16 s by then, begun a moment before the end.
+    for _ in range(4):
+        with pytest.raises(Unavailable):
+            await remote.fetch("cluster")
+        await asyncio.sleep(4.0)
+    await proxied.accept()
+
+    async def answers() -> bool:
+        try:
+            return bool(await remote.fetch("cluster"))
+        except Unavailable:
+            return False
+
+    async with asyncio.timeout(10.0):
+        await until(answers)
