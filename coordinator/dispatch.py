@@ -65,7 +65,7 @@ class Dispatcher:
         """Lanes that may have ready jobs which are not in flight."""
         self._hinted: set[int] = set()
         self._look = asyncio.Event()
-        self._held_until = 0.0
+        self._braked_until = 0.0
         self._disturbed_at = 0.0
         """When a store last gave no answer: offers made before may be unanswered for that reason alone."""
         self._poll_at = 0.0
@@ -83,7 +83,7 @@ class Dispatcher:
 
     def brake(self, seconds: float) -> None:
         """Offer nothing for a while: many workers vanished at once."""
-        self._held_until = max(self._held_until, self._clock.monotonic() + seconds)
+        self._braked_until = max(self._braked_until, self._clock.monotonic() + seconds)
 
     async def run(self) -> None:
         """Dispatch until cancelled or deposed: the body of a task."""
@@ -93,7 +93,7 @@ class Dispatcher:
                 if now >= self._poll_at:
                     self._poll_at = now + self._settings.poll_s
                     await self._poll()
-                progressed = now >= self._held_until and await self._cycle()
+                progressed = now >= self._braked_until and await self._cycle()
             except (Unavailable, BoundExceeded) as exc:
                 log.warning("dispatch_interrupted", error=exc.message)
                 self._disturbed_at = self._clock.monotonic()

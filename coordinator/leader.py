@@ -260,8 +260,8 @@ class Picture:
 
     def _older_term(self, item: KeyValue, now: float) -> None:
         """An offer of an earlier term: it stands until it is answered or overdue, like one of ours."""
-        letter = parse_inbox(item.value)
+        message = parse_inbox(item.value)
         worker, _ = self._keys.parse_message(item.key)
-        offers = getattr(letter, "offers", ())
+        offers = getattr(message, "offers", ())
         if offers:
             self._flight.offered(Outstanding(item.key, worker, tuple(offer.job for offer in offers), now))

@@ -141,11 +141,11 @@ class Reaper:
     async def _judge(self, rows: Sequence[Row]) -> int:
         claims = await self._claims()
         verdict = await self._still_executing(judge(map(executing_from_row, rows), claims))
-        hold = brake_s(verdict)
-        if hold:
+        seconds = brake_s(verdict)
+        if seconds:
             BRAKES.inc()
-            log.warning("brake", workers=verdict.workers_lost, claims=len(verdict.lost), hold_s=hold)
-            self._brake(hold)
+            log.warning("brake", workers=verdict.workers_lost, claims=len(verdict.lost), seconds=seconds)
+            self._brake(seconds)
         taken = await self._taken(verdict.lost)
         for worker in {row.worker for row in verdict.lost if row not in taken}:
             self._suspect(worker)

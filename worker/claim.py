@@ -39,8 +39,8 @@ class Claimer:
         self._leases = leases
         self._worker = worker
 
-    async def claim(self, letter: str, offers: Sequence[Offer]) -> list[Claimed]:
-        """Answer a letter: claim what it offers and delete it. Return the claims that were won."""
+    async def claim(self, message: str, offers: Sequence[Offer]) -> list[Claimed]:
+        """Answer a message: claim what it offers and delete it. Return the claims that were won."""
         leased = await self._lease_each(offers)
         claimed_at = stamp(self._clock.wall())
         requests = [
@@ -52,7 +52,7 @@ class Claimer:
             )
             for offer, lease in leased
         ]
-        results = await claim_batch(self._etcd, self._keys, requests, inbox_key=letter)
+        results = await claim_batch(self._etcd, self._keys, requests, inbox_key=message)
         won: list[Claimed] = []
         spare: list[tuple[int, bool]] = []
         for (offer, lease), result in zip(leased, results, strict=True):

@@ -77,17 +77,17 @@ class DirectLink:
     # -- from offers to attempts --
 
     async def receive(self) -> None:
-        """Answer the letters of the inbox, each at once and apart from the others."""
+        """Answer the messages of the inbox, each at once and apart from the others."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._inbox.run())
-            async for key, letter in self._inbox.letters():
-                if isinstance(letter, CancelRequest):
-                    self._stop(letter.job, letter.fence, StopCause.CANCELED)
-                    group.create_task(self._discard_letter(key))
+            async for key, message in self._inbox.messages():
+                if isinstance(message, CancelRequest):
+                    self._stop(message.job, message.fence, StopCause.CANCELED)
+                    group.create_task(self._discard(key))
                 elif self._draining:
-                    group.create_task(self._discard_letter(key))
+                    group.create_task(self._discard(key))
                 else:
-                    group.create_task(self._answer(key, letter))
+                    group.create_task(self._answer(key, message))
 
     async def attempts(self) -> AsyncIterator[Sequence[Started]]:
         """Yield attempts as they start."""
@@ -97,19 +97,19 @@ class DirectLink:
             yield batch
 
     async def drain(self) -> None:
-        """Take no more: letters are thrown away; return when every claim under way was let go or has begun to run."""
+        """Take no more: messages are thrown away; return when every claim under way was let go or has begun to run."""
         self._draining = True
         while self._claiming or not self._ready.empty():
             self._moved.clear()
             await self._moved.wait()
 
-    async def _answer(self, key: str, letter: Offers) -> None:
+    async def _answer(self, key: str, message: Offers) -> None:
         # The leader counts our room, but from a picture that may be a moment old: what does not fit is not claimed.
-        offers = letter.offers[: max(0, self._room() - self._claiming)]
+        offers = message.offers[: max(0, self._room() - self._claiming)]
         self._claiming += len(offers)
         try:
             if not offers:
-                await self._discard_letter(key)
+                await self._discard(key)
                 return
             claims = await self._claimer.claim(key, offers)
             await self._start(claims)
@@ -158,11 +158,11 @@ class DirectLink:
         if by_job:
             await self._claimer.release(list(by_job.values()))
 
-    async def _discard_letter(self, key: str) -> None:
+    async def _discard(self, key: str) -> None:
         try:
             await self._etcd.txn(Txn((), (Delete(key),)))
         except TenureError as exc:
-            log.info("letter_not_discarded", key=key, error=exc.message)  # it goes with the session, or is withdrawn
+            log.info("message_not_discarded", key=key, error=exc.message)  # it goes with the session, or is withdrawn
 
     # -- trust --
 

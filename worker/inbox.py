@@ -16,26 +16,26 @@ log = structlog.get_logger(__name__)
 
 
 class Inbox:
-    """A mirror of the worker's inbox that hands on each letter once. ``run`` is the body of a task."""
+    """A mirror of the worker's inbox that hands on each message once. ``run`` is the body of a task."""
 
     def __init__(self, etcd: Etcd, keys: Keyspace, clock: Clock, worker: str) -> None:
         self._view = View(etcd, keys.inbox(worker), clock, self._arrived)
-        self._letters: asyncio.Queue[tuple[str, InboxValue]] = asyncio.Queue()  # bounded by what leaders dare to offer
+        self._messages: asyncio.Queue[tuple[str, InboxValue]] = asyncio.Queue()  # bounded by what leaders dare to offer
 
     async def run(self) -> None:
         """Follow the inbox until cancelled."""
         await self._view.run()
 
-    async def letters(self) -> AsyncIterator[tuple[str, InboxValue]]:
-        """Yield each letter with its key, for ever."""
+    async def messages(self) -> AsyncIterator[tuple[str, InboxValue]]:
+        """Yield each message with its key, for ever."""
         while True:
-            yield await self._letters.get()
+            yield await self._messages.get()
 
     def _arrived(self, events: Sequence[Event]) -> None:
         for event in events:
             if event.kind is not EventKind.PUT:
                 continue
             try:
-                self._letters.put_nowait((event.item.key, parse_inbox(event.item.value)))
+                self._messages.put_nowait((event.item.key, parse_inbox(event.item.value)))
             except ValueError as exc:
-                log.error("letter_unreadable", key=event.item.key, error=str(exc))
+                log.error("message_unreadable", key=event.item.key, error=str(exc))

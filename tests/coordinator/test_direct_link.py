@@ -48,7 +48,7 @@ class FarWorker:
         self.claimer = Claimer(far, parts.keys, parts.clock, self.leases, WORKER)
 
     async def claim(self, id: uuid.UUID) -> list[Claimed]:
-        """Claim a job, as offered in a letter of its own."""
+        """Claim a job, as offered in a message of its own."""
         return await self.claimer.claim(self.near.keys.message(WORKER, id.int % 1_000_000), [_offer(id)])
 
     async def spare_lease(self) -> int:
@@ -120,12 +120,12 @@ class Linked:
         self.parts = parts
         self.link = link
         self.announcing = announcing
-        self._letters = 0
+        self._messages = 0
 
     async def offer(self, *ids: uuid.UUID) -> str:
-        """Put a letter into the worker's inbox; return its key."""
-        self._letters += 1
-        key = self.parts.keys.message(WORKER, self._letters)
+        """Put a message into the worker's inbox; return its key."""
+        self._messages += 1
+        key = self.parts.keys.message(WORKER, self._messages)
         value = Offers(term=1, offers=tuple(map(_offer, ids))).to_json()
         await self.parts.etcd.txn(Txn((), (Put(key, value),)))
         return key
@@ -136,11 +136,11 @@ class Linked:
             [one] = await anext(aiter(self.link.attempts()))
             return one
 
-    async def until_answered(self, letter: str) -> None:
-        """Wait until a letter is gone."""
+    async def until_answered(self, message: str) -> None:
+        """Wait until a message is gone."""
 
         async def gone() -> bool:
-            return await self.parts.etcd.get(letter) is None
+            return await self.parts.etcd.get(message) is None
 
         await until(gone)
 

@@ -64,8 +64,8 @@ class Stage:
     async def offered(self, worker: str) -> list[uuid.UUID]:
         """Read what is offered to a worker now, in the order of the offers."""
         listing = await self.parts.etcd.list(self.parts.keys.inbox(worker))
-        letters = [parse_inbox(item.value) for item in listing.items]
-        return [uuid.UUID(one.job) for letter in letters if isinstance(letter, Offers) for one in letter.offers]
+        messages = [parse_inbox(item.value) for item in listing.items]
+        return [uuid.UUID(one.job) for message in messages if isinstance(message, Offers) for one in message.offers]
 
     async def until_offered(self, worker: str, jobs: Iterable[uuid.UUID]) -> list[uuid.UUID]:
         """Wait until a worker is offered just these jobs."""
@@ -418,8 +418,8 @@ async def test_the_sweep_reminds_a_worker_of_a_cancel_once_per_session(alone: Pa
     for _ in range(2):
         session = await alone.register()
         await watchman.reaper.sweep()
-        letter = await alone.etcd.get(key)
-        assert letter is not None and letter.lease == session
+        message = await alone.etcd.get(key)
+        assert message is not None and message.lease == session
         await alone.etcd.txn(Txn((), (Delete(key),)))
         await watchman.reaper.sweep()
         assert await alone.etcd.get(key) is None, "mentioned once"
@@ -749,10 +749,10 @@ async def test_offers_of_an_earlier_term_stand_until_they_are_overdue(alone: Par
 
         async def to_the_other() -> list[Any]:
             listing = await alone.etcd.list(alone.keys.inbox("w2"))
-            return [letter for item in listing.items if (letter := parse_inbox(item.value))]
+            return [message for item in listing.items if (message := parse_inbox(item.value))]
 
-        [letter] = await until(to_the_other)
-    assert [one.job for one in letter.offers] == [str(job)]
+        [message] = await until(to_the_other)
+    assert [one.job for one in message.offers] == [str(job)]
 
 
 async def test_a_pool_whose_jobs_could_not_be_moved_is_tried_again(

@@ -464,9 +464,9 @@ async def test_an_executing_job_is_asked_to_stop_through_its_workers_inbox(parts
     await parts.canceler.cancel(id, "enough")
     row = await parts.row(id)
     assert (row.state, row.cancel_requested, row.reason) == ("executing", True, "enough")
-    [letter] = (await parts.etcd.list(parts.keys.inbox("w1"))).items
-    assert parse_inbox(letter.value) == CancelRequest(str(id), started.fence, "enough")
-    assert letter.lease == session
+    [message] = (await parts.etcd.list(parts.keys.inbox("w1"))).items
+    assert parse_inbox(message.value) == CancelRequest(str(id), started.fence, "enough")
+    assert message.lease == session
     await parts.canceler.cancel(id, "enough")  # twice is no more than once
     assert len((await parts.etcd.list(parts.keys.inbox("w1"))).items) == 1
     answer = await parts.finish(id, started.fence, Outcome.CANCELED)

@@ -131,7 +131,7 @@ _ROOM = (
     _mutant(
         "claims-beyond-room",
         "a worker claims no more than it has room for",
-        [("worker/direct.py", "letter.offers[: max(0, self._room() - self._claiming)]", "letter.offers")],
+        [("worker/direct.py", "message.offers[: max(0, self._room() - self._claiming)]", "message.offers")],
         f"{COORDINATOR}/test_direct_link.py::test_what_does_not_fit_is_not_claimed",
     ),
 )
@@ -530,7 +530,7 @@ _REAP = (
         [
             (
                 "coordinator/dispatch.py",
-                "progressed = now >= self._held_until and await self._cycle()",
+                "progressed = now >= self._braked_until and await self._cycle()",
                 "progressed = await self._cycle()",
             )
         ],

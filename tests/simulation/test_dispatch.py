@@ -54,7 +54,7 @@ class Dispatching(RuleBasedStateMachine):
         self.ready: dict[str, Candidate] = {}
         """What Postgres shows as ready; a claimed job stays until it is started."""
         self.claims: dict[str, str] = {}
-        self.letters = 0
+        self.messages = 0
         self.submitted = 0
 
     # -- what happens --
@@ -99,7 +99,7 @@ class Dispatching(RuleBasedStateMachine):
     @rule(data=st.data(), delete_seen_first=st.booleans())
     def answer(self, data: st.DataObject, delete_seen_first: bool) -> None:
         """A worker claims some of what it was offered, in one transaction; the events come in either order."""
-        key = data.draw(st.sampled_from(sorted(self.flight.offers)), label="letter")
+        key = data.draw(st.sampled_from(sorted(self.flight.offers)), label="message")
         offer = self.flight.offers[key]
         won = [job for job in offer.jobs if job not in self.claims and data.draw(st.booleans(), label=f"claim {job}")]
         self.claims |= dict.fromkeys(won, offer.worker)
@@ -112,7 +112,7 @@ class Dispatching(RuleBasedStateMachine):
     @precondition(lambda self: self.flight.offers)
     @rule(data=st.data())
     def withdraw(self, data: st.DataObject) -> None:
-        key = data.draw(st.sampled_from(sorted(self.flight.offers)), label="letter")
+        key = data.draw(st.sampled_from(sorted(self.flight.offers)), label="message")
         self.flight.suspect(self.flight.offers[key].worker)
         self.flight.offer_gone(key, self.now)
 
@@ -134,9 +134,9 @@ class Dispatching(RuleBasedStateMachine):
         chosen = assign(candidates, servable(LANES, seats))
         self._check_cycle(candidates, seats, chosen)
         for worker, mine in by_worker(chosen).items():
-            self.letters += 1
+            self.messages += 1
             self.flight.offered(
-                Outstanding(f"letter{self.letters:05d}", worker, tuple(str(one.id) for one in mine), self.now)
+                Outstanding(f"message{self.messages:05d}", worker, tuple(str(one.id) for one in mine), self.now)
             )
         return chosen
 

@@ -187,11 +187,11 @@ class Lives(RuleBasedStateMachine):
             del self.claims[row.id]
             self._move(by_id[row.id], next_of_timed_out(row), is_error=True)
 
-    def _check_brake(self, lost: tuple[Executing, ...], hold_s: float) -> None:
+    def _check_brake(self, lost: tuple[Executing, ...], seconds: float) -> None:
         if len({row.worker for row in lost}) < BRAKE_WORKERS:
-            assert hold_s == 0.0
+            assert seconds == 0.0
         else:
-            assert hold_s == max(row.ttl_s for row in lost)
+            assert seconds == max(row.ttl_s for row in lost)
 
     # -- what must hold --
 
