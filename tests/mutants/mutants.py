@@ -731,7 +731,7 @@ _DECISIONS = (
         "offered-twice",
         "a job that is offered is not offered to another",
         [("coordinator/flight.py", "return job in self._offered or job in self.claims", "return job in self.claims")],
-        f"{SIMULATION}/test_dispatch.py::test_any_order_of_events",
+        f"{SIMULATION}/test_dispatch.py::test_a_job_that_is_offered_is_not_offered_again",
     ),
     _mutant(
         "claims-uncounted",
@@ -744,7 +744,6 @@ _DECISIONS = (
             )
         ],
         f"{COORDINATOR}/test_leading.py::test_the_picture_counts_offers_and_claims_once",
-        f"{SIMULATION}/test_dispatch.py::test_any_order_of_events",
     ),
     _mutant(
         "errors-over-budget",

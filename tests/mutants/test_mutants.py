@@ -39,6 +39,7 @@ def test_the_table_shows_each_mutant_and_its_expected_fate(mutant: Mutant) -> No
     rows = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{mutant.name}` |")]
     assert len(rows) == 1, "run: make mutants"
     assert f"| {mutant.rule} |" in rows[0] and rows[0].endswith(f"| {fate} |"), "run: make mutants"
+    assert all(f"`{scenario}`" in rows[0] for scenario in mutant.scenarios), "run: make mutants"
 
 
 @pytest.mark.parametrize("text", ["", "twice twice"])
