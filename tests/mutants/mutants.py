@@ -469,8 +469,8 @@ _REAP = (
             ),
             (
                 "coordinator/reap.py",
-                "self._judge(rows)\n            after",
-                "self._judge(rows, claims)\n            after",
+                "reaped += await self._judge(rows)\n",
+                "reaped += await self._judge(rows, claims)\n",
             ),
             (
                 "coordinator/reap.py",
@@ -508,8 +508,40 @@ _REAP = (
     _mutant(
         "crash-uncounted",
         "a lost attempt counts as a crash, and a poison job ends",
-        [("coordinator/reap.py", "error=_lost(row), is_crash=True)", "error=_lost(row))")],
+        [("coordinator/reap.py", "next_of_lost(row), error=error, is_crash=True)", "next_of_lost(row), error=error)")],
         f"{COORDINATOR}/test_leading.py::test_a_poison_job_ends_after_its_crashes",
+    ),
+    _mutant(
+        "taken-is-a-crash",
+        "a claim taken from a worker that lives is no crash",
+        [("coordinator/reap.py", "taken = await self._taken(verdict.lost)", "taken: set[Executing] = set()")],
+        f"{COORDINATOR}/test_leading.py::test_a_claim_taken_from_a_living_worker_is_no_crash",
+        f"{E2E}/test_faults.py::test_a_claim_taken_with_etcds_own_tools_is_no_crash[deleting the claim]",
+    ),
+    _mutant(
+        "any-session-proves-life",
+        "only a session older than the claim shows that its worker lived when the claim vanished",
+        [("coordinator/reap.py", "if key.create_revision < row.claim_revision and was_alive(", "if was_alive(")],
+        f"{COORDINATOR}/test_leading.py::test_a_session_younger_than_the_claim_proves_nothing",
+    ),
+    _mutant(
+        "old-session-proves-life",
+        "a session that was not renewed for two thirds of the TTL is a dead worker's",
+        [
+            (
+                "model/trust.py",
+                "session_age_s * RENEWALS_PER_TTL < ttl_s * (RENEWALS_PER_TTL - 1)",
+                "session_age_s < 1e9",
+            )
+        ],
+        f"{MODEL}/test_rules.py::test_a_fresh_session_tells_a_taken_claim_from_a_crash",
+        f"{E2E}/test_faults.py::test_a_killed_workers_job_runs_elsewhere",
+    ),
+    _mutant(
+        "cancel-not-repeated",
+        "the sweep reminds workers of cancels that they have not seen",
+        [("coordinator/reap.py", "        await self._reminder.remind(canceled)\n", "")],
+        f"{COORDINATOR}/test_leading.py::test_the_sweep_reminds_a_worker_of_a_cancel_once_per_session",
     ),
     _mutant(
         "poison-never-ends",
@@ -521,7 +553,7 @@ _REAP = (
     _mutant(
         "brake-off",
         "when many workers vanish at once dispatch is held back",
-        [("coordinator/reap.py", "            self._brake(hold)\n", "")],
+        [("coordinator/reap.py", "            self._brake(seconds)\n", "")],
         f"{COORDINATOR}/test_leading.py::test_many_workers_gone_at_once_put_the_brake_on",
     ),
     _mutant(
