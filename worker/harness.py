@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -170,7 +171,11 @@ class _Recording:
         ended: asyncio.Future[Ended] = loop.create_future()
         capture = LogCapture()
         self._run.logs = capture.entries  # type: ignore[assignment]
-        log = structlog.wrap_logger(None, processors=[capture])
+        # Nothing from the global configuration: a test may have set a level that drops what a handler says.
+        everything = structlog.make_filtering_bound_logger(logging.NOTSET)
+        log = structlog.wrap_logger(
+            None, processors=[capture], wrapper_class=everything, context_class=dict, cache_logger_on_first_use=False
+        )
         timers: list[asyncio.TimerHandle] = []
         execution: Execution = engines.begin(
             Call(self._definition, self._assignment, self, ended.set_result, log),

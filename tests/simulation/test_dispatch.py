@@ -159,8 +159,17 @@ class Dispatching(RuleBasedStateMachine):
             assert left[worker] == max(left[name] for name in serving), "another serving worker had more room"
             left[worker] -= 1
             assert left[worker] >= 0, f"{worker} was given more than it has room for"
-            assert worker not in self.flight.suspects and not self.flight.workers[worker][0].draining
+            assert not self.flight.workers[worker][0].draining
+            assert worker not in self.flight.suspects or not self._beyond_doubt(), f"{worker} is a suspect"
         assert all(seat.free <= MOST for seat in by_name.values())
+
+    def _beyond_doubt(self) -> list[str]:
+        """Return the workers that take more and are no suspects: a suspicion that falls on all says nothing."""
+        return [
+            name
+            for name, (value, _) in self.flight.workers.items()
+            if not value.draining and name not in self.flight.suspects
+        ]
 
     @invariant()
     def the_counts_are_those_of_what_is_there(self) -> None:

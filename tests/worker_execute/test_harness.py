@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 
 import pytest
+import structlog
 from pydantic import BaseModel
 
 from tenure.model.errors import ConfigurationError
@@ -102,3 +104,13 @@ async def test_throughput_is_of_the_right_order() -> None:
         runs = await asyncio.gather(*(harness.run(nothing) for _ in range(2_000)))
     assert {run.outcome for run in runs} == {Outcome.COMPLETED}
     assert time.monotonic() - began < 60
+
+
+async def test_what_a_handler_says_is_kept_whatever_the_level_of_the_process() -> None:
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    try:
+        run = await Harness().run(discover, Discovery(host="a", depth=4))
+    finally:
+        structlog.configure(**before)
+    assert [line["event"] for line in run.logs] == ["discovered"]
