@@ -61,7 +61,10 @@ class Announcer:
         if unannounced:  # the lease of announcements was lost; with a new one they go again, and once is enough
             self._lease = 0
             again = set(unannounced)
-            await self._write([one for one in ended if one.job_id in again], lambda job: None)
+            try:
+                await self._write([one for one in ended if one.job_id in again], lambda job: None)
+            except TenureError as exc:
+                log.warning("announcement_lost", jobs=len(again), error=exc.message)
         return deleted
 
     async def _write(self, ended: Sequence[Ended], on_unannounced: Callable[[str], None]) -> set[str]:

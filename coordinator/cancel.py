@@ -21,6 +21,7 @@ from tenure.store.postgres.database import Database, Row, Statement
 
 _TRIES = 10
 KEYS_PER_TXN = 64
+REMIND_AGAIN_S = 10.0
 
 
 class Canceler:
@@ -72,14 +73,16 @@ class Canceler:
 class Reminder:
     """Reminds workers of cancels that they have not seen: their session had ended, or the one who asked died.
 
-    For the leader's sweep; each attempt is mentioned once per session of its worker.
+    For the leader's sweep; each attempt is mentioned once per session of its worker, and again after a while: a worker
+    throws away what concerns an attempt whose start it has not heard of yet.
     """
 
-    def __init__(self, etcd: Etcd, keys: Keyspace) -> None:
+    def __init__(self, etcd: Etcd, keys: Keyspace, clock: Clock) -> None:
         self._etcd = etcd
         self._keys = keys
-        self._reminded: dict[int, int] = {}
-        """Fence to the session's lease."""
+        self._clock = clock
+        self._reminded: dict[int, tuple[int, float]] = {}
+        """Fence to the session's lease, and the instant from which on it may be mentioned again."""
 
     async def remind(self, executing: Iterable[Executing]) -> None:
         """Ask again for the attempts, of all that execute, whose cancel is requested."""
@@ -88,15 +91,18 @@ class Reminder:
             if row.cancel_requested:
                 wanted[row.worker].append(row)
         still = {row.fence for rows in wanted.values() for row in rows}
-        self._reminded = {fence: lease for fence, lease in self._reminded.items() if fence in still}
+        now = self._clock.monotonic()
+        self._reminded = {
+            fence: (lease, until) for fence, (lease, until) in self._reminded.items() if fence in still and until > now
+        }
         for worker, rows in wanted.items():
             session = await self._etcd.get(self._keys.worker(worker))
             if session is None:
                 continue
-            new = [row for row in rows if self._reminded.get(row.fence) != session.lease]
+            new = [row for row in rows if self._reminded.get(row.fence, (0, 0.0))[0] != session.lease]
             requests = [CancelRequest(job=str(row.id), fence=row.fence) for row in new]
             await put_requests(self._etcd, self._keys, session, worker, requests)
-            self._reminded.update((row.fence, session.lease) for row in new)
+            self._reminded.update((row.fence, (session.lease, now + REMIND_AGAIN_S)) for row in new)
 
 
 async def put_requests(

@@ -155,9 +155,11 @@ async def _within(abort: asyncio.Event, graceful: Coroutine[Any, Any, None]) -> 
     await asyncio.wait((ending, aborted), return_when=asyncio.FIRST_COMPLETED)
     if not ending.done():
         log.warning("stopping_at_once")
-    for task in (ending, aborted):
-        task.cancel()
-    await asyncio.gather(ending, aborted, return_exceptions=True)
+    aborted.cancel()
+    if ending.done():
+        await ending
+    else:
+        ending.cancel()
 
 
 def _etcd_options(settings: CoordinatorSettings, clock: SystemClock) -> EtcdOptions:

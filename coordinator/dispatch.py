@@ -22,7 +22,7 @@ from tenure.model.dispatch import Candidate, Lane, Seat, assign, by_worker, serv
 from tenure.model.errors import BoundExceeded, Deposed, TenureError, Unavailable
 from tenure.store.etcd.election import Term
 from tenure.store.etcd.keyspace import Keyspace, Offer, Offers
-from tenure.store.etcd.port import Delete, Etcd, Put, Txn
+from tenure.store.etcd.port import Delete, Etcd, Put, TooLarge, Txn
 from tenure.store.postgres.database import Database
 
 log = structlog.get_logger(__name__)
@@ -201,14 +201,15 @@ class Dispatcher:
             self._flight.offered(offer)  # before the write: its events may arrive before its answer
         try:
             result = await self._etcd.txn(Txn((self._term.guard(),), tuple(put for put, _ in puts)))
-        except (Unavailable, BoundExceeded) as exc:
-            if isinstance(exc, BoundExceeded):  # etcd has no room (NOSPACE) for anybody's offer
-                for _, offer in puts:
-                    self._flight.offer_gone(offer.key, self._clock.monotonic())
-            # Else unknown: if it was written, the deletion event or the timeout will free the jobs.
+        except Unavailable:
+            # Unknown: if it was written, the deletion event or the timeout will free the jobs.
             raise
         except TenureError as exc:
-            # One worker's session ended: etcd refuses the whole transaction. Each for itself, then.
+            if isinstance(exc, BoundExceeded) and not isinstance(exc, TooLarge):
+                for _, offer in puts:  # etcd has no room (NOSPACE) for anybody's offer
+                    self._flight.offer_gone(offer.key, self._clock.monotonic())
+                raise
+            # One worker's session ended, or all together are too large: etcd refuses the whole. Each for itself, then.
             if len(puts) == 1:
                 self._flight.offer_gone(puts[0][1].key, self._clock.monotonic())
                 log.info("offer_refused", worker=puts[0][1].worker, error=exc.message)

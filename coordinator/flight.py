@@ -127,7 +127,7 @@ class Flight:
     def seats(self, most: int) -> list[Seat]:
         """Return the workers that can take more, each with at most ``most`` places.
 
-        Suspicion is a preference among workers: where it falls on all of them it says nothing.
+        Suspicion is a preference among workers: where it falls on all of them, whatever they serve, it says nothing.
         """
         seats = []
         beyond_doubt = any(

@@ -91,7 +91,11 @@ class Leader:
             log.info("term_begins", term=term.number)
             began = self._clock.monotonic()
             try:
-                await term.lead(self._lead(term))
+                try:
+                    await term.lead(self._lead(term))
+                finally:
+                    self._dispatcher = None  # before any respite: hints are for whoever leads next
+                    log.info("term_ends", term=term.number)
             except* Deposed as group:
                 log.warning("deposed", term=term.number, reason=str(group.exceptions[0]))
                 await self._clock.sleep(RESPITE_S)
@@ -99,9 +103,6 @@ class Leader:
                 log.warning("term_failed", term=term.number, error=str(group.exceptions[0]))
                 respite_s = next_respite_s(respite_s, self._clock.monotonic() - began)
                 await self._clock.sleep(respite_s * random.uniform(0.5, 1.0))
-            finally:
-                self._dispatcher = None
-                log.info("term_ends", term=term.number)
 
     async def _lead(self, term: Term) -> None:
         stores = Stores(

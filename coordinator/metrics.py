@@ -21,7 +21,8 @@ STALE_WRITES = Counter(
 )
 REAPED = Counter(
     "tenure_attempts_reaped",
-    "Attempts that the leader ended in their worker's stead: lost (its claim vanished) or timed_out.",
+    "Attempts that the leader ended in their worker's stead: lost (its claim vanished), released (its claim was taken "
+    "from a worker that lives) or timed_out.",
     ["outcome"],
     registry=REGISTRY,
 )
@@ -33,5 +34,5 @@ BRAKES = Counter(
 
 for _write in ("start", "finish", "progress", "checkpoint", "children"):
     STALE_WRITES.labels(_write)  # shown as 0 from the start, so that the first one is a rise
-for _outcome in (Outcome.LOST, Outcome.TIMED_OUT):
+for _outcome in (Outcome.LOST, Outcome.RELEASED, Outcome.TIMED_OUT):
     REAPED.labels(str(_outcome))

@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 PAGE_JOBS = 2_000
 TIMEOUT_GRACE_S = 5.0
 """How long after an attempt's timeout its worker may still report it; then the leader ends it."""
+SESSIONS_AT_ONCE = 64
 GATHER_S = 0.05
 FIRST_ID = uuid.UUID(int=0)
 
@@ -61,7 +62,7 @@ class Reaper:
         self._finisher = finisher
         self._suspect = suspect
         self._brake = brake
-        self._reminder = Reminder(etcd, keys)
+        self._reminder = Reminder(etcd, keys, clock)
         self._guard = guard
         self._sweep_s = sweep_s
         self._vanished: dict[uuid.UUID, None] = {}
@@ -183,19 +184,28 @@ class Reaper:
         for row in lost:
             if not row.timed_out:
                 by_worker[row.worker].append(row)
-        taken: set[Executing] = set()
-        for worker, rows in by_worker.items():
-            key = await self._etcd.get(self._keys.worker(worker))
-            session = await self._etcd.time_to_live(key.lease) if key is not None and key.lease else None
+        asking = asyncio.Semaphore(SESSIONS_AT_ONCE)
+
+        async def taken_from(worker: str, rows: Sequence[Executing]) -> list[Executing]:
+            try:
+                async with asking:
+                    key = await self._etcd.get(self._keys.worker(worker))
+                    session = await self._etcd.time_to_live(key.lease) if key is not None and key.lease else None
+            except Unavailable as exc:
+                log.info("session_not_seen", worker=worker, error=exc.message)  # reaping does not wait for this
+                return []
             if key is None or session is None:
-                continue
+                return []
             age_s = session.granted_s - session.remaining_s
-            taken.update(
+            return [
                 row
                 for row in rows
                 if key.create_revision < row.claim_revision and was_alive(session_age_s=age_s, ttl_s=row.ttl_s)
-            )
-        return taken
+            ]
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(taken_from(worker, rows)) for worker, rows in by_worker.items()]
+        return {row for task in tasks for row in task.result()}
 
     async def _claims(self) -> Mapping[uuid.UUID, tuple[int, int]]:
         """List every claim (job to create revision and lease) at one revision, no older than this call."""

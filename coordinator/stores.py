@@ -60,7 +60,7 @@ class Stores:
         self._coordinator = coordinator
         self._term = term
         self._patience_s = patience_s
-        self._answered_at = clock.monotonic()
+        self._silent_since: float | None = None
         self._seen: Seen | None = None
         self.etcd_was_lost = False
         """Whether this term began on an etcd that is not the one of the term before."""
@@ -129,14 +129,21 @@ class Stores:
         Raises:
             Deposed: it has not answered for too long; Unavailable: it does not answer now.
         """
+        asked_at = self._clock.monotonic()
         try:
             rows = await self._database.fetch(query, params)
         except Unavailable as exc:
-            silent_s = self._clock.monotonic() - self._answered_at
+            if self._silent_since is None:  # once is nothing: a pool that is busy, a lock
+                self._silent_since = asked_at
+                raise
+            silent_s = self._clock.monotonic() - self._silent_since
             if silent_s > self._patience_s:
                 raise Deposed(f"Postgres has not answered for {silent_s:.1f} s: {exc.message}") from exc
             raise
-        self._answered_at = self._clock.monotonic()
+        except BoundExceeded:
+            self._silent_since = None  # it answers, though it has no room
+            raise
+        self._silent_since = None
         return rows
 
     async def _look(self) -> Seen:

@@ -16,7 +16,7 @@ from tenure.model.clock import Clock
 from tenure.model.errors import TenureError
 from tenure.store.etcd.keyspace import Keyspace, WorkerValue
 from tenure.store.etcd.leases import LeaseKeeper
-from tenure.store.etcd.port import Etcd, Put, Txn
+from tenure.store.etcd.port import Delete, Etcd, Put, Txn
 
 log = structlog.get_logger(__name__)
 
@@ -82,12 +82,17 @@ class Registration:
             await self._etcd.revoke(lease)
 
     async def _register(self) -> None:
-        if not self._lease:
+        key = self._keys.worker(self._worker)
+        is_new = not self._lease
+        if is_new:
             grant = await self._etcd.grant(self._ttl_s)
             self._keeper.add(grant, self._session_lost, is_session=True)
             self._lease = grant.lease
-        key = self._keys.worker(self._worker)
         try:
+            if is_new:
+                # A put over the key of an older session, of a process of this name that died, would keep its create
+                # revision: by that the reaper knows which claims are older than the session.
+                await self._etcd.txn(Txn((), (Delete(key),)))
             await self._etcd.txn(Txn((), (Put(key, self._value.to_json(), self._lease),)))
         except TenureError:
             # Perhaps the lease is gone, perhaps etcd is: a new session is right in both cases.

@@ -19,6 +19,7 @@ from tenure.coordinator.reap import Reaper
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.upkeep import Upkeep
 from tenure.model.errors import Deposed, Unavailable
+from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
 from tenure.store.etcd.election import Election, Term
 from tenure.store.etcd.keyspace import LeaderValue, Offers, WorkerValue, parse_inbox
@@ -210,6 +211,22 @@ async def test_a_worker_whose_session_ended_spoils_no_offer_to_others(alone: Par
         await until(some)
         stage.flight.worker_gone("gone")
         await stage.until_offered("w1", jobs)
+
+
+async def test_offers_that_are_too_large_together_are_made_one_by_one(alone: Parts) -> None:
+    """Etcd takes 1.5 MiB at a time: thirteen workers, five hundred jobs each, with long routes."""
+    workers = [f"w{number}" for number in range(13)]
+    route = "/".join(["default", *("x" * 60 for _ in range(4))])
+    await alone.submitter.submit_batch([JobSpec(kind="k", route=route) for _ in range(6_500)])
+    stage = Stage(alone, await _term(alone), offer_timeout_s=60.0)
+    for worker in workers:
+        await stage.worker(worker, capacity=500)
+    async with running(stage.dispatcher.run()):
+
+        async def everything() -> bool:
+            return sum([len(await stage.offered(worker)) for worker in workers]) == 6_500
+
+        await until(everything)
 
 
 async def test_a_brake_holds_offers_back(alone: Parts) -> None:
