@@ -151,15 +151,13 @@ def _on_signals() -> tuple[asyncio.Event, asyncio.Event]:
 
 async def _within(abort: asyncio.Event, graceful: Coroutine[Any, Any, None]) -> None:
     """Wait for a graceful end, or until the second signal."""
-    ending, aborted = asyncio.ensure_future(graceful), asyncio.ensure_future(abort.wait())
-    await asyncio.wait((ending, aborted), return_when=asyncio.FIRST_COMPLETED)
-    if not ending.done():
-        log.warning("stopping_at_once")
-    aborted.cancel()
-    if ending.done():
-        await ending
-    else:
+    async with asyncio.TaskGroup() as group:
+        ending, aborted = group.create_task(graceful), group.create_task(abort.wait())
+        await asyncio.wait((ending, aborted), return_when=asyncio.FIRST_COMPLETED)
+        if not ending.done():
+            log.warning("stopping_at_once")
         ending.cancel()
+        aborted.cancel()
 
 
 def _etcd_options(settings: CoordinatorSettings, clock: SystemClock) -> EtcdOptions:

@@ -22,6 +22,8 @@ from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.finish import Finisher, Report
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
+from tenure.coordinator.leader import Leader
+from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.start import ClaimedJob, Starter
 from tenure.coordinator.submit import Submitter
 from tenure.coordinator.waiters import Waiters
@@ -30,6 +32,7 @@ from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
 from tenure.store.etcd.claims import ClaimOutcome, ClaimRequest, claim_batch
 from tenure.store.etcd.connect import connect
+from tenure.store.etcd.election import Election
 from tenure.store.etcd.keyspace import ClaimValue, Keyspace, WorkerValue, stamp
 from tenure.store.etcd.port import Etcd, KeyValue, Put, Txn
 from tenure.store.postgres.database import Database, PoolOptions
@@ -198,3 +201,26 @@ async def parts(make_parts: MakeParts, shared_database: str) -> Parts:
 async def alone(make_parts: MakeParts, database: str) -> Parts:
     """A coordinator's parts, alone in their database."""
     return await make_parts(database)
+
+
+def settings_of(parts: Parts, **values: Any) -> CoordinatorSettings:
+    """Return the settings of a coordinator that is quick to notice things."""
+    given = {"coordinator_id": "c1", "poll_s": 0.1, "sweep_s": 0.2, "offer_timeout_s": 0.3, "leader_ttl_s": 2.0}
+    return CoordinatorSettings(postgres_dsn=parts.dsn, **{**given, **values})  # type: ignore[arg-type]
+
+
+def leader_of(parts: Parts, name: str = "c1", **settings: Any) -> Leader:
+    """Return a whole leader over the parts; its ``run`` is to be run."""
+    election = Election(parts.etcd, parts.keys, name, 2.0, parts.clock)
+    return Leader(
+        settings_of(parts, coordinator_id=name, **settings),
+        parts.db,
+        parts.etcd,
+        parts.keys,
+        parts.clock,
+        election,
+        parts.lanes,
+        parts.finisher,
+        parts.dependants,
+        parts.hints,
+    )

@@ -9,14 +9,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.coordinator.conftest import WORKER, MakeParts, Parts, running, until
+from tests.coordinator.conftest import WORKER, MakeParts, Parts, leader_of, running, settings_of, until
 from tests.fixtures.network import ProxyFactory
 
 from tenure.coordinator.dispatch import Dispatcher
 from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Outstanding
-from tenure.coordinator.leader import Leader, Picture
+from tenure.coordinator.leader import Picture
 from tenure.coordinator.reap import Reaper
-from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.upkeep import Upkeep
 from tenure.model.errors import Deposed, Unavailable
 from tenure.model.jobs import JobSpec
@@ -25,11 +24,6 @@ from tenure.store.etcd.election import Election, Term
 from tenure.store.etcd.keyspace import LeaderValue, Offers, WorkerValue, parse_inbox
 from tenure.store.etcd.port import Delete, Put, Txn
 from tenure.store.postgres.database import Statement
-
-
-def _settings(parts: Parts, **values: Any) -> CoordinatorSettings:
-    given = {"coordinator_id": "c1", "poll_s": 0.1, "sweep_s": 0.2, "offer_timeout_s": 0.3, "leader_ttl_s": 2.0}
-    return CoordinatorSettings(postgres_dsn=parts.dsn, **{**given, **values})  # type: ignore[arg-type]
 
 
 async def _term(parts: Parts) -> Term:
@@ -45,7 +39,7 @@ class Stage:
         self.parts = parts
         self.flight = Flight()
         self.dispatcher = Dispatcher(
-            _settings(parts, **settings),
+            settings_of(parts, **settings),
             parts.db,
             parts.etcd,
             parts.keys,
@@ -611,22 +605,6 @@ def _id_and_fence(started: Any) -> tuple[uuid.UUID, int]:
 # -- a whole leader --
 
 
-def _leader(parts: Parts, name: str, **settings: Any) -> Leader:
-    election = Election(parts.etcd, parts.keys, name, 2.0, parts.clock)
-    return Leader(
-        _settings(parts, coordinator_id=name, **settings),
-        parts.db,
-        parts.etcd,
-        parts.keys,
-        parts.clock,
-        election,
-        parts.lanes,
-        parts.finisher,
-        parts.dependants,
-        parts.hints,
-    )
-
-
 async def _leading(parts: Parts) -> str | None:
     key = await parts.etcd.get(parts.keys.leader)
     return LeaderValue.from_json(key.value).coordinator if key else None
@@ -635,7 +613,7 @@ async def _leading(parts: Parts) -> str | None:
 async def test_one_of_two_leads_and_the_other_takes_over(make_parts: MakeParts, database: str) -> None:
     one, two = await make_parts(database), await make_parts(database)
     await one.register("w1")
-    first, second = asyncio.create_task(_leader(one, "c1").run()), asyncio.create_task(_leader(two, "c2").run())
+    first, second = asyncio.create_task(leader_of(one, "c1").run()), asyncio.create_task(leader_of(two, "c2").run())
     try:
         name = await until(lambda: _leading(one))
         job = await one.submit()
@@ -676,7 +654,7 @@ async def test_a_leader_that_cannot_reach_postgres_makes_way(
     road = await proxy(int(address.rpartition(":")[2]), address.rpartition(":")[0])
     one, two = await make_parts(database.replace(address, road.address)), await make_parts(database)
     await two.register("w1")
-    tasks = [asyncio.create_task(_leader(one, "c1").run())]
+    tasks = [asyncio.create_task(leader_of(one, "c1").run())]
     try:
 
         async def led_by(name: str) -> bool:
@@ -684,7 +662,7 @@ async def test_a_leader_that_cannot_reach_postgres_makes_way(
             return bool(row.leader == name)
 
         await until(lambda: led_by("c1"))
-        tasks.append(asyncio.create_task(_leader(two, "c2").run()))
+        tasks.append(asyncio.create_task(leader_of(two, "c2").run()))
         await road.refuse()
         await until(lambda: led_by("c2"))
         job = await two.submit()
@@ -697,7 +675,7 @@ async def test_a_leader_that_cannot_reach_postgres_makes_way(
 
 
 async def test_deleting_the_leader_key_starts_another_term(alone: Parts) -> None:
-    leader = _leader(alone, "c1")
+    leader = leader_of(alone, "c1")
     async with running(leader.run()):
         await until(lambda: _leading(alone))
         before = await alone.etcd.get(alone.keys.leader)
@@ -713,7 +691,7 @@ async def test_deleting_the_leader_key_starts_another_term(alone: Parts) -> None
 
 async def test_keys_that_nobody_can_read_do_not_end_a_term(alone: Parts) -> None:
     job = await alone.submit()
-    async with running(_leader(alone, "c1").run()):
+    async with running(leader_of(alone, "c1").run()):
         await until(lambda: _leading(alone))
         before = await alone.etcd.get(alone.keys.leader)
         junk = [
@@ -748,7 +726,7 @@ async def test_keys_that_nobody_can_read_do_not_end_a_term(alone: Parts) -> None
 async def test_offers_of_an_earlier_term_stand_until_they_are_overdue(alone: Parts) -> None:
     job = await alone.submit()
     await alone.register("w1")
-    first = _leader(alone, "c1", offer_timeout_s=60.0)
+    first = leader_of(alone, "c1", offer_timeout_s=60.0)
 
     async def offers() -> list[str]:
         return [item.key for item in (await alone.etcd.list(alone.keys.inbox("w1"))).items]
@@ -757,7 +735,7 @@ async def test_offers_of_an_earlier_term_stand_until_they_are_overdue(alone: Par
         [old] = await until(offers)
     assert await offers() == [old]
     await alone.register("w2")
-    async with running(_leader(alone, "c2", offer_timeout_s=0.2).run()):
+    async with running(leader_of(alone, "c2", offer_timeout_s=0.2).run()):
 
         async def withdrawn() -> bool:
             return old not in await offers()
@@ -799,7 +777,7 @@ async def test_a_pool_registered_by_a_leader_that_died_is_fitted_by_the_next(alo
 
 async def test_a_second_pool_need_not_wait_for_the_first_to_settle(alone: Parts) -> None:
     one, two = await alone.submit(route="p/q"), await alone.submit(route="r/s")
-    async with running(_leader(alone, "c1").run()):
+    async with running(leader_of(alone, "c1").run()):
         await alone.register("w1", pools=("p/q",))
         await _offered(alone, "w1", one)
         before = alone.clock.monotonic()
@@ -810,7 +788,7 @@ async def test_a_second_pool_need_not_wait_for_the_first_to_settle(alone: Parts)
 
 async def _served(parts: Parts, pool: str, job: uuid.UUID) -> None:
     await parts.register("w1", pools=(pool,))
-    async with running(_leader(parts, "c1").run()):
+    async with running(leader_of(parts, "c1").run()):
         await _offered(parts, "w1", job)
 
 

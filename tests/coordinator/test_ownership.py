@@ -6,18 +6,15 @@ import uuid
 from typing import Any
 
 import pytest
-from tests.coordinator.conftest import Parts, running, until
+from tests.coordinator.conftest import Parts, leader_of, running, until
 
 from tenure.coordinator.finish import Verdict
-from tenure.coordinator.leader import Leader
 from tenure.coordinator.reap import Reaper
-from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.start import ClaimedJob
 from tenure.coordinator.submit import Parent
 from tenure.model.errors import OwnershipLost
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
-from tenure.store.etcd.election import Election
 from tenure.store.etcd.port import Listing
 from tenure.store.postgres.database import Statement
 
@@ -43,23 +40,6 @@ async def _reaper(parts: Parts) -> Reaper:
         lambda seconds: None,
         guard=Statement("assert_term", {"leader": "c0", "term": TERM}),
         sweep_s=0.1,
-    )
-
-
-def _leader(parts: Parts) -> Leader:
-    settings = CoordinatorSettings(postgres_dsn=parts.dsn, coordinator_id="c1", poll_s=0.1, sweep_s=0.2)  # type: ignore[arg-type]
-    election = Election(parts.etcd, parts.keys, "c1", 2.0, parts.clock)
-    return Leader(
-        settings,
-        parts.db,
-        parts.etcd,
-        parts.keys,
-        parts.clock,
-        election,
-        parts.lanes,
-        parts.finisher,
-        parts.dependants,
-        parts.hints,
     )
 
 
@@ -185,7 +165,7 @@ async def test_a_claim_that_vanished_while_nobody_led_is_noticed(alone: Parts) -
     async def restarting() -> bool:
         return await alone.state(id) is JobState.RESTARTING
 
-    async with running(_leader(alone).run()):
+    async with running(leader_of(alone).run()):
         await until(restarting)
     assert await alone.outcomes(id) == ["lost"]
 
@@ -204,7 +184,7 @@ async def test_after_etcd_was_lost_nothing_is_offered_for_the_longest_ttl(alone:
     async def offered() -> bool:
         return bool((await alone.etcd.list(alone.keys.inbox("w1"))).items)
 
-    async with running(_leader(alone).run()):
+    async with running(leader_of(alone).run()):
         await until(offered)
         [row] = await alone.sql("SELECT epoch, claims_frozen_until, now() AS now FROM tenure.cluster")
     assert row.claims_frozen_until is not None, "not exercised: etcd was not found to be another"
@@ -223,5 +203,5 @@ async def test_after_etcd_was_lost_claims_that_no_row_owns_are_dropped(alone: Pa
     async def dropped() -> bool:
         return await alone.claim_of(id) is None
 
-    async with running(_leader(alone).run()):
+    async with running(leader_of(alone).run()):
         await until(dropped)

@@ -44,18 +44,6 @@ async def test_a_drain_waits_for_what_is_on_its_way_in(station: Station, coordin
     assert await station.claimed() == {job}
 
 
-async def test_offers_that_come_while_draining_are_thrown_away(station: Station, coordinator: Scripted) -> None:
-    await station.link.drain()
-    await station.offer(3)
-
-    async def empty() -> bool:
-        return not (await station.etcd.list(station.keys.inboxes)).items
-
-    await until(empty)
-    assert await station.claimed() == set()
-    assert coordinator.starts == 0
-
-
 async def test_a_report_that_cannot_be_stored_becomes_a_failure_then_lets_go(
     station: Station, coordinator: Scripted
 ) -> None:
