@@ -82,8 +82,14 @@ class Dispatcher:
         self._look.set()
 
     def brake(self, seconds: float) -> None:
-        """Offer nothing for a while: many workers vanished at once."""
-        self._braked_until = max(self._braked_until, self._clock.monotonic() + seconds)
+        """Offer nothing for a while: many workers vanished at once.
+
+        Counted from the first of them: etcd revokes leases for seconds when there are thousands, and the last wave of
+        that must not hold up what the first one freed.
+        """
+        now = self._clock.monotonic()
+        if now >= self._braked_until:
+            self._braked_until = now + seconds
 
     async def run(self) -> None:
         """Dispatch until cancelled or deposed: the body of a task."""

@@ -234,6 +234,17 @@ async def test_a_brake_holds_offers_back(alone: Parts) -> None:
     assert alone.clock.monotonic() >= held_until
 
 
+async def test_the_brake_counts_from_the_first_wave(alone: Parts) -> None:
+    """Thousands of leases expire over seconds: the last of them do not hold up what the first ones freed."""
+    job = await alone.submit()
+    stage = Stage(alone, await _term(alone))
+    await stage.worker("w1")
+    stage.dispatcher.brake(0.3)
+    stage.dispatcher.brake(3_600.0)
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("w1", [job])
+
+
 async def test_a_backlog_is_read_in_bounded_windows(alone: Parts, slow: dict[str, float]) -> None:
     for _ in range(60):
         await alone.submit()
