@@ -39,6 +39,12 @@ def submit(
         str | None, typer.Option("--attempt-timeout", help="The most that one attempt may take.")
     ] = None,
     label: Annotated[list[str] | None, typer.Option("--label", "-l", help="KEY=VALUE; repeat it.")] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option("--limit", help="Name of a limit under which it runs; repeat it.")
+    ] = None,
+    require: Annotated[
+        list[str] | None, typer.Option("--require", help="KEY=VALUE that its worker must have; repeat it.")
+    ] = None,
     key: Annotated[
         str | None, typer.Option("--key", help="Idempotency key: the same again answers with the first job.")
     ] = None,
@@ -78,6 +84,8 @@ def submit(
             timeout_s=parse.duration_s(attempt_timeout, "--attempt-timeout"),
             idempotency_key=key,
             labels=parse.labels(label or ()),
+            limits=limit or (),
+            requires=parse.labels(require or (), "--require"),
             depends_on=depends_on or (),
         )
         if job.created is False:

@@ -96,6 +96,8 @@ class AsyncClient:
         max_crashes: int | None = None,
         idempotency_key: str | None = None,
         labels: Mapping[str, str] | None = None,
+        limits: Sequence[str] = (),
+        requires: Mapping[str, str] | None = None,
         depends_on: Sequence[str] = (),
     ) -> Job:
         """Submit one job and return it as written; it is durable when this returns. Options are those of ``NewJob``.
@@ -120,6 +122,8 @@ class AsyncClient:
             timeout_s=timeout_s,
             max_crashes=max_crashes,
             labels=labels or {},
+            limits=limits,
+            requires=requires or {},
             depends_on=depends_on,
         )
         spec = convert.spec_to_wire(job, idempotency_key=idempotency_key or _new_key())

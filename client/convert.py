@@ -58,6 +58,8 @@ def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb
             max_crashes=job.max_crashes,
             idempotency_key=idempotency_key,
             labels=dict(job.labels),
+            limits=_names(job.limits, f"{path}limits"),
+            requires=dict(job.requires),
             depends_on=_names(job.depends_on, f"{path}depends_on"),
             ref=job.ref or "",
         )
@@ -136,6 +138,8 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         max_crashes=job.max_crashes,
         idempotency_key=job.idempotency_key,
         labels=dict(job.labels),
+        limits=tuple(job.limits),
+        requires=dict(job.requires),
         depends_on=tuple(job.depends_on),
         parent_id=job.parent_id or None,
         progress=job.progress,
@@ -309,6 +313,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "max_crashes": (int, type(None)),
     "ref": (str, type(None)),
     "labels": Mapping,
+    "requires": Mapping,
 }
 
 

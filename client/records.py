@@ -52,6 +52,10 @@ class NewJob:
     idempotency_key: str | None = None
     """The same key with the same request answers with the first job. Made by the client when None."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    limits: Sequence[str] = ()
+    """Names of limits under which it runs; one that is not defined limits nothing."""
+    requires: Mapping[str, str] = field(default_factory=dict)
+    """Labels that its worker must have."""
     depends_on: Sequence[str] = ()
     """Ids of jobs, or the ``ref`` of members of the same batch, that must complete first."""
     ref: str | None = None
@@ -117,6 +121,8 @@ class Job:
     max_crashes: int
     idempotency_key: str
     labels: Mapping[str, str]
+    limits: tuple[str, ...]
+    requires: Mapping[str, str]
     depends_on: tuple[str, ...]
     parent_id: str | None
     progress: float

@@ -73,6 +73,8 @@ class Client:
         max_crashes: int | None = None,
         idempotency_key: str | None = None,
         labels: Mapping[str, str] | None = None,
+        limits: Sequence[str] = (),
+        requires: Mapping[str, str] | None = None,
         depends_on: Sequence[str] = (),
     ) -> Job:
         """Submit one job and return it as written; it is durable when this returns. Options are those of ``NewJob``.
@@ -99,6 +101,8 @@ class Client:
                 max_crashes=max_crashes,
                 idempotency_key=idempotency_key,
                 labels=labels,
+                limits=limits,
+                requires=requires,
                 depends_on=depends_on,
             )
         )

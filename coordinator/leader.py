@@ -17,10 +17,11 @@ from functools import partial
 
 import structlog
 
+from tenure.coordinator.allowance import Allowance
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.dispatch import Dispatcher
 from tenure.coordinator.finish import Finisher
-from tenure.coordinator.flight import Flight, Outstanding
+from tenure.coordinator.flight import Flight, Held, Outstanding
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import REFRESH_S, Lanes
 from tenure.coordinator.reap import Reaper
@@ -31,7 +32,7 @@ from tenure.model.clock import Clock
 from tenure.model.errors import Deposed, TenureError
 from tenure.store.etcd.compact import CompactionPolicy, Compactor
 from tenure.store.etcd.election import Election, Term
-from tenure.store.etcd.keyspace import ClaimValue, Keyspace, WorkerValue, parse_inbox
+from tenure.store.etcd.keyspace import ClaimValue, Keyspace, SlotValue, WorkerValue, parse_inbox
 from tenure.store.etcd.port import Etcd, Event, EventKind, KeyValue
 from tenure.store.etcd.view import View
 from tenure.store.postgres.database import Database, Statement
@@ -116,8 +117,17 @@ class Leader:
         )
         frozen_s = await stores.record_term()
         flight = Flight()
+        guard = Statement("assert_term", {"leader": self._settings.coordinator_id, "term": term.number})
         dispatcher = Dispatcher(
-            self._settings, self._database, self._etcd, self._keys, self._clock, self._lanes, flight, term
+            self._settings,
+            self._database,
+            self._etcd,
+            self._keys,
+            self._clock,
+            self._lanes,
+            flight,
+            Allowance(self._database, self._clock, flight, guard),
+            term,
         )
         dispatcher.brake(frozen_s)
         reaper = Reaper(
@@ -128,7 +138,7 @@ class Leader:
             self._finisher,
             flight.suspect,
             dispatcher.brake,
-            guard=Statement("assert_term", {"leader": self._settings.coordinator_id, "term": term.number}),
+            guard=guard,
             sweep_s=self._settings.sweep_s,
         )
         if stores.etcd_was_lost or frozen_s > 0:  # or the term before did not come as far as this
@@ -182,10 +192,11 @@ class Picture:
         self._new_pools = asyncio.Event()
 
     def views(self, etcd: Etcd) -> list[View]:
-        """Return the mirrors to run: workers, claims, inboxes."""
+        """Return the mirrors to run: workers, claims, slots, inboxes."""
         followed: list[tuple[str, Callable[[Event], None]]] = [
             (self._keys.workers, self._worker_changed),
             (self._keys.claims, self._claim_changed),
+            (self._keys.slots, self._slot_changed),
             (self._keys.inboxes, self._inbox_changed),
         ]
         return [View(etcd, prefix, self._clock, partial(self._all, follow)) for prefix, follow in followed]
@@ -248,8 +259,18 @@ class Picture:
             self._flight.claim_gone(job)
             self._reaper.claim_gone(job)
             return
-        worker = self._flight.offered_to(job)
-        self._flight.claim_seen(job, worker or ClaimValue.from_json(event.item.value).worker)
+        held = self._flight.offer_of(job)
+        if held is None:
+            value = ClaimValue.from_json(event.item.value)
+            held = Held(value.worker, value.namespace)
+        self._flight.claim_seen(job, held)
+
+    def _slot_changed(self, event: Event) -> None:
+        limit, number = self._keys.parse_slot(event.item.key)
+        if event.kind is EventKind.DELETE:
+            self._flight.slot_gone(limit, number)
+        else:
+            self._flight.slot_seen(limit, number, SlotValue.from_json(event.item.value).job)
 
     def _inbox_changed(self, event: Event) -> None:
         key = event.item.key
@@ -265,4 +286,4 @@ class Picture:
         worker, _ = self._keys.parse_message(item.key)
         offers = getattr(message, "offers", ())
         if offers:
-            self._flight.offered(Outstanding(item.key, worker, tuple(offer.job for offer in offers), now))
+            self._flight.offered(Outstanding(item.key, worker, {offer.job: offer for offer in offers}, now))

@@ -17,6 +17,8 @@ class Bounds:
     json_depth: int = 64
     batch_jobs: int = 10_000
     labels: int = 32
+    limits: int = 8
+    """Limits that one job may carry. Etcd leaves 28 operations to each claim of a batch (``store.etcd.claims``)."""
     label_value_chars: int = 63
     idempotency_key_chars: int = 255
     delay_s: float = 366 * 86_400.0

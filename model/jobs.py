@@ -16,7 +16,14 @@ from tenure.model import bounds as b
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.retry import RetryPolicy
-from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE, kind_error, name_error, route_error
+from tenure.model.routes import (
+    DEFAULT_NAMESPACE,
+    DEFAULT_ROUTE,
+    kind_error,
+    limit_error,
+    name_error,
+    route_error,
+)
 
 
 def _must(check: Any) -> AfterValidator:
@@ -31,6 +38,7 @@ def _must(check: Any) -> AfterValidator:
 
 Name = Annotated[str, _must(name_error)]
 Kind = Annotated[str, _must(kind_error)]
+LimitName = Annotated[str, _must(limit_error)]
 Route = Annotated[str, _must(route_error)]
 
 
@@ -122,6 +130,8 @@ class JobSpec(BaseModel):
         default=None, min_length=1, max_length=DEFAULT_BOUNDS.idempotency_key_chars, pattern=r"^[^\x00-\x1f\x7f]*$"
     )
     labels: dict[str, str] = Field(default_factory=dict, max_length=DEFAULT_BOUNDS.labels)
+    limits: tuple[LimitName, ...] = Field(default=(), max_length=DEFAULT_BOUNDS.limits)
+    requires: dict[str, str] = Field(default_factory=dict, max_length=DEFAULT_BOUNDS.labels)
     depends_on: tuple[str, ...] = Field(default=(), max_length=DEFAULT_BOUNDS.dependencies)
     ref: str | None = Field(default=None, min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")
 
@@ -132,13 +142,16 @@ class JobSpec(BaseModel):
                 raise ValueError("at most one of activate_at and delay may be given")
             if self.activate_at.tzinfo is None:
                 raise ValueError("activate_at must carry a time zone")
-        for key, value in self.labels.items():
-            if problem := name_error(key):
-                raise ValueError(f"labels[{key[:64]!r}] {problem}")
-            if len(value) > DEFAULT_BOUNDS.label_value_chars or not value.isprintable():
-                raise ValueError(
-                    f"labels[{key!r}] must be printable, at most {DEFAULT_BOUNDS.label_value_chars} characters"
-                )
+        for name in ("labels", "requires"):
+            for key, value in getattr(self, name).items():
+                if problem := name_error(key):
+                    raise ValueError(f"{name}[{key[:64]!r}] {problem}")
+                if len(value) > DEFAULT_BOUNDS.label_value_chars or not value.isprintable():
+                    raise ValueError(
+                        f"{name}[{key!r}] must be printable, at most {DEFAULT_BOUNDS.label_value_chars} characters"
+                    )
+        if len(set(self.limits)) < len(self.limits):
+            raise ValueError("limits must not name one twice")
         return self
 
 
@@ -164,7 +177,7 @@ def validate_spec(values: Mapping[str, Any], *, path: str = "") -> JobSpec:
     return spec
 
 
-_RELATION_FIELDS = ("activate_at", "labels")
+_RELATION_FIELDS = ("activate_at", "labels", "requires", "limits")
 
 
 def _violations(exc: ValidationError, path: str) -> list[FieldViolation]:

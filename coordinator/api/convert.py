@@ -65,6 +65,8 @@ def job_to_pb(row: Row, *, parents: Sequence[object] = (), claim: pb.Claim | Non
         progress_message=row.progress_message,
         cancel_requested=row.cancel_requested,
         worker=row.worker,
+        limits=row.limits,
+        requires=labels_from_text(row.requires),
     )
 
 

@@ -110,4 +110,6 @@ def _job_columns(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> dict[str, 
         "labels": [json.dumps(spec.labels) if spec.labels else None for spec in specs],
         "keys": [spec.idempotency_key for spec in specs],
         "parents": [job.parent_id for job in jobs],
+        "limits": [",".join(sorted(spec.limits)) or None for spec in specs],
+        "requires": [json.dumps(spec.requires) if spec.requires else None for spec in specs],
     }

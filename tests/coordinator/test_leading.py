@@ -12,8 +12,9 @@ import pytest
 from tests.coordinator.conftest import WORKER, MakeParts, Parts, leader_of, running, settings_of, until
 from tests.fixtures.network import ProxyFactory
 
+from tenure.coordinator.allowance import Allowance
 from tenure.coordinator.dispatch import Dispatcher
-from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Outstanding
+from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Held, Outstanding
 from tenure.coordinator.leader import Picture
 from tenure.coordinator.reap import Reaper
 from tenure.coordinator.upkeep import Upkeep
@@ -21,7 +22,7 @@ from tenure.model.errors import Deposed, Unavailable
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
 from tenure.store.etcd.election import Election, Term
-from tenure.store.etcd.keyspace import LeaderValue, Offers, WorkerValue, parse_inbox
+from tenure.store.etcd.keyspace import LeaderValue, Offer, Offers, WorkerValue, parse_inbox
 from tenure.store.etcd.port import Delete, Put, Txn
 from tenure.store.postgres.database import Statement
 
@@ -30,6 +31,11 @@ async def _term(parts: Parts) -> Term:
     async for term in Election(parts.etcd, parts.keys, "c1", 60.0, parts.clock).terms():
         return term
     raise AssertionError("terms never end")
+
+
+def assert_term(term: Term) -> Statement:
+    """Return the guard of a leader's writes."""
+    return Statement("assert_term", {"leader": "c1", "term": term.number})
 
 
 class Stage:
@@ -46,6 +52,7 @@ class Stage:
             parts.clock,
             parts.lanes,
             self.flight,
+            Allowance(parts.db, parts.clock, self.flight, assert_term(term)),
             term,
         )
 
@@ -256,9 +263,9 @@ async def test_a_backlog_is_read_in_bounded_windows(alone: Parts, slow: dict[str
             return len(await stage.offered("w1")) == 5
 
         await until(five)
-        candidates, exhausted = await stage.dispatcher._read(list(stage.dispatcher._known), 5)
+        candidates, cut = await stage.dispatcher._read(list(stage.dispatcher._known.values()), {}, 5)
         assert len(candidates) <= 5 + stage.flight.unstarted + 4
-        assert exhausted == []
+        assert None not in cut.values()
 
 
 # -- the picture --
@@ -271,16 +278,20 @@ def _flight(**capacities: int) -> Flight:
     return flight
 
 
+def _offers(key: str, worker: str, *jobs: str) -> Outstanding:
+    return Outstanding(key, worker, {job: Offer(job, 0, 10.0, "n", "k", "default") for job in jobs}, 0.0)
+
+
 def _room(flight: Flight) -> dict[str, int]:
     return {seat.worker: seat.free for seat in flight.seats(100)}
 
 
 def test_the_picture_counts_offers_and_claims_once() -> None:
     flight = _flight(w1=5)
-    flight.offered(Outstanding("k1", "w1", ("a", "b", "c"), 0.0))
+    flight.offered(_offers("k1", "w1", "a", "b", "c"))
     assert _room(flight) == {"w1": 2}
-    flight.claim_seen("a", "w1")
-    flight.claim_seen("b", "w1")
+    flight.claim_seen("a", Held("w1", "n"))
+    flight.claim_seen("b", Held("w1", "n"))
     assert _room(flight) == {"w1": 2}
     flight.offer_gone("k1", 1.0)
     assert _room(flight) == {"w1": 3}
@@ -294,8 +305,8 @@ def test_the_picture_counts_offers_and_claims_once() -> None:
 
 def test_a_claim_that_changes_hands_is_counted_at_its_new_worker() -> None:
     flight = _flight(w1=5, w2=5)
-    flight.claim_seen("a", "w1")
-    flight.claim_seen("a", "w2")
+    flight.claim_seen("a", Held("w1", "n"))
+    flight.claim_seen("a", Held("w2", "n"))
     assert _room(flight) == {"w1": 5, "w2": 4}
 
 
@@ -304,7 +315,7 @@ def test_a_suspect_gets_nothing_until_it_shows_that_it_lives_or_has_outlived_the
     for worker in ("w1", "w2", "w3", "unknown"):
         flight.suspect(worker)
     assert _room(flight) == {}
-    flight.claim_seen("a", "w1")
+    flight.claim_seen("a", Held("w1", "n"))
     flight.worker_seen("w2", WorkerValue(("default",), ("k",), 5, {}), 2)
     assert _room(flight) == {"w1": 4, "w2": 5}
     flight.settle(100.0)
@@ -817,7 +828,7 @@ async def test_a_claim_counts_at_the_worker_to_whom_the_job_was_offered(alone: P
     watchman = await _watchman(alone)
     picture = Picture(alone.keys, alone.clock, stage.flight, stage.dispatcher, watchman.reaper, alone.lanes)
     id = await alone.submit()
-    stage.flight.offered(Outstanding(alone.keys.message("w1", 1), "w1", (str(id),), 0.0))
+    stage.flight.offered(_offers(alone.keys.message("w1", 1), "w1", str(id)))
     views = picture.views(alone.etcd)
     async with running(*(view.run() for view in views)):
         for view in views:
@@ -825,7 +836,7 @@ async def test_a_claim_counts_at_the_worker_to_whom_the_job_was_offered(alone: P
         await alone.claim(id)
 
         async def claimed() -> bool:
-            return stage.flight.claims.get(str(id)) == "w1"
+            return stage.flight.claims.get(str(id)) == Held("w1", "n")
 
         await until(claimed)
         assert {seat.worker: seat.free for seat in stage.flight.seats(100)} == {"w1": 9}

@@ -29,7 +29,41 @@ CREATE TABLE tenure.lane (
     pool      text NOT NULL,
     namespace text NOT NULL,
     kind      text NOT NULL,
-    UNIQUE (pool, namespace, kind)
+    limits    text NOT NULL DEFAULT '',  -- names, sorted, with commas between
+    requires  text NOT NULL DEFAULT '',  -- labels that a worker must have: JSON, sorted by name
+    UNIQUE (pool, namespace, kind, limits, requires)
+);
+
+-- What operators set for dispatch (model/rules.py). A name ending in * is a family: each name it covers is a limit.
+CREATE TABLE tenure.job_limit (
+    name       text PRIMARY KEY,
+    concurrent integer CHECK (concurrent >= 0),
+    rate       integer CHECK (rate >= 0),
+    interval_s double precision NOT NULL DEFAULT 1 CHECK (interval_s > 0),
+    burst      integer CHECK (burst >= 1),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CHECK (concurrent IS NOT NULL OR rate IS NOT NULL)
+);
+
+-- Tokens of limits with a rate: what was left when last taken from, by name of the limit (not of its family).
+CREATE TABLE tenure.bucket (
+    name     text PRIMARY KEY,
+    tokens   double precision NOT NULL,
+    taken_at timestamptz NOT NULL
+);
+
+CREATE TABLE tenure.pause (
+    subject   text NOT NULL CHECK (subject IN ('pool', 'kind', 'namespace')),
+    name      text NOT NULL,
+    reason    text NOT NULL DEFAULT '',
+    paused_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (subject, name)
+);
+
+CREATE TABLE tenure.namespace (
+    name       text PRIMARY KEY,
+    weight     real NOT NULL DEFAULT 1 CHECK (weight > 0),
+    updated_at timestamptz NOT NULL DEFAULT now()
 );
 
 CREATE TABLE tenure.job (
@@ -67,6 +101,9 @@ CREATE TABLE tenure.job (
     error           json,
     cancel_requested boolean NOT NULL DEFAULT false,
     reason          text NOT NULL DEFAULT '',
+    limits          text[],              -- null: none
+    requires        jsonb,               -- null: none
+    slots           text[],              -- of the executing attempt, <limit>/<n> each; null: none
     CONSTRAINT executing_has_a_fence CHECK ((state = 'executing') = (fence IS NOT NULL)),
     CONSTRAINT waiting_is_not_due CHECK (NOT (state = 'waiting' AND due))
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000,
@@ -109,7 +146,9 @@ CREATE TABLE tenure.history (
     progress_message text NOT NULL,
     error           json,
     cancel_requested boolean NOT NULL,
-    reason          text NOT NULL
+    reason          text NOT NULL,
+    limits          text[],
+    requires        jsonb
 ) PARTITION BY RANGE (finished_at);
 CREATE INDEX history_id ON tenure.history (id);
 CREATE INDEX history_parent ON tenure.history (parent_id, id) WHERE parent_id IS NOT NULL;
@@ -126,7 +165,8 @@ CREATE TABLE tenure.attempt (
                                                     'parked', 'lost', 'released')),
     error          json,
     started_at     timestamptz NOT NULL,
-    finished_at    timestamptz NOT NULL
+    finished_at    timestamptz NOT NULL,
+    slots          text[]  -- a repeated report releases them with its claim
 ) PARTITION BY RANGE (finished_at);
 CREATE INDEX attempt_job ON tenure.attempt (job_id, attempt);
 
@@ -210,11 +250,11 @@ CREATE VIEW tenure.jobs AS
 SELECT id, namespace, kind, route, state, priority, activate_at, created_at, payload, NULL::json AS result, attempt,
        errors, crashes, fence, worker, lease, claim_revision, started_at, NULL::timestamptz AS finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
-       cancel_requested, reason
+       cancel_requested, reason, limits, requires
 FROM tenure.job
 UNION ALL
 SELECT id, namespace, kind, route, state, priority, activate_at, created_at, payload, result, attempt,
        errors, crashes, fence, worker, NULL, NULL, started_at, finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
-       cancel_requested, reason
+       cancel_requested, reason, limits, requires
 FROM tenure.history;
