@@ -18,7 +18,7 @@ from tenure.model.dispatch import Assignment, Lane, Share
 from tenure.model.limits import Limit, free_numbers
 from tenure.model.rules import Pause, Rules, Subject
 from tenure.store.etcd.keyspace import slot_name
-from tenure.store.postgres.database import Database, Statement
+from tenure.store.postgres.database import Database, Row, Statement
 
 Slots = dict[str, Iterator[int]]
 
@@ -140,9 +140,14 @@ class Allowance:
         return tuple(found)
 
 
-def rules_from_row(row: object) -> Rules:
+def limit_from_row(row: Row) -> Limit:
+    """Convert a row of ``limits`` or ``put_limit``."""
+    return Limit(row.name, row.concurrent, row.rate, row.interval_s, row.burst)
+
+
+def rules_from_row(row: Row) -> Rules:
     """Convert the row of ``dispatch_rules``."""
-    limits, pauses, weights = (json.loads(getattr(row, name)) for name in ("limits", "pauses", "weights"))
+    limits, pauses, weights = (json.loads(text) for text in (row.limits, row.pauses, row.weights))
     return Rules(
         limits={one["name"]: Limit(**one) for one in limits},
         pauses={

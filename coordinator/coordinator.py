@@ -18,9 +18,13 @@ from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.http_server import HttpServer, application
 from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.api.limit_service import LimitService
+from tenure.coordinator.api.namespace_service import NamespaceService
+from tenure.coordinator.api.pool_service import PoolService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
+from tenure.coordinator.explain import Explainer
 from tenure.coordinator.finish import Finisher
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
@@ -80,11 +84,16 @@ async def serve(settings: CoordinatorSettings) -> None:
         submitter = Submitter(database, lanes, hints)
         waiters = Waiters(database, etcd, keys, clock)
         canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
-        jobs = JobService(database, etcd, keys, submitter, waiters, canceler)
+        jobs = JobService(database, etcd, keys, submitter, waiters, canceler, Explainer(database, etcd, keys))
         grpc_server = GrpcServer(
-            jobs,
-            WorkerService(database, Starter(database, etcd, keys), finisher, submitter),
-            ClusterService(database, etcd, keys, schema, Revoker(database, etcd, keys, finisher), leader.hint),
+            (
+                jobs,
+                WorkerService(database, Starter(database, etcd, keys), finisher, submitter),
+                ClusterService(database, etcd, keys, schema, Revoker(database, etcd, keys, finisher), leader.hint),
+                LimitService(database, etcd, keys, hints),
+                PoolService(database, etcd, keys, lanes, hints),
+                NamespaceService(database, hints),
+            ),
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,
         )

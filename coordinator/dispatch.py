@@ -177,13 +177,22 @@ class Dispatcher:
             ]
             rows = await self._database.fetch("ready_window", {"lanes": [lane.id for lane in page], "wanted": wanted})
             found = [candidate_from_row(row) for row in rows]
-            free = self._flight.free_of(found)
+            free = self._flight.free_of(await self._not_paused(found))
             if len(free) < len(found):
                 # Some are claimed and not yet started, or came back before their last claim was gone: look again soon.
                 self._poll_at = min(self._poll_at, self._clock.monotonic() + LOOK_AGAIN_S)
             candidates.extend(free)
             cut.update(_cut(page, wanted, found))
         return candidates, cut
+
+    async def _not_paused(self, found: list[Candidate]) -> list[Candidate]:
+        """Leave out jobs below a paused route that were written to the lane above it, and move them to their own."""
+        rules = self._allowance.rules
+        pools = rules.paused_pools
+        kept = [one for one in found if not pools or rules.pause_of_route(one.route) is None]
+        if len(kept) < len(found):
+            await self._lanes.refit(pools)
+        return kept
 
     async def _offer(self, assignments: Iterable[Assignment], lanes: Mapping[int, Lane]) -> None:
         """Write offers in as few transactions as they fit."""

@@ -79,10 +79,13 @@ class Leader:
         self._dispatcher: Dispatcher | None = None
 
     def hint(self, lanes: frozenset[int]) -> bool:
-        """Pass a hint to the dispatcher; False if this coordinator does not lead."""
+        """Pass a hint to the dispatcher, no lane meaning all of them; False if this coordinator does not lead."""
         if self._dispatcher is None:
             return False
-        self._dispatcher.hint(lanes)
+        if lanes:
+            self._dispatcher.hint(lanes)
+        else:
+            self._dispatcher.look_everywhere()
         return True
 
     async def run(self) -> None:
@@ -169,6 +172,7 @@ class Leader:
                 upkeep.sweep_dependants_forever(),
                 upkeep.drop_keys_forever(),
                 upkeep.make_partitions_forever(),
+                upkeep.drop_buckets_forever(),
                 picture.register_pools_forever(),
                 upkeep.compact_forever(compactor),
                 stores.watch(),

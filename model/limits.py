@@ -18,6 +18,8 @@ FAMILY = "*"
 MAX_CONCURRENT = 100_000
 MAX_RATE = 1_000_000
 MAX_INTERVAL_S = 86_400.0
+MAX_FILL_S = 7 * 86_400.0
+"""Buckets that were not touched for longer are full, and forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,9 @@ def validate_limit(limit: Limit) -> Limit:
     require(0 < limit.interval_s <= MAX_INTERVAL_S, "interval", f"must be above 0, at most {MAX_INTERVAL_S:g} s")
     require(limit.burst is None or 1 <= limit.burst <= MAX_RATE, "burst", f"must be 1 to {MAX_RATE}")
     require(limit.burst is None or limit.rate is not None, "burst", "belongs to a rate")
+    if limit.rate and limit.burst is not None:
+        fills_in_s = limit.burst * limit.interval_s / limit.rate
+        require(fills_in_s <= MAX_FILL_S, "burst", f"takes {fills_in_s:.0f} s to gather, at most {MAX_FILL_S:.0f} s")
     if found:
         raise InvalidInput(found)
     return limit

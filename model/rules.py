@@ -44,16 +44,16 @@ class Rules:
         if not self.pauses:
             return None
         found = self.pauses.get((Subject.KIND, lane.kind)) or self.pauses.get((Subject.NAMESPACE, lane.namespace))
-        if found is not None:
-            return found
-        return next(
-            (
-                pause
-                for (subject, name), pause in self.pauses.items()
-                if subject is Subject.POOL and covers(name, lane.pool)
-            ),
-            None,
-        )
+        return found if found is not None else self.pause_of_route(lane.pool)
+
+    def pause_of_route(self, route: str) -> Pause | None:
+        """Return the pause of a route prefix under which a route or pool lies, if any."""
+        return next((self.pauses[Subject.POOL, pool] for pool in self.paused_pools if covers(pool, route)), None)
+
+    @property
+    def paused_pools(self) -> list[str]:
+        """The route prefixes that are paused."""
+        return [name for subject, name in self.pauses if subject is Subject.POOL]
 
     def limit_of(self, name: str) -> Limit | None:
         """Return the definition that covers a limit's name."""

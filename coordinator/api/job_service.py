@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,7 @@ import grpc
 
 from tenure.coordinator.api import convert
 from tenure.coordinator.cancel import Canceler
+from tenure.coordinator.explain import Explainer
 from tenure.coordinator.pending import show_pending
 from tenure.coordinator.submit import Submitted, Submitter
 from tenure.coordinator.waiters import Waiters
@@ -22,7 +23,8 @@ from tenure.model.batch import Batcher
 from tenure.model.errors import FieldViolation, InvalidInput, NotFound
 from tenure.model.ids import parse_id
 from tenure.model.routes import route_error
-from tenure.model.states import TERMINAL
+from tenure.model.states import TERMINAL, JobState
+from tenure.model.why import Obstacle
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd
 from tenure.store.postgres.database import Database, Row
@@ -52,11 +54,13 @@ class JobService(JobServiceServicer):
         submitter: Submitter,
         waiters: Waiters,
         canceler: Canceler,
+        explainer: Explainer,
     ) -> None:
         self._database = database
         self._submitter = submitter
         self._waiters = waiters
         self._canceler = canceler
+        self._explainer = explainer
         self._etcd = etcd
         self._keys = keys
         self._reads: Batcher[uuid.UUID, job_pb2.Job | None] = Batcher(
@@ -139,6 +143,18 @@ class JobService(JobServiceServicer):
         await self._canceler.cancel(job_id, request.reason[:512].replace("\x00", ""))
         return pb.CancelJobResponse(job=await self._read(job_id))
 
+    async def ExplainJob(self, request: pb.ExplainJobRequest, context: Context) -> pb.ExplainJobResponse:
+        """Say in words why a job does not run, or what it does."""
+        job_id = parse_id(request.id, "id")
+        job = await self._read(job_id)
+        await show_pending(self._etcd, self._keys, [job])
+        found = await self._explainer.obstacles(job_id)
+        return pb.ExplainJobResponse(
+            job=job,
+            summary=_summary(job, found),
+            obstacles=[pb.Obstacle(code=one.code, message=one.message) for one in found],
+        )
+
     async def ListAttempts(self, request: pb.ListAttemptsRequest, context: Context) -> pb.ListAttemptsResponse:
         """Read every attempt of a job."""
         job_id = parse_id(request.job_id, "job_id")
@@ -168,6 +184,19 @@ def submitted_to_pb(submitted: list[Submitted], refs: list[str | None]) -> list[
         pb.SubmittedJob(id=str(one.id), ref=ref or "", created=one.created)
         for one, ref in zip(submitted, refs, strict=True)
     ]
+
+
+def _summary(job: job_pb2.Job, found: Sequence[Obstacle]) -> str:
+    state = wire.STATE_FROM_PB[job.state]
+    if state in TERMINAL:
+        return f"it is {state}{f': {job.reason}' if job.reason else ''}"
+    if state is JobState.EXECUTING:
+        return f"it executes on worker {job.worker}, attempt {job.attempt}"
+    if found:
+        return found[0].message
+    if job.HasField("claim"):
+        return f"worker {job.claim.worker} has claimed it and is about to start it"
+    return "nothing is in its way: it waits for its turn behind jobs of a higher priority or an earlier time"
 
 
 def _is_terminal(job: job_pb2.Job) -> bool:
