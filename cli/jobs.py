@@ -87,6 +87,22 @@ def get(job_id: JobId, coordinator: Address = None, output: Output = Format.TABL
         show(client.get(job_id), output)
 
 
+@app.command("why")
+def why(job_id: JobId, coordinator: Address = None, output: Output = Format.TABLE) -> None:
+    """Say in words why a job does not run: no worker for it, a limit full, paused, waiting on others …"""
+    with connect(coordinator) as client:
+        found = client.why(job_id)
+    if output is Format.JSON:
+        print_json(found)
+        return
+    if found.obstacles:
+        to_stdout(f"{found.job.id} ({found.job.kind}) is {found.job.state} and does not run:")
+        for obstacle in found.obstacles:
+            to_stdout(f"  {obstacle.message}")
+    else:
+        to_stdout(f"{found.job.id} ({found.job.kind}): {found.summary}")
+
+
 @app.command("wait")
 def wait(
     job_ids: JobIds,

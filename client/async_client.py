@@ -12,6 +12,7 @@ import builtins
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -19,12 +20,30 @@ from typing import Any, Self
 from tenure.client import convert
 from tenure.client.errors import RETRYABLE
 from tenure.client.link import TLS, TOKEN_VARIABLE, Link, addresses_of, backoff_s
-from tenure.client.records import Attempt, Cluster, HeldClaim, Job, NewJob, Retry, SubmittedJob, Worker
+from tenure.client.records import (
+    Attempt,
+    Cluster,
+    Explanation,
+    HeldClaim,
+    Job,
+    Limit,
+    Namespace,
+    NewJob,
+    Pause,
+    Pool,
+    Retry,
+    SubmittedJob,
+    Worker,
+)
 from tenure.model.errors import DeadlineExceeded, FieldViolation, InvalidInput
+from tenure.model.limits import covering
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
 from tenure.v1 import cluster_service_pb2 as cluster_pb
 from tenure.v1 import job_service_pb2 as pb
+from tenure.v1 import limit_service_pb2 as limit_pb
+from tenure.v1 import namespace_service_pb2 as namespace_pb
+from tenure.v1 import pool_service_pb2 as pool_pb
 
 WAIT_STEP_S = 20.0
 """How long one WaitJob may hang before it is asked afresh: bounds the harm of a connection that died silently."""
@@ -352,6 +371,134 @@ class AsyncClient:
             lambda to: to.cluster.RevokeClaim, cluster_pb.RevokeClaimRequest(job_id=job_id), timeout_s=self._timeout_s
         )
         return answer.revoked
+
+    async def why(self, job_id: str) -> Explanation:
+        """Say in words why a job does not run, or what it does.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        answer: pb.ExplainJobResponse = await self._link.unary(
+            lambda to: to.jobs.ExplainJob, pb.ExplainJobRequest(id=job_id), timeout_s=self._timeout_s
+        )
+        return convert.explanation_from_wire(answer)
+
+    async def put_limit(
+        self,
+        name: str,
+        *,
+        concurrent: int | None = None,
+        rate: int | None = None,
+        interval_s: float | None = None,
+        burst: int | None = None,
+    ) -> Limit:
+        """Define a limit, or change it; it acts at once on what starts from then on.
+
+        ``name`` is what jobs carry, or ``prefix*`` for a family in which each name is a limit of its own.
+        ``concurrent`` bounds jobs at a time, ``rate`` starts per ``interval_s`` (default 1 s), ``burst`` of them at
+        once.
+
+        Raises:
+            InvalidInput: with every bad field.
+        """
+        limit = convert.limit_to_wire(name, concurrent, rate, interval_s, burst)
+        answer: limit_pb.PutLimitResponse = await self._link.unary(
+            lambda to: to.limits.PutLimit, limit_pb.PutLimitRequest(limit=limit), timeout_s=self._timeout_s
+        )
+        return convert.limit_from_wire(answer.limit, {})
+
+    async def limit(self, name: str) -> Limit:
+        """Return one limit, with the names under it of which slots are held.
+
+        Raises:
+            NotFound: it is not defined.
+        """
+        answer: limit_pb.GetLimitResponse = await self._link.unary(
+            lambda to: to.limits.GetLimit, limit_pb.GetLimitRequest(name=name), timeout_s=self._timeout_s
+        )
+        return convert.limit_from_wire(answer.limit, {use.name: use.held for use in answer.uses})
+
+    async def limits(self) -> builtins.list[Limit]:
+        """Return all limits that are defined, by name, each with what is held under its own name or family."""
+        answer: limit_pb.ListLimitsResponse = await self._link.unary(
+            lambda to: to.limits.ListLimits, limit_pb.ListLimitsRequest(), timeout_s=self._timeout_s
+        )
+        names = {limit.name: convert.limit_from_wire(limit, {}) for limit in answer.limits}
+        held: dict[str, dict[str, int]] = {name: {} for name in names}
+        for use in answer.uses:
+            limit = covering(use.name, names)
+            if limit is not None:
+                held[limit.name][use.name] = use.held
+        return [replace(limit, held=held[limit.name]) for limit in names.values()]
+
+    async def delete_limit(self, name: str) -> bool:
+        """Forget a limit: jobs that carry its name are limited no more. False: it was not defined."""
+        answer: limit_pb.DeleteLimitResponse = await self._link.unary(
+            lambda to: to.limits.DeleteLimit, limit_pb.DeleteLimitRequest(name=name), timeout_s=self._timeout_s
+        )
+        return answer.deleted
+
+    async def pools(self) -> builtins.list[Pool]:
+        """Return every pool that is or was served, with what waits and executes below it."""
+        answer: pool_pb.ListPoolsResponse = await self._link.unary(
+            lambda to: to.pools.ListPools, pool_pb.ListPoolsRequest(), timeout_s=self._timeout_s
+        )
+        return [convert.pool_from_wire(pool) for pool in answer.pools]
+
+    async def pause(
+        self, *, pool: str | None = None, kind: str | None = None, namespace: str | None = None, reason: str = ""
+    ) -> int:
+        """Let nothing of a pool (or route prefix), kind or namespace start; return how many of its jobs go on.
+
+        Raises:
+            InvalidInput: not just one of the three is given, or it is malformed.
+        """
+        subject = convert.pause_subject(pool, kind, namespace)
+        answer: pool_pb.PauseResponse = await self._link.unary(
+            lambda to: to.pools.Pause,
+            pool_pb.PauseRequest(subject=subject, reason=reason),
+            timeout_s=self._timeout_s,
+        )
+        return answer.executing
+
+    async def resume(self, *, pool: str | None = None, kind: str | None = None, namespace: str | None = None) -> bool:
+        """Let it start again; False: it was not paused.
+
+        Raises:
+            InvalidInput: as ``pause``.
+        """
+        subject = convert.pause_subject(pool, kind, namespace)
+        answer: pool_pb.ResumeResponse = await self._link.unary(
+            lambda to: to.pools.Resume, pool_pb.ResumeRequest(subject=subject), timeout_s=self._timeout_s
+        )
+        return answer.resumed
+
+    async def pauses(self) -> builtins.list[Pause]:
+        """Return what is paused, with the jobs of each that still execute."""
+        answer: pool_pb.ListPausesResponse = await self._link.unary(
+            lambda to: to.pools.ListPauses, pool_pb.ListPausesRequest(), timeout_s=self._timeout_s
+        )
+        return [convert.pause_from_wire(pause) for pause in answer.pauses]
+
+    async def namespaces(self) -> builtins.list[Namespace]:
+        """Return the namespaces for which anything was set."""
+        answer: namespace_pb.ListNamespacesResponse = await self._link.unary(
+            lambda to: to.namespaces.ListNamespaces, namespace_pb.ListNamespacesRequest(), timeout_s=self._timeout_s
+        )
+        return [Namespace(name=one.name, weight=one.weight) for one in answer.namespaces]
+
+    async def update_namespace(self, name: str, *, weight: float | None = None) -> Namespace:
+        """Set what is given of a namespace's settings, and return them.
+
+        Raises:
+            InvalidInput: with every bad field.
+        """
+        answer: namespace_pb.UpdateNamespaceResponse = await self._link.unary(
+            lambda to: to.namespaces.UpdateNamespace,
+            namespace_pb.UpdateNamespaceRequest(namespace=namespace_pb.Namespace(name=name, weight=weight)),
+            timeout_s=self._timeout_s,
+        )
+        return Namespace(name=answer.namespace.name, weight=answer.namespace.weight)
 
     async def cluster(self) -> Cluster:
         """Return who coordinates, who leads, and the versions of the stores."""

@@ -19,10 +19,15 @@ from tenure.client.records import (
     Claim,
     Cluster,
     Coordinator,
+    Explanation,
     HeldClaim,
     Job,
     JobError,
+    Limit,
     NewJob,
+    Obstacle,
+    Pause,
+    Pool,
     Retry,
     SubmittedJob,
     Worker,
@@ -30,7 +35,7 @@ from tenure.client.records import (
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
 from tenure.model.retry import RetryPolicy
 from tenure.model.states import JobState, Outcome
-from tenure.v1 import cluster_service_pb2, job_pb2, job_service_pb2, wire
+from tenure.v1 import cluster_service_pb2, job_pb2, job_service_pb2, limit_service_pb2, pool_service_pb2, wire
 
 MAX_DURATION_S = 315_576_000_000.0
 """google.protobuf.Duration holds at most ten thousand years."""
@@ -185,6 +190,73 @@ def worker_from_wire(worker: cluster_service_pb2.Worker) -> Worker:
         draining=worker.draining,
         started_at=_time(worker, "started_at"),
     )
+
+
+def limit_to_wire(
+    name: str, concurrent: int | None, rate: int | None, interval_s: float | None, burst: int | None
+) -> limit_service_pb2.Limit:
+    """Write a limit.
+
+    Raises:
+        InvalidInput: a value has the wrong type, or is no number that the wire can hold.
+    """
+    try:
+        return limit_service_pb2.Limit(
+            name=name,
+            concurrent=concurrent,
+            rate=rate,
+            interval=duration(interval_s, "limit.interval"),
+            burst=burst,
+        )
+    except (TypeError, ValueError) as exc:
+        raise InvalidInput([FieldViolation("limit", str(exc))]) from exc
+
+
+def limit_from_wire(limit: limit_service_pb2.Limit, held: Mapping[str, int]) -> Limit:
+    """Read a limit. ``held`` tells of every name how many slots are held."""
+    return Limit(
+        name=limit.name,
+        concurrent=limit.concurrent if limit.HasField("concurrent") else None,
+        rate=limit.rate if limit.HasField("rate") else None,
+        interval_s=wire.seconds(limit.interval) if limit.HasField("interval") else 1.0,
+        burst=limit.burst if limit.HasField("burst") else None,
+        held=held,
+    )
+
+
+def pause_subject(pool: str | None, kind: str | None, namespace: str | None) -> pool_service_pb2.PauseSubject:
+    """Write what a pause is about.
+
+    Raises:
+        InvalidInput: not just one is given.
+    """
+    given = {name: value for name, value in (("pool", pool), ("kind", kind), ("namespace", namespace)) if value}
+    if len(given) != 1:
+        raise InvalidInput([FieldViolation("subject", "give one of pool, kind and namespace")])
+    return pool_service_pb2.PauseSubject(**given)
+
+
+def pause_from_wire(pause: pool_service_pb2.Pause) -> Pause:
+    """Read a pause."""
+    subject = pause.subject.WhichOneof("subject") or ""
+    return Pause(
+        subject=subject,
+        name=getattr(pause.subject, subject) if subject else "",
+        reason=pause.reason,
+        paused_at=_time(pause, "paused_at"),
+        executing=pause.executing,
+    )
+
+
+def pool_from_wire(pool: pool_service_pb2.Pool) -> Pool:
+    """Read a pool."""
+    return Pool(path=pool.path, workers=pool.workers, ready=pool.ready, executing=pool.executing, paused=pool.paused)
+
+
+def explanation_from_wire(answer: job_service_pb2.ExplainJobResponse) -> Explanation:
+    """Read why a job does not run."""
+    found = tuple(Obstacle(one.code, one.message) for one in answer.obstacles)
+    return Explanation(job_from_wire(answer.job), answer.summary, found)
 
 
 def held_claim_from_wire(claim: cluster_service_pb2.HeldClaim) -> HeldClaim:

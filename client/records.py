@@ -190,6 +190,69 @@ class HeldClaim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """A limit by name, or, ending in ``*``, a family of them. ``held`` tells of each name how many slots are held."""
+
+    name: str
+    concurrent: int | None
+    """Jobs that may execute at a time."""
+    rate: int | None
+    """Starts per ``interval_s``."""
+    interval_s: float
+    burst: int | None
+    held: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """A pool that is or was served. ``ready`` is counted up to 10,000."""
+
+    path: str
+    workers: int
+    ready: int
+    executing: int
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """Nothing of this starts. ``executing`` counts what still does: 0 means drained."""
+
+    subject: str
+    """pool, kind or namespace."""
+    name: str
+    reason: str
+    paused_at: datetime | None
+    executing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Namespace:
+    """What is set for a namespace."""
+
+    name: str
+    weight: float
+    """Its share against others at equal priority."""
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """One thing that keeps a job from running: a word for programs, and a sentence."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a job does not run, or what it does. No obstacles: nothing is in its way."""
+
+    job: Job
+    summary: str
+    obstacles: tuple[Obstacle, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Coordinator:
     """A coordinator that is registered now."""
 

@@ -14,7 +14,21 @@ from typing import Any, Self
 from tenure.client.async_client import AsyncClient
 from tenure.client.link import TLS
 from tenure.client.portal import Portal
-from tenure.client.records import Attempt, Cluster, HeldClaim, Job, NewJob, Retry, SubmittedJob, Worker
+from tenure.client.records import (
+    Attempt,
+    Cluster,
+    Explanation,
+    HeldClaim,
+    Job,
+    Limit,
+    Namespace,
+    NewJob,
+    Pause,
+    Pool,
+    Retry,
+    SubmittedJob,
+    Worker,
+)
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
 
@@ -217,6 +231,90 @@ class Client:
     def revoke_claim(self, job_id: str) -> bool:
         """Take a job away from its worker; it restarts elsewhere, not counted as a crash. False: nobody held it."""
         return self._portal.call(self._client.revoke_claim(job_id))
+
+    def why(self, job_id: str) -> Explanation:
+        """Say in words why a job does not run, or what it does.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        return self._portal.call(self._client.why(job_id))
+
+    def put_limit(
+        self,
+        name: str,
+        *,
+        concurrent: int | None = None,
+        rate: int | None = None,
+        interval_s: float | None = None,
+        burst: int | None = None,
+    ) -> Limit:
+        """Define a limit, or change it; it acts at once on what starts from then on.
+
+        ``name`` is what jobs carry, or ``prefix*`` for a family in which each name is a limit of its own.
+        ``concurrent`` bounds jobs at a time, ``rate`` starts per ``interval_s`` (default 1 s), ``burst`` of them at
+        once.
+
+        Raises:
+            InvalidInput: with every bad field.
+        """
+        return self._portal.call(
+            self._client.put_limit(name, concurrent=concurrent, rate=rate, interval_s=interval_s, burst=burst)
+        )
+
+    def limit(self, name: str) -> Limit:
+        """Return one limit, with the names under it of which slots are held.
+
+        Raises:
+            NotFound: it is not defined.
+        """
+        return self._portal.call(self._client.limit(name))
+
+    def limits(self) -> builtins.list[Limit]:
+        """Return all limits that are defined, by name, each with what is held under its own name or family."""
+        return self._portal.call(self._client.limits())
+
+    def delete_limit(self, name: str) -> bool:
+        """Forget a limit: jobs that carry its name are limited no more. False: it was not defined."""
+        return self._portal.call(self._client.delete_limit(name))
+
+    def pools(self) -> builtins.list[Pool]:
+        """Return every pool that is or was served, with what waits and executes below it."""
+        return self._portal.call(self._client.pools())
+
+    def pause(
+        self, *, pool: str | None = None, kind: str | None = None, namespace: str | None = None, reason: str = ""
+    ) -> int:
+        """Let nothing of a pool (or route prefix), kind or namespace start; return how many of its jobs go on.
+
+        Raises:
+            InvalidInput: not just one of the three is given, or it is malformed.
+        """
+        return self._portal.call(self._client.pause(pool=pool, kind=kind, namespace=namespace, reason=reason))
+
+    def resume(self, *, pool: str | None = None, kind: str | None = None, namespace: str | None = None) -> bool:
+        """Let it start again; False: it was not paused.
+
+        Raises:
+            InvalidInput: as ``pause``.
+        """
+        return self._portal.call(self._client.resume(pool=pool, kind=kind, namespace=namespace))
+
+    def pauses(self) -> builtins.list[Pause]:
+        """Return what is paused, with the jobs of each that still execute."""
+        return self._portal.call(self._client.pauses())
+
+    def namespaces(self) -> builtins.list[Namespace]:
+        """Return the namespaces for which anything was set."""
+        return self._portal.call(self._client.namespaces())
+
+    def update_namespace(self, name: str, *, weight: float | None = None) -> Namespace:
+        """Set what is given of a namespace's settings, and return them.
+
+        Raises:
+            InvalidInput: with every bad field.
+        """
+        return self._portal.call(self._client.update_namespace(name, weight=weight))
 
     def cluster(self) -> Cluster:
         """Return who coordinates, who leads, and the versions of the stores."""

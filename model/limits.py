@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.routes import limit_error
 
+_Definition = TypeVar("_Definition")
 FAMILY = "*"
 MAX_CONCURRENT = 100_000
 MAX_RATE = 1_000_000
@@ -83,7 +85,7 @@ def validate_limit(limit: Limit) -> Limit:
     return limit
 
 
-def covering(name: str, definitions: Mapping[str, Limit]) -> Limit | None:
+def covering(name: str, definitions: Mapping[str, _Definition]) -> _Definition | None:
     """Return the definition of a limit: its own, else that of the narrowest family it belongs to, else None."""
     own = definitions.get(name)
     if own is not None:

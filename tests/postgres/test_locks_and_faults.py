@@ -153,7 +153,7 @@ async def test_a_start_cut_off_in_its_answer_is_found_again_by_its_claim(
     table: Table, remote: Database, proxied: Proxy, after_bytes: int
 ) -> None:
     id = await table.submit()
-    columns = {"worker": "w1", "ids": [id], "attempts": [0], "leases": [7], "revisions": [70]}
+    columns = {"worker": "w1", "ids": [id], "attempts": [0], "leases": [7], "revisions": [70], "slots": [""]}
     proxied.reset_after(after_bytes, Direction.TO_CLIENT)
     with pytest.raises(Unavailable):
         await remote.fetch("start_attempts", columns)
