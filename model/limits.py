@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tenure.model.errors import FieldViolation, InvalidInput
-from tenure.model.routes import limit_error
+from tenure.model.routes import LIMIT_RULE, limit_error
 
 _Definition = TypeVar("_Definition")
 FAMILY = "*"
@@ -65,8 +65,7 @@ def validate_limit(limit: Limit) -> Limit:
         if not holds:
             found.append(FieldViolation(f"limit.{field}", rule))
 
-    problem = limit_error(limit.name.removesuffix(FAMILY).rstrip(":.-_") or limit.name)
-    require(problem is None, "name", f"{problem}; a * at its end makes it a family")
+    require(_names(limit.name), "name", f"must be {LIMIT_RULE}; a * at its end makes it a family")
     require(limit.concurrent is not None or limit.rate is not None, "concurrent", "give concurrent, rate or both")
     require(
         limit.concurrent is None or 0 <= limit.concurrent <= MAX_CONCURRENT,
@@ -83,6 +82,13 @@ def validate_limit(limit: Limit) -> Limit:
     if found:
         raise InvalidInput(found)
     return limit
+
+
+def _names(name: str) -> bool:
+    stem = name.removesuffix(FAMILY)
+    if stem != name:  # a family may end in what separates it from its members' own names, or have no name at all
+        stem = stem.rstrip("._:-")
+    return limit_error(stem) is None or name == FAMILY
 
 
 def covering(name: str, definitions: Mapping[str, _Definition]) -> _Definition | None:
