@@ -181,7 +181,11 @@ class Election:
             except (Unavailable, Compacted, Refused, BoundExceeded) as exc:
                 failures += 1
                 if failures == 1:
-                    log.warning("no election: etcd does not answer or refuses", reason=str(exc))
+                    log.warning(
+                        "no election: etcd does not answer or refuses",
+                        reason=str(exc),
+                        next_step="check TENURE_ETCD_ENDPOINTS and that etcd runs; it is tried again until then",
+                    )
                 await self._clock.sleep(min(RETRY_S * 2**failures, MAX_RETRY_S) * random.uniform(0.5, 1.0))
                 continue
             if term is not None:
