@@ -236,7 +236,10 @@ class Dispatcher:
         for _, offer in puts:
             self._flight.offered(offer)  # before the write: its events may arrive before its answer
         try:
-            result = await self._etcd.txn(Txn((self._term.guard(),), tuple(put for put, _ in puts)))
+            # Repeatable: a worker that has answered in between finds an offer of which it can win nothing but the claim
+            # of a job that has ended or moved on, and the start refuses that by the attempt that was offered.
+            txn = Txn((self._term.guard(),), tuple(put for put, _ in puts))
+            result = await self._etcd.txn(txn, repeatable=True)
         except Unavailable:
             # Unknown: if it was written, the deletion event or the timeout will free the jobs.
             raise
@@ -263,7 +266,8 @@ class Dispatcher:
     async def _withdraw(self, offers: Sequence[Outstanding]) -> None:
         for start in range(0, len(offers), KEYS_PER_TXN):
             page = offers[start : start + KEYS_PER_TXN]
-            result = await self._etcd.txn(Txn((self._term.guard(),), tuple(Delete(offer.key) for offer in page)))
+            txn = Txn((self._term.guard(),), tuple(Delete(offer.key) for offer in page))
+            result = await self._etcd.txn(txn, repeatable=True)
             if not result.succeeded:
                 raise Deposed("the leader key has changed hands")
             for offer in page:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.coordinator.conftest import WORKER, MakeParts, Parts, leader_of, running, settings_of, until
+from tests.fixtures.etcd import EtcdServer
 from tests.fixtures.network import ProxyFactory
 
 from tenure.coordinator.allowance import Allowance
@@ -17,10 +18,13 @@ from tenure.coordinator.dispatch import Dispatcher
 from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Held, Outstanding
 from tenure.coordinator.leader import Picture
 from tenure.coordinator.reap import Reaper
+from tenure.coordinator.start import ClaimedJob
 from tenure.coordinator.upkeep import Upkeep
 from tenure.model.errors import Deposed, Unavailable
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
+from tenure.store.etcd.claims import ClaimOutcome, ClaimRequest, claim_batch
+from tenure.store.etcd.connect import connect
 from tenure.store.etcd.election import Election, Term
 from tenure.store.etcd.keyspace import LeaderValue, Offer, Offers, WorkerValue, parse_inbox
 from tenure.store.etcd.port import Delete, Put, Txn
@@ -161,6 +165,38 @@ async def test_an_offer_that_etcd_swallowed_speaks_against_no_worker(
         await swallowed.wait()
         await stage.until_offered("w1", [job])
     assert suspects == []
+
+
+async def test_an_offer_that_a_member_swallowed_is_made_again_at_another(
+    alone: Parts, slow: dict[str, float], etcd_server: EtcdServer, proxy: ProxyFactory
+) -> None:
+    """In the same call: the dispatcher, and with it every other job, does not wait for etcd's timeout."""
+    links = [await proxy(etcd_server.port, etcd_server.host) for _ in range(2)]
+    etcd = connect([f"grpc://{link.address}" for link in links])
+    behind = Parts(alone.dsn, alone.db, etcd, alone.keys, alone.clock)
+    job = await behind.submit()
+    stage = Stage(behind, await _term(behind), **slow)
+    await stage.worker("w1")
+    links[0].blackhole()
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("w1", [job])
+    await etcd.close()
+
+
+async def test_an_offer_that_comes_twice_wins_nothing(alone: Parts) -> None:
+    """Why it may be made again: answered in between, its jobs have been claimed, have ended or have moved on."""
+    claimed, done, again = [await alone.submit() for _ in range(3)]
+    await alone.execute(claimed)
+    await alone.finish(done, (await alone.execute(done)).fence)
+    await alone.finish(again, (await alone.execute(again)).fence, Outcome.RELEASED)
+    won = []
+    for job in (claimed, done, again):
+        lease = (await alone.etcd.grant(60)).lease
+        [result] = await claim_batch(alone.etcd, alone.keys, [ClaimRequest(str(job), lease, b"{}")])
+        if result.outcome is ClaimOutcome.WON:
+            won.append(ClaimedJob(job, 0, lease, result.create_revision))
+    assert [one.job_id for one in won] == [done, again]
+    assert await alone.starter.start(WORKER, won) == []
 
 
 def test_a_suspicion_against_all_is_none() -> None:
