@@ -23,6 +23,7 @@ from tenure.client.records import (
     Job,
     JobError,
     NewJob,
+    RetriedJobs,
     Retry,
     SubmittedJob,
     Worker,
@@ -34,6 +35,8 @@ from tenure.v1 import cluster_service_pb2, job_pb2, job_service_pb2, wire
 
 MAX_DURATION_S = 315_576_000_000.0
 """google.protobuf.Duration holds at most ten thousand years."""
+FIRST_IDS = 20
+"""Ids that are kept of an operation on many jobs."""
 
 
 def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb2.JobSpec:
@@ -141,6 +144,8 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         progress=job.progress,
         progress_message=job.progress_message,
         cancel_requested=job.cancel_requested,
+        retry_of=job.retry_of or None,
+        retried_by=job.retried_by or None,
         created=created,
     )
 
@@ -148,6 +153,15 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
 def submitted_from_wire(job: job_service_pb2.SubmittedJob, *, own_key: bool) -> SubmittedJob:
     """Read a member of a batch. ``own_key``: nobody but this call knows the key, so a repeat created it, too."""
     return SubmittedJob(job.id, job.ref or None, job.created or own_key)
+
+
+def retried_from_wire(answer: job_service_pb2.RetryJobsResponse, before: RetriedJobs) -> RetriedJobs:
+    """Read an answer to a retry of many, added to those before it."""
+    return RetriedJobs(
+        retried=before.retried + answer.retried,
+        skipped=before.skipped + answer.skipped,
+        ids=(*before.ids, *answer.ids)[:FIRST_IDS],
+    )
 
 
 def attempt_from_wire(attempt: job_pb2.Attempt) -> Attempt:

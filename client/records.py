@@ -67,6 +67,17 @@ class SubmittedJob:
     created: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetriedJobs:
+    """What became of a retry of many: how many were retried (in a preview: match) and how many left alone."""
+
+    retried: int
+    skipped: int
+    """Retried by somebody else meanwhile, or dependent on a job that failed and is not retried."""
+    ids: tuple[str, ...]
+    """The first of the new jobs; in a preview, of those that match."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Who holds a job now: the worker, its etcd lease, and the create revision of the claim key."""
@@ -122,8 +133,12 @@ class Job:
     progress: float
     progress_message: str
     cancel_requested: bool
+    retry_of: str | None
+    """The failed or canceled job that this one is another go at."""
+    retried_by: str | None
+    """The job that is another go at this one."""
     created: bool | None = None
-    """From ``submit``: False when the idempotency key answered with an earlier job. None from elsewhere."""
+    """From ``submit`` and ``retry``: False when an earlier job was the answer. None from elsewhere."""
 
     @property
     def is_terminal(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Self
 from tenure.client.async_client import AsyncClient
 from tenure.client.link import TLS
 from tenure.client.portal import Portal
-from tenure.client.records import Attempt, Cluster, HeldClaim, Job, NewJob, Retry, SubmittedJob, Worker
+from tenure.client.records import Attempt, Cluster, HeldClaim, Job, NewJob, RetriedJobs, Retry, SubmittedJob, Worker
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
 
@@ -193,6 +193,52 @@ class Client:
             NotFound: there is no such job.
         """
         return self._portal.call(self._client.cancel(job_id, reason))
+
+    def retry(self, job_id: str) -> Job:
+        """Make another go at a failed or canceled job and return it: a new job, a copy of what was asked for.
+
+        A job has one retry: repeated, the call returns it, with ``created`` False.
+
+        Raises:
+            NotFound: there is no such job. WrongState: it can not be retried; the message says why.
+        """
+        return self._portal.call(self._client.retry(job_id))
+
+    def retry_many(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        route_prefix: str | None = None,
+        states: Iterable[JobState | str] = (),
+        labels: Mapping[str, str] | None = None,
+        parent_id: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        all: bool = False,
+        preview: bool = False,
+    ) -> RetriedJobs:
+        """Retry every failed job that matches and was not retried before; canceled ones only if ``states`` says so.
+
+        Without any filter ``all`` must be set. ``preview`` only counts.
+
+        Raises:
+            InvalidInput: a filter is malformed, or empty. Unavailable: what was done is done; ask again.
+        """
+        return self._portal.call(
+            self._client.retry_many(
+                namespace=namespace,
+                kind=kind,
+                route_prefix=route_prefix,
+                states=states,
+                labels=labels,
+                parent_id=parent_id,
+                created_after=created_after,
+                created_before=created_before,
+                all=all,
+                preview=preview,
+            )
+        )
 
     def attempts(self, job_id: str) -> builtins.list[Attempt]:
         """Return the attempts at a job, oldest first, the executing one last.

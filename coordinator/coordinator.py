@@ -26,6 +26,7 @@ from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.leader import Leader
 from tenure.coordinator.presence import Presence
+from tenure.coordinator.retry import Retryer
 from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.start import Starter
@@ -80,7 +81,8 @@ async def serve(settings: CoordinatorSettings) -> None:
         submitter = Submitter(database, lanes, hints)
         waiters = Waiters(database, etcd, keys, clock)
         canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
-        jobs = JobService(database, etcd, keys, submitter, waiters, canceler)
+        retryer = Retryer(database, lanes, hints, clock)
+        jobs = JobService(database, etcd, keys, submitter, waiters, canceler, retryer)
         grpc_server = GrpcServer(
             jobs,
             WorkerService(database, Starter(database, etcd, keys), finisher, submitter),

@@ -65,6 +65,8 @@ def job_to_pb(row: Row, *, parents: Sequence[object] = (), claim: pb.Claim | Non
         progress_message=row.progress_message,
         cancel_requested=row.cancel_requested,
         worker=row.worker,
+        retry_of=str(row.retry_of) if row.retry_of else None,
+        retried_by=str(row.retried_by) if row.retried_by else None,
     )
 
 

@@ -114,6 +114,37 @@ def test_commands(tenure: Tenure) -> None:
     assert tenure("db", "wait").returncode == 0
 
 
+def test_failed_jobs_are_looked_at_and_retried(tenure: Tenure) -> None:
+    options = ("--max-attempts", "1", "--label", "batch=dead", "--wait")
+    failing = '{"argv": ["sh", "-c", "echo broken >&2; exit 3"]}'
+    old = [tenure.json("submit", "command", failing, *options, code=1)["id"] for _ in range(3)]
+    listed = tenure("jobs", "list", "--state", "failed", "--label", "batch=dead").stdout
+    assert listed.count("CommandFailed") == 3
+    story = tenure("jobs", "get", old[0]).stdout
+    assert "CommandFailed" in story and "outcome" in story and "retried by" not in story
+    [attempt] = tenure.json("jobs", "get", old[0])["attempts"]
+    assert (attempt["outcome"], attempt["error"]["type"]) == ("failed", "CommandFailed")
+
+    new = tenure.json("jobs", "retry", old[0])
+    assert (new["retry_of"], new["created"]) == (old[0], True)
+    assert tenure.json("jobs", "retry", old[0])["id"] == new["id"]
+    assert new["id"] in tenure("jobs", "get", old[0]).stdout
+    tenure("jobs", "wait", new["id"])
+
+    preview = tenure.json("jobs", "retry", "--label", "batch=dead", "--preview")
+    assert set(preview["ids"]) == {old[1], old[2], new["id"]}
+    asked = tenure("jobs", "retry", "--label", "batch=dead", stdin="")
+    assert (asked.returncode, "--yes" in asked.stderr) == (2, True)
+    done = tenure("jobs", "retry", "--label", "batch=dead", "--yes")
+    assert "3 jobs retried" in done.stderr
+    assert len(done.stdout.split()) == 3
+    tenure("jobs", "wait", *done.stdout.split())
+
+    completed = tenure.json("submit", "noop", "--wait")["id"]
+    refused = tenure("jobs", "retry", completed)
+    assert (refused.returncode, "is completed" in refused.stderr) == (4, True)
+
+
 def test_doctor(tenure: Tenure) -> None:
     findings = tenure.json("doctor")
     assert {"fail"}.isdisjoint({finding["level"] for finding in findings}), findings

@@ -10,6 +10,7 @@ from importlib import resources
 import pytest
 from tests.postgres.conftest import Table
 
+from tenure.model.ids import new_id
 from tenure.model.states import CLAIMABLE, MOVES, TERMINAL, JobState, Outcome, may_move
 
 Drive = Callable[[Table, uuid.UUID, int], Awaitable[object]]
@@ -79,6 +80,23 @@ async def _depend(table: Table, id: uuid.UUID, fence: int) -> object:
     return await table.db.fetch("insert_dependencies", {"children": [id], "parents": [parent]})
 
 
+async def _retry(table: Table, id: uuid.UUID, fence: int) -> object:
+    """The old row keeps its state: the copy is a job of its own."""
+    return await table.db.fetch("retry_jobs", {"ids": [id], "new_ids": [new_id()], "lanes": [1]})
+
+
+async def _depend_again(table: Table, id: uuid.UUID, fence: int) -> object:
+    """As ``_depend``: the parent of the job that is retried has completed since, or has been forgotten."""
+    if (await table.state(id)) is not JobState.WAITING:
+        return None
+    old, parent = await table.submit(), await table.submit()
+    await table.end(parent, (await table.start(parent))[0].fence)
+    await table.sql("INSERT INTO tenure.dependency VALUES (%s, %s, 'completed')", old, parent)
+    await table.sql("UPDATE tenure.job SET retry_of = %s WHERE id = %s", old, id)
+    await table.sql("DELETE FROM tenure.dependency WHERE child_id = %s", id)
+    return await table.db.fetch("insert_retry_dependencies", {"new_ids": [id]})
+
+
 STATEMENTS: dict[str, dict[str, tuple[Drive, dict[JobState, JobState]]]] = {
     "start_attempts": {"start": (_start, dict.fromkeys(CLAIMABLE, JobState.EXECUTING))},
     "end_attempts": {str(state): (_end(state), {JobState.EXECUTING: state}) for state in sorted(TERMINAL)},
@@ -94,6 +112,8 @@ STATEMENTS: dict[str, dict[str, tuple[Drive, dict[JobState, JobState]]]] = {
     },
     "settle_parents": {"settle": (_settle, {JobState.WAITING: JobState.READY})},
     "insert_dependencies": {"depend": (_depend, {JobState.WAITING: JobState.READY})},
+    "retry_jobs": {"retry": (_retry, {})},
+    "insert_retry_dependencies": {"depend": (_depend_again, {JobState.WAITING: JobState.READY})},
     "request_cancel": {"request": (_request_cancel, {})},
     "activate_due": {"activate": (_activate, {})},
     "report_progress": {"progress": (_progress, {})},

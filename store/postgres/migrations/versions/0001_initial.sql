@@ -67,6 +67,7 @@ CREATE TABLE tenure.job (
     error           json,
     cancel_requested boolean NOT NULL DEFAULT false,
     reason          text NOT NULL DEFAULT '',
+    retry_of        uuid,              -- the failed or canceled job that this one is another go at
     CONSTRAINT executing_has_a_fence CHECK ((state = 'executing') = (fence IS NOT NULL)),
     CONSTRAINT waiting_is_not_due CHECK (NOT (state = 'waiting' AND due))
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000,
@@ -109,10 +110,14 @@ CREATE TABLE tenure.history (
     progress_message text NOT NULL,
     error           json,
     cancel_requested boolean NOT NULL,
-    reason          text NOT NULL
+    reason          text NOT NULL,
+    retry_of        uuid,
+    retried_by      uuid               -- the one thing that is written after the end: which job is another go at it
 ) PARTITION BY RANGE (finished_at);
 CREATE INDEX history_id ON tenure.history (id);
 CREATE INDEX history_parent ON tenure.history (parent_id, id) WHERE parent_id IS NOT NULL;
+-- Dead letters: what may be retried.
+CREATE INDEX history_dead_letter ON tenure.history (id) WHERE state IN ('failed', 'canceled') AND retried_by IS NULL;
 
 -- One row per ended attempt, written in the statement that ends it.
 CREATE TABLE tenure.attempt (
@@ -210,11 +215,11 @@ CREATE VIEW tenure.jobs AS
 SELECT id, namespace, kind, route, state, priority, activate_at, created_at, payload, NULL::json AS result, attempt,
        errors, crashes, fence, worker, lease, claim_revision, started_at, NULL::timestamptz AS finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
-       cancel_requested, reason
+       cancel_requested, reason, retry_of, NULL::uuid AS retried_by
 FROM tenure.job
 UNION ALL
 SELECT id, namespace, kind, route, state, priority, activate_at, created_at, payload, result, attempt,
        errors, crashes, fence, worker, NULL, NULL, started_at, finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
-       cancel_requested, reason
+       cancel_requested, reason, retry_of, retried_by
 FROM tenure.history;
