@@ -128,24 +128,6 @@ def watch(job_id: JobId, coordinator: Address = None, output: Output = Format.TA
                 _print_change(job)
 
 
-@app.command("cancel")
-def cancel(
-    job_ids: JobIds,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the job's story.")] = "",
-    coordinator: Address = None,
-    output: Output = Format.TABLE,
-) -> None:
-    """Cancel jobs. One that executes is asked to stop, and is shown as executing until it has."""
-    with connect(coordinator) as client:
-        jobs = [client.cancel(job_id, reason) for job_id in job_ids]
-    if output is Format.JSON:
-        print_json(jobs if len(jobs) > 1 else jobs[0])
-        return
-    for job in jobs:
-        note = ", asked to stop" if job.cancel_requested and not job.is_terminal else ""
-        typer.echo(f"{job.id} {job.state}{note}")
-
-
 @app.command("attempts")
 def attempts(job_id: JobId, coordinator: Address = None, output: Output = Format.TABLE) -> None:
     """List the attempts at a job: who tried when, under which fence, and how it ended."""
@@ -157,6 +139,7 @@ def attempts(job_id: JobId, coordinator: Address = None, output: Output = Format
     _print_attempts(found)
 
 
+app.command("cancel")(repair.cancel)
 app.command("retry")(repair.retry)
 
 

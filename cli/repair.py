@@ -1,4 +1,4 @@
-"""``tenure jobs retry``: what is done to one job, or to the many that match a filter.
+"""``tenure jobs cancel`` and ``tenure jobs retry``: what is done to one job, or to the many that match a filter.
 
 Invariant: nothing is done to many before a person has seen how many, unless ``--yes`` says that nobody is to be asked.
 """
@@ -6,6 +6,7 @@ Invariant: nothing is done to many before a person has seen how many, unless ``-
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -27,6 +28,55 @@ from tenure.cli.filters import (
 from tenure.cli.output import Format, Output, print_json, to_stderr, to_stdout
 from tenure.cli.session import Address, connect
 from tenure.model.errors import FieldViolation, InvalidInput
+
+
+def cancel(
+    job_ids: MaybeJobIds = None,
+    namespace: Namespace = None,
+    kind: Kind = None,
+    route: Route = None,
+    state: States = None,
+    label: Labels = None,
+    parent: ParentId = None,
+    after: CreatedAfter = None,
+    before: CreatedBefore = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the story of the jobs.")] = "",
+    every: All = False,
+    preview: Preview = False,
+    yes: Yes = False,
+    coordinator: Address = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Cancel jobs: by id, or all that match and have not ended.
+
+    One that executes is asked to stop, and is shown as executing until it has. What depends on a canceled job is
+    canceled with it.
+    """
+    selection = Selection(namespace, kind, route, state, label, parent, after, before)
+    _refuse_both(job_ids, selection, every=every, preview=preview)
+    with connect(coordinator) as client:
+        if job_ids:
+            jobs = [client.cancel(job_id, reason) for job_id in job_ids]
+            if output is Format.JSON:
+                print_json(jobs if len(jobs) > 1 else jobs[0])
+                return
+            for job in jobs:
+                note = ", asked to stop" if job.cancel_requested and not job.is_terminal else ""
+                to_stdout(f"{job.id} {job.state}{note}")
+            return
+        wanted = selection.keywords()
+        if not preview and not yes:
+            found = client.cancel_many(**wanted, all=every, preview=True)
+            _confirm(f"cancel {found.canceled + found.asked} jobs?", found.canceled + found.asked)
+        done = client.cancel_many(**wanted, all=every, preview=preview, reason=reason)
+    if output is Format.JSON:
+        print_json(done)
+        return
+    _print_ids(done.ids, done.canceled + done.asked)
+    would = "would be " if preview else ""
+    to_stderr(f"{done.canceled} jobs {would}canceled, {done.asked} executing ones {would}asked to stop")
+    if done.dependants:
+        to_stderr(f"{done.dependants} canceled with them, which depended on them")
 
 
 def retry(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenure.client.records import (
     Attempt,
+    CanceledJobs,
     Claim,
     Cluster,
     Coordinator,
@@ -33,6 +34,7 @@ __all__ = [
     "TLS",
     "AsyncClient",
     "Attempt",
+    "CanceledJobs",
     "Claim",
     "Client",
     "Cluster",

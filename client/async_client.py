@@ -19,7 +19,18 @@ from typing import Any, Self
 from tenure.client import convert
 from tenure.client.errors import RETRYABLE
 from tenure.client.link import TLS, TOKEN_VARIABLE, Link, addresses_of, backoff_s
-from tenure.client.records import Attempt, Cluster, HeldClaim, Job, NewJob, RetriedJobs, Retry, SubmittedJob, Worker
+from tenure.client.records import (
+    Attempt,
+    CanceledJobs,
+    Cluster,
+    HeldClaim,
+    Job,
+    NewJob,
+    RetriedJobs,
+    Retry,
+    SubmittedJob,
+    Worker,
+)
 from tenure.model.errors import DeadlineExceeded, FieldViolation, InvalidInput
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
@@ -316,6 +327,50 @@ class AsyncClient:
             lambda to: to.jobs.CancelJob, pb.CancelJobRequest(id=job_id, reason=reason), timeout_s=self._timeout_s
         )
         return convert.job_from_wire(answer.job)
+
+    async def cancel_many(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        route_prefix: str | None = None,
+        states: Iterable[JobState | str] = (),
+        labels: Mapping[str, str] | None = None,
+        parent_id: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        all: bool = False,
+        preview: bool = False,
+        reason: str = "",
+    ) -> CanceledJobs:
+        """Cancel every job that matches and has not ended; executing ones are asked to stop.
+
+        Without any filter ``all`` must be set. ``preview`` only counts. Jobs submitted meanwhile are left alone.
+
+        Raises:
+            InvalidInput: a filter is malformed, or empty. Unavailable: what was done is done; ask again.
+        """
+        wanted = convert.filter_to_wire(
+            namespace=namespace,
+            kind=kind,
+            route_prefix=route_prefix,
+            states=states,
+            labels=labels,
+            parent_id=parent_id,
+            created_after=created_after,
+            created_before=created_before,
+        )
+        token, done = "", CanceledJobs(canceled=0, asked=0, dependants=0, ids=())
+        while True:
+            answer: pb.CancelJobsResponse = await self._link.unary(
+                lambda to: to.jobs.CancelJobs,
+                pb.CancelJobsRequest(filter=wanted, all=all, preview=preview, reason=reason, page_token=token),
+                timeout_s=self._timeout_s,
+            )
+            done = convert.canceled_from_wire(answer, done)
+            token = answer.next_page_token
+            if not token:
+                return done
 
     async def retry(self, job_id: str) -> Job:
         """Make another go at a failed or canceled job and return it: a new job, a copy of what was asked for.

@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tenure.client.payload import from_json, to_json
 from tenure.client.records import (
     Attempt,
+    CanceledJobs,
     Claim,
     Cluster,
     Coordinator,
@@ -153,6 +154,16 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
 def submitted_from_wire(job: job_service_pb2.SubmittedJob, *, own_key: bool) -> SubmittedJob:
     """Read a member of a batch. ``own_key``: nobody but this call knows the key, so a repeat created it, too."""
     return SubmittedJob(job.id, job.ref or None, job.created or own_key)
+
+
+def canceled_from_wire(answer: job_service_pb2.CancelJobsResponse, before: CanceledJobs) -> CanceledJobs:
+    """Read an answer to a cancel of many, added to those before it."""
+    return CanceledJobs(
+        canceled=before.canceled + answer.canceled,
+        asked=before.asked + answer.asked,
+        dependants=before.dependants + answer.dependants,
+        ids=(*before.ids, *answer.ids)[:FIRST_IDS],
+    )
 
 
 def retried_from_wire(answer: job_service_pb2.RetryJobsResponse, before: RetriedJobs) -> RetriedJobs:

@@ -68,6 +68,19 @@ class SubmittedJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CanceledJobs:
+    """What became of a cancel of many; in a preview, what would."""
+
+    canceled: int
+    asked: int
+    """Executing ones whose workers were asked to stop."""
+    dependants: int
+    """Canceled because they depended on those. Not counted in a preview."""
+    ids: tuple[str, ...]
+    """The first of those that match."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetriedJobs:
     """What became of a retry of many: how many were retried (in a preview: match) and how many left alone."""
 

@@ -14,7 +14,18 @@ from typing import Any, Self
 from tenure.client.async_client import AsyncClient
 from tenure.client.link import TLS
 from tenure.client.portal import Portal
-from tenure.client.records import Attempt, Cluster, HeldClaim, Job, NewJob, RetriedJobs, Retry, SubmittedJob, Worker
+from tenure.client.records import (
+    Attempt,
+    CanceledJobs,
+    Cluster,
+    HeldClaim,
+    Job,
+    NewJob,
+    RetriedJobs,
+    Retry,
+    SubmittedJob,
+    Worker,
+)
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
 
@@ -193,6 +204,44 @@ class Client:
             NotFound: there is no such job.
         """
         return self._portal.call(self._client.cancel(job_id, reason))
+
+    def cancel_many(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        route_prefix: str | None = None,
+        states: Iterable[JobState | str] = (),
+        labels: Mapping[str, str] | None = None,
+        parent_id: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        all: bool = False,
+        preview: bool = False,
+        reason: str = "",
+    ) -> CanceledJobs:
+        """Cancel every job that matches and has not ended; executing ones are asked to stop.
+
+        Without any filter ``all`` must be set. ``preview`` only counts. Jobs submitted meanwhile are left alone.
+
+        Raises:
+            InvalidInput: a filter is malformed, or empty. Unavailable: what was done is done; ask again.
+        """
+        return self._portal.call(
+            self._client.cancel_many(
+                namespace=namespace,
+                kind=kind,
+                route_prefix=route_prefix,
+                states=states,
+                labels=labels,
+                parent_id=parent_id,
+                created_after=created_after,
+                created_before=created_before,
+                all=all,
+                preview=preview,
+                reason=reason,
+            )
+        )
 
     def retry(self, job_id: str) -> Job:
         """Make another go at a failed or canceled job and return it: a new job, a copy of what was asked for.

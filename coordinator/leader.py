@@ -130,6 +130,7 @@ class Leader:
             dispatcher.brake,
             guard=Statement("assert_term", {"leader": self._settings.coordinator_id, "term": term.number}),
             sweep_s=self._settings.sweep_s,
+            cancel_grace_s=self._settings.cancel_grace_s,
         )
         if stores.etcd_was_lost or frozen_s > 0:  # or the term before did not come as far as this
             await reaper.drop_strays()

@@ -30,7 +30,18 @@ from typing import Any, Self
 from tenure.client.async_client import AsyncClient
 from tenure.client.link import TLS
 from tenure.client.portal import Portal
-from tenure.client.records import Attempt, Cluster, HeldClaim, Job, NewJob, RetriedJobs, Retry, SubmittedJob, Worker
+from tenure.client.records import (
+    Attempt,
+    CanceledJobs,
+    Cluster,
+    HeldClaim,
+    Job,
+    NewJob,
+    RetriedJobs,
+    Retry,
+    SubmittedJob,
+    Worker,
+)
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
 

@@ -13,7 +13,7 @@ import grpc
 
 from tenure.coordinator.api import convert
 from tenure.coordinator.api.filters import filters_from_pb, mass_filters, page_key, span_from_token, token_of_span
-from tenure.coordinator.cancel import Canceler
+from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.pending import show_pending
 from tenure.coordinator.retry import RETRIABLE, Retryer
 from tenure.coordinator.submit import Submitted, Submitter
@@ -136,8 +136,21 @@ class JobService(JobServiceServicer):
         """Cancel at once, or ask the worker to stop."""
         job_id = parse_id(request.id, "id")
         await self._read(job_id)  # NOT_FOUND before anything else
-        await self._canceler.cancel(job_id, request.reason[:512].replace("\x00", ""))
+        await self._canceler.cancel(job_id, _reason(request.reason))
         return pb.CancelJobResponse(job=await self._read(job_id))
+
+    async def CancelJobs(self, request: pb.CancelJobsRequest, context: Context) -> pb.CancelJobsResponse:
+        """Cancel all that match, or count them."""
+        filters = mass_filters(request.filter, all_=request.all, allowed=CANCELABLE, default=CANCELABLE)
+        span = span_from_token(request.page_token)
+        done = await self._canceler.cancel_matching(filters, span, _reason(request.reason), preview=request.preview)
+        return pb.CancelJobsResponse(
+            canceled=done.canceled,
+            asked=done.asked,
+            dependants=done.dependants,
+            ids=[str(id) for id in done.ids],
+            next_page_token=token_of_span(done.rest),
+        )
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
         """Make another go at a failed or canceled job, once."""
@@ -187,6 +200,10 @@ def submitted_to_pb(submitted: list[Submitted], refs: list[str | None]) -> list[
         pb.SubmittedJob(id=str(one.id), ref=ref or "", created=one.created)
         for one, ref in zip(submitted, refs, strict=True)
     ]
+
+
+def _reason(text: str) -> str:
+    return text[:512].replace("\x00", "")
 
 
 def _is_terminal(job: job_pb2.Job) -> bool:

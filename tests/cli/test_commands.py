@@ -111,6 +111,8 @@ def test_help_imports_nothing_heavy() -> None:
         (["submit", "noop", "--timeout", "5s"], 2, "--wait"),
         (["jobs", "list", "--state", "odd"], 2, "odd"),
         (["jobs", "retry"], 2, "name jobs"),
+        (["jobs", "cancel"], 2, "name jobs"),
+        (["jobs", "cancel", "x", "--all"], 2, "not both"),
         (["jobs", "retry", "x", "--kind", "k"], 2, "not both"),
         (["jobs", "list", "-c", "nowhere"], 2, "HOST:PORT"),
         (["db", "migrate"], 78, "TENURE_POSTGRES_DSN"),

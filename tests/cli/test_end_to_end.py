@@ -114,6 +114,27 @@ def test_commands(tenure: Tenure) -> None:
     assert tenure("db", "wait").returncode == 0
 
 
+def test_many_jobs_are_canceled_by_their_pool(tenure: Tenure, client: Client) -> None:
+    submitted = [client.submit("noop", route=f"nobody/here/{n}") for n in range(3)]
+    client.submit("noop", route="nobody-else")
+    child = client.submit("noop", depends_on=[submitted[0].id])
+    asleep = client.submit("sleep", {"seconds": 600}, labels={"a": "sleeper"})
+    preview = tenure.json("jobs", "cancel", "--route", "nobody", "--preview")
+    assert (preview["canceled"], preview["asked"], set(preview["ids"])) == (3, 0, {job.id for job in submitted})
+    assert tenure("jobs", "cancel", "--route", "nobody", stdin="").returncode == 2
+    done = tenure("jobs", "cancel", "--route", "nobody", "--yes", "--reason", "pool closed")
+    assert "3 jobs canceled" in done.stderr and "1 canceled with them" in done.stderr
+    assert {client.get(job.id).reason for job in submitted} == {"pool closed"}
+    assert client.get(child.id).state == "canceled"
+    assert [job.route for job in client.list(route_prefix="nobody-else")] == ["nobody-else"]
+    for job in client.watch(asleep.id):
+        if job.state == "executing":
+            break
+    done = tenure("jobs", "cancel", "--label", "a=sleeper", "--yes")
+    assert "1 executing ones asked to stop" in done.stderr
+    assert client.wait(asleep.id, 60).state == "canceled"
+
+
 def test_failed_jobs_are_looked_at_and_retried(tenure: Tenure) -> None:
     options = ("--max-attempts", "1", "--label", "batch=dead", "--wait")
     failing = '{"argv": ["sh", "-c", "echo broken >&2; exit 3"]}'

@@ -215,6 +215,14 @@ def test_dead_letters_are_found_without_reading_what_completed(large: psycopg.Co
     assert sum(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in read) <= 100 + len(read)
 
 
+def test_a_window_of_a_mass_cancel_reads_a_window(large: psycopg.Connection[dict[str, Any]]) -> None:
+    span = {"after": "00000000-0000-0000-0000-000000000000", "until": "ffffffff-ffff-ffff-ffff-ffffffffffff"}
+    params = {**NO_FILTER, **span, "states": ["ready"], "kind": "rare", "limit": 1_000}
+    nodes = _plan(large, "cancelable", params)
+    assert _scans(nodes) == {"job_pkey"}
+    assert _read(nodes) <= 1_001
+
+
 def test_a_retry_touches_its_jobs_alone(large: psycopg.Connection[dict[str, Any]]) -> None:
     ids = [row["id"] for row in large.execute("SELECT id FROM tenure.history WHERE state = 'failed' LIMIT 50")]
     nodes = _plan(large, "retry_jobs", {"ids": ids, "new_ids": ids, "lanes": [1] * len(ids)})

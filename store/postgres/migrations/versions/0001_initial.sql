@@ -66,6 +66,7 @@ CREATE TABLE tenure.job (
     progress_message text NOT NULL DEFAULT '',
     error           json,
     cancel_requested boolean NOT NULL DEFAULT false,
+    cancel_requested_at timestamptz,   -- since when the worker has had its grace
     reason          text NOT NULL DEFAULT '',
     retry_of        uuid,              -- the failed or canceled job that this one is another go at
     CONSTRAINT executing_has_a_fence CHECK ((state = 'executing') = (fence IS NOT NULL)),
