@@ -167,6 +167,8 @@ def show(job: Job, output: Format) -> None:
             ),
             ("created", _when(job.created_at)),
             ("not before", _when(job.activate_at) if job.activate_at and not job.started_at else None),
+            ("start by", _when(job.start_by) if not job.attempt else None),
+            ("end by", _when(job.deadline) if not job.is_terminal else None),
             ("started", _when(job.started_at)),
             ("finished", _when(job.finished_at)),
             ("took", _took(job)),

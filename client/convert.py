@@ -59,6 +59,9 @@ def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb
             retry=_retry_to_wire(job.retry, f"{path}retry."),
             ttl=duration(job.ttl_s, f"{path}ttl_s"),
             timeout=duration(job.timeout_s, f"{path}timeout_s"),
+            start_within=duration(job.start_within_s, f"{path}start_within_s"),
+            start_by=_timestamp(job.start_by, f"{path}start_by"),
+            job_timeout=duration(job.job_timeout_s, f"{path}job_timeout_s"),
             max_crashes=job.max_crashes,
             idempotency_key=idempotency_key,
             labels=dict(job.labels),
@@ -147,6 +150,9 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         cancel_requested=job.cancel_requested,
         retry_of=job.retry_of or None,
         retried_by=job.retried_by or None,
+        start_by=_time(job, "start_by"),
+        deadline=_time(job, "deadline"),
+        job_timeout_s=wire.seconds(job.job_timeout) if job.HasField("job_timeout") else None,
         created=created,
     )
 

@@ -48,6 +48,12 @@ class NewJob:
     """Lease TTL of its claims: how soon it restarts elsewhere when its worker dies."""
     timeout_s: float | None = None
     """The most that one attempt may take."""
+    start_within_s: float | None = None
+    """When its first attempt must have started, else it fails: counted from its first possible start."""
+    start_by: datetime | None = None
+    """The same as an instant; must carry a time zone. At most one of the two."""
+    job_timeout_s: float | None = None
+    """The most that all attempts may take together, from its first possible start."""
     max_crashes: int | None = None
     idempotency_key: str | None = None
     """The same key with the same request answers with the first job. Made by the client when None."""
@@ -150,6 +156,11 @@ class Job:
     """The failed or canceled job that this one is another go at."""
     retried_by: str | None
     """The job that is another go at this one."""
+    start_by: datetime | None
+    """When it must have started."""
+    deadline: datetime | None
+    """When it must have ended."""
+    job_timeout_s: float | None
     created: bool | None = None
     """From ``submit`` and ``retry``: False when an earlier job was the answer. None from elsewhere."""
 

@@ -23,6 +23,7 @@ from tenure.coordinator.finish import Finisher
 from tenure.coordinator.flight import Flight, Outstanding
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import REFRESH_S, Lanes
+from tenure.coordinator.overdue import Overdue
 from tenure.coordinator.reap import Reaper
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.stores import Stores
@@ -159,6 +160,7 @@ class Leader:
                 upkeep.activate_forever(),
                 upkeep.sweep_dependants_forever(),
                 upkeep.drop_keys_forever(),
+                upkeep.fail_overdue_forever(Overdue(self._database, self._finisher, self._dependants)),
                 upkeep.make_partitions_forever(),
                 picture.register_pools_forever(),
                 upkeep.compact_forever(compactor),

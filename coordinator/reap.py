@@ -263,6 +263,7 @@ def executing_from_row(row: Row) -> Executing:
         (RetrySpec.model_validate_json(row.retry) if row.retry else RetrySpec()).policy(),
         row.reason,
         row.canceling_s,
+        row.past_deadline,
     )
 
 
@@ -277,7 +278,9 @@ def _taken(row: Executing) -> Ending:
 
 
 def _timed_out(row: Executing) -> Ending:
-    error = AttemptError("TimedOut", "the attempt outlived its timeout and its worker did not end it").to_json()
+    error = AttemptError(
+        "TimedOut", "the attempt outlived its timeout, or the deadline of its job, and its worker did not end it"
+    ).to_json()
     return Ending(row.id, row.fence, Outcome.TIMED_OUT, next_of_timed_out(row), error=error, is_error=True)
 
 

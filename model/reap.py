@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tenure.model.retry import Next, RetryPolicy, after_error, after_loss, after_outcome
+from tenure.model.retry import Next, RetryPolicy, after_error, after_loss, after_outcome, within_deadline
 from tenure.model.states import JobState, Outcome
 
 DEFAULT_POLICY = RetryPolicy()
@@ -40,6 +40,8 @@ class Executing:
     reason: str = ""
     canceling_s: float = 0.0
     """For how long its worker has been asked to cancel it."""
+    past_deadline: bool = False
+    """Whether the deadline of the job as a whole has passed; ``timed_out`` follows after a grace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +78,22 @@ def judge(
 
 def next_of_lost(row: Executing) -> Next:
     """Decide what becomes of a job whose attempt was lost."""
-    return after_loss(crashes=row.crashes + 1, max_crashes=row.max_crashes, cancel_requested=row.cancel_requested)
+    then = after_loss(crashes=row.crashes + 1, max_crashes=row.max_crashes, cancel_requested=row.cancel_requested)
+    return within_deadline(then, past_deadline=row.past_deadline)
 
 
 def next_of_taken(row: Executing) -> Next:
     """Decide what becomes of a job whose claim was taken from a living worker, which may trust it for a TTL more."""
-    return after_outcome(
+    then = after_outcome(
         Outcome.RELEASED, row.policy, errors=row.errors, cancel_requested=row.cancel_requested, delay_s=row.ttl_s
     )
+    return within_deadline(then, past_deadline=row.past_deadline)
 
 
 def next_of_timed_out(row: Executing) -> Next:
-    """Decide what becomes of a job whose attempt outlived its timeout."""
-    return after_error(row.policy, errors=row.errors + 1, error_type="TimedOut", cancel_requested=row.cancel_requested)
+    """Decide what becomes of a job whose attempt outlived its timeout, or the job's deadline."""
+    then = after_error(row.policy, errors=row.errors + 1, error_type="TimedOut", cancel_requested=row.cancel_requested)
+    return within_deadline(then, past_deadline=row.past_deadline)
 
 
 def next_of_unheeded(row: Executing) -> Next:

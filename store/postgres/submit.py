@@ -110,4 +110,7 @@ def _job_columns(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> dict[str, 
         "labels": [json.dumps(spec.labels) if spec.labels else None for spec in specs],
         "keys": [spec.idempotency_key for spec in specs],
         "parents": [job.parent_id for job in jobs],
+        "start_withins": [spec.start_within_s for spec in specs],
+        "start_bys": [spec.start_by for spec in specs],
+        "job_timeouts": [spec.job_timeout_s for spec in specs],
     }

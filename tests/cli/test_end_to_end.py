@@ -114,6 +114,17 @@ def test_commands(tenure: Tenure) -> None:
     assert tenure("db", "wait").returncode == 0
 
 
+def test_times_are_given_and_shown(tenure: Tenure) -> None:
+    times = ("--start-within", "5m", "--job-timeout", "2h", "--route", "nobody-here")
+    job = tenure.json("submit", "noop", *times)
+    assert job["job_timeout_s"] == 7_200
+    assert job["start_by"] and job["deadline"]
+    shown = tenure("jobs", "get", job["id"]).stdout
+    assert "start by" in shown and "end by" in shown
+    refused = tenure("submit", "noop", "--start-within", "5m", "--start-by", "2030-01-01T00:00:00Z")
+    assert (refused.returncode, "start_by" in refused.stderr) == (2, True)
+
+
 def test_many_jobs_are_canceled_by_their_pool(tenure: Tenure, client: Client) -> None:
     submitted = [client.submit("noop", route=f"nobody/here/{n}") for n in range(3)]
     client.submit("noop", route="nobody-else")

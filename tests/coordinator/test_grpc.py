@@ -97,6 +97,13 @@ BAD_SPECS: list[tuple[dict[str, Any], str]] = [
     ({"kind": "no spaces"}, "kind"),
     ({"kind": "x" * 129}, "kind"),
     ({"payload": "{"}, "payload"),
+    ({"start_within": Duration(seconds=0)}, "start_within"),
+    ({"start_within": Duration(seconds=-1)}, "start_within"),
+    ({"start_within": Duration(seconds=10**9)}, "start_within"),
+    ({"start_within": Duration(seconds=1), "start_by": Timestamp(seconds=2_000_000_000)}, "start_by"),
+    ({"activate_at": Timestamp(seconds=2_000_000_000), "start_by": Timestamp(seconds=1_999_999_999)}, "start_by"),
+    ({"start_by": Timestamp(seconds=10**12)}, "start_by"),
+    ({"job_timeout": Duration(seconds=0)}, "job_timeout"),
     ({"payload": '"\\u0000"'}, "payload"),
     ({"payload": "NaN"}, "payload"),
     ({"payload": "[" * 65 + "]" * 65}, "payload"),
@@ -191,6 +198,8 @@ async def test_a_job_comes_back_as_it_was_asked_for(service: Service) -> None:
         "retry": pb.RetryPolicy(max_attempts=9, multiplier=1.5, non_retryable=["Fatal"]),
         "ttl": Duration(seconds=2, nanos=500_000_000),
         "timeout": Duration(seconds=90),
+        "start_by": Timestamp(seconds=4_000_000_100),
+        "job_timeout": Duration(seconds=3_600),
         "max_crashes": 5,
         "labels": {"team": "blue", "empty": ""},
         "idempotency_key": str(uuid.uuid4()),
@@ -198,6 +207,8 @@ async def test_a_job_comes_back_as_it_was_asked_for(service: Service) -> None:
     job = await service.submit(**spec)
     for name in ("kind", "payload", "namespace", "route", "priority", "ttl", "timeout", "max_crashes"):
         assert getattr(job, name) == spec[name], name
+    assert (job.start_by, job.job_timeout) == (spec["start_by"], spec["job_timeout"])
+    assert job.deadline == Timestamp(seconds=4_000_003_600)
     assert job.activate_at == at
     assert dict(job.labels) == spec["labels"]
     assert (job.retry.max_attempts, job.retry.multiplier, list(job.retry.non_retryable)) == (9, 1.5, ["Fatal"])

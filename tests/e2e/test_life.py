@@ -147,3 +147,20 @@ async def test_a_handler_that_does_not_heed_a_cancel_does_not_keep_its_job_from_
     await on.client.wait(last.id, timeout_s=60)
     assert (await on.client.get(job.id)).state == "canceled"
     assert [one.outcome for one in await on.client.attempts(job.id)] == ["canceled"]
+
+
+async def test_a_job_past_its_deadline_has_failed_whatever_its_attempts_do(stage: Setting) -> None:
+    """One whose handler runs on is stopped by its worker; one between two attempts is ended by the leader."""
+    on = await stage()
+    running = await on.client.submit("hold-on", {"seconds": 600}, job_timeout_s=1.0, retry=Retry(max_attempts=9))
+    between = await on.client.submit(
+        "flaky", {"succeeds_at": 9}, job_timeout_s=1.0, retry=Retry(max_attempts=9, initial_backoff_s=600.0, jitter=0)
+    )
+    nobody = await on.client.submit("trace", route="nobody", start_within_s=0.5)
+    outcomes = {}
+    for job in (running, between, nobody):
+        ended = await on.client.wait(job.id, timeout_s=60)
+        outcomes[job.id] = [one.outcome for one in await on.client.attempts(job.id)]
+        assert ended.state == "failed"
+        assert ended.reason == ("did not start in time" if job is nobody else "did not end in time")
+    assert outcomes == {running.id: ["timed_out"], between.id: ["failed"], nobody.id: []}

@@ -223,6 +223,31 @@ def test_a_window_of_a_mass_cancel_reads_a_window(large: psycopg.Connection[dict
     assert _read(nodes) <= 1_001
 
 
+def test_overdue_jobs_are_found_by_their_times(large: psycopg.Connection[dict[str, Any]]) -> None:
+    for due in (0, 50):
+        with large.transaction(force_rollback=True):
+            large.execute(
+                "UPDATE tenure.job SET start_by = now() + interval '1 h', deadline = now() + interval '2 h'"
+                " WHERE id IN (SELECT id FROM tenure.job LIMIT 20000)"
+            )
+            large.execute(
+                "UPDATE tenure.job SET start_by = now() - interval '1 h', deadline = now() - interval '1 h'"
+                " WHERE id IN (SELECT id FROM tenure.job WHERE start_by IS NOT NULL LIMIT %s)",
+                (due,),
+            )
+            large.execute("ANALYZE tenure.job")
+            nodes = _plan(large, "overdue_jobs", {"limit": 1_000})
+            assert _scans(nodes) == {"job_start_by", "job_deadline"}
+            assert _read(nodes) <= 2 * due
+
+
+def test_an_expiry_touches_its_jobs_alone(large: psycopg.Connection[dict[str, Any]]) -> None:
+    rows = _ids(large, "ready", 100)
+    nodes = _plan(large, "expire_idle", {"ids": [row["id"] for row in rows], "not_started": "", "not_ended": ""})
+    assert "SEQ" not in _scans(nodes)
+    assert _read(nodes) <= 300
+
+
 def test_a_retry_touches_its_jobs_alone(large: psycopg.Connection[dict[str, Any]]) -> None:
     ids = [row["id"] for row in large.execute("SELECT id FROM tenure.history WHERE state = 'failed' LIMIT 50")]
     nodes = _plan(large, "retry_jobs", {"ids": ids, "new_ids": ids, "lanes": [1] * len(ids)})
