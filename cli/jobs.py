@@ -1,18 +1,31 @@
-"""``tenure jobs``: look at jobs, wait for them, cancel them."""
+"""``tenure jobs``: look at jobs, wait for them, cancel them, retry them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenure.cli import parse
+from tenure.cli import parse, repair
+from tenure.cli.filters import (
+    CreatedAfter,
+    CreatedBefore,
+    Kind,
+    Labels,
+    Namespace,
+    ParentId,
+    Route,
+    Selection,
+    States,
+)
 from tenure.cli.output import (
     Format,
     Output,
     ago,
+    jsonable,
     print_fields,
     print_json,
     print_table,
@@ -25,66 +38,64 @@ from tenure.cli.session import Address, connect
 from tenure.model.states import JobState
 
 if TYPE_CHECKING:
-    from tenure.client import Job
+    from tenure.client import Attempt, Job
 
-app = typer.Typer(help="List, show, wait for, watch and cancel jobs.", no_args_is_help=True)
+app = typer.Typer(help="List, show, wait for, watch, cancel and retry jobs.", no_args_is_help=True)
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
 JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of jobs.")]
 
 
 @app.command("list")
 def list_jobs(
-    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Only of this namespace.")] = None,
-    kind: Annotated[str | None, typer.Option("--kind", "-k", help="Only of this kind.")] = None,
-    route: Annotated[
-        str | None, typer.Option("--route", "--pool", help="Only under this route, by whole segments.")
-    ] = None,
-    state: Annotated[
-        list[JobState] | None, typer.Option("--state", "-s", help="Only in this state; repeat it.")
-    ] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", "-l", help="Only with KEY=VALUE; repeat it.")] = None,
-    parent: Annotated[str | None, typer.Option("--parent", help="Only children of this job.")] = None,
-    after: Annotated[str | None, typer.Option("--created-after", help="Only younger than this ISO 8601 time.")] = None,
-    before: Annotated[str | None, typer.Option("--created-before", help="Only older than this time.")] = None,
+    namespace: Namespace = None,
+    kind: Kind = None,
+    route: Route = None,
+    state: States = None,
+    label: Labels = None,
+    parent: ParentId = None,
+    after: CreatedAfter = None,
+    before: CreatedBefore = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:
     """List jobs, newest first (without payloads and results)."""
+    wanted = Selection(namespace, kind, route, state, label, parent, after, before).keywords()
     with connect(coordinator) as client:
-        found = list(
-            client.list(
-                namespace=namespace,
-                kind=kind,
-                route_prefix=route,
-                states=state or (),
-                labels=parse.labels(label or ()),
-                parent_id=parent,
-                created_after=parse.instant(after, "--created-after"),
-                created_before=parse.instant(before, "--created-before"),
-                limit=limit,
-            )
-        )
+        found = list(client.list(**wanted, limit=limit))
     if output is Format.JSON:
         print_json(found)
         return
-    print_table(
-        ("id", "kind", "route", "state", "attempt", "priority", "created", "took", "worker"),
-        [
-            (j.id, j.kind, j.route, _state(j), j.attempt, j.priority, ago(j.created_at), _took(j), _worker(j))
-            for j in found
-        ],
-        empty="no such jobs",
-    )
+    columns: dict[str, Callable[[Job], object]] = {
+        "id": lambda j: j.id,
+        "kind": lambda j: j.kind,
+        "route": lambda j: j.route,
+        "state": _state,
+        "attempt": lambda j: j.attempt,
+        "priority": lambda j: j.priority,
+        "created": lambda j: ago(j.created_at),
+        "took": _took,
+        "worker": _worker,
+    }
+    if any(j.error or j.reason for j in found):
+        columns["why"] = _why
+    print_table(list(columns), [[cell(j) for cell in columns.values()] for j in found], empty="no such jobs")
     if len(found) == limit:
         to_stderr(f"the newest {limit}; --limit shows more")
 
 
 @app.command("get")
 def get(job_id: JobId, coordinator: Address = None, output: Output = Format.TABLE) -> None:
-    """Show one job with its payload and result."""
+    """Show one job with its payload, its result, and its story: every attempt, and how it ended."""
     with connect(coordinator) as client:
-        show(client.get(job_id), output)
+        job, story = client.get(job_id), client.attempts(job_id)
+    if output is Format.JSON:
+        print_json({**jsonable(job), "attempts": story})
+        return
+    show(job, output)
+    if story:
+        to_stdout("")
+        _print_attempts(story)
 
 
 @app.command("why")
@@ -133,24 +144,6 @@ def watch(job_id: JobId, coordinator: Address = None, output: Output = Format.TA
                 _print_change(job)
 
 
-@app.command("cancel")
-def cancel(
-    job_ids: JobIds,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the job's story.")] = "",
-    coordinator: Address = None,
-    output: Output = Format.TABLE,
-) -> None:
-    """Cancel jobs. One that executes is asked to stop, and is shown as executing until it has."""
-    with connect(coordinator) as client:
-        jobs = [client.cancel(job_id, reason) for job_id in job_ids]
-    if output is Format.JSON:
-        print_json(jobs if len(jobs) > 1 else jobs[0])
-        return
-    for job in jobs:
-        note = ", asked to stop" if job.cancel_requested and not job.is_terminal else ""
-        typer.echo(f"{job.id} {job.state}{note}")
-
-
 @app.command("attempts")
 def attempts(job_id: JobId, coordinator: Address = None, output: Output = Format.TABLE) -> None:
     """List the attempts at a job: who tried when, under which fence, and how it ended."""
@@ -159,22 +152,11 @@ def attempts(job_id: JobId, coordinator: Address = None, output: Output = Format
     if output is Format.JSON:
         print_json(found)
         return
-    print_table(
-        ("attempt", "fence", "worker", "outcome", "started", "took", "error"),
-        [
-            (
-                a.attempt,
-                a.fence,
-                a.worker,
-                state_text(a.outcome or "executing"),
-                ago(a.started_at),
-                span((a.finished_at - a.started_at).total_seconds()) if a.finished_at and a.started_at else "",
-                f"{a.error.type}: {a.error.message}" if a.error else "",
-            )
-            for a in found
-        ],
-        empty="no attempt was started yet",
-    )
+    _print_attempts(found)
+
+
+app.command("cancel")(repair.cancel)
+app.command("retry")(repair.retry)
 
 
 def show(job: Job, output: Format) -> None:
@@ -201,16 +183,39 @@ def show(job: Job, output: Format) -> None:
             ),
             ("created", _when(job.created_at)),
             ("not before", _when(job.activate_at) if job.activate_at and not job.started_at else None),
+            ("start by", _when(job.start_by) if not job.attempt else None),
+            ("end by", _when(job.deadline) if not job.is_terminal else None),
             ("started", _when(job.started_at)),
             ("finished", _when(job.finished_at)),
             ("took", _took(job)),
             ("key", None if job.idempotency_key.startswith("auto-") else job.idempotency_key),
             ("parent", job.parent_id),
             ("depends on", "\n".join(job.depends_on)),
+            ("retry of", job.retry_of),
+            ("retried by", job.retried_by),
             ("payload", _json(job.payload)),
             ("result", _json(job.result)),
             ("error", f"{job.error.type}: {job.error.message}" if job.error else None),
         )
+    )
+
+
+def _print_attempts(found: Sequence[Attempt]) -> None:
+    print_table(
+        ("attempt", "fence", "worker", "outcome", "started", "took", "error"),
+        [
+            (
+                a.attempt,
+                a.fence,
+                a.worker,
+                state_text(a.outcome or "executing"),
+                ago(a.started_at),
+                span((a.finished_at - a.started_at).total_seconds()) if a.finished_at and a.started_at else "",
+                f"{a.error.type}: {a.error.message}" if a.error else "",
+            )
+            for a in found
+        ],
+        empty="no attempt was started yet",
     )
 
 
@@ -241,6 +246,11 @@ def _took(job: Job) -> str:
     if job.started_at and job.finished_at:
         return span((job.finished_at - job.started_at).total_seconds())
     return ""
+
+
+def _why(job: Job) -> str:
+    told = [job.reason, f"{job.error.type}: {job.error.message}" if job.error else ""]
+    return "; ".join(part for part in told if part)
 
 
 def _when(at: Any) -> str | None:

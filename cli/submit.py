@@ -38,6 +38,13 @@ def submit(
     attempt_timeout: Annotated[
         str | None, typer.Option("--attempt-timeout", help="The most that one attempt may take.")
     ] = None,
+    start_within: Annotated[
+        str | None, typer.Option("--start-within", help="Fail if it has not started so long after it could.")
+    ] = None,
+    start_by: Annotated[str | None, typer.Option("--start-by", help="Fail if it has not started by this time.")] = None,
+    job_timeout: Annotated[
+        str | None, typer.Option("--job-timeout", help="The most that all attempts may take together.")
+    ] = None,
     label: Annotated[list[str] | None, typer.Option("--label", "-l", help="KEY=VALUE; repeat it.")] = None,
     limit: Annotated[
         list[str] | None, typer.Option("--limit", help="Name of a limit under which it runs; repeat it.")
@@ -82,6 +89,9 @@ def submit(
             retry=None if max_attempts is None else Retry(max_attempts=max_attempts),
             ttl_s=parse.duration_s(ttl, "--ttl"),
             timeout_s=parse.duration_s(attempt_timeout, "--attempt-timeout"),
+            start_within_s=parse.duration_s(start_within, "--start-within"),
+            start_by=parse.instant(start_by, "--start-by"),
+            job_timeout_s=parse.duration_s(job_timeout, "--job-timeout"),
             idempotency_key=key,
             labels=parse.labels(label or ()),
             limits=limit or (),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenure.client.records import (
     Attempt,
+    CanceledJobs,
     Claim,
     Cluster,
     Coordinator,
@@ -23,6 +24,7 @@ from tenure.client.records import (
     Obstacle,
     Pause,
     Pool,
+    RetriedJobs,
     Retry,
     SubmittedJob,
     Worker,
@@ -38,6 +40,7 @@ __all__ = [
     "TLS",
     "AsyncClient",
     "Attempt",
+    "CanceledJobs",
     "Claim",
     "Client",
     "Cluster",
@@ -54,6 +57,7 @@ __all__ = [
     "Outcome",
     "Pause",
     "Pool",
+    "RetriedJobs",
     "Retry",
     "SubmittedJob",
     "Worker",

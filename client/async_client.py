@@ -22,6 +22,7 @@ from tenure.client.errors import RETRYABLE
 from tenure.client.link import TLS, TOKEN_VARIABLE, Link, addresses_of, backoff_s
 from tenure.client.records import (
     Attempt,
+    CanceledJobs,
     Cluster,
     Explanation,
     HeldClaim,
@@ -31,6 +32,7 @@ from tenure.client.records import (
     NewJob,
     Pause,
     Pool,
+    RetriedJobs,
     Retry,
     SubmittedJob,
     Worker,
@@ -112,6 +114,9 @@ class AsyncClient:
         retry: Retry | None = None,
         ttl_s: float | None = None,
         timeout_s: float | None = None,
+        start_within_s: float | None = None,
+        start_by: datetime | None = None,
+        job_timeout_s: float | None = None,
         max_crashes: int | None = None,
         idempotency_key: str | None = None,
         labels: Mapping[str, str] | None = None,
@@ -139,6 +144,9 @@ class AsyncClient:
             retry=retry,
             ttl_s=ttl_s,
             timeout_s=timeout_s,
+            start_within_s=start_within_s,
+            start_by=start_by,
+            job_timeout_s=job_timeout_s,
             max_crashes=max_crashes,
             labels=labels or {},
             limits=limits,
@@ -339,6 +347,106 @@ class AsyncClient:
             lambda to: to.jobs.CancelJob, pb.CancelJobRequest(id=job_id, reason=reason), timeout_s=self._timeout_s
         )
         return convert.job_from_wire(answer.job)
+
+    async def cancel_many(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        route_prefix: str | None = None,
+        states: Iterable[JobState | str] = (),
+        labels: Mapping[str, str] | None = None,
+        parent_id: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        all: bool = False,
+        preview: bool = False,
+        reason: str = "",
+    ) -> CanceledJobs:
+        """Cancel every job that matches and has not ended; executing ones are asked to stop.
+
+        Without any filter ``all`` must be set. ``preview`` only counts. Jobs submitted meanwhile are left alone.
+
+        Raises:
+            InvalidInput: a filter is malformed, or empty. Unavailable: what was done is done; ask again.
+        """
+        wanted = convert.filter_to_wire(
+            namespace=namespace,
+            kind=kind,
+            route_prefix=route_prefix,
+            states=states,
+            labels=labels,
+            parent_id=parent_id,
+            created_after=created_after,
+            created_before=created_before,
+        )
+        token, done = "", CanceledJobs(canceled=0, asked=0, dependants=0, ids=())
+        while True:
+            answer: pb.CancelJobsResponse = await self._link.unary(
+                lambda to: to.jobs.CancelJobs,
+                pb.CancelJobsRequest(filter=wanted, all=all, preview=preview, reason=reason, page_token=token),
+                timeout_s=self._timeout_s,
+            )
+            done = convert.canceled_from_wire(answer, done)
+            token = answer.next_page_token
+            if not token:
+                return done
+
+    async def retry(self, job_id: str) -> Job:
+        """Make another go at a failed or canceled job and return it: a new job, a copy of what was asked for.
+
+        A job has one retry: repeated, the call returns it, with ``created`` False.
+
+        Raises:
+            NotFound: there is no such job. WrongState: it can not be retried; the message says why.
+        """
+        answer: pb.RetryJobResponse = await self._link.unary(
+            lambda to: to.jobs.RetryJob, pb.RetryJobRequest(id=job_id), timeout_s=self._timeout_s
+        )
+        return convert.job_from_wire(answer.job, created=answer.created)
+
+    async def retry_many(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        route_prefix: str | None = None,
+        states: Iterable[JobState | str] = (),
+        labels: Mapping[str, str] | None = None,
+        parent_id: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        all: bool = False,
+        preview: bool = False,
+    ) -> RetriedJobs:
+        """Retry every failed job that matches and was not retried before; canceled ones only if ``states`` says so.
+
+        Without any filter ``all`` must be set. ``preview`` only counts.
+
+        Raises:
+            InvalidInput: a filter is malformed, or empty. Unavailable: what was done is done; ask again.
+        """
+        wanted = convert.filter_to_wire(
+            namespace=namespace,
+            kind=kind,
+            route_prefix=route_prefix,
+            states=states,
+            labels=labels,
+            parent_id=parent_id,
+            created_after=created_after,
+            created_before=created_before,
+        )
+        token, done = "", RetriedJobs(retried=0, skipped=0, ids=())
+        while True:
+            answer: pb.RetryJobsResponse = await self._link.unary(
+                lambda to: to.jobs.RetryJobs,
+                pb.RetryJobsRequest(filter=wanted, all=all, preview=preview, page_token=token),
+                timeout_s=self._timeout_s,
+            )
+            done = convert.retried_from_wire(answer, done)
+            token = answer.next_page_token
+            if not token:
+                return done
 
     async def attempts(self, job_id: str) -> builtins.list[Attempt]:
         """Return the attempts at a job, oldest first, the executing one last.

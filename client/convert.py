@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tenure.client.payload import from_json, to_json
 from tenure.client.records import (
     Attempt,
+    CanceledJobs,
     Claim,
     Cluster,
     Coordinator,
@@ -28,6 +29,7 @@ from tenure.client.records import (
     Obstacle,
     Pause,
     Pool,
+    RetriedJobs,
     Retry,
     SubmittedJob,
     Worker,
@@ -39,6 +41,8 @@ from tenure.v1 import cluster_service_pb2, job_pb2, job_service_pb2, limit_servi
 
 MAX_DURATION_S = 315_576_000_000.0
 """google.protobuf.Duration holds at most ten thousand years."""
+FIRST_IDS = 20
+"""Ids that are kept of an operation on many jobs."""
 
 
 def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb2.JobSpec:
@@ -60,6 +64,9 @@ def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb
             retry=_retry_to_wire(job.retry, f"{path}retry."),
             ttl=duration(job.ttl_s, f"{path}ttl_s"),
             timeout=duration(job.timeout_s, f"{path}timeout_s"),
+            start_within=duration(job.start_within_s, f"{path}start_within_s"),
+            start_by=_timestamp(job.start_by, f"{path}start_by"),
+            job_timeout=duration(job.job_timeout_s, f"{path}job_timeout_s"),
             max_crashes=job.max_crashes,
             idempotency_key=idempotency_key,
             labels=dict(job.labels),
@@ -150,6 +157,11 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         progress=job.progress,
         progress_message=job.progress_message,
         cancel_requested=job.cancel_requested,
+        retry_of=job.retry_of or None,
+        retried_by=job.retried_by or None,
+        start_by=_time(job, "start_by"),
+        deadline=_time(job, "deadline"),
+        job_timeout_s=wire.seconds(job.job_timeout) if job.HasField("job_timeout") else None,
         created=created,
     )
 
@@ -157,6 +169,25 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
 def submitted_from_wire(job: job_service_pb2.SubmittedJob, *, own_key: bool) -> SubmittedJob:
     """Read a member of a batch. ``own_key``: nobody but this call knows the key, so a repeat created it, too."""
     return SubmittedJob(job.id, job.ref or None, job.created or own_key)
+
+
+def canceled_from_wire(answer: job_service_pb2.CancelJobsResponse, before: CanceledJobs) -> CanceledJobs:
+    """Read an answer to a cancel of many, added to those before it."""
+    return CanceledJobs(
+        canceled=before.canceled + answer.canceled,
+        asked=before.asked + answer.asked,
+        dependants=before.dependants + answer.dependants,
+        ids=(*before.ids, *answer.ids)[:FIRST_IDS],
+    )
+
+
+def retried_from_wire(answer: job_service_pb2.RetryJobsResponse, before: RetriedJobs) -> RetriedJobs:
+    """Read an answer to a retry of many, added to those before it."""
+    return RetriedJobs(
+        retried=before.retried + answer.retried,
+        skipped=before.skipped + answer.skipped,
+        ids=(*before.ids, *answer.ids)[:FIRST_IDS],
+    )
 
 
 def attempt_from_wire(attempt: job_pb2.Attempt) -> Attempt:

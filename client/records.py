@@ -48,6 +48,12 @@ class NewJob:
     """Lease TTL of its claims: how soon it restarts elsewhere when its worker dies."""
     timeout_s: float | None = None
     """The most that one attempt may take."""
+    start_within_s: float | None = None
+    """When its first attempt must have started, else it fails: counted from its first possible start."""
+    start_by: datetime | None = None
+    """The same as an instant; must carry a time zone. At most one of the two."""
+    job_timeout_s: float | None = None
+    """The most that all attempts may take together, from its first possible start."""
     max_crashes: int | None = None
     idempotency_key: str | None = None
     """The same key with the same request answers with the first job. Made by the client when None."""
@@ -69,6 +75,30 @@ class SubmittedJob:
     id: str
     ref: str | None
     created: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanceledJobs:
+    """What became of a cancel of many; in a preview, what would."""
+
+    canceled: int
+    asked: int
+    """Executing ones whose workers were asked to stop."""
+    dependants: int
+    """Canceled because they depended on those. Not counted in a preview."""
+    ids: tuple[str, ...]
+    """The first of those that match."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetriedJobs:
+    """What became of a retry of many: how many were retried (in a preview: match) and how many left alone."""
+
+    retried: int
+    skipped: int
+    """Retried by somebody else meanwhile, or dependent on a job that failed and is not retried."""
+    ids: tuple[str, ...]
+    """The first of the new jobs; in a preview, of those that match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +158,17 @@ class Job:
     progress: float
     progress_message: str
     cancel_requested: bool
+    retry_of: str | None
+    """The failed or canceled job that this one is another go at."""
+    retried_by: str | None
+    """The job that is another go at this one."""
+    start_by: datetime | None
+    """When it must have started."""
+    deadline: datetime | None
+    """When it must have ended."""
+    job_timeout_s: float | None
     created: bool | None = None
-    """From ``submit``: False when the idempotency key answered with an earlier job. None from elsewhere."""
+    """From ``submit`` and ``retry``: False when an earlier job was the answer. None from elsewhere."""
 
     @property
     def is_terminal(self) -> bool:

@@ -16,6 +16,7 @@ from tenure.client.link import TLS
 from tenure.client.portal import Portal
 from tenure.client.records import (
     Attempt,
+    CanceledJobs,
     Cluster,
     Explanation,
     HeldClaim,
@@ -25,6 +26,7 @@ from tenure.client.records import (
     NewJob,
     Pause,
     Pool,
+    RetriedJobs,
     Retry,
     SubmittedJob,
     Worker,
@@ -84,6 +86,9 @@ class Client:
         retry: Retry | None = None,
         ttl_s: float | None = None,
         timeout_s: float | None = None,
+        start_within_s: float | None = None,
+        start_by: datetime | None = None,
+        job_timeout_s: float | None = None,
         max_crashes: int | None = None,
         idempotency_key: str | None = None,
         labels: Mapping[str, str] | None = None,
@@ -112,6 +117,9 @@ class Client:
                 retry=retry,
                 ttl_s=ttl_s,
                 timeout_s=timeout_s,
+                start_within_s=start_within_s,
+                start_by=start_by,
+                job_timeout_s=job_timeout_s,
                 max_crashes=max_crashes,
                 idempotency_key=idempotency_key,
                 labels=labels,
@@ -211,6 +219,90 @@ class Client:
             NotFound: there is no such job.
         """
         return self._portal.call(self._client.cancel(job_id, reason))
+
+    def cancel_many(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        route_prefix: str | None = None,
+        states: Iterable[JobState | str] = (),
+        labels: Mapping[str, str] | None = None,
+        parent_id: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        all: bool = False,
+        preview: bool = False,
+        reason: str = "",
+    ) -> CanceledJobs:
+        """Cancel every job that matches and has not ended; executing ones are asked to stop.
+
+        Without any filter ``all`` must be set. ``preview`` only counts. Jobs submitted meanwhile are left alone.
+
+        Raises:
+            InvalidInput: a filter is malformed, or empty. Unavailable: what was done is done; ask again.
+        """
+        return self._portal.call(
+            self._client.cancel_many(
+                namespace=namespace,
+                kind=kind,
+                route_prefix=route_prefix,
+                states=states,
+                labels=labels,
+                parent_id=parent_id,
+                created_after=created_after,
+                created_before=created_before,
+                all=all,
+                preview=preview,
+                reason=reason,
+            )
+        )
+
+    def retry(self, job_id: str) -> Job:
+        """Make another go at a failed or canceled job and return it: a new job, a copy of what was asked for.
+
+        A job has one retry: repeated, the call returns it, with ``created`` False.
+
+        Raises:
+            NotFound: there is no such job. WrongState: it can not be retried; the message says why.
+        """
+        return self._portal.call(self._client.retry(job_id))
+
+    def retry_many(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        route_prefix: str | None = None,
+        states: Iterable[JobState | str] = (),
+        labels: Mapping[str, str] | None = None,
+        parent_id: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        all: bool = False,
+        preview: bool = False,
+    ) -> RetriedJobs:
+        """Retry every failed job that matches and was not retried before; canceled ones only if ``states`` says so.
+
+        Without any filter ``all`` must be set. ``preview`` only counts.
+
+        Raises:
+            InvalidInput: a filter is malformed, or empty. Unavailable: what was done is done; ask again.
+        """
+        return self._portal.call(
+            self._client.retry_many(
+                namespace=namespace,
+                kind=kind,
+                route_prefix=route_prefix,
+                states=states,
+                labels=labels,
+                parent_id=parent_id,
+                created_after=created_after,
+                created_before=created_before,
+                all=all,
+                preview=preview,
+            )
+        )
 
     def attempts(self, job_id: str) -> builtins.list[Attempt]:
         """Return the attempts at a job, oldest first, the executing one last.

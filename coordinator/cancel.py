@@ -1,16 +1,23 @@
 """Cancel: at once where nobody executes the job, by asking its worker where somebody does.
 
-The final state is decided by whoever writes it: an attempt that completes before it notices has completed.
+The final state is decided by whoever writes it: an attempt that completes before it notices has completed. One whose
+worker does not stop it for longer than the grace is ended by the reaper. Many jobs are canceled in windows, each of
+which is a transaction of its own.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
 
 from tenure.coordinator.announce import Announcer, Ended
 from tenure.coordinator.dependants import Dependants
+from tenure.coordinator.passing import FIRST_IDS, PASS_S, WINDOW_JOBS, Span
 from tenure.model.clock import Clock
 from tenure.model.errors import Unavailable
 from tenure.model.reap import Executing
@@ -19,9 +26,23 @@ from tenure.store.etcd.keyspace import CancelRequest, Keyspace
 from tenure.store.etcd.port import Compare, Etcd, Field, KeyValue, Put, Txn
 from tenure.store.postgres.database import Database, Row, Statement
 
+log = structlog.get_logger(__name__)
+
+CANCELABLE = frozenset({JobState.WAITING, JobState.READY, JobState.RESTARTING, JobState.EXECUTING})
 _TRIES = 10
 KEYS_PER_TXN = 64
 REMIND_AGAIN_S = 10.0
+
+
+@dataclass(slots=True)
+class Canceled:
+    """What one pass did (in a preview: would do): jobs canceled, workers asked, dependants that went along."""
+
+    canceled: int = 0
+    asked: int = 0
+    dependants: int = 0
+    ids: tuple[uuid.UUID, ...] = ()
+    rest: Span | None = None
 
 
 class Canceler:
@@ -43,31 +64,105 @@ class Canceler:
         Raises:
             Unavailable: try again; nothing is lost by asking twice.
         """
-        for _ in range(_TRIES):
-            canceled, settled = await self._database.transaction(
-                [
-                    Statement("cancel_idle", {"ids": [job_id], "reason": reason or "canceled"}),
-                    Statement("settle_parents", {"ids": [job_id]}),
-                ]
-            )
-            if canceled:
-                await self._announcer.announce([Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled])
-                await self._dependants.follow(settled)
-                return
-            asked = await self._database.fetch("request_cancel", {"ids": [job_id], "reason": reason or "canceled"})
-            for row in asked:
-                await self._ask(row, reason)
-            if asked or await self._database.fetch("states_by_id", {"ids": [job_id]}):
-                return
-            # Neither idle, executing nor finished: it moved between the statements.
-        raise Unavailable("the job kept moving between its states", hint="cancel again")
+        _, asked, _ = await self._cancel([job_id], reason or "canceled", idle=True, executing=True)
+        for problem in await self._ask(asked, reason):
+            raise problem
 
-    async def _ask(self, row: Row, reason: str) -> None:
-        """Put a cancel request into the worker's inbox; a worker that is away is reminded of it by the sweep."""
-        session = await self._etcd.get(self._keys.worker(row.worker))
-        if session is not None:
-            request = CancelRequest(job=str(row.id), fence=row.fence, reason=reason)
-            await put_requests(self._etcd, self._keys, session, row.worker, [request])
+    async def cancel_matching(self, filters: Mapping[str, Any], span: Span, reason: str, *, preview: bool) -> Canceled:
+        """Cancel what matches, for some seconds; ``rest`` is what was not looked at.
+
+        Raises:
+            Unavailable: what was done is done; ask again.
+        """
+        done = Canceled()
+        until = self._clock.monotonic() + PASS_S
+        after = span.after
+        while True:
+            window = await self._database.fetch(
+                "cancelable", {**filters, "after": after, "until": span.until, "limit": WINDOW_JOBS}
+            )
+            matching = [row for row in window if row.matches]
+            if preview:
+                executing = sum(row.state == JobState.EXECUTING for row in matching)
+                done.canceled += len(matching) - executing
+                done.asked += executing
+            elif matching:
+                await self._cancel_window([row.id for row in matching], filters["states"], reason or "canceled", done)
+            done.ids = (*done.ids, *(row.id for row in matching))[:FIRST_IDS]
+            if len(window) < WINDOW_JOBS:
+                return done
+            after = window[-1].id
+            if self._clock.monotonic() >= until:
+                done.rest = Span(after, span.until)
+                return done
+
+    async def _cancel_window(
+        self, ids: Sequence[uuid.UUID], states: Sequence[str], reason: str, done: Canceled
+    ) -> None:
+        executing = JobState.EXECUTING in states
+        canceled, asked, dependants = await self._cancel(
+            ids, reason, idle=not executing or len(states) > 1, executing=executing
+        )
+        done.canceled += canceled
+        done.asked += len(asked)
+        done.dependants += dependants
+        for problem in await self._ask(asked, reason):
+            # The request is in the row: the leader's sweep reminds the worker of it.
+            log.warning("cancel_not_told", error=problem.message)
+
+    async def _cancel(
+        self, ids: Sequence[uuid.UUID], reason: str, *, idle: bool, executing: bool
+    ) -> tuple[int, list[Row], int]:
+        """Cancel jobs and mark those that execute; return how many, whom to ask, and how many dependants went along."""
+        left = sorted(ids)
+        canceled_jobs, dependants, asked_rows = 0, 0, []
+        for _ in range(_TRIES):
+            if idle:
+                canceled, settled = await self._database.transaction(
+                    [
+                        Statement("cancel_idle", {"ids": left, "reason": reason}),
+                        Statement("settle_parents", {"ids": left}),
+                    ]
+                )
+                if canceled:
+                    ended = [Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled]
+                    await self._announcer.announce(ended)
+                    dependants += await self._dependants.follow(settled)
+                    canceled_jobs += len(canceled)
+                    left = _without(left, canceled)
+            if left and executing:
+                asked = await self._database.fetch("request_cancel", {"ids": left, "reason": reason})
+                asked_rows.extend(asked)
+                left = _without(left, asked)
+            if left:
+                left = _without(left, await self._database.fetch("states_by_id", {"ids": left}))
+            if not left or not (idle and executing):
+                return canceled_jobs, asked_rows, dependants
+            # Neither idle, executing nor finished: they moved between the statements.
+        raise Unavailable("a job kept moving between its states", hint="cancel again")
+
+    async def _ask(self, rows: Iterable[Row], reason: str) -> list[Unavailable]:
+        """Put cancel requests into the inboxes of the workers; one that is away is reminded of them by the sweep.
+
+        Returns what hindered some of them.
+        """
+        by_worker: dict[str, list[CancelRequest]] = defaultdict(list)
+        for row in rows:
+            by_worker[row.worker].append(CancelRequest(job=str(row.id), fence=row.fence, reason=reason))
+        problems = []
+        for worker, requests in by_worker.items():
+            try:
+                session = await self._etcd.get(self._keys.worker(worker))
+                if session is not None:
+                    await put_requests(self._etcd, self._keys, session, worker, requests)
+            except Unavailable as exc:
+                problems.append(exc)
+        return problems
+
+
+def _without(ids: Iterable[uuid.UUID], rows: Iterable[Row]) -> list[uuid.UUID]:
+    gone = {row.id for row in rows}
+    return [id for id in ids if id not in gone]
 
 
 class Reminder:

@@ -31,6 +31,7 @@ from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.leader import Leader
 from tenure.coordinator.opening import Opening
 from tenure.coordinator.presence import Presence
+from tenure.coordinator.retry import Retryer
 from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.start import Starter
@@ -124,7 +125,9 @@ async def _coordinate(
         submitter = Submitter(database, lanes, hints)
         waiters = Waiters(database, etcd, keys, clock)
         canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
-        jobs = JobService(database, etcd, keys, submitter, waiters, canceler, Explainer(database, etcd, keys))
+        retryer = Retryer(database, lanes, hints, clock)
+        explainer = Explainer(database, etcd, keys)
+        jobs = JobService(database, etcd, keys, submitter, waiters, canceler, retryer, explainer)
         grpc_server = GrpcServer(
             (
                 jobs,

@@ -7,7 +7,7 @@ parents are canceled here, step by step, and so are theirs. A crash in between i
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from tenure.coordinator.announce import Announcer, Ended
 from tenure.coordinator.hint import Hints
@@ -26,13 +26,11 @@ class Dependants:
         self._announcer = announcer
         self._hints = hints
 
-    async def follow(self, settled: Iterable[Row]) -> None:
-        """Act on rows that ``settle_parents`` returned: hint the ready ones, cancel the broken ones."""
+    async def follow(self, settled: Iterable[Row]) -> int:
+        """Act on rows that ``settle_parents`` returned: hint the ready ones, cancel and count the broken ones."""
         rows = list(settled)
         self._hints.ready({row.lane for row in rows if row.state == JobState.READY})
-        broken = sorted({row.id for row in rows if row.broken})
-        while broken:
-            broken = await self._cancel(broken)
+        return await self._cancel_all({row.id for row in rows if row.broken})
 
     async def sweep(self) -> int:
         """Catch what slipped (a parent that ended while an edge was being written, a crash between two steps)."""
@@ -40,12 +38,18 @@ class Dependants:
         parents = sorted({row.id for row in rows if not row.broken})
         if parents:
             await self.follow(await self._database.fetch("settle_parents", {"ids": parents}))
-        broken = sorted({row.id for row in rows if row.broken})
-        while broken:
-            broken = await self._cancel(broken)
+        await self._cancel_all({row.id for row in rows if row.broken})
         return len(rows)
 
-    async def _cancel(self, ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
+    async def _cancel_all(self, broken: Set[uuid.UUID]) -> int:
+        canceled = 0
+        left = sorted(broken)
+        while left:
+            now, left = await self._cancel(left)
+            canceled += now
+        return canceled
+
+    async def _cancel(self, ids: Sequence[uuid.UUID]) -> tuple[int, list[uuid.UUID]]:
         canceled, settled = await self._database.transaction(
             [
                 Statement("cancel_idle", {"ids": list(ids), "reason": REASON}),
@@ -54,4 +58,4 @@ class Dependants:
         )
         await self._announcer.announce([Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled])
         self._hints.ready({row.lane for row in settled if row.state == JobState.READY})
-        return sorted({row.id for row in settled if row.broken})
+        return len(canceled), sorted({row.id for row in settled if row.broken})

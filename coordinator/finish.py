@@ -21,7 +21,7 @@ from tenure.coordinator.hint import Hints
 from tenure.coordinator.metrics import STALE_WRITES
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.jobs import RetrySpec, json_error
-from tenure.model.retry import Next, after_outcome
+from tenure.model.retry import Next, after_outcome, within_deadline
 from tenure.model.states import CLAIMABLE, TERMINAL, JobState, Outcome
 from tenure.store.postgres.database import Database, Row, Statement
 
@@ -240,6 +240,7 @@ def _decide_one(report: Report, row: Row) -> Ending:
         cancel_requested=row.cancel_requested,
         delay_s=report.delay_s,
     )
+    then = within_deadline(then, past_deadline=row.past_deadline)
     if row.cancel_requested and then.state is JobState.CANCELED and row.reason:
         then = Next(JobState.CANCELED, reason=row.reason)
     stored = error.to_json() if is_error or report.error else None

@@ -35,6 +35,16 @@ class LaneKey(NamedTuple):
     requires: str = ""
 
 
+class Placement(NamedTuple):
+    """What of a stored job decides upon its lane."""
+
+    route: str
+    namespace: str
+    kind: str
+    limits: tuple[str, ...]
+    requires: Mapping[str, str]
+
+
 class Lanes:
     """A cache of pools and lanes; every coordinator has one."""
 
@@ -57,7 +67,7 @@ class Lanes:
                 log.warning("pools_not_refreshed", error=exc.message)
             await asyncio.sleep(REFRESH_S)
 
-    async def of(self, specs: Sequence[JobSpec]) -> list[int]:
+    async def of(self, specs: Sequence[JobSpec | Placement]) -> list[int]:
         """Return the lane of each job, making those that are new."""
         keys = [
             LaneKey(
@@ -136,6 +146,12 @@ def lane_from_row(row: Row) -> Lane:
     limits = tuple(row.limits.split(",")) if row.limits else ()
     requires = tuple(json.loads(row.requires).items()) if row.requires else ()
     return Lane(row.id, row.pool, row.namespace, row.kind, limits, requires)
+
+
+def placement_of(row: Row) -> Placement:
+    """Convert a row that has these columns of a job."""
+    requires = json.loads(row.requires) if row.requires else {}
+    return Placement(row.route, row.namespace, row.kind, tuple(row.limits or ()), requires)
 
 
 def _key_of(row: Row) -> LaneKey:

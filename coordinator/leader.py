@@ -24,6 +24,7 @@ from tenure.coordinator.finish import Finisher
 from tenure.coordinator.flight import Flight, Held, Outstanding
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import REFRESH_S, Lanes
+from tenure.coordinator.overdue import Overdue
 from tenure.coordinator.reap import Reaper
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.stores import Stores
@@ -143,6 +144,7 @@ class Leader:
             dispatcher.brake,
             guard=guard,
             sweep_s=self._settings.sweep_s,
+            cancel_grace_s=self._settings.cancel_grace_s,
         )
         if stores.etcd_was_lost or frozen_s > 0:  # or the term before did not come as far as this
             await reaper.drop_strays()
@@ -171,6 +173,7 @@ class Leader:
                 upkeep.activate_forever(),
                 upkeep.sweep_dependants_forever(),
                 upkeep.drop_keys_forever(),
+                upkeep.fail_overdue_forever(Overdue(self._database, self._finisher, self._dependants)),
                 upkeep.make_partitions_forever(),
                 upkeep.drop_buckets_forever(),
                 picture.register_pools_forever(),

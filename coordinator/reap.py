@@ -21,7 +21,16 @@ from tenure.coordinator.metrics import BRAKES, REAPED
 from tenure.model.clock import Clock
 from tenure.model.errors import BoundExceeded, Unavailable
 from tenure.model.jobs import RetrySpec
-from tenure.model.reap import Executing, Verdict, brake_s, judge, next_of_lost, next_of_taken, next_of_timed_out
+from tenure.model.reap import (
+    Executing,
+    Verdict,
+    brake_s,
+    judge,
+    next_of_lost,
+    next_of_taken,
+    next_of_timed_out,
+    next_of_unheeded,
+)
 from tenure.model.states import Outcome
 from tenure.model.trust import was_alive
 from tenure.store.etcd.claims import Release, release_batch
@@ -54,6 +63,7 @@ class Reaper:
         *,
         guard: Statement,
         sweep_s: float,
+        cancel_grace_s: float,
     ) -> None:
         self._database = database
         self._etcd = etcd
@@ -65,6 +75,7 @@ class Reaper:
         self._reminder = Reminder(etcd, keys, clock)
         self._guard = guard
         self._sweep_s = sweep_s
+        self._cancel_grace_s = cancel_grace_s
         self._vanished: dict[uuid.UUID, None] = {}
         self._some = asyncio.Event()
 
@@ -142,7 +153,8 @@ class Reaper:
 
     async def _judge(self, rows: Sequence[Row]) -> int:
         claims = await self._claims()
-        verdict = await self._still_executing(judge(map(executing_from_row, rows), claims))
+        verdict = judge(map(executing_from_row, rows), claims, cancel_grace_s=self._cancel_grace_s)
+        verdict = await self._still_executing(verdict)
         seconds = brake_s(verdict)
         if seconds:
             BRAKES.inc()
@@ -153,6 +165,7 @@ class Reaper:
             self._suspect(worker)
         endings = [_taken(row) if row in taken else _lost(row) for row in verdict.lost]
         endings.extend(_timed_out(row) for row in verdict.timed_out)
+        endings.extend(_unheeded(row) for row in verdict.unheeded)
         if not endings:
             return 0
         written = await self._finisher.write(endings, guard=self._guard)
@@ -242,7 +255,7 @@ class Reaper:
                 worker=row.worker,
                 state=row.state,
             )
-        # The claim of a timed-out attempt goes, too: its worker sees that and stops.
+        # The claim of an attempt that its worker did not end in time goes, too: the worker sees that and stops.
         await self._finisher.tell(rows)
 
 
@@ -262,6 +275,9 @@ def executing_from_row(row: Row) -> Executing:
         row.timed_out,
         row.errors,
         (RetrySpec.model_validate_json(row.retry) if row.retry else RetrySpec()).policy(),
+        row.reason,
+        row.canceling_s,
+        row.past_deadline,
     )
 
 
@@ -276,5 +292,12 @@ def _taken(row: Executing) -> Ending:
 
 
 def _timed_out(row: Executing) -> Ending:
-    error = AttemptError("TimedOut", "the attempt outlived its timeout and its worker did not end it").to_json()
+    error = AttemptError(
+        "TimedOut", "the attempt outlived its timeout, or the deadline of its job, and its worker did not end it"
+    ).to_json()
     return Ending(row.id, row.fence, Outcome.TIMED_OUT, next_of_timed_out(row), error=error, is_error=True)
+
+
+def _unheeded(row: Executing) -> Ending:
+    error = AttemptError("CancelUnheeded", "the worker was asked to stop the attempt and did not").to_json()
+    return Ending(row.id, row.fence, Outcome.CANCELED, next_of_unheeded(row), error=error)

@@ -38,6 +38,12 @@ class CoordinatorSettings(BaseSettings):
     leader_ttl_s: float = Field(default=5.0, ge=2)
     poll_s: float = Field(default=0.5, gt=0, description="how often the leader looks for ready jobs without a hint")
     sweep_s: float = Field(default=2.0, gt=0, description="how often the reaper compares all rows with all claims")
+    cancel_grace_s: float = Field(
+        default=30.0,
+        ge=1,
+        le=86_400,
+        description="how long a worker may take to stop an attempt that is canceled; then the leader ends it",
+    )
     offer_timeout_s: float = Field(
         default=1.0, gt=0, description="an offer not answered by then goes to another worker"
     )

@@ -8,6 +8,7 @@ import structlog
 
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.hint import Hints
+from tenure.coordinator.overdue import Overdue
 from tenure.model.clock import Clock
 from tenure.model.errors import TenureError
 from tenure.store.etcd.compact import Compactor
@@ -18,6 +19,7 @@ log = structlog.get_logger(__name__)
 ACTIVATE_JOBS = 2_000
 MAX_ACTIVATION_WAIT_S = 0.5
 DEPENDANTS_EVERY_S = 5.0
+OVERDUE_EVERY_S = 0.5
 KEYS_EVERY_S = 30.0
 KEYS_PER_STEP = 5_000
 COMPACT_EVERY_S = 5.0
@@ -54,6 +56,10 @@ class Upkeep:
     async def sweep_dependants_forever(self) -> None:
         """Catch dependants that slipped."""
         await self._every(DEPENDANTS_EVERY_S, self._dependants.sweep)
+
+    async def fail_overdue_forever(self, overdue: Overdue) -> None:
+        """Fail jobs whose time is up."""
+        await self._every(OVERDUE_EVERY_S, overdue.sweep)
 
     async def drop_keys_forever(self) -> None:
         """Forget expired idempotency keys."""

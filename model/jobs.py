@@ -125,6 +125,11 @@ class JobSpec(BaseModel):
     retry: RetrySpec = RetrySpec()
     ttl_s: float = Field(default=b.DEFAULT_TTL_S, ge=DEFAULT_BOUNDS.min_ttl_s, le=DEFAULT_BOUNDS.max_ttl_s)
     timeout_s: float | None = Field(default=None, gt=0, le=DEFAULT_BOUNDS.timeout_s)
+    start_within_s: float | None = Field(default=None, gt=0, le=DEFAULT_BOUNDS.delay_s)
+    """From its first possible start: past its activation time, and with nothing left to wait for."""
+    start_by: datetime | None = None
+    job_timeout_s: float | None = Field(default=None, gt=0, le=DEFAULT_BOUNDS.delay_s)
+    """For all attempts together, from its first possible start."""
     max_crashes: int = Field(default=b.DEFAULT_MAX_CRASHES, ge=1, le=DEFAULT_BOUNDS.attempts)
     idempotency_key: str | None = Field(
         default=None, min_length=1, max_length=DEFAULT_BOUNDS.idempotency_key_chars, pattern=r"^[^\x00-\x1f\x7f]*$"
@@ -142,6 +147,13 @@ class JobSpec(BaseModel):
                 raise ValueError("at most one of activate_at and delay may be given")
             if self.activate_at.tzinfo is None:
                 raise ValueError("activate_at must carry a time zone")
+        if self.start_by is not None:
+            if self.start_within_s is not None:
+                raise ValueError("at most one of start_by and start_within may be given")
+            if self.start_by.tzinfo is None:
+                raise ValueError("start_by must carry a time zone")
+            if self.activate_at is not None and self.start_by <= self.activate_at:
+                raise ValueError("start_by must lie after activate_at")
         for name in ("labels", "requires"):
             for key, value in getattr(self, name).items():
                 if problem := name_error(key):
@@ -177,7 +189,8 @@ def validate_spec(values: Mapping[str, Any], *, path: str = "") -> JobSpec:
     return spec
 
 
-_RELATION_FIELDS = ("activate_at", "labels", "requires", "limits")
+_RELATION_FIELDS = ("start_by", "activate_at", "labels", "requires", "limits")
+"""In this order: a message may name two."""
 
 
 def _violations(exc: ValidationError, path: str) -> list[FieldViolation]:

@@ -7,12 +7,13 @@ upon late.
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tenure.model.retry import Next, RetryPolicy, after_error, after_loss, after_outcome
-from tenure.model.states import Outcome
+from tenure.model.retry import Next, RetryPolicy, after_error, after_loss, after_outcome, within_deadline
+from tenure.model.states import JobState, Outcome
 
 DEFAULT_POLICY = RetryPolicy()
 BRAKE_WORKERS = 3
@@ -36,6 +37,11 @@ class Executing:
     timed_out: bool
     errors: int = 0
     policy: RetryPolicy = DEFAULT_POLICY
+    reason: str = ""
+    canceling_s: float = 0.0
+    """For how long its worker has been asked to cancel it."""
+    past_deadline: bool = False
+    """Whether the deadline of the job as a whole has passed; ``timed_out`` follows after a grace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,8 @@ class Verdict:
 
     lost: tuple[Executing, ...]
     timed_out: tuple[Executing, ...]
+    unheeded: tuple[Executing, ...] = ()
+    """Those whose cancel was not heeded for longer than the grace."""
 
     @property
     def workers_lost(self) -> int:
@@ -51,33 +59,47 @@ class Verdict:
         return len({row.worker for row in self.lost})
 
 
-def judge(rows: Iterable[Executing], claims: Mapping[uuid.UUID, tuple[int, int]]) -> Verdict:
+def judge(
+    rows: Iterable[Executing], claims: Mapping[uuid.UUID, tuple[int, int]], *, cancel_grace_s: float = math.inf
+) -> Verdict:
     """Compare rows with claims that were read *after* them (job id to create revision and lease)."""
     lost: list[Executing] = []
     timed_out: list[Executing] = []
+    unheeded: list[Executing] = []
     for row in rows:
         if claims.get(row.id) != (row.claim_revision, row.lease):
             lost.append(row)
         elif row.timed_out:
             timed_out.append(row)
-    return Verdict(tuple(lost), tuple(timed_out))
+        elif row.cancel_requested and row.canceling_s > cancel_grace_s:
+            unheeded.append(row)
+    return Verdict(tuple(lost), tuple(timed_out), tuple(unheeded))
 
 
 def next_of_lost(row: Executing) -> Next:
     """Decide what becomes of a job whose attempt was lost."""
-    return after_loss(crashes=row.crashes + 1, max_crashes=row.max_crashes, cancel_requested=row.cancel_requested)
+    then = after_loss(crashes=row.crashes + 1, max_crashes=row.max_crashes, cancel_requested=row.cancel_requested)
+    return within_deadline(then, past_deadline=row.past_deadline)
 
 
 def next_of_taken(row: Executing) -> Next:
     """Decide what becomes of a job whose claim was taken from a living worker, which may trust it for a TTL more."""
-    return after_outcome(
+    then = after_outcome(
         Outcome.RELEASED, row.policy, errors=row.errors, cancel_requested=row.cancel_requested, delay_s=row.ttl_s
     )
+    return within_deadline(then, past_deadline=row.past_deadline)
 
 
 def next_of_timed_out(row: Executing) -> Next:
-    """Decide what becomes of a job whose attempt outlived its timeout."""
-    return after_error(row.policy, errors=row.errors + 1, error_type="TimedOut", cancel_requested=row.cancel_requested)
+    """Decide what becomes of a job whose attempt outlived its timeout, or the job's deadline."""
+    then = after_error(row.policy, errors=row.errors + 1, error_type="TimedOut", cancel_requested=row.cancel_requested)
+    return within_deadline(then, past_deadline=row.past_deadline)
+
+
+def next_of_unheeded(row: Executing) -> Next:
+    """Decide what becomes of a job whose worker was asked to stop it and did not."""
+    why = "" if row.reason in ("", "canceled") else f" ({row.reason})"
+    return Next(JobState.CANCELED, reason=f"canceled; its worker did not stop in time{why}")
 
 
 def brake_s(verdict: Verdict) -> float:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tenure.model.states import JobState, Outcome
+from tenure.model.states import TERMINAL, JobState, Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +66,17 @@ def after_loss(*, crashes: int, max_crashes: int, cancel_requested: bool) -> Nex
     if crashes >= max_crashes:
         return Next(JobState.FAILED, reason=f"lost its worker {crashes} times")
     return Next(JobState.RESTARTING)
+
+
+NOT_STARTED = "did not start in time"
+NOT_ENDED = "did not end in time"
+
+
+def within_deadline(then: Next, *, past_deadline: bool) -> Next:
+    """Return the verdict, but for a job that would come back after its deadline: that one has failed."""
+    if past_deadline and then.state not in TERMINAL:
+        return Next(JobState.FAILED, reason=NOT_ENDED)
+    return then
 
 
 def after_outcome(

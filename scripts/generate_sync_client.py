@@ -32,6 +32,7 @@ from tenure.client.link import TLS
 from tenure.client.portal import Portal
 from tenure.client.records import (
     Attempt,
+    CanceledJobs,
     Cluster,
     Explanation,
     HeldClaim,
@@ -41,6 +42,7 @@ from tenure.client.records import (
     NewJob,
     Pause,
     Pool,
+    RetriedJobs,
     Retry,
     SubmittedJob,
     Worker,

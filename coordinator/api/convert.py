@@ -67,6 +67,11 @@ def job_to_pb(row: Row, *, parents: Sequence[object] = (), claim: pb.Claim | Non
         worker=row.worker,
         limits=row.limits,
         requires=labels_from_text(row.requires),
+        retry_of=str(row.retry_of) if row.retry_of else None,
+        retried_by=str(row.retried_by) if row.retried_by else None,
+        start_by=wire.timestamp(row.start_by),
+        deadline=wire.timestamp(row.deadline),
+        job_timeout=wire.duration(row.job_timeout_s),
     )
 
 

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 import grpc
 
 from tenure.coordinator.api import convert
-from tenure.coordinator.cancel import Canceler
+from tenure.coordinator.api.filters import filters_from_pb, mass_filters, page_key, span_from_token, token_of_span
+from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.explain import Explainer
 from tenure.coordinator.pending import show_pending
+from tenure.coordinator.retry import RETRIABLE, Retryer
 from tenure.coordinator.submit import Submitted, Submitter
 from tenure.coordinator.waiters import Waiters
 from tenure.model.batch import Batcher
 from tenure.model.errors import FieldViolation, InvalidInput, NotFound
 from tenure.model.ids import parse_id
-from tenure.model.routes import route_error
 from tenure.model.states import TERMINAL, JobState
 from tenure.model.why import Obstacle
 from tenure.store.etcd.keyspace import Keyspace
@@ -40,7 +39,6 @@ WATCH_POLL_S = 0.25
 """How often a watched job is read again; reads of all watchers share one query."""
 DEADLINE_MARGIN_S = 0.2
 """A waiting call answers this long before its own deadline, so that the answer still arrives."""
-LAST_ID = uuid.UUID(int=2**128 - 1)
 
 
 class JobService(JobServiceServicer):
@@ -54,12 +52,14 @@ class JobService(JobServiceServicer):
         submitter: Submitter,
         waiters: Waiters,
         canceler: Canceler,
+        retryer: Retryer,
         explainer: Explainer,
     ) -> None:
         self._database = database
         self._submitter = submitter
         self._waiters = waiters
         self._canceler = canceler
+        self._retryer = retryer
         self._explainer = explainer
         self._etcd = etcd
         self._keys = keys
@@ -94,8 +94,8 @@ class JobService(JobServiceServicer):
         size = request.page_size or DEFAULT_PAGE
         if not 1 <= size <= MAX_PAGE:
             raise InvalidInput([FieldViolation("page_size", f"must be 1 to {MAX_PAGE}")])
-        filters = _filters(request.filter)
-        before = _page_key(request.page_token)
+        filters = filters_from_pb(request.filter)
+        before = page_key(request.page_token)
         rows = await self._database.fetch("list_jobs", {**filters, "before": before, "limit": size})
         token = base64.urlsafe_b64encode(rows[-1].id.bytes).decode() if len(rows) == size else ""
         jobs = [convert.job_to_pb(row) for row in rows]
@@ -140,8 +140,40 @@ class JobService(JobServiceServicer):
         """Cancel at once, or ask the worker to stop."""
         job_id = parse_id(request.id, "id")
         await self._read(job_id)  # NOT_FOUND before anything else
-        await self._canceler.cancel(job_id, request.reason[:512].replace("\x00", ""))
+        await self._canceler.cancel(job_id, _reason(request.reason))
         return pb.CancelJobResponse(job=await self._read(job_id))
+
+    async def CancelJobs(self, request: pb.CancelJobsRequest, context: Context) -> pb.CancelJobsResponse:
+        """Cancel all that match, or count them."""
+        filters = mass_filters(request.filter, all_=request.all, allowed=CANCELABLE, default=CANCELABLE)
+        span = span_from_token(request.page_token)
+        done = await self._canceler.cancel_matching(filters, span, _reason(request.reason), preview=request.preview)
+        return pb.CancelJobsResponse(
+            canceled=done.canceled,
+            asked=done.asked,
+            dependants=done.dependants,
+            ids=[str(id) for id in done.ids],
+            next_page_token=token_of_span(done.rest),
+        )
+
+    async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
+        """Make another go at a failed or canceled job, once."""
+        new, created = await self._retryer.retry(parse_id(request.id, "id"))
+        return pb.RetryJobResponse(job=await self._read(new), created=created)
+
+    async def RetryJobs(self, request: pb.RetryJobsRequest, context: Context) -> pb.RetryJobsResponse:
+        """Retry all that match, or count them."""
+        filters = mass_filters(
+            request.filter, all_=request.all, allowed=RETRIABLE, default=frozenset({JobState.FAILED})
+        )
+        span = span_from_token(request.page_token)
+        done = await self._retryer.retry_matching(filters, span, preview=request.preview)
+        return pb.RetryJobsResponse(
+            retried=done.jobs,
+            skipped=done.skipped,
+            ids=[str(id) for id in done.ids],
+            next_page_token=token_of_span(done.rest),
+        )
 
     async def ExplainJob(self, request: pb.ExplainJobRequest, context: Context) -> pb.ExplainJobResponse:
         """Say in words why a job does not run, or what it does."""
@@ -186,6 +218,10 @@ def submitted_to_pb(submitted: list[Submitted], refs: list[str | None]) -> list[
     ]
 
 
+def _reason(text: str) -> str:
+    return text[:512].replace("\x00", "")
+
+
 def _summary(job: job_pb2.Job, found: Sequence[Obstacle]) -> str:
     state = wire.STATE_FROM_PB[job.state]
     if state in TERMINAL:
@@ -212,49 +248,3 @@ def _wait_s(request: pb.WaitJobRequest, context: Context) -> float | None:
         return asked
     remaining = max(0.0, remaining - DEADLINE_MARGIN_S)
     return remaining if asked is None else min(asked, remaining)
-
-
-def _page_key(token: str) -> uuid.UUID:
-    if not token:
-        return LAST_ID
-    try:
-        return uuid.UUID(bytes=base64.urlsafe_b64decode(token.encode()))
-    except ValueError as exc:
-        raise InvalidInput([FieldViolation("page_token", "is not a token that this service gave")]) from exc
-
-
-def _filters(message: pb.JobFilter) -> dict[str, Any]:
-    violations = []
-    if message.route_prefix and (problem := route_error(message.route_prefix)):
-        violations.append(FieldViolation("filter.route_prefix", problem))
-    states = []
-    for number in message.states:
-        state = wire.STATE_FROM_PB.get(number)
-        if state is None:
-            violations.append(FieldViolation("filter.states", f"{number} is not a state"))
-        else:
-            states.append(str(state))
-    for name in ("namespace", "kind"):
-        if "\x00" in getattr(message, name):
-            violations.append(FieldViolation(f"filter.{name}", "must not contain NUL"))
-    if any("\x00" in text for label in message.labels.items() for text in label):
-        violations.append(FieldViolation("filter.labels", "must not contain NUL"))
-    times: dict[str, datetime | None] = {"created_after": None, "created_before": None}
-    for name in times:
-        if message.HasField(name):
-            try:
-                times[name] = getattr(message, name).ToDatetime(tzinfo=UTC)
-            except (ValueError, OverflowError) as exc:
-                violations.append(FieldViolation(f"filter.{name}", str(exc)))
-    parent = parse_id(message.parent_id, "filter.parent_id") if message.parent_id else None
-    if violations:
-        raise InvalidInput(violations)
-    return {
-        "namespace": message.namespace or None,
-        "kind": message.kind or None,
-        "route": message.route_prefix or None,
-        "states": states or None,
-        "labels": json.dumps(dict(message.labels)) if message.labels else None,
-        "parent_id": parent,
-        **times,
-    }

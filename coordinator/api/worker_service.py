@@ -161,7 +161,7 @@ def _started_to_pb(row: Row) -> pb.StartedAttempt:
         route=row.route,
         payload=row.payload,
         checkpoint=row.checkpoint,
-        timeout=wire.duration(row.timeout_s),
+        timeout=wire.duration(row.timeout_s if row.timeout_s is None else round(row.timeout_s, 6)),
         labels=convert.labels_from_text(row.labels),
         started_at=wire.timestamp(row.started_at),
         parent_id=str(row.parent_id) if row.parent_id else None,

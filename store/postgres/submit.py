@@ -112,4 +112,7 @@ def _job_columns(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> dict[str, 
         "parents": [job.parent_id for job in jobs],
         "limits": [",".join(sorted(spec.limits)) or None for spec in specs],
         "requires": [json.dumps(spec.requires) if spec.requires else None for spec in specs],
+        "start_withins": [spec.start_within_s for spec in specs],
+        "start_bys": [spec.start_by for spec in specs],
+        "job_timeouts": [spec.job_timeout_s for spec in specs],
     }

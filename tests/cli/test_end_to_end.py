@@ -114,6 +114,69 @@ def test_commands(tenure: Tenure) -> None:
     assert tenure("db", "wait").returncode == 0
 
 
+def test_times_are_given_and_shown(tenure: Tenure) -> None:
+    times = ("--start-within", "5m", "--job-timeout", "2h", "--route", "nobody-here")
+    job = tenure.json("submit", "noop", *times)
+    assert job["job_timeout_s"] == 7_200
+    assert job["start_by"] and job["deadline"]
+    shown = tenure("jobs", "get", job["id"]).stdout
+    assert "start by" in shown and "end by" in shown
+    refused = tenure("submit", "noop", "--start-within", "5m", "--start-by", "2030-01-01T00:00:00Z")
+    assert (refused.returncode, "start_by" in refused.stderr) == (2, True)
+
+
+def test_many_jobs_are_canceled_by_their_pool(tenure: Tenure, client: Client) -> None:
+    submitted = [client.submit("noop", route=f"nobody/here/{n}") for n in range(3)]
+    client.submit("noop", route="nobody-else")
+    child = client.submit("noop", depends_on=[submitted[0].id])
+    asleep = client.submit("sleep", {"seconds": 600}, labels={"a": "sleeper"})
+    preview = tenure.json("jobs", "cancel", "--route", "nobody", "--preview")
+    assert (preview["canceled"], preview["asked"], set(preview["ids"])) == (3, 0, {job.id for job in submitted})
+    assert tenure("jobs", "cancel", "--route", "nobody", stdin="").returncode == 2
+    done = tenure("jobs", "cancel", "--route", "nobody", "--yes", "--reason", "pool closed")
+    assert "3 jobs canceled" in done.stderr and "1 canceled with them" in done.stderr
+    assert {client.get(job.id).reason for job in submitted} == {"pool closed"}
+    assert client.get(child.id).state == "canceled"
+    assert [job.route for job in client.list(route_prefix="nobody-else")] == ["nobody-else"]
+    for job in client.watch(asleep.id):
+        if job.state == "executing":
+            break
+    done = tenure("jobs", "cancel", "--label", "a=sleeper", "--yes")
+    assert "1 executing ones asked to stop" in done.stderr
+    assert client.wait(asleep.id, 60).state == "canceled"
+
+
+def test_failed_jobs_are_looked_at_and_retried(tenure: Tenure) -> None:
+    options = ("--max-attempts", "1", "--label", "batch=dead", "--wait")
+    failing = '{"argv": ["sh", "-c", "echo broken >&2; exit 3"]}'
+    old = [tenure.json("submit", "command", failing, *options, code=1)["id"] for _ in range(3)]
+    listed = tenure("jobs", "list", "--state", "failed", "--label", "batch=dead").stdout
+    assert listed.count("CommandFailed") == 3
+    story = tenure("jobs", "get", old[0]).stdout
+    assert "CommandFailed" in story and "outcome" in story and "retried by" not in story
+    [attempt] = tenure.json("jobs", "get", old[0])["attempts"]
+    assert (attempt["outcome"], attempt["error"]["type"]) == ("failed", "CommandFailed")
+
+    new = tenure.json("jobs", "retry", old[0])
+    assert (new["retry_of"], new["created"]) == (old[0], True)
+    assert tenure.json("jobs", "retry", old[0])["id"] == new["id"]
+    assert new["id"] in tenure("jobs", "get", old[0]).stdout
+    tenure("jobs", "wait", new["id"])
+
+    preview = tenure.json("jobs", "retry", "--label", "batch=dead", "--preview")
+    assert set(preview["ids"]) == {old[1], old[2], new["id"]}
+    asked = tenure("jobs", "retry", "--label", "batch=dead", stdin="")
+    assert (asked.returncode, "--yes" in asked.stderr) == (2, True)
+    done = tenure("jobs", "retry", "--label", "batch=dead", "--yes")
+    assert "3 jobs retried" in done.stderr
+    assert len(done.stdout.split()) == 3
+    tenure("jobs", "wait", *done.stdout.split())
+
+    completed = tenure.json("submit", "noop", "--wait")["id"]
+    refused = tenure("jobs", "retry", completed)
+    assert (refused.returncode, "is completed" in refused.stderr) == (4, True)
+
+
 def test_doctor(tenure: Tenure) -> None:
     findings = tenure.json("doctor")
     assert {"fail"}.isdisjoint({finding["level"] for finding in findings}), findings

@@ -24,6 +24,7 @@ from tenure.coordinator.finish import Finisher, Report
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.leader import Leader
+from tenure.coordinator.retry import Retryer
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.start import ClaimedJob, Starter
 from tenure.coordinator.submit import Submitter
@@ -82,6 +83,7 @@ class Parts:
     submitter: Submitter = field(init=False)
     starter: Starter = field(init=False)
     canceler: Canceler = field(init=False)
+    retryer: Retryer = field(init=False)
     waiters: Waiters = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,6 +96,7 @@ class Parts:
         self.submitter = Submitter(self.db, self.lanes, self.hints)
         self.starter = Starter(self.db, self.etcd, self.keys)
         self.canceler = Canceler(self.db, self.etcd, self.keys, self.clock, self.announcer, self.dependants)
+        self.retryer = Retryer(self.db, self.lanes, self.hints, self.clock)
         self.waiters = Waiters(self.db, self.etcd, self.keys, self.clock)
 
     def _take_hint(self, lanes: frozenset[int]) -> bool:

@@ -182,7 +182,9 @@ async def linked(parts: Parts, etcd_server: EtcdServer, proxy: ProxyFactory, roo
 
 
 def _server(parts: Parts, finisher: Finisher) -> GrpcServer:
-    jobs = JobService(parts.db, parts.etcd, parts.keys, parts.submitter, parts.waiters, parts.canceler, parts.explainer)
+    jobs = JobService(
+        parts.db, parts.etcd, parts.keys, parts.submitter, parts.waiters, parts.canceler, parts.retryer, parts.explainer
+    )
     workers = WorkerService(parts.db, parts.starter, finisher, parts.submitter)
     revoker = Revoker(parts.db, parts.etcd, parts.keys, finisher)
     schema = SchemaStatus("0001", "0001")

@@ -28,6 +28,7 @@ from tenure.coordinator.api.worker_service import MAX_BATCH, WorkerService
 from tenure.coordinator.revoke import Revoker
 from tenure.model.errors import ConfigurationError
 from tenure.model.ids import new_id
+from tenure.model.states import Outcome
 from tenure.store.etcd.port import Delete, Put, Txn
 from tenure.store.postgres.migrate import SchemaStatus
 from tenure.v1 import cluster_service_pb2 as cluster_pb
@@ -61,7 +62,9 @@ class Service:
 
 
 def _server(parts: Parts, listen: str) -> tuple[JobService, GrpcServer]:
-    jobs = JobService(parts.db, parts.etcd, parts.keys, parts.submitter, parts.waiters, parts.canceler, parts.explainer)
+    jobs = JobService(
+        parts.db, parts.etcd, parts.keys, parts.submitter, parts.waiters, parts.canceler, parts.retryer, parts.explainer
+    )
     workers = WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter)
     revoker = Revoker(parts.db, parts.etcd, parts.keys, parts.finisher)
     schema = SchemaStatus("0001", "0001")
@@ -102,6 +105,13 @@ BAD_SPECS: list[tuple[dict[str, Any], str]] = [
     ({"kind": "no spaces"}, "kind"),
     ({"kind": "x" * 129}, "kind"),
     ({"payload": "{"}, "payload"),
+    ({"start_within": Duration(seconds=0)}, "start_within"),
+    ({"start_within": Duration(seconds=-1)}, "start_within"),
+    ({"start_within": Duration(seconds=10**9)}, "start_within"),
+    ({"start_within": Duration(seconds=1), "start_by": Timestamp(seconds=2_000_000_000)}, "start_by"),
+    ({"activate_at": Timestamp(seconds=2_000_000_000), "start_by": Timestamp(seconds=1_999_999_999)}, "start_by"),
+    ({"start_by": Timestamp(seconds=10**12)}, "start_by"),
+    ({"job_timeout": Duration(seconds=0)}, "job_timeout"),
     ({"payload": '"\\u0000"'}, "payload"),
     ({"payload": "NaN"}, "payload"),
     ({"payload": "[" * 65 + "]" * 65}, "payload"),
@@ -196,6 +206,8 @@ async def test_a_job_comes_back_as_it_was_asked_for(service: Service) -> None:
         "retry": pb.RetryPolicy(max_attempts=9, multiplier=1.5, non_retryable=["Fatal"]),
         "ttl": Duration(seconds=2, nanos=500_000_000),
         "timeout": Duration(seconds=90),
+        "start_by": Timestamp(seconds=4_000_000_100),
+        "job_timeout": Duration(seconds=3_600),
         "max_crashes": 5,
         "labels": {"team": "blue", "empty": ""},
         "idempotency_key": str(uuid.uuid4()),
@@ -203,6 +215,8 @@ async def test_a_job_comes_back_as_it_was_asked_for(service: Service) -> None:
     job = await service.submit(**spec)
     for name in ("kind", "payload", "namespace", "route", "priority", "ttl", "timeout", "max_crashes"):
         assert getattr(job, name) == spec[name], name
+    assert (job.start_by, job.job_timeout) == (spec["start_by"], spec["job_timeout"])
+    assert job.deadline == Timestamp(seconds=4_000_003_600)
     assert job.activate_at == at
     assert dict(job.labels) == spec["labels"]
     assert (job.retry.max_attempts, job.retry.multiplier, list(job.retry.non_retryable)) == (9, 1.5, ["Fatal"])
@@ -409,6 +423,54 @@ async def test_a_cancel_answers_with_what_became_of_the_job(service: Service) ->
 
 
 # -- workers --
+
+
+async def _failed(service: Service, **spec: Any) -> str:
+    job = await service.submit(retry=pb.RetryPolicy(max_attempts=1), **spec)
+    started = await service.parts.execute(uuid.UUID(job.id))
+    await service.parts.finish(uuid.UUID(job.id), started.fence, Outcome.FAILED)
+    return job.id
+
+
+async def test_a_retry_over_the_wire_says_whether_it_is_new(service: Service) -> None:
+    old = await _failed(service, payload='{"a":1}')
+    first = await service.jobs.RetryJob(jobs_pb.RetryJobRequest(id=old), timeout=TIMEOUT_S)
+    again = await service.jobs.RetryJob(jobs_pb.RetryJobRequest(id=old), timeout=TIMEOUT_S)
+    assert (first.created, again.created) == (True, False)
+    assert first.job.id == again.job.id
+    assert (first.job.retry_of, first.job.payload, first.job.state) == (old, '{"a":1}', pb.JOB_STATE_READY)
+    shown = (await service.jobs.GetJob(jobs_pb.GetJobRequest(id=old), timeout=TIMEOUT_S)).job
+    assert (shown.retried_by, shown.state) == (first.job.id, pb.JOB_STATE_FAILED)
+    code, _, message = await refused(service.jobs.RetryJob(jobs_pb.RetryJobRequest(id=first.job.id), timeout=TIMEOUT_S))
+    assert code is Code.FAILED_PRECONDITION
+    assert "is ready" in message
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (jobs_pb.RetryJobsRequest(), "filter"),
+        (jobs_pb.RetryJobsRequest(filter=jobs_pb.JobFilter(states=[pb.JOB_STATE_COMPLETED])), "filter.states"),
+        (jobs_pb.RetryJobsRequest(filter=jobs_pb.JobFilter(kind="k"), page_token="!"), "page_token"),
+        (jobs_pb.RetryJobsRequest(filter=jobs_pb.JobFilter(kind="k"), page_token="AAAA"), "page_token"),
+        (jobs_pb.RetryJobsRequest(filter=jobs_pb.JobFilter(route_prefix="/")), "filter.route_prefix"),
+    ],
+)
+async def test_a_bad_retry_of_many_is_refused(service: Service, request_: jobs_pb.RetryJobsRequest, field: str) -> None:
+    code, fields, _ = await refused(service.jobs.RetryJobs(request_, timeout=TIMEOUT_S))
+    assert code is Code.INVALID_ARGUMENT
+    assert list(fields) == [field]
+
+
+async def test_a_retry_of_many_is_counted_before_it_is_done(service: Service) -> None:
+    old = {await _failed(service, kind="many") for _ in range(3)}
+    request = jobs_pb.RetryJobsRequest(filter=jobs_pb.JobFilter(kind="many"), preview=True)
+    seen = await service.jobs.RetryJobs(request, timeout=TIMEOUT_S)
+    assert (seen.retried, set(seen.ids), seen.next_page_token) == (3, old, "")
+    request.preview = False
+    done = await service.jobs.RetryJobs(request, timeout=TIMEOUT_S)
+    assert (done.retried, done.skipped) == (3, 0)
+    assert len(set(done.ids) | old) == 6
 
 
 async def test_an_attempt_from_claim_to_end_over_the_wire(service: Service) -> None:

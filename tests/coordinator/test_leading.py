@@ -380,6 +380,7 @@ class Watchman:
             self.brakes.append,
             guard=Statement("assert_term", {"leader": "c1", "term": term}),
             sweep_s=0.1,
+            cancel_grace_s=30.0,
         )
 
 
@@ -502,6 +503,26 @@ async def test_a_lost_attempt_that_was_to_be_canceled_is_canceled(alone: Parts) 
     await alone.lose_claim(id)
     assert await (await _watchman(alone)).reaper.sweep() == 1
     assert await alone.state(id) is JobState.CANCELED
+
+
+async def test_a_cancel_that_its_worker_does_not_heed_ends_the_attempt_after_the_grace(alone: Parts) -> None:
+    ids = [await alone.submit() for _ in range(3)]
+    deaf, asked, at_work = ids
+    fences = {id: (await alone.execute(id)).fence for id in ids}
+    await alone.canceler.cancel(deaf, "tariff changed")
+    await alone.canceler.cancel(asked, "")
+    await alone.sql("UPDATE tenure.job SET cancel_requested_at = now() - interval '31 s' WHERE id = %s", deaf)
+    await alone.canceler.cancel(deaf, "tariff changed")  # asking again gives no new grace
+    watchman = await _watchman(alone)
+    assert await watchman.reaper.sweep() == 1
+    row = await alone.row(deaf)
+    assert (row.state, row.reason) == ("canceled", "canceled; its worker did not stop in time (tariff changed)")
+    assert await alone.outcomes(deaf) == ["canceled"]
+    assert await alone.claim_of(deaf) is None, "its worker sees that, and stops"
+    assert await alone.done(deaf) is not None
+    assert watchman.suspects == []
+    assert (await alone.finish(deaf, fences[deaf], result="1")).verdict == "lost"
+    assert [await alone.state(id) for id in (asked, at_work)] == [JobState.EXECUTING] * 2
 
 
 @pytest.mark.parametrize(("attempts", "state"), [(1, JobState.FAILED), (3, JobState.READY)])

@@ -134,6 +134,7 @@ async def test_reaped_attempts_and_the_brake_are_counted(alone: Parts) -> None:
         lambda seconds: None,
         guard=Statement("assert_term", term),
         sweep_s=1.0,
+        cancel_grace_s=30.0,
     )
 
     def figures() -> tuple[float, ...]:

@@ -40,6 +40,7 @@ async def _reaper(parts: Parts) -> Reaper:
         lambda seconds: None,
         guard=Statement("assert_term", {"leader": "c0", "term": TERM}),
         sweep_s=0.1,
+        cancel_grace_s=30.0,
     )
 
 

@@ -48,6 +48,18 @@ def process_hold_on(payload: dict[str, float], ctx: Context) -> str:
     return "slept"
 
 
+@handler("deaf")
+def deaf(payload: object, ctx: Context) -> str:
+    """Heed no request to stop, in a thread that nobody can kill, until a file says that it is over."""
+    _note("began", ctx)
+    over = Path(os.environ["TENURE_TEST_TRACE"] + ".over")
+    until = time.monotonic() + 60.0
+    while not over.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    _note("ended", ctx)
+    return "finished all the same"
+
+
 @handler("flaky")
 async def flaky(payload: dict[str, int], ctx: AsyncContext) -> int:
     """Fail until a given attempt."""

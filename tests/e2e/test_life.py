@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -116,3 +117,50 @@ async def test_everything_works_over_the_http_gateway(stage: Setting, etcd_serve
     done = await on.client.wait_many([job.id for job in submitted])
     assert {job.state for job in done} == {"completed"}
     assert set(on.runs().values()) == {1}
+
+
+async def test_a_handler_that_does_not_heed_a_cancel_does_not_keep_its_job_from_ending(
+    stage: Setting, tmp_path: Path
+) -> None:
+    """A thread cannot be killed: the leader takes the claim away, and what the handler brings later is dropped."""
+    on = await stage(env={"TENURE_CANCEL_GRACE_S": "1"})
+    job = await on.client.submit("deaf")
+    await on.executing(job.id)
+    asked = await on.client.cancel_many(kind="deaf", reason="no longer needed")
+    assert (asked.canceled, asked.asked, asked.ids) == (0, 1, (job.id,))
+    ended = await on.client.wait(job.id, timeout_s=60)
+    assert (ended.state, ended.reason) == (
+        "canceled",
+        "canceled; its worker did not stop in time (no longer needed)",
+    )
+    assert [line.word for line in on.lines(job.id)] == ["began"], "it still runs"
+    # Its worker has room for others meanwhile.
+    other = await on.client.submit("trace", 1)
+    assert (await on.client.wait(other.id, timeout_s=60)).state == "completed"
+    (tmp_path / "trace.over").touch()
+
+    async def over() -> bool:
+        return [line.word for line in on.lines(job.id)] == ["began", "ended"]
+
+    await on.until(over)
+    last = await on.client.submit("trace", 2)  # by the time of its end the late result has been reported
+    await on.client.wait(last.id, timeout_s=60)
+    assert (await on.client.get(job.id)).state == "canceled"
+    assert [one.outcome for one in await on.client.attempts(job.id)] == ["canceled"]
+
+
+async def test_a_job_past_its_deadline_has_failed_whatever_its_attempts_do(stage: Setting) -> None:
+    """One whose handler runs on is stopped by its worker; one between two attempts is ended by the leader."""
+    on = await stage()
+    running = await on.client.submit("hold-on", {"seconds": 600}, job_timeout_s=1.0, retry=Retry(max_attempts=9))
+    between = await on.client.submit(
+        "flaky", {"succeeds_at": 9}, job_timeout_s=1.0, retry=Retry(max_attempts=9, initial_backoff_s=600.0, jitter=0)
+    )
+    nobody = await on.client.submit("trace", route="nobody", start_within_s=0.5)
+    outcomes = {}
+    for job in (running, between, nobody):
+        ended = await on.client.wait(job.id, timeout_s=60)
+        outcomes[job.id] = [one.outcome for one in await on.client.attempts(job.id)]
+        assert ended.state == "failed"
+        assert ended.reason == ("did not start in time" if job is nobody else "did not end in time")
+    assert outcomes == {running.id: ["timed_out"], between.id: ["failed"], nobody.id: []}

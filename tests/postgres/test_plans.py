@@ -27,6 +27,12 @@ SELECT gen_random_uuid(), 'default', 'k', 'p' || lane, lane,
        CASE WHEN executing THEN n END, CASE WHEN executing THEN n END, CASE WHEN executing THEN now() END, 0
 FROM (SELECT n, 1 + n % 20 AS lane, n % 100 = 0 AS executing, n % 100 = 1 AS waiting, n % 100 IN (2, 3) AS ahead
       FROM generate_series(1, 200000) AS n) AS g;
+INSERT INTO tenure.history (id, namespace, kind, route, state, priority, activate_at, created_at, payload, attempt,
+                            errors, crashes, finished_at, ttl_s, max_crashes, progress, progress_message,
+                            cancel_requested, reason)
+SELECT gen_random_uuid(), 'default', 'k', 'p1', CASE WHEN n % 100 = 0 THEN 'failed' ELSE 'completed' END, 0, now(),
+       now(), 'null', 1, 0, 0, now() + make_interval(days => n % 8), 10, 3, 1, '', false, ''
+FROM generate_series(1, 100000) AS n;
 UPDATE tenure.job SET activate_at = now() - interval '1 s'
 WHERE id IN (SELECT id FROM tenure.job WHERE NOT due AND state = 'ready' LIMIT 100);
 """
@@ -37,7 +43,7 @@ def large(postgres_server: PostgresServer, postgres_template: str) -> Iterator[p
     dsn = postgres_server.create_database(postgres_template)
     with psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as connection:
         connection.execute(FILL)
-        connection.execute("VACUUM ANALYZE tenure.job")
+        connection.execute("VACUUM ANALYZE tenure.job, tenure.history")
         yield connection
     postgres_server.drop_database(dsn)
 
@@ -189,6 +195,64 @@ def test_a_page_of_the_newest_jobs_reads_a_page(large: psycopg.Connection[dict[s
     nodes = _plan(large, "list_jobs", {"before": "ffffffff-ffff-ffff-ffff-ffffffffffff", "limit": 50, **filters})
     assert _scans(nodes) == {"job_pkey"}
     assert _read(nodes) <= 51
+
+
+NO_FILTER = dict.fromkeys(("namespace", "kind", "route", "labels", "parent_id", "created_after", "created_before"))
+
+
+def test_dead_letters_are_found_without_reading_what_completed(large: psycopg.Connection[dict[str, Any]]) -> None:
+    everything = {
+        "after": "00000000-0000-0000-0000-000000000000",
+        "until": "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        "states": ["failed"],
+    }
+    nodes = _plan(large, "dead_letters", {**NO_FILTER, **everything, "kind": "rare", "limit": 100})
+    read = [
+        node
+        for node in nodes
+        if str(node.get("Relation Name", "")).startswith("history") and "Scan" in node["Node Type"]
+    ]
+    assert {"Seq Scan", "Bitmap Heap Scan"}.isdisjoint({node["Node Type"] for node in read})
+    assert sum(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in read) <= 100 + len(read)
+
+
+def test_a_window_of_a_mass_cancel_reads_a_window(large: psycopg.Connection[dict[str, Any]]) -> None:
+    span = {"after": "00000000-0000-0000-0000-000000000000", "until": "ffffffff-ffff-ffff-ffff-ffffffffffff"}
+    params = {**NO_FILTER, **span, "states": ["ready"], "kind": "rare", "limit": 1_000}
+    nodes = _plan(large, "cancelable", params)
+    assert _scans(nodes) == {"job_pkey"}
+    assert _read(nodes) <= 1_001
+
+
+def test_overdue_jobs_are_found_by_their_times(large: psycopg.Connection[dict[str, Any]]) -> None:
+    for due in (0, 50):
+        with large.transaction(force_rollback=True):
+            large.execute(
+                "UPDATE tenure.job SET start_by = now() + interval '1 h', deadline = now() + interval '2 h'"
+                " WHERE id IN (SELECT id FROM tenure.job LIMIT 20000)"
+            )
+            large.execute(
+                "UPDATE tenure.job SET start_by = now() - interval '1 h', deadline = now() - interval '1 h'"
+                " WHERE id IN (SELECT id FROM tenure.job WHERE start_by IS NOT NULL LIMIT %s)",
+                (due,),
+            )
+            large.execute("ANALYZE tenure.job")
+            nodes = _plan(large, "overdue_jobs", {"limit": 1_000})
+            assert _scans(nodes) == {"job_start_by", "job_deadline"}
+            assert _read(nodes) <= 2 * due
+
+
+def test_an_expiry_touches_its_jobs_alone(large: psycopg.Connection[dict[str, Any]]) -> None:
+    rows = _ids(large, "ready", 100)
+    nodes = _plan(large, "expire_idle", {"ids": [row["id"] for row in rows], "not_started": "", "not_ended": ""})
+    assert "SEQ" not in _scans(nodes)
+    assert _read(nodes) <= 300
+
+
+def test_a_retry_touches_its_jobs_alone(large: psycopg.Connection[dict[str, Any]]) -> None:
+    ids = [row["id"] for row in large.execute("SELECT id FROM tenure.history WHERE state = 'failed' LIMIT 50")]
+    nodes = _plan(large, "retry_jobs", {"ids": ids, "new_ids": ids, "lanes": [1] * len(ids)})
+    assert not [node for node in nodes if node["Node Type"] == "Seq Scan" and node.get("Actual Rows", 0) > 1_000]
 
 
 def test_the_sweep_of_dependants_does_not_read_the_backlog(large: psycopg.Connection[dict[str, Any]]) -> None:

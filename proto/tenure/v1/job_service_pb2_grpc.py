@@ -81,6 +81,21 @@ class JobServiceStub:
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.ListAttemptsRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_job__service__pb2.ListAttemptsResponse.FromString,
                 _registered_method=True)
+        self.CancelJobs = channel.unary_unary(
+                '/tenure.v1.JobService/CancelJobs',
+                request_serializer=tenure_dot_v1_dot_job__service__pb2.CancelJobsRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_job__service__pb2.CancelJobsResponse.FromString,
+                _registered_method=True)
+        self.RetryJob = channel.unary_unary(
+                '/tenure.v1.JobService/RetryJob',
+                request_serializer=tenure_dot_v1_dot_job__service__pb2.RetryJobRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_job__service__pb2.RetryJobResponse.FromString,
+                _registered_method=True)
+        self.RetryJobs = channel.unary_unary(
+                '/tenure.v1.JobService/RetryJobs',
+                request_serializer=tenure_dot_v1_dot_job__service__pb2.RetryJobsRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_job__service__pb2.RetryJobsResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -149,6 +164,28 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelJobs(self, request, context):
+        """The same for all that match; those that depend on them are canceled with them. In pages, as RetryJobs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryJob(self, request, context):
+        """Another go at a failed or canceled job: a new job, a copy of what was asked for, with a fresh budget. A job has one
+        retry: repeated, the call answers with it. FAILED_PRECONDITION names the state of a job that cannot be retried.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryJobs(self, request, context):
+        """The same for all that match and were not retried before; in pages, so that a call may end before all is done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -196,6 +233,21 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListAttempts,
                     request_deserializer=tenure_dot_v1_dot_job__service__pb2.ListAttemptsRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_job__service__pb2.ListAttemptsResponse.SerializeToString,
+            ),
+            'CancelJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelJobs,
+                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.CancelJobsRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_job__service__pb2.CancelJobsResponse.SerializeToString,
+            ),
+            'RetryJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryJob,
+                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.RetryJobRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_job__service__pb2.RetryJobResponse.SerializeToString,
+            ),
+            'RetryJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryJobs,
+                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.RetryJobsRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_job__service__pb2.RetryJobsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -443,6 +495,87 @@ class JobService:
             '/tenure.v1.JobService/ListAttempts',
             tenure_dot_v1_dot_job__service__pb2.ListAttemptsRequest.SerializeToString,
             tenure_dot_v1_dot_job__service__pb2.ListAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.JobService/CancelJobs',
+            tenure_dot_v1_dot_job__service__pb2.CancelJobsRequest.SerializeToString,
+            tenure_dot_v1_dot_job__service__pb2.CancelJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.JobService/RetryJob',
+            tenure_dot_v1_dot_job__service__pb2.RetryJobRequest.SerializeToString,
+            tenure_dot_v1_dot_job__service__pb2.RetryJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.JobService/RetryJobs',
+            tenure_dot_v1_dot_job__service__pb2.RetryJobsRequest.SerializeToString,
+            tenure_dot_v1_dot_job__service__pb2.RetryJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -89,14 +89,15 @@ def spec_from_pb(message: pb.JobSpec, *, path: str = "job.") -> JobSpec:
         values["depends_on"] = tuple(message.depends_on)
     present = {field.name for field, _ in message.ListFields()}
     violations: list[FieldViolation] = []
-    if "activate_at" in present:
-        try:
-            values["activate_at"] = message.activate_at.ToDatetime(tzinfo=UTC)
-        except (ValueError, OverflowError) as exc:
-            violations.append(FieldViolation(f"{path}activate_at", str(exc)))
-    for name, target in (("delay", "delay_s"), ("ttl", "ttl_s"), ("timeout", "timeout_s")):
+    for name in ("activate_at", "start_by"):
         if name in present:
-            values[target] = seconds(getattr(message, name))
+            try:
+                values[name] = getattr(message, name).ToDatetime(tzinfo=UTC)
+            except (ValueError, OverflowError) as exc:
+                violations.append(FieldViolation(f"{path}{name}", str(exc)))
+    for name in ("delay", "ttl", "timeout", "start_within", "job_timeout"):
+        if name in present:
+            values[f"{name}_s"] = seconds(getattr(message, name))
     if "max_crashes" in present:
         values["max_crashes"] = message.max_crashes
     if "retry" in present:
@@ -123,7 +124,15 @@ def _retry_values(message: pb.RetryPolicy) -> dict[str, Any]:
     return values
 
 
-_WIRE_NAMES = ("delay_s", "ttl_s", "timeout_s", "initial_backoff_s", "max_backoff_s")
+_WIRE_NAMES = (
+    "delay_s",
+    "ttl_s",
+    "timeout_s",
+    "start_within_s",
+    "job_timeout_s",
+    "initial_backoff_s",
+    "max_backoff_s",
+)
 
 
 def _wire_name(violation: FieldViolation) -> FieldViolation:
@@ -147,6 +156,9 @@ def spec_to_pb(spec: JobSpec) -> pb.JobSpec:
         retry=retry_to_pb(spec.retry),
         ttl=duration(spec.ttl_s),
         timeout=duration(spec.timeout_s),
+        start_within=duration(spec.start_within_s),
+        start_by=timestamp(spec.start_by),
+        job_timeout=duration(spec.job_timeout_s),
         max_crashes=spec.max_crashes,
         idempotency_key=spec.idempotency_key,
         labels=spec.labels,

@@ -16,6 +16,9 @@ WITH settled AS (
 UPDATE tenure.job j
 SET waiting_on = j.waiting_on - l.completed,
     state = CASE WHEN j.waiting_on = l.completed THEN 'ready' ELSE 'waiting' END,
+    start_by = CASE WHEN j.waiting_on = l.completed THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
+                    ELSE j.start_by END,
+    deadline = CASE WHEN j.waiting_on = l.completed THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
     due = j.waiting_on = l.completed AND j.activate_at <= now()
 FROM locked l WHERE j.id = l.id
 RETURNING j.id, j.state, j.lane, l.broken

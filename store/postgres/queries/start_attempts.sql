@@ -7,6 +7,7 @@ WITH claimed AS (
     SELECT j.id, c.lease, c.claim_revision, c.slots
     FROM tenure.job j JOIN claimed c ON j.id = c.id
     WHERE j.state IN ('ready', 'restarting') AND j.attempt = c.attempt
+      AND (j.attempt > 0 OR j.start_by IS NULL OR j.start_by > now()) AND (j.deadline IS NULL OR j.deadline > now())
     ORDER BY j.id FOR UPDATE OF j
 )
 UPDATE tenure.job j
@@ -18,5 +19,6 @@ FROM locked l, tenure.cluster k
 WHERE j.id = l.id
   -- On a timeline that the leader has not seen the sequence may have gone back: nothing starts before the epoch rises.
   AND coalesce(k.postgres_timeline = (SELECT tenure.timeline()), true)
-RETURNING j.id, j.attempt, j.fence, j.namespace, j.kind, j.route, j.payload::text, j.checkpoint::text, j.timeout_s,
+RETURNING j.id, j.attempt, j.fence, j.namespace, j.kind, j.route, j.payload::text, j.checkpoint::text,
+          least(j.timeout_s, extract(epoch FROM j.deadline - now()))::float8 AS timeout_s,
           j.labels, j.started_at, j.parent_id

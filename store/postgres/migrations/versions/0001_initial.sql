@@ -100,7 +100,13 @@ CREATE TABLE tenure.job (
     progress_message text NOT NULL DEFAULT '',
     error           json,
     cancel_requested boolean NOT NULL DEFAULT false,
+    cancel_requested_at timestamptz,   -- since when the worker has had its grace
     reason          text NOT NULL DEFAULT '',
+    retry_of        uuid,              -- the failed or canceled job that this one is another go at
+    start_within_s  double precision,
+    start_by        timestamptz,       -- as asked for, or start_within_s after the first possible start
+    job_timeout_s   double precision,
+    deadline        timestamptz,       -- job_timeout_s after the first possible start; null while waiting
     limits          text[],              -- null: none
     requires        jsonb,               -- null: none
     slots           text[],              -- of the executing attempt, <limit>/<n> each; null: none
@@ -113,6 +119,9 @@ CREATE TABLE tenure.job (
 CREATE INDEX job_ready ON tenure.job (lane, priority DESC, activate_at, id)
     WHERE due AND state IN ('ready', 'restarting');
 CREATE INDEX job_activation ON tenure.job (activate_at) WHERE NOT due AND state IN ('ready', 'restarting');
+-- What may miss its time while nobody executes it.
+CREATE INDEX job_start_by ON tenure.job (start_by) WHERE start_by IS NOT NULL AND attempt = 0;
+CREATE INDEX job_deadline ON tenure.job (deadline) WHERE deadline IS NOT NULL AND state <> 'executing';
 CREATE INDEX job_executing ON tenure.job (id) WHERE state = 'executing';
 CREATE INDEX job_waiting ON tenure.job (id) WHERE state = 'waiting';
 CREATE INDEX job_parent ON tenure.job (parent_id, id) WHERE parent_id IS NOT NULL;
@@ -147,11 +156,19 @@ CREATE TABLE tenure.history (
     error           json,
     cancel_requested boolean NOT NULL,
     reason          text NOT NULL,
+    retry_of        uuid,
+    start_within_s  double precision,
+    start_by        timestamptz,
+    job_timeout_s   double precision,
+    deadline        timestamptz,
+    retried_by      uuid,              -- the one thing that is written after the end: which job is another go at it
     limits          text[],
     requires        jsonb
 ) PARTITION BY RANGE (finished_at);
 CREATE INDEX history_id ON tenure.history (id);
 CREATE INDEX history_parent ON tenure.history (parent_id, id) WHERE parent_id IS NOT NULL;
+-- Dead letters: what may be retried.
+CREATE INDEX history_dead_letter ON tenure.history (id) WHERE state IN ('failed', 'canceled') AND retried_by IS NULL;
 
 -- One row per ended attempt, written in the statement that ends it.
 CREATE TABLE tenure.attempt (
@@ -245,16 +262,24 @@ BEGIN
     END IF;
 END $$;
 
+-- So many seconds after a job can first start; null without seconds. Not beyond what clients can read.
+CREATE FUNCTION tenure.from_start(activate_at timestamptz, seconds double precision) RETURNS timestamptz
+LANGUAGE sql STABLE STRICT SET search_path = pg_catalog AS $$
+    SELECT least(greatest(activate_at, now()) + make_interval(secs => seconds), timestamptz '9999-12-31 23:59:59+00')
+$$;
+
 -- Every job, active or finished, with the same columns: what reads are made of.
 CREATE VIEW tenure.jobs AS
 SELECT id, namespace, kind, route, state, priority, activate_at, created_at, payload, NULL::json AS result, attempt,
        errors, crashes, fence, worker, lease, claim_revision, started_at, NULL::timestamptz AS finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
-       cancel_requested, reason, limits, requires
+       cancel_requested, reason, retry_of, NULL::uuid AS retried_by, start_by, job_timeout_s, deadline, limits,
+       requires
 FROM tenure.job
 UNION ALL
 SELECT id, namespace, kind, route, state, priority, activate_at, created_at, payload, result, attempt,
        errors, crashes, fence, worker, NULL, NULL, started_at, finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
-       cancel_requested, reason, limits, requires
+       cancel_requested, reason, retry_of, retried_by, start_by, job_timeout_s, deadline, limits,
+       requires
 FROM tenure.history;

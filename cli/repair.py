@@ -1,0 +1,147 @@
+"""``tenure jobs cancel`` and ``tenure jobs retry``: what is done to one job, or to the many that match a filter.
+
+Invariant: nothing is done to many before a person has seen how many, unless ``--yes`` says that nobody is to be asked.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tenure.cli.filters import (
+    All,
+    CreatedAfter,
+    CreatedBefore,
+    Kind,
+    Labels,
+    MaybeJobIds,
+    Namespace,
+    ParentId,
+    Preview,
+    Route,
+    Selection,
+    States,
+    Yes,
+)
+from tenure.cli.output import Format, Output, print_json, to_stderr, to_stdout
+from tenure.cli.session import Address, connect
+from tenure.model.errors import FieldViolation, InvalidInput
+
+
+def cancel(
+    job_ids: MaybeJobIds = None,
+    namespace: Namespace = None,
+    kind: Kind = None,
+    route: Route = None,
+    state: States = None,
+    label: Labels = None,
+    parent: ParentId = None,
+    after: CreatedAfter = None,
+    before: CreatedBefore = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the story of the jobs.")] = "",
+    every: All = False,
+    preview: Preview = False,
+    yes: Yes = False,
+    coordinator: Address = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Cancel jobs: by id, or all that match and have not ended.
+
+    One that executes is asked to stop, and is shown as executing until it has. What depends on a canceled job is
+    canceled with it.
+    """
+    selection = Selection(namespace, kind, route, state, label, parent, after, before)
+    _refuse_both(job_ids, selection, every=every, preview=preview)
+    with connect(coordinator) as client:
+        if job_ids:
+            jobs = [client.cancel(job_id, reason) for job_id in job_ids]
+            if output is Format.JSON:
+                print_json(jobs if len(jobs) > 1 else jobs[0])
+                return
+            for job in jobs:
+                note = ", asked to stop" if job.cancel_requested and not job.is_terminal else ""
+                to_stdout(f"{job.id} {job.state}{note}")
+            return
+        wanted = selection.keywords()
+        if not preview and not yes:
+            found = client.cancel_many(**wanted, all=every, preview=True)
+            _confirm(f"cancel {found.canceled + found.asked} jobs?", found.canceled + found.asked)
+        done = client.cancel_many(**wanted, all=every, preview=preview, reason=reason)
+    if output is Format.JSON:
+        print_json(done)
+        return
+    _print_ids(done.ids, done.canceled + done.asked)
+    would = "would be " if preview else ""
+    to_stderr(f"{done.canceled} jobs {would}canceled, {done.asked} executing ones {would}asked to stop")
+    if done.dependants:
+        to_stderr(f"{done.dependants} canceled with them, which depended on them")
+
+
+def retry(
+    job_ids: MaybeJobIds = None,
+    namespace: Namespace = None,
+    kind: Kind = None,
+    route: Route = None,
+    state: States = None,
+    label: Labels = None,
+    parent: ParentId = None,
+    after: CreatedAfter = None,
+    before: CreatedBefore = None,
+    every: All = False,
+    preview: Preview = False,
+    yes: Yes = False,
+    coordinator: Address = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make another go at failed jobs: by id, or all that match and were not retried (canceled ones with --state).
+
+    A retry is a new job, a copy of what was asked for with a fresh budget of attempts. A job has one.
+    """
+    selection = Selection(namespace, kind, route, state, label, parent, after, before)
+    _refuse_both(job_ids, selection, every=every, preview=preview)
+    with connect(coordinator) as client:
+        if job_ids:
+            jobs = [client.retry(job_id) for job_id in job_ids]
+            if output is Format.JSON:
+                print_json(jobs if len(jobs) > 1 else jobs[0])
+                return
+            for job in jobs:
+                to_stdout(f"{job.retry_of} retried as {job.id}{'' if job.created else ' (before)'}, {job.state}")
+            return
+        wanted = selection.keywords()
+        if not preview and not yes:
+            found = client.retry_many(**wanted, all=every, preview=True)
+            _confirm(f"retry {found.retried} jobs?", found.retried)
+        done = client.retry_many(**wanted, all=every, preview=preview)
+    if output is Format.JSON:
+        print_json(done)
+        return
+    _print_ids(done.ids, done.retried)
+    to_stderr(f"{done.retried} jobs {'would be ' if preview else ''}retried")
+    if done.skipped:
+        to_stderr(f"{done.skipped} left alone: retried meanwhile, or dependent on a failed job that is not retried")
+
+
+def _refuse_both(job_ids: list[str] | None, selection: Selection, *, every: bool, preview: bool) -> None:
+    if job_ids and (selection.selects or every or preview):
+        raise InvalidInput([FieldViolation("ID", "ids, or options that select, not both")])
+    if not job_ids and not selection.selects and not every:
+        raise InvalidInput([FieldViolation("ID", "name jobs, or select them")], hint="--kind, --route, … or --all")
+
+
+def _confirm(question: str, count: int) -> None:
+    if count and not sys.stdin.isatty():
+        raise InvalidInput(
+            [FieldViolation("--yes", f"{question} nobody can be asked here")], hint="--preview, or --yes"
+        )
+    if count:
+        typer.confirm(question, abort=True, err=True)
+
+
+def _print_ids(ids: tuple[str, ...], count: int) -> None:
+    for id in ids:
+        to_stdout(id)
+    if count > len(ids):
+        to_stderr(f"and {count - len(ids)} more")

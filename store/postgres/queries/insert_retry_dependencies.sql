@@ -1,0 +1,31 @@
+-- A retried job waits for what the old one waited for, each parent standing for its own last retry.
+WITH RECURSIVE chain (child_id, parent_id, was) AS (
+    SELECT j.id, d.parent_id, d.parent_state
+    FROM tenure.job j JOIN tenure.dependency d ON d.child_id = j.retry_of
+    WHERE j.id = ANY (%(new_ids)s)
+    UNION
+    SELECT c.child_id, h.retried_by, NULL
+    FROM chain c JOIN tenure.history h ON h.id = c.parent_id WHERE h.retried_by IS NOT NULL
+), edge AS (
+    INSERT INTO tenure.dependency (child_id, parent_id, parent_state)
+    SELECT c.child_id, c.parent_id,
+           CASE WHEN c.was = 'completed' THEN 'completed'  -- also where history has forgotten it
+                WHEN EXISTS (SELECT FROM tenure.job p WHERE p.id = c.parent_id) THEN NULL
+                ELSE coalesce((SELECT h.state FROM tenure.history h WHERE h.id = c.parent_id LIMIT 1), 'canceled') END
+    FROM chain c
+    WHERE NOT EXISTS (SELECT FROM tenure.history h WHERE h.id = c.parent_id AND h.retried_by IS NOT NULL)
+    ON CONFLICT DO NOTHING
+    RETURNING child_id, parent_state
+), counted AS (
+    SELECT child_id, count(*) FILTER (WHERE parent_state IS DISTINCT FROM 'completed') AS unfinished
+    FROM edge GROUP BY child_id
+)
+UPDATE tenure.job j
+SET waiting_on = c.unfinished,
+    state = CASE WHEN c.unfinished = 0 THEN 'ready' ELSE j.state END,
+    start_by = CASE WHEN c.unfinished = 0 THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
+                    ELSE j.start_by END,
+    deadline = CASE WHEN c.unfinished = 0 THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
+    due = c.unfinished = 0
+FROM counted c WHERE j.id = c.child_id
+RETURNING j.id

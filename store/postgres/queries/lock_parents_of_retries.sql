@@ -1,0 +1,9 @@
+-- Hold active parents of retried jobs in place while the dependencies on them are written, as lock_parents does.
+WITH RECURSIVE chain (id) AS (
+    SELECT d.parent_id FROM tenure.dependency d WHERE d.child_id = ANY (%(ids)s)
+    UNION
+    SELECT h.retried_by FROM chain c JOIN tenure.history h ON h.id = c.id WHERE h.retried_by IS NOT NULL
+)
+SELECT count(*) FROM (
+    SELECT j.id FROM tenure.job j WHERE j.id = ANY (ARRAY(SELECT id FROM chain)) ORDER BY j.id FOR KEY SHARE OF j
+) AS held
