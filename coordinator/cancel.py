@@ -51,8 +51,7 @@ class Canceler:
                 ]
             )
             if canceled:
-                await self._announcer.announce([Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled])
-                await self._dependants.follow(settled)
+                await self.tell(canceled, settled, (), reason)
                 return
             asked = await self._database.fetch("request_cancel", {"ids": [job_id], "reason": reason or "canceled"})
             for row in asked:
@@ -61,6 +60,18 @@ class Canceler:
                 return
             # Neither idle, executing nor finished: it moved between the statements.
         raise Unavailable("the job kept moving between its states", hint="cancel again")
+
+    async def tell(self, canceled: Sequence[Row], settled: Sequence[Row], asked: Sequence[Row], reason: str) -> None:
+        """Tell of what a transaction has canceled or asked to stop: the rows of its statements.
+
+        Raises:
+            Unavailable: some were not told; sweeps make it good.
+        """
+        if canceled:
+            await self._announcer.announce([Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled])
+        await self._dependants.follow(settled)
+        for row in asked:
+            await self._ask(row, reason)
 
     async def _ask(self, row: Row, reason: str) -> None:
         """Put a cancel request into the worker's inbox; a worker that is away is reminded of it by the sweep."""

@@ -76,10 +76,10 @@ async def serve(settings: CoordinatorSettings) -> None:
         lanes = Lanes(database)
         dependants = Dependants(database, announcer, hints)
         finisher = Finisher(database, announcer, dependants, hints)
-        leader = Leader(settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints)
+        canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
+        leader = Leader(settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints, canceler)
         submitter = Submitter(database, lanes, hints)
         waiters = Waiters(database, etcd, keys, clock)
-        canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
         jobs = JobService(database, etcd, keys, submitter, waiters, canceler)
         grpc_server = GrpcServer(
             jobs,

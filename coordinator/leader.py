@@ -1,9 +1,9 @@
 """Leading: what the one elected coordinator does, for as long as its term lasts.
 
 A term begins with a picture of etcd at one revision (workers, claims, inboxes), is recorded in Postgres, and runs the
-dispatcher, the reaper and the chores in one task group. It ends when the election says so or a guarded write finds the
-leader key in other hands; nothing of it outlives the group. Safety never depends on there being one leader: see the
-module comments of ``dispatch`` and ``reap``.
+dispatcher, the reaper, the schedules and the chores in one task group. It ends when the election says so or a guarded
+write finds the leader key in other hands; nothing of it outlives the group. Safety never depends on there being one
+leader: see the module comments of ``dispatch``, ``reap`` and ``schedule``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from functools import partial
 
 import structlog
 
+from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.dispatch import Dispatcher
 from tenure.coordinator.finish import Finisher
@@ -24,6 +25,7 @@ from tenure.coordinator.flight import Flight, Outstanding
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import REFRESH_S, Lanes
 from tenure.coordinator.reap import Reaper
+from tenure.coordinator.schedule import Scheduler
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.stores import Stores
 from tenure.coordinator.upkeep import Upkeep
@@ -64,6 +66,7 @@ class Leader:
         finisher: Finisher,
         dependants: Dependants,
         hints: Hints,
+        canceler: Canceler,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -75,6 +78,7 @@ class Leader:
         self._finisher = finisher
         self._dependants = dependants
         self._hints = hints
+        self._canceler = canceler
         self._dispatcher: Dispatcher | None = None
 
     def hint(self, lanes: frozenset[int]) -> bool:
@@ -120,6 +124,7 @@ class Leader:
             self._settings, self._database, self._etcd, self._keys, self._clock, self._lanes, flight, term
         )
         dispatcher.brake(frozen_s)
+        guard = Statement("assert_term", {"leader": self._settings.coordinator_id, "term": term.number})
         reaper = Reaper(
             self._database,
             self._etcd,
@@ -128,11 +133,12 @@ class Leader:
             self._finisher,
             flight.suspect,
             dispatcher.brake,
-            guard=Statement("assert_term", {"leader": self._settings.coordinator_id, "term": term.number}),
+            guard=guard,
             sweep_s=self._settings.sweep_s,
         )
         if stores.etcd_was_lost or frozen_s > 0:  # or the term before did not come as far as this
             await reaper.drop_strays()
+        scheduler = Scheduler(self._database, self._lanes, self._hints, self._canceler, self._clock, guard=guard)
         upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)
         picture = Picture(self._keys, self._clock, flight, dispatcher, reaper, self._lanes)
         compactor = Compactor(
@@ -155,6 +161,7 @@ class Leader:
                 dispatcher.run(),
                 reaper.watch_forever(),
                 reaper.sweep_forever(),
+                scheduler.fire_forever(),
                 upkeep.activate_forever(),
                 upkeep.sweep_dependants_forever(),
                 upkeep.drop_keys_forever(),

@@ -271,7 +271,7 @@ def _due(
 
 
 def _from(spec: ScheduleSpec, first: datetime, now: datetime) -> tuple[list[datetime], datetime | None]:
-    found = []
+    found: list[datetime] = []
     for tick in islice(ticks_from(spec, first), MAX_TICKS + 1):
         if tick > now or len(found) == MAX_TICKS:
             return found, tick

@@ -8,10 +8,10 @@ WITH locked AS (
 ), recorded AS (
     INSERT INTO tenure.history (id, namespace, kind, route, state, priority, activate_at, created_at, payload, attempt,
                                 errors, crashes, finished_at, ttl_s, timeout_s, max_crashes, retry, labels,
-                                idempotency_key, parent_id, progress, progress_message, error, cancel_requested, reason)
+                                idempotency_key, parent_id, schedule_id, scheduled_at, progress, progress_message, error, cancel_requested, reason)
     SELECT id, namespace, kind, route, 'canceled', priority, activate_at, created_at, payload, attempt,
            errors, crashes, now(), ttl_s, timeout_s, max_crashes, retry, labels,
-           idempotency_key, parent_id, progress, progress_message, error, cancel_requested, %(reason)s
+           idempotency_key, parent_id, schedule_id, scheduled_at, progress, progress_message, error, cancel_requested, %(reason)s
     FROM gone
 )
 SELECT id, attempt, 'canceled' AS state FROM gone

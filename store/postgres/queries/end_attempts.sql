@@ -15,11 +15,11 @@ WITH report AS (
 ), recorded AS (
     INSERT INTO tenure.history (id, namespace, kind, route, state, priority, activate_at, created_at, payload, result,
                                 attempt, errors, crashes, fence, worker, started_at, finished_at, ttl_s, timeout_s,
-                                max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message,
+                                max_crashes, retry, labels, idempotency_key, parent_id, schedule_id, scheduled_at, progress, progress_message,
                                 error, cancel_requested, reason)
     SELECT id, namespace, kind, route, next_state, priority, activate_at, created_at, payload, result::json,
            attempt, errors + error_count, crashes + crash_count, fence, worker, started_at, now(), ttl_s, timeout_s,
-           max_crashes, retry, labels, idempotency_key, parent_id,
+           max_crashes, retry, labels, idempotency_key, parent_id, schedule_id, scheduled_at,
            CASE WHEN next_state = 'completed' THEN 1 ELSE progress END, progress_message,
            CASE WHEN next_state = 'completed' THEN NULL ELSE coalesce(new_error::json, error) END, cancel_requested,
            coalesce(nullif(new_reason, ''), CASE WHEN next_state = 'completed' THEN '' ELSE reason END)

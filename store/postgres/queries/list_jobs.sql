@@ -1,7 +1,7 @@
 -- Jobs newest first (ids are ordered by creation), after a key. Null filters let everything through.
 SELECT id, namespace, kind, route, state, priority, activate_at, created_at, NULL::json AS payload, NULL::json AS result,
        attempt, errors, crashes, fence, worker, lease, claim_revision, started_at, finished_at, ttl_s,
-       timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
+       timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, schedule_id, scheduled_at, progress, progress_message, error,
        cancel_requested, reason
 FROM tenure.jobs
 WHERE id < %(before)s
