@@ -50,7 +50,7 @@ def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb
             namespace=job.namespace,
             route=job.route,
             priority=job.priority,
-            activate_at=_timestamp(job.activate_at, f"{path}activate_at"),
+            activate_at=timestamp(job.activate_at, f"{path}activate_at"),
             delay=duration(job.delay_s, f"{path}delay_s"),
             retry=_retry_to_wire(job.retry, f"{path}retry."),
             ttl=duration(job.ttl_s, f"{path}ttl_s"),
@@ -88,8 +88,8 @@ def filter_to_wire(
         states=[_state_to_wire(state) for state in ([states] if isinstance(states, str) else states)],
         labels=dict(labels or {}),
         parent_id=parent_id or "",
-        created_after=_timestamp(created_after, "created_after"),
-        created_before=_timestamp(created_before, "created_before"),
+        created_after=timestamp(created_after, "created_after"),
+        created_before=timestamp(created_before, "created_before"),
     )
 
 
@@ -126,10 +126,10 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         crashes=job.crashes,
         fence=job.fence,
         claim=Claim(job.claim.worker, job.claim.lease, job.claim.revision) if job.HasField("claim") else None,
-        created_at=_time(job, "created_at"),
-        activate_at=_time(job, "activate_at"),
-        started_at=_time(job, "started_at"),
-        finished_at=_time(job, "finished_at"),
+        created_at=time_of(job, "created_at"),
+        activate_at=time_of(job, "activate_at"),
+        started_at=time_of(job, "started_at"),
+        finished_at=time_of(job, "finished_at"),
         retry=_retry(job.retry),
         ttl_s=wire.seconds(job.ttl),
         timeout_s=wire.seconds(job.timeout) if job.HasField("timeout") else None,
@@ -138,6 +138,8 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         labels=dict(job.labels),
         depends_on=tuple(job.depends_on),
         parent_id=job.parent_id or None,
+        schedule_id=job.schedule_id or None,
+        scheduled_at=time_of(job, "scheduled_at"),
         progress=job.progress,
         progress_message=job.progress_message,
         cancel_requested=job.cancel_requested,
@@ -161,8 +163,8 @@ def attempt_from_wire(attempt: job_pb2.Attempt) -> Attempt:
         claim_revision=attempt.claim_revision,
         outcome=_outcome(attempt.outcome),
         error=_error(attempt.error) if attempt.HasField("error") else None,
-        started_at=_time(attempt, "started_at"),
-        finished_at=_time(attempt, "finished_at"),
+        started_at=time_of(attempt, "started_at"),
+        finished_at=time_of(attempt, "finished_at"),
     )
 
 
@@ -179,7 +181,7 @@ def worker_from_wire(worker: cluster_service_pb2.Worker) -> Worker:
         host=worker.host,
         version=worker.version,
         draining=worker.draining,
-        started_at=_time(worker, "started_at"),
+        started_at=time_of(worker, "started_at"),
     )
 
 
@@ -193,7 +195,7 @@ def held_claim_from_wire(claim: cluster_service_pb2.HeldClaim) -> HeldClaim:
         route=claim.route,
         lease=claim.lease,
         revision=claim.revision,
-        claimed_at=_time(claim, "claimed_at"),
+        claimed_at=time_of(claim, "claimed_at"),
     )
 
 
@@ -207,7 +209,7 @@ def cluster_from_wire(cluster: cluster_service_pb2.GetClusterResponse) -> Cluste
                 http=c.http,
                 version=c.version,
                 is_leader=c.is_leader,
-                started_at=_time(c, "started_at"),
+                started_at=time_of(c, "started_at"),
             )
             for c in cluster.coordinators
         ),
@@ -252,7 +254,12 @@ def _names(values: Iterable[str], field: str) -> list[str]:
     return list(values)
 
 
-def _timestamp(at: datetime | None, field: str) -> Timestamp | None:
+def timestamp(at: datetime | None, field: str) -> Timestamp | None:
+    """Write an instant.
+
+    Raises:
+        InvalidInput: not a datetime with a time zone; ``field`` is named.
+    """
     if at is None:
         return None
     if not isinstance(at, datetime) or at.tzinfo is None:
@@ -260,7 +267,8 @@ def _timestamp(at: datetime | None, field: str) -> Timestamp | None:
     return wire.timestamp(at)
 
 
-def _time(message: Any, field: str) -> datetime | None:
+def time_of(message: Any, field: str) -> datetime | None:
+    """Read an instant, None where it is unset."""
     if not message.HasField(field):
         return None
     at: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)

@@ -19,7 +19,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from tenure.client.errors import RETRYABLE, translate
 from tenure.model.errors import ConfigurationError, FieldViolation, InvalidInput, TenureError
-from tenure.v1 import cluster_service_pb2_grpc, job_service_pb2_grpc
+from tenure.v1 import cluster_service_pb2_grpc, job_service_pb2_grpc, schedule_service_pb2_grpc
 
 DEFAULT_ADDRESS = "127.0.0.1:7070"
 ADDRESS_VARIABLE = "TENURE_COORDINATOR"
@@ -62,6 +62,7 @@ class Stubs:
     channel: grpc.aio.Channel
     jobs: Any
     cluster: Any
+    schedules: Any
 
 
 class Link:
@@ -187,6 +188,7 @@ class Link:
             channel,
             job_service_pb2_grpc.JobServiceStub(channel),
             cluster_service_pb2_grpc.ClusterServiceStub(channel),
+            schedule_service_pb2_grpc.ScheduleServiceStub(channel),
         )
 
 

@@ -18,6 +18,7 @@ from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.http_server import HttpServer, application
 from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
@@ -85,6 +86,7 @@ async def serve(settings: CoordinatorSettings) -> None:
             jobs,
             WorkerService(database, Starter(database, etcd, keys), finisher, submitter),
             ClusterService(database, etcd, keys, schema, Revoker(database, etcd, keys, finisher), leader.hint),
+            ScheduleService(database, lanes, hints),
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import structlog
@@ -133,7 +133,7 @@ class Written:
 
     jobs: int
     existing: dict[tuple[str, str], uuid.UUID]
-    canceled: Canceled
+    canceled: Canceled = field(default_factory=Canceled)
 
 
 class TickWriter:

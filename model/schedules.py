@@ -89,18 +89,16 @@ def validate_schedule(values: Mapping[str, Any], *, path: str = "schedule.") -> 
     """
     violations: list[FieldViolation] = []
     values = dict(values)
-    namespace = values.get("namespace") or DEFAULT_NAMESPACE
-    job = values.pop("job", None)
-    stand_in = JobSpec(kind="k")
-    if isinstance(job, Mapping):
+    job = values.get("job")
+    if job is not None:
         violations.extend(FieldViolation(f"{path}job.{name}", text) for name, text in _not_in_a_template(job))
+    if isinstance(job, Mapping):
+        namespace = values.get("namespace") or DEFAULT_NAMESPACE
         try:
             values["job"] = validate_spec({"namespace": namespace, **job}, path=f"{path}job.")
         except InvalidInput as exc:
             violations.extend(exc.violations)
-            values["job"] = stand_in  # so that the rest is judged as well
-    elif job is not None:
-        values["job"] = job
+            values["job"] = stand_in(namespace)
     spec: ScheduleSpec | None = None
     try:
         spec = ScheduleSpec.model_validate(values)
@@ -113,9 +111,18 @@ def validate_schedule(values: Mapping[str, Any], *, path: str = "schedule.") -> 
     return spec
 
 
-def _not_in_a_template(job: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name in ("idempotency_key", "activate_at", "depends_on", "ref"):
-        if job.get(name):
+def stand_in(namespace: str) -> JobSpec:
+    """Return a job to judge the rest of a schedule with, where its own is no job."""
+    return JobSpec(kind="k").model_copy(update={"namespace": namespace})
+
+
+_FOR_ONE_JOB = ("idempotency_key", "activate_at", "depends_on", "ref")
+
+
+def _not_in_a_template(job: Mapping[str, Any] | JobSpec) -> Iterator[tuple[str, str]]:
+    values = job if isinstance(job, Mapping) else {name: getattr(job, name) for name in _FOR_ONE_JOB}
+    for name in _FOR_ONE_JOB:
+        if values.get(name):
             yield name, "is for one job, not for every job of a schedule"
 
 

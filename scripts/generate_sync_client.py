@@ -31,6 +31,7 @@ from tenure.client.async_client import AsyncClient
 from tenure.client.link import TLS
 from tenure.client.portal import Portal
 from tenure.client.records import Attempt, Cluster, HeldClaim, Job, NewJob, Retry, SubmittedJob, Worker
+from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
 

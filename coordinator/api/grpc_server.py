@@ -10,11 +10,13 @@ from grpc_reflection.v1alpha import reflection
 from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.api.refusals import Refusals
+from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.model.errors import ConfigurationError
-from tenure.v1 import cluster_service_pb2, job_service_pb2, worker_service_pb2
+from tenure.v1 import cluster_service_pb2, job_service_pb2, schedule_service_pb2, worker_service_pb2
 from tenure.v1.cluster_service_pb2_grpc import add_ClusterServiceServicer_to_server
 from tenure.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
+from tenure.v1.schedule_service_pb2_grpc import add_ScheduleServiceServicer_to_server
 from tenure.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -26,6 +28,7 @@ SERVICES = tuple(
         (job_service_pb2, "JobService"),
         (worker_service_pb2, "WorkerService"),
         (cluster_service_pb2, "ClusterService"),
+        (schedule_service_pb2, "ScheduleService"),
     )
 )
 
@@ -34,7 +37,14 @@ class GrpcServer:
     """Built stopped. ``address`` is known once started (port 0 takes a free one)."""
 
     def __init__(
-        self, jobs: JobService, workers: WorkerService, cluster: ClusterService, *, listen: str, with_reflection: bool
+        self,
+        jobs: JobService,
+        workers: WorkerService,
+        cluster: ClusterService,
+        schedules: ScheduleService,
+        *,
+        listen: str,
+        with_reflection: bool,
     ) -> None:
         self._listen = listen
         self._server = grpc.aio.server(
@@ -52,6 +62,7 @@ class GrpcServer:
         add_JobServiceServicer_to_server(jobs, self._server)
         add_WorkerServiceServicer_to_server(workers, self._server)
         add_ClusterServiceServicer_to_server(cluster, self._server)
+        add_ScheduleServiceServicer_to_server(schedules, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if with_reflection:
             names = (*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)

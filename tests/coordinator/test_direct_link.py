@@ -19,6 +19,7 @@ from tenure.coordinator.announce import Announcer
 from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.finish import Finisher
 from tenure.coordinator.revoke import Revoker
@@ -187,7 +188,8 @@ def _server(parts: Parts, finisher: Finisher) -> GrpcServer:
     revoker = Revoker(parts.db, parts.etcd, parts.keys, finisher)
     schema = SchemaStatus("0001", "0001")
     cluster = ClusterService(parts.db, parts.etcd, parts.keys, schema, revoker, lambda lanes: True)
-    return GrpcServer(jobs, workers, cluster, listen="127.0.0.1:0", with_reflection=False)
+    schedules = ScheduleService(parts.db, parts.lanes, parts.hints)
+    return GrpcServer(jobs, workers, cluster, schedules, listen="127.0.0.1:0", with_reflection=False)
 
 
 async def _finish(linked: Linked, started: Started) -> Any:

@@ -21,6 +21,7 @@ from tests.coordinator.conftest import Parts, running, until
 from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import SERVICES, GrpcServer
 from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import MAX_BATCH, WorkerService
 from tenure.coordinator.revoke import Revoker
 from tenure.model.errors import ConfigurationError
@@ -63,7 +64,8 @@ def _server(parts: Parts, listen: str) -> tuple[JobService, GrpcServer]:
     revoker = Revoker(parts.db, parts.etcd, parts.keys, parts.finisher)
     schema = SchemaStatus("0001", "0001")
     cluster = ClusterService(parts.db, parts.etcd, parts.keys, schema, revoker, lambda lanes: True)
-    return jobs, GrpcServer(jobs, workers, cluster, listen=listen, with_reflection=True)
+    schedules = ScheduleService(parts.db, parts.lanes, parts.hints)
+    return jobs, GrpcServer(jobs, workers, cluster, schedules, listen=listen, with_reflection=True)
 
 
 @pytest_asyncio.fixture
