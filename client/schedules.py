@@ -13,10 +13,9 @@ from typing import Any
 from tenure.client import convert
 from tenure.client.payload import from_json
 from tenure.client.records import NewJob, Retry
-from tenure.model.cron import Fold, Gap
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
 from tenure.model.routes import DEFAULT_NAMESPACE
-from tenure.model.schedules import Misfire, Overlap
+from tenure.model.schedule_choices import Fold, Gap, Misfire, Overlap
 from tenure.v1 import job_pb2, schedule_wire, wire
 from tenure.v1 import schedule_service_pb2 as pb
 

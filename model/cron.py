@@ -17,10 +17,11 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
+
+from tenure.model.schedule_choices import Fold, Gap
 
 MAX_CRON_CHARS = 256
 MACROS = {
@@ -45,20 +46,6 @@ _LONGEST_FOLD = timedelta(hours=26)
 _PROBE = timedelta(hours=6)
 _LAST_YEAR = 9_990
 """Beyond it the calendar of Python ends, and with it every schedule."""
-
-
-class Gap(StrEnum):
-    """What becomes of wall times that the clock leaps over."""
-
-    SKIP = "skip"
-    AFTER = "after"
-
-
-class Fold(StrEnum):
-    """What becomes of wall times that come twice."""
-
-    FIRST = "first"
-    BOTH = "both"
 
 
 def zone_error(name: str) -> str | None:

@@ -12,17 +12,17 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tenure.model.bounds import DEFAULT_BOUNDS
-from tenure.model.cron import Cron, Fold, Gap, cron_error, zone_error
+from tenure.model.cron import Cron, cron_error, zone_error
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.jobs import JobSpec, Name, validate_spec, violations_of
 from tenure.model.routes import DEFAULT_NAMESPACE
+from tenure.model.schedule_choices import Fold, Gap, Misfire, Overlap
 
 MAX_TICKS = DEFAULT_BOUNDS.schedule_ticks
 PUNCTUAL_S = 30.0
@@ -32,23 +32,6 @@ DEFAULT_WINDOW_S = 3_600.0
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(9_000, 1, 1, tzinfo=UTC)
 _INSTANT = timedelta(microseconds=1)
-
-
-class Overlap(StrEnum):
-    """What a tick does while a job of an earlier one has not ended."""
-
-    ALLOW = "allow"
-    SKIP = "skip"
-    QUEUE = "queue"
-    CANCEL_PREVIOUS = "cancel_previous"
-
-
-class Misfire(StrEnum):
-    """What becomes of ticks that nobody was there to see: of those within the window."""
-
-    NONE = "none"
-    ONE = "one"
-    ALL = "all"
 
 
 class ScheduleSpec(BaseModel):

@@ -11,7 +11,8 @@ from croniter import croniter
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from tenure.model.cron import MAX_CRON_CHARS, Cron, Fold, Gap, cron_error, is_fixed_time, zone_error
+from tenure.model.cron import MAX_CRON_CHARS, Cron, cron_error, is_fixed_time, zone_error
+from tenure.model.schedule_choices import Fold, Gap
 
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "Africa/Casablanca"]
 

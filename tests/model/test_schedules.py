@@ -12,12 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenure.model.errors import InvalidInput
+from tenure.model.schedule_choices import Misfire, Overlap
 from tenure.model.schedules import (
     MAX_TICKS,
     PUNCTUAL_S,
     Decision,
-    Misfire,
-    Overlap,
     ScheduleSpec,
     backfill_ticks,
     decide,

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from tenure.model.cron import Fold, Gap
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.routes import DEFAULT_NAMESPACE
-from tenure.model.schedules import Misfire, Overlap, ScheduleSpec, stand_in, validate_schedule
+from tenure.model.schedule_choices import Fold, Gap, Misfire, Overlap
+from tenure.model.schedules import ScheduleSpec, stand_in, validate_schedule
 from tenure.v1 import job_pb2, wire
 from tenure.v1 import schedule_service_pb2 as pb
 
