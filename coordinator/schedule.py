@@ -72,14 +72,14 @@ class Scheduler:
             await self._clock.sleep(wait_s)
 
     async def round(self) -> int:
-        """Decide about the schedules that are due now and write it; return how many there were."""
+        """Decide about the schedules that are due now and write it; return how many that were."""
         now = self._clock.monotonic()
         self._broken = {id: until for id, until in self._broken.items() if until > now}
         rows = await self._database.fetch("due_schedules", {"limit": PAGE})
         firings = [firing for row in rows if row.id not in self._broken and (firing := self._decide(row))]
         for group in _groups(firings):
             await self._write(group)
-        return len(rows)
+        return len(firings)
 
     def _decide(self, row: Row) -> Firing | None:
         try:

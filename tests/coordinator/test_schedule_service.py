@@ -187,9 +187,10 @@ async def test_an_update_replaces_what_it_is(client: AsyncClient, alone: Parts) 
     after = await client.update_schedule(changed, revision=made.revision)
     assert (after.spec.job.kind, after.spec.cron, after.revision) == ("other", "0 5 * * *", made.revision + 1)
     assert after.is_paused  # that is moved by pause and resume alone
+    await client.update_schedule(changed, revision=made.revision)  # the answer was lost, and the call is repeated
     with pytest.raises(WrongState):
-        await client.update_schedule(changed, revision=made.revision)
-    await client.update_schedule(changed)
+        await client.update_schedule(dataclasses.replace(changed, jitter_s=1.0), revision=made.revision)
+    await client.update_schedule(dataclasses.replace(changed, jitter_s=1.0))
 
 
 async def test_an_update_that_leaves_the_timing_loses_no_tick_that_is_due(client: AsyncClient, alone: Parts) -> None:
