@@ -190,6 +190,8 @@ def show(job: Job, output: Format) -> None:
             ("took", _took(job)),
             ("key", None if job.idempotency_key.startswith("auto-") else job.idempotency_key),
             ("parent", job.parent_id),
+            ("schedule", job.schedule_id),
+            ("tick", _when(job.scheduled_at)),
             ("depends on", "\n".join(job.depends_on)),
             ("retry of", job.retry_of),
             ("retried by", job.retried_by),

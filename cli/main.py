@@ -24,6 +24,7 @@ from tenure.cli import (
     limits,
     namespaces,
     pools,
+    schedules,
     submit,
     worker,
     workers,
@@ -103,6 +104,7 @@ app.command("coordinator")(coordinator.coordinator)
 app.command("worker")(worker.worker)
 app.command("submit")(submit.submit)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(schedules.app, name="schedules")
 app.add_typer(pools.app, name="pools")
 app.add_typer(limits.app, name="limits")
 app.add_typer(namespaces.app, name="namespaces")

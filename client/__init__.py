@@ -34,6 +34,7 @@ from tenure.model.states import JobState, Outcome
 if TYPE_CHECKING:
     from tenure.client.async_client import AsyncClient
     from tenure.client.link import TLS
+    from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
     from tenure.client.sync_client import Client
 
 __all__ = [
@@ -53,17 +54,23 @@ __all__ = [
     "Limit",
     "Namespace",
     "NewJob",
+    "NewSchedule",
     "Obstacle",
     "Outcome",
     "Pause",
     "Pool",
     "RetriedJobs",
     "Retry",
+    "Schedule",
     "SubmittedJob",
+    "Tick",
+    "TickJob",
     "Worker",
 ]
 
-_LAZY = {"AsyncClient": "async_client", "Client": "sync_client", "TLS": "link"}
+_LAZY = {"AsyncClient": "async_client", "Client": "sync_client", "TLS": "link"} | dict.fromkeys(
+    ("NewSchedule", "Schedule", "Tick", "TickJob"), "schedules"
+)
 
 
 def __getattr__(name: str) -> Any:

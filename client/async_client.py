@@ -37,6 +37,16 @@ from tenure.client.records import (
     SubmittedJob,
     Worker,
 )
+from tenure.client.schedules import (
+    NewSchedule,
+    Schedule,
+    Tick,
+    TickJob,
+    backfilled_from_wire,
+    schedule_from_wire,
+    schedule_to_wire,
+    tick_from_wire,
+)
 from tenure.model.errors import DeadlineExceeded, FieldViolation, InvalidInput
 from tenure.model.limits import covering
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
@@ -46,6 +56,7 @@ from tenure.v1 import job_service_pb2 as pb
 from tenure.v1 import limit_service_pb2 as limit_pb
 from tenure.v1 import namespace_service_pb2 as namespace_pb
 from tenure.v1 import pool_service_pb2 as pool_pb
+from tenure.v1 import schedule_service_pb2 as schedule_pb
 
 WAIT_STEP_S = 20.0
 """How long one WaitJob may hang before it is asked afresh: bounds the harm of a connection that died silently."""
@@ -614,6 +625,145 @@ class AsyncClient:
             lambda to: to.cluster.GetCluster, cluster_pb.GetClusterRequest(), timeout_s=self._timeout_s
         )
         return convert.cluster_from_wire(answer)
+
+    async def create_schedule(self, schedule: NewSchedule) -> Schedule:
+        """Create a schedule and return it; it ticks from now on. The same once more answers with what is there.
+
+        Raises:
+            InvalidInput: with every bad field (``schedule.cron``). Conflict: the name is another schedule's.
+        """
+        answer: schedule_pb.CreateScheduleResponse = await self._link.unary(
+            lambda to: to.schedules.CreateSchedule,
+            schedule_pb.CreateScheduleRequest(schedule=schedule_to_wire(schedule)),
+            timeout_s=self._timeout_s,
+        )
+        return schedule_from_wire(answer.schedule)
+
+    async def get_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Return a schedule by its name or id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        answer: schedule_pb.GetScheduleResponse = await self._link.unary(
+            lambda to: to.schedules.GetSchedule,
+            schedule_pb.GetScheduleRequest(namespace=namespace, schedule=schedule),
+            timeout_s=self._timeout_s,
+        )
+        return schedule_from_wire(answer.schedule)
+
+    async def schedules(self, *, namespace: str | None = None, page_size: int = 200) -> AsyncIterator[Schedule]:
+        """Yield the schedules of a namespace, or of all, by namespace and name."""
+        token = ""
+        while True:
+            answer: schedule_pb.ListSchedulesResponse = await self._link.unary(
+                lambda to: to.schedules.ListSchedules,
+                schedule_pb.ListSchedulesRequest(namespace=namespace or "", page_size=page_size, page_token=token),
+                timeout_s=self._timeout_s,
+            )
+            for schedule in answer.schedules:
+                yield schedule_from_wire(schedule)
+            token = answer.next_page_token
+            if not token:
+                return
+
+    async def update_schedule(self, schedule: NewSchedule, *, revision: int = 0) -> Schedule:
+        """Replace what a schedule is, but for its name, its namespace and whether it is paused; return it.
+
+        ``revision`` is that of the schedule from which the change was made; 0 replaces whatever is there.
+
+        Raises:
+            InvalidInput: as for ``create_schedule``. WrongState: it is at another revision. NotFound: there is none.
+        """
+        answer: schedule_pb.UpdateScheduleResponse = await self._link.unary(
+            lambda to: to.schedules.UpdateSchedule,
+            schedule_pb.UpdateScheduleRequest(schedule=schedule_to_wire(schedule), revision=revision),
+            timeout_s=self._timeout_s,
+        )
+        return schedule_from_wire(answer.schedule)
+
+    async def delete_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> None:
+        """Forget a schedule; the jobs that it made go on.
+
+        Raises:
+            NotFound: there is none.
+        """
+        await self._link.unary(
+            lambda to: to.schedules.DeleteSchedule,
+            schedule_pb.DeleteScheduleRequest(namespace=namespace, schedule=schedule),
+            timeout_s=self._timeout_s,
+        )
+
+    async def pause_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Let a schedule tick no more until it is resumed, and return it."""
+        answer: schedule_pb.PauseScheduleResponse = await self._link.unary(
+            lambda to: to.schedules.PauseSchedule,
+            schedule_pb.PauseScheduleRequest(namespace=namespace, schedule=schedule),
+            timeout_s=self._timeout_s,
+        )
+        return schedule_from_wire(answer.schedule)
+
+    async def resume_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Let a schedule tick again, and return it. What it did not tick meanwhile is not made up for."""
+        answer: schedule_pb.ResumeScheduleResponse = await self._link.unary(
+            lambda to: to.schedules.ResumeSchedule,
+            schedule_pb.ResumeScheduleRequest(namespace=namespace, schedule=schedule),
+            timeout_s=self._timeout_s,
+        )
+        return schedule_from_wire(answer.schedule)
+
+    async def trigger_schedule(
+        self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None
+    ) -> TickJob:
+        """Make a job of a schedule now, whatever its rule, its overlap or a pause say; returns which."""
+        answer: schedule_pb.TriggerScheduleResponse = await self._link.unary(
+            lambda to: to.schedules.TriggerSchedule,
+            schedule_pb.TriggerScheduleRequest(
+                namespace=namespace, schedule=schedule, idempotency_key=idempotency_key or _new_key()
+            ),
+            timeout_s=self._timeout_s,
+        )
+        return TickJob(None, answer.job_id, answer.created or idempotency_key is None)
+
+    async def backfill_schedule(
+        self, schedule: str, start: datetime, until: datetime, *, namespace: str = DEFAULT_NAMESPACE
+    ) -> builtins.list[TickJob]:
+        """Make the jobs of the past ticks in ``[start, until)`` that have none, and return the job of each.
+
+        Raises:
+            InvalidInput: the range holds too many ticks, or ends after now.
+        """
+        request = schedule_pb.BackfillScheduleRequest(
+            namespace=namespace, schedule=schedule, until=convert.timestamp(until, "until")
+        )
+        if (first := convert.timestamp(start, "from")) is not None:
+            getattr(request, "from").CopyFrom(first)
+        answer: schedule_pb.BackfillScheduleResponse = await self._link.unary(
+            lambda to: to.schedules.BackfillSchedule, request, timeout_s=self._timeout_s
+        )
+        return [backfilled_from_wire(job) for job in answer.jobs]
+
+    async def preview_schedule(
+        self,
+        schedule: str | NewSchedule,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        count: int = 10,
+        after: datetime | None = None,
+    ) -> builtins.list[Tick]:
+        """Return the next ticks of a schedule: a stored one by name or id, or one that is not stored."""
+        answer: schedule_pb.PreviewScheduleResponse = await self._link.unary(
+            lambda to: to.schedules.PreviewSchedule,
+            schedule_pb.PreviewScheduleRequest(
+                namespace=namespace,
+                schedule=schedule if isinstance(schedule, str) else "",
+                spec=None if isinstance(schedule, str) else schedule_to_wire(schedule, path="spec."),
+                count=count,
+                after=convert.timestamp(after, "after"),
+            ),
+            timeout_s=self._timeout_s,
+        )
+        return [tick_from_wire(tick) for tick in answer.ticks]
 
     def _bear(self, outage_s: float) -> None:
         """Re-raise the error being handled once an outage has lasted too long."""

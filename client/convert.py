@@ -59,13 +59,13 @@ def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb
             namespace=job.namespace,
             route=job.route,
             priority=job.priority,
-            activate_at=_timestamp(job.activate_at, f"{path}activate_at"),
+            activate_at=timestamp(job.activate_at, f"{path}activate_at"),
             delay=duration(job.delay_s, f"{path}delay_s"),
             retry=_retry_to_wire(job.retry, f"{path}retry."),
             ttl=duration(job.ttl_s, f"{path}ttl_s"),
             timeout=duration(job.timeout_s, f"{path}timeout_s"),
             start_within=duration(job.start_within_s, f"{path}start_within_s"),
-            start_by=_timestamp(job.start_by, f"{path}start_by"),
+            start_by=timestamp(job.start_by, f"{path}start_by"),
             job_timeout=duration(job.job_timeout_s, f"{path}job_timeout_s"),
             max_crashes=job.max_crashes,
             idempotency_key=idempotency_key,
@@ -102,8 +102,8 @@ def filter_to_wire(
         states=[_state_to_wire(state) for state in ([states] if isinstance(states, str) else states)],
         labels=dict(labels or {}),
         parent_id=parent_id or "",
-        created_after=_timestamp(created_after, "created_after"),
-        created_before=_timestamp(created_before, "created_before"),
+        created_after=timestamp(created_after, "created_after"),
+        created_before=timestamp(created_before, "created_before"),
     )
 
 
@@ -140,10 +140,10 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         crashes=job.crashes,
         fence=job.fence,
         claim=Claim(job.claim.worker, job.claim.lease, job.claim.revision) if job.HasField("claim") else None,
-        created_at=_time(job, "created_at"),
-        activate_at=_time(job, "activate_at"),
-        started_at=_time(job, "started_at"),
-        finished_at=_time(job, "finished_at"),
+        created_at=time_of(job, "created_at"),
+        activate_at=time_of(job, "activate_at"),
+        started_at=time_of(job, "started_at"),
+        finished_at=time_of(job, "finished_at"),
         retry=_retry(job.retry),
         ttl_s=wire.seconds(job.ttl),
         timeout_s=wire.seconds(job.timeout) if job.HasField("timeout") else None,
@@ -154,13 +154,15 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         requires=dict(job.requires),
         depends_on=tuple(job.depends_on),
         parent_id=job.parent_id or None,
+        schedule_id=job.schedule_id or None,
+        scheduled_at=time_of(job, "scheduled_at"),
         progress=job.progress,
         progress_message=job.progress_message,
         cancel_requested=job.cancel_requested,
         retry_of=job.retry_of or None,
         retried_by=job.retried_by or None,
-        start_by=_time(job, "start_by"),
-        deadline=_time(job, "deadline"),
+        start_by=time_of(job, "start_by"),
+        deadline=time_of(job, "deadline"),
         job_timeout_s=wire.seconds(job.job_timeout) if job.HasField("job_timeout") else None,
         created=created,
     )
@@ -201,8 +203,8 @@ def attempt_from_wire(attempt: job_pb2.Attempt) -> Attempt:
         claim_revision=attempt.claim_revision,
         outcome=_outcome(attempt.outcome),
         error=_error(attempt.error) if attempt.HasField("error") else None,
-        started_at=_time(attempt, "started_at"),
-        finished_at=_time(attempt, "finished_at"),
+        started_at=time_of(attempt, "started_at"),
+        finished_at=time_of(attempt, "finished_at"),
     )
 
 
@@ -219,7 +221,7 @@ def worker_from_wire(worker: cluster_service_pb2.Worker) -> Worker:
         host=worker.host,
         version=worker.version,
         draining=worker.draining,
-        started_at=_time(worker, "started_at"),
+        started_at=time_of(worker, "started_at"),
     )
 
 
@@ -274,7 +276,7 @@ def pause_from_wire(pause: pool_service_pb2.Pause) -> Pause:
         subject=subject,
         name=getattr(pause.subject, subject) if subject else "",
         reason=pause.reason,
-        paused_at=_time(pause, "paused_at"),
+        paused_at=time_of(pause, "paused_at"),
         executing=pause.executing,
     )
 
@@ -300,7 +302,7 @@ def held_claim_from_wire(claim: cluster_service_pb2.HeldClaim) -> HeldClaim:
         route=claim.route,
         lease=claim.lease,
         revision=claim.revision,
-        claimed_at=_time(claim, "claimed_at"),
+        claimed_at=time_of(claim, "claimed_at"),
     )
 
 
@@ -314,7 +316,7 @@ def cluster_from_wire(cluster: cluster_service_pb2.GetClusterResponse) -> Cluste
                 http=c.http,
                 version=c.version,
                 is_leader=c.is_leader,
-                started_at=_time(c, "started_at"),
+                started_at=time_of(c, "started_at"),
             )
             for c in cluster.coordinators
         ),
@@ -359,7 +361,12 @@ def _names(values: Iterable[str], field: str) -> list[str]:
     return list(values)
 
 
-def _timestamp(at: datetime | None, field: str) -> Timestamp | None:
+def timestamp(at: datetime | None, field: str) -> Timestamp | None:
+    """Write an instant.
+
+    Raises:
+        InvalidInput: not a datetime with a time zone; ``field`` is named.
+    """
     if at is None:
         return None
     if not isinstance(at, datetime) or at.tzinfo is None:
@@ -367,7 +374,8 @@ def _timestamp(at: datetime | None, field: str) -> Timestamp | None:
     return wire.timestamp(at)
 
 
-def _time(message: Any, field: str) -> datetime | None:
+def time_of(message: Any, field: str) -> datetime | None:
+    """Read an instant, None where it is unset."""
     if not message.HasField(field):
         return None
     at: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)

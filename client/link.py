@@ -25,6 +25,7 @@ from tenure.v1 import (
     limit_service_pb2_grpc,
     namespace_service_pb2_grpc,
     pool_service_pb2_grpc,
+    schedule_service_pb2_grpc,
 )
 
 DEFAULT_ADDRESS = "127.0.0.1:7070"
@@ -71,6 +72,7 @@ class Stubs:
     limits: Any
     pools: Any
     namespaces: Any
+    schedules: Any
 
 
 class Link:
@@ -199,6 +201,7 @@ class Link:
             limit_service_pb2_grpc.LimitServiceStub(channel),
             pool_service_pb2_grpc.PoolServiceStub(channel),
             namespace_service_pb2_grpc.NamespaceServiceStub(channel),
+            schedule_service_pb2_grpc.ScheduleServiceStub(channel),
         )
 
 

@@ -155,6 +155,9 @@ class Job:
     requires: Mapping[str, str]
     depends_on: tuple[str, ...]
     parent_id: str | None
+    schedule_id: str | None
+    scheduled_at: datetime | None
+    """The tick of that schedule which the job is for."""
     progress: float
     progress_message: str
     cancel_requested: bool

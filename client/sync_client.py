@@ -31,6 +31,7 @@ from tenure.client.records import (
     SubmittedJob,
     Worker,
 )
+from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
 
@@ -411,3 +412,78 @@ class Client:
     def cluster(self) -> Cluster:
         """Return who coordinates, who leads, and the versions of the stores."""
         return self._portal.call(self._client.cluster())
+
+    def create_schedule(self, schedule: NewSchedule) -> Schedule:
+        """Create a schedule and return it; it ticks from now on. The same once more answers with what is there.
+
+        Raises:
+            InvalidInput: with every bad field (``schedule.cron``). Conflict: the name is another schedule's.
+        """
+        return self._portal.call(self._client.create_schedule(schedule))
+
+    def get_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Return a schedule by its name or id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._portal.call(self._client.get_schedule(schedule, namespace=namespace))
+
+    def schedules(self, *, namespace: str | None = None, page_size: int = 200) -> Iterator[Schedule]:
+        """Yield the schedules of a namespace, or of all, by namespace and name."""
+        return self._portal.iterate(self._client.schedules(namespace=namespace, page_size=page_size))
+
+    def update_schedule(self, schedule: NewSchedule, *, revision: int = 0) -> Schedule:
+        """Replace what a schedule is, but for its name, its namespace and whether it is paused; return it.
+
+        ``revision`` is that of the schedule from which the change was made; 0 replaces whatever is there.
+
+        Raises:
+            InvalidInput: as for ``create_schedule``. WrongState: it is at another revision. NotFound: there is none.
+        """
+        return self._portal.call(self._client.update_schedule(schedule, revision=revision))
+
+    def delete_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> None:
+        """Forget a schedule; the jobs that it made go on.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._portal.call(self._client.delete_schedule(schedule, namespace=namespace))
+
+    def pause_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Let a schedule tick no more until it is resumed, and return it."""
+        return self._portal.call(self._client.pause_schedule(schedule, namespace=namespace))
+
+    def resume_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Let a schedule tick again, and return it. What it did not tick meanwhile is not made up for."""
+        return self._portal.call(self._client.resume_schedule(schedule, namespace=namespace))
+
+    def trigger_schedule(
+        self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None
+    ) -> TickJob:
+        """Make a job of a schedule now, whatever its rule, its overlap or a pause say; returns which."""
+        return self._portal.call(
+            self._client.trigger_schedule(schedule, namespace=namespace, idempotency_key=idempotency_key)
+        )
+
+    def backfill_schedule(
+        self, schedule: str, start: datetime, until: datetime, *, namespace: str = DEFAULT_NAMESPACE
+    ) -> builtins.list[TickJob]:
+        """Make the jobs of the past ticks in ``[start, until)`` that have none, and return the job of each.
+
+        Raises:
+            InvalidInput: the range holds too many ticks, or ends after now.
+        """
+        return self._portal.call(self._client.backfill_schedule(schedule, start, until, namespace=namespace))
+
+    def preview_schedule(
+        self,
+        schedule: str | NewSchedule,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        count: int = 10,
+        after: datetime | None = None,
+    ) -> builtins.list[Tick]:
+        """Return the next ticks of a schedule: a stored one by name or id, or one that is not stored."""
+        return self._portal.call(self._client.preview_schedule(schedule, namespace=namespace, count=count, after=after))

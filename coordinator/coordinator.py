@@ -21,6 +21,7 @@ from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.api.limit_service import LimitService
 from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
+from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
@@ -121,7 +122,8 @@ async def _coordinate(
         lanes = Lanes(database)
         dependants = Dependants(database, announcer, hints)
         finisher = Finisher(database, announcer, dependants, hints)
-        leader = Leader(settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints)
+        canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
+        leader = Leader(settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints, canceler)
         submitter = Submitter(database, lanes, hints)
         waiters = Waiters(database, etcd, keys, clock)
         canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
@@ -136,6 +138,7 @@ async def _coordinate(
                 LimitService(database, etcd, keys, hints),
                 PoolService(database, etcd, keys, lanes, hints),
                 NamespaceService(database, hints),
+                ScheduleService(database, lanes, hints),
             ),
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,

@@ -1,9 +1,9 @@
 """Leading: what the one elected coordinator does, for as long as its term lasts.
 
 A term begins with a picture of etcd at one revision (workers, claims, inboxes), is recorded in Postgres, and runs the
-dispatcher, the reaper and the chores in one task group. It ends when the election says so or a guarded write finds the
-leader key in other hands; nothing of it outlives the group. Safety never depends on there being one leader: see the
-module comments of ``dispatch`` and ``reap``.
+dispatcher, the reaper, the schedules and the chores in one task group. It ends when the election says so or a guarded
+write finds the leader key in other hands; nothing of it outlives the group. Safety never depends on there being one
+leader: see the module comments of ``dispatch``, ``reap`` and ``schedule``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from functools import partial
 import structlog
 
 from tenure.coordinator.allowance import Allowance
+from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.dispatch import Dispatcher
 from tenure.coordinator.finish import Finisher
@@ -26,6 +27,7 @@ from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import REFRESH_S, Lanes
 from tenure.coordinator.overdue import Overdue
 from tenure.coordinator.reap import Reaper
+from tenure.coordinator.schedule import Scheduler
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.stores import Stores
 from tenure.coordinator.upkeep import Upkeep
@@ -66,6 +68,7 @@ class Leader:
         finisher: Finisher,
         dependants: Dependants,
         hints: Hints,
+        canceler: Canceler,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -77,6 +80,7 @@ class Leader:
         self._finisher = finisher
         self._dependants = dependants
         self._hints = hints
+        self._canceler = canceler
         self._dispatcher: Dispatcher | None = None
 
     def hint(self, lanes: frozenset[int]) -> bool:
@@ -134,6 +138,7 @@ class Leader:
             term,
         )
         dispatcher.brake(frozen_s)
+        guard = Statement("assert_term", {"leader": self._settings.coordinator_id, "term": term.number})
         reaper = Reaper(
             self._database,
             self._etcd,
@@ -148,6 +153,7 @@ class Leader:
         )
         if stores.etcd_was_lost or frozen_s > 0:  # or the term before did not come as far as this
             await reaper.drop_strays()
+        scheduler = Scheduler(self._database, self._lanes, self._hints, self._canceler, self._clock, guard=guard)
         upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)
         picture = Picture(self._keys, self._clock, flight, dispatcher, reaper, self._lanes)
         compactor = Compactor(
@@ -170,6 +176,7 @@ class Leader:
                 dispatcher.run(),
                 reaper.watch_forever(),
                 reaper.sweep_forever(),
+                scheduler.fire_forever(),
                 upkeep.activate_forever(),
                 upkeep.sweep_dependants_forever(),
                 upkeep.drop_keys_forever(),

@@ -30,6 +30,12 @@ class Bounds:
     error_chars: int = 8_192
     checkpoint_bytes: int = 256 * 1024
     progress_message_chars: int = 512
+    schedule_ticks: int = 1_000
+    """Ticks of one schedule that one round, one backfill or one preview takes."""
+    min_interval_s: float = 1.0
+    max_interval_s: float = 366 * 86_400.0
+    misfire_window_s: float = 31 * 86_400.0
+    jitter_s: float = 86_400.0
 
 
 DEFAULT_BOUNDS = Bounds()

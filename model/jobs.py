@@ -178,7 +178,7 @@ def validate_spec(values: Mapping[str, Any], *, path: str = "") -> JobSpec:
     try:
         spec = JobSpec.model_validate(values)
     except ValidationError as exc:
-        violations.extend(_violations(exc, path))
+        violations.extend(violations_of(exc, path))
     payload = values.get("payload", "null")
     if isinstance(payload, str):
         problem = json_error(payload, max_bytes=DEFAULT_BOUNDS.payload_bytes, max_depth=DEFAULT_BOUNDS.json_depth)
@@ -193,7 +193,8 @@ _RELATION_FIELDS = ("start_by", "activate_at", "labels", "requires", "limits")
 """In this order: a message may name two."""
 
 
-def _violations(exc: ValidationError, path: str) -> list[FieldViolation]:
+def violations_of(exc: ValidationError, path: str) -> list[FieldViolation]:
+    """Say what pydantic found, each field prefixed by ``path``."""
     found = []
     for error in exc.errors(include_url=False, include_input=False):
         field = ".".join(str(part) for part in error["loc"])
@@ -214,6 +215,9 @@ class PlannedJob:
     parents: tuple[uuid.UUID, ...]
     request_hash: bytes
     parent_id: uuid.UUID | None = None
+    schedule_id: uuid.UUID | None = None
+    scheduled_at: datetime | None = None
+    """The tick that this job is for."""
 
 
 def resolve_batch(

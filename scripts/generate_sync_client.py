@@ -47,6 +47,7 @@ from tenure.client.records import (
     SubmittedJob,
     Worker,
 )
+from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
 

@@ -16,6 +16,7 @@ from tenure.coordinator.api.limit_service import LimitService
 from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
 from tenure.coordinator.api.refusals import Refusals
+from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.model.errors import ConfigurationError
 from tenure.v1.cluster_service_pb2_grpc import add_ClusterServiceServicer_to_server
@@ -23,6 +24,7 @@ from tenure.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
 from tenure.v1.limit_service_pb2_grpc import add_LimitServiceServicer_to_server
 from tenure.v1.namespace_service_pb2_grpc import add_NamespaceServiceServicer_to_server
 from tenure.v1.pool_service_pb2_grpc import add_PoolServiceServicer_to_server
+from tenure.v1.schedule_service_pb2_grpc import add_ScheduleServiceServicer_to_server
 from tenure.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -34,6 +36,7 @@ _ADD: dict[type, Callable[[Any, grpc.aio.Server], None]] = {
     ClusterService: add_ClusterServiceServicer_to_server,
     LimitService: add_LimitServiceServicer_to_server,
     PoolService: add_PoolServiceServicer_to_server,
+    ScheduleService: add_ScheduleServiceServicer_to_server,
     NamespaceService: add_NamespaceServiceServicer_to_server,
 }
 SERVICES = tuple(f"tenure.v1.{kind.__name__}" for kind in _ADD)

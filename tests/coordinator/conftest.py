@@ -229,4 +229,5 @@ def leader_of(parts: Parts, name: str = "c1", **settings: Any) -> Leader:
         parts.finisher,
         parts.dependants,
         parts.hints,
+        parts.canceler,
     )

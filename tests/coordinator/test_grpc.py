@@ -24,6 +24,7 @@ from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.api.limit_service import LimitService
 from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
+from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import MAX_BATCH, WorkerService
 from tenure.coordinator.revoke import Revoker
 from tenure.model.errors import ConfigurationError
@@ -71,7 +72,8 @@ def _server(parts: Parts, listen: str) -> tuple[JobService, GrpcServer]:
     cluster = ClusterService(parts.db, parts.etcd, parts.keys, schema, revoker, lambda lanes: True)
     limits = LimitService(parts.db, parts.etcd, parts.keys, parts.hints)
     pools = PoolService(parts.db, parts.etcd, parts.keys, parts.lanes, parts.hints)
-    services = (jobs, workers, cluster, limits, pools, NamespaceService(parts.db, parts.hints))
+    schedules = ScheduleService(parts.db, parts.lanes, parts.hints)
+    services = (jobs, workers, cluster, limits, pools, NamespaceService(parts.db, parts.hints), schedules)
     return jobs, GrpcServer(services, listen=listen, with_reflection=True)
 
 

@@ -94,6 +94,8 @@ CREATE TABLE tenure.job (
     labels          jsonb,             -- null: none
     idempotency_key text,
     parent_id       uuid,
+    schedule_id     uuid,              -- which schedule made it, and for which of its ticks
+    scheduled_at    timestamptz,
     waiting_on      integer NOT NULL DEFAULT 0,  -- parents that have not completed
     checkpoint      json,
     progress        real NOT NULL DEFAULT 0,
@@ -151,6 +153,8 @@ CREATE TABLE tenure.history (
     labels          jsonb,
     idempotency_key text,
     parent_id       uuid,
+    schedule_id     uuid,
+    scheduled_at    timestamptz,
     progress        real NOT NULL,
     progress_message text NOT NULL,
     error           json,
@@ -274,12 +278,48 @@ SELECT id, namespace, kind, route, state, priority, activate_at, created_at, pay
        errors, crashes, fence, worker, lease, claim_revision, started_at, NULL::timestamptz AS finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
        cancel_requested, reason, retry_of, NULL::uuid AS retried_by, start_by, job_timeout_s, deadline, limits,
-       requires
+       requires, schedule_id, scheduled_at
 FROM tenure.job
 UNION ALL
 SELECT id, namespace, kind, route, state, priority, activate_at, created_at, payload, result, attempt,
        errors, crashes, fence, worker, NULL, NULL, started_at, finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
        cancel_requested, reason, retry_of, retried_by, start_by, job_timeout_s, deadline, limits,
-       requires
+       requires, schedule_id, scheduled_at
 FROM tenure.history;
+
+-- Schedules. next_at is the next tick that nobody has decided upon (null: there is none), moved on in the transaction
+-- that inserts the jobs of the ticks before it. turn rises with every write, and every write names the one it saw;
+-- revision rises when somebody changes what the schedule is.
+CREATE TABLE tenure.schedule (
+    id             uuid PRIMARY KEY,
+    namespace      text NOT NULL,
+    name           text NOT NULL,
+    spec           json NOT NULL,      -- model.schedules.ScheduleSpec; whether it is paused is said by the column
+    paused         boolean NOT NULL,
+    next_at        timestamptz,
+    queued_tick    timestamptz,        -- waits for the job before it to end
+    last_tick      timestamptz,
+    last_job_id    uuid,
+    recent_jobs    uuid[] NOT NULL DEFAULT '{}',  -- what overlap rules ask about: jobs that had not ended when last seen
+    fired          bigint NOT NULL DEFAULT 0,
+    skipped        bigint NOT NULL DEFAULT 0,
+    skipped_at     timestamptz,
+    skip_reason    text NOT NULL DEFAULT '',
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    updated_at     timestamptz NOT NULL DEFAULT now(),
+    revision       bigint NOT NULL DEFAULT 1,
+    turn           bigint NOT NULL DEFAULT 1,
+    UNIQUE (namespace, name)
+) WITH (fillfactor = 70);
+CREATE INDEX schedule_due ON tenure.schedule (next_at) WHERE NOT paused;
+CREATE INDEX schedule_queued ON tenure.schedule (id) WHERE queued_tick IS NOT NULL AND NOT paused;
+
+-- Refuses the rest of a transaction in which a guarded write met fewer rows than it was made for.
+CREATE FUNCTION tenure.assert_all(met bigint, wanted bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    IF met <> wanted THEN
+        RAISE EXCEPTION 'only % of % rows are as they were seen', met, wanted USING ERRCODE = 'TN003';
+    END IF;
+END $$;
