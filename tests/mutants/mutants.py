@@ -118,19 +118,6 @@ _CLAIM = (
         f"{ETCD}/test_claims.py::test_a_slot_named_twice_goes_to_one[grpc]",
     ),
     _mutant(
-        "claim-of-another-taken-for-own",
-        "a claim that is found counts as won by an earlier sending only on the very lease of the wish",
-        [("store/etcd/claims.py", "found.items and found.items[0].lease == request.lease:", "found.items:")],
-        f"{ETCD}/test_claims.py::test_a_claim_is_won_once[grpc]",
-        f"{ETCD}/test_claims.py::test_a_claim_whose_answer_is_lost_is_won_by_the_second_sending[grpc]",
-    ),
-    _mutant(
-        "own-claim-taken-for-anothers",
-        "a claim whose answer was lost is won by the second sending",
-        [("store/etcd/claims.py", "found.items and found.items[0].lease == request.lease:", "not found.items:")],
-        f"{ETCD}/test_claims.py::test_a_claim_whose_answer_is_lost_is_won_by_the_second_sending[grpc]",
-    ),
-    _mutant(
         "release-by-name",
         "a release deletes the releaser's own claim or nothing",
         [("store/etcd/claims.py", "Txn(compares=identity, then=(Delete(key),))", "Txn(then=(Delete(key),))")],
@@ -397,7 +384,6 @@ _TRUST = (
                 "        kept.trust = Trust(now, kept.trust.ttl_s)\n        pause = RETRY_S\n",
             )
         ],
-        f"{ETCD}/test_leases.py::test_unreachable_is_not_lost[grpc]",
         f"{SIMULATION}/test_trust.py::test_no_handler_outlives_its_lease",
         f"{E2E}/test_ownership.py::test_a_worker_cut_off_from_etcd_stops_its_handler_before_the_claim_expires",
     ),
