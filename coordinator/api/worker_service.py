@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -20,6 +20,7 @@ from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost
 from tenure.model.ids import parse_id
 from tenure.model.jobs import json_error
+from tenure.model.routes import limit_error
 from tenure.store.postgres.database import Database, Row
 from tenure.v1 import job_pb2, wire
 from tenure.v1 import worker_service_pb2 as pb
@@ -58,6 +59,7 @@ class WorkerService(WorkerServiceServicer):
                 claim.attempt_seen,
                 claim.lease,
                 claim.claim_revision,
+                _slots(claim.slots, f"claims[{index}].slots"),
             )
             for index, claim in enumerate(request.claims)
         ]
@@ -140,6 +142,15 @@ class WorkerService(WorkerServiceServicer):
             verdict=pb.VERDICT_RECORDED if created else pb.VERDICT_REPEATED,
             jobs=submitted_to_pb(submitted, [spec.ref for spec in specs]),
         )
+
+
+def _slots(names: Iterable[str], field: str) -> tuple[str, ...]:
+    slots = tuple(names)
+    for name in slots:
+        limit, _, number = name.rpartition("/")
+        if limit_error(limit) or not number.isdecimal():
+            raise InvalidInput([FieldViolation(field, f"{name[:200]!r} names no slot")])
+    return slots
 
 
 def _bounded(members: Sequence[object], field: str) -> None:
