@@ -23,6 +23,7 @@ from tenure.client.records import (
     SubmittedJob,
     Worker,
 )
+from tenure.model.retry import Backoff
 from tenure.model.states import JobState, Outcome
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = [
     "TLS",
     "AsyncClient",
     "Attempt",
+    "Backoff",
     "CanceledJobs",
     "Claim",
     "Client",
