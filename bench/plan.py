@@ -31,8 +31,8 @@ class Plan:
     failover_workers: int = 3
     takeover_jobs: int = 5_000
     """Jobs whose claims are lost at once."""
-    takeover_workers: int = 4
-    """Workers that hold them, and as many again that take over."""
+    takeover_workers: tuple[int, ...] = (2, 4)
+    """Workers that hold them, and as many again that take over: too few for the leader's brake, and enough."""
     leader_ttl_s: float = 5.0
 
 
@@ -54,6 +54,6 @@ def quick(runs: int) -> Plan:
         kills=1,
         failover_workers=2,
         takeover_jobs=60,
-        takeover_workers=3,
+        takeover_workers=(2, 3),
         leader_ttl_s=2.0,
     )

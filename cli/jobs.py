@@ -98,6 +98,22 @@ def get(job_id: JobId, coordinator: Address = None, output: Output = Format.TABL
         _print_attempts(story)
 
 
+@app.command("why")
+def why(job_id: JobId, coordinator: Address = None, output: Output = Format.TABLE) -> None:
+    """Say in words why a job does not run: no worker for it, a limit full, paused, waiting on others …"""
+    with connect(coordinator) as client:
+        found = client.why(job_id)
+    if output is Format.JSON:
+        print_json(found)
+        return
+    if found.obstacles:
+        to_stdout(f"{found.job.id} ({found.job.kind}) is {found.job.state} and does not run:")
+        for obstacle in found.obstacles:
+            to_stdout(f"  {obstacle.message}")
+    else:
+        to_stdout(f"{found.job.id} ({found.job.kind}): {found.summary}")
+
+
 @app.command("wait")
 def wait(
     job_ids: JobIds,
@@ -174,6 +190,8 @@ def show(job: Job, output: Format) -> None:
             ("took", _took(job)),
             ("key", None if job.idempotency_key.startswith("auto-") else job.idempotency_key),
             ("parent", job.parent_id),
+            ("schedule", job.schedule_id),
+            ("tick", _when(job.scheduled_at)),
             ("depends on", "\n".join(job.depends_on)),
             ("retry of", job.retry_of),
             ("retried by", job.retried_by),

@@ -14,7 +14,21 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tenure.cli import claims, cluster, coordinator, db, doctor, jobs, submit, worker, workers
+from tenure.cli import (
+    claims,
+    cluster,
+    coordinator,
+    db,
+    doctor,
+    jobs,
+    limits,
+    namespaces,
+    pools,
+    schedules,
+    submit,
+    worker,
+    workers,
+)
 from tenure.cli.output import to_stderr
 from tenure.model.errors import InvalidInput, TenureError
 
@@ -90,6 +104,10 @@ app.command("coordinator")(coordinator.coordinator)
 app.command("worker")(worker.worker)
 app.command("submit")(submit.submit)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(schedules.app, name="schedules")
+app.add_typer(pools.app, name="pools")
+app.add_typer(limits.app, name="limits")
+app.add_typer(namespaces.app, name="namespaces")
 app.add_typer(workers.app, name="workers")
 app.add_typer(claims.app, name="claims")
 app.command("cluster")(cluster.cluster)

@@ -47,6 +47,12 @@ def submit(
         str | None, typer.Option("--job-timeout", help="The most that all attempts may take together.")
     ] = None,
     label: Annotated[list[str] | None, typer.Option("--label", "-l", help="KEY=VALUE; repeat it.")] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option("--limit", help="Name of a limit under which it runs; repeat it.")
+    ] = None,
+    require: Annotated[
+        list[str] | None, typer.Option("--require", help="KEY=VALUE that its worker must have; repeat it.")
+    ] = None,
     key: Annotated[
         str | None, typer.Option("--key", help="Idempotency key: the same again answers with the first job.")
     ] = None,
@@ -104,6 +110,8 @@ def submit(
             job_timeout_s=parse.duration_s(job_timeout, "--job-timeout"),
             idempotency_key=key,
             labels=parse.labels(label or ()),
+            limits=limit or (),
+            requires=parse.labels(require or (), "--require"),
             depends_on=depends_on or (),
         )
         if job.created is False:

@@ -14,10 +14,16 @@ from tenure.client.records import (
     Claim,
     Cluster,
     Coordinator,
+    Explanation,
     HeldClaim,
     Job,
     JobError,
+    Limit,
+    Namespace,
     NewJob,
+    Obstacle,
+    Pause,
+    Pool,
     RetriedJobs,
     Retry,
     SubmittedJob,
@@ -29,6 +35,7 @@ from tenure.model.states import JobState, Outcome
 if TYPE_CHECKING:
     from tenure.client.async_client import AsyncClient
     from tenure.client.link import TLS
+    from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
     from tenure.client.sync_client import Client
 
 __all__ = [
@@ -41,19 +48,31 @@ __all__ = [
     "Client",
     "Cluster",
     "Coordinator",
+    "Explanation",
     "HeldClaim",
     "Job",
     "JobError",
     "JobState",
+    "Limit",
+    "Namespace",
     "NewJob",
+    "NewSchedule",
+    "Obstacle",
     "Outcome",
+    "Pause",
+    "Pool",
     "RetriedJobs",
     "Retry",
+    "Schedule",
     "SubmittedJob",
+    "Tick",
+    "TickJob",
     "Worker",
 ]
 
-_LAZY = {"AsyncClient": "async_client", "Client": "sync_client", "TLS": "link"}
+_LAZY = {"AsyncClient": "async_client", "Client": "sync_client", "TLS": "link"} | dict.fromkeys(
+    ("NewSchedule", "Schedule", "Tick", "TickJob"), "schedules"
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ import builtins
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -23,19 +24,39 @@ from tenure.client.records import (
     Attempt,
     CanceledJobs,
     Cluster,
+    Explanation,
     HeldClaim,
     Job,
+    Limit,
+    Namespace,
     NewJob,
+    Pause,
+    Pool,
     RetriedJobs,
     Retry,
     SubmittedJob,
     Worker,
 )
+from tenure.client.schedules import (
+    NewSchedule,
+    Schedule,
+    Tick,
+    TickJob,
+    backfilled_from_wire,
+    schedule_from_wire,
+    schedule_to_wire,
+    tick_from_wire,
+)
 from tenure.model.errors import DeadlineExceeded, FieldViolation, InvalidInput
+from tenure.model.limits import covering
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
 from tenure.v1 import cluster_service_pb2 as cluster_pb
 from tenure.v1 import job_service_pb2 as pb
+from tenure.v1 import limit_service_pb2 as limit_pb
+from tenure.v1 import namespace_service_pb2 as namespace_pb
+from tenure.v1 import pool_service_pb2 as pool_pb
+from tenure.v1 import schedule_service_pb2 as schedule_pb
 
 WAIT_STEP_S = 20.0
 """How long one WaitJob may hang before it is asked afresh: bounds the harm of a connection that died silently."""
@@ -110,6 +131,8 @@ class AsyncClient:
         max_crashes: int | None = None,
         idempotency_key: str | None = None,
         labels: Mapping[str, str] | None = None,
+        limits: Sequence[str] = (),
+        requires: Mapping[str, str] | None = None,
         depends_on: Sequence[str] = (),
     ) -> Job:
         """Submit one job and return it as written; it is durable when this returns. Options are those of ``NewJob``.
@@ -137,6 +160,8 @@ class AsyncClient:
             job_timeout_s=job_timeout_s,
             max_crashes=max_crashes,
             labels=labels or {},
+            limits=limits,
+            requires=requires or {},
             depends_on=depends_on,
         )
         spec = convert.spec_to_wire(job, idempotency_key=idempotency_key or _new_key())
@@ -466,12 +491,279 @@ class AsyncClient:
         )
         return answer.revoked
 
+    async def why(self, job_id: str) -> Explanation:
+        """Say in words why a job does not run, or what it does.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        answer: pb.ExplainJobResponse = await self._link.unary(
+            lambda to: to.jobs.ExplainJob, pb.ExplainJobRequest(id=job_id), timeout_s=self._timeout_s
+        )
+        return convert.explanation_from_wire(answer)
+
+    async def put_limit(
+        self,
+        name: str,
+        *,
+        concurrent: int | None = None,
+        rate: int | None = None,
+        interval_s: float | None = None,
+        burst: int | None = None,
+    ) -> Limit:
+        """Define a limit, or change it; it acts at once on what starts from then on.
+
+        ``name`` is what jobs carry, or ``prefix*`` for a family in which each name is a limit of its own.
+        ``concurrent`` bounds jobs at a time, ``rate`` starts per ``interval_s`` (default 1 s), ``burst`` of them at
+        once.
+
+        Raises:
+            InvalidInput: with every bad field.
+        """
+        limit = convert.limit_to_wire(name, concurrent, rate, interval_s, burst)
+        answer: limit_pb.PutLimitResponse = await self._link.unary(
+            lambda to: to.limits.PutLimit, limit_pb.PutLimitRequest(limit=limit), timeout_s=self._timeout_s
+        )
+        return convert.limit_from_wire(answer.limit, {})
+
+    async def limit(self, name: str) -> Limit:
+        """Return one limit, with the names under it of which slots are held.
+
+        Raises:
+            NotFound: it is not defined.
+        """
+        answer: limit_pb.GetLimitResponse = await self._link.unary(
+            lambda to: to.limits.GetLimit, limit_pb.GetLimitRequest(name=name), timeout_s=self._timeout_s
+        )
+        return convert.limit_from_wire(answer.limit, {use.name: use.held for use in answer.uses})
+
+    async def limits(self) -> builtins.list[Limit]:
+        """Return all limits that are defined, by name, each with what is held under its own name or family."""
+        answer: limit_pb.ListLimitsResponse = await self._link.unary(
+            lambda to: to.limits.ListLimits, limit_pb.ListLimitsRequest(), timeout_s=self._timeout_s
+        )
+        names = {limit.name: convert.limit_from_wire(limit, {}) for limit in answer.limits}
+        held: dict[str, dict[str, int]] = {name: {} for name in names}
+        for use in answer.uses:
+            limit = covering(use.name, names)
+            if limit is not None:
+                held[limit.name][use.name] = use.held
+        return [replace(limit, held=held[limit.name]) for limit in names.values()]
+
+    async def delete_limit(self, name: str) -> bool:
+        """Forget a limit: jobs that carry its name are limited no more. False: it was not defined."""
+        answer: limit_pb.DeleteLimitResponse = await self._link.unary(
+            lambda to: to.limits.DeleteLimit, limit_pb.DeleteLimitRequest(name=name), timeout_s=self._timeout_s
+        )
+        return answer.deleted
+
+    async def pools(self) -> builtins.list[Pool]:
+        """Return every pool that is or was served, with what waits and executes below it."""
+        answer: pool_pb.ListPoolsResponse = await self._link.unary(
+            lambda to: to.pools.ListPools, pool_pb.ListPoolsRequest(), timeout_s=self._timeout_s
+        )
+        return [convert.pool_from_wire(pool) for pool in answer.pools]
+
+    async def pause(
+        self, *, pool: str | None = None, kind: str | None = None, namespace: str | None = None, reason: str = ""
+    ) -> int:
+        """Let nothing of a pool (or route prefix), kind or namespace start; return how many of its jobs go on.
+
+        Raises:
+            InvalidInput: not just one of the three is given, or it is malformed.
+        """
+        subject = convert.pause_subject(pool, kind, namespace)
+        answer: pool_pb.PauseResponse = await self._link.unary(
+            lambda to: to.pools.Pause,
+            pool_pb.PauseRequest(subject=subject, reason=reason),
+            timeout_s=self._timeout_s,
+        )
+        return answer.executing
+
+    async def resume(self, *, pool: str | None = None, kind: str | None = None, namespace: str | None = None) -> bool:
+        """Let it start again; False: it was not paused.
+
+        Raises:
+            InvalidInput: as ``pause``.
+        """
+        subject = convert.pause_subject(pool, kind, namespace)
+        answer: pool_pb.ResumeResponse = await self._link.unary(
+            lambda to: to.pools.Resume, pool_pb.ResumeRequest(subject=subject), timeout_s=self._timeout_s
+        )
+        return answer.resumed
+
+    async def pauses(self) -> builtins.list[Pause]:
+        """Return what is paused, with the jobs of each that still execute."""
+        answer: pool_pb.ListPausesResponse = await self._link.unary(
+            lambda to: to.pools.ListPauses, pool_pb.ListPausesRequest(), timeout_s=self._timeout_s
+        )
+        return [convert.pause_from_wire(pause) for pause in answer.pauses]
+
+    async def namespaces(self) -> builtins.list[Namespace]:
+        """Return the namespaces for which anything was set."""
+        answer: namespace_pb.ListNamespacesResponse = await self._link.unary(
+            lambda to: to.namespaces.ListNamespaces, namespace_pb.ListNamespacesRequest(), timeout_s=self._timeout_s
+        )
+        return [Namespace(name=one.name, weight=one.weight) for one in answer.namespaces]
+
+    async def update_namespace(self, name: str, *, weight: float | None = None) -> Namespace:
+        """Set what is given of a namespace's settings, and return them.
+
+        Raises:
+            InvalidInput: with every bad field.
+        """
+        answer: namespace_pb.UpdateNamespaceResponse = await self._link.unary(
+            lambda to: to.namespaces.UpdateNamespace,
+            namespace_pb.UpdateNamespaceRequest(namespace=namespace_pb.Namespace(name=name, weight=weight)),
+            timeout_s=self._timeout_s,
+        )
+        return Namespace(name=answer.namespace.name, weight=answer.namespace.weight)
+
     async def cluster(self) -> Cluster:
         """Return who coordinates, who leads, and the versions of the stores."""
         answer: cluster_pb.GetClusterResponse = await self._link.unary(
             lambda to: to.cluster.GetCluster, cluster_pb.GetClusterRequest(), timeout_s=self._timeout_s
         )
         return convert.cluster_from_wire(answer)
+
+    async def create_schedule(self, schedule: NewSchedule) -> Schedule:
+        """Create a schedule and return it; it ticks from now on. The same once more answers with what is there.
+
+        Raises:
+            InvalidInput: with every bad field (``schedule.cron``). Conflict: the name is another schedule's.
+        """
+        answer: schedule_pb.CreateScheduleResponse = await self._link.unary(
+            lambda to: to.schedules.CreateSchedule,
+            schedule_pb.CreateScheduleRequest(schedule=schedule_to_wire(schedule)),
+            timeout_s=self._timeout_s,
+        )
+        return schedule_from_wire(answer.schedule)
+
+    async def get_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Return a schedule by its name or id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        answer: schedule_pb.GetScheduleResponse = await self._link.unary(
+            lambda to: to.schedules.GetSchedule,
+            schedule_pb.GetScheduleRequest(namespace=namespace, schedule=schedule),
+            timeout_s=self._timeout_s,
+        )
+        return schedule_from_wire(answer.schedule)
+
+    async def schedules(self, *, namespace: str | None = None, page_size: int = 200) -> AsyncIterator[Schedule]:
+        """Yield the schedules of a namespace, or of all, by namespace and name."""
+        token = ""
+        while True:
+            answer: schedule_pb.ListSchedulesResponse = await self._link.unary(
+                lambda to: to.schedules.ListSchedules,
+                schedule_pb.ListSchedulesRequest(namespace=namespace or "", page_size=page_size, page_token=token),
+                timeout_s=self._timeout_s,
+            )
+            for schedule in answer.schedules:
+                yield schedule_from_wire(schedule)
+            token = answer.next_page_token
+            if not token:
+                return
+
+    async def update_schedule(self, schedule: NewSchedule, *, revision: int = 0) -> Schedule:
+        """Replace what a schedule is, but for its name, its namespace and whether it is paused; return it.
+
+        ``revision`` is that of the schedule from which the change was made; 0 replaces whatever is there.
+
+        Raises:
+            InvalidInput: as for ``create_schedule``. WrongState: it is at another revision. NotFound: there is none.
+        """
+        answer: schedule_pb.UpdateScheduleResponse = await self._link.unary(
+            lambda to: to.schedules.UpdateSchedule,
+            schedule_pb.UpdateScheduleRequest(schedule=schedule_to_wire(schedule), revision=revision),
+            timeout_s=self._timeout_s,
+        )
+        return schedule_from_wire(answer.schedule)
+
+    async def delete_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> None:
+        """Forget a schedule; the jobs that it made go on.
+
+        Raises:
+            NotFound: there is none.
+        """
+        await self._link.unary(
+            lambda to: to.schedules.DeleteSchedule,
+            schedule_pb.DeleteScheduleRequest(namespace=namespace, schedule=schedule),
+            timeout_s=self._timeout_s,
+        )
+
+    async def pause_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Let a schedule tick no more until it is resumed, and return it."""
+        answer: schedule_pb.PauseScheduleResponse = await self._link.unary(
+            lambda to: to.schedules.PauseSchedule,
+            schedule_pb.PauseScheduleRequest(namespace=namespace, schedule=schedule),
+            timeout_s=self._timeout_s,
+        )
+        return schedule_from_wire(answer.schedule)
+
+    async def resume_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Let a schedule tick again, and return it. What it did not tick meanwhile is not made up for."""
+        answer: schedule_pb.ResumeScheduleResponse = await self._link.unary(
+            lambda to: to.schedules.ResumeSchedule,
+            schedule_pb.ResumeScheduleRequest(namespace=namespace, schedule=schedule),
+            timeout_s=self._timeout_s,
+        )
+        return schedule_from_wire(answer.schedule)
+
+    async def trigger_schedule(
+        self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None
+    ) -> TickJob:
+        """Make a job of a schedule now, whatever its rule, its overlap or a pause say; returns which."""
+        answer: schedule_pb.TriggerScheduleResponse = await self._link.unary(
+            lambda to: to.schedules.TriggerSchedule,
+            schedule_pb.TriggerScheduleRequest(
+                namespace=namespace, schedule=schedule, idempotency_key=idempotency_key or _new_key()
+            ),
+            timeout_s=self._timeout_s,
+        )
+        return TickJob(None, answer.job_id, answer.created or idempotency_key is None)
+
+    async def backfill_schedule(
+        self, schedule: str, start: datetime, until: datetime, *, namespace: str = DEFAULT_NAMESPACE
+    ) -> builtins.list[TickJob]:
+        """Make the jobs of the past ticks in ``[start, until)`` that have none, and return the job of each.
+
+        Raises:
+            InvalidInput: the range holds too many ticks, or ends after now.
+        """
+        request = schedule_pb.BackfillScheduleRequest(
+            namespace=namespace, schedule=schedule, until=convert.timestamp(until, "until")
+        )
+        if (first := convert.timestamp(start, "from")) is not None:
+            getattr(request, "from").CopyFrom(first)
+        answer: schedule_pb.BackfillScheduleResponse = await self._link.unary(
+            lambda to: to.schedules.BackfillSchedule, request, timeout_s=self._timeout_s
+        )
+        return [backfilled_from_wire(job) for job in answer.jobs]
+
+    async def preview_schedule(
+        self,
+        schedule: str | NewSchedule,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        count: int = 10,
+        after: datetime | None = None,
+    ) -> builtins.list[Tick]:
+        """Return the next ticks of a schedule: a stored one by name or id, or one that is not stored."""
+        answer: schedule_pb.PreviewScheduleResponse = await self._link.unary(
+            lambda to: to.schedules.PreviewSchedule,
+            schedule_pb.PreviewScheduleRequest(
+                namespace=namespace,
+                schedule=schedule if isinstance(schedule, str) else "",
+                spec=None if isinstance(schedule, str) else schedule_to_wire(schedule, path="spec."),
+                count=count,
+                after=convert.timestamp(after, "after"),
+            ),
+            timeout_s=self._timeout_s,
+        )
+        return [tick_from_wire(tick) for tick in answer.ticks]
 
     def _bear(self, outage_s: float) -> None:
         """Re-raise the error being handled once an outage has lasted too long."""

@@ -20,10 +20,15 @@ from tenure.client.records import (
     Claim,
     Cluster,
     Coordinator,
+    Explanation,
     HeldClaim,
     Job,
     JobError,
+    Limit,
     NewJob,
+    Obstacle,
+    Pause,
+    Pool,
     RetriedJobs,
     Retry,
     SubmittedJob,
@@ -32,7 +37,7 @@ from tenure.client.records import (
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
 from tenure.model.retry import Backoff, RetryPolicy
 from tenure.model.states import JobState, Outcome
-from tenure.v1 import cluster_service_pb2, job_pb2, job_service_pb2, wire
+from tenure.v1 import cluster_service_pb2, job_pb2, job_service_pb2, limit_service_pb2, pool_service_pb2, wire
 
 MAX_DURATION_S = 315_576_000_000.0
 """google.protobuf.Duration holds at most ten thousand years."""
@@ -54,17 +59,19 @@ def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb
             namespace=job.namespace,
             route=job.route,
             priority=job.priority,
-            activate_at=_timestamp(job.activate_at, f"{path}activate_at"),
+            activate_at=timestamp(job.activate_at, f"{path}activate_at"),
             delay=duration(job.delay_s, f"{path}delay_s"),
             retry=_retry_to_wire(job.retry, f"{path}retry."),
             ttl=duration(job.ttl_s, f"{path}ttl_s"),
             timeout=duration(job.timeout_s, f"{path}timeout_s"),
             start_within=duration(job.start_within_s, f"{path}start_within_s"),
-            start_by=_timestamp(job.start_by, f"{path}start_by"),
+            start_by=timestamp(job.start_by, f"{path}start_by"),
             job_timeout=duration(job.job_timeout_s, f"{path}job_timeout_s"),
             max_crashes=job.max_crashes,
             idempotency_key=idempotency_key,
             labels=dict(job.labels),
+            limits=_names(job.limits, f"{path}limits"),
+            requires=dict(job.requires),
             depends_on=_names(job.depends_on, f"{path}depends_on"),
             ref=job.ref or "",
         )
@@ -95,8 +102,8 @@ def filter_to_wire(
         states=[_state_to_wire(state) for state in ([states] if isinstance(states, str) else states)],
         labels=dict(labels or {}),
         parent_id=parent_id or "",
-        created_after=_timestamp(created_after, "created_after"),
-        created_before=_timestamp(created_before, "created_before"),
+        created_after=timestamp(created_after, "created_after"),
+        created_before=timestamp(created_before, "created_before"),
     )
 
 
@@ -133,25 +140,29 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         crashes=job.crashes,
         fence=job.fence,
         claim=Claim(job.claim.worker, job.claim.lease, job.claim.revision) if job.HasField("claim") else None,
-        created_at=_time(job, "created_at"),
-        activate_at=_time(job, "activate_at"),
-        started_at=_time(job, "started_at"),
-        finished_at=_time(job, "finished_at"),
+        created_at=time_of(job, "created_at"),
+        activate_at=time_of(job, "activate_at"),
+        started_at=time_of(job, "started_at"),
+        finished_at=time_of(job, "finished_at"),
         retry=_retry(job.retry),
         ttl_s=wire.seconds(job.ttl),
         timeout_s=wire.seconds(job.timeout) if job.HasField("timeout") else None,
         max_crashes=job.max_crashes,
         idempotency_key=job.idempotency_key,
         labels=dict(job.labels),
+        limits=tuple(job.limits),
+        requires=dict(job.requires),
         depends_on=tuple(job.depends_on),
         parent_id=job.parent_id or None,
+        schedule_id=job.schedule_id or None,
+        scheduled_at=time_of(job, "scheduled_at"),
         progress=job.progress,
         progress_message=job.progress_message,
         cancel_requested=job.cancel_requested,
         retry_of=job.retry_of or None,
         retried_by=job.retried_by or None,
-        start_by=_time(job, "start_by"),
-        deadline=_time(job, "deadline"),
+        start_by=time_of(job, "start_by"),
+        deadline=time_of(job, "deadline"),
         job_timeout_s=wire.seconds(job.job_timeout) if job.HasField("job_timeout") else None,
         created=created,
     )
@@ -192,8 +203,8 @@ def attempt_from_wire(attempt: job_pb2.Attempt) -> Attempt:
         claim_revision=attempt.claim_revision,
         outcome=_outcome(attempt.outcome),
         error=_error(attempt.error) if attempt.HasField("error") else None,
-        started_at=_time(attempt, "started_at"),
-        finished_at=_time(attempt, "finished_at"),
+        started_at=time_of(attempt, "started_at"),
+        finished_at=time_of(attempt, "finished_at"),
     )
 
 
@@ -210,8 +221,75 @@ def worker_from_wire(worker: cluster_service_pb2.Worker) -> Worker:
         host=worker.host,
         version=worker.version,
         draining=worker.draining,
-        started_at=_time(worker, "started_at"),
+        started_at=time_of(worker, "started_at"),
     )
+
+
+def limit_to_wire(
+    name: str, concurrent: int | None, rate: int | None, interval_s: float | None, burst: int | None
+) -> limit_service_pb2.Limit:
+    """Write a limit.
+
+    Raises:
+        InvalidInput: a value has the wrong type, or is no number that the wire can hold.
+    """
+    try:
+        return limit_service_pb2.Limit(
+            name=name,
+            concurrent=concurrent,
+            rate=rate,
+            interval=duration(interval_s, "limit.interval"),
+            burst=burst,
+        )
+    except (TypeError, ValueError) as exc:
+        raise InvalidInput([FieldViolation("limit", str(exc))]) from exc
+
+
+def limit_from_wire(limit: limit_service_pb2.Limit, held: Mapping[str, int]) -> Limit:
+    """Read a limit. ``held`` tells of every name how many slots are held."""
+    return Limit(
+        name=limit.name,
+        concurrent=limit.concurrent if limit.HasField("concurrent") else None,
+        rate=limit.rate if limit.HasField("rate") else None,
+        interval_s=wire.seconds(limit.interval) if limit.HasField("interval") else 1.0,
+        burst=limit.burst if limit.HasField("burst") else None,
+        held=held,
+    )
+
+
+def pause_subject(pool: str | None, kind: str | None, namespace: str | None) -> pool_service_pb2.PauseSubject:
+    """Write what a pause is about.
+
+    Raises:
+        InvalidInput: not just one is given.
+    """
+    given = {name: value for name, value in (("pool", pool), ("kind", kind), ("namespace", namespace)) if value}
+    if len(given) != 1:
+        raise InvalidInput([FieldViolation("subject", "give one of pool, kind and namespace")])
+    return pool_service_pb2.PauseSubject(**given)
+
+
+def pause_from_wire(pause: pool_service_pb2.Pause) -> Pause:
+    """Read a pause."""
+    subject = pause.subject.WhichOneof("subject") or ""
+    return Pause(
+        subject=subject,
+        name=getattr(pause.subject, subject) if subject else "",
+        reason=pause.reason,
+        paused_at=time_of(pause, "paused_at"),
+        executing=pause.executing,
+    )
+
+
+def pool_from_wire(pool: pool_service_pb2.Pool) -> Pool:
+    """Read a pool."""
+    return Pool(path=pool.path, workers=pool.workers, ready=pool.ready, executing=pool.executing, paused=pool.paused)
+
+
+def explanation_from_wire(answer: job_service_pb2.ExplainJobResponse) -> Explanation:
+    """Read why a job does not run."""
+    found = tuple(Obstacle(one.code, one.message) for one in answer.obstacles)
+    return Explanation(job_from_wire(answer.job), answer.summary, found)
 
 
 def held_claim_from_wire(claim: cluster_service_pb2.HeldClaim) -> HeldClaim:
@@ -224,7 +302,7 @@ def held_claim_from_wire(claim: cluster_service_pb2.HeldClaim) -> HeldClaim:
         route=claim.route,
         lease=claim.lease,
         revision=claim.revision,
-        claimed_at=_time(claim, "claimed_at"),
+        claimed_at=time_of(claim, "claimed_at"),
     )
 
 
@@ -238,7 +316,7 @@ def cluster_from_wire(cluster: cluster_service_pb2.GetClusterResponse) -> Cluste
                 http=c.http,
                 version=c.version,
                 is_leader=c.is_leader,
-                started_at=_time(c, "started_at"),
+                started_at=time_of(c, "started_at"),
             )
             for c in cluster.coordinators
         ),
@@ -293,7 +371,12 @@ def _names(values: Iterable[str], field: str) -> list[str]:
     return list(values)
 
 
-def _timestamp(at: datetime | None, field: str) -> Timestamp | None:
+def timestamp(at: datetime | None, field: str) -> Timestamp | None:
+    """Write an instant.
+
+    Raises:
+        InvalidInput: not a datetime with a time zone; ``field`` is named.
+    """
     if at is None:
         return None
     if not isinstance(at, datetime) or at.tzinfo is None:
@@ -301,7 +384,8 @@ def _timestamp(at: datetime | None, field: str) -> Timestamp | None:
     return wire.timestamp(at)
 
 
-def _time(message: Any, field: str) -> datetime | None:
+def time_of(message: Any, field: str) -> datetime | None:
+    """Read an instant, None where it is unset."""
     if not message.HasField(field):
         return None
     at: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
@@ -350,6 +434,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "max_crashes": (int, type(None)),
     "ref": (str, type(None)),
     "labels": Mapping,
+    "requires": Mapping,
 }
 
 

@@ -19,7 +19,14 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from tenure.client.errors import RETRYABLE, translate
 from tenure.model.errors import ConfigurationError, FieldViolation, InvalidInput, TenureError
-from tenure.v1 import cluster_service_pb2_grpc, job_service_pb2_grpc
+from tenure.v1 import (
+    cluster_service_pb2_grpc,
+    job_service_pb2_grpc,
+    limit_service_pb2_grpc,
+    namespace_service_pb2_grpc,
+    pool_service_pb2_grpc,
+    schedule_service_pb2_grpc,
+)
 
 DEFAULT_ADDRESS = "127.0.0.1:7070"
 ADDRESS_VARIABLE = "TENURE_COORDINATOR"
@@ -62,6 +69,10 @@ class Stubs:
     channel: grpc.aio.Channel
     jobs: Any
     cluster: Any
+    limits: Any
+    pools: Any
+    namespaces: Any
+    schedules: Any
 
 
 class Link:
@@ -187,6 +198,10 @@ class Link:
             channel,
             job_service_pb2_grpc.JobServiceStub(channel),
             cluster_service_pb2_grpc.ClusterServiceStub(channel),
+            limit_service_pb2_grpc.LimitServiceStub(channel),
+            pool_service_pb2_grpc.PoolServiceStub(channel),
+            namespace_service_pb2_grpc.NamespaceServiceStub(channel),
+            schedule_service_pb2_grpc.ScheduleServiceStub(channel),
         )
 
 

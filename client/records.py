@@ -60,6 +60,10 @@ class NewJob:
     idempotency_key: str | None = None
     """The same key with the same request answers with the first job. Made by the client when None."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    limits: Sequence[str] = ()
+    """Names of limits under which it runs; one that is not defined limits nothing."""
+    requires: Mapping[str, str] = field(default_factory=dict)
+    """Labels that its worker must have."""
     depends_on: Sequence[str] = ()
     """Ids of jobs, or the ``ref`` of members of the same batch, that must complete first."""
     ref: str | None = None
@@ -149,8 +153,13 @@ class Job:
     max_crashes: int
     idempotency_key: str
     labels: Mapping[str, str]
+    limits: tuple[str, ...]
+    requires: Mapping[str, str]
     depends_on: tuple[str, ...]
     parent_id: str | None
+    schedule_id: str | None
+    scheduled_at: datetime | None
+    """The tick of that schedule which the job is for."""
     progress: float
     progress_message: str
     cancel_requested: bool
@@ -222,6 +231,69 @@ class HeldClaim:
     lease: int
     revision: int
     claimed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """A limit by name, or, ending in ``*``, a family of them. ``held`` tells of each name how many slots are held."""
+
+    name: str
+    concurrent: int | None
+    """Jobs that may execute at a time."""
+    rate: int | None
+    """Starts per ``interval_s``."""
+    interval_s: float
+    burst: int | None
+    held: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """A pool that is or was served. ``ready`` is counted up to 10,000."""
+
+    path: str
+    workers: int
+    ready: int
+    executing: int
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """Nothing of this starts. ``executing`` counts what still does: 0 means drained."""
+
+    subject: str
+    """pool, kind or namespace."""
+    name: str
+    reason: str
+    paused_at: datetime | None
+    executing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Namespace:
+    """What is set for a namespace."""
+
+    name: str
+    weight: float
+    """Its share against others at equal priority."""
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """One thing that keeps a job from running: a word for programs, and a sentence."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a job does not run, or what it does. No obstacles: nothing is in its way."""
+
+    job: Job
+    summary: str
+    obstacles: tuple[Obstacle, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

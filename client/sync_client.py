@@ -18,14 +18,20 @@ from tenure.client.records import (
     Attempt,
     CanceledJobs,
     Cluster,
+    Explanation,
     HeldClaim,
     Job,
+    Limit,
+    Namespace,
     NewJob,
+    Pause,
+    Pool,
     RetriedJobs,
     Retry,
     SubmittedJob,
     Worker,
 )
+from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
 
@@ -87,6 +93,8 @@ class Client:
         max_crashes: int | None = None,
         idempotency_key: str | None = None,
         labels: Mapping[str, str] | None = None,
+        limits: Sequence[str] = (),
+        requires: Mapping[str, str] | None = None,
         depends_on: Sequence[str] = (),
     ) -> Job:
         """Submit one job and return it as written; it is durable when this returns. Options are those of ``NewJob``.
@@ -116,6 +124,8 @@ class Client:
                 max_crashes=max_crashes,
                 idempotency_key=idempotency_key,
                 labels=labels,
+                limits=limits,
+                requires=requires,
                 depends_on=depends_on,
             )
         )
@@ -315,6 +325,165 @@ class Client:
         """Take a job away from its worker; it restarts elsewhere, not counted as a crash. False: nobody held it."""
         return self._portal.call(self._client.revoke_claim(job_id))
 
+    def why(self, job_id: str) -> Explanation:
+        """Say in words why a job does not run, or what it does.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        return self._portal.call(self._client.why(job_id))
+
+    def put_limit(
+        self,
+        name: str,
+        *,
+        concurrent: int | None = None,
+        rate: int | None = None,
+        interval_s: float | None = None,
+        burst: int | None = None,
+    ) -> Limit:
+        """Define a limit, or change it; it acts at once on what starts from then on.
+
+        ``name`` is what jobs carry, or ``prefix*`` for a family in which each name is a limit of its own.
+        ``concurrent`` bounds jobs at a time, ``rate`` starts per ``interval_s`` (default 1 s), ``burst`` of them at
+        once.
+
+        Raises:
+            InvalidInput: with every bad field.
+        """
+        return self._portal.call(
+            self._client.put_limit(name, concurrent=concurrent, rate=rate, interval_s=interval_s, burst=burst)
+        )
+
+    def limit(self, name: str) -> Limit:
+        """Return one limit, with the names under it of which slots are held.
+
+        Raises:
+            NotFound: it is not defined.
+        """
+        return self._portal.call(self._client.limit(name))
+
+    def limits(self) -> builtins.list[Limit]:
+        """Return all limits that are defined, by name, each with what is held under its own name or family."""
+        return self._portal.call(self._client.limits())
+
+    def delete_limit(self, name: str) -> bool:
+        """Forget a limit: jobs that carry its name are limited no more. False: it was not defined."""
+        return self._portal.call(self._client.delete_limit(name))
+
+    def pools(self) -> builtins.list[Pool]:
+        """Return every pool that is or was served, with what waits and executes below it."""
+        return self._portal.call(self._client.pools())
+
+    def pause(
+        self, *, pool: str | None = None, kind: str | None = None, namespace: str | None = None, reason: str = ""
+    ) -> int:
+        """Let nothing of a pool (or route prefix), kind or namespace start; return how many of its jobs go on.
+
+        Raises:
+            InvalidInput: not just one of the three is given, or it is malformed.
+        """
+        return self._portal.call(self._client.pause(pool=pool, kind=kind, namespace=namespace, reason=reason))
+
+    def resume(self, *, pool: str | None = None, kind: str | None = None, namespace: str | None = None) -> bool:
+        """Let it start again; False: it was not paused.
+
+        Raises:
+            InvalidInput: as ``pause``.
+        """
+        return self._portal.call(self._client.resume(pool=pool, kind=kind, namespace=namespace))
+
+    def pauses(self) -> builtins.list[Pause]:
+        """Return what is paused, with the jobs of each that still execute."""
+        return self._portal.call(self._client.pauses())
+
+    def namespaces(self) -> builtins.list[Namespace]:
+        """Return the namespaces for which anything was set."""
+        return self._portal.call(self._client.namespaces())
+
+    def update_namespace(self, name: str, *, weight: float | None = None) -> Namespace:
+        """Set what is given of a namespace's settings, and return them.
+
+        Raises:
+            InvalidInput: with every bad field.
+        """
+        return self._portal.call(self._client.update_namespace(name, weight=weight))
+
     def cluster(self) -> Cluster:
         """Return who coordinates, who leads, and the versions of the stores."""
         return self._portal.call(self._client.cluster())
+
+    def create_schedule(self, schedule: NewSchedule) -> Schedule:
+        """Create a schedule and return it; it ticks from now on. The same once more answers with what is there.
+
+        Raises:
+            InvalidInput: with every bad field (``schedule.cron``). Conflict: the name is another schedule's.
+        """
+        return self._portal.call(self._client.create_schedule(schedule))
+
+    def get_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Return a schedule by its name or id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._portal.call(self._client.get_schedule(schedule, namespace=namespace))
+
+    def schedules(self, *, namespace: str | None = None, page_size: int = 200) -> Iterator[Schedule]:
+        """Yield the schedules of a namespace, or of all, by namespace and name."""
+        return self._portal.iterate(self._client.schedules(namespace=namespace, page_size=page_size))
+
+    def update_schedule(self, schedule: NewSchedule, *, revision: int = 0) -> Schedule:
+        """Replace what a schedule is, but for its name, its namespace and whether it is paused; return it.
+
+        ``revision`` is that of the schedule from which the change was made; 0 replaces whatever is there.
+
+        Raises:
+            InvalidInput: as for ``create_schedule``. WrongState: it is at another revision. NotFound: there is none.
+        """
+        return self._portal.call(self._client.update_schedule(schedule, revision=revision))
+
+    def delete_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> None:
+        """Forget a schedule; the jobs that it made go on.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._portal.call(self._client.delete_schedule(schedule, namespace=namespace))
+
+    def pause_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Let a schedule tick no more until it is resumed, and return it."""
+        return self._portal.call(self._client.pause_schedule(schedule, namespace=namespace))
+
+    def resume_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Let a schedule tick again, and return it. What it did not tick meanwhile is not made up for."""
+        return self._portal.call(self._client.resume_schedule(schedule, namespace=namespace))
+
+    def trigger_schedule(
+        self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None
+    ) -> TickJob:
+        """Make a job of a schedule now, whatever its rule, its overlap or a pause say; returns which."""
+        return self._portal.call(
+            self._client.trigger_schedule(schedule, namespace=namespace, idempotency_key=idempotency_key)
+        )
+
+    def backfill_schedule(
+        self, schedule: str, start: datetime, until: datetime, *, namespace: str = DEFAULT_NAMESPACE
+    ) -> builtins.list[TickJob]:
+        """Make the jobs of the past ticks in ``[start, until)`` that have none, and return the job of each.
+
+        Raises:
+            InvalidInput: the range holds too many ticks, or ends after now.
+        """
+        return self._portal.call(self._client.backfill_schedule(schedule, start, until, namespace=namespace))
+
+    def preview_schedule(
+        self,
+        schedule: str | NewSchedule,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        count: int = 10,
+        after: datetime | None = None,
+    ) -> builtins.list[Tick]:
+        """Return the next ticks of a schedule: a stored one by name or id, or one that is not stored."""
+        return self._portal.call(self._client.preview_schedule(schedule, namespace=namespace, count=count, after=after))

@@ -32,6 +32,7 @@ class Ended:
     attempt: int
     claim_revision: int = 0
     lease: int = 0
+    slots: tuple[str, ...] = ()
 
 
 class Announcer:
@@ -70,7 +71,8 @@ class Announcer:
     async def _write(self, ended: Sequence[Ended], on_unannounced: Callable[[str], None]) -> set[str]:
         finished_at = stamp(self._clock.wall())
         releases = [
-            Release(one.job_id, one.claim_revision, one.lease, (), await self._done(one, finished_at)) for one in ended
+            Release(one.job_id, one.claim_revision, one.lease, one.slots, await self._done(one, finished_at))
+            for one in ended
         ]
         deleted = await release_batch(self._etcd, self._keys, releases, on_unannounced=on_unannounced)
         return {one.job_id for one, gone in zip(ended, deleted, strict=True) if gone}

@@ -141,6 +141,18 @@ class Canceler:
             # Neither idle, executing nor finished: they moved between the statements.
         raise Unavailable("a job kept moving between its states", hint="cancel again")
 
+    async def tell(self, canceled: Sequence[Row], settled: Sequence[Row], asked: Sequence[Row], reason: str) -> None:
+        """Tell of what a transaction has canceled or asked to stop: the rows of its statements.
+
+        Raises:
+            Unavailable: some were not told; sweeps make it good.
+        """
+        if canceled:
+            await self._announcer.announce([Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled])
+        await self._dependants.follow(settled)
+        for problem in await self._ask(asked, reason):
+            raise problem
+
     async def _ask(self, rows: Iterable[Row], reason: str) -> list[Unavailable]:
         """Put cancel requests into the inboxes of the workers; one that is away is reminded of them by the sweep.
 

@@ -9,22 +9,28 @@ import asyncio
 import signal
 from collections.abc import Coroutine
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from tenure.coordinator.announce import Announcer
 from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import GrpcServer
-from tenure.coordinator.api.http_server import HttpServer, application
+from tenure.coordinator.api.http_server import Check, HttpServer, application
 from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.api.limit_service import LimitService
+from tenure.coordinator.api.namespace_service import NamespaceService
+from tenure.coordinator.api.pool_service import PoolService
+from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
+from tenure.coordinator.explain import Explainer
 from tenure.coordinator.finish import Finisher
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.leader import Leader
+from tenure.coordinator.opening import Opening
 from tenure.coordinator.presence import Presence
 from tenure.coordinator.retry import Retryer
 from tenure.coordinator.revoke import Revoker
@@ -44,20 +50,46 @@ from tenure.store.postgres.database import Database, PoolOptions
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 
 def main(settings: CoordinatorSettings) -> int:
     """Run a coordinator until SIGTERM or SIGINT; return the process's exit code.
 
+    A store that is away at the start is waited for.
+
     Raises:
-        ConfigurationError: a port is taken, or the schema is not this release's.
-        Unavailable: a store cannot be reached at the start.
+        ConfigurationError: a port is taken, a store refuses the user, or the schema is not this release's.
     """
-    asyncio.run(serve(settings))
+    try:
+        asyncio.run(serve(settings))
+    except ExceptionGroup as group:
+        cause = _cause(group)
+        if cause is None:
+            raise
+        raise cause from group
     return 0
 
 
 async def serve(settings: CoordinatorSettings) -> None:
-    """See ``main``."""
+    """See ``main``; raises groups of exceptions."""
+    clock = SystemClock()
+    structlog.contextvars.bind_contextvars(coordinator=settings.coordinator_id)
+    stop, abort = _on_signals()
+    opening = Opening(clock)
+    checks: dict[str, Check] = {"start": opening.problem}
+    http_server = HttpServer(application(checks), listen=settings.http_listen)
+    http_server.bind()
+    async with asyncio.TaskGroup() as group:
+        answering = group.create_task(http_server.run())
+        schema = await _unless(stop, opening.until("Postgres", lambda: _schema(settings)))
+        if schema is not None:
+            await _coordinate(settings, clock, schema, opening, http_server, checks, stop, abort)
+        answering.cancel()
+    log.info("coordinator_stopped")
+
+
+async def _schema(settings: CoordinatorSettings) -> migrate.SchemaStatus:
     dsn = settings.postgres_dsn.get_secret_value()
     schema = await (migrate.migrate(dsn) if settings.migrate else migrate.status(dsn))
     if not schema.is_current:
@@ -65,8 +97,21 @@ async def serve(settings: CoordinatorSettings) -> None:
             f"the database is at schema {schema.current}, this release needs {schema.wanted}",
             hint="run: tenure db migrate",
         )
-    clock = SystemClock()
-    structlog.contextvars.bind_contextvars(coordinator=settings.coordinator_id)
+    return schema
+
+
+async def _coordinate(
+    settings: CoordinatorSettings,
+    clock: SystemClock,
+    schema: migrate.SchemaStatus,
+    opening: Opening,
+    http_server: HttpServer,
+    checks: dict[str, Check],
+    stop: asyncio.Event,
+    abort: asyncio.Event,
+) -> None:
+    """Build and run everything but the probes, until told to stop."""
+    dsn = settings.postgres_dsn.get_secret_value()
     etcd = connect_with(_etcd_options(settings, clock))
     keys = Keyspace(settings.etcd_prefix)
     async with Database(dsn, _pool_options(settings), name=f"tenure-{settings.coordinator_id}") as database:
@@ -77,29 +122,32 @@ async def serve(settings: CoordinatorSettings) -> None:
         lanes = Lanes(database)
         dependants = Dependants(database, announcer, hints)
         finisher = Finisher(database, announcer, dependants, hints)
-        leader = Leader(settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints)
+        canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
+        leader = Leader(settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints, canceler)
         submitter = Submitter(database, lanes, hints)
         waiters = Waiters(database, etcd, keys, clock)
         canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
         retryer = Retryer(database, lanes, hints, clock)
-        jobs = JobService(database, etcd, keys, submitter, waiters, canceler, retryer)
+        explainer = Explainer(database, etcd, keys)
+        jobs = JobService(database, etcd, keys, submitter, waiters, canceler, retryer, explainer)
         grpc_server = GrpcServer(
-            jobs,
-            WorkerService(database, Starter(database, etcd, keys), finisher, submitter),
-            ClusterService(database, etcd, keys, schema, Revoker(database, etcd, keys, finisher), leader.hint),
+            (
+                jobs,
+                WorkerService(database, Starter(database, etcd, keys), finisher, submitter),
+                ClusterService(database, etcd, keys, schema, Revoker(database, etcd, keys, finisher), leader.hint),
+                LimitService(database, etcd, keys, hints),
+                PoolService(database, etcd, keys, lanes, hints),
+                NamespaceService(database, hints),
+                ScheduleService(database, lanes, hints),
+            ),
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,
         )
-        http_server = HttpServer(
-            application({"postgres": lambda: _postgres_problem(database), "etcd": lambda: _etcd_problem(etcd)}),
-            listen=settings.http_listen,
-        )
-
-        stop, abort = _on_signals()
-        http_server.bind()
-        await lanes.refresh()
-        await grpc_server.start()
         try:
+            await _unless(stop, opening.until("Postgres", lanes.refresh))
+            if stop.is_set():
+                return
+            await grpc_server.start()
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(body)
@@ -110,7 +158,6 @@ async def serve(settings: CoordinatorSettings) -> None:
                         lanes.keep_fresh(),
                         waiters.watch(),
                         waiters.reread(),
-                        http_server.run(),
                         presence.run(
                             CoordinatorValue(
                                 grpc=settings.grpc_advertise or grpc_server.address,
@@ -123,6 +170,9 @@ async def serve(settings: CoordinatorSettings) -> None:
                 ]
                 leading = group.create_task(leader.run())
                 await grpc_server.set_serving(True)
+                del checks["start"]
+                checks["postgres"] = lambda: _postgres_problem(database)
+                checks["etcd"] = lambda: _etcd_problem(etcd)
                 log.info("coordinator_ready", grpc=grpc_server.address, http=http_server.address)
                 await stop.wait()
                 log.info("stopping", grace_s=settings.grace_s)
@@ -135,7 +185,25 @@ async def serve(settings: CoordinatorSettings) -> None:
         finally:
             await grpc_server.stop(0)
             await etcd.close()
-    log.info("coordinator_stopped")
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Return the result of work, or give it up and return None once told to stop."""
+    async with asyncio.TaskGroup() as group:
+        working, stopped = group.create_task(work), group.create_task(stop.wait())
+        await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
+        working.cancel()
+        stopped.cancel()
+    return None if working.cancelled() else working.result()
+
+
+def _cause(group: BaseExceptionGroup[BaseException]) -> TenureError | None:
+    """Return the first error of ours in a group: what to tell whoever started this."""
+    for exc in group.exceptions:
+        found = _cause(exc) if isinstance(exc, BaseExceptionGroup) else exc
+        if isinstance(found, TenureError):
+            return found
+    return None
 
 
 def _on_signals() -> tuple[asyncio.Event, asyncio.Event]:

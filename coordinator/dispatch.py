@@ -1,24 +1,27 @@
 """Step 2, dispatch: the leader reads ready jobs in bounded windows and offers them to workers that have room.
 
-A hint, not a right: nothing here is needed for safety. Only lanes that some worker with room serves are read, and a
-lane that was read to its end is not read again before a hint or the next poll. Every etcd write compares the leader
-key, so that a deposed leader offers nothing.
+A hint, not a right: nothing here is needed for safety. Only lanes are read whose jobs could start now (some worker with
+room serves them, no limit of theirs is full, nothing pauses them), and a lane that was read to its end is not read
+again before a hint or the next poll. Every etcd write compares the leader key, so that a deposed leader offers nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
+from tenure.coordinator.allowance import Allowance, Slots
 from tenure.coordinator.flight import Flight, Outstanding, candidate_from_row
-from tenure.coordinator.lanes import Lanes
+from tenure.coordinator.lanes import Lanes, lane_from_row
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.model.clock import Clock
-from tenure.model.dispatch import Candidate, Lane, Seat, assign, by_worker, servable
+from tenure.model.dispatch import Assignment, Candidate, Lane, Order, Seat, assign, by_worker, servable, windows
 from tenure.model.errors import BoundExceeded, Deposed, TenureError, Unavailable
 from tenure.store.etcd.election import Term
 from tenure.store.etcd.keyspace import Keyspace, Offer, Offers
@@ -51,6 +54,7 @@ class Dispatcher:
         clock: Clock,
         lanes: Lanes,
         flight: Flight,
+        allowance: Allowance,
         term: Term,
     ) -> None:
         self._settings = settings
@@ -60,6 +64,7 @@ class Dispatcher:
         self._clock = clock
         self._lanes = lanes
         self._flight = flight
+        self._allowance = allowance
         self._term = term
         self._known: dict[int, Lane] = {}
         """Lanes that may have ready jobs which are not in flight."""
@@ -69,6 +74,8 @@ class Dispatcher:
         self._disturbed_at = 0.0
         """When a store last gave no answer: offers made before may be unanswered for that reason alone."""
         self._poll_at = 0.0
+        self._admitted_at = math.inf
+        """When a limit with a rate admits another start."""
         self._sequence = itertools.count()
 
     def hint(self, lanes: Iterable[int]) -> None:
@@ -82,8 +89,14 @@ class Dispatcher:
         self._look.set()
 
     def brake(self, seconds: float) -> None:
-        """Offer nothing for a while: many workers vanished at once."""
-        self._braked_until = max(self._braked_until, self._clock.monotonic() + seconds)
+        """Offer nothing for a while: many workers vanished at once.
+
+        Counted from the first of them: etcd revokes leases for seconds when there are thousands, and the last wave of
+        that must not hold up what the first one freed.
+        """
+        now = self._clock.monotonic()
+        if now >= self._braked_until:
+            self._braked_until = now + seconds
 
     async def run(self) -> None:
         """Dispatch until cancelled or deposed: the body of a task."""
@@ -104,16 +117,18 @@ class Dispatcher:
 
     async def _wait(self) -> None:
         try:
-            async with asyncio.timeout(max(0.001, self._poll_at - self._clock.monotonic())):
+            until = min(self._poll_at, self._admitted_at)
+            async with asyncio.timeout(max(0.001, until - self._clock.monotonic())):
                 await self._look.wait()
         except TimeoutError:
             pass
         self._look.clear()
 
     async def _poll(self) -> None:
-        """The backup of hints: see every lane that has ready jobs, and withdraw offers that nobody answered."""
+        """The backup of hints: read the rules and every lane that has ready jobs, withdraw offers nobody answered."""
+        await self._allowance.read_rules()
         rows = await self._database.fetch("lanes_with_ready")
-        self._known = {row.id: Lane(row.id, row.pool, row.namespace, row.kind) for row in rows}
+        self._known = {row.id: lane_from_row(row) for row in rows}
         now = self._clock.monotonic()
         self._flight.settle(now)
         await self._withdraw(self._flight.overdue(now - self._settings.offer_timeout_s))
@@ -123,84 +138,108 @@ class Dispatcher:
         if self._hinted:
             hinted, self._hinted = self._hinted, set()
             self._known.update(await self._lanes.by_id(hinted))
-        if not self._known:
-            return False
-        seats = self._flight.seats(self._settings.offers_per_worker)
-        serving = servable(self._known.values(), seats)
+        lanes, units, wait_s = self._allowance.open(self._known.values())
+        self._admitted_at = self._clock.monotonic() + wait_s
+        serving = servable(lanes, self._flight.seats(self._settings.offers_per_worker))
         if not serving:
             return False
-        room = _room(serving.values())
-        candidates, exhausted = await self._read(list(serving), room)
-        lanes = dict(self._known)
-        assignments = assign(candidates, serving)
+        served = {lane.id: lane for lane in lanes if lane.id in serving}
+        candidates, cut = await self._read(list(served.values()), units, _room(serving.values()))
+        chosen = assign(
+            windows(candidates, served, cut),
+            served,
+            serving,
+            shares=self._allowance.shares(served.values()),
+            units=units,
+        )
+        assignments = await self._allowance.take_tokens(chosen, served)
         if len(assignments) == len(candidates):
-            for lane in exhausted:  # nothing is left there: until a hint or the next poll
-                self._known.pop(lane, None)
+            for lane, order in cut.items():
+                if order is None:  # nothing is left there: until a hint or the next poll
+                    self._known.pop(lane, None)
         if not assignments:
             return False
-        await self._offer(by_worker(assignments), lanes)
+        await self._offer(assignments, served)
         return True
 
-    async def _read(self, lanes: Sequence[int], room: int) -> tuple[list[Candidate], list[int]]:
-        """Read the first candidates of the lanes, and say which lanes hold no more than was read."""
+    async def _read(
+        self, lanes: Sequence[Lane], units: Mapping[str, int], room: int
+    ) -> tuple[list[Candidate], dict[int, Order | None]]:
+        """Read the first candidates of the lanes; return the free ones, and where the reading of each lane stopped."""
         candidates: list[Candidate] = []
-        exhausted: list[int] = []
+        cut: dict[int, Order | None] = {}
+        share = -(-room // len(lanes)) + MIN_PER_LANE
         for page in _pages(lanes):
             # Rows in flight are still at the head of their lanes: read past as many as there can be.
-            per_lane = room + self._flight.unstarted + MIN_PER_LANE
-            rows = await self._database.fetch(
-                "ready_window", {"lanes": list(page), "per_lane": per_lane, "total": per_lane}
-            )
+            wanted = [
+                min([share, *(units.get(name, share) for name in lane.limits)]) + self._flight.unstarted
+                for lane in page
+            ]
+            rows = await self._database.fetch("ready_window", {"lanes": [lane.id for lane in page], "wanted": wanted})
             found = [candidate_from_row(row) for row in rows]
-            free = self._flight.free_of(found)
+            free = self._flight.free_of(await self._not_paused(found))
             if len(free) < len(found):
                 # Some are claimed and not yet started, or came back before their last claim was gone: look again soon.
                 self._poll_at = min(self._poll_at, self._clock.monotonic() + LOOK_AGAIN_S)
             candidates.extend(free)
-            if len(found) < per_lane:
-                exhausted.extend(page)
-        candidates.sort(key=lambda candidate: candidate.order)
-        return candidates, exhausted
+            cut.update(_cut(page, wanted, found))
+        return candidates, cut
 
-    async def _offer(self, offers: dict[str, list[Candidate]], lanes: Mapping[int, Lane]) -> None:
+    async def _not_paused(self, found: list[Candidate]) -> list[Candidate]:
+        """Leave out jobs below a paused route that were written to the lane above it, and move them to their own."""
+        rules = self._allowance.rules
+        pools = rules.paused_pools
+        kept = [one for one in found if not pools or rules.pause_of_route(one.route) is None]
+        if len(kept) < len(found):
+            await self._lanes.refit(pools)
+        return kept
+
+    async def _offer(self, assignments: Iterable[Assignment], lanes: Mapping[int, Lane]) -> None:
         """Write offers in as few transactions as they fit."""
         puts: list[tuple[Put, Outstanding]] = []
-        for worker, candidates in offers.items():
+        given: Slots = {}
+        for worker, candidates in by_worker(assignments).items():
             seen = self._flight.workers.get(worker)
             if seen is None:
                 continue  # its session ended while the jobs were read
             _, lease = seen
             for start in range(0, len(candidates), JOBS_PER_OFFER):
-                puts.append(self._offer_of(worker, lease, candidates[start : start + JOBS_PER_OFFER], lanes))
+                put = self._offer_of(worker, lease, candidates[start : start + JOBS_PER_OFFER], lanes, given)
+                if put[1].offers:
+                    puts.append(put)
         for start in range(0, len(puts), KEYS_PER_TXN):
             await self._put(puts[start : start + KEYS_PER_TXN])
 
     def _offer_of(
-        self, worker: str, lease: int, candidates: Sequence[Candidate], lanes: Mapping[int, Lane]
+        self, worker: str, lease: int, candidates: Sequence[Candidate], lanes: Mapping[int, Lane], given: Slots
     ) -> tuple[Put, Outstanding]:
         key = self._keys.message(worker, self._term.number * OFFERS_PER_TERM + next(self._sequence))
-        jobs = []
+        offers = {}
         for candidate in candidates:
             lane = lanes[candidate.lane]
-            jobs.append(
-                Offer(
-                    job=str(candidate.id),
-                    attempt=candidate.attempt,
-                    ttl_s=candidate.ttl_s,
-                    namespace=lane.namespace,
-                    kind=lane.kind,
-                    route=candidate.route,
-                )
+            slots = self._allowance.slots_for(lane, given)
+            if slots is None:
+                continue  # taken since the limit was looked at
+            offers[str(candidate.id)] = Offer(
+                job=str(candidate.id),
+                attempt=candidate.attempt,
+                ttl_s=candidate.ttl_s,
+                namespace=lane.namespace,
+                kind=lane.kind,
+                route=candidate.route,
+                slots=slots,
             )
-        value = Offers(term=self._term.number, offers=tuple(jobs))
-        offer = Outstanding(key, worker, tuple(job.job for job in jobs), self._clock.monotonic())
-        return Put(key, value.to_json(), lease), offer
+        value = Offers(term=self._term.number, offers=tuple(offers.values()))
+        return Put(key, value.to_json(), lease), Outstanding(key, worker, offers, self._clock.monotonic())
 
     async def _put(self, puts: Sequence[tuple[Put, Outstanding]]) -> None:
         for _, offer in puts:
             self._flight.offered(offer)  # before the write: its events may arrive before its answer
         try:
-            result = await self._etcd.txn(Txn((self._term.guard(),), tuple(put for put, _ in puts)))
+            # Repeatable: a worker that has answered in between finds an offer of which it can win nothing but the claim
+            # of a job that has ended or moved on, and the start refuses that by the attempt that was offered.
+            txn = Txn((self._term.guard(),), tuple(put for put, _ in puts))
+            result = await self._etcd.txn(txn, repeatable=True)
         except Unavailable:
             # Unknown: if it was written, the deletion event or the timeout will free the jobs.
             raise
@@ -227,7 +266,8 @@ class Dispatcher:
     async def _withdraw(self, offers: Sequence[Outstanding]) -> None:
         for start in range(0, len(offers), KEYS_PER_TXN):
             page = offers[start : start + KEYS_PER_TXN]
-            result = await self._etcd.txn(Txn((self._term.guard(),), tuple(Delete(offer.key) for offer in page)))
+            txn = Txn((self._term.guard(),), tuple(Delete(offer.key) for offer in page))
+            result = await self._etcd.txn(txn, repeatable=True)
             if not result.succeeded:
                 raise Deposed("the leader key has changed hands")
             for offer in page:
@@ -242,5 +282,17 @@ def _room(groups: Iterable[Sequence[Seat]]) -> int:
     return sum({seat.worker: seat.free for seats in groups for seat in seats}.values())
 
 
-def _pages(lanes: Sequence[int]) -> Iterable[Sequence[int]]:
+def _pages(lanes: Sequence[Lane]) -> Iterable[Sequence[Lane]]:
     return (lanes[start : start + LANES_PER_READ] for start in range(0, len(lanes), LANES_PER_READ))
+
+
+def _cut(lanes: Sequence[Lane], wanted: Sequence[int], found: Iterable[Candidate]) -> dict[int, Order | None]:
+    """Return where the reading of each lane stopped: at the last row of as many as were wanted, or at its end."""
+    counts: Counter[int] = Counter()
+    last: dict[int, Order] = {}
+    for candidate in found:
+        counts[candidate.lane] += 1
+        last[candidate.lane] = max(last.get(candidate.lane, candidate.order), candidate.order)
+    return {
+        lane.id: last[lane.id] if counts[lane.id] == most else None for lane, most in zip(lanes, wanted, strict=True)
+    }

@@ -155,7 +155,12 @@ class Finisher:
         """Announce attempts that ended, and hint at those jobs that are ready again; return whose claim was deleted."""
         ended = list(rows)
         deleted = await self._announcer.announce(
-            [Ended(str(row.id), JobState(row.state), row.attempt, row.claim_revision, row.lease) for row in ended]
+            [
+                Ended(
+                    str(row.id), JobState(row.state), row.attempt, row.claim_revision, row.lease, tuple(row.slots or ())
+                )
+                for row in ended
+            ]
         )
         # After the claims are gone: before, the dispatcher would pass these jobs over.
         self._hints.ready({row.lane for row in ended if row.state in CLAIMABLE})

@@ -7,12 +7,12 @@ more. All of it is rebuilt by listing when a leader begins its term.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tenure.model.dispatch import Candidate, Seat
-from tenure.store.etcd.keyspace import WorkerValue
+from tenure.store.etcd.keyspace import Offer, WorkerValue, parse_slot_name
 from tenure.store.postgres.database import Row
 
 SETTLE_S = 0.5
@@ -26,12 +26,21 @@ SUSPECT_S = 15.0
 
 @dataclass(slots=True)
 class Outstanding:
-    """One inbox key with the jobs that it offers."""
+    """One inbox key with the offers under it."""
 
     key: str
     worker: str
-    jobs: tuple[str, ...]
+    offers: Mapping[str, Offer]
+    """By job id."""
     made_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Who has claimed a job, and whose job it is."""
+
+    worker: str
+    namespace: str
 
 
 @dataclass(slots=True)
@@ -40,13 +49,19 @@ class Flight:
 
     workers: dict[str, tuple[WorkerValue, int]] = field(default_factory=dict)
     """Worker id to what it says of itself and the lease of its session."""
-    claims: dict[str, str] = field(default_factory=dict)
-    """Job id to worker."""
+    claims: dict[str, Held] = field(default_factory=dict)
+    """Job id to its holder."""
     offers: dict[str, Outstanding] = field(default_factory=dict)
     """Inbox key to offer."""
     suspects: dict[str, float] = field(default_factory=dict)
     """Workers that lost a claim or left an offer unanswered, and until when: before, they get no offers unless they
     show that they live."""
+    by_namespace: Counter[str] = field(default_factory=Counter)
+    """Namespace to its jobs that are offered or claimed."""
+    slots: defaultdict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+    """Limit to the numbers that are taken, each with its job: held in etcd, or given away with an offer."""
+    _given: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Job id to slots that were given away with its offer and not yet seen in etcd."""
     _offered: dict[str, str] = field(default_factory=dict)
     """Job id to inbox key."""
     _settling: dict[str, float] = field(default_factory=dict)
@@ -68,52 +83,91 @@ class Flight:
         if worker in self.workers:
             self.suspects[worker] = math.inf
 
-    def claim_seen(self, job: str, worker: str) -> None:
+    def claim_seen(self, job: str, held: Held) -> None:
         """A job was claimed: its offer, if any, is answered."""
         before = self.claims.get(job)
         if before is not None:
-            self._claimed[before] -= 1
-        self.claims[job] = worker
-        self.suspects.pop(worker, None)
-        self._claimed[worker] += 1
+            self._claimed[before.worker] -= 1
+            self.by_namespace[before.namespace] -= 1
+        self.claims[job] = held
+        self.suspects.pop(held.worker, None)
+        self._claimed[held.worker] += 1
+        self.by_namespace[held.namespace] += 1
         self._settling.pop(job, None)
         key = self._offered.pop(job, None)
         if key is not None:
-            self._pending[self.offers[key].worker] -= 1
+            self._unoffered(self.offers[key], job)
 
     def claim_gone(self, job: str) -> None:
         """A claim was released or expired."""
-        worker = self.claims.pop(job, None)
-        if worker is not None:
-            self._claimed[worker] -= 1
+        held = self.claims.pop(job, None)
+        if held is not None:
+            self._claimed[held.worker] -= 1
+            self.by_namespace[held.namespace] -= 1
+            self._take_back(job)
 
     def offered(self, offer: Outstanding) -> None:
         """An offer was written."""
         self.offers[offer.key] = offer
-        for job in offer.jobs:
-            self._offered[job] = offer.key
-        self._pending[offer.worker] += len(offer.jobs)
+        for one in offer.offers.values():
+            self._offered[one.job] = offer.key
+            self.by_namespace[one.namespace] += 1
+            if one.slots:
+                self._given[one.job] = one.slots
+                for limit, number in map(parse_slot_name, one.slots):
+                    self.slots[limit].setdefault(number, one.job)
+        self._pending[offer.worker] += len(offer.offers)
 
     def offer_gone(self, key: str, now: float) -> None:
         """An offer was answered or withdrawn; what it offered and was not claimed is free after a moment."""
         offer = self.offers.pop(key, None)
         if offer is None:
             return
-        for job in offer.jobs:
+        for job in offer.offers:
             if self._offered.get(job) == key:
                 del self._offered[job]
-                self._pending[offer.worker] -= 1
+                self._unoffered(offer, job)
                 self._settling[job] = now + SETTLE_S
 
-    def offered_to(self, job: str) -> str | None:
-        """Return the worker to whom a job is offered now."""
+    def _unoffered(self, offer: Outstanding, job: str) -> None:
+        self._pending[offer.worker] -= 1
+        self.by_namespace[offer.offers[job].namespace] -= 1
+
+    def offer_of(self, job: str) -> Held | None:
+        """Return to whom a job is offered now, and whose it is."""
         key = self._offered.get(job)
-        return None if key is None else self.offers[key].worker
+        if key is None:
+            return None
+        offer = self.offers[key]
+        return Held(offer.worker, offer.offers[job].namespace)
+
+    def slot_seen(self, limit: str, number: int, job: str) -> None:
+        """A slot is held in etcd."""
+        self.slots[limit][number] = job
+        if job in self._given:
+            left = tuple(name for name in self._given[job] if parse_slot_name(name) != (limit, number))
+            if left:
+                self._given[job] = left
+            else:
+                del self._given[job]
+
+    def slot_gone(self, limit: str, number: int) -> None:
+        """A slot is free again."""
+        self.slots[limit].pop(number, None)
+        if not self.slots[limit]:
+            del self.slots[limit]
+
+    def _take_back(self, job: str) -> None:
+        """Free the slots that were given away with an offer that came to nothing."""
+        for limit, number in map(parse_slot_name, self._given.pop(job, ())):
+            if self.slots[limit].get(number) == job:
+                self.slot_gone(limit, number)
 
     def settle(self, now: float) -> None:
         """Forget jobs whose moment after an answered offer is over, and suspicions that have had their time."""
         for job in [job for job, until in self._settling.items() if until <= now]:
             del self._settling[job]
+            self._take_back(job)
         for worker, until in list(self.suspects.items()):
             if until <= now:
                 del self.suspects[worker]  # still registered: it lives, though it answered too late to win anything
@@ -136,7 +190,7 @@ class Flight:
         for worker, (value, _) in self.workers.items():
             free = min(most, value.capacity - self._claimed[worker] - self._pending[worker])
             if free > 0 and not value.draining and not (beyond_doubt and worker in self.suspects):
-                seats.append(Seat(worker, tuple(value.pools), frozenset(value.kinds), free))
+                seats.append(Seat(worker, tuple(value.pools), frozenset(value.kinds), free, value.labels))
         return seats
 
     def in_flight(self, job: str) -> bool:

@@ -17,6 +17,8 @@ from tenure.v1.cluster_service_pb2_grpc import ClusterServiceStub
 log = structlog.get_logger(__name__)
 
 HINT_TIMEOUT_S = 1.0
+EVERYWHERE: frozenset[int] = frozenset()
+"""On the wire, and to the leader, no lane means all of them."""
 
 
 class Hints:
@@ -29,6 +31,7 @@ class Hints:
         self._leader_address = leader_address
         self._deliver_here = deliver_here
         self._lanes: set[int] = set()
+        self._everywhere = False
         self._some = asyncio.Event()
 
     def ready(self, lanes: Iterable[int]) -> None:
@@ -36,6 +39,12 @@ class Hints:
         gathered = frozenset(lanes)
         if gathered and not self._deliver_here(gathered):
             self._lanes |= gathered
+            self._some.set()
+
+    def everywhere(self) -> None:
+        """Note that rules changed: the leader reads them, and looks into every lane."""
+        if not self._deliver_here(EVERYWHERE):
+            self._everywhere = True
             self._some.set()
 
     async def run(self) -> None:
@@ -47,6 +56,9 @@ class Hints:
                 await self._some.wait()
                 self._some.clear()
                 lanes, self._lanes = self._lanes, set()
+                everywhere, self._everywhere = self._everywhere, False
+                if everywhere:
+                    lanes = set()
                 leader = self._leader_address()
                 if leader is None or self._deliver_here(frozenset(lanes)):
                     continue  # nobody leads: the next leader reads everything anyway

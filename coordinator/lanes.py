@@ -7,7 +7,9 @@ two: the leader then moves the jobs, and again a little later, for what a coordi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import structlog
 
@@ -15,14 +17,32 @@ from tenure.model.dispatch import Lane
 from tenure.model.errors import TenureError
 from tenure.model.jobs import JobSpec
 from tenure.model.routes import pool_of
-from tenure.store.postgres.database import Database
+from tenure.store.postgres.database import Database, Row
 
 log = structlog.get_logger(__name__)
 
 REFRESH_S = 5.0
 _CACHED = 100_000
 
-LaneKey = tuple[str, str, str]
+
+class LaneKey(NamedTuple):
+    """What makes a lane, as it is stored."""
+
+    pool: str
+    namespace: str
+    kind: str
+    limits: str = ""
+    requires: str = ""
+
+
+class Placement(NamedTuple):
+    """What of a stored job decides upon its lane."""
+
+    route: str
+    namespace: str
+    kind: str
+    limits: tuple[str, ...]
+    requires: Mapping[str, str]
 
 
 class Lanes:
@@ -47,9 +67,18 @@ class Lanes:
                 log.warning("pools_not_refreshed", error=exc.message)
             await asyncio.sleep(REFRESH_S)
 
-    async def of(self, specs: Sequence[JobSpec]) -> list[int]:
+    async def of(self, specs: Sequence[JobSpec | Placement]) -> list[int]:
         """Return the lane of each job, making those that are new."""
-        keys = [(pool_of(spec.route, self._pools), spec.namespace, spec.kind) for spec in specs]
+        keys = [
+            LaneKey(
+                pool_of(spec.route, self._pools),
+                spec.namespace,
+                spec.kind,
+                ",".join(sorted(spec.limits)),
+                _labels_text(spec.requires),
+            )
+            for spec in specs
+        ]
         ids = {key: self._ids.get(key) for key in keys}
         unknown = sorted(key for key, lane in ids.items() if lane is None)
         if unknown:
@@ -63,7 +92,7 @@ class Lanes:
         unknown = sorted(wanted - found.keys())
         if unknown:
             for row in await self._database.fetch("lanes_by_id", {"lanes": unknown}):
-                found[row.id] = self._remember(Lane(row.id, row.pool, row.namespace, row.kind))
+                found[row.id] = self._remember(_key_of(row), lane_from_row(row))
         return found
 
     async def register_pools(self, pools: Iterable[str]) -> list[str]:
@@ -79,7 +108,7 @@ class Lanes:
         moved = 0
         rows = await self._database.fetch("misfit_lanes", {"pools": list(pools)})
         for row in rows:
-            key = (row.deeper, row.namespace, row.kind)
+            key = _key_of(row)._replace(pool=row.deeper)
             lane = self._ids.get(key) or (await self._intern([key]))[key]
             while True:
                 params = {"before": row.id, "after": lane, "pool": row.deeper}
@@ -90,23 +119,44 @@ class Lanes:
         return moved
 
     async def _intern(self, keys: Sequence[LaneKey]) -> dict[LaneKey, int]:
-        pools, namespaces, kinds = (list(column) for column in zip(*keys, strict=True))
+        columns = dict(zip(_COLUMNS, map(list, zip(*keys, strict=True)), strict=True))
         missing = set(keys)
         ids: dict[LaneKey, int] = {}
         while missing:  # a lane made by another coordinator at this moment shows only in a fresh snapshot
-            rows = await self._database.fetch(
-                "intern_lanes", {"pools": pools, "namespaces": namespaces, "kinds": kinds}
-            )
-            for row in rows:
-                self._remember(Lane(row.id, row.pool, row.namespace, row.kind))
-                ids[(row.pool, row.namespace, row.kind)] = row.id
-                missing.discard((row.pool, row.namespace, row.kind))
+            for row in await self._database.fetch("intern_lanes", columns):
+                self._remember(_key_of(row), lane_from_row(row))
+                ids[_key_of(row)] = row.id
+                missing.discard(_key_of(row))
         return ids
 
-    def _remember(self, lane: Lane) -> Lane:
+    def _remember(self, key: LaneKey, lane: Lane) -> Lane:
         if len(self._by_id) >= _CACHED:
             self._by_id.clear()
             self._ids.clear()
         self._by_id[lane.id] = lane
-        self._ids[(lane.pool, lane.namespace, lane.kind)] = lane.id
+        self._ids[key] = lane.id
         return lane
+
+
+_COLUMNS = ("pools", "namespaces", "kinds", "limits", "requires")
+
+
+def lane_from_row(row: Row) -> Lane:
+    """Convert a row of ``lanes_with_ready``, ``lanes_by_id`` or ``intern_lanes``."""
+    limits = tuple(row.limits.split(",")) if row.limits else ()
+    requires = tuple(json.loads(row.requires).items()) if row.requires else ()
+    return Lane(row.id, row.pool, row.namespace, row.kind, limits, requires)
+
+
+def placement_of(row: Row) -> Placement:
+    """Convert a row that has these columns of a job."""
+    requires = json.loads(row.requires) if row.requires else {}
+    return Placement(row.route, row.namespace, row.kind, tuple(row.limits or ()), requires)
+
+
+def _key_of(row: Row) -> LaneKey:
+    return LaneKey(row.pool, row.namespace, row.kind, row.limits, row.requires)
+
+
+def _labels_text(labels: Mapping[str, str]) -> str:
+    return json.dumps(labels, sort_keys=True, separators=(",", ":")) if labels else ""

@@ -1,9 +1,9 @@
 """Leading: what the one elected coordinator does, for as long as its term lasts.
 
 A term begins with a picture of etcd at one revision (workers, claims, inboxes), is recorded in Postgres, and runs the
-dispatcher, the reaper and the chores in one task group. It ends when the election says so or a guarded write finds the
-leader key in other hands; nothing of it outlives the group. Safety never depends on there being one leader: see the
-module comments of ``dispatch`` and ``reap``.
+dispatcher, the reaper, the schedules and the chores in one task group. It ends when the election says so or a guarded
+write finds the leader key in other hands; nothing of it outlives the group. Safety never depends on there being one
+leader: see the module comments of ``dispatch``, ``reap`` and ``schedule``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from functools import partial
 
 import structlog
 
+from tenure.coordinator.allowance import Allowance
+from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.dispatch import Dispatcher
 from tenure.coordinator.finish import Finisher
-from tenure.coordinator.flight import Flight, Outstanding
+from tenure.coordinator.flight import Flight, Held, Outstanding
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import REFRESH_S, Lanes
 from tenure.coordinator.overdue import Overdue
 from tenure.coordinator.reap import Reaper
+from tenure.coordinator.schedule import Scheduler
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.stores import Stores
 from tenure.coordinator.upkeep import Upkeep
@@ -32,7 +35,7 @@ from tenure.model.clock import Clock
 from tenure.model.errors import Deposed, TenureError
 from tenure.store.etcd.compact import CompactionPolicy, Compactor
 from tenure.store.etcd.election import Election, Term
-from tenure.store.etcd.keyspace import ClaimValue, Keyspace, WorkerValue, parse_inbox
+from tenure.store.etcd.keyspace import ClaimValue, Keyspace, SlotValue, WorkerValue, parse_inbox
 from tenure.store.etcd.port import Etcd, Event, EventKind, KeyValue
 from tenure.store.etcd.view import View
 from tenure.store.postgres.database import Database, Statement
@@ -65,6 +68,7 @@ class Leader:
         finisher: Finisher,
         dependants: Dependants,
         hints: Hints,
+        canceler: Canceler,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -76,13 +80,17 @@ class Leader:
         self._finisher = finisher
         self._dependants = dependants
         self._hints = hints
+        self._canceler = canceler
         self._dispatcher: Dispatcher | None = None
 
     def hint(self, lanes: frozenset[int]) -> bool:
-        """Pass a hint to the dispatcher; False if this coordinator does not lead."""
+        """Pass a hint to the dispatcher, no lane meaning all of them; False if this coordinator does not lead."""
         if self._dispatcher is None:
             return False
-        self._dispatcher.hint(lanes)
+        if lanes:
+            self._dispatcher.hint(lanes)
+        else:
+            self._dispatcher.look_everywhere()
         return True
 
     async def run(self) -> None:
@@ -117,10 +125,20 @@ class Leader:
         )
         frozen_s = await stores.record_term()
         flight = Flight()
+        guard = Statement("assert_term", {"leader": self._settings.coordinator_id, "term": term.number})
         dispatcher = Dispatcher(
-            self._settings, self._database, self._etcd, self._keys, self._clock, self._lanes, flight, term
+            self._settings,
+            self._database,
+            self._etcd,
+            self._keys,
+            self._clock,
+            self._lanes,
+            flight,
+            Allowance(self._database, self._clock, flight, guard),
+            term,
         )
         dispatcher.brake(frozen_s)
+        guard = Statement("assert_term", {"leader": self._settings.coordinator_id, "term": term.number})
         reaper = Reaper(
             self._database,
             self._etcd,
@@ -129,12 +147,13 @@ class Leader:
             self._finisher,
             flight.suspect,
             dispatcher.brake,
-            guard=Statement("assert_term", {"leader": self._settings.coordinator_id, "term": term.number}),
+            guard=guard,
             sweep_s=self._settings.sweep_s,
             cancel_grace_s=self._settings.cancel_grace_s,
         )
         if stores.etcd_was_lost or frozen_s > 0:  # or the term before did not come as far as this
             await reaper.drop_strays()
+        scheduler = Scheduler(self._database, self._lanes, self._hints, self._canceler, self._clock, guard=guard)
         upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)
         picture = Picture(self._keys, self._clock, flight, dispatcher, reaper, self._lanes)
         compactor = Compactor(
@@ -157,11 +176,13 @@ class Leader:
                 dispatcher.run(),
                 reaper.watch_forever(),
                 reaper.sweep_forever(),
+                scheduler.fire_forever(),
                 upkeep.activate_forever(),
                 upkeep.sweep_dependants_forever(),
                 upkeep.drop_keys_forever(),
                 upkeep.fail_overdue_forever(Overdue(self._database, self._finisher, self._dependants)),
                 upkeep.make_partitions_forever(),
+                upkeep.drop_buckets_forever(),
                 picture.register_pools_forever(),
                 upkeep.compact_forever(compactor),
                 stores.watch(),
@@ -185,10 +206,11 @@ class Picture:
         self._new_pools = asyncio.Event()
 
     def views(self, etcd: Etcd) -> list[View]:
-        """Return the mirrors to run: workers, claims, inboxes."""
+        """Return the mirrors to run: workers, claims, slots, inboxes."""
         followed: list[tuple[str, Callable[[Event], None]]] = [
             (self._keys.workers, self._worker_changed),
             (self._keys.claims, self._claim_changed),
+            (self._keys.slots, self._slot_changed),
             (self._keys.inboxes, self._inbox_changed),
         ]
         return [View(etcd, prefix, self._clock, partial(self._all, follow)) for prefix, follow in followed]
@@ -251,8 +273,18 @@ class Picture:
             self._flight.claim_gone(job)
             self._reaper.claim_gone(job)
             return
-        worker = self._flight.offered_to(job)
-        self._flight.claim_seen(job, worker or ClaimValue.from_json(event.item.value).worker)
+        held = self._flight.offer_of(job)
+        if held is None:
+            value = ClaimValue.from_json(event.item.value)
+            held = Held(value.worker, value.namespace)
+        self._flight.claim_seen(job, held)
+
+    def _slot_changed(self, event: Event) -> None:
+        limit, number = self._keys.parse_slot(event.item.key)
+        if event.kind is EventKind.DELETE:
+            self._flight.slot_gone(limit, number)
+        else:
+            self._flight.slot_seen(limit, number, SlotValue.from_json(event.item.value).job)
 
     def _inbox_changed(self, event: Event) -> None:
         key = event.item.key
@@ -268,4 +300,4 @@ class Picture:
         worker, _ = self._keys.parse_message(item.key)
         offers = getattr(message, "offers", ())
         if offers:
-            self._flight.offered(Outstanding(item.key, worker, tuple(offer.job for offer in offers), now))
+            self._flight.offered(Outstanding(item.key, worker, {offer.job: offer for offer in offers}, now))

@@ -31,8 +31,16 @@ BRAKES = Counter(
     "How often dispatch was held back for a TTL because the claims of many workers vanished at once.",
     registry=REGISTRY,
 )
+TICKS = Counter(
+    "tenure_schedule_ticks",
+    "Ticks of schedules that the leader decided upon: fired (a job was made) or skipped, as the schedule has it.",
+    ["outcome"],
+    registry=REGISTRY,
+)
 
 for _write in ("start", "finish", "progress", "checkpoint", "children"):
     STALE_WRITES.labels(_write)  # shown as 0 from the start, so that the first one is a rise
 for _outcome in (Outcome.LOST, Outcome.RELEASED, Outcome.TIMED_OUT):
     REAPED.labels(str(_outcome))
+for _ticked in ("fired", "skipped"):
+    TICKS.labels(_ticked)

@@ -34,7 +34,7 @@ from tenure.model.reap import (
 from tenure.model.states import Outcome
 from tenure.model.trust import was_alive
 from tenure.store.etcd.claims import Release, release_batch
-from tenure.store.etcd.keyspace import Keyspace
+from tenure.store.etcd.keyspace import Keyspace, SlotValue
 from tenure.store.etcd.port import Etcd
 from tenure.store.postgres.database import Database, Row, Statement
 
@@ -130,13 +130,14 @@ class Reaper:
         started in between is spared, one that is not yet started is lost, which its worker learns when it starts it.
         """
         claims = await self._claims()
+        slots = await self._slots()
         owned: dict[uuid.UUID, tuple[int, int]] = {}
         after = FIRST_ID
         while rows := await self._page(after):
             owned.update((row.id, (row.claim_revision, row.lease)) for row in rows)
             after = rows[-1].id
         strays = [
-            Release(str(job), revision, lease)
+            Release(str(job), revision, lease, slots[job, revision, lease])
             for job, (revision, lease) in claims.items()
             if owned.get(job) != (revision, lease)
         ]
@@ -230,6 +231,19 @@ class Reaper:
             except ValueError:
                 log.error("key_unreadable", key=item.key)  # written by hand: no job's claim
         return claims
+
+    async def _slots(self) -> Mapping[tuple[uuid.UUID, int, int], tuple[str, ...]]:
+        """List every slot by the claim with which it was put: job, create revision, lease."""
+        listing = await self._etcd.list(self._keys.slots)
+        slots: dict[tuple[uuid.UUID, int, int], tuple[str, ...]] = defaultdict(tuple)
+        for item in listing.items:
+            try:
+                job = uuid.UUID(SlotValue.from_json(item.value).job)
+            except ValueError:
+                log.error("key_unreadable", key=item.key)
+                continue
+            slots[job, item.create_revision, item.lease] += (item.key.removeprefix(self._keys.slots),)
+        return slots
 
     async def _tell(self, rows: Sequence[Row]) -> None:
         for row in rows:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tenure.coordinator.hint import Hints
-from tenure.coordinator.lanes import Lanes
+from tenure.coordinator.lanes import Lanes, placement_of
 from tenure.coordinator.passing import FIRST_IDS, PASS_S, WINDOW_JOBS, Span
 from tenure.model.clock import Clock
 from tenure.model.errors import NotFound, Unavailable, WrongState
@@ -99,7 +99,7 @@ class Retryer:
 
     async def _write(self, rows: Sequence[Row]) -> list[Row]:
         """Copy jobs; return the new ones (id, retry_of)."""
-        lanes = await self._lanes.of(rows)
+        lanes = await self._lanes.of([placement_of(row) for row in rows])
         ids, new_ids = [row.id for row in rows], [new_id() for _ in rows]
         made, _, _ = await self._database.transaction(
             [

@@ -30,6 +30,8 @@ class ClaimedJob:
     attempt_seen: int
     lease: int
     claim_revision: int
+    slots: tuple[str, ...] = ()
+    """``<limit>/<n>`` each, on the same lease."""
 
 
 class Starter:
@@ -65,6 +67,7 @@ class Starter:
             "attempts": [claim.attempt_seen for claim in shown],
             "leases": [claim.lease for claim in shown],
             "revisions": [claim.claim_revision for claim in shown],
+            "slots": [",".join(claim.slots) for claim in shown],
         }
         try:
             rows = await self._database.fetch("start_attempts", columns)

@@ -177,8 +177,12 @@ def _plan(specs: Sequence[JobSpec], ids: Sequence[uuid.UUID], parent: Parent | N
 def _request_hash(spec: JobSpec) -> bytes:
     if spec.idempotency_key is None:
         return b""
-    if len(spec.labels) > 1:  # a map: its order is no part of the request
-        spec = spec.model_copy(update={"labels": dict(sorted(spec.labels.items()))})
+    # Maps and sets: their order is no part of the request.
+    maps = {
+        name: dict(sorted(value.items())) for name in ("labels", "requires") if len(value := getattr(spec, name)) > 1
+    }
+    if maps or len(spec.limits) > 1:
+        spec = spec.model_copy(update={**maps, "limits": tuple(sorted(spec.limits))})
     return hashlib.sha256(spec.model_dump_json(exclude={"idempotency_key"}).encode()).digest()
 
 

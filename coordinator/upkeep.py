@@ -25,6 +25,7 @@ KEYS_PER_STEP = 5_000
 COMPACT_EVERY_S = 5.0
 PARTITIONS_EVERY_S = 3_600.0
 WEEKS_AHEAD = 4
+BUCKETS_EVERY_S = 3_600.0
 
 
 class Upkeep:
@@ -67,6 +68,14 @@ class Upkeep:
             await self._database.fetch("drop_expired_keys", {"limit": KEYS_PER_STEP})
 
         await self._every(KEYS_EVERY_S, step)
+
+    async def drop_buckets_forever(self) -> None:
+        """Forget buckets of limits that nobody uses any more."""
+
+        async def step() -> None:
+            await self._database.fetch("drop_old_buckets")
+
+        await self._every(BUCKETS_EVERY_S, step)
 
     async def compact_forever(self, compactor: Compactor) -> None:
         """Keep etcd's history short."""

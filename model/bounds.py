@@ -17,6 +17,8 @@ class Bounds:
     json_depth: int = 64
     batch_jobs: int = 10_000
     labels: int = 32
+    limits: int = 8
+    """Limits that one job may carry. Etcd leaves 28 operations to each claim of a batch (``store.etcd.claims``)."""
     label_value_chars: int = 63
     idempotency_key_chars: int = 255
     delay_s: float = 366 * 86_400.0
@@ -28,6 +30,12 @@ class Bounds:
     error_chars: int = 8_192
     checkpoint_bytes: int = 256 * 1024
     progress_message_chars: int = 512
+    schedule_ticks: int = 1_000
+    """Ticks of one schedule that one round, one backfill or one preview takes."""
+    min_interval_s: float = 1.0
+    max_interval_s: float = 366 * 86_400.0
+    misfire_window_s: float = 31 * 86_400.0
+    jitter_s: float = 86_400.0
 
 
 DEFAULT_BOUNDS = Bounds()

@@ -1,7 +1,8 @@
 """Which ready jobs to offer to which workers: a pure decision over one picture of the cluster.
 
-Order: strictly by priority, then activation time, then id. A job that no worker can take now is passed over,
-never in the way of those behind it.
+Order: strictly by priority. At equal priority namespaces take turns, so that the jobs each has in flight stand in
+proportion to its weight; within a namespace by activation time, then id. A job that cannot run now (no worker has room,
+a limit is full) is passed over, never in the way of those behind it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from datetime import datetime
 
 from tenure.model.routes import covers
 
+Order = tuple[int, datetime, uuid.UUID]
+
 
 @dataclass(frozen=True, slots=True)
 class Lane:
@@ -24,6 +27,10 @@ class Lane:
     pool: str
     namespace: str
     kind: str
+    limits: tuple[str, ...] = ()
+    """Names of limits, sorted."""
+    requires: tuple[tuple[str, str], ...] = ()
+    """Labels that a worker must have, sorted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +46,18 @@ class Candidate:
     ttl_s: float
 
     @property
-    def order(self) -> tuple[int, datetime, uuid.UUID]:
-        """The key by which candidates are served."""
+    def order(self) -> Order:
+        """The key by which candidates of one namespace are served."""
         return (-self.priority, self.activate_at, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The first candidates of a namespace, in order; ``whole`` says that there are no more than these."""
+
+    namespace: str
+    candidates: tuple[Candidate, ...]
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +68,23 @@ class Seat:
     pools: tuple[str, ...]
     kinds: frozenset[str]
     free: int
+    labels: Mapping[str, str] | None = None
 
     def serves(self, lane: Lane) -> bool:
         """Say whether this worker may run the jobs of a lane."""
-        return lane.kind in self.kinds and any(covers(pool, lane.pool) for pool in self.pools)
+        return (
+            lane.kind in self.kinds
+            and any(covers(pool, lane.pool) for pool in self.pools)
+            and all((self.labels or {}).get(name) == value for name, value in lane.requires)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a namespace has in flight, and its weight against others."""
+
+    in_flight: int = 0
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +97,10 @@ class Assignment:
 
 def servable(lanes: Iterable[Lane], seats: Sequence[Seat]) -> dict[int, list[Seat]]:
     """Return, per lane that some worker with room serves, those workers."""
-    offers: dict[tuple[str, str], list[Seat]] = {}
+    offers: dict[tuple[object, ...], list[Seat]] = {}
     found: dict[int, list[Seat]] = {}
     for lane in lanes:
-        key = (lane.pool, lane.kind)
+        key = (lane.pool, lane.kind, lane.requires)
         if key not in offers:
             offers[key] = [seat for seat in seats if seat.free > 0 and seat.serves(lane)]
         if offers[key]:
@@ -79,36 +108,119 @@ def servable(lanes: Iterable[Lane], seats: Sequence[Seat]) -> dict[int, list[Sea
     return found
 
 
-def assign(candidates: Iterable[Candidate], serving: Mapping[int, Sequence[Seat]]) -> list[Assignment]:
-    """Give each candidate, in order, to the serving worker with the most room left.
+def windows(
+    candidates: Iterable[Candidate], lanes: Mapping[int, Lane], cut: Mapping[int, Order | None]
+) -> list[Window]:
+    """Sort what was read into one window per namespace.
 
-    ``serving`` maps a lane to its workers (see ``servable``). Candidates beyond the room are left out.
+    ``cut`` tells of every lane that was read where reading stopped: at its last candidate's order, or None if it holds
+    no more. What comes after the first stop of any lane of a namespace is left out, since something unread may come
+    before it.
     """
-    free: dict[str, int] = {seat.worker: seat.free for seats in serving.values() for seat in seats}
-    # One heap of workers per distinct set of them; entries go stale when another heap takes room, and are renewed.
-    heaps: dict[tuple[str, ...], list[tuple[int, str]]] = {}
-    lane_heap: dict[int, list[tuple[int, str]]] = {}
-    for lane, seats in serving.items():
-        group = tuple(sorted(seat.worker for seat in seats))
-        if group not in heaps:
-            heaps[group] = [(-free[worker], worker) for worker in group]
-            heapq.heapify(heaps[group])
-        lane_heap[lane] = heaps[group]
-    chosen: list[Assignment] = []
+    by_namespace: dict[str, list[Candidate]] = defaultdict(list)
+    stop: dict[str, Order | None] = {}
+    for lane, order in cut.items():
+        namespace = lanes[lane].namespace
+        before = stop.setdefault(namespace, None)
+        if order is not None and (before is None or order < before):
+            stop[namespace] = order
     for candidate in candidates:
-        heap = lane_heap.get(candidate.lane)
+        by_namespace[lanes[candidate.lane].namespace].append(candidate)
+    found = []
+    for namespace, end in stop.items():
+        mine = sorted(by_namespace[namespace], key=lambda candidate: candidate.order)
+        kept = mine if end is None else [candidate for candidate in mine if candidate.order <= end]
+        found.append(Window(namespace, tuple(kept), end is None))
+    return found
+
+
+def assign(
+    read: Iterable[Window],
+    lanes: Mapping[int, Lane],
+    serving: Mapping[int, Sequence[Seat]],
+    *,
+    shares: Mapping[str, Share],
+    units: Mapping[str, int],
+) -> list[Assignment]:
+    """Give candidates, in the order of the module's head, to the serving worker with the most room left.
+
+    ``serving`` maps a lane to its workers (see ``servable``), ``units`` a limit to the jobs that it still admits (one
+    that is not there admits any number). Once a namespace's window is used up and is not whole, nothing of a lower
+    priority is given away: what was not read may come before it.
+    """
+    places = _Places(serving)
+    left = dict(units)
+    queue: list[tuple[int, float, Order, int]] = []
+    unread: int | None = None
+    sources = list(read)
+    taken = [0] * len(sources)
+    in_flight = {window.namespace: shares.get(window.namespace, Share()).in_flight for window in sources}
+
+    def push(source: int) -> None:
+        nonlocal unread
+        window = sources[source]
+        if taken[source] < len(window.candidates):
+            head = window.candidates[taken[source]]
+            weight = shares.get(window.namespace, Share()).weight
+            heapq.heappush(queue, (-head.priority, in_flight[window.namespace] / weight, head.order, source))
+        elif not window.whole and window.candidates:
+            last = window.candidates[-1].priority
+            unread = last if unread is None else max(unread, last)
+
+    for source in range(len(sources)):
+        push(source)
+    chosen: list[Assignment] = []
+    while queue and places.left:
+        source = heapq.heappop(queue)[-1]
+        window = sources[source]
+        candidate = window.candidates[taken[source]]
+        if unread is not None and candidate.priority < unread:
+            break
+        taken[source] += 1
+        limits = lanes[candidate.lane].limits
+        if all(left.get(name, 1) > 0 for name in limits):
+            worker = places.take(candidate.lane)
+            if worker is not None:
+                chosen.append(Assignment(worker, candidate))
+                in_flight[window.namespace] += 1
+                for name in limits:
+                    if name in left:
+                        left[name] -= 1
+        push(source)
+    return chosen
+
+
+class _Places:
+    """The room of workers, most room first; one heap per distinct set of workers that serve a lane."""
+
+    def __init__(self, serving: Mapping[int, Sequence[Seat]]) -> None:
+        self._free = {seat.worker: seat.free for seats in serving.values() for seat in seats}
+        self.left = sum(self._free.values())
+        # Entries go stale when another heap takes room, and are renewed.
+        heaps: dict[tuple[str, ...], list[tuple[int, str]]] = {}
+        self._heap_of: dict[int, list[tuple[int, str]]] = {}
+        for lane, seats in serving.items():
+            group = tuple(sorted(seat.worker for seat in seats))
+            if group not in heaps:
+                heaps[group] = [(-self._free[worker], worker) for worker in group]
+                heapq.heapify(heaps[group])
+            self._heap_of[lane] = heaps[group]
+
+    def take(self, lane: int) -> str | None:
+        """Take a place for a job of this lane; None if no worker has one."""
+        heap = self._heap_of.get(lane)
         while heap:
             room, worker = heap[0]
-            if -room != free[worker]:
-                heapq.heapreplace(heap, (-free[worker], worker))
+            if -room != self._free[worker]:
+                heapq.heapreplace(heap, (-self._free[worker], worker))
                 continue
             if room == 0:
-                break
-            free[worker] -= 1
-            heapq.heapreplace(heap, (-free[worker], worker))
-            chosen.append(Assignment(worker, candidate))
-            break
-    return chosen
+                return None
+            self._free[worker] -= 1
+            self.left -= 1
+            heapq.heapreplace(heap, (-self._free[worker], worker))
+            return worker
+        return None
 
 
 def by_worker(assignments: Iterable[Assignment]) -> dict[str, list[Candidate]]:

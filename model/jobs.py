@@ -16,7 +16,14 @@ from tenure.model import bounds as b
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.retry import Backoff, RetryPolicy
-from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE, kind_error, name_error, route_error
+from tenure.model.routes import (
+    DEFAULT_NAMESPACE,
+    DEFAULT_ROUTE,
+    kind_error,
+    limit_error,
+    name_error,
+    route_error,
+)
 
 
 def _must(check: Any) -> AfterValidator:
@@ -31,6 +38,7 @@ def _must(check: Any) -> AfterValidator:
 
 Name = Annotated[str, _must(name_error)]
 Kind = Annotated[str, _must(kind_error)]
+LimitName = Annotated[str, _must(limit_error)]
 Route = Annotated[str, _must(route_error)]
 
 
@@ -128,6 +136,8 @@ class JobSpec(BaseModel):
         default=None, min_length=1, max_length=DEFAULT_BOUNDS.idempotency_key_chars, pattern=r"^[^\x00-\x1f\x7f]*$"
     )
     labels: dict[str, str] = Field(default_factory=dict, max_length=DEFAULT_BOUNDS.labels)
+    limits: tuple[LimitName, ...] = Field(default=(), max_length=DEFAULT_BOUNDS.limits)
+    requires: dict[str, str] = Field(default_factory=dict, max_length=DEFAULT_BOUNDS.labels)
     depends_on: tuple[str, ...] = Field(default=(), max_length=DEFAULT_BOUNDS.dependencies)
     ref: str | None = Field(default=None, min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")
 
@@ -145,13 +155,16 @@ class JobSpec(BaseModel):
                 raise ValueError("start_by must carry a time zone")
             if self.activate_at is not None and self.start_by <= self.activate_at:
                 raise ValueError("start_by must lie after activate_at")
-        for key, value in self.labels.items():
-            if problem := name_error(key):
-                raise ValueError(f"labels[{key[:64]!r}] {problem}")
-            if len(value) > DEFAULT_BOUNDS.label_value_chars or not value.isprintable():
-                raise ValueError(
-                    f"labels[{key!r}] must be printable, at most {DEFAULT_BOUNDS.label_value_chars} characters"
-                )
+        for name in ("labels", "requires"):
+            for key, value in getattr(self, name).items():
+                if problem := name_error(key):
+                    raise ValueError(f"{name}[{key[:64]!r}] {problem}")
+                if len(value) > DEFAULT_BOUNDS.label_value_chars or not value.isprintable():
+                    raise ValueError(
+                        f"{name}[{key!r}] must be printable, at most {DEFAULT_BOUNDS.label_value_chars} characters"
+                    )
+        if len(set(self.limits)) < len(self.limits):
+            raise ValueError("limits must not name one twice")
         return self
 
 
@@ -166,7 +179,7 @@ def validate_spec(values: Mapping[str, Any], *, path: str = "") -> JobSpec:
     try:
         spec = JobSpec.model_validate(values)
     except ValidationError as exc:
-        violations.extend(_violations(exc, path))
+        violations.extend(violations_of(exc, path))
     payload = values.get("payload", "null")
     if isinstance(payload, str):
         problem = json_error(payload, max_bytes=DEFAULT_BOUNDS.payload_bytes, max_depth=DEFAULT_BOUNDS.json_depth)
@@ -177,11 +190,12 @@ def validate_spec(values: Mapping[str, Any], *, path: str = "") -> JobSpec:
     return spec
 
 
-_RELATION_FIELDS = ("start_by", "activate_at", "labels")
+_RELATION_FIELDS = ("start_by", "activate_at", "labels", "requires", "limits")
 """In this order: a message may name two."""
 
 
-def _violations(exc: ValidationError, path: str) -> list[FieldViolation]:
+def violations_of(exc: ValidationError, path: str) -> list[FieldViolation]:
+    """Say what pydantic found, each field prefixed by ``path``."""
     found = []
     for error in exc.errors(include_url=False, include_input=False):
         field = ".".join(str(part) for part in error["loc"])
@@ -202,6 +216,9 @@ class PlannedJob:
     parents: tuple[uuid.UUID, ...]
     request_hash: bytes
     parent_id: uuid.UUID | None = None
+    schedule_id: uuid.UUID | None = None
+    scheduled_at: datetime | None = None
+    """The tick that this job is for."""
 
 
 def resolve_batch(

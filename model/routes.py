@@ -16,6 +16,8 @@ DEFAULT_ROUTE = "default"
 DEFAULT_NAMESPACE = "default"
 KIND = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9._:-]{0,126}[a-zA-Z0-9])?")
 KIND_RULE = "1 to 128 of letters, digits . _ : -, beginning and ending with a letter or digit"
+LIMIT = re.compile(r"[a-z0-9](?:[a-z0-9._:-]{0,126}[a-z0-9])?")
+LIMIT_RULE = "1 to 128 of a-z 0-9 . _ : -, beginning and ending with a letter or digit"
 
 
 def name_error(name: str) -> str | None:
@@ -26,6 +28,11 @@ def name_error(name: str) -> str | None:
 def kind_error(kind: str) -> str | None:
     """Say what is wrong with a kind, or None."""
     return None if KIND.fullmatch(kind) else f"must be {KIND_RULE}"
+
+
+def limit_error(limit: str) -> str | None:
+    """Say what is wrong with the name of a limit, or None."""
+    return None if LIMIT.fullmatch(limit) else f"must be {LIMIT_RULE}"
 
 
 def route_error(route: str) -> str | None:

@@ -82,7 +82,7 @@ MEANINGS = {
     "postgres_pool_min": "connections kept open",
     "postgres_pool_max": "most connections at the same time",
     "postgres_wait_s": "how long a call waits for a free connection",
-    "statement_timeout_s": "bound of one statement, kept by Postgres",
+    "statement_timeout_s": "bound of one statement, kept by Postgres; 8 s later the coordinator hangs up by itself",
     "lock_timeout_s": "bound of one wait for a lock, kept by Postgres",
     "leader_ttl_s": "lease of the leader and of the coordinator's registration: how soon a dead leader is replaced",
     "offers_per_worker": "most jobs offered to one worker in one round; its free capacity bounds them too",

@@ -34,14 +34,20 @@ from tenure.client.records import (
     Attempt,
     CanceledJobs,
     Cluster,
+    Explanation,
     HeldClaim,
     Job,
+    Limit,
+    Namespace,
     NewJob,
+    Pause,
+    Pool,
     RetriedJobs,
     Retry,
     SubmittedJob,
     Worker,
 )
+from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
 

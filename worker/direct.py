@@ -133,6 +133,7 @@ class DirectLink:
                     attempt_seen=claim.offer.attempt,
                     lease=claim.lease,
                     claim_revision=claim.revision,
+                    slots=claim.offer.slots,
                 )
                 for claim in claims
             ],

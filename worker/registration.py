@@ -55,7 +55,8 @@ class Registration:
                 await self._register()
                 self.registered.set()
             except TenureError as exc:
-                log.warning("registration_failed", error=exc.message)
+                next_step = exc.hint or "check TENURE_ETCD_ENDPOINTS and that etcd runs; it is tried again until then"
+                log.warning("registration_failed", error=exc.message, next_step=next_step)
                 self._stale.set()
                 await self._clock.sleep(random.uniform(0.2, 1.0))
 

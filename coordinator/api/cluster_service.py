@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
-import structlog
 
+from tenure.coordinator.census import claims_by_worker, readable
 from tenure.coordinator.revoke import Revoker
 from tenure.model.ids import parse_id
 from tenure.store.etcd.keyspace import ClaimValue, CoordinatorValue, Keyspace, LeaderValue, WorkerValue
-from tenure.store.etcd.port import Etcd, KeyValue
+from tenure.store.etcd.port import Etcd
 from tenure.store.postgres.database import Database
 from tenure.store.postgres.migrate import SchemaStatus
 from tenure.v1 import cluster_service_pb2 as pb
 from tenure.v1 import wire
 from tenure.v1.cluster_service_pb2_grpc import ClusterServiceServicer
 
-log = structlog.get_logger(__name__)
-
 Context = grpc.aio.ServicerContext[Any, Any]
-_Value = TypeVar("_Value", LeaderValue, CoordinatorValue, ClaimValue, WorkerValue)
 
 
 class ClusterService(ClusterServiceServicer):
@@ -50,10 +46,10 @@ class ClusterService(ClusterServiceServicer):
         """Read coordinators, the leader and the versions of everything."""
         remembered = (await self._database.fetch("cluster"))[0]
         leader = await self._etcd.get(self._keys.leader)
-        leader_id = "".join(value.coordinator for _, value in _readable([leader] if leader else [], LeaderValue))
+        leader_id = "".join(value.coordinator for _, value in readable([leader] if leader else [], LeaderValue))
         listing = await self._etcd.list(self._keys.coordinators)
         coordinators = []
-        for item, value in _readable(listing.items, CoordinatorValue):
+        for item, value in readable(listing.items, CoordinatorValue):
             id = self._keys.last(item.key)
             coordinators.append(
                 pb.Coordinator(
@@ -78,10 +74,9 @@ class ClusterService(ClusterServiceServicer):
     async def ListWorkers(self, request: pb.ListWorkersRequest, context: Context) -> pb.ListWorkersResponse:
         """Read the registered workers and count their claims."""
         workers = await self._etcd.list(self._keys.workers)
-        claims = await self._etcd.list(self._keys.claims)
-        held = Counter(value.worker for _, value in _readable(claims.items, ClaimValue))
+        held = await claims_by_worker(self._etcd, self._keys)
         messages = []
-        for item, value in _readable(workers.items, WorkerValue):
+        for item, value in readable(workers.items, WorkerValue):
             id = self._keys.last(item.key)
             messages.append(
                 pb.Worker(
@@ -104,7 +99,7 @@ class ClusterService(ClusterServiceServicer):
         """Read every claim."""
         listing = await self._etcd.list(self._keys.claims)
         claims = []
-        for item, value in _readable(listing.items, ClaimValue):
+        for item, value in readable(listing.items, ClaimValue):
             claims.append(
                 pb.HeldClaim(
                     job_id=self._keys.last(item.key),
@@ -127,15 +122,6 @@ class ClusterService(ClusterServiceServicer):
         """Pass a hint on to the dispatcher, if this coordinator leads."""
         self._deliver_hint(frozenset(request.lanes))
         return pb.HintReadyResponse()
-
-
-def _readable(items: Iterable[KeyValue], kind: type[_Value]) -> Iterator[tuple[KeyValue, _Value]]:
-    """Yield keys with their values; what somebody wrote by hand and nobody can read is left out."""
-    for item in items:
-        try:
-            yield item, kind.from_json(item.value)
-        except ValueError as exc:
-            log.warning("key_unreadable", key=item.key, error=str(exc))
 
 
 def _time(text: str) -> datetime | None:

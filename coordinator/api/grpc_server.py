@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
@@ -9,33 +12,40 @@ from grpc_reflection.v1alpha import reflection
 
 from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.api.limit_service import LimitService
+from tenure.coordinator.api.namespace_service import NamespaceService
+from tenure.coordinator.api.pool_service import PoolService
 from tenure.coordinator.api.refusals import Refusals
+from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.model.errors import ConfigurationError
-from tenure.v1 import cluster_service_pb2, job_service_pb2, worker_service_pb2
 from tenure.v1.cluster_service_pb2_grpc import add_ClusterServiceServicer_to_server
 from tenure.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
+from tenure.v1.limit_service_pb2_grpc import add_LimitServiceServicer_to_server
+from tenure.v1.namespace_service_pb2_grpc import add_NamespaceServiceServicer_to_server
+from tenure.v1.pool_service_pb2_grpc import add_PoolServiceServicer_to_server
+from tenure.v1.schedule_service_pb2_grpc import add_ScheduleServiceServicer_to_server
 from tenure.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """A batch of 10,000 jobs with payloads of some KiB; each payload has its own, smaller bound."""
 
-SERVICES = tuple(
-    file.DESCRIPTOR.services_by_name[name].full_name
-    for file, name in (
-        (job_service_pb2, "JobService"),
-        (worker_service_pb2, "WorkerService"),
-        (cluster_service_pb2, "ClusterService"),
-    )
-)
+_ADD: dict[type, Callable[[Any, grpc.aio.Server], None]] = {
+    JobService: add_JobServiceServicer_to_server,
+    WorkerService: add_WorkerServiceServicer_to_server,
+    ClusterService: add_ClusterServiceServicer_to_server,
+    LimitService: add_LimitServiceServicer_to_server,
+    PoolService: add_PoolServiceServicer_to_server,
+    ScheduleService: add_ScheduleServiceServicer_to_server,
+    NamespaceService: add_NamespaceServiceServicer_to_server,
+}
+SERVICES = tuple(f"tenure.v1.{kind.__name__}" for kind in _ADD)
 
 
 class GrpcServer:
     """Built stopped. ``address`` is known once started (port 0 takes a free one)."""
 
-    def __init__(
-        self, jobs: JobService, workers: WorkerService, cluster: ClusterService, *, listen: str, with_reflection: bool
-    ) -> None:
+    def __init__(self, services: Iterable[object], *, listen: str, with_reflection: bool) -> None:
         self._listen = listen
         self._server = grpc.aio.server(
             interceptors=[Refusals()],
@@ -49,9 +59,8 @@ class GrpcServer:
             ],
         )
         self._health = health.HealthServicer()
-        add_JobServiceServicer_to_server(jobs, self._server)
-        add_WorkerServiceServicer_to_server(workers, self._server)
-        add_ClusterServiceServicer_to_server(cluster, self._server)
+        for service in services:
+            _ADD[type(service)](service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if with_reflection:
             names = (*SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ import grpc
 from tenure.coordinator.api import convert
 from tenure.coordinator.api.filters import filters_from_pb, mass_filters, page_key, span_from_token, token_of_span
 from tenure.coordinator.cancel import CANCELABLE, Canceler
+from tenure.coordinator.explain import Explainer
 from tenure.coordinator.pending import show_pending
 from tenure.coordinator.retry import RETRIABLE, Retryer
 from tenure.coordinator.submit import Submitted, Submitter
@@ -22,6 +23,7 @@ from tenure.model.batch import Batcher
 from tenure.model.errors import FieldViolation, InvalidInput, NotFound
 from tenure.model.ids import parse_id
 from tenure.model.states import TERMINAL, JobState
+from tenure.model.why import Obstacle
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd
 from tenure.store.postgres.database import Database, Row
@@ -51,12 +53,14 @@ class JobService(JobServiceServicer):
         waiters: Waiters,
         canceler: Canceler,
         retryer: Retryer,
+        explainer: Explainer,
     ) -> None:
         self._database = database
         self._submitter = submitter
         self._waiters = waiters
         self._canceler = canceler
         self._retryer = retryer
+        self._explainer = explainer
         self._etcd = etcd
         self._keys = keys
         self._reads: Batcher[uuid.UUID, job_pb2.Job | None] = Batcher(
@@ -171,6 +175,18 @@ class JobService(JobServiceServicer):
             next_page_token=token_of_span(done.rest),
         )
 
+    async def ExplainJob(self, request: pb.ExplainJobRequest, context: Context) -> pb.ExplainJobResponse:
+        """Say in words why a job does not run, or what it does."""
+        job_id = parse_id(request.id, "id")
+        job = await self._read(job_id)
+        await show_pending(self._etcd, self._keys, [job])
+        found = await self._explainer.obstacles(job_id)
+        return pb.ExplainJobResponse(
+            job=job,
+            summary=_summary(job, found),
+            obstacles=[pb.Obstacle(code=one.code, message=one.message) for one in found],
+        )
+
     async def ListAttempts(self, request: pb.ListAttemptsRequest, context: Context) -> pb.ListAttemptsResponse:
         """Read every attempt of a job."""
         job_id = parse_id(request.job_id, "job_id")
@@ -204,6 +220,19 @@ def submitted_to_pb(submitted: list[Submitted], refs: list[str | None]) -> list[
 
 def _reason(text: str) -> str:
     return text[:512].replace("\x00", "")
+
+
+def _summary(job: job_pb2.Job, found: Sequence[Obstacle]) -> str:
+    state = wire.STATE_FROM_PB[job.state]
+    if state in TERMINAL:
+        return f"it is {state}{f': {job.reason}' if job.reason else ''}"
+    if state is JobState.EXECUTING:
+        return f"it executes on worker {job.worker}, attempt {job.attempt}"
+    if found:
+        return found[0].message
+    if job.HasField("claim"):
+        return f"worker {job.claim.worker} has claimed it and is about to start it"
+    return "nothing is in its way: it waits for its turn behind jobs of a higher priority or an earlier time"
 
 
 def _is_terminal(job: job_pb2.Job) -> bool:

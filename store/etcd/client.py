@@ -48,11 +48,12 @@ class EtcdClient:
         self._members = Members(open_members, count, options)
         self._keep_alives = KeepAlives(self._members, options.clock)
 
-    async def txn(self, txn: Txn, *, timeout_s: float | None = None) -> TxnResult:
-        """Run a transaction. Not repeated after an unknown outcome, unless it only reads."""
+    async def txn(self, txn: Txn, *, timeout_s: float | None = None, repeatable: bool = False) -> TxnResult:
+        """Run a transaction. Repeated after an unknown outcome if it only reads or is said to be repeatable."""
         request = rpc.TxnRequest()
         fill_txn(request, txn)
-        return txn_result(await self._members.call(TXN, request, timeout_s=timeout_s, repeatable=_only_reads(txn)))
+        repeatable = repeatable or _only_reads(txn)
+        return txn_result(await self._members.call(TXN, request, timeout_s=timeout_s, repeatable=repeatable))
 
     async def get(self, key: str, *, timeout_s: float | None = None) -> KeyValue | None:
         """Read one key, linearizable."""

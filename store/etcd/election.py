@@ -7,7 +7,9 @@ The leader is whoever owns the key ``leader``, which hangs on a lease of the own
 1. waits until the key is absent: it watches for the deletion, and looks for itself every TTL as a backup;
 2. grants itself a lease and creates the key in a transaction that compares that it is absent. Of several candidates
    etcd lets one through. The revision of that transaction is the **term**: it only ever grows;
-3. keeps the lease alive while it leads, and deletes the key when it steps down, so that another leads at once.
+3. keeps the lease alive while it leads, and revokes it when it steps down, so that another leads at once. If etcd does
+   not answer then, it steps down all the same, and revokes what it left behind when it campaigns again: an etcd that
+   was away gives every lease its full TTL anew.
 
 A leader stops leading at the first of these:
 
@@ -57,7 +59,20 @@ from tenure.model.errors import BoundExceeded, Unavailable
 from tenure.model.trust import Trust
 from tenure.store.etcd.keyspace import Keyspace, LeaderValue, stamp
 from tenure.store.etcd.leases import LeaseKeeper
-from tenure.store.etcd.port import Compacted, Compare, Etcd, EventKind, Events, Field, Grant, Put, Refused, Txn
+from tenure.store.etcd.port import (
+    Compacted,
+    Compare,
+    Etcd,
+    EventKind,
+    Events,
+    Field,
+    Get,
+    GetResult,
+    Grant,
+    Put,
+    Refused,
+    Txn,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +92,8 @@ class Term:
         self._clock = clock
         self._grant = grant
         self._keeper = LeaseKeeper(etcd, clock)
+        self.left_behind = 0
+        """The lease, and the leader key with it, if etcd did not take it back when this term ended."""
 
     def guard(self) -> Compare:
         """Return the compare that every transaction of this leader must contain."""
@@ -148,13 +165,15 @@ class Term:
                 await self._clock.sleep(RETRY_S)
 
     async def _resign(self) -> None:
-        """Revoke the lease, and the key with it. If etcd does not answer it expires."""
+        """Revoke the lease, and the key with it, if etcd answers; nobody leads any more in any case."""
         self._keeper.remove(self._grant.lease)
+        self.left_behind = self._grant.lease
         try:
             await self._etcd.revoke(self._grant.lease, timeout_s=RESIGN_TIMEOUT_S)
+            self.left_behind = 0
             log.info("stepped down", term=self.number)
         except (Unavailable, Refused) as exc:
-            log.info("stepped down; the key is left to expire", term=self.number, reason=str(exc))
+            log.info("stepped down; the key is left behind", term=self.number, reason=str(exc))
 
 
 class Election:
@@ -166,6 +185,8 @@ class Election:
         self._coordinator_id = coordinator_id
         self._ttl_s = ttl_s
         self._clock = clock
+        self._left_behind = 0
+        """A lease of ours on which the leader key may still hang, though we do not lead."""
 
     async def terms(self) -> AsyncIterator[Term]:
         """Campaign, yield the term won, and again, for ever. The term must be led at once, or it expires.
@@ -181,12 +202,17 @@ class Election:
             except (Unavailable, Compacted, Refused, BoundExceeded) as exc:
                 failures += 1
                 if failures == 1:
-                    log.warning("no election: etcd does not answer or refuses", reason=str(exc))
+                    log.warning(
+                        "no election: etcd does not answer or refuses",
+                        reason=str(exc),
+                        next_step="check TENURE_ETCD_ENDPOINTS and that etcd runs; it is tried again until then",
+                    )
                 await self._clock.sleep(min(RETRY_S * 2**failures, MAX_RETRY_S) * random.uniform(0.5, 1.0))
                 continue
             if term is not None:
                 log.info("elected", coordinator=self._coordinator_id, term=term.number)
                 yield term
+                self._left_behind = term.left_behind
 
     async def _campaign(self) -> Term | None:
         """Wait for a vacancy and try to fill it; None if another was faster."""
@@ -197,28 +223,37 @@ class Election:
             number = await self._create(grant)
         finally:
             if not number:
+                self._left_behind = grant.lease
                 with contextlib.suppress(Unavailable, Refused):
                     await self._etcd.revoke(grant.lease, timeout_s=RESIGN_TIMEOUT_S)
+                    self._left_behind = 0
         return Term(self._etcd, self._keys, self._clock, number, grant) if number else None
 
     async def _create(self, grant: Grant) -> int:
         """Create the key on a lease; return its create revision, 0 if another has it."""
         value = LeaderValue(self._coordinator_id, stamp(self._clock.wall())).to_json()
         key = self._keys.leader
-        txn = Txn((Compare(key, Field.CREATE, 0),), (Put(key, value, grant.lease),))
-        try:
-            answer = await self._etcd.txn(txn, timeout_s=self._ttl_s)
-            return answer.revision if answer.succeeded else 0
-        except Unavailable:
-            # It may have been done: the lease on the key tells whose it is.
-            found = await self._etcd.get(key, timeout_s=self._ttl_s)
-            return found.create_revision if found is not None and found.lease == grant.lease else 0
+        txn = Txn((Compare(key, Field.CREATE, 0),), (Put(key, value, grant.lease),), (Get(key, keys_only=True),))
+        answer = await self._etcd.txn(txn, timeout_s=self._ttl_s, repeatable=True)
+        if answer.succeeded:
+            return answer.revision
+        # An earlier sending may have done it, whose answer was lost: the lease on the key tells whose it is.
+        [found] = answer.results
+        if isinstance(found, GetResult) and found.items and found.items[0].lease == grant.lease:
+            return found.items[0].create_revision
+        return 0
 
     async def _wait_for_vacancy(self) -> None:
         while True:
             listing = await self._etcd.list(self._keys.leader, keys_only=True)
-            if all(item.key != self._keys.leader for item in listing.items):
+            leader = next((item for item in listing.items if item.key == self._keys.leader), None)
+            if leader is None:
                 return
+            if leader.lease == self._left_behind:
+                await self._etcd.revoke(leader.lease, timeout_s=RESIGN_TIMEOUT_S)
+                self._left_behind = 0
+                log.info("revoked what an earlier term left behind", term=leader.create_revision)
+                continue
             try:
                 async with asyncio.timeout(self._ttl_s):
                     await self._wait_for_deletion(listing.revision + 1)

@@ -44,7 +44,13 @@ class Fault:
 
 
 _TOKEN_IS_OLD = ("invalid auth token", "revision of auth store is old")
-_NEVER_SENT = ("failed to connect to all addresses", "dns resolution failed", "no leader", "connection refused")
+_NOT_DONE = (
+    "failed to connect to all addresses",
+    "dns resolution failed",
+    "connection refused",
+    "no leader",
+    "raft proposal dropped",  # by the member itself, while the leadership is handed over
+)
 _FINAL_CODES = {code.value for code in Code}
 
 
@@ -55,7 +61,7 @@ def fault(code: int, message: str, endpoint: str) -> Fault:
     if any(mark in text for mark in _TOKEN_IS_OLD):
         return Fault(ConfigurationError(told), Known.TOKEN)
     if code not in _FINAL_CODES:
-        known = Known.NOT_DONE if any(mark in text for mark in _NEVER_SENT) else Known.UNKNOWN
+        known = Known.NOT_DONE if any(mark in text for mark in _NOT_DONE) else Known.UNKNOWN
         return Fault(Unavailable(told), known)
     if "too many requests" in text:
         return Fault(BoundExceeded(told), Known.NOT_DONE)

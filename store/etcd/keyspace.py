@@ -92,13 +92,22 @@ class Keyspace:
         Raises:
             ValueError: it is not the key of a slot.
         """
-        limit, _, number = key.removeprefix(self.slots).rpartition("/")
-        return limit, int(number)
+        return parse_slot_name(key.removeprefix(self.slots))
 
 
 def slot_name(limit: str, number: int) -> str:
     """Name one unit of a limit."""
     return f"{limit}/{number}"
+
+
+def parse_slot_name(slot: str) -> tuple[str, int]:
+    """Return limit and number of a slot.
+
+    Raises:
+        ValueError: it names none.
+    """
+    limit, _, number = slot.rpartition("/")
+    return limit, int(number)
 
 
 def stamp(instant: datetime) -> str:

@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 STATUS_TIMEOUT_S = 0.5
 RETRY_S = 0.02
 MAX_RETRY_S = 0.25
+FIRST_TRY_S = 0.5
+"""Far longer than a cluster that is well takes."""
 MAX_TOKENS = 2
 """How often one call may find its token too old."""
 
@@ -89,14 +91,13 @@ class Members:
         """
         budget_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = self._clock.monotonic() + budget_s
-        left_s, tries, tokens = budget_s, 0, 0
+        left_s, tries, tokens, silent = budget_s, 0, 0, 0
         while True:
             member = self.current
             token = self._token if self._user is None or self._token else await self.token()
-            # One member that hangs must not use up the time of a call that may be tried elsewhere.
-            share = max(self._count - tries, 1) if repeatable else 1
+            try_s = self._try_s(left_s, tries, silent) if repeatable else left_s
             try:
-                return await member.call(method, request, timeout_s=left_s / share, token=token)
+                return await member.call(method, request, timeout_s=try_s, token=token)
             except CallFailed as exc:
                 failure = exc
             fault = failure.fault
@@ -104,6 +105,7 @@ class Members:
             if fault.known is Known.FINAL or (fault.known is Known.UNKNOWN and not repeatable):
                 raise fault.error from failure
             tries += 1
+            silent += fault.known is Known.UNKNOWN
             if fault.known is Known.TOKEN:
                 tokens += 1
                 if tokens > MAX_TOKENS:
@@ -114,6 +116,17 @@ class Members:
             left_s = deadline - self._clock.monotonic()
             if left_s <= 0:
                 raise fault.error from failure
+
+    def _try_s(self, left_s: float, tries: int, silent: int) -> float:
+        """Return how long one try of a call may take that may be made elsewhere.
+
+        One member that hangs must not use up the time: each of those not tried has its share of it. And while the
+        leader is dead and nobody has noticed (1 to 2 s by etcd's defaults) its followers send it what they are asked,
+        and answer with their own timeout of 7 s: so tries are short. They grow, for a cluster that is merely slow.
+        """
+        if self._count == 1:
+            return left_s
+        return min(left_s / max(self._count - tries, 1), FIRST_TRY_S * float(2 ** (silent // 2)))
 
     async def token(self) -> str | None:
         """Return the token to send, None without a user. Raises as ``renew_token``."""

@@ -227,8 +227,12 @@ class Status:
 class Etcd(Protocol):
     """The operations. Every call is bounded by ``timeout_s`` (None: the transport's own default)."""
 
-    async def txn(self, txn: Txn, *, timeout_s: float | None = None) -> TxnResult:
-        """Run a transaction. Not repeated after an unknown outcome: that is the caller's decision."""
+    async def txn(self, txn: Txn, *, timeout_s: float | None = None, repeatable: bool = False) -> TxnResult:
+        """Run a transaction. After an unknown outcome it is sent again only if that is said to do no harm.
+
+        ``repeatable`` says so: to be done twice, the second time perhaps late, changes nothing for the worse, and the
+        caller can read the answer to the second time. What only reads is repeatable anyhow.
+        """
         ...
 
     async def get(self, key: str, *, timeout_s: float | None = None) -> KeyValue | None:

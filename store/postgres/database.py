@@ -2,14 +2,20 @@
 
 Every statement is its own transaction unless ``transaction`` groups several, which are then sent in one go
 (pipeline mode), so that no lock is ever held over a network round trip.
+
+Invariant: no call outlasts ``PoolOptions.answer_within_s`` once it has a connection, however Postgres fails: also where
+it is frozen while its kernel goes on acknowledging. A connection given up for that is hung up and thrown away, for what
+comes next over it would be the answer to somebody else's question.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import os
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, LiteralString, NamedTuple
@@ -41,7 +47,24 @@ class PoolOptions:
     lock_timeout_s: float = 2.0
     idle_in_transaction_timeout_s: float = 5.0
 
+    @property
+    def transaction_timeout_s(self) -> float:
+        """The bound that Postgres keeps on a whole transaction (17 and later)."""
+        return self.statement_timeout_s + self.idle_in_transaction_timeout_s
 
+    @property
+    def answer_within_s(self) -> float:
+        """How long a caller waits for an answer before the connection is hung up.
+
+        A Postgres that is well has answered by then, if only that its own bound was passed: its longest bound, the time
+        to roll back and say so, and the time until a busy event loop has read it.
+        """
+        return self.transaction_timeout_s + ROLL_BACK_S + READ_S
+
+
+ROLL_BACK_S = 2.0
+READ_S = 1.0
+CONNECT_S = 5
 RECONNECT_S = 2.0
 _HAS_TRANSACTION_TIMEOUT = 170_000
 
@@ -78,7 +101,7 @@ class Database:
                 "row_factory": namedtuple_row,
                 "options": settings,
                 "application_name": name,
-                "connect_timeout": 5,
+                "connect_timeout": CONNECT_S,
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,
                 "keepalives_count": 3,
@@ -103,8 +126,10 @@ class Database:
         set_json_loads(_as_text, connection)
         if connection.info.server_version >= _HAS_TRANSACTION_TIMEOUT:
             # A process that is stopped between two statements of a pipeline is not idle by Postgres' account.
-            milliseconds = int((self.options.statement_timeout_s + self.options.idle_in_transaction_timeout_s) * 1000)
-            await connection.execute("SELECT set_config('transaction_timeout', %s, false)", [str(milliseconds)])
+            milliseconds = int(self.options.transaction_timeout_s * 1000)
+            with _Patience(CONNECT_S) as patience:
+                patience.begins(connection)
+                await connection.execute("SELECT set_config('transaction_timeout', %s, false)", [str(milliseconds)])
 
     async def __aenter__(self) -> Database:
         await self._pool.open()
@@ -154,16 +179,12 @@ class Database:
                     return [await cursor.fetchall() if cursor.description else []]
         raise AssertionError("unreachable: the retrying either returns or raises")
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
-        task = asyncio.current_task()
-        cancels = task.cancelling() if task is not None else 0
+        """Give a connection, and translate what goes wrong with it."""
+        patience = _Patience(self.options.answer_within_s)
         try:
-            async with self._pool.connection() as connection:
-                # The pool waits with asyncio.wait_for, which before Python 3.12 swallows a cancellation that comes
-                # together with the connection: the task would run on and whoever cancelled it wait for ever.
-                if task is not None and task.cancelling() > cancels:
-                    raise asyncio.CancelledError
+            async with self._taken(patience) as connection:
                 try:
                     yield connection
                 except pg.ReadOnlySqlTransaction:
@@ -176,6 +197,8 @@ class Database:
         except (pg.DiskFull, pg.OutOfMemory, pg.ConfigurationLimitExceeded) as exc:
             raise BoundExceeded(f"Postgres is out of room: {exc}") from exc
         except (pg.QueryCanceled, pg.LockNotAvailable, pg.OperationalError, pg.InterfaceError) as exc:
+            if patience.is_over:
+                raise Unavailable(f"Postgres did not answer within {self.options.answer_within_s:g} s") from exc
             raise Unavailable(f"Postgres: {_one_line(exc)}") from exc
         except pg.ReadOnlySqlTransaction as exc:
             raise Unavailable(
@@ -192,6 +215,52 @@ class Database:
             if exc.sqlstate == "TN002":
                 raise Deposed(_one_line(exc)) from exc
             raise
+
+    @contextlib.asynccontextmanager
+    async def _taken(self, patience: _Patience) -> AsyncIterator[Connection]:
+        task = asyncio.current_task()
+        cancels = task.cancelling() if task is not None else 0
+        # The patience lasts until the pool has the connection back: it may have to roll back first.
+        with patience:
+            async with self._pool.connection() as connection:
+                patience.begins(connection)
+                # The pool waits with asyncio.wait_for, which before Python 3.12 swallows a cancellation that comes
+                # together with the connection: the task would run on and whoever cancelled it wait for ever.
+                if task is not None and task.cancelling() > cancels:
+                    raise asyncio.CancelledError
+                yield connection
+
+
+class _Patience:
+    """How long to wait for the answers over one connection; when it is over the connection is hung up.
+
+    Not by cancelling the call: psycopg answers that by asking the server to cancel, and waits for it.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self.is_over = False
+
+    def __enter__(self) -> _Patience:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def begins(self, connection: Connection) -> None:
+        """Count from now."""
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._hang_up, connection)
+
+    def _hang_up(self, connection: Connection) -> None:
+        self.is_over = True
+        # Shut down, not closed: whoever waits for the socket is woken, and libpq finds the connection broken.
+        with (
+            contextlib.suppress(OSError, pg.OperationalError),  # it is closed already
+            socket.socket(fileno=os.dup(connection.fileno())) as line,
+        ):
+            line.shutdown(socket.SHUT_RDWR)
 
 
 async def _in_transaction(connection: Connection, statements: Sequence[Statement]) -> list[list[Row]]:

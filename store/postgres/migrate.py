@@ -7,7 +7,9 @@ Each revision is one transaction, so that a killed migration leaves the schema a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import concurrent.futures
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from sqlalchemy.exc import OperationalError
 
 from tenure.model.errors import ConfigurationError, Unavailable
 
+_REFUSED = ("authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist")
 _LOCK = 0x74656E757265  # "tenure"; taken for the session of the migration only
 
 
@@ -45,14 +48,30 @@ async def migrate(dsn: str) -> SchemaStatus:
 
     Raises:
         Unavailable: Postgres cannot be reached.
-        ConfigurationError: the database is at a revision that this release does not know.
+        ConfigurationError: it refuses the user, or the database is at a revision that this release does not know.
     """
-    return await asyncio.to_thread(_migrate, dsn)
+    return await _in_thread(_migrate, dsn)
 
 
 async def status(dsn: str) -> SchemaStatus:
     """Read the status without changing anything. Raises as ``migrate``."""
-    return await asyncio.to_thread(_status, dsn)
+    return await _in_thread(_status, dsn)
+
+
+async def _in_thread(work: Callable[[str], SchemaStatus], dsn: str) -> SchemaStatus:
+    # Not one of asyncio's threads, for which the process waits when it ends: this one may wait for a lock, or for a
+    # server that is frozen. What it leaves half done is as after a kill: the revision before.
+    done: concurrent.futures.Future[SchemaStatus] = concurrent.futures.Future()
+    done.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            done.set_result(work(dsn))
+        except Exception as exc:
+            done.set_exception(exc)
+
+    threading.Thread(target=run, name="tenure-migrate", daemon=True).start()
+    return await asyncio.wrap_future(done)
 
 
 def _config(connection: Connection) -> Config:
@@ -72,7 +91,12 @@ def _connected(dsn: str) -> Iterator[Connection]:
         with engine.connect() as connection:
             yield connection
     except OperationalError as exc:
-        raise Unavailable(f"Postgres: {exc.orig}", hint="check TENURE_POSTGRES_DSN and that Postgres runs") from exc
+        told = " ".join(str(exc.orig).split())
+        if any(mark in told for mark in _REFUSED):  # libpq gives no code for what ends a connection attempt
+            raise ConfigurationError(
+                f"Postgres refuses: {told}", hint="check user, password and database in TENURE_POSTGRES_DSN"
+            ) from exc
+        raise Unavailable(f"Postgres: {told}", hint="check TENURE_POSTGRES_DSN and that Postgres runs") from exc
     finally:
         engine.dispose()
 

@@ -30,7 +30,9 @@ class KeyedJob:
 
 
 def scope_of(job: PlannedJob) -> str:
-    """Return the scope of a job's key: its parent's id for a child, else the submitters' common one."""
+    """Return the scope of a job's key: its parent for a child, its schedule, else the submitters' common one."""
+    if job.schedule_id is not None:
+        return f"schedule:{job.schedule_id}"
     return str(job.parent_id) if job.parent_id else ""
 
 
@@ -79,6 +81,11 @@ async def write_jobs(
         raise KeyTaken(str(exc)) from exc
 
 
+def insertion(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> list[Statement]:
+    """Return the statements that insert keyed jobs without parents, for a transaction that does more."""
+    return [Statement("take_keys", _key_columns(jobs)), Statement("insert_jobs", _job_columns(jobs, lanes))]
+
+
 def _key_columns(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
     return {
         "namespaces": [job.spec.namespace for job in jobs],
@@ -110,7 +117,11 @@ def _job_columns(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> dict[str, 
         "labels": [json.dumps(spec.labels) if spec.labels else None for spec in specs],
         "keys": [spec.idempotency_key for spec in specs],
         "parents": [job.parent_id for job in jobs],
+        "limits": [",".join(sorted(spec.limits)) or None for spec in specs],
+        "requires": [json.dumps(spec.requires) if spec.requires else None for spec in specs],
         "start_withins": [spec.start_within_s for spec in specs],
         "start_bys": [spec.start_by for spec in specs],
         "job_timeouts": [spec.job_timeout_s for spec in specs],
+        "schedules": [job.schedule_id for job in jobs],
+        "ticks": [job.scheduled_at for job in jobs],
     }

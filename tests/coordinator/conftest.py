@@ -19,6 +19,7 @@ from tests.fixtures.postgres import PostgresServer
 from tenure.coordinator.announce import Announcer
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
+from tenure.coordinator.explain import Explainer
 from tenure.coordinator.finish import Finisher, Report
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
@@ -75,6 +76,7 @@ class Parts:
     """The hints that were given, as a leader in this process takes them."""
     lanes: Lanes = field(init=False)
     hints: Hints = field(init=False)
+    explainer: Explainer = field(init=False)
     announcer: Announcer = field(init=False)
     dependants: Dependants = field(init=False)
     finisher: Finisher = field(init=False)
@@ -88,6 +90,7 @@ class Parts:
         self.lanes = Lanes(self.db)
         self.hints = Hints(lambda: None, self._take_hint)
         self.announcer = Announcer(self.etcd, self.keys, self.clock, done_ttl_s=30.0)
+        self.explainer = Explainer(self.db, self.etcd, self.keys)
         self.dependants = Dependants(self.db, self.announcer, self.hints)
         self.finisher = Finisher(self.db, self.announcer, self.dependants, self.hints)
         self.submitter = Submitter(self.db, self.lanes, self.hints)
@@ -226,4 +229,5 @@ def leader_of(parts: Parts, name: str = "c1", **settings: Any) -> Leader:
         parts.finisher,
         parts.dependants,
         parts.hints,
+        parts.canceler,
     )

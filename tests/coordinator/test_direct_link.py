@@ -182,12 +182,14 @@ async def linked(parts: Parts, etcd_server: EtcdServer, proxy: ProxyFactory, roo
 
 
 def _server(parts: Parts, finisher: Finisher) -> GrpcServer:
-    jobs = JobService(parts.db, parts.etcd, parts.keys, parts.submitter, parts.waiters, parts.canceler, parts.retryer)
+    jobs = JobService(
+        parts.db, parts.etcd, parts.keys, parts.submitter, parts.waiters, parts.canceler, parts.retryer, parts.explainer
+    )
     workers = WorkerService(parts.db, parts.starter, finisher, parts.submitter)
     revoker = Revoker(parts.db, parts.etcd, parts.keys, finisher)
     schema = SchemaStatus("0001", "0001")
     cluster = ClusterService(parts.db, parts.etcd, parts.keys, schema, revoker, lambda lanes: True)
-    return GrpcServer(jobs, workers, cluster, listen="127.0.0.1:0", with_reflection=False)
+    return GrpcServer((jobs, workers, cluster), listen="127.0.0.1:0", with_reflection=False)
 
 
 async def _finish(linked: Linked, started: Started) -> Any:

@@ -21,6 +21,10 @@ from tests.coordinator.conftest import Parts, running, until
 from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import SERVICES, GrpcServer
 from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.api.limit_service import LimitService
+from tenure.coordinator.api.namespace_service import NamespaceService
+from tenure.coordinator.api.pool_service import PoolService
+from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import MAX_BATCH, WorkerService
 from tenure.coordinator.revoke import Revoker
 from tenure.model.errors import ConfigurationError
@@ -59,12 +63,18 @@ class Service:
 
 
 def _server(parts: Parts, listen: str) -> tuple[JobService, GrpcServer]:
-    jobs = JobService(parts.db, parts.etcd, parts.keys, parts.submitter, parts.waiters, parts.canceler, parts.retryer)
+    jobs = JobService(
+        parts.db, parts.etcd, parts.keys, parts.submitter, parts.waiters, parts.canceler, parts.retryer, parts.explainer
+    )
     workers = WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter)
     revoker = Revoker(parts.db, parts.etcd, parts.keys, parts.finisher)
     schema = SchemaStatus("0001", "0001")
     cluster = ClusterService(parts.db, parts.etcd, parts.keys, schema, revoker, lambda lanes: True)
-    return jobs, GrpcServer(jobs, workers, cluster, listen=listen, with_reflection=True)
+    limits = LimitService(parts.db, parts.etcd, parts.keys, parts.hints)
+    pools = PoolService(parts.db, parts.etcd, parts.keys, parts.lanes, parts.hints)
+    schedules = ScheduleService(parts.db, parts.lanes, parts.hints)
+    services = (jobs, workers, cluster, limits, pools, NamespaceService(parts.db, parts.hints), schedules)
+    return jobs, GrpcServer(services, listen=listen, with_reflection=True)
 
 
 @pytest_asyncio.fixture

@@ -10,18 +10,23 @@ from typing import Any
 
 import pytest
 from tests.coordinator.conftest import WORKER, MakeParts, Parts, leader_of, running, settings_of, until
+from tests.fixtures.etcd import EtcdServer
 from tests.fixtures.network import ProxyFactory
 
+from tenure.coordinator.allowance import Allowance
 from tenure.coordinator.dispatch import Dispatcher
-from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Outstanding
+from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Held, Outstanding
 from tenure.coordinator.leader import Picture
 from tenure.coordinator.reap import Reaper
+from tenure.coordinator.start import ClaimedJob
 from tenure.coordinator.upkeep import Upkeep
 from tenure.model.errors import Deposed, Unavailable
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
+from tenure.store.etcd.claims import ClaimOutcome, ClaimRequest, claim_batch
+from tenure.store.etcd.connect import connect
 from tenure.store.etcd.election import Election, Term
-from tenure.store.etcd.keyspace import LeaderValue, Offers, WorkerValue, parse_inbox
+from tenure.store.etcd.keyspace import LeaderValue, Offer, Offers, WorkerValue, parse_inbox
 from tenure.store.etcd.port import Delete, Put, Txn
 from tenure.store.postgres.database import Statement
 
@@ -30,6 +35,11 @@ async def _term(parts: Parts) -> Term:
     async for term in Election(parts.etcd, parts.keys, "c1", 60.0, parts.clock).terms():
         return term
     raise AssertionError("terms never end")
+
+
+def assert_term(term: Term) -> Statement:
+    """Return the guard of a leader's writes."""
+    return Statement("assert_term", {"leader": "c1", "term": term.number})
 
 
 class Stage:
@@ -46,6 +56,7 @@ class Stage:
             parts.clock,
             parts.lanes,
             self.flight,
+            Allowance(parts.db, parts.clock, self.flight, assert_term(term)),
             term,
         )
 
@@ -156,6 +167,38 @@ async def test_an_offer_that_etcd_swallowed_speaks_against_no_worker(
     assert suspects == []
 
 
+async def test_an_offer_that_a_member_swallowed_is_made_again_at_another(
+    alone: Parts, slow: dict[str, float], etcd_server: EtcdServer, proxy: ProxyFactory
+) -> None:
+    """In the same call: the dispatcher, and with it every other job, does not wait for etcd's timeout."""
+    links = [await proxy(etcd_server.port, etcd_server.host) for _ in range(2)]
+    etcd = connect([f"grpc://{link.address}" for link in links])
+    behind = Parts(alone.dsn, alone.db, etcd, alone.keys, alone.clock)
+    job = await behind.submit()
+    stage = Stage(behind, await _term(behind), **slow)
+    await stage.worker("w1")
+    links[0].blackhole()
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("w1", [job])
+    await etcd.close()
+
+
+async def test_an_offer_that_comes_twice_wins_nothing(alone: Parts) -> None:
+    """Why it may be made again: answered in between, its jobs have been claimed, have ended or have moved on."""
+    claimed, done, again = [await alone.submit() for _ in range(3)]
+    await alone.execute(claimed)
+    await alone.finish(done, (await alone.execute(done)).fence)
+    await alone.finish(again, (await alone.execute(again)).fence, Outcome.RELEASED)
+    won = []
+    for job in (claimed, done, again):
+        lease = (await alone.etcd.grant(60)).lease
+        [result] = await claim_batch(alone.etcd, alone.keys, [ClaimRequest(str(job), lease, b"{}")])
+        if result.outcome is ClaimOutcome.WON:
+            won.append(ClaimedJob(job, 0, lease, result.create_revision))
+    assert [one.job_id for one in won] == [done, again]
+    assert await alone.starter.start(WORKER, won) == []
+
+
 def test_a_suspicion_against_all_is_none() -> None:
     """Whatever befell every worker at once was not theirs, and somebody has to run the jobs."""
     flight = _flight(w1=3, w2=5)
@@ -234,6 +277,17 @@ async def test_a_brake_holds_offers_back(alone: Parts) -> None:
     assert alone.clock.monotonic() >= held_until
 
 
+async def test_the_brake_counts_from_the_first_wave(alone: Parts) -> None:
+    """Thousands of leases expire over seconds: the last of them do not hold up what the first ones freed."""
+    job = await alone.submit()
+    stage = Stage(alone, await _term(alone))
+    await stage.worker("w1")
+    stage.dispatcher.brake(0.3)
+    stage.dispatcher.brake(3_600.0)
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("w1", [job])
+
+
 async def test_a_backlog_is_read_in_bounded_windows(alone: Parts, slow: dict[str, float]) -> None:
     for _ in range(60):
         await alone.submit()
@@ -245,9 +299,9 @@ async def test_a_backlog_is_read_in_bounded_windows(alone: Parts, slow: dict[str
             return len(await stage.offered("w1")) == 5
 
         await until(five)
-        candidates, exhausted = await stage.dispatcher._read(list(stage.dispatcher._known), 5)
+        candidates, cut = await stage.dispatcher._read(list(stage.dispatcher._known.values()), {}, 5)
         assert len(candidates) <= 5 + stage.flight.unstarted + 4
-        assert exhausted == []
+        assert None not in cut.values()
 
 
 # -- the picture --
@@ -260,16 +314,20 @@ def _flight(**capacities: int) -> Flight:
     return flight
 
 
+def _offers(key: str, worker: str, *jobs: str) -> Outstanding:
+    return Outstanding(key, worker, {job: Offer(job, 0, 10.0, "n", "k", "default") for job in jobs}, 0.0)
+
+
 def _room(flight: Flight) -> dict[str, int]:
     return {seat.worker: seat.free for seat in flight.seats(100)}
 
 
 def test_the_picture_counts_offers_and_claims_once() -> None:
     flight = _flight(w1=5)
-    flight.offered(Outstanding("k1", "w1", ("a", "b", "c"), 0.0))
+    flight.offered(_offers("k1", "w1", "a", "b", "c"))
     assert _room(flight) == {"w1": 2}
-    flight.claim_seen("a", "w1")
-    flight.claim_seen("b", "w1")
+    flight.claim_seen("a", Held("w1", "n"))
+    flight.claim_seen("b", Held("w1", "n"))
     assert _room(flight) == {"w1": 2}
     flight.offer_gone("k1", 1.0)
     assert _room(flight) == {"w1": 3}
@@ -283,8 +341,8 @@ def test_the_picture_counts_offers_and_claims_once() -> None:
 
 def test_a_claim_that_changes_hands_is_counted_at_its_new_worker() -> None:
     flight = _flight(w1=5, w2=5)
-    flight.claim_seen("a", "w1")
-    flight.claim_seen("a", "w2")
+    flight.claim_seen("a", Held("w1", "n"))
+    flight.claim_seen("a", Held("w2", "n"))
     assert _room(flight) == {"w1": 5, "w2": 4}
 
 
@@ -293,7 +351,7 @@ def test_a_suspect_gets_nothing_until_it_shows_that_it_lives_or_has_outlived_the
     for worker in ("w1", "w2", "w3", "unknown"):
         flight.suspect(worker)
     assert _room(flight) == {}
-    flight.claim_seen("a", "w1")
+    flight.claim_seen("a", Held("w1", "n"))
     flight.worker_seen("w2", WorkerValue(("default",), ("k",), 5, {}), 2)
     assert _room(flight) == {"w1": 4, "w2": 5}
     flight.settle(100.0)
@@ -827,7 +885,7 @@ async def test_a_claim_counts_at_the_worker_to_whom_the_job_was_offered(alone: P
     watchman = await _watchman(alone)
     picture = Picture(alone.keys, alone.clock, stage.flight, stage.dispatcher, watchman.reaper, alone.lanes)
     id = await alone.submit()
-    stage.flight.offered(Outstanding(alone.keys.message("w1", 1), "w1", (str(id),), 0.0))
+    stage.flight.offered(_offers(alone.keys.message("w1", 1), "w1", str(id)))
     views = picture.views(alone.etcd)
     async with running(*(view.run() for view in views)):
         for view in views:
@@ -835,7 +893,7 @@ async def test_a_claim_counts_at_the_worker_to_whom_the_job_was_offered(alone: P
         await alone.claim(id)
 
         async def claimed() -> bool:
-            return stage.flight.claims.get(str(id)) == "w1"
+            return stage.flight.claims.get(str(id)) == Held("w1", "n")
 
         await until(claimed)
         assert {seat.worker: seat.free for seat in stage.flight.seats(100)} == {"w1": 9}

@@ -1,4 +1,4 @@
-"""The examples of README.md, docs/HANDLERS.md and docs/JOBS.md do what they say.
+"""The examples of README.md and of the documents below do what they say.
 
 A comment before a block says what it is: ``<!-- file: NAME -->`` is written down as a module, ``<!-- client: NAME -->``
 is a program that runs against a deployment whose workers import these modules, ``<!-- shell -->`` are commands for the
@@ -23,7 +23,7 @@ import pytest
 from tests.fixtures.deployment import DeploymentFactory
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ["README.md", "docs/HANDLERS.md", "docs/JOBS.md"]
+DOCUMENTS = ["README.md", "docs/DISPATCH.md", "docs/HANDLERS.md", "docs/JOBS.md", "docs/SCHEDULES.md"]
 PAGES = ["README.md", "CHANGELOG.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
 READY_S = 60.0
 _BLOCK = re.compile(r"(?:^<!-- (\w+)(?:: (\S+))? -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

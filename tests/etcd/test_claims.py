@@ -147,6 +147,30 @@ async def test_an_announcement_that_is_refused_does_not_stop_the_release(etcd: E
     assert sorted(announced) == sorted(keys.announcement(won[n].job) for n in (0, 2))
 
 
+async def test_a_claim_whose_answer_is_lost_is_won_by_the_second_sending(
+    connection: Connector, etcd: Etcd, etcd_server: EtcdServer, keys: Keyspace, proxy: ProxyFactory
+) -> None:
+    """Put by the first: known by its lease. The deletion, which was done too, is then told as none."""
+    links = [await proxy(etcd_server.port, etcd_server.host) for _ in range(2)]
+    far = await connection(*(link.address for link in links))
+    inbox, other = keys.message("worker", 1), job()
+    await etcd.txn(Txn(then=(Put(inbox, b"{}"),)))
+    await claim_batch(etcd, keys, [await request(etcd, other)])
+    mine, theirs = await request(far, job(), "db/0"), await request(far, other)
+    links[0].blackhole(Direction.TO_CLIENT)
+    won, held = await claim_batch(far, keys, [mine, theirs], inbox_key=inbox)
+    claim = await etcd.get(keys.claim(mine.job))
+    assert claim is not None and claim.mod_revision == claim.create_revision, "put once"
+    assert (won.outcome, won.create_revision) == (WON, claim.create_revision)
+    assert held.outcome is HELD and await etcd.get(inbox) is None
+    links[0].heal()
+    links[1].blackhole(Direction.TO_CLIENT)
+    release = Release(mine.job, won.create_revision, mine.lease, mine.slots)
+    assert await release_batch(far, keys, [release]) == [False]
+    left = {item.key for item in (await etcd.list(keys.prefix)).items}
+    assert left == {keys.claim(other)}
+
+
 @pytest.mark.parametrize("direction", list(Direction))
 async def test_no_answer_is_unknown(
     connection: Connector, etcd_server: EtcdServer, keys: Keyspace, proxy: ProxyFactory, direction: Direction

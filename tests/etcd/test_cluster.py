@@ -10,6 +10,7 @@ from tests.etcd.conftest import Connector
 from tenure.cli.embedded.etcd import EtcdCluster
 from tenure.model.clock import SystemClock
 from tenure.model.errors import Unavailable
+from tenure.store.etcd.faults import Known, fault
 from tenure.store.etcd.leases import LeaseKeeper
 from tenure.store.etcd.port import Compare, Etcd, Field, Put, Txn
 
@@ -79,6 +80,26 @@ async def test_calls_watch_and_renewals_survive_a_member(
     assert len((await etcd.list("/k/")).items) == total
     if fault == "pause":
         etcd_cluster.resume(victim)
+
+
+async def test_what_is_under_way_to_a_leader_that_dies_is_sent_again(
+    connection: Connector, etcd_cluster: EtcdCluster
+) -> None:
+    """A follower that does not know yet forwards it into the void, and would say so after seven seconds."""
+    leader = etcd_cluster.leader()
+    order = addresses(etcd_cluster)
+    order.append(order.pop(leader))
+    etcd = await connection(*order, timeout_s=20.0)
+    await etcd.get("/k/before")
+    etcd_cluster.kill(leader)
+    for n in range(20):
+        await etcd.txn(Txn((), (Put(f"/k/{n:03d}", b""),)), repeatable=True)
+    assert len((await etcd.list("/k/")).items) == 20
+
+
+@pytest.mark.parametrize("text", ["etcdserver: no leader", "raft proposal dropped"])
+def test_what_a_member_refuses_for_want_of_a_leader_is_not_done(text: str) -> None:
+    assert fault(14, text, "m").known is Known.NOT_DONE
 
 
 async def test_without_a_quorum_nothing_is_answered_and_then_all_is(

@@ -15,9 +15,10 @@ import pytest
 from tests.etcd.conftest import Connector
 from tests.fixtures.etcd import EtcdServer
 from tests.fixtures.network import ProxyFactory
+from tests.proxy import Direction
 
 from tenure.model.clock import SystemClock
-from tenure.store.etcd.election import Election, Term, current_leader
+from tenure.store.etcd.election import RESIGN_TIMEOUT_S, Election, Term, current_leader
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Delete, Etcd, Put, Txn
 
@@ -145,6 +146,51 @@ async def test_a_leader_cut_off_gives_up_before_another_leads(
             assert b.elected_at - cut_at < TTL_S + 1.0 + 0.5
             assert a.term is None and cut_at < a.lost_at < b.elected_at
             link.heal()
+
+
+async def test_a_leader_that_lost_its_proof_takes_its_key_away_once_it_can(
+    connection: Connector, etcd: Etcd, etcd_server: EtcdServer, keys: Keyspace, proxy: ProxyFactory, clock: SystemClock
+) -> None:
+    """The lease lives on, as after an election of etcd's own: nobody could lead until it has expired."""
+    link = await proxy(etcd_server.port, etcd_server.host)
+    a = Candidate(await connection(link.address), keys, "a", clock)
+    async with running(a):
+        first = await a.elected()
+        key = await etcd.get(keys.leader)
+        assert key is not None and key.create_revision == first.number
+        await link.refuse()
+        kept = asyncio.create_task(_keep_alive(etcd, key.lease))
+        await a.until(lambda: a.term is None)
+        await asyncio.sleep(RESIGN_TIMEOUT_S + 0.5)  # stepping down, it found nobody to tell
+        left = await etcd.get(keys.leader)
+        assert left is not None and left.create_revision == first.number
+        await link.accept()
+        second = await a.elected()
+        assert second.number > first.number
+        assert await kept == 0, "it was revoked"
+
+
+async def _keep_alive(etcd: Etcd, lease: int) -> float:
+    """Renew a lease in its owner's stead until it is gone; return its TTL then."""
+    while True:
+        [renewal] = await etcd.renew([lease], timeout_s=10)
+        if renewal.ttl_s <= 0:
+            return renewal.ttl_s
+        await asyncio.sleep(TTL_S / 8)
+
+
+async def test_a_candidate_whose_answer_was_lost_leads(
+    connection: Connector, etcd: Etcd, etcd_server: EtcdServer, keys: Keyspace, proxy: ProxyFactory, clock: SystemClock
+) -> None:
+    """The key was created and nobody heard: the second sending finds it on the candidate's own lease."""
+    links = [await proxy(etcd_server.port, etcd_server.host) for _ in range(2)]
+    far = await connection(*(link.address for link in links))
+    grant = await far.grant(30)
+    links[0].blackhole(Direction.TO_CLIENT)
+    term = await Election(far, keys, "a", 30.0, clock)._create(grant)
+    key = await etcd.get(keys.leader)
+    assert key is not None and (key.create_revision, key.lease) == (term, grant.lease)
+    assert await Election(etcd, keys, "b", 30.0, clock)._create(await etcd.grant(30)) == 0
 
 
 CHILD = """

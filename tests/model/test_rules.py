@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenure.model.dispatch import Candidate, Lane, Seat, assign, servable
+from tenure.model.dispatch import Candidate, Lane, Seat, assign, servable, windows
 from tenure.model.fence import SEQUENCE_BITS, epoch_of, sequence_of
 from tenure.model.reap import BRAKE_WORKERS, Executing, brake_s, judge, next_of_lost, next_of_taken
 from tenure.model.retry import Next
@@ -138,7 +138,8 @@ def test_dispatch(jobs: list[Candidate], seats: list[Seat]) -> None:
     """Only serving workers, never above their room, and nobody is passed over for one behind while a place was free."""
     lanes = {lane.id: lane for lane in LANES}
     serving = servable(LANES, seats)
-    chosen = assign(jobs, serving)
+    read = [job for job in jobs if job.lane in serving]
+    chosen = assign(windows(read, lanes, dict.fromkeys(serving)), lanes, serving, shares={}, units={})
     room = {seat.worker: seat.free for seat in seats}
     by_name = {seat.worker: seat for seat in seats}
     assert len({one.candidate.id for one in chosen}) == len(chosen)

@@ -60,6 +60,42 @@ def _control(name: str, rule: str, edits: Sequence[tuple[str, str, str]], *scena
     return Mutant(name, rule, tuple(Edit(*edit) for edit in edits), scenarios, control=True)
 
 
+_SCHEDULE = (
+    _mutant(
+        "tick-without-turn",
+        "a schedule moves only from the turn at which it was seen",
+        [
+            (f"{QUERIES}/move_schedules.sql", " AND s.turn = g.turn ORDER BY", " ORDER BY"),
+            (f"{QUERIES}/move_schedules.sql", "AND g.id = s.id AND s.turn = g.turn", "AND g.id = s.id"),
+        ],
+        f"{COORDINATOR}/test_schedules.py::test_two_leaders_that_saw_the_same_tick_make_one_job",
+    ),
+    _mutant(
+        "tick-without-key",
+        "the second belt: a tick has one idempotency key, whoever fires it",
+        [("coordinator/schedule.py", "(tick, tick_key(tick)) for", '(tick, f"{tick_key(tick)} {row.turn}") for')],
+        f"{COORDINATOR}/test_schedules.py::test_a_tick_whose_key_is_taken_gets_no_second_job",
+    ),
+    _mutant(
+        "tick-without-term",
+        "a leader whose term is over fires nothing",
+        [("store/postgres/schedules.py", "[guard] if guard is not None else []", "list[Statement]()")],
+        f"{COORDINATOR}/test_schedules.py::test_a_deposed_leader_fires_nothing",
+    ),
+    _mutant(
+        "overlap-forgets-triggers",
+        "a job that was triggered counts for the overlap",
+        [
+            (
+                "coordinator/api/schedule_service.py",
+                "_standing(row, jobs_of(spec, row.id, [(row.now, key)]), watched=True)",
+                "_standing(row, jobs_of(spec, row.id, [(row.now, key)]), watched=False)",
+            )
+        ],
+        f"{COORDINATOR}/test_schedule_service.py::test_a_triggered_job_counts_for_the_overlap",
+    ),
+)
+
 _CLAIM = (
     _mutant(
         "claim-without-absence",
@@ -888,4 +924,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *_SUBMIT,
     *_DRAIN,
     *_DECISIONS,
+    *_SCHEDULE,
 )

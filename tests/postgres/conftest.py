@@ -68,6 +68,7 @@ class Table:
                 "attempts": [attempt for _, attempt in seen],
                 "leases": [lease] * len(seen),
                 "revisions": [revision] * len(seen),
+                "slots": [""] * len(seen),
             },
         )
 

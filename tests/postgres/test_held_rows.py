@@ -49,7 +49,7 @@ async def started_and_waiting(table: Table, body: Coroutine[Any, Any, Any]) -> a
 
 
 def _start(id: uuid.UUID, worker: str) -> dict[str, Any]:
-    return {"worker": worker, "ids": [id], "attempts": [0], "leases": [1], "revisions": [1]}
+    return {"worker": worker, "ids": [id], "attempts": [0], "leases": [1], "revisions": [1], "slots": [""]}
 
 
 def _end(id: uuid.UUID, fence: int) -> dict[str, Any]:

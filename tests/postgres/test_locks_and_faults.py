@@ -6,7 +6,7 @@ import asyncio
 import threading
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,12 @@ from tests.fixtures.network import ProxyFactory
 from tests.postgres.conftest import PATIENCE_S, Table, until
 from tests.proxy import Direction, Proxy
 
+from tenure.cli.embedded.postgres import EmbeddedPostgres
 from tenure.model.errors import Unavailable
 from tenure.model.states import JobState
 from tenure.store.postgres import database as database_module
 from tenure.store.postgres.database import Database, PoolOptions, Statement
+from tenure.store.postgres.migrate import migrate
 
 SAMPLE = """
 SELECT state FROM pg_stat_activity
@@ -153,7 +155,7 @@ async def test_a_start_cut_off_in_its_answer_is_found_again_by_its_claim(
     table: Table, remote: Database, proxied: Proxy, after_bytes: int
 ) -> None:
     id = await table.submit()
-    columns = {"worker": "w1", "ids": [id], "attempts": [0], "leases": [7], "revisions": [70]}
+    columns = {"worker": "w1", "ids": [id], "attempts": [0], "leases": [7], "revisions": [70], "slots": [""]}
     proxied.reset_after(after_bytes, Direction.TO_CLIENT)
     with pytest.raises(Unavailable):
         await remote.fetch("start_attempts", columns)
@@ -282,3 +284,88 @@ async def test_a_long_outage_does_not_make_the_return_long(proxied: Proxy, remot
 
     async with asyncio.timeout(10.0):
         await until(answers)
+
+
+# -- Postgres is frozen: it neither answers nor goes away --
+
+FROZEN = PoolOptions(
+    min_size=2,
+    max_size=2,
+    wait_s=0.5,
+    statement_timeout_s=0.5,
+    lock_timeout_s=0.3,
+    idle_in_transaction_timeout_s=0.5,
+)
+
+
+@pytest_asyncio.fixture
+async def freezing(own_postgres: Callable[..., EmbeddedPostgres]) -> AsyncIterator[tuple[EmbeddedPostgres, Database]]:
+    """A server of the test's own with the schema, and a pool of two on it, whose bounds are short."""
+    server = await asyncio.to_thread(own_postgres)
+    await migrate(server.dsn)
+    async with Database(server.dsn, FROZEN, name="freezing") as db:
+        await asyncio.gather(db.fetch("cluster"), db.fetch("cluster"))
+        try:
+            yield server, db
+        finally:
+            server.resume()
+
+
+async def test_a_frozen_server_is_unavailable_within_the_bound(
+    freezing: tuple[EmbeddedPostgres, Database],
+) -> None:
+    """SIGSTOP: the kernel acknowledges what is sent, so that no timeout of TCP or of the server applies."""
+    server, db = freezing
+    table = Table(db, server.dsn)
+    id = await table.submit()
+    server.pause()
+    async with asyncio.timeout(PATIENCE_S):
+        told = await asyncio.gather(
+            db.fetch("cluster"),
+            db.transaction([Statement("lock_parents", {"ids": [id]}), Statement("attempts_of", {"id": id})]),
+            db.fetch("cluster"),  # the pool has no third
+            return_exceptions=True,
+        )
+    assert [type(one) for one in told] == [Unavailable] * 3
+    assert [str(one).partition(":")[0] for one in told] == [
+        f"Postgres did not answer within {FROZEN.answer_within_s:g} s",
+        f"Postgres did not answer within {FROZEN.answer_within_s:g} s",
+        f"no Postgres connection became free within {FROZEN.wait_s:g} s",
+    ]
+    server.resume()
+    assert await until(lambda: table.row(id))
+
+
+async def test_a_connection_given_up_is_never_used_again(freezing: tuple[EmbeddedPostgres, Database]) -> None:
+    """The late answer to a statement that was given up is nobody's: each question gets its own answer afterwards."""
+    server, db = freezing
+    table = Table(db, server.dsn)
+    ids = [await table.submit() for _ in range(8)]
+    sessions = "SELECT pid FROM pg_stat_activity WHERE application_name = 'freezing'"
+    before = {row.pid for row in await table.sql(sessions)}
+    server.pause()
+    async with asyncio.timeout(PATIENCE_S):
+        told = await asyncio.gather(*(table.row(id) for id in ids[:2]), return_exceptions=True)
+    assert [type(one) for one in told] == [Unavailable] * 2
+    server.resume()
+    for id in ids:
+        assert (await until(partial(table.row, id))).id == id
+    assert before.isdisjoint({row.pid for row in await table.sql(sessions)})
+
+
+async def test_a_caller_who_goes_away_from_a_frozen_server_is_let_go(
+    freezing: tuple[EmbeddedPostgres, Database],
+) -> None:
+    """Cancelled while Postgres is silent: the cancellation comes through within the bound, too."""
+    server, db = freezing
+    server.pause()
+    calls = [asyncio.create_task(db.fetch("cluster")) for _ in range(2)]
+    await asyncio.sleep(0.1)
+    for call in calls:
+        call.cancel()
+    async with asyncio.timeout(PATIENCE_S):
+        assert [type(one) for one in await asyncio.gather(*calls, return_exceptions=True)] == [
+            asyncio.CancelledError
+        ] * 2
+    server.resume()
+    assert await until(lambda: db.fetch("cluster"))

@@ -96,7 +96,7 @@ def _read(nodes: list[dict[str, Any]]) -> int:
 
 
 def test_the_ready_window_reads_only_what_it_returns(large: psycopg.Connection[dict[str, Any]]) -> None:
-    nodes = _plan(large, "ready_window", {"lanes": list(range(1, 11)), "per_lane": 50, "total": 100})
+    nodes = _plan(large, "ready_window", {"lanes": list(range(1, 11)), "wanted": [50] * 10})
     assert _scans(nodes) == {"job_ready"}
     assert _read(nodes) <= 10 * 50
     assert "Incremental Sort" not in {node["Node Type"] for node in nodes}
@@ -129,6 +129,7 @@ def test_a_start_touches_its_jobs_alone(large: psycopg.Connection[dict[str, Any]
             "attempts": [row["attempt"] for row in rows],
             "leases": [1] * count,
             "revisions": [1] * count,
+            "slots": [""] * count,
         },
     )
     assert _scans(nodes) == {"job_pkey"}

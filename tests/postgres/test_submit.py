@@ -154,7 +154,13 @@ async def test_lanes_are_interned_once_by_everybody(table: Table) -> None:
     pools = [f"p{n}" for n in range(30)]
 
     async def intern(names: list[str]) -> dict[str, int]:
-        columns = {"pools": names, "namespaces": ["n"] * 30, "kinds": ["k"] * 30}
+        columns = {
+            "pools": names,
+            "namespaces": ["n"] * 30,
+            "kinds": ["k"] * 30,
+            "limits": [""] * 30,
+            "requires": [""] * 30,
+        }
         found: dict[str, int] = {}
         while len(found) < 30:  # as Lanes does: what another makes at this moment shows in a fresh snapshot
             found |= {row.pool: row.id for row in await table.db.fetch("intern_lanes", columns)}

@@ -22,11 +22,20 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Outstanding
-from tenure.model.dispatch import Assignment, Candidate, Lane, Seat, assign, by_worker, servable
+from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Held, Outstanding
+from tenure.model.dispatch import Assignment, Candidate, Lane, Seat, assign, by_worker, servable, windows
+from tenure.model.limits import Limit, free_numbers
+from tenure.store.etcd.keyspace import Offer, parse_slot_name, slot_name
 
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
-LANES = (Lane(1, "a", "n", "k"), Lane(2, "a/b", "n", "k"), Lane(3, "ab", "n", "k"), Lane(4, "a", "n", "rare"))
+LANES = (
+    Lane(1, "a", "n", "k"),
+    Lane(2, "a/b", "n", "k"),
+    Lane(3, "ab", "n", "k"),
+    Lane(4, "a", "n", "rare"),
+    Lane(5, "a", "n", "k", ("two",)),
+)
+TWO = Limit("two", concurrent=2)
 BY_ID = {lane.id: lane for lane in LANES}
 POOLS = (("a",), ("a/b",), ("a", "ab"))
 KINDS = (("k",), ("k", "rare"))
@@ -42,6 +51,7 @@ class Value:
     kinds: tuple[str, ...]
     capacity: int
     draining: bool = False
+    labels: tuple[str, ...] = ()
 
 
 class Dispatching(RuleBasedStateMachine):
@@ -54,6 +64,8 @@ class Dispatching(RuleBasedStateMachine):
         self.ready: dict[str, Candidate] = {}
         """What Postgres shows as ready; a claimed job stays until it is started."""
         self.claims: dict[str, str] = {}
+        self.slots: dict[int, str] = {}
+        """Of the limit ``two``, as etcd holds them."""
         self.messages = 0
         self.submitted = 0
 
@@ -103,13 +115,30 @@ class Dispatching(RuleBasedStateMachine):
         """A worker claims some of what it was offered, in one transaction; the events come in either order."""
         key = data.draw(st.sampled_from(sorted(self.flight.offers)), label="message")
         offer = self.flight.offers[key]
-        won = [job for job in offer.jobs if job not in self.claims and data.draw(st.booleans(), label=f"claim {job}")]
+        won = [
+            job
+            for job, one in offer.offers.items()
+            if job not in self.claims
+            and not any(number in self.slots for _, number in map(parse_slot_name, one.slots))
+            and data.draw(st.booleans(), label=f"claim {job}")
+        ]
         self.claims |= dict.fromkeys(won, offer.worker)
+        slots = {job: parse_slot_name(slot) for job in won for slot in offer.offers[job].slots}
+        self.slots |= {number: job for job, (_, number) in slots.items()}
+        slots_seen_first = data.draw(st.booleans(), label="slots seen first")
+        if slots_seen_first:
+            self._see(slots)
         if delete_seen_first:
             self.flight.offer_gone(key, self.now)
         for job in won:
-            self.flight.claim_seen(job, offer.worker)
+            self.flight.claim_seen(job, Held(offer.worker, "n"))
         self.flight.offer_gone(key, self.now)
+        if not slots_seen_first:
+            self._see(slots)
+
+    def _see(self, slots: dict[str, tuple[str, int]]) -> None:
+        for job, (limit, number) in slots.items():
+            self.flight.slot_seen(limit, number, job)
 
     @precondition(lambda self: self.flight.offers)
     @rule(data=st.data())
@@ -119,45 +148,70 @@ class Dispatching(RuleBasedStateMachine):
         self.flight.offer_gone(key, self.now)
 
     @precondition(lambda self: self.claims)
-    @rule(data=st.data(), ended=st.booleans())
-    def claim_ends(self, data: st.DataObject, ended: bool) -> None:
+    @rule(data=st.data(), ended=st.booleans(), slot_first=st.booleans())
+    def claim_ends(self, data: st.DataObject, ended: bool, slot_first: bool) -> None:
         """The job is done, or goes back to be dispatched again."""
         job = data.draw(st.sampled_from(sorted(self.claims)), label="job")
-        del self.claims[job]
         if ended:
             self.ready.pop(job, None)
-        self.flight.claim_gone(job)
+        self._end(job, slot_first=slot_first)
+
+    def _end(self, job: str, *, slot_first: bool) -> None:
+        del self.claims[job]
+        if not slot_first:
+            self.flight.claim_gone(job)
+        for number in [number for number, holder in self.slots.items() if holder == job]:
+            del self.slots[number]
+            self.flight.slot_gone("two", number)
+        if slot_first:
+            self.flight.claim_gone(job)
 
     # -- what must hold --
 
     def _cycle(self) -> list[Assignment]:
         seats = self.flight.seats(MOST)
         candidates = sorted(self.flight.free_of(self.ready.values()), key=lambda one: one.order)
-        chosen = assign(candidates, servable(LANES, seats))
-        self._check_cycle(candidates, seats, chosen)
+        serving = servable(LANES, seats)
+        read = [one for one in candidates if one.lane in serving]
+        numbers = list(free_numbers(TWO, self.flight.slots.get("two", {})))
+        assert not set(numbers) & self.slots.keys(), "a slot that is held counts as free"
+        chosen = assign(
+            windows(read, BY_ID, dict.fromkeys(serving)), BY_ID, serving, shares={}, units={"two": len(numbers)}
+        )
+        self._check_cycle(candidates, seats, chosen, len(numbers))
         for worker, mine in by_worker(chosen).items():
             self.messages += 1
-            self.flight.offered(
-                Outstanding(f"message{self.messages:05d}", worker, tuple(str(one.id) for one in mine), self.now)
-            )
+            offers = {}
+            for one in mine:
+                limits = BY_ID[one.lane].limits
+                slots = tuple(slot_name(limit, numbers.pop(0)) for limit in limits)
+                offers[str(one.id)] = Offer(str(one.id), 0, 10.0, "n", "k", "r", slots)
+            self.flight.offered(Outstanding(f"message{self.messages:05d}", worker, offers, self.now))
         return chosen
 
-    def _check_cycle(self, candidates: list[Candidate], seats: list[Seat], chosen: list[Assignment]) -> None:
+    def _check_cycle(
+        self, candidates: list[Candidate], seats: list[Seat], chosen: list[Assignment], units: int
+    ) -> None:
         by_name = {seat.worker: seat for seat in seats}
         left = {seat.worker: seat.free for seat in seats}
         given = {one.candidate.id: one.worker for one in chosen}
         assert len(given) == len(chosen), "a job was given twice"
-        offered = {job for offer in self.flight.offers.values() for job in offer.jobs}
+        offered = {job for offer in self.flight.offers.values() for job in offer.offers}
         assert not {str(id) for id in given} & (offered | self.claims.keys()), "a job in flight was given again"
         for candidate in candidates:
             worker = given.get(candidate.id)
             serving = [seat.worker for seat in seats if seat.serves(BY_ID[candidate.lane])]
+            limited = bool(BY_ID[candidate.lane].limits)
             if worker is None:
-                assert not any(left[name] for name in serving), f"{candidate.id} was passed over while there was room"
+                assert (limited and not units) or not any(left[name] for name in serving), (
+                    f"{candidate.id} was passed over while there was room"
+                )
                 continue
             assert worker in serving, f"{worker} does not serve {BY_ID[candidate.lane]}"
             assert left[worker] == max(left[name] for name in serving), "another serving worker had more room"
             left[worker] -= 1
+            units -= limited
+            assert units >= 0, "more than the limit admits were given away"
             assert left[worker] >= 0, f"{worker} was given more than it has room for"
             assert not self.flight.workers[worker][0].draining
             assert worker not in self.flight.suspects or not self._beyond_doubt(), f"{worker} is a suspect"
@@ -174,14 +228,16 @@ class Dispatching(RuleBasedStateMachine):
     @invariant()
     def the_counts_are_those_of_what_is_there(self) -> None:
         flight = self.flight
-        assert flight.claims == self.claims
-        claimed = Counter(flight.claims.values())
+        assert {job: held.worker for job, held in flight.claims.items()} == self.claims
+        assert flight.by_namespace["n"] == len(flight.claims) + len(flight._offered)
+        assert flight.slots.get("two", {}).keys() >= self.slots.keys()
+        claimed = Counter(self.claims.values())
         pending = Counter(flight.offers[key].worker for key in flight._offered.values())
         for worker in {*flight.workers, *flight._claimed, *flight._pending}:
             assert flight._claimed[worker] == claimed[worker], f"claims of {worker} are miscounted"
             assert flight._pending[worker] == pending[worker], f"offers to {worker} are miscounted"
         for job, key in flight._offered.items():
-            assert job in flight.offers[key].jobs
+            assert job in flight.offers[key].offers
         assert not flight._offered.keys() & flight.claims.keys(), "offered though claimed"
         assert flight.unstarted >= sum(flight.in_flight(job) for job in self.ready if job not in flight.claims)
 
@@ -194,11 +250,11 @@ class Dispatching(RuleBasedStateMachine):
         for key in list(self.flight.offers):
             self.flight.offer_gone(key, self.now)
         for job in list(self.claims):
-            del self.claims[job]
-            self.flight.claim_gone(job)
+            self._end(job, slot_first=True)
         for _ in range(2):  # a suspicion counts from the first look at it
             self.now += max(SETTLE_S, SUSPECT_S)
             self.flight.settle(self.now)
+        assert not self.flight.slots, "slots are taken that nobody holds"
         self.flight.worker_seen("helper", Value(("a", "ab"), ("k", "rare"), 1, False), 1)  # type: ignore[arg-type]
         for rounds in range(len(self.ready) + 1):
             if not self.ready:
@@ -206,7 +262,7 @@ class Dispatching(RuleBasedStateMachine):
             note(f"round {rounds}: {len(self.ready)} jobs are left")
             won = {str(one.candidate.id): one.worker for one in self._cycle()}
             for job, worker in won.items():
-                self.flight.claim_seen(job, worker)
+                self.flight.claim_seen(job, Held(worker, "n"))
             for key in list(self.flight.offers):
                 self.flight.offer_gone(key, self.now)
             for job in won:

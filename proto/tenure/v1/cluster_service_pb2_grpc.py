@@ -92,7 +92,7 @@ class ClusterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def HintReady(self, request, context):
-        """Between coordinators: work became ready, the leader should look now. Losing it costs a poll interval.
+        """Between coordinators: work became ready or rules changed, the leader should look now. Losing it costs a poll interval.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -71,6 +71,11 @@ class JobServiceStub:
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.ExplainJob = channel.unary_unary(
+                '/tenure.v1.JobService/ExplainJob',
+                request_serializer=tenure_dot_v1_dot_job__service__pb2.ExplainJobRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_job__service__pb2.ExplainJobResponse.FromString,
+                _registered_method=True)
         self.ListAttempts = channel.unary_unary(
                 '/tenure.v1.JobService/ListAttempts',
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.ListAttemptsRequest.SerializeToString,
@@ -146,6 +151,13 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainJob(self, request, context):
+        """Says in words why a job does not run, or what it does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAttempts(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -211,6 +223,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=tenure_dot_v1_dot_job__service__pb2.CancelJobRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_job__service__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'ExplainJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainJob,
+                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.ExplainJobRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_job__service__pb2.ExplainJobResponse.SerializeToString,
             ),
             'ListAttempts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAttempts,
@@ -424,6 +441,33 @@ class JobService:
             '/tenure.v1.JobService/CancelJob',
             tenure_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
             tenure_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.JobService/ExplainJob',
+            tenure_dot_v1_dot_job__service__pb2.ExplainJobRequest.SerializeToString,
+            tenure_dot_v1_dot_job__service__pb2.ExplainJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

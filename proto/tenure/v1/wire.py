@@ -84,6 +84,10 @@ def spec_from_pb(message: pb.JobSpec, *, path: str = "job.") -> JobSpec:
         values["priority"] = message.priority
     if message.labels:
         values["labels"] = dict(message.labels)
+    if message.limits:
+        values["limits"] = tuple(message.limits)
+    if message.requires:
+        values["requires"] = dict(message.requires)
     if message.depends_on:
         values["depends_on"] = tuple(message.depends_on)
     present = {field.name for field, _ in message.ListFields()}
@@ -163,6 +167,8 @@ def spec_to_pb(spec: JobSpec) -> pb.JobSpec:
         max_crashes=spec.max_crashes,
         idempotency_key=spec.idempotency_key,
         labels=spec.labels,
+        limits=spec.limits,
+        requires=spec.requires,
         depends_on=spec.depends_on,
         ref=spec.ref,
     )

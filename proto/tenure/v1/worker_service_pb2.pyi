@@ -27,16 +27,18 @@ VERDICT_LOST: Verdict
 VERDICT_INVALID: Verdict
 
 class ClaimedJob(_message.Message):
-    __slots__ = ("job_id", "attempt_seen", "lease", "claim_revision")
+    __slots__ = ("job_id", "attempt_seen", "lease", "claim_revision", "slots")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_SEEN_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     CLAIM_REVISION_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     attempt_seen: int
     lease: int
     claim_revision: int
-    def __init__(self, job_id: _Optional[str] = ..., attempt_seen: _Optional[int] = ..., lease: _Optional[int] = ..., claim_revision: _Optional[int] = ...) -> None: ...
+    slots: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, job_id: _Optional[str] = ..., attempt_seen: _Optional[int] = ..., lease: _Optional[int] = ..., claim_revision: _Optional[int] = ..., slots: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StartAttemptsRequest(_message.Message):
     __slots__ = ("worker", "claims")

@@ -1,10 +1,11 @@
 -- A window of what may be retried, in id order, and which of it match: bounded, however little a filter leaves over.
 WITH letter AS (
-    SELECT id, namespace, kind, route, state, labels, parent_id, created_at FROM tenure.history
+    SELECT id, namespace, kind, route, state, labels, parent_id, created_at, limits, requires
+    FROM tenure.history
     WHERE id > %(after)s AND id < %(until)s AND state IN ('failed', 'canceled') AND retried_by IS NULL
     ORDER BY id LIMIT %(limit)s
 )
-SELECT id, namespace, kind, route,
+SELECT id, namespace, kind, route, limits, requires,
        (%(namespace)s::text IS NULL OR namespace = %(namespace)s)
        AND (%(kind)s::text IS NULL OR kind = %(kind)s)
        AND (%(route)s::text IS NULL OR route = %(route)s OR starts_with(route, %(route)s || '/'))

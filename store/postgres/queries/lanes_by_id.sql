@@ -1,2 +1,2 @@
 -- What lanes stand for.
-SELECT id, pool, namespace, kind FROM tenure.lane WHERE id = ANY (%(lanes)s)
+SELECT id, pool, namespace, kind, limits, requires FROM tenure.lane WHERE id = ANY (%(lanes)s)

@@ -6,4 +6,4 @@ WITH RECURSIVE head (lane) AS (
             WHERE j.due AND j.state IN ('ready', 'restarting') AND j.lane > h.lane ORDER BY j.lane LIMIT 1)
     FROM head h WHERE h.lane IS NOT NULL
 )
-SELECT l.id, l.pool, l.namespace, l.kind FROM head h JOIN tenure.lane l ON l.id = h.lane
+SELECT l.id, l.pool, l.namespace, l.kind, l.limits, l.requires FROM head h JOIN tenure.lane l ON l.id = h.lane

@@ -2,7 +2,8 @@
 SELECT id, namespace, kind, route, state, priority, activate_at, created_at, NULL::json AS payload, NULL::json AS result,
        attempt, errors, crashes, fence, worker, lease, claim_revision, started_at, finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
-       cancel_requested, reason, retry_of, retried_by, start_by, job_timeout_s, deadline
+       cancel_requested, reason, retry_of, retried_by, start_by, job_timeout_s, deadline, limits,
+       requires, schedule_id, scheduled_at
 FROM tenure.jobs
 WHERE id < %(before)s
   AND (%(namespace)s::text IS NULL OR namespace = %(namespace)s)

@@ -29,7 +29,41 @@ CREATE TABLE tenure.lane (
     pool      text NOT NULL,
     namespace text NOT NULL,
     kind      text NOT NULL,
-    UNIQUE (pool, namespace, kind)
+    limits    text NOT NULL DEFAULT '',  -- names, sorted, with commas between
+    requires  text NOT NULL DEFAULT '',  -- labels that a worker must have: JSON, sorted by name
+    UNIQUE (pool, namespace, kind, limits, requires)
+);
+
+-- What operators set for dispatch (model/rules.py). A name ending in * is a family: each name it covers is a limit.
+CREATE TABLE tenure.job_limit (
+    name       text PRIMARY KEY,
+    concurrent integer CHECK (concurrent >= 0),
+    rate       integer CHECK (rate >= 0),
+    interval_s double precision NOT NULL DEFAULT 1 CHECK (interval_s > 0),
+    burst      integer CHECK (burst >= 1),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CHECK (concurrent IS NOT NULL OR rate IS NOT NULL)
+);
+
+-- Tokens of limits with a rate: what was left when last taken from, by name of the limit (not of its family).
+CREATE TABLE tenure.bucket (
+    name     text PRIMARY KEY,
+    tokens   double precision NOT NULL,
+    taken_at timestamptz NOT NULL
+);
+
+CREATE TABLE tenure.pause (
+    subject   text NOT NULL CHECK (subject IN ('pool', 'kind', 'namespace')),
+    name      text NOT NULL,
+    reason    text NOT NULL DEFAULT '',
+    paused_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (subject, name)
+);
+
+CREATE TABLE tenure.namespace (
+    name       text PRIMARY KEY,
+    weight     real NOT NULL DEFAULT 1 CHECK (weight > 0),
+    updated_at timestamptz NOT NULL DEFAULT now()
 );
 
 CREATE TABLE tenure.job (
@@ -60,6 +94,8 @@ CREATE TABLE tenure.job (
     labels          jsonb,             -- null: none
     idempotency_key text,
     parent_id       uuid,
+    schedule_id     uuid,              -- which schedule made it, and for which of its ticks
+    scheduled_at    timestamptz,
     waiting_on      integer NOT NULL DEFAULT 0,  -- parents that have not completed
     checkpoint      json,
     progress        real NOT NULL DEFAULT 0,
@@ -73,6 +109,9 @@ CREATE TABLE tenure.job (
     start_by        timestamptz,       -- as asked for, or start_within_s after the first possible start
     job_timeout_s   double precision,
     deadline        timestamptz,       -- job_timeout_s after the first possible start; null while waiting
+    limits          text[],              -- null: none
+    requires        jsonb,               -- null: none
+    slots           text[],              -- of the executing attempt, <limit>/<n> each; null: none
     CONSTRAINT executing_has_a_fence CHECK ((state = 'executing') = (fence IS NOT NULL)),
     CONSTRAINT waiting_is_not_due CHECK (NOT (state = 'waiting' AND due))
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000,
@@ -114,6 +153,8 @@ CREATE TABLE tenure.history (
     labels          jsonb,
     idempotency_key text,
     parent_id       uuid,
+    schedule_id     uuid,
+    scheduled_at    timestamptz,
     progress        real NOT NULL,
     progress_message text NOT NULL,
     error           json,
@@ -124,7 +165,9 @@ CREATE TABLE tenure.history (
     start_by        timestamptz,
     job_timeout_s   double precision,
     deadline        timestamptz,
-    retried_by      uuid               -- the one thing that is written after the end: which job is another go at it
+    retried_by      uuid,              -- the one thing that is written after the end: which job is another go at it
+    limits          text[],
+    requires        jsonb
 ) PARTITION BY RANGE (finished_at);
 CREATE INDEX history_id ON tenure.history (id);
 CREATE INDEX history_parent ON tenure.history (parent_id, id) WHERE parent_id IS NOT NULL;
@@ -143,7 +186,8 @@ CREATE TABLE tenure.attempt (
                                                     'parked', 'lost', 'released')),
     error          json,
     started_at     timestamptz NOT NULL,
-    finished_at    timestamptz NOT NULL
+    finished_at    timestamptz NOT NULL,
+    slots          text[]  -- a repeated report releases them with its claim
 ) PARTITION BY RANGE (finished_at);
 CREATE INDEX attempt_job ON tenure.attempt (job_id, attempt);
 
@@ -233,11 +277,49 @@ CREATE VIEW tenure.jobs AS
 SELECT id, namespace, kind, route, state, priority, activate_at, created_at, payload, NULL::json AS result, attempt,
        errors, crashes, fence, worker, lease, claim_revision, started_at, NULL::timestamptz AS finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
-       cancel_requested, reason, retry_of, NULL::uuid AS retried_by, start_by, job_timeout_s, deadline
+       cancel_requested, reason, retry_of, NULL::uuid AS retried_by, start_by, job_timeout_s, deadline, limits,
+       requires, schedule_id, scheduled_at
 FROM tenure.job
 UNION ALL
 SELECT id, namespace, kind, route, state, priority, activate_at, created_at, payload, result, attempt,
        errors, crashes, fence, worker, NULL, NULL, started_at, finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
-       cancel_requested, reason, retry_of, retried_by, start_by, job_timeout_s, deadline
+       cancel_requested, reason, retry_of, retried_by, start_by, job_timeout_s, deadline, limits,
+       requires, schedule_id, scheduled_at
 FROM tenure.history;
+
+-- Schedules. next_at is the next tick that nobody has decided upon (null: there is none), moved on in the transaction
+-- that inserts the jobs of the ticks before it. turn rises with every write, and every write names the one it saw;
+-- revision rises when somebody changes what the schedule is.
+CREATE TABLE tenure.schedule (
+    id             uuid PRIMARY KEY,
+    namespace      text NOT NULL,
+    name           text NOT NULL,
+    spec           json NOT NULL,      -- model.schedules.ScheduleSpec; whether it is paused is said by the column
+    paused         boolean NOT NULL,
+    next_at        timestamptz,
+    queued_tick    timestamptz,        -- waits for the job before it to end
+    last_tick      timestamptz,
+    last_job_id    uuid,
+    recent_jobs    uuid[] NOT NULL DEFAULT '{}',  -- what overlap rules ask about: jobs that had not ended when last seen
+    fired          bigint NOT NULL DEFAULT 0,
+    skipped        bigint NOT NULL DEFAULT 0,
+    skipped_at     timestamptz,
+    skip_reason    text NOT NULL DEFAULT '',
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    updated_at     timestamptz NOT NULL DEFAULT now(),
+    revision       bigint NOT NULL DEFAULT 1,
+    turn           bigint NOT NULL DEFAULT 1,
+    UNIQUE (namespace, name)
+) WITH (fillfactor = 70);
+CREATE INDEX schedule_due ON tenure.schedule (next_at) WHERE NOT paused;
+CREATE INDEX schedule_queued ON tenure.schedule (id) WHERE queued_tick IS NOT NULL AND NOT paused;
+
+-- Refuses the rest of a transaction in which a guarded write met fewer rows than it was made for.
+CREATE FUNCTION tenure.assert_all(met bigint, wanted bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    IF met <> wanted THEN
+        RAISE EXCEPTION 'only % of % rows are as they were seen', met, wanted USING ERRCODE = 'TN003';
+    END IF;
+END $$;

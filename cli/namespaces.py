@@ -1,0 +1,45 @@
+"""``tenure namespaces``: what is set per namespace."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tenure.cli.output import Format, Output, print_json, print_table
+from tenure.cli.session import Address, connect
+
+app = typer.Typer(help="What is set per namespace.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_namespaces(coordinator: Address = None, output: Output = Format.TABLE) -> None:
+    """List the namespaces for which anything was set."""
+    with connect(coordinator) as client:
+        found = client.namespaces()
+    if output is Format.JSON:
+        print_json(found)
+        return
+    print_table(
+        ("namespace", "weight"),
+        [(one.name, f"{one.weight:g}") for one in found],
+        empty="nothing is set: every namespace has weight 1",
+    )
+
+
+@app.command("update")
+def update(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The namespace.")],
+    weight: Annotated[
+        float | None, typer.Option("--weight", help="Its share against others at equal priority.", show_default="kept")
+    ] = None,
+    coordinator: Address = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Set what is given of a namespace's settings."""
+    with connect(coordinator) as client:
+        found = client.update_namespace(name, weight=weight)
+    if output is Format.JSON:
+        print_json(found)
+        return
+    typer.echo(f"{found.name}: weight {found.weight:g}")

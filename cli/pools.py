@@ -1,0 +1,113 @@
+"""``tenure pools``: what is served, and pauses of pools, kinds and namespaces."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from tenure.cli import parse
+from tenure.cli.output import Format, Output, ago, print_json, print_table, to_stderr
+from tenure.cli.session import Address, connect
+from tenure.model.errors import DeadlineExceeded, FieldViolation, InvalidInput
+
+app = typer.Typer(help="Pools, and pauses of pools, kinds and namespaces.", no_args_is_help=True)
+Path = Annotated[str | None, typer.Argument(metavar="[POOL]", help="A pool, or any route prefix.", show_default=False)]
+Kind = Annotated[str | None, typer.Option("--kind", "-k", help="Instead of a pool: jobs of this kind.")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Instead of a pool: jobs of this namespace.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, in words: `tenure jobs why` shows it.")]
+LOOK_S = 0.5
+
+
+@app.command("list")
+def list_pools(coordinator: Address = None, output: Output = Format.TABLE) -> None:
+    """List the pools that are or were served, with what waits and executes below each."""
+    with connect(coordinator) as client:
+        found = client.pools()
+    if output is Format.JSON:
+        print_json(found)
+        return
+    print_table(
+        ("pool", "workers", "ready", "executing", "state"),
+        [(p.path, p.workers, p.ready, p.executing, "paused" if p.paused else "open") for p in found],
+        empty="no worker has served a pool yet: start one with `tenure worker`",
+    )
+
+
+@app.command("pauses")
+def pauses(coordinator: Address = None, output: Output = Format.TABLE) -> None:
+    """List what is paused."""
+    with connect(coordinator) as client:
+        found = client.pauses()
+    if output is Format.JSON:
+        print_json(found)
+        return
+    print_table(
+        ("paused", "name", "since", "executing", "reason"),
+        [(p.subject, p.name, ago(p.paused_at), p.executing, p.reason) for p in found],
+        empty="nothing is paused",
+    )
+
+
+@app.command("pause")
+def pause(
+    pool: Path = None, kind: Kind = None, namespace: Namespace = None, reason: Reason = "", coordinator: Address = None
+) -> None:
+    """Let nothing of it start. What executes goes on."""
+    subject = _subject(pool, kind, namespace)
+    with connect(coordinator) as client:
+        executing = client.pause(**subject, reason=reason)
+    typer.echo(f"{_name(subject)} is paused; {executing} of its jobs execute and go on")
+
+
+@app.command("resume")
+def resume(pool: Path = None, kind: Kind = None, namespace: Namespace = None, coordinator: Address = None) -> None:
+    """Let it start again."""
+    subject = _subject(pool, kind, namespace)
+    with connect(coordinator) as client:
+        resumed = client.resume(**subject)
+    typer.echo(f"{_name(subject)} {'is resumed' if resumed else 'was not paused'}")
+    if not resumed:
+        raise typer.Exit(3)
+
+
+@app.command("drain")
+def drain(
+    pool: Path = None,
+    kind: Kind = None,
+    namespace: Namespace = None,
+    reason: Reason = "drained",
+    timeout: Annotated[str | None, typer.Option("--timeout", help="Stop waiting after this long (90s, 5m).")] = None,
+    coordinator: Address = None,
+) -> None:
+    """Pause it, and wait until none of its jobs executes any more. Exits 7 if not in time; the pause stays."""
+    subject = _subject(pool, kind, namespace)
+    limit_s = parse.duration_s(timeout, "--timeout")
+    began = time.monotonic()
+    with connect(coordinator) as client:
+        left = client.pause(**subject, reason=reason)
+        told = None
+        while left:
+            if left != told:
+                to_stderr(f"{_name(subject)}: {left} still execute")
+                told = left
+            if limit_s is not None and time.monotonic() - began > limit_s:
+                raise DeadlineExceeded(
+                    f"{left} jobs of {_name(subject)} still execute", hint="drain again, or cancel them"
+                )
+            time.sleep(LOOK_S)
+            left = client.pause(**subject, reason=reason)
+    typer.echo(f"{_name(subject)} is drained")
+
+
+def _subject(pool: str | None, kind: str | None, namespace: str | None) -> dict[str, Any]:
+    given = {name: value for name, value in (("pool", pool), ("kind", kind), ("namespace", namespace)) if value}
+    if len(given) != 1:
+        raise InvalidInput([FieldViolation("POOL", "give a pool, --kind or --namespace, and only one of them")])
+    return given
+
+
+def _name(subject: dict[str, Any]) -> str:
+    ((word, name),) = subject.items()
+    return f"the {word} {name}"

@@ -1,0 +1,58 @@
+"""NamespaceService: what is set per namespace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from tenure.coordinator.hint import Hints
+from tenure.model.errors import FieldViolation, InvalidInput
+from tenure.model.routes import name_error
+from tenure.store.postgres.database import Database, Row
+from tenure.v1 import namespace_service_pb2 as pb
+from tenure.v1.namespace_service_pb2_grpc import NamespaceServiceServicer
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+MIN_WEIGHT = 0.001
+MAX_WEIGHT = 1_000.0
+
+
+class NamespaceService(NamespaceServiceServicer):
+    """The service over Postgres. A namespace for which nothing was set has the defaults."""
+
+    def __init__(self, database: Database, hints: Hints) -> None:
+        self._database = database
+        self._hints = hints
+
+    async def ListNamespaces(self, request: pb.ListNamespacesRequest, context: Context) -> pb.ListNamespacesResponse:
+        """Read the namespaces for which anything was set."""
+        return pb.ListNamespacesResponse(namespaces=map(_to_pb, await self._database.fetch("namespaces")))
+
+    async def GetNamespace(self, request: pb.GetNamespaceRequest, context: Context) -> pb.GetNamespaceResponse:
+        """Read one namespace's settings."""
+        _check(request.name, "name")
+        found = [row for row in await self._database.fetch("namespaces") if row.name == request.name]
+        namespace = _to_pb(found[0]) if found else pb.Namespace(name=request.name, weight=1.0)
+        return pb.GetNamespaceResponse(namespace=namespace)
+
+    async def UpdateNamespace(self, request: pb.UpdateNamespaceRequest, context: Context) -> pb.UpdateNamespaceResponse:
+        """Set what is given."""
+        asked = request.namespace
+        _check(asked.name, "namespace.name")
+        weight = asked.weight if asked.HasField("weight") else None
+        if weight is not None and not MIN_WEIGHT <= weight <= MAX_WEIGHT:
+            raise InvalidInput([FieldViolation("namespace.weight", f"must be {MIN_WEIGHT:g} to {MAX_WEIGHT:g}")])
+        (row,) = await self._database.fetch("put_namespace", {"name": asked.name, "weight": weight})
+        self._hints.everywhere()
+        return pb.UpdateNamespaceResponse(namespace=_to_pb(row))
+
+
+def _check(name: str, field: str) -> None:
+    if problem := name_error(name):
+        raise InvalidInput([FieldViolation(field, problem)])
+
+
+def _to_pb(row: Row) -> pb.Namespace:
+    return pb.Namespace(name=row.name, weight=round(row.weight, 6))

@@ -1,0 +1,101 @@
+"""PoolService: pools, and pauses of pools, kinds and namespaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from tenure.coordinator import census
+from tenure.coordinator.hint import Hints
+from tenure.coordinator.lanes import Lanes
+from tenure.model.errors import FieldViolation, InvalidInput
+from tenure.model.routes import covers, kind_error, name_error, route_error
+from tenure.model.rules import Subject
+from tenure.store.etcd.keyspace import Keyspace
+from tenure.store.etcd.port import Etcd
+from tenure.store.postgres.database import Database, Row
+from tenure.v1 import pool_service_pb2 as pb
+from tenure.v1 import wire
+from tenure.v1.pool_service_pb2_grpc import PoolServiceServicer
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+COUNTED_READY = 10_000
+REASON_CHARS = 512
+_CHECKS: dict[str, Callable[[str], str | None]] = {
+    Subject.POOL: route_error,
+    Subject.KIND: kind_error,
+    Subject.NAMESPACE: name_error,
+}
+
+
+class PoolService(PoolServiceServicer):
+    """The service over Postgres; workers are read from etcd."""
+
+    def __init__(self, database: Database, etcd: Etcd, keys: Keyspace, lanes: Lanes, hints: Hints) -> None:
+        self._database = database
+        self._etcd = etcd
+        self._keys = keys
+        self._lanes = lanes
+        self._hints = hints
+
+    async def ListPools(self, request: pb.ListPoolsRequest, context: Context) -> pb.ListPoolsResponse:
+        """Read every pool with what waits and executes below it."""
+        workers = await census.workers(self._etcd, self._keys)
+        paused = [row.name for row in await self._database.fetch("pauses") if row.subject == Subject.POOL]
+        return pb.ListPoolsResponse(
+            pools=[
+                pb.Pool(
+                    path=row.path,
+                    workers=sum(any(covers(pool, row.path) for pool in value.pools) for value in workers.values()),
+                    ready=row.ready,
+                    executing=row.executing,
+                    paused=any(covers(pool, row.path) for pool in paused),
+                )
+                for row in await self._database.fetch("pools", {"most": COUNTED_READY})
+            ]
+        )
+
+    async def Pause(self, request: pb.PauseRequest, context: Context) -> pb.PauseResponse:
+        """Let nothing of this start."""
+        subject, name = _subject(request.subject)
+        if len(request.reason) > REASON_CHARS or "\x00" in request.reason:
+            raise InvalidInput([FieldViolation("reason", f"must be at most {REASON_CHARS} characters, without NUL")])
+        await self._database.fetch("pause", {"subject": subject, "name": name, "reason": request.reason})
+        if subject is Subject.POOL:  # its jobs get lanes of their own, so that they cost the others nothing
+            await self._lanes.refit(await self._lanes.register_pools([name]))
+        self._hints.everywhere()
+        (row,) = [row for row in await self._database.fetch("pauses") if (row.subject, row.name) == (subject, name)]
+        return pb.PauseResponse(executing=row.executing)
+
+    async def Resume(self, request: pb.ResumeRequest, context: Context) -> pb.ResumeResponse:
+        """Let it start again."""
+        subject, name = _subject(request.subject)
+        rows = await self._database.fetch("resume", {"subject": subject, "name": name})
+        self._hints.everywhere()
+        return pb.ResumeResponse(resumed=bool(rows))
+
+    async def ListPauses(self, request: pb.ListPausesRequest, context: Context) -> pb.ListPausesResponse:
+        """Read what is paused."""
+        return pb.ListPausesResponse(pauses=[_pause_to_pb(row) for row in await self._database.fetch("pauses")])
+
+
+def _subject(message: pb.PauseSubject) -> tuple[Subject, str]:
+    chosen = message.WhichOneof("subject")
+    if chosen is None:
+        raise InvalidInput([FieldViolation("subject", "give a pool, a kind or a namespace")])
+    name: str = getattr(message, chosen)
+    if problem := _CHECKS[chosen](name):
+        raise InvalidInput([FieldViolation(f"subject.{chosen}", problem)])
+    return Subject(chosen), name
+
+
+def _pause_to_pb(row: Row) -> pb.Pause:
+    return pb.Pause(
+        subject=pb.PauseSubject(**{row.subject: row.name}),
+        reason=row.reason,
+        paused_at=wire.timestamp(row.paused_at),
+        executing=row.executing,
+    )

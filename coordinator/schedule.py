@@ -1,0 +1,220 @@
+"""Schedule: the leader turns ticks into jobs, each of them once.
+
+Reads the schedules that are due, by Postgres' clock, decides by ``model.schedules.decide`` and writes many decisions in
+one transaction (``store.postgres.schedules``). Safety does not depend on there being one leader: what another one wrote
+first makes the write of this one fail whole, and the next look decides from what is there then. Nothing is remembered
+between two looks but which schedules could not be carried out, so that those do not hold up the others.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import structlog
+
+from tenure.coordinator.cancel import Canceler
+from tenure.coordinator.hint import Hints
+from tenure.coordinator.lanes import Lanes
+from tenure.coordinator.metrics import TICKS
+from tenure.model.clock import Clock
+from tenure.model.errors import BoundExceeded, TenureError, Unavailable
+from tenure.model.ids import new_id
+from tenure.model.jobs import PlannedJob
+from tenure.model.schedules import MAX_TICKS, ScheduleSpec, decide, job_at, tick_key
+from tenure.store.postgres.database import Database, Row, Statement
+from tenure.store.postgres.schedules import CANCEL_REASON, Canceled, Firing, ScheduleMoved, write_firings
+from tenure.store.postgres.submit import KeyTaken, keyed_jobs, scope_of
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY_S = 0.5
+"""How often the leader looks though no tick is due: for schedules that are new, and for queued ticks."""
+SOONEST_S = 0.005
+PAGE = 200
+"""Schedules that one round takes."""
+BROKEN_S = 60.0
+"""How long a schedule that cannot be carried out is left alone."""
+_TRIES = 5
+
+
+class Scheduler:
+    """Fires schedules during one term of leadership. ``fire_forever`` is the body of a task."""
+
+    def __init__(
+        self, database: Database, lanes: Lanes, hints: Hints, canceler: Canceler, clock: Clock, *, guard: Statement
+    ) -> None:
+        self._database = database
+        self._writer = TickWriter(database, lanes, hints)
+        self._canceler = canceler
+        self._clock = clock
+        self._guard = guard
+        self._broken: dict[uuid.UUID, float] = {}
+
+    async def fire_forever(self) -> None:
+        """Fire what is due, sleep until something is.
+
+        Raises:
+            Deposed: the term is over.
+        """
+        while True:
+            wait_s = LOOK_EVERY_S
+            try:
+                if await self.round() == PAGE:
+                    continue
+                next_s = (await self._database.fetch("next_schedule"))[0][0]
+                if next_s is not None and not self._broken:
+                    wait_s = min(wait_s, max(SOONEST_S, next_s))
+            except (Unavailable, BoundExceeded) as exc:
+                log.warning("schedules_interrupted", error=exc.message)
+            await self._clock.sleep(wait_s)
+
+    async def round(self) -> int:
+        """Decide about the schedules that are due now and write it; return how many that were."""
+        now = self._clock.monotonic()
+        self._broken = {id: until for id, until in self._broken.items() if until > now}
+        rows = await self._database.fetch("due_schedules", {"limit": PAGE})
+        firings = [firing for row in rows if row.id not in self._broken and (firing := self._decide(row))]
+        for group in _groups(firings):
+            await self._write(group)
+        return len(firings)
+
+    def _decide(self, row: Row) -> Firing | None:
+        try:
+            return firing_of(row)
+        except Exception:  # one that was written by hand, or whose zone is gone, holds up no other
+            self._leave_alone(row.id)
+            return None
+
+    def _leave_alone(self, id: uuid.UUID) -> None:
+        log.exception("schedule_broken", schedule=str(id), again_s=BROKEN_S)
+        self._broken[id] = self._clock.monotonic() + BROKEN_S
+
+    async def _write(self, firings: Sequence[Firing]) -> None:
+        """Write a group; when it cannot be written as one, each for itself."""
+        try:
+            written = await self._writer.write(firings, guard=self._guard)
+        except TenureError:  # the stores' trouble, not one schedule's
+            raise
+        except ScheduleMoved:  # by somebody else: the next round decides about it afresh
+            if len(firings) > 1:
+                await self._write_each(firings)
+            return
+        except Exception:  # a defect in one schedule holds up no other
+            if len(firings) > 1:
+                await self._write_each(firings)
+            else:
+                self._leave_alone(firings[0].id)
+            return
+        await self._tell(firings, written)
+
+    async def _write_each(self, firings: Sequence[Firing]) -> None:
+        for firing in firings:
+            await self._write([firing])
+
+    async def _tell(self, firings: Sequence[Firing], written: Written) -> None:
+        TICKS.labels("fired").inc(written.jobs)
+        for firing in firings:
+            TICKS.labels("skipped").inc(firing.skipped)
+            if firing.skipped:
+                log.warning("ticks_skipped", schedule=str(firing.id), ticks=firing.skipped, reason=firing.reason)
+        gone = written.canceled
+        try:
+            await self._canceler.tell(gone.canceled, gone.settled, gone.asked, CANCEL_REASON)
+        except TenureError as exc:  # the sweeps of dependants and of cancels make it good
+            log.warning("cancels_not_told", error=exc.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write came to; ``existing`` are the jobs that ticks had already, by schedule and key."""
+
+    jobs: int
+    existing: dict[tuple[str, str], uuid.UUID]
+    canceled: Canceled = field(default_factory=Canceled)
+
+
+class TickWriter:
+    """Writes firings with their jobs, leaving out the jobs that ticks have already. Any coordinator may."""
+
+    def __init__(self, database: Database, lanes: Lanes, hints: Hints) -> None:
+        self._database = database
+        self._lanes = lanes
+        self._hints = hints
+
+    async def write(self, firings: Sequence[Firing], *, guard: Statement | None = None) -> Written:
+        """Write all or nothing.
+
+        Raises: as ``store.postgres.schedules.write_firings``, but for ``KeyTaken``.
+        """
+        existing: dict[tuple[str, str], uuid.UUID] = {}
+        for _ in range(_TRIES):
+            jobs = [job for firing in firings for job in firing.jobs]
+            lanes = await self._lanes.of([job.spec for job in jobs])
+            try:
+                canceled = await write_firings(self._database, firings, lanes, guard=guard)
+            except KeyTaken:
+                keys = [(job.spec.namespace, scope_of(job), job.spec.idempotency_key or "") for job in jobs]
+                known = await keyed_jobs(self._database, keys)
+                existing |= {(scope, key): found.job_id for (_, scope, key), found in known.items()}
+                firings = [_without(firing, existing) for firing in firings]
+                continue
+            self._hints.ready(set(lanes))
+            return Written(len(jobs), existing, canceled)
+        raise Unavailable("the keys of these ticks kept changing", hint="try again")
+
+
+def firing_of(row: Row) -> Firing | None:
+    """Decide about a row of ``due_schedules``; None where there is nothing to write.
+
+    Raises:
+        ValueError: what is stored is no schedule.
+    """
+    spec = ScheduleSpec.model_validate_json(row.spec)
+    decision = decide(
+        spec, next_at=row.next_at, queued=row.queued_tick, has_unfinished=bool(row.unfinished), now=row.now
+    )
+    if not decision.fire and (decision.next_at, decision.queued) == (row.next_at, row.queued_tick):
+        return None
+    return Firing(
+        id=row.id,
+        turn=row.turn,
+        next_at=decision.next_at,
+        queued=decision.queued,
+        jobs=jobs_of(spec, row.id, ((tick, tick_key(tick)) for tick in decision.fire)),
+        unfinished=tuple(row.unfinished),
+        cancels=tuple(row.unfinished) if decision.cancels_previous else (),
+        skipped=decision.skipped,
+        reason=decision.skip_reason,
+    )
+
+
+def jobs_of(
+    spec: ScheduleSpec, schedule_id: uuid.UUID, ticks: Iterable[tuple[datetime, str]]
+) -> tuple[PlannedJob, ...]:
+    """Plan the jobs of ticks, each with its key."""
+    return tuple(
+        PlannedJob(new_id(), job_at(spec, schedule_id, tick, key), (), b"", schedule_id=schedule_id, scheduled_at=tick)
+        for tick, key in ticks
+    )
+
+
+def _groups(firings: Iterable[Firing]) -> Iterator[list[Firing]]:
+    """Divide firings so that no transaction inserts many more jobs than one schedule may have in a round."""
+    group: list[Firing] = []
+    jobs = 0
+    for firing in firings:
+        if group and jobs + len(firing.jobs) > MAX_TICKS:
+            yield group
+            group, jobs = [], 0
+        group.append(firing)
+        jobs += len(firing.jobs)
+    if group:
+        yield group
+
+
+def _without(firing: Firing, existing: dict[tuple[str, str], uuid.UUID]) -> Firing:
+    left = tuple(job for job in firing.jobs if (scope_of(job), job.spec.idempotency_key) not in existing)
+    return replace(firing, jobs=left)
