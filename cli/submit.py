@@ -11,6 +11,7 @@ from tenure.cli.jobs import show
 from tenure.cli.output import Format, Output, to_stderr
 from tenure.cli.session import Address, connect
 from tenure.model.errors import FieldViolation, InvalidInput
+from tenure.model.retry import Backoff
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
 
@@ -58,6 +59,16 @@ def submit(
     max_attempts: Annotated[
         int | None, typer.Option("--max-attempts", help="Attempts that may end in an error.", show_default="3")
     ] = None,
+    backoff: Annotated[
+        Backoff | None,
+        typer.Option("--backoff", help="How the pauses between attempts grow.", show_default="exponential"),
+    ] = None,
+    initial_backoff: Annotated[
+        str | None, typer.Option("--initial-backoff", help="The first pause.", show_default="1s")
+    ] = None,
+    max_backoff: Annotated[
+        str | None, typer.Option("--max-backoff", help="The longest pause.", show_default="5m")
+    ] = None,
     depends_on: Annotated[
         list[str] | None, typer.Option("--depends-on", help="Id of a job that must complete first; repeat it.")
     ] = None,
@@ -86,7 +97,12 @@ def submit(
             priority=priority,
             activate_at=parse.instant(at, "--at"),
             delay_s=parse.duration_s(delay, "--delay"),
-            retry=None if max_attempts is None else Retry(max_attempts=max_attempts),
+            retry=Retry(
+                max_attempts=max_attempts,
+                backoff=backoff,
+                initial_backoff_s=parse.duration_s(initial_backoff, "--initial-backoff"),
+                max_backoff_s=parse.duration_s(max_backoff, "--max-backoff"),
+            ),
             ttl_s=parse.duration_s(ttl, "--ttl"),
             timeout_s=parse.duration_s(attempt_timeout, "--attempt-timeout"),
             start_within_s=parse.duration_s(start_within, "--start-within"),

@@ -29,6 +29,7 @@ from tenure.client.records import (
     SubmittedJob,
     Worker,
 )
+from tenure.model.retry import Backoff
 from tenure.model.states import JobState, Outcome
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ __all__ = [
     "TLS",
     "AsyncClient",
     "Attempt",
+    "Backoff",
     "CanceledJobs",
     "Claim",
     "Client",

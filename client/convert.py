@@ -35,7 +35,7 @@ from tenure.client.records import (
     Worker,
 )
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
-from tenure.model.retry import RetryPolicy
+from tenure.model.retry import Backoff, RetryPolicy
 from tenure.model.states import JobState, Outcome
 from tenure.v1 import cluster_service_pb2, job_pb2, job_service_pb2, limit_service_pb2, pool_service_pb2, wire
 
@@ -339,7 +339,15 @@ def _retry_to_wire(retry: Retry | None, path: str) -> job_pb2.RetryPolicy | None
         max_backoff=duration(retry.max_backoff_s, f"{path}max_backoff_s"),
         jitter=retry.jitter,
         non_retryable=_names(retry.non_retryable, f"{path}non_retryable"),
+        backoff=_backoff_to_wire(retry.backoff, f"{path}backoff"),
     )
+
+
+def _backoff_to_wire(backoff: Backoff | str | None, field: str) -> job_pb2.Backoff | None:
+    try:
+        return None if backoff is None else wire.BACKOFF_TO_PB[Backoff(backoff)]
+    except ValueError as exc:
+        raise InvalidInput([FieldViolation(field, f"{str(backoff)[:64]!r} is none of {', '.join(Backoff)}")]) from exc
 
 
 def _retry(retry: job_pb2.RetryPolicy) -> RetryPolicy:
@@ -351,6 +359,8 @@ def _retry(retry: job_pb2.RetryPolicy) -> RetryPolicy:
         known["initial_backoff_s"] = wire.seconds(retry.initial_backoff)
     if retry.HasField("max_backoff"):
         known["max_backoff_s"] = wire.seconds(retry.max_backoff)
+    if retry.backoff in wire.BACKOFF_FROM_PB:
+        known["backoff"] = wire.BACKOFF_FROM_PB[retry.backoff]
     return RetryPolicy(**known, non_retryable=tuple(retry.non_retryable))
 
 

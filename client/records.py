@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from tenure.model.retry import RetryPolicy
+from tenure.model.retry import Backoff, RetryPolicy
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import TERMINAL, JobState, Outcome
 
@@ -22,13 +22,15 @@ class Retry:
 
     max_attempts: int | None = None
     """Attempts that may end in an error; 1 means no retry."""
+    backoff: Backoff | str | None = None
+    """How the pauses grow: exponential, linear, fixed."""
     initial_backoff_s: float | None = None
     multiplier: float | None = None
     max_backoff_s: float | None = None
     jitter: float | None = None
     """Share of the backoff by which it may vary, 0 to 1."""
     non_retryable: Sequence[str] = ()
-    """Error types that fail the job at once."""
+    """Error types that fail the job at once: names of classes or, where handlers tell them, of their bases."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,8 @@ class Report:
     error: AttemptError | None = None
     retryable: bool = True
     delay_s: float = 0.0
+    error_bases: tuple[str, ...] = ()
+    spends_budget: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +231,7 @@ class Finisher:
 
 def _decide_one(report: Report, row: Row) -> Ending:
     is_error = report.outcome in (Outcome.FAILED, Outcome.TIMED_OUT)
+    is_error |= report.outcome is Outcome.RESCHEDULED and report.spends_budget
     error = report.error or AttemptError(str(report.outcome), "")
     policy = (RetrySpec.model_validate_json(row.retry) if row.retry else RetrySpec()).policy()
     then = after_outcome(
@@ -236,9 +239,11 @@ def _decide_one(report: Report, row: Row) -> Ending:
         policy,
         errors=row.errors + is_error,
         error_type=error.type,
+        error_bases=report.error_bases,
         retryable=report.retryable,
         cancel_requested=row.cancel_requested,
         delay_s=report.delay_s,
+        spends_budget=report.spends_budget,
     )
     then = within_deadline(then, past_deadline=row.past_deadline)
     if row.cancel_requested and then.state is JobState.CANCELED and row.reason:

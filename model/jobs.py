@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from tenure.model import bounds as b
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.errors import FieldViolation, InvalidInput
-from tenure.model.retry import RetryPolicy
+from tenure.model.retry import Backoff, RetryPolicy
 from tenure.model.routes import (
     DEFAULT_NAMESPACE,
     DEFAULT_ROUTE,
@@ -96,6 +96,7 @@ class RetrySpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     max_attempts: int = Field(default=b.DEFAULT_MAX_ATTEMPTS, ge=1, le=DEFAULT_BOUNDS.attempts)
+    backoff: Backoff = Backoff.EXPONENTIAL
     initial_backoff_s: float = Field(default=1.0, ge=0, le=86_400)
     multiplier: float = Field(default=2.0, ge=1, le=100)
     max_backoff_s: float = Field(default=300.0, ge=0, le=7 * 86_400)

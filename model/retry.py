@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from tenure.model.states import TERMINAL, JobState, Outcome
+
+
+class Backoff(StrEnum):
+    """How the delay grows with the errors of a job."""
+
+    EXPONENTIAL = "exponential"
+    """Each is ``multiplier`` times the one before."""
+    LINEAR = "linear"
+    """Each is longer than the one before by the first."""
+    FIXED = "fixed"
+    """All are as the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,20 +27,29 @@ class RetryPolicy:
 
     max_attempts: int = 3
     """Attempts that may end in an error; 1 means no retry. Lost and released attempts do not count."""
+    backoff: Backoff = Backoff.EXPONENTIAL
     initial_backoff_s: float = 1.0
     multiplier: float = 2.0
     max_backoff_s: float = 300.0
     jitter: float = 0.2
     """Share of the backoff by which it may vary, up and down."""
     non_retryable: tuple[str, ...] = field(default=())
-    """Error types (class names as reported by the handler) that fail the job at once."""
+    """Error types (names of classes, or of their bases, as reported by the handler) that fail the job at once."""
 
     def backoff_s(self, errors: int, roll: Callable[[], float] = random.random) -> float:
         """Return the delay before the next attempt after the ``errors``-th error (counted from 1)."""
-        # The exponent is capped before it is raised, so that attempt 10,000 is no overflow.
-        steps = min(errors - 1, 64)
-        base = min(self.initial_backoff_s * self.multiplier**steps, self.max_backoff_s)
+        base = min(self.initial_backoff_s * self._growth(errors), self.max_backoff_s)
         return max(0.0, base * (1 + self.jitter * (2 * roll() - 1)))
+
+    def _growth(self, errors: int) -> float:
+        match self.backoff:
+            case Backoff.EXPONENTIAL:
+                # The exponent is capped before it is raised, so that attempt 10,000 is no overflow.
+                return self.multiplier ** min(errors - 1, 64)
+            case Backoff.LINEAR:
+                return errors
+            case Backoff.FIXED:
+                return 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +67,14 @@ def after_error(
     errors: int,
     error_type: str,
     cancel_requested: bool,
+    error_bases: Collection[str] = (),
     retryable: bool = True,
     roll: Callable[[], float] = random.random,
 ) -> Next:
     """Decide after an attempt that failed or timed out; ``errors`` counts this one too."""
     if cancel_requested:
         return Next(JobState.CANCELED, reason="canceled while executing")
-    if not retryable or error_type in policy.non_retryable:
+    if not retryable or not {error_type, *error_bases}.isdisjoint(policy.non_retryable):
         return Next(JobState.FAILED, reason=f"{error_type} is not retried")
     if errors >= policy.max_attempts:
         return Next(JobState.FAILED, reason=f"error {errors} of {policy.max_attempts}")
@@ -85,14 +107,17 @@ def after_outcome(
     *,
     errors: int,
     error_type: str = "",
+    error_bases: Collection[str] = (),
     retryable: bool = True,
     cancel_requested: bool = False,
     delay_s: float = 0.0,
+    spends_budget: bool = False,
     roll: Callable[[], float] = random.random,
 ) -> Next:
     """Decide after an attempt that its own worker reported.
 
-    ``errors`` counts this attempt where it is an error. ``delay_s`` is the delay that a rescheduling handler asked for.
+    ``errors`` counts this attempt where it is an error. ``delay_s`` is the delay that a rescheduling handler asked for,
+    and ``spends_budget`` says that it wants to be counted as an error.
     """
     match outcome:
         case Outcome.COMPLETED:
@@ -104,6 +129,7 @@ def after_outcome(
                 policy,
                 errors=errors,
                 error_type=error_type,
+                error_bases=error_bases,
                 cancel_requested=cancel_requested,
                 retryable=retryable,
                 roll=roll,
@@ -111,6 +137,8 @@ def after_outcome(
         case Outcome.RELEASED | Outcome.RESCHEDULED:
             if cancel_requested:
                 return Next(JobState.CANCELED, reason="canceled while executing")
+            if spends_budget and errors >= policy.max_attempts:
+                return Next(JobState.FAILED, reason=f"rescheduled {errors} times of {policy.max_attempts}")
             return Next(JobState.READY, delay_s=delay_s)
         case Outcome.PARKED | Outcome.LOST:
             raise ValueError(f"{outcome} is not decided here")

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import pydantic_core
 import structlog
@@ -25,6 +25,7 @@ from tenure.model.clock import Clock
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, Unavailable
 from tenure.model.jobs import JobSpec, json_error, validate_spec
 from tenure.worker.execute.call import Assignment, StopCause
+from tenure.worker.signals import Reschedule
 
 T = TypeVar("T")
 REQUEST_TIMEOUT_S = 60.0
@@ -138,6 +139,16 @@ class Attempt:
     def remaining_s(self) -> float:
         """Return the seconds until ``deadline``, never negative."""
         return max(0.0, self.deadline - self._clock.monotonic())
+
+    def reschedule(self, delay_s: float, reason: str = "", *, spend_budget: bool = False) -> NoReturn:
+        """End this attempt here, and run the job again after ``delay_s`` seconds.
+
+        Counts as no error unless ``spend_budget``: then the job fails when its ``max_attempts`` are used up.
+
+        Raises:
+            Reschedule: always; let it through. ValueError: the delay is out of range.
+        """
+        raise Reschedule(delay_s, reason, spend_budget=spend_budget)
 
     def _is_lost(self) -> bool:
         return self._refused or self._link.cause is StopCause.LOST

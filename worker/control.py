@@ -111,7 +111,15 @@ class Control:
         self._unanswered += 1
         self._idle.clear()
         self.reports.add(
-            Report(attempt.started, ended.outcome, ended.result, ended.error, ended.retryable, ended.delay_s)
+            Report(
+                attempt.started,
+                ended.outcome,
+                ended.result,
+                ended.error,
+                ended.retryable,
+                ended.delay_s,
+                ended.spends_budget,
+            )
         )
 
     def _answered(self, report: Report) -> None:

@@ -303,4 +303,6 @@ def _report_to_pb(report: Report) -> pb.AttemptReport:
         delay=wire.duration(report.delay_s) if report.delay_s else None,
         lease=one.lease,
         claim_revision=one.claim_revision,
+        error_bases=error.bases if error else (),
+        spends_budget=report.spends_budget,
     )

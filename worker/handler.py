@@ -1,8 +1,8 @@
 """Handlers: how user code says which kinds it performs, and how a worker finds them.
 
-Owns the decorator, the definition that it makes (``Handler``), the signals that a handler may return or raise, and
-the registry. Invariant: a definition is complete and checked when it is declared; nothing about it is discovered
-while a job runs. Called by user modules, the worker and the harness. Runs nothing: that is ``worker/execute``.
+Owns the decorator, the definition that it makes (``Handler``), and the registry. Invariant: a definition is complete
+and checked when it is declared; nothing about it is discovered while a job runs. Called by user modules, the worker and
+the harness. Runs nothing: that is ``worker/execute``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 from tenure.model.errors import ConfigurationError
 from tenure.model.routes import kind_error
 from tenure.worker.context import AsyncContext, Context
+from tenure.worker.signals import Fail as Fail
+from tenure.worker.signals import Reschedule as Reschedule
 
 T = TypeVar("T", bound=Callable[..., Any])
 _ATTRIBUTE = "__tenure_handlers__"
@@ -42,29 +44,6 @@ class Mode(StrEnum):
     """In a process of its own, which can be killed."""
     COMMAND = "command"
     """A program, which can be killed."""
-
-
-class Reschedule(Exception):
-    """Returned or raised by a handler: run this job again after ``delay_s`` seconds; counts as no error."""
-
-    def __init__(self, delay_s: float, reason: str = "") -> None:
-        if not 0 <= delay_s <= 366 * 86_400:
-            raise ValueError(f"delay_s is {delay_s}; it must be 0 to 31622400 seconds")
-        super().__init__(reason or f"rescheduled in {delay_s:g} s")
-        self.delay_s = delay_s
-
-
-class Fail(Exception):
-    """Returned or raised by a handler: this attempt failed; by default trying again is of no use.
-
-    ``type`` is the error type that is recorded and that retry policies may name.
-    """
-
-    def __init__(self, message: str, *, retryable: bool = False, type: str = "Fail") -> None:
-        super().__init__(message)
-        self.message = message
-        self.retryable = retryable
-        self.type = type
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

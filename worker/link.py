@@ -34,6 +34,7 @@ class Report:
     error: ErrorReport | None = None
     retryable: bool = True
     delay_s: float = 0.0
+    spends_budget: bool = False
     is_substitute: bool = False
     """Stands for a report that was refused as malformed."""
 

@@ -197,6 +197,8 @@ def _report_from_pb(message: pb.AttemptReport) -> Report | Finished:
         error=AttemptError(error.type, error.message, error.traceback) if message.HasField("error") else None,
         retryable=not message.permanent,
         delay_s=wire.seconds(message.delay) if message.HasField("delay") else 0.0,
+        error_bases=tuple(message.error_bases),
+        spends_budget=message.spends_budget,
     )
 
 

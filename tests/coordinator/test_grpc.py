@@ -107,6 +107,7 @@ BAD_SPECS: list[tuple[dict[str, Any], str]] = [
     ({"kind": "no spaces"}, "kind"),
     ({"kind": "x" * 129}, "kind"),
     ({"payload": "{"}, "payload"),
+    ({"retry": pb.RetryPolicy(backoff=99)}, "retry.backoff"),  # type: ignore[arg-type]
     ({"start_within": Duration(seconds=0)}, "start_within"),
     ({"start_within": Duration(seconds=-1)}, "start_within"),
     ({"start_within": Duration(seconds=10**9)}, "start_within"),
@@ -205,7 +206,7 @@ async def test_a_job_comes_back_as_it_was_asked_for(service: Service) -> None:
         "route": "pool-abc/insights/scan-123",
         "priority": -7,
         "activate_at": at,
-        "retry": pb.RetryPolicy(max_attempts=9, multiplier=1.5, non_retryable=["Fatal"]),
+        "retry": pb.RetryPolicy(max_attempts=9, multiplier=1.5, non_retryable=["Fatal"], backoff=pb.BACKOFF_LINEAR),
         "ttl": Duration(seconds=2, nanos=500_000_000),
         "timeout": Duration(seconds=90),
         "start_by": Timestamp(seconds=4_000_000_100),
@@ -222,7 +223,7 @@ async def test_a_job_comes_back_as_it_was_asked_for(service: Service) -> None:
     assert job.activate_at == at
     assert dict(job.labels) == spec["labels"]
     assert (job.retry.max_attempts, job.retry.multiplier, list(job.retry.non_retryable)) == (9, 1.5, ["Fatal"])
-    assert job.retry.jitter == 0.2
+    assert (job.retry.jitter, job.retry.backoff) == (0.2, pb.BACKOFF_LINEAR)
     assert job.state == pb.JOB_STATE_READY
     assert job == (await service.jobs.GetJob(jobs_pb.GetJobRequest(id=job.id))).job
 

@@ -199,12 +199,14 @@ async def test_a_whole_broken_chain_is_retried_in_one_go(alone: Parts) -> None:
     assert [row.state for row in rows] == ["completed"] * 3
 
 
-async def test_a_dependant_alone_is_skipped_and_counted(alone: Parts) -> None:
+async def test_dependants_alone_are_skipped_and_counted(alone: Parts) -> None:
     specs = [
         JobSpec(kind="k", ref="a", retry=RetrySpec(max_attempts=1)),
-        JobSpec(kind="k", depends_on=("a",)),
+        JobSpec(kind="k", ref="b", depends_on=("a",)),
+        JobSpec(kind="k", depends_on=("b",)),
     ]
-    first, _ = (one.id for one in await alone.submitter.submit_batch(specs))
+    first, *_ = (one.id for one in await alone.submitter.submit_batch(specs))
     await alone.finish(first, (await alone.execute(first)).fence, Outcome.FAILED)
     done = await alone.retryer.retry_matching({**ANY, "states": ["canceled"]}, Span.up_to_now(), preview=False)
-    assert (done.jobs, done.skipped) == (0, 1)
+    assert (done.jobs, done.skipped) == (0, 2)
+    assert await alone.sql("SELECT 1 FROM tenure.job") == []

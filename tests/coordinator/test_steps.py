@@ -353,6 +353,26 @@ async def test_a_rescheduled_job_waits_as_long_as_its_handler_asked(parts: Parts
     assert (row.due, 1700 < row.left_s <= 1800) == (False, True)
 
 
+async def test_a_reschedule_that_spends_the_budget_ends_with_it(parts: Parts) -> None:
+    id = await parts.submit(retry={"max_attempts": 2})
+    for spends, state, errors in ((False, "ready", 0), (True, "ready", 1), (False, "ready", 1), (True, "failed", 2)):
+        started = await parts.execute(id)
+        await parts.finish(id, started.fence, Outcome.RESCHEDULED, spends_budget=spends)
+        row = await parts.row(id)
+        assert (row.state, row.errors) == (state, errors)
+    assert row.reason == "rescheduled 2 times of 2"
+
+
+async def test_a_kind_of_an_error_type_that_is_not_retried_is_not_retried_either(parts: Parts) -> None:
+    error = AttemptError("ConnectionRefusedError", "no")
+    for named, state in (("OSError", JobState.FAILED), ("ValueError", JobState.READY)):
+        id = await parts.submit(retry={"non_retryable": [named]})
+        started = await parts.execute(id)
+        bases = ("ConnectionError", "OSError", "Exception", "BaseException")
+        answer = await parts.finish(id, started.fence, Outcome.FAILED, error=error, error_bases=bases)
+        assert answer.state is state
+
+
 async def test_the_end_of_a_parent_wakes_or_cancels_its_descendants(parts: Parts) -> None:
     good, bad = await parts.submit(), await parts.submit(retry={"max_attempts": 1})
     child = await parts.submit(depends_on=(str(good),))

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from tenure.model.dispatch import Candidate, Lane, Seat, assign, servable, windows
 from tenure.model.fence import SEQUENCE_BITS, epoch_of, sequence_of
 from tenure.model.reap import BRAKE_WORKERS, Executing, brake_s, judge, next_of_lost, next_of_taken
-from tenure.model.retry import Next, RetryPolicy, after_outcome
+from tenure.model.retry import Next
 from tenure.model.routes import covers, pool_of, route_error
-from tenure.model.states import CLAIMABLE, MOVES, TERMINAL, JobState, Outcome, may_move
+from tenure.model.states import CLAIMABLE, MOVES, TERMINAL, JobState, may_move
 from tenure.model.trust import SIGNS_PER_TTL, Trust, margin_s, renew_every_s, was_alive
 
 ALLOWED = {
@@ -82,50 +82,6 @@ def test_the_longest_pool_wins() -> None:
 def test_bad_routes_are_refused(route: str) -> None:
     """With words."""
     assert route_error(route)
-
-
-@given(
-    errors=st.integers(1, 10_000),
-    first=st.floats(0, 1e4),
-    multiplier=st.floats(1, 100),
-    most=st.floats(0, 1e6),
-    jitter=st.floats(0, 1),
-    roll=st.floats(0, 1),
-)
-def test_a_backoff_keeps_its_bounds(
-    errors: int, first: float, multiplier: float, most: float, jitter: float, roll: float
-) -> None:
-    """Never negative, never above the cap plus its jitter, whatever the count."""
-    policy = RetryPolicy(initial_backoff_s=first, multiplier=multiplier, max_backoff_s=most, jitter=jitter)
-    assert 0 <= policy.backoff_s(errors, lambda: roll) <= most * (1 + jitter) + 1e-6
-
-
-@given(
-    outcome=st.sampled_from([Outcome.FAILED, Outcome.TIMED_OUT]),
-    errors=st.integers(1, 20),
-    most=st.integers(1, 20),
-    retryable=st.booleans(),
-    cancel=st.booleans(),
-)
-def test_errors_spend_the_budget(outcome: Outcome, errors: int, most: int, retryable: bool, cancel: bool) -> None:
-    """A cancel request goes first, then what is not to be retried, then the budget."""
-    then = after_outcome(
-        outcome, RetryPolicy(max_attempts=most), errors=errors, retryable=retryable, cancel_requested=cancel
-    )
-    if cancel:
-        assert then.state is JobState.CANCELED
-    elif not retryable or errors >= most:
-        assert then.state is JobState.FAILED
-    else:
-        assert then.state is JobState.READY
-    assert may_move(JobState.EXECUTING, then.state)
-
-
-def test_an_error_type_can_be_final() -> None:
-    """By the policy's list."""
-    policy = RetryPolicy(max_attempts=9, non_retryable=("ValueError",))
-    assert after_outcome(Outcome.FAILED, policy, errors=1, error_type="ValueError").state is JobState.FAILED
-    assert after_outcome(Outcome.FAILED, policy, errors=1, error_type="OSError").state is JobState.READY
 
 
 @pytest.mark.parametrize("ttl_s", [2.0, 3.0, 5.0, 10.0, 60.0, 3600.0])

@@ -807,17 +807,79 @@ _DECISIONS = (
         [
             (
                 "coordinator/flight.py",
-                "            self._claimed[worker] -= 1\n\n    def offered(",
-                "            pass\n\n    def offered(",
+                "            self._claimed[held.worker] -= 1\n",
+                "",
             )
         ],
         f"{COORDINATOR}/test_leading.py::test_the_picture_counts_offers_and_claims_once",
     ),
     _mutant(
+        "slots-kept-on-the-lease",
+        "a claim is released with its slots",
+        [("coordinator/announce.py", "one.lease, one.slots, await", "one.lease, (), await")],
+        f"{COORDINATOR}/test_limits.py::test_a_slot_goes_with_its_claim_and_lets_the_next_start",
+        f"{COORDINATOR}/test_limits.py::test_a_repeated_report_releases_the_slot_with_the_claim",
+    ),
+    _mutant(
+        "offered-slots-uncounted",
+        "slots that were given away with offers count as taken",
+        [("coordinator/flight.py", "self.slots[limit].setdefault(number, one.job)", "pass")],
+        f"{COORDINATOR}/test_limits.py::test_no_more_than_the_limit_is_offered_and_each_has_a_slot_of_its_own",
+    ),
+    _mutant(
+        "lowered-limit-forgets-its-holders",
+        "slots above a lowered limit count",
+        [("coordinator/allowance.py", "limit.concurrent - len(self._flight.slots.get(name, ()))", "limit.concurrent")],
+        f"{COORDINATOR}/test_limits.py::test_changing_a_limit_acts_at_once",
+    ),
+    _mutant(
+        "tokens-without-term",
+        "only the leader of the term takes tokens",
+        [
+            (
+                "coordinator/allowance.py",
+                "_, rows = await self._database.transaction([self._guard, Statement(",
+                "[rows] = await self._database.transaction([Statement(",
+            )
+        ],
+        f"{COORDINATOR}/test_limits.py::test_a_deposed_leader_takes_no_tokens",
+    ),
+    _mutant(
+        "ahead-of-the-unread",
+        "nothing is given away ahead of what was not read",
+        [("model/dispatch.py", "if unread is not None and candidate.priority < unread:", "if False:")],
+        "tests/model/test_fairness.py::test_nothing_goes_ahead_of_what_was_not_read",
+    ),
+    _mutant(
+        "namespaces-without-turns",
+        "at equal priority namespaces take turns by what they have in flight",
+        [
+            (
+                "model/dispatch.py",
+                "heapq.heappush(queue, (-head.priority, in_flight[window.namespace] / weight, head.order, source))",
+                "heapq.heappush(queue, (-head.priority, 0.0 * weight, head.order, source))",
+            )
+        ],
+        "tests/model/test_fairness.py::test_a_backlog_does_not_starve_a_namespace_with_few",
+        f"{COORDINATOR}/test_limits.py::test_namespaces_take_turns_by_weight",
+    ),
+    _mutant(
+        "pause-unheeded",
+        "nothing of what is paused is read",
+        [("coordinator/allowance.py", "if self.rules.pause_of(lane) is not None:", "if False:")],
+        f"{COORDINATOR}/test_limits.py::test_lanes_that_cannot_run_now_are_not_read",
+    ),
+    _mutant(
+        "brake-by-every-wave",
+        "the brake counts from the first wave of a mass loss",
+        [("coordinator/dispatch.py", "        if now >= self._braked_until:\n", "        if True:\n")],
+        f"{COORDINATOR}/test_leading.py::test_the_brake_counts_from_the_first_wave",
+    ),
+    _mutant(
         "errors-over-budget",
         "a job fails with the last error that its policy allows",
         [("model/retry.py", "    if errors >= policy.max_attempts:\n", "    if errors > policy.max_attempts:\n")],
-        f"{MODEL}/test_rules.py::test_errors_spend_the_budget",
+        f"{MODEL}/test_retry.py::test_an_error_is_judged_in_order",
         f"{SIMULATION}/test_lives.py::test_any_life",
     ),
     _mutant(
@@ -826,11 +888,77 @@ _DECISIONS = (
         [
             (
                 "model/retry.py",
-                "min(self.initial_backoff_s * self.multiplier**steps, self.max_backoff_s)",
-                "self.initial_backoff_s * self.multiplier**steps",
+                "min(self.initial_backoff_s * self._growth(errors), self.max_backoff_s)",
+                "self.initial_backoff_s * self._growth(errors)",
             )
         ],
-        f"{MODEL}/test_rules.py::test_a_backoff_keeps_its_bounds",
+        f"{MODEL}/test_retry.py::test_a_backoff_keeps_its_bounds",
+    ),
+    _mutant(
+        "retried-twice",
+        "a job has one retry",
+        [
+            (f"{QUERIES}/retry_jobs.sql", "'canceled') AND h.retried_by IS NULL\n", "'canceled')\n"),
+            (f"{QUERIES}/retry_jobs.sql", "l.id = h.id AND h.retried_by IS NULL\n", "l.id = h.id\n"),
+            (
+                "coordinator/retry.py",
+                "if row.retried_by is None and row.state in RETRIABLE:",
+                "if row.state in RETRIABLE:",
+            ),
+        ],
+        f"{COORDINATOR}/test_retry.py::test_a_job_has_one_retry_however_many_ask_at_once",
+    ),
+    _mutant(
+        "retry-runs-before-its-parents",
+        "a retried job waits for the retries of what it waited for",
+        [
+            (
+                f"{QUERIES}/retry_jobs.sql",
+                "WHERE d.child_id = h.id) AS waits",
+                "WHERE d.child_id = h.id AND false) AS waits",
+            )
+        ],
+        f"{COORDINATOR}/test_retry.py::test_a_retried_dependant_waits_for_the_retry_of_its_parent",
+    ),
+    _mutant(
+        "started-too-late",
+        "a start past the time of its job is refused",
+        [
+            (
+                f"{QUERIES}/start_attempts.sql",
+                "      AND (j.attempt > 0 OR j.start_by IS NULL OR j.start_by > now())"
+                " AND (j.deadline IS NULL OR j.deadline > now())\n",
+                "",
+            )
+        ],
+        f"{COORDINATOR}/test_deadlines.py::test_a_start_after_the_time_is_refused_before_any_sweep[spec0]",
+        f"{COORDINATOR}/test_deadlines.py::test_a_start_after_the_time_is_refused_before_any_sweep[spec1]",
+    ),
+    _mutant(
+        "expired-too-early",
+        "only a job whose time is up is ended for that",
+        [
+            (
+                f"{QUERIES}/expire_idle.sql",
+                "      AND ((attempt = 0 AND start_by <= now()) OR deadline <= now())\n",
+                "",
+            )
+        ],
+        f"{POSTGRES}/test_transitions.py::test_a_statement_makes_only_its_moves[expire_idle:too-early-from-ready]",
+        f"{POSTGRES}/test_transitions.py::test_a_statement_makes_only_its_moves[expire_idle:too-early-from-restarting]",
+    ),
+    _mutant(
+        "retried-past-the-deadline",
+        "a job past its deadline does not come back",
+        [("model/retry.py", "    if past_deadline and then.state", "    if then.delay_s < 0 and then.state")],
+        f"{COORDINATOR}/test_deadlines.py::test_past_its_deadline_a_job_does_not_come_back[failed]",
+        f"{MODEL}/test_retry.py::test_after_its_deadline_a_job_ends_as_it_did_or_has_failed[ready-True]",
+    ),
+    _mutant(
+        "cancel-unheeded",
+        "an attempt whose worker does not heed a cancel is ended",
+        [("model/reap.py", "row.canceling_s > cancel_grace_s:", "row.canceling_s > cancel_grace_s + 1e9:")],
+        f"{COORDINATOR}/test_leading.py::test_a_cancel_that_its_worker_does_not_heed_ends_the_attempt_after_the_grace",
     ),
     _mutant(
         "cancel-forgotten-by-a-crash",

@@ -142,6 +142,8 @@ def raises(payload: str) -> None:
         raise Fail("for good", type="OutOfScope")
     if payload == "later":
         raise Reschedule(3.5)
+    if payload == "spend":
+        raise Reschedule(3.5, spend_budget=True)
     raise {"key": KeyError, "value": ValueError}[payload]("no")
 
 

@@ -278,12 +278,14 @@ async def test_a_refused_write_says_that_the_claim_is_lost() -> None:
 
 
 async def test_results_and_requests() -> None:
-    async def asks(payload: str) -> Any:
+    async def asks(payload: str, ctx: AsyncContext) -> Any:
         match payload:
             case "return later":
                 return Reschedule(2.5, "not yet")
             case "raise later":
                 raise Reschedule(2.5)
+            case "ask later":
+                ctx.reschedule(2.5, "not yet", spend_budget=True)
             case "fail":
                 raise Fail("no use", type="Gone")
             case "fail softly":
@@ -301,11 +303,11 @@ async def test_results_and_requests() -> None:
     handler = define("asks", asks)
     async with Harness() as harness:
         runs = {name: await harness.run(handler, name) for name in (
-            "return later", "raise later", "fail", "fail softly", "nan", "nul", "large", "object", "other"
+            "return later", "raise later", "ask later", "fail", "fail softly", "nan", "nul", "large", "object", "other"
         )}  # fmt: skip
-    assert {(r.outcome, r.ended.delay_s) for r in (runs["return later"], runs["raise later"])} == {
-        (Outcome.RESCHEDULED, 2.5)
-    }
+    later = (runs["return later"], runs["raise later"], runs["ask later"])
+    assert {(r.outcome, r.ended.delay_s) for r in later} == {(Outcome.RESCHEDULED, 2.5)}
+    assert [r.ended.spends_budget for r in later] == [False, False, True]
     errors = {name: (run.error.type, run.ended.retryable) for name, run in runs.items() if run.error}
     assert errors["fail"] == ("Gone", False)
     assert errors["fail softly"] == ("Fail", True)

@@ -81,7 +81,11 @@ async def test_raised_and_returned(harness: Harness) -> None:
     assert (await harness.run(sample.raises, "key")).ended.retryable is False
     assert (await harness.run(sample.raises, "value")).ended.retryable is True
     later = await harness.run(sample.raises, "later")
-    assert (later.outcome, later.ended.delay_s) == (Outcome.RESCHEDULED, 3.5)
+    assert (later.outcome, later.ended.delay_s, later.ended.spends_budget) == (Outcome.RESCHEDULED, 3.5, False)
+    assert (await harness.run(sample.raises, "spend")).ended.spends_budget is True
+    key = (await harness.run(sample.raises, "key")).error
+    assert key is not None
+    assert (key.type, key.bases) == ("KeyError", ("LookupError", "Exception", "BaseException"))
     for handler, type_ in [
         (sample.exits, "SystemExit"),
         (sample.huge, "ResultTooLarge"),

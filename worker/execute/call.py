@@ -57,6 +57,8 @@ class ErrorReport:
     type: str
     message: str
     traceback: str = ""
+    bases: tuple[str, ...] = ()
+    """The types that ``type`` is a kind of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class Ended:
     error: ErrorReport | None = None
     retryable: bool = True
     delay_s: float = 0.0
+    spends_budget: bool = False
+    """For rescheduled: count it as an error."""
 
 
 class Reporter(Protocol):

@@ -27,6 +27,7 @@ _BY_CAUSE = {
 }
 _NOTHING = Ended(Outcome.COMPLETED, "null")
 _MAX_TYPE_CHARS = 128
+_MAX_BASES = 16
 
 
 class InvalidPayload(Exception):
@@ -98,7 +99,12 @@ def failed(type_: str, message: str, *, retryable: bool = True, traceback_text: 
 
 def _asked(request: Reschedule | Fail) -> Ended:
     if isinstance(request, Reschedule):
-        return Ended(Outcome.RESCHEDULED, delay_s=request.delay_s, error=ErrorReport("Reschedule", str(request)))
+        return Ended(
+            Outcome.RESCHEDULED,
+            delay_s=request.delay_s,
+            error=ErrorReport("Reschedule", str(request)),
+            spends_budget=request.spend_budget,
+        )
     return failed(request.type, request.message, retryable=request.retryable)
 
 
@@ -110,7 +116,8 @@ def _describe(exc: BaseException) -> ErrorReport:
         message = str(exc)
     except Exception as problem:  # an exception whose __str__ raises is still a failed attempt
         message = f"(its message cannot be shown: {type(problem).__name__})"
-    return ErrorReport(type(exc).__name__[:_MAX_TYPE_CHARS], _bounded(message), _bounded(text))
+    name, *bases = (each.__name__[:_MAX_TYPE_CHARS] for each in type(exc).__mro__[: _MAX_BASES + 1])
+    return ErrorReport(name, _bounded(message), _bounded(text), tuple(base for base in bases if base != "object"))
 
 
 def _clean(text: str) -> str:

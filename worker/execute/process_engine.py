@@ -144,7 +144,8 @@ def ended_from(frame: dict[str, Any]) -> Ended:
     return Ended(
         outcome=Outcome(frame["outcome"]),
         result=frame["result"],
-        error=ErrorReport(**error) if error else None,
+        error=ErrorReport(**{**error, "bases": tuple(error["bases"])}) if error else None,
         retryable=bool(frame["retryable"]),
         delay_s=float(frame["delay_s"]),
+        spends_budget=bool(frame["spends_budget"]),
     )

@@ -33,6 +33,13 @@ class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTCOME_PARKED: _ClassVar[Outcome]
     OUTCOME_LOST: _ClassVar[Outcome]
     OUTCOME_RELEASED: _ClassVar[Outcome]
+
+class Backoff(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BACKOFF_UNSPECIFIED: _ClassVar[Backoff]
+    BACKOFF_EXPONENTIAL: _ClassVar[Backoff]
+    BACKOFF_LINEAR: _ClassVar[Backoff]
+    BACKOFF_FIXED: _ClassVar[Backoff]
 JOB_STATE_UNSPECIFIED: JobState
 JOB_STATE_WAITING: JobState
 JOB_STATE_READY: JobState
@@ -50,22 +57,28 @@ OUTCOME_RESCHEDULED: Outcome
 OUTCOME_PARKED: Outcome
 OUTCOME_LOST: Outcome
 OUTCOME_RELEASED: Outcome
+BACKOFF_UNSPECIFIED: Backoff
+BACKOFF_EXPONENTIAL: Backoff
+BACKOFF_LINEAR: Backoff
+BACKOFF_FIXED: Backoff
 
 class RetryPolicy(_message.Message):
-    __slots__ = ("max_attempts", "initial_backoff", "multiplier", "max_backoff", "jitter", "non_retryable")
+    __slots__ = ("max_attempts", "initial_backoff", "multiplier", "max_backoff", "jitter", "non_retryable", "backoff")
     MAX_ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     INITIAL_BACKOFF_FIELD_NUMBER: _ClassVar[int]
     MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
     MAX_BACKOFF_FIELD_NUMBER: _ClassVar[int]
     JITTER_FIELD_NUMBER: _ClassVar[int]
     NON_RETRYABLE_FIELD_NUMBER: _ClassVar[int]
+    BACKOFF_FIELD_NUMBER: _ClassVar[int]
     max_attempts: int
     initial_backoff: _duration_pb2.Duration
     multiplier: float
     max_backoff: _duration_pb2.Duration
     jitter: float
     non_retryable: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, max_attempts: _Optional[int] = ..., initial_backoff: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., multiplier: _Optional[float] = ..., max_backoff: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., jitter: _Optional[float] = ..., non_retryable: _Optional[_Iterable[str]] = ...) -> None: ...
+    backoff: Backoff
+    def __init__(self, max_attempts: _Optional[int] = ..., initial_backoff: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., multiplier: _Optional[float] = ..., max_backoff: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., jitter: _Optional[float] = ..., non_retryable: _Optional[_Iterable[str]] = ..., backoff: _Optional[_Union[Backoff, str]] = ...) -> None: ...
 
 class JobSpec(_message.Message):
     __slots__ = ("kind", "payload", "namespace", "route", "priority", "activate_at", "delay", "retry", "ttl", "timeout", "max_crashes", "idempotency_key", "labels", "depends_on", "ref", "start_within", "start_by", "job_timeout", "limits", "requires")

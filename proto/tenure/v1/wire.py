@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 
 from tenure.model.errors import BY_GRPC_STATUS, FieldViolation, InvalidInput, TenureError
 from tenure.model.jobs import JobSpec, RetrySpec, validate_spec
+from tenure.model.retry import Backoff
 from tenure.model.states import JobState, Outcome
 from tenure.v1 import job_pb2 as pb
 
@@ -21,6 +22,8 @@ STATE_TO_PB: dict[JobState, pb.JobState] = {state: pb.JobState.Value(f"JOB_STATE
 STATE_FROM_PB: dict[int, JobState] = {number: state for state, number in STATE_TO_PB.items()}
 OUTCOME_TO_PB: dict[Outcome, pb.Outcome] = {outcome: pb.Outcome.Value(f"OUTCOME_{outcome.name}") for outcome in Outcome}
 OUTCOME_FROM_PB: dict[int, Outcome] = {number: outcome for outcome, number in OUTCOME_TO_PB.items()}
+BACKOFF_TO_PB: dict[Backoff, pb.Backoff] = {each: pb.Backoff.Value(f"BACKOFF_{each.name}") for each in Backoff}
+BACKOFF_FROM_PB: dict[int, Backoff] = {number: each for each, number in BACKOFF_TO_PB.items()}
 DEFAULT_RETRY = RetrySpec()
 
 
@@ -117,6 +120,8 @@ def _retry_values(message: pb.RetryPolicy) -> dict[str, Any]:
         value = getattr(message, field.name)
         if isinstance(value, Duration):
             values[f"{field.name}_s"] = seconds(value)
+        elif field.name == "backoff":
+            values[field.name] = BACKOFF_FROM_PB.get(value, str(value))
         elif field.name == "non_retryable":
             values[field.name] = tuple(value)
         else:
@@ -178,6 +183,7 @@ def retry_to_pb(spec: RetrySpec) -> pb.RetryPolicy:
         max_backoff=duration(spec.max_backoff_s),
         jitter=spec.jitter,
         non_retryable=spec.non_retryable,
+        backoff=BACKOFF_TO_PB[spec.backoff],
     )
 
 

@@ -90,7 +90,7 @@ class StartAttemptsResponse(_message.Message):
     def __init__(self, attempts: _Optional[_Iterable[_Union[StartedAttempt, _Mapping]]] = ...) -> None: ...
 
 class AttemptReport(_message.Message):
-    __slots__ = ("job_id", "fence", "outcome", "result", "error", "permanent", "delay", "lease", "claim_revision")
+    __slots__ = ("job_id", "fence", "outcome", "result", "error", "permanent", "delay", "lease", "claim_revision", "error_bases", "spends_budget")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +100,8 @@ class AttemptReport(_message.Message):
     DELAY_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     CLAIM_REVISION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_BASES_FIELD_NUMBER: _ClassVar[int]
+    SPENDS_BUDGET_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     fence: int
     outcome: _job_pb2.Outcome
@@ -109,7 +111,9 @@ class AttemptReport(_message.Message):
     delay: _duration_pb2.Duration
     lease: int
     claim_revision: int
-    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., outcome: _Optional[_Union[_job_pb2.Outcome, str]] = ..., result: _Optional[str] = ..., error: _Optional[_Union[_job_pb2.JobError, _Mapping]] = ..., permanent: _Optional[bool] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[int] = ..., claim_revision: _Optional[int] = ...) -> None: ...
+    error_bases: _containers.RepeatedScalarFieldContainer[str]
+    spends_budget: bool
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., outcome: _Optional[_Union[_job_pb2.Outcome, str]] = ..., result: _Optional[str] = ..., error: _Optional[_Union[_job_pb2.JobError, _Mapping]] = ..., permanent: _Optional[bool] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[int] = ..., claim_revision: _Optional[int] = ..., error_bases: _Optional[_Iterable[str]] = ..., spends_budget: _Optional[bool] = ...) -> None: ...
 
 class FinishAttemptsRequest(_message.Message):
     __slots__ = ("worker", "reports")

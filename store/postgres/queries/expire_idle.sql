@@ -20,4 +20,4 @@ WITH locked AS (
            retry_of, start_within_s, start_by, job_timeout_s, deadline, limits, requires, schedule_id, scheduled_at
     FROM gone
 )
-SELECT id, attempt, 'failed' AS state, 0::bigint AS claim_revision, 0::bigint AS lease FROM gone
+SELECT id, attempt, 'failed' AS state, 0::bigint AS claim_revision, 0::bigint AS lease, NULL::text[] AS slots FROM gone

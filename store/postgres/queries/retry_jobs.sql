@@ -1,15 +1,21 @@
 -- failed, canceled: a new job for each, a copy of what was asked for with a fresh budget; the old row says which.
 -- Those with parents begin as waiting; insert_retry_dependencies decides whether they need to.
 -- Not for one that was retried before: a job has one retry, however often and from wherever it is asked for. Nor for one
--- that depends on a job which failed and is not retried in the same go: it could only be canceled again.
-WITH asked AS (
+-- that depends, at whatever remove, on a job which failed and is not retried in the same go: it could only be canceled
+-- again.
+WITH RECURSIVE blocked (id) AS (
+    SELECT d.child_id FROM tenure.dependency d JOIN tenure.history p ON p.id = d.parent_id
+    WHERE d.child_id = ANY (%(ids)s::uuid[]) AND p.state <> 'completed' AND p.retried_by IS NULL
+      AND p.id <> ALL (%(ids)s::uuid[])
+    UNION
+    SELECT d.child_id FROM blocked b JOIN tenure.dependency d ON d.parent_id = b.id
+    WHERE d.child_id = ANY (%(ids)s::uuid[])
+), asked AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(new_ids)s::uuid[], %(lanes)s::bigint[]) AS g (id, new_id, lane)
 ), locked AS (
     SELECT h.id FROM tenure.history h JOIN asked a ON h.id = a.id
     WHERE h.state IN ('failed', 'canceled') AND h.retried_by IS NULL
-      AND NOT EXISTS (SELECT FROM tenure.dependency d JOIN tenure.history p ON p.id = d.parent_id
-                      WHERE d.child_id = h.id AND p.state <> 'completed' AND p.retried_by IS NULL
-                        AND p.id <> ALL (%(ids)s::uuid[]))
+      AND NOT EXISTS (SELECT FROM blocked b WHERE b.id = h.id)
     ORDER BY h.id FOR UPDATE OF h
 ), marked AS (
     UPDATE tenure.history h SET retried_by = a.new_id
