@@ -23,6 +23,7 @@ from tests.chaos.history import (
     Event,
     Fault,
     Finish,
+    Limited,
     Start,
     Submit,
     Terminal,
@@ -158,6 +159,31 @@ def claims_do_not_overlap(history: History) -> Iterator[Violation]:
                 held = 0
 
 
+def limits_hold(history: History) -> Iterator[Violation]:
+    """In the order of revisions, and within one etcd, no more jobs of a limit are claimed at a time than it says."""
+    for limit, most in {one.limit: one.most for one in _of(history, Limited)}.items():
+        for cluster, held in _claimed_at_once(history, limit):
+            if len(held) > most:
+                text = f"{len(held)} jobs of {limit} are claimed in etcd {cluster}, {most} may be: {sorted(held)}"
+                yield Violation("limits", min(held), text)
+
+
+def most_at_once(history: History, limit: str) -> int:
+    """Return how many jobs of a limit were claimed at a time at most."""
+    return max((len(held) for _, held in _claimed_at_once(history, limit)), default=0)
+
+
+def _claimed_at_once(history: History, limit: str) -> Iterator[tuple[int, frozenset[str]]]:
+    """Yield the jobs of a limit that are claimed, after each change, with the etcd's number."""
+    limited = {submit.job for submit in _of(history, Submit) if submit.limit == limit and submit.job}
+    changes = [event for event in history if isinstance(event, Claim | Unclaim) and event.job in limited]
+    held: dict[int, frozenset[str]] = defaultdict(frozenset)
+    for event in sorted(changes, key=lambda event: (event.cluster, event.revision, isinstance(event, Claim))):
+        before = held[event.cluster]
+        held[event.cluster] = before | {event.job} if isinstance(event, Claim) else before - {event.job}
+        yield event.cluster, held[event.cluster]
+
+
 def stops_in_time(history: History) -> Iterator[Violation]:
     """A handler whose deadlines were recorded does nothing after the last of them."""
     deadlines: dict[tuple[str, int], float] = {}
@@ -228,6 +254,7 @@ CHECKS: tuple[Callable[[History], Iterator[Violation]], ...] = (
     fences_grow,
     effects_are_fenced,
     claims_do_not_overlap,
+    limits_hold,
     stops_in_time,
     one_job_per_key,
     parents_come_first,

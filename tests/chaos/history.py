@@ -37,6 +37,17 @@ class Submit(Event):
     outcome: str
     job: str = ""
     parents: tuple[str, ...] = ()
+    limit: str = ""
+    """The limit under which it runs, if any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limited(Event):
+    """From here on at most ``most`` jobs that carry this limit may be claimed at a time."""
+
+    name: ClassVar[str] = "limited"
+    limit: str
+    most: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +170,7 @@ class Active(Event):
 
 EVENTS: dict[str, type[Event]] = {
     kind.name: kind
-    for kind in (Submit, Claim, Unclaim, Start, Finish, Effect, Deadline, Fault, Attempt, Terminal, Active)
+    for kind in (Submit, Limited, Claim, Unclaim, Start, Finish, Effect, Deadline, Fault, Attempt, Terminal, Active)
 }
 
 

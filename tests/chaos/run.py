@@ -27,6 +27,7 @@ from tests.chaos.checker import (
     Violation,
     check,
     longest_silence_s,
+    most_at_once,
     overlaps,
     recovery_s,
     slowest_recovery_s,
@@ -38,7 +39,7 @@ from tests.chaos.history import Attempt, Effect, Event, Finish, Recorder, Termin
 from tests.chaos.nemesis import FAULTS, Nemesis, Step, available, plan
 from tests.chaos.network import why_not
 from tests.chaos.observer import ClaimWatcher, active, read_postgres, rest
-from tests.chaos.workload import Workload, client_of
+from tests.chaos.workload import LIMIT, LIMIT_JOBS, Workload, client_of
 
 from tenure.cli.logs import configure
 from tenure.store.etcd.keyspace import Keyspace
@@ -82,6 +83,7 @@ class Result:
     claims: int = 0
     claims_overlapping: int = 0
     claim_gaps: int = 0
+    limited_at_once: int = 0
     attempts_lost: int = 0
     handlers_overlapping: int = 0
     handler_overlap_max_s: float = 0.0
@@ -153,6 +155,7 @@ async def _exercise(settings: Settings, cluster: Cluster, result: Result, told: 
             group.create_task(cluster.supervise()),
             group.create_task(_progress(workload, nemesis, watcher, steps, told)),
         ]
+        await workload.set_limit()
         submitting = group.create_task(workload.run(stop))
         await nemesis.run(steps)
         healed = time.monotonic()
@@ -212,6 +215,8 @@ def _judge(settings: Settings, result: Result) -> None:
     violations = check(without_paused_trees(history, "pause-worker-tree"))
     result.violations += [str(violation) for violation in violations]
     result.not_exercised = [str(one) for one in vacuity(history, _expected(settings))]
+    if most_at_once(history, LIMIT) < LIMIT_JOBS:
+        result.not_exercised.append(f"limits: never were {LIMIT_JOBS} jobs of {LIMIT} claimed at once")
     _measure(result, history, violations)
 
 
@@ -231,6 +236,7 @@ def _measure(result: Result, history: Sequence[Event], violations: Sequence[Viol
     result.lost, result.doubled = counts["lost"], counts["completed-once"]
     result.claims_overlapping = counts["claims"]
     result.states = dict(Counter(row.state for row in history if isinstance(row, Terminal)))
+    result.limited_at_once = most_at_once(history, LIMIT)
     result.attempts_lost = sum(isinstance(one, Attempt) and one.outcome == "lost" for one in history)
     result.stale_writes_refused = sum(isinstance(one, Effect) and not one.accepted for one in history)
     result.stale_reports_refused = sum(isinstance(one, Finish) and one.verdict == "lost" for one in history)
@@ -256,6 +262,7 @@ def show(result: Result, console: Console) -> None:
         ("lost", result.lost),
         ("doubled", result.doubled),
         ("claims; overlapping", f"{result.claims}; {result.claims_overlapping}"),
+        (f"of the limit of {LIMIT_JOBS} at once, at most", result.limited_at_once),
         ("gaps in the record of claims", result.claim_gaps),
         ("attempts lost", result.attempts_lost),
         ("handlers overlapping; longest", f"{result.handlers_overlapping}; {result.handler_overlap_max_s:.2f} s"),

@@ -28,6 +28,7 @@ from tests.chaos.history import (
     Event,
     Fault,
     Finish,
+    Limited,
     MalformedHistory,
     Recorder,
     Start,
@@ -46,8 +47,9 @@ History = list[Event]
 def taken_over() -> History:
     """A is paused and loses the job; B completes it; A's late report is refused; a child follows."""
     return [
-        Submit(at=0.0, key="k1", outcome="ok", job=J),
-        Submit(at=0.1, key="k2", outcome="ok", job=K, parents=(J,)),
+        Limited(at=0.0, limit="one", most=1),
+        Submit(at=0.0, key="k1", outcome="ok", job=J, limit="one"),
+        Submit(at=0.1, key="k2", outcome="ok", job=K, parents=(J,), limit="one"),
         Submit(at=0.2, key="k3", outcome="info"),
         Claim(at=1.0, job=J, worker="A", revision=10, lease=1),
         Start(at=1.1, job=J, attempt=1, fence=101, worker="A", started_at=1001.1),
@@ -95,6 +97,8 @@ def erased() -> History:
         if isinstance(one, Claim) and one.revision == 21
         else dataclasses.replace(one, cluster=1, created=10)
         if isinstance(one, Unclaim) and one.created == 21
+        else dataclasses.replace(one, cluster=1)
+        if isinstance(one, Claim | Unclaim) and one.job == K
         else one
         for one in history
     ]
@@ -154,6 +158,14 @@ FORGERIES: dict[str, tuple[str, Callable[[History], History]]] = {
     "two claims stand at once": (
         "claims",
         lambda h: without(h, lambda one: isinstance(one, Unclaim) and one.created == 10),
+    ),
+    "more jobs of a limit are claimed than it says": (
+        "limits",
+        lambda h: [
+            *h,
+            Claim(at=5.0, job=K, worker="C", revision=22, lease=3),
+            Unclaim(at=5.1, job=K, created=22, revision=23),
+        ],
     ),
     "somebody else's claim is deleted": (
         "claims",

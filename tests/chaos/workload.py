@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.chaos.handlers import ASYNC, COMMAND, PARENT, PROCESS, THREAD
-from tests.chaos.history import Recorder, Submit
+from tests.chaos.history import Limited, Recorder, Submit
 
 from tenure.client import AsyncClient, NewJob, Retry
 from tenure.model.errors import DeadlineExceeded, TenureError, Unavailable
@@ -27,6 +27,7 @@ KINDS = {ASYNC: 50, THREAD: 32, PROCESS: 10, COMMAND: 3, PARENT: 5}
 TTL_S = {ASYNC: (2.0, 3.0), THREAD: (2.0, 3.0, 5.0), PROCESS: (4.0, 5.0), COMMAND: (4.0, 5.0), PARENT: (2.0, 3.0)}
 LONG_SHARE, BATCH_SHARE, CHILD_SHARE = 0.12, 0.15, 0.1
 AGAIN_SHARE, CANCEL_SHARE, FAIL_SHARE, DOOMED_SHARE = 0.05, 0.02, 0.06, 0.01
+LIMIT, LIMIT_JOBS, LIMITED_SHARE = "narrow", 3, 0.06
 CALL_S = 6.0
 AT_ONCE = 64
 """Calls under way at most: beyond that a client waits, as one would."""
@@ -87,6 +88,11 @@ class Workload:
                     async with asyncio.timeout(max(0.0, due - time.monotonic())):
                         await stop.wait()
 
+    async def set_limit(self) -> None:
+        """Define the limit under which some of the jobs run."""
+        await self._client.put_limit(LIMIT, concurrent=LIMIT_JOBS)
+        self._recorder.write(Limited(at=time.monotonic(), limit=LIMIT, most=LIMIT_JOBS))
+
     async def settle(self) -> None:
         """Ask again for what is unknown, until all is known. Cancel it when that takes too long."""
         while self._unknown:
@@ -141,6 +147,7 @@ class Workload:
                     outcome=outcome,
                     job=ids[place] if ids else "",
                     parents=parents,
+                    limit=job.limits[0] if job.limits else "",
                 )
             )
         if ids:
@@ -186,6 +193,7 @@ class Workload:
             retry=_RETRY,
             ttl_s=rng.choice(TTL_S[kind]),
             max_crashes=20,
+            limits=(LIMIT,) if rng.random() < LIMITED_SHARE else (),
             idempotency_key=f"chaos-{next(self._numbers)}",
         )
 

@@ -829,7 +829,14 @@ _DECISIONS = (
     _mutant(
         "lowered-limit-forgets-its-holders",
         "slots above a lowered limit count",
-        [("coordinator/allowance.py", "limit.concurrent - len(self._flight.slots.get(name, ()))", "limit.concurrent")],
+        [
+            (
+                "coordinator/allowance.py",
+                "limit.concurrent - len(self._flight.slots.get(name, ()))",
+                "limit.concurrent",
+            ),
+            ("model/limits.py", "left = most - len(taken)", "left = most"),
+        ],
         f"{COORDINATOR}/test_limits.py::test_changing_a_limit_acts_at_once",
     ),
     _mutant(
