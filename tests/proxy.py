@@ -143,6 +143,9 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if self._server is None:  # accepted just before ``refuse``, which has not seen it
+            _reset(writer)
+            return
         self._links[task] = (writer,)
         ended_in_peace = False
         try:
