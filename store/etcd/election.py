@@ -78,6 +78,8 @@ log = structlog.get_logger(__name__)
 
 RESIGN_TIMEOUT_S = 1.0
 RETRY_S = 0.1
+LOOK_S = 0.5
+"""How late the end of trust is noticed at most on a machine that was suspended."""
 MAX_RETRY_S = 1.0
 
 
@@ -141,7 +143,7 @@ class Term:
             if left_s <= 0:
                 lost("no proof: etcd did not answer in time")
                 return
-            await self._clock.sleep(left_s)
+            await self._clock.sleep(min(left_s, LOOK_S))  # the loop's clock stands still while the machine is suspended
 
     async def _watch_key(self, lost: Callable[[str], None]) -> None:
         revision = self.number + 1

@@ -650,8 +650,8 @@ _LEAD = (
             ("store/etcd/election.py", "            if left_s <= 0:\n", "            if left_s <= -3600:\n"),
             (
                 "store/etcd/election.py",
-                "await self._clock.sleep(left_s)\n",
-                "await self._clock.sleep(max(left_s, 0.05))\n",
+                "await self._clock.sleep(min(left_s, LOOK_S))",
+                "await self._clock.sleep(max(min(left_s, LOOK_S), 0.05))",
             ),
         ],
         f"{ETCD}/test_election.py::test_a_leader_cut_off_gives_up_before_another_leads[grpc]",
