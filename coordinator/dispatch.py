@@ -172,7 +172,7 @@ class Dispatcher:
         for page in _pages(lanes):
             # Rows in flight are still at the head of their lanes: read past as many as there can be.
             wanted = [
-                min([share, *(units.get(name, share) for name in lane.limits)]) + self._flight.unstarted
+                min([share, *(units.get(name, share) for name in lane.limits)]) + self._flight.unstarted(lane)
                 for lane in page
             ]
             rows = await self._database.fetch("ready_window", {"lanes": [lane.id for lane in page], "wanted": wanted})

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from tenure.model.dispatch import Candidate, Seat
+from tenure.model.dispatch import Candidate, Lane, Seat
 from tenure.store.etcd.keyspace import Offer, WorkerValue, parse_slot_name
 from tenure.store.postgres.database import Row
 
@@ -64,7 +64,10 @@ class Flight:
     """Job id to slots that were given away with its offer and not yet seen in etcd."""
     _offered: dict[str, str] = field(default_factory=dict)
     """Job id to inbox key."""
-    _settling: dict[str, float] = field(default_factory=dict)
+    _settling: dict[str, tuple[float, Offer]] = field(default_factory=dict)
+    """Job id to the instant until which its answered offer counts, and that offer."""
+    _unstarted: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Namespace and kind to jobs that are offered or settling."""
     _claimed: Counter[str] = field(default_factory=Counter)
     _pending: Counter[str] = field(default_factory=Counter)
 
@@ -93,10 +96,11 @@ class Flight:
         self.suspects.pop(held.worker, None)
         self._claimed[held.worker] += 1
         self.by_namespace[held.namespace] += 1
-        self._settling.pop(job, None)
+        self._settled(job)
         key = self._offered.pop(job, None)
         if key is not None:
             self._unoffered(self.offers[key], job)
+            self._unstarted[_sort(self.offers[key].offers[job])] -= 1
 
     def claim_gone(self, job: str) -> None:
         """A claim was released or expired."""
@@ -112,6 +116,8 @@ class Flight:
         for one in offer.offers.values():
             self._offered[one.job] = offer.key
             self.by_namespace[one.namespace] += 1
+            self._settled(one.job)
+            self._unstarted[_sort(one)] += 1
             if one.slots:
                 self._given[one.job] = one.slots
                 for limit, number in map(parse_slot_name, one.slots):
@@ -127,7 +133,12 @@ class Flight:
             if self._offered.get(job) == key:
                 del self._offered[job]
                 self._unoffered(offer, job)
-                self._settling[job] = now + SETTLE_S
+                self._settling[job] = (now + SETTLE_S, offer.offers[job])
+
+    def _settled(self, job: str) -> None:
+        waited = self._settling.pop(job, None)
+        if waited is not None:
+            self._unstarted[_sort(waited[1])] -= 1
 
     def _unoffered(self, offer: Outstanding, job: str) -> None:
         self._pending[offer.worker] -= 1
@@ -165,8 +176,8 @@ class Flight:
 
     def settle(self, now: float) -> None:
         """Forget jobs whose moment after an answered offer is over, and suspicions that have had their time."""
-        for job in [job for job, until in self._settling.items() if until <= now]:
-            del self._settling[job]
+        for job in [job for job, (until, _) in self._settling.items() if until <= now]:
+            self._settled(job)
             self._take_back(job)
         for worker, until in list(self.suspects.items()):
             if until <= now:
@@ -197,14 +208,17 @@ class Flight:
         """Say whether a job is offered or claimed, and so not to be offered again."""
         return job in self._offered or job in self.claims or job in self._settling
 
-    @property
-    def unstarted(self) -> int:
-        """An upper bound of the ready rows that are in flight: offers, and those just answered."""
-        return len(self._offered) + len(self._settling)
+    def unstarted(self, lane: Lane) -> int:
+        """An upper bound of a lane's ready rows that are in flight: offers, and those just answered."""
+        return self._unstarted[lane.namespace, lane.kind]
 
     def free_of(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """Return the candidates that are not in flight."""
         return [candidate for candidate in candidates if not self.in_flight(str(candidate.id))]
+
+
+def _sort(offer: Offer) -> tuple[str, str]:
+    return offer.namespace, offer.kind
 
 
 def candidate_from_row(row: Row) -> Candidate:

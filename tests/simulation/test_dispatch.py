@@ -185,7 +185,7 @@ class Dispatching(RuleBasedStateMachine):
             for one in mine:
                 limits = BY_ID[one.lane].limits
                 slots = tuple(slot_name(limit, numbers.pop(0)) for limit in limits)
-                offers[str(one.id)] = Offer(str(one.id), 0, 10.0, "n", "k", "r", slots)
+                offers[str(one.id)] = Offer(str(one.id), 0, 10.0, "n", BY_ID[one.lane].kind, "r", slots)
             self.flight.offered(Outstanding(f"message{self.messages:05d}", worker, offers, self.now))
         return chosen
 
@@ -239,7 +239,10 @@ class Dispatching(RuleBasedStateMachine):
         for job, key in flight._offered.items():
             assert job in flight.offers[key].offers
         assert not flight._offered.keys() & flight.claims.keys(), "offered though claimed"
-        assert flight.unstarted >= sum(flight.in_flight(job) for job in self.ready if job not in flight.claims)
+        for lane in LANES:
+            mine = [job for job, one in self.ready.items() if one.lane == lane.id and job not in flight.claims]
+            assert flight.unstarted(lane) >= sum(flight.in_flight(job) for job in mine)
+        assert sum(flight._unstarted.values()) == len(flight._offered) + len(flight._settling)
 
     @invariant()
     def nobody_is_a_suspect_who_is_not_there(self) -> None:
