@@ -19,7 +19,7 @@ from tenure.coordinator.announce import Announcer, Ended
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.passing import FIRST_IDS, PASS_S, WINDOW_JOBS, Span
 from tenure.model.clock import Clock
-from tenure.model.errors import Unavailable
+from tenure.model.errors import TenureError, Unavailable
 from tenure.model.reap import Executing
 from tenure.model.states import JobState
 from tenure.store.etcd.keyspace import CancelRequest, Keyspace
@@ -153,7 +153,7 @@ class Canceler:
         for problem in await self._ask(asked, reason):
             raise problem
 
-    async def _ask(self, rows: Iterable[Row], reason: str) -> list[Unavailable]:
+    async def _ask(self, rows: Iterable[Row], reason: str) -> list[TenureError]:
         """Put cancel requests into the inboxes of the workers; one that is away is reminded of them by the sweep.
 
         Returns what hindered some of them.
@@ -161,13 +161,13 @@ class Canceler:
         by_worker: dict[str, list[CancelRequest]] = defaultdict(list)
         for row in rows:
             by_worker[row.worker].append(CancelRequest(job=str(row.id), fence=row.fence, reason=reason))
-        problems = []
+        problems: list[TenureError] = []
         for worker, requests in by_worker.items():
             try:
                 session = await self._etcd.get(self._keys.worker(worker))
                 if session is not None:
                     await put_requests(self._etcd, self._keys, session, worker, requests)
-            except Unavailable as exc:
+            except TenureError as exc:
                 problems.append(exc)
         return problems
 

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import math
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
@@ -38,6 +38,7 @@ OFFERS_PER_TERM = 1_000_000
 """Keeps the keys of terms apart: the next term's number is higher by at least a 64th of the offers made."""
 MIN_PER_LANE = 4
 LOOK_AGAIN_S = 0.05
+STRAYS_EVERY_S = 1.0
 INTERRUPTED_S = 0.4
 """After a round that a store did not let through."""
 
@@ -69,6 +70,9 @@ class Dispatcher:
         self._known: dict[int, Lane] = {}
         """Lanes that may have ready jobs which are not in flight."""
         self._hinted: set[int] = set()
+        self._met: defaultdict[int, int] = defaultdict(int)
+        """Lane to the rows that were in flight, of those read last."""
+        self._strays = asyncio.Event()
         self._look = asyncio.Event()
         self._braked_until = 0.0
         self._disturbed_at = 0.0
@@ -106,6 +110,7 @@ class Dispatcher:
                 if now >= self._poll_at:
                     self._poll_at = now + self._settings.poll_s
                     await self._poll()
+                self._admitted_at = math.inf
                 progressed = now >= self._braked_until and await self._cycle()
             except (Unavailable, BoundExceeded) as exc:
                 log.warning("dispatch_interrupted", error=exc.message)
@@ -129,6 +134,7 @@ class Dispatcher:
         await self._allowance.read_rules()
         rows = await self._database.fetch("lanes_with_ready")
         self._known = {row.id: lane_from_row(row) for row in rows}
+        self._met = defaultdict(int, {lane: met for lane, met in self._met.items() if lane in self._known})
         now = self._clock.monotonic()
         self._flight.settle(now)
         await self._withdraw(self._flight.overdue(now - self._settings.offer_timeout_s))
@@ -144,7 +150,7 @@ class Dispatcher:
         if not serving:
             return False
         served = {lane.id: lane for lane in lanes if lane.id in serving}
-        candidates, cut = await self._read(list(served.values()), units, _room(serving.values()))
+        candidates, cut, ended = await self._read(list(served.values()), units, _room(serving.values()))
         chosen = assign(
             windows(candidates, served, cut),
             served,
@@ -154,9 +160,8 @@ class Dispatcher:
         )
         assignments = await self._allowance.take_tokens(chosen, served)
         if len(assignments) == len(candidates):
-            for lane, order in cut.items():
-                if order is None:  # nothing is left there: until a hint or the next poll
-                    self._known.pop(lane, None)
+            for lane in ended:  # until a hint or the next poll
+                self._known.pop(lane, None)
         if not assignments:
             return False
         await self._offer(assignments, served)
@@ -164,35 +169,62 @@ class Dispatcher:
 
     async def _read(
         self, lanes: Sequence[Lane], units: Mapping[str, int], room: int
-    ) -> tuple[list[Candidate], dict[int, Order | None]]:
-        """Read the first candidates of the lanes; return the free ones, and where the reading of each lane stopped."""
+    ) -> tuple[list[Candidate], dict[int, Order | None], list[int]]:
+        """Read the first candidates of the lanes.
+
+        Returns those that are free, where the reading of each lane stopped (see ``windows``), and the lanes that hold
+        no more than was read.
+        """
         candidates: list[Candidate] = []
         cut: dict[int, Order | None] = {}
+        ended: list[int] = []
         share = -(-room // len(lanes)) + MIN_PER_LANE
         for page in _pages(lanes):
-            # Rows in flight are still at the head of their lanes: read past as many as there can be.
+            admitted = [min([share, *(units.get(name, share) for name in lane.limits)]) for lane in page]
+            # Rows in flight are still at the head of their lanes: read past as many as there can be, or as were met.
             wanted = [
-                min([share, *(units.get(name, share) for name in lane.limits)]) + self._flight.unstarted(lane)
-                for lane in page
+                most + max(self._flight.unstarted(lane), self._met[lane.id])
+                for lane, most in zip(page, admitted, strict=True)
             ]
             rows = await self._database.fetch("ready_window", {"lanes": [lane.id for lane in page], "wanted": wanted})
             found = [candidate_from_row(row) for row in rows]
-            free = self._flight.free_of(await self._not_paused(found))
-            if len(free) < len(found):
+            unpaused = self._not_paused(found)
+            free = self._flight.free_of(unpaused)
+            if len(free) + sum(str(one.id) in self._flight.holds for one in unpaused) < len(unpaused):
                 # Some are claimed and not yet started, or came back before their last claim was gone: look again soon.
                 self._poll_at = min(self._poll_at, self._clock.monotonic() + LOOK_AGAIN_S)
             candidates.extend(free)
-            cut.update(_cut(page, wanted, found))
-        return candidates, cut
+            read, free_of = Counter(one.lane for one in found), Counter(one.lane for one in free)
+            last = {one.lane: one.order for one in found}  # in order within each lane
+            for lane, most, asked in zip(page, admitted, wanted, strict=True):
+                self._met[lane.id] = read[lane.id] - free_of[lane.id]
+                if read[lane.id] < asked:
+                    ended.append(lane.id)
+                # All that its limits admit was read: nothing that comes after it can start, so it is in nobody's way.
+                whole = read[lane.id] < asked or (most < share and free_of[lane.id] >= most)
+                cut[lane.id] = None if whole else last[lane.id]
+        return candidates, cut, ended
 
-    async def _not_paused(self, found: list[Candidate]) -> list[Candidate]:
-        """Leave out jobs below a paused route that were written to the lane above it, and move them to their own."""
+    def _not_paused(self, found: list[Candidate]) -> list[Candidate]:
+        """Leave out jobs below a paused route that were written to the lane above it: they are to be moved."""
         rules = self._allowance.rules
-        pools = rules.paused_pools
-        kept = [one for one in found if not pools or rules.pause_of_route(one.route) is None]
+        kept = [one for one in found if not rules.paused_pools or rules.pause_of_route(one.route) is None]
         if len(kept) < len(found):
-            await self._lanes.refit(pools)
+            self._strays.set()
         return kept
+
+    async def move_strays_forever(self) -> None:
+        """Give jobs of paused routes lanes of their own, so that they are read no more: the body of a task."""
+        while True:
+            await self._strays.wait()
+            self._strays.clear()
+            pools = self._allowance.rules.paused_pools
+            try:
+                await self._lanes.register_pools(pools)
+                await self._lanes.refit(pools)
+            except TenureError as exc:
+                log.warning("strays_not_moved", error=exc.message)
+            await self._clock.sleep(STRAYS_EVERY_S)
 
     async def _offer(self, assignments: Iterable[Assignment], lanes: Mapping[int, Lane]) -> None:
         """Write offers in as few transactions as they fit."""
@@ -284,15 +316,3 @@ def _room(groups: Iterable[Sequence[Seat]]) -> int:
 
 def _pages(lanes: Sequence[Lane]) -> Iterable[Sequence[Lane]]:
     return (lanes[start : start + LANES_PER_READ] for start in range(0, len(lanes), LANES_PER_READ))
-
-
-def _cut(lanes: Sequence[Lane], wanted: Sequence[int], found: Iterable[Candidate]) -> dict[int, Order | None]:
-    """Return where the reading of each lane stopped: at the last row of as many as were wanted, or at its end."""
-    counts: Counter[int] = Counter()
-    last: dict[int, Order] = {}
-    for candidate in found:
-        counts[candidate.lane] += 1
-        last[candidate.lane] = max(last.get(candidate.lane, candidate.order), candidate.order)
-    return {
-        lane.id: last[lane.id] if counts[lane.id] == most else None for lane, most in zip(lanes, wanted, strict=True)
-    }

@@ -151,13 +151,22 @@ class Finisher:
                 rows.extend(await self._write_canceled(again, {(row.id, row.fence) for row in returned}, guard))
         return rows
 
-    async def tell(self, rows: Iterable[Row]) -> set[str]:
-        """Announce attempts that ended, and hint at those jobs that are ready again; return whose claim was deleted."""
+    async def tell(self, rows: Iterable[Row], *, keep_slots: bool = False) -> set[str]:
+        """Announce attempts that ended, and hint at those jobs that are ready again; return whose claim was deleted.
+
+        ``keep_slots``: their workers have not said that they stopped. The slots stay on the lease until they let it go,
+        or it expires: whoever took them now would run beside a handler that still runs.
+        """
         ended = list(rows)
         deleted = await self._announcer.announce(
             [
                 Ended(
-                    str(row.id), JobState(row.state), row.attempt, row.claim_revision, row.lease, tuple(row.slots or ())
+                    str(row.id),
+                    JobState(row.state),
+                    row.attempt,
+                    row.claim_revision,
+                    row.lease,
+                    () if keep_slots else tuple(row.slots or ()),
                 )
                 for row in ended
             ]

@@ -60,6 +60,8 @@ class Flight:
     """Namespace to its jobs that are offered or claimed."""
     slots: defaultdict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     """Limit to the numbers that are taken, each with its job: held in etcd, or given away with an offer."""
+    holds: set[str] = field(default_factory=set)
+    """Jobs that operators hold back: offering them is of no use."""
     _given: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Job id to slots that were given away with its offer and not yet seen in etcd."""
     _offered: dict[str, str] = field(default_factory=dict)
@@ -99,8 +101,11 @@ class Flight:
         self._settled(job)
         key = self._offered.pop(job, None)
         if key is not None:
-            self._unoffered(self.offers[key], job)
-            self._unstarted[_sort(self.offers[key].offers[job])] -= 1
+            offer = self.offers[key]
+            self._unoffered(offer, job)
+            self._unstarted[_sort(offer.offers[job])] -= 1
+            if offer.worker != held.worker:  # claimed under an earlier offer, with the slots of that one
+                self._take_back(job)
 
     def claim_gone(self, job: str) -> None:
         """A claim was released or expired."""
@@ -114,15 +119,16 @@ class Flight:
         """An offer was written."""
         self.offers[offer.key] = offer
         for one in offer.offers.values():
+            if one.job in self.claims or one.job in self._offered:
+                continue  # a watch that went over its past again: this offer is history
             self._offered[one.job] = offer.key
+            self._pending[offer.worker] += 1
             self.by_namespace[one.namespace] += 1
             self._settled(one.job)
             self._unstarted[_sort(one)] += 1
-            if one.slots:
-                self._given[one.job] = one.slots
-                for limit, number in map(parse_slot_name, one.slots):
-                    self.slots[limit].setdefault(number, one.job)
-        self._pending[offer.worker] += len(offer.offers)
+            slots = tuple(slot for slot in one.slots if self._give(slot, one.job))
+            if slots:
+                self._given[one.job] = slots
 
     def offer_gone(self, key: str, now: float) -> None:
         """An offer was answered or withdrawn; what it offered and was not claimed is free after a moment."""
@@ -144,13 +150,12 @@ class Flight:
         self._pending[offer.worker] -= 1
         self.by_namespace[offer.offers[job].namespace] -= 1
 
-    def offer_of(self, job: str) -> Held | None:
-        """Return to whom a job is offered now, and whose it is."""
-        key = self._offered.get(job)
-        if key is None:
-            return None
-        offer = self.offers[key]
-        return Held(offer.worker, offer.offers[job].namespace)
+    def _give(self, slot: str, job: str) -> bool:
+        limit, number = parse_slot_name(slot)
+        if number in self.slots[limit]:
+            return False  # held in etcd already, by this job or another
+        self.slots[limit][number] = job
+        return True
 
     def slot_seen(self, limit: str, number: int, job: str) -> None:
         """A slot is held in etcd."""
@@ -164,14 +169,15 @@ class Flight:
 
     def slot_gone(self, limit: str, number: int) -> None:
         """A slot is free again."""
-        self.slots[limit].pop(number, None)
-        if not self.slots[limit]:
-            del self.slots[limit]
+        held = self.slots.get(limit, {})
+        held.pop(number, None)
+        if not held:
+            self.slots.pop(limit, None)
 
     def _take_back(self, job: str) -> None:
         """Free the slots that were given away with an offer that came to nothing."""
         for limit, number in map(parse_slot_name, self._given.pop(job, ())):
-            if self.slots[limit].get(number) == job:
+            if limit in self.slots and self.slots[limit].get(number) == job:
                 self.slot_gone(limit, number)
 
     def settle(self, now: float) -> None:
@@ -205,8 +211,8 @@ class Flight:
         return seats
 
     def in_flight(self, job: str) -> bool:
-        """Say whether a job is offered or claimed, and so not to be offered again."""
-        return job in self._offered or job in self.claims or job in self._settling
+        """Say whether a job is offered, claimed or held back, and so not to be offered."""
+        return job in self._offered or job in self.claims or job in self._settling or job in self.holds
 
     def unstarted(self, lane: Lane) -> int:
         """An upper bound of a lane's ready rows that are in flight: offers, and those just answered."""

@@ -174,6 +174,7 @@ class Leader:
             self._dispatcher = dispatcher
             for body in (
                 dispatcher.run(),
+                dispatcher.move_strays_forever(),
                 reaper.watch_forever(),
                 reaper.sweep_forever(),
                 scheduler.fire_forever(),
@@ -206,11 +207,12 @@ class Picture:
         self._new_pools = asyncio.Event()
 
     def views(self, etcd: Etcd) -> list[View]:
-        """Return the mirrors to run: workers, claims, slots, inboxes."""
+        """Return the mirrors to run: workers, claims, slots, holds, inboxes."""
         followed: list[tuple[str, Callable[[Event], None]]] = [
             (self._keys.workers, self._worker_changed),
             (self._keys.claims, self._claim_changed),
             (self._keys.slots, self._slot_changed),
+            (self._keys.holds, self._hold_changed),
             (self._keys.inboxes, self._inbox_changed),
         ]
         return [View(etcd, prefix, self._clock, partial(self._all, follow)) for prefix, follow in followed]
@@ -273,11 +275,15 @@ class Picture:
             self._flight.claim_gone(job)
             self._reaper.claim_gone(job)
             return
-        held = self._flight.offer_of(job)
-        if held is None:
-            value = ClaimValue.from_json(event.item.value)
-            held = Held(value.worker, value.namespace)
-        self._flight.claim_seen(job, held)
+        value = ClaimValue.from_json(event.item.value)
+        self._flight.claim_seen(job, Held(value.worker, value.namespace))
+
+    def _hold_changed(self, event: Event) -> None:
+        job = self._keys.last(event.item.key)
+        if event.kind is EventKind.DELETE:
+            self._flight.holds.discard(job)
+        else:
+            self._flight.holds.add(job)
 
     def _slot_changed(self, event: Event) -> None:
         limit, number = self._keys.parse_slot(event.item.key)

@@ -256,7 +256,7 @@ class Reaper:
                 state=row.state,
             )
         # The claim of an attempt that its worker did not end in time goes, too: the worker sees that and stops.
-        await self._finisher.tell(rows)
+        await self._finisher.tell(rows, keep_slots=True)
 
 
 def executing_from_row(row: Row) -> Executing:

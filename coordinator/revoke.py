@@ -38,6 +38,8 @@ class Revoker:
             Ending(row.id, row.fence, Outcome.RELEASED, next_of_taken(row)) for row in map(executing_from_row, rows)
         ]
         ended = await self._finisher.write(endings)
-        await self._finisher.tell(ended)
+        await self._finisher.tell(ended, keep_slots=True)
+        if any(row.slots for row in ended):
+            return True  # the worker lets the lease go, its slots with it, when it has stopped
         revoked = claim is not None and claim.lease != 0 and await self._etcd.revoke(claim.lease)
         return revoked or bool(ended)

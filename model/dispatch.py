@@ -53,11 +53,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The first candidates of a namespace, in order; ``whole`` says that there are no more than these."""
+    """The first candidates of a namespace, in order; ``cut`` is where reading stopped, None if there are no more."""
 
     namespace: str
     candidates: tuple[Candidate, ...]
-    whole: bool
+    cut: Order | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +113,9 @@ def windows(
 ) -> list[Window]:
     """Sort what was read into one window per namespace.
 
-    ``cut`` tells of every lane that was read where reading stopped: at its last candidate's order, or None if it holds
-    no more. What comes after the first stop of any lane of a namespace is left out, since something unread may come
-    before it.
+    ``cut`` tells of every lane that was read where reading stopped: at its last candidate's order, or None if no more
+    of it can start now. What comes after the first stop of any lane of a namespace is left out, since something unread
+    may come before it.
     """
     by_namespace: dict[str, list[Candidate]] = defaultdict(list)
     stop: dict[str, Order | None] = {}
@@ -130,7 +130,7 @@ def windows(
     for namespace, end in stop.items():
         mine = sorted(by_namespace[namespace], key=lambda candidate: candidate.order)
         kept = mine if end is None else [candidate for candidate in mine if candidate.order <= end]
-        found.append(Window(namespace, tuple(kept), end is None))
+        found.append(Window(namespace, tuple(kept), end))
     return found
 
 
@@ -145,8 +145,8 @@ def assign(
     """Give candidates, in the order of the module's head, to the serving worker with the most room left.
 
     ``serving`` maps a lane to its workers (see ``servable``), ``units`` a limit to the jobs that it still admits (one
-    that is not there admits any number). Once a namespace's window is used up and is not whole, nothing of a lower
-    priority is given away: what was not read may come before it.
+    that is not there admits any number). Once a namespace's window is used up and was cut, nothing of a priority below
+    the cut is given away: what was not read may come before it.
     """
     places = _Places(serving)
     left = dict(units)
@@ -163,9 +163,8 @@ def assign(
             head = window.candidates[taken[source]]
             weight = shares.get(window.namespace, Share()).weight
             heapq.heappush(queue, (-head.priority, in_flight[window.namespace] / weight, head.order, source))
-        elif not window.whole and window.candidates:
-            last = window.candidates[-1].priority
-            unread = last if unread is None else max(unread, last)
+        elif window.cut is not None:
+            unread = -window.cut[0] if unread is None else max(unread, -window.cut[0])
 
     for source in range(len(sources)):
         push(source)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tenure.model.clock import Clock
+from tenure.model.errors import TenureError
 from tenure.store.etcd.claims import ClaimOutcome, ClaimRequest, Release, claim_batch, release_batch
 from tenure.store.etcd.keyspace import ClaimValue, Keyspace, Offer, stamp
 from tenure.store.etcd.leases import LeasePool
@@ -52,7 +53,11 @@ class Claimer:
             )
             for offer, lease in leased
         ]
-        results = await claim_batch(self._etcd, self._keys, requests, inbox_key=message)
+        try:
+            results = await claim_batch(self._etcd, self._keys, requests, inbox_key=message)
+        except TenureError:
+            await self.let_go([(lease, False) for _, lease in leased])
+            raise
         won: list[Claimed] = []
         spare: list[tuple[int, bool]] = []
         for (offer, lease), result in zip(leased, results, strict=True):

@@ -7,9 +7,9 @@ its identity, create revision and lease together (revisions are given again afte
 
 A batch is one transaction with a nested one per job, so that jobs succeed or fail alone. Etcd refuses a transaction as
 a whole for one bad member (a key written twice, a lease that is gone): the batch is then halved and tried again, down
-to the culprit. Both kinds of batch may be sent again after an unknown outcome: a claim that is found on the very lease
-of the wish was put by an earlier sending, a deletion that finds nothing counts as none. Deliberately not here: leases
-(``leases``), and what to do about a job that was not won.
+to the culprit. A release may be sent again after an unknown outcome: a deletion that finds nothing counts as none. A
+claim may not: the first sending could arrive when the job has ended and its lease, given back as free, carries another
+claim. Deliberately not here: leases (``leases``), and what to do about a job that was not won.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ async def _claim(
         return
     txn = Txn(then=(*(_claim_txn(keys, request) for request in requests), *tail))
     try:
-        answer = await etcd.txn(txn, timeout_s=timeout_s, repeatable=True)
+        answer = await etcd.txn(txn, timeout_s=timeout_s)
     except (Refused, BoundExceeded) as exc:
         whole = isinstance(exc, BoundExceeded) and not isinstance(exc, TooLarge)  # no part of it would pass
         if len(requests) <= 1 or whole:
@@ -151,20 +151,10 @@ async def _claim(
         await _claim(etcd, keys, requests[half:], tail, results, timeout_s)
         return
     for request, result in zip(requests, answer.results, strict=False):
-        revision = _won_at(request, result, answer.revision)
-        results.append(ClaimResult(request.job, ClaimOutcome.WON if revision else ClaimOutcome.HELD, revision))
-
-
-def _won_at(request: ClaimRequest, result: object, now: int) -> int:
-    """Return the create revision of a claim that was won, by this sending or by one before; 0 if it was not won."""
-    if not isinstance(result, TxnResult):
-        return 0
-    if result.succeeded:
-        return now
-    found = result.results[0]
-    if isinstance(found, GetResult) and found.items and found.items[0].lease == request.lease:
-        return found.items[0].create_revision
-    return 0
+        if isinstance(result, TxnResult) and result.succeeded:
+            results.append(ClaimResult(request.job, ClaimOutcome.WON, answer.revision))
+        else:
+            results.append(ClaimResult(request.job, ClaimOutcome.HELD))
 
 
 def _outcome_of(exc: Refused | BoundExceeded) -> ClaimOutcome:
@@ -187,7 +177,6 @@ def _claim_txn(keys: Keyspace, request: ClaimRequest) -> Txn:
             Put(claim, request.value, request.lease),
             *(Put(slot, slot_value, request.lease) for slot in slots),
         ),
-        otherwise=(Get(claim, keys_only=True),),
     )
 
 

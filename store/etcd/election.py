@@ -251,7 +251,7 @@ class Election:
             leader = next((item for item in listing.items if item.key == self._keys.leader), None)
             if leader is None:
                 return
-            if leader.lease == self._left_behind:
+            if self._left_behind and leader.lease == self._left_behind:
                 await self._etcd.revoke(leader.lease, timeout_s=RESIGN_TIMEOUT_S)
                 self._left_behind = 0
                 log.info("revoked what an earlier term left behind", term=leader.create_revision)

@@ -299,7 +299,7 @@ async def test_a_backlog_is_read_in_bounded_windows(alone: Parts, slow: dict[str
             return len(await stage.offered("w1")) == 5
 
         await until(five)
-        candidates, cut = await stage.dispatcher._read(list(stage.dispatcher._known.values()), {}, 5)
+        candidates, cut, _ = await stage.dispatcher._read(list(stage.dispatcher._known.values()), {}, 5)
         assert len(candidates) <= 5 + len(stage.flight._offered) + 4
         assert None not in cut.values()
 
@@ -879,7 +879,7 @@ async def _offered(parts: Parts, worker: str, job: uuid.UUID) -> None:
     await until(check)
 
 
-async def test_a_claim_counts_at_the_worker_to_whom_the_job_was_offered(alone: Parts) -> None:
+async def test_a_claim_counts_at_the_worker_that_holds_it(alone: Parts) -> None:
     stage = Stage(alone, await _term(alone))
     await stage.worker("w1")
     watchman = await _watchman(alone)
@@ -893,7 +893,7 @@ async def test_a_claim_counts_at_the_worker_to_whom_the_job_was_offered(alone: P
         await alone.claim(id)
 
         async def claimed() -> bool:
-            return stage.flight.claims.get(str(id)) == Held("w1", "n")
+            return stage.flight.claims.get(str(id)) == Held("w1", "default")
 
         await until(claimed)
         assert {seat.worker: seat.free for seat in stage.flight.seats(100)} == {"w1": 9}

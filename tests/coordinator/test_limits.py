@@ -9,15 +9,18 @@ from typing import Any
 
 import pytest
 from tests.coordinator.conftest import MakeParts, Parts, leader_of, running, until
+from tests.coordinator.test_leading import Stage, _term, _watchman
 
 from tenure.coordinator.allowance import Allowance
-from tenure.coordinator.flight import Flight
+from tenure.coordinator.flight import Flight, Held, Outstanding
+from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.start import ClaimedJob
 from tenure.model.dispatch import Assignment, Candidate, Lane
 from tenure.model.errors import Deposed
 from tenure.model.states import JobState
 from tenure.store.etcd.claims import ClaimOutcome, ClaimRequest, Release, claim_batch, release_batch
 from tenure.store.etcd.keyspace import Offer, Offers, parse_inbox
+from tenure.store.etcd.port import Delete, Put, Txn
 from tenure.store.postgres.database import Statement
 
 DEFAULTS: dict[str, Any] = {"concurrent": None, "rate": None, "interval_s": 1.0, "burst": None}
@@ -290,8 +293,88 @@ async def test_slots_that_a_snapshot_brought_back_are_deleted_with_their_claims(
     requests = [ClaimRequest(str(id), lease, value, ("db/0",)), ClaimRequest(str(other), kept, value, ("db/1",))]
     results = await claim_batch(alone.etcd, alone.keys, requests)
     await alone.starter.start("w1", [ClaimedJob(other, 0, kept, results[1].create_revision, ("db/1",))])
-    from tests.coordinator.test_leading import _watchman
-
     watchman = await _watchman(alone)
     assert await watchman.reaper.drop_strays() == 1
     assert await slots(alone) == ["db/1"]
+
+
+async def test_a_slot_outlasts_a_claim_that_is_taken_away(alone: Parts) -> None:
+    """The handler runs until its worker notices: until then the slot is its own."""
+    await limit(alone, "db", concurrent=1)
+    id = await alone.submit(limits=("db",))
+    await alone.register("w1")
+    async with running(leader_of(alone, offer_timeout_s=60.0).run()):
+        await until_offered(alone, 1)
+        claimed = (await take(alone))[id]
+    await alone.starter.start("w1", [claimed])
+    assert await Revoker(alone.db, alone.etcd, alone.keys, alone.finisher).revoke(id)
+    assert await alone.claim_of(id) is None
+    assert await slots(alone) == ["db/0"]
+    await alone.etcd.revoke(claimed.lease)  # as the worker does when its report is refused
+    assert await slots(alone) == []
+
+
+async def test_a_job_that_is_held_takes_no_slot_from_others(alone: Parts, patient: dict[str, Any]) -> None:
+    await limit(alone, "db", concurrent=1)
+    held, other = [await alone.submit(limits=("db",), priority=priority) for priority in (5, 0)]
+    await alone.etcd.txn(Txn((), (Put(alone.keys.hold(str(held)), b"{}"),)))
+    await alone.register("w1")
+    async with running(leader_of(alone, **patient).run()):
+        assert list(await until_offered(alone, 1)) == [other]
+        await take(alone)
+        await limit(alone, "db", concurrent=2)
+        await until_offered(alone, 0)
+        await alone.etcd.txn(Txn((), (Delete(alone.keys.hold(str(held))),)))
+        assert list(await until_offered(alone, 1)) == [held]
+
+
+async def test_many_limited_lanes_are_served_in_one_round(alone: Parts, patient: dict[str, Any]) -> None:
+    """Each admits one job and has older ones than the next: none is in the way of the others, nor of what is free."""
+    await limit(alone, "tenant:*", concurrent=1)
+    for tenant in range(20):
+        for _ in range(3):
+            await alone.submit(limits=(f"tenant:t{tenant}",))
+    free = await alone.submit()
+    await alone.register("w1", capacity=100)
+    stage = Stage(alone, await _term(alone))
+    await stage.worker("w1", capacity=100)
+    await stage.dispatcher._poll()
+    assert await stage.dispatcher._cycle()
+    found = await offers(alone)
+    assert len(found) == 21
+    assert free in found
+
+
+async def test_rows_that_are_claimed_and_not_started_are_read_past(alone: Parts, patient: dict[str, Any]) -> None:
+    """A worker claims many and starts none: what comes after them, in their lane and others, still goes out."""
+    for _ in range(40):
+        await alone.claim(await alone.submit())
+    behind = [await alone.submit() for _ in range(3)]
+    beside = await alone.submit(kind="other")
+    await alone.register("w2", capacity=8, kinds=("k", "other"))
+    async with running(leader_of(alone, **patient).run()):
+        assert set(await until_offered(alone, 4, "w2")) == {*behind, beside}
+
+
+def test_an_offer_that_is_seen_again_changes_nothing() -> None:
+    """A watch that was cut goes over its past: the offer had been claimed, and its slot is held."""
+    flight = Flight()
+    offer = Outstanding("k1", "w1", {"a": Offer("a", 0, 10.0, "n", "k", "r", ("db/0",))}, 0.0)
+    flight.offered(offer)
+    flight.claim_seen("a", Held("w1", "n"))
+    flight.slot_seen("db", 0, "a")
+    flight.offer_gone("k1", 1.0)
+    before = (dict(flight.slots), dict(flight.by_namespace))
+    flight.offered(offer)
+    flight.offer_gone("k1", 2.0)
+    flight.settle(10.0)
+    assert (dict(flight.slots), dict(flight.by_namespace)) == before
+
+
+def test_a_claim_under_an_earlier_offer_counts_at_its_own_worker() -> None:
+    flight = Flight()
+    flight.offered(Outstanding("k2", "w2", {"a": Offer("a", 0, 10.0, "n", "k", "r", ("db/1",))}, 0.0))
+    flight.claim_seen("a", Held("w1", "n"))
+    flight.slot_seen("db", 0, "a")
+    assert flight.claims["a"].worker == "w1"
+    assert dict(flight.slots) == {"db": {0: "a"}}

@@ -61,7 +61,9 @@ class Book:
 
     async def due(self, id: uuid.UUID) -> Any:
         """Read a schedule as a leader sees it when it is due."""
-        [row] = [row for row in await self.parts.db.fetch("due_schedules", {"limit": 100}) if row.id == id]
+        [row] = [
+            row for row in await self.parts.db.fetch("due_schedules", {"limit": 100, "broken": []}) if row.id == id
+        ]
         return row
 
 

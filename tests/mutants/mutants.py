@@ -823,7 +823,13 @@ _DECISIONS = (
     _mutant(
         "offered-slots-uncounted",
         "slots that were given away with offers count as taken",
-        [("coordinator/flight.py", "self.slots[limit].setdefault(number, one.job)", "pass")],
+        [
+            (
+                "coordinator/flight.py",
+                "        self.slots[limit][number] = job\n        return True\n",
+                "        return True\n",
+            )
+        ],
         f"{COORDINATOR}/test_limits.py::test_no_more_than_the_limit_is_offered_and_each_has_a_slot_of_its_own",
     ),
     _mutant(

@@ -47,7 +47,7 @@ def _nodes(connection: psycopg.Connection[dict[str, Any]], name: str, params: di
     return nodes
 
 
-@pytest.mark.parametrize(("name", "params"), [("due_schedules", {"limit": 200}), ("next_schedule", {})])
+@pytest.mark.parametrize(("name", "params"), [("due_schedules", {"limit": 200, "broken": []}), ("next_schedule", {})])
 def test_it_reads_no_more_than_what_is_due(
     many: psycopg.Connection[dict[str, Any]], name: str, params: dict[str, Any]
 ) -> None:
