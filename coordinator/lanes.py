@@ -96,7 +96,7 @@ class Lanes:
         return found
 
     async def register_pools(self, pools: Iterable[str]) -> list[str]:
-        """Remember pools that workers serve; return those that are new. Leader only."""
+        """Remember pools that workers serve or operators paused; return those that are new."""
         new = sorted(set(pools) - self._pools)
         if new:
             await self._database.fetch("register_pools", {"pools": new})
@@ -104,7 +104,7 @@ class Lanes:
         return new
 
     async def refit(self, pools: Sequence[str]) -> int:
-        """Move jobs that belong to one of these pools from shallower lanes; return how many. Leader only."""
+        """Move jobs that belong to one of these pools from shallower lanes; return how many."""
         moved = 0
         rows = await self._database.fetch("misfit_lanes", {"pools": list(pools)})
         for row in rows:
