@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from tenure.cli import parse
+from tenure.cli.filters import Preview, Yes
 from tenure.cli.output import Format, Output, ago, print_json, print_table, to_stderr
+from tenure.cli.repair import confirm
 from tenure.cli.session import Address, connect
 from tenure.model.errors import DeadlineExceeded, FieldViolation, InvalidInput
 
@@ -99,6 +101,36 @@ def drain(
             time.sleep(LOOK_S)
             left = client.pause(**subject, reason=reason)
     typer.echo(f"{_name(subject)} is drained")
+
+
+@app.command("remove")
+def remove(
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="A pool, or any route prefix.", show_default=False)],
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the story of the jobs.")] = "",
+    timeout: Annotated[str | None, typer.Option("--timeout", help="Stop waiting after this long (90s, 5m).")] = None,
+    preview: Preview = False,
+    yes: Yes = False,
+    coordinator: Address = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Cancel every job below it and forget it. Its workers must have been stopped before.
+
+    Waits until what still executes has stopped; exits 7 if not in time.
+    """
+    with connect(coordinator) as client:
+        found = client.remove_pool(pool, preview=True)
+        if not preview:
+            if not yes:
+                confirm(f"cancel {found.canceled + found.asked} jobs and remove {pool}?", found.canceled + found.asked)
+            found = client.remove_pool(pool, reason=reason, timeout_s=parse.duration_s(timeout, "--timeout"))
+    if output is Format.JSON:
+        print_json(found)
+        return
+    would = "would be " if preview else ""
+    typer.echo(f"{pool} {'would be' if preview else 'is'} removed")
+    to_stderr(f"{found.canceled} jobs {would}canceled, {found.asked} executing ones {would}asked to stop")
+    if found.dependants:
+        to_stderr(f"{found.dependants} canceled with them, which depended on them")
 
 
 def _subject(pool: str | None, kind: str | None, namespace: str | None) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def cancel(
         wanted = selection.keywords()
         if not preview and not yes:
             found = client.cancel_many(**wanted, all=every, preview=True)
-            _confirm(f"cancel {found.canceled + found.asked} jobs?", found.canceled + found.asked)
+            confirm(f"cancel {found.canceled + found.asked} jobs?", found.canceled + found.asked)
         done = client.cancel_many(**wanted, all=every, preview=preview, reason=reason)
     if output is Format.JSON:
         print_json(done)
@@ -113,7 +113,7 @@ def retry(
         wanted = selection.keywords()
         if not preview and not yes:
             found = client.retry_many(**wanted, all=every, preview=True)
-            _confirm(f"retry {found.retried} jobs?", found.retried)
+            confirm(f"retry {found.retried} jobs?", found.retried)
         done = client.retry_many(**wanted, all=every, preview=preview)
     if output is Format.JSON:
         print_json(done)
@@ -131,7 +131,12 @@ def _refuse_both(job_ids: list[str] | None, selection: Selection, *, every: bool
         raise InvalidInput([FieldViolation("ID", "name jobs, or select them")], hint="--kind, --route, … or --all")
 
 
-def _confirm(question: str, count: int) -> None:
+def confirm(question: str, count: int) -> None:
+    """Ask before something is done to many jobs.
+
+    Raises:
+        InvalidInput: nobody can be asked. Abort: the answer is no.
+    """
     if count and not sys.stdin.isatty():
         raise InvalidInput(
             [FieldViolation("--yes", f"{question} nobody can be asked here")], hint="--preview, or --yes"

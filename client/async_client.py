@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -68,6 +69,8 @@ ANSWER_S = 1.0
 """The same at the end of the caller's own timeout."""
 MAX_WAITS = 100
 """WaitJob calls that ``wait_many`` has under way at once."""
+REMOVAL_LOOK_S = 0.5
+"""Between passes of ``remove_pool`` that wait for executing jobs to stop."""
 BATCH_JOBS_PER_S = 200
 """What a slow service may need for a large batch: adds to the call's timeout."""
 
@@ -598,6 +601,42 @@ class AsyncClient:
             lambda to: to.pools.ListPauses, pool_pb.ListPausesRequest(), timeout_s=self._timeout_s
         )
         return [convert.pause_from_wire(pause) for pause in answer.pauses]
+
+    async def remove_pool(
+        self, pool: str, *, reason: str = "", preview: bool = False, timeout_s: float | None = None
+    ) -> CanceledJobs:
+        """Cancel every job below a route prefix, wait until executing ones have stopped, and forget its pools.
+
+        ``preview`` only counts.
+
+        Raises:
+            InvalidInput: it is no route. WrongState: a worker serves it.
+            DeadlineExceeded: some still execute after ``timeout_s``; what was done is done, call it again.
+        """
+        token, done = "", CanceledJobs(canceled=0, asked=0, dependants=0, ids=())
+        began = time.monotonic()
+        while True:
+            answer: pool_pb.RemovePoolResponse = await self._link.unary(
+                lambda to: to.pools.RemovePool,
+                pool_pb.RemovePoolRequest(pool=pool, reason=reason, preview=preview, page_token=token),
+                timeout_s=self._timeout_s,
+            )
+            done = CanceledJobs(
+                canceled=done.canceled + answer.canceled,
+                asked=max(done.asked, answer.asked),  # the same ones, asked again
+                dependants=done.dependants + answer.dependants,
+                ids=(),
+            )
+            token = answer.next_page_token
+            if token:
+                continue
+            if preview or answer.removed:
+                return done
+            if timeout_s is not None and time.monotonic() - began > timeout_s:
+                raise DeadlineExceeded(
+                    f"{answer.left} jobs below {pool} have not ended yet", hint="remove it again: it goes on"
+                )
+            await asyncio.sleep(REMOVAL_LOOK_S)
 
     async def namespaces(self) -> builtins.list[Namespace]:
         """Return the namespaces for which anything was set."""

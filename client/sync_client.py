@@ -397,6 +397,19 @@ class Client:
         """Return what is paused, with the jobs of each that still execute."""
         return self._portal.call(self._client.pauses())
 
+    def remove_pool(
+        self, pool: str, *, reason: str = "", preview: bool = False, timeout_s: float | None = None
+    ) -> CanceledJobs:
+        """Cancel every job below a route prefix, wait until executing ones have stopped, and forget its pools.
+
+        ``preview`` only counts.
+
+        Raises:
+            InvalidInput: it is no route. WrongState: a worker serves it.
+            DeadlineExceeded: some still execute after ``timeout_s``; what was done is done, call it again.
+        """
+        return self._portal.call(self._client.remove_pool(pool, reason=reason, preview=preview, timeout_s=timeout_s))
+
     def namespaces(self) -> builtins.list[Namespace]:
         """Return the namespaces for which anything was set."""
         return self._portal.call(self._client.namespaces())

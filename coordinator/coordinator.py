@@ -126,7 +126,6 @@ async def _coordinate(
         leader = Leader(settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints, canceler)
         submitter = Submitter(database, lanes, hints)
         waiters = Waiters(database, etcd, keys, clock)
-        canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
         retryer = Retryer(database, lanes, hints, clock)
         explainer = Explainer(database, etcd, keys)
         jobs = JobService(database, etcd, keys, submitter, waiters, canceler, retryer, explainer)
@@ -136,7 +135,7 @@ async def _coordinate(
                 WorkerService(database, Starter(database, etcd, keys), finisher, submitter),
                 ClusterService(database, etcd, keys, schema, Revoker(database, etcd, keys, finisher), leader.hint),
                 LimitService(database, etcd, keys, hints),
-                PoolService(database, etcd, keys, lanes, hints),
+                PoolService(database, etcd, keys, lanes, hints, canceler),
                 NamespaceService(database, hints),
                 ScheduleService(database, lanes, hints),
             ),

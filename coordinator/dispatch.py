@@ -78,6 +78,8 @@ class Dispatcher:
         self._disturbed_at = 0.0
         """When a store last gave no answer: offers made before may be unanswered for that reason alone."""
         self._poll_at = 0.0
+        self._again_at = math.inf
+        """When rows that were met in flight may have come free."""
         self._admitted_at = math.inf
         """When a limit with a rate admits another start."""
         self._sequence = itertools.count()
@@ -110,7 +112,7 @@ class Dispatcher:
                 if now >= self._poll_at:
                     self._poll_at = now + self._settings.poll_s
                     await self._poll()
-                self._admitted_at = math.inf
+                self._admitted_at = self._again_at = math.inf
                 progressed = now >= self._braked_until and await self._cycle()
             except (Unavailable, BoundExceeded) as exc:
                 log.warning("dispatch_interrupted", error=exc.message)
@@ -122,7 +124,7 @@ class Dispatcher:
 
     async def _wait(self) -> None:
         try:
-            until = min(self._poll_at, self._admitted_at)
+            until = min(self._poll_at, self._admitted_at, self._again_at)
             async with asyncio.timeout(max(0.001, until - self._clock.monotonic())):
                 await self._look.wait()
         except TimeoutError:
@@ -135,12 +137,11 @@ class Dispatcher:
         rows = await self._database.fetch("lanes_with_ready")
         self._known = {row.id: lane_from_row(row) for row in rows}
         self._met = defaultdict(int, {lane: met for lane, met in self._met.items() if lane in self._known})
-        now = self._clock.monotonic()
-        self._flight.settle(now)
-        await self._withdraw(self._flight.overdue(now - self._settings.offer_timeout_s))
+        await self._withdraw(self._flight.overdue(self._clock.monotonic() - self._settings.offer_timeout_s))
 
     async def _cycle(self) -> bool:
         """Make one round of offers; return whether another may be useful at once."""
+        self._flight.settle(self._clock.monotonic())
         if self._hinted:
             hinted, self._hinted = self._hinted, set()
             self._known.update(await self._lanes.by_id(hinted))
@@ -172,8 +173,8 @@ class Dispatcher:
     ) -> tuple[list[Candidate], dict[int, Order | None], list[int]]:
         """Read the first candidates of the lanes.
 
-        Returns those that are free, where the reading of each lane stopped (see ``windows``), and the lanes that hold
-        no more than was read.
+        Returns those that are free, where the reading of each lane stopped (see ``windows``), and the lanes of which
+        no more needs to be read for now.
         """
         candidates: list[Candidate] = []
         cut: dict[int, Order | None] = {}
@@ -190,15 +191,16 @@ class Dispatcher:
             found = [candidate_from_row(row) for row in rows]
             unpaused = self._not_paused(found)
             free = self._flight.free_of(unpaused)
-            if len(free) + sum(str(one.id) in self._flight.holds for one in unpaused) < len(unpaused):
-                # Some are claimed and not yet started, or came back before their last claim was gone: look again soon.
-                self._poll_at = min(self._poll_at, self._clock.monotonic() + LOOK_AGAIN_S)
             candidates.extend(free)
             read, free_of = Counter(one.lane for one in found), Counter(one.lane for one in free)
+            # Claimed and not yet started, or back before their last claim was gone: they may come free without a hint.
+            moving = {one.lane for one in unpaused if self._flight.moves(str(one.id))}
+            if moving:
+                self._again_at = self._clock.monotonic() + LOOK_AGAIN_S
             last = {one.lane: one.order for one in found}  # in order within each lane
             for lane, most, asked in zip(page, admitted, wanted, strict=True):
                 self._met[lane.id] = read[lane.id] - free_of[lane.id]
-                if read[lane.id] < asked:
+                if read[lane.id] < asked and lane.id not in moving:
                     ended.append(lane.id)
                 # All that its limits admit was read: nothing that comes after it can start, so it is in nobody's way.
                 whole = read[lane.id] < asked or (most < share and free_of[lane.id] >= most)
@@ -262,7 +264,8 @@ class Dispatcher:
                 slots=slots,
             )
         value = Offers(term=self._term.number, offers=tuple(offers.values()))
-        return Put(key, value.to_json(), lease), Outstanding(key, worker, offers, self._clock.monotonic())
+        where = {str(candidate.id): candidate.lane for candidate in candidates}
+        return Put(key, value.to_json(), lease), Outstanding(key, worker, offers, self._clock.monotonic(), where)
 
     async def _put(self, puts: Sequence[tuple[Put, Outstanding]]) -> None:
         for _, offer in puts:

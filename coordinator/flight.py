@@ -19,9 +19,12 @@ SETTLE_S = 0.5
 """How long after an answered offer a job that shows no claim counts as still in flight: the claim's event may be
 behind that of the offer's deletion."""
 
-
 SUSPECT_S = 15.0
 """Longer than the session of a worker outlives it."""
+
+
+_UNKNOWN = 0
+"""No lane has this id."""
 
 
 @dataclass(slots=True)
@@ -33,6 +36,8 @@ class Outstanding:
     offers: Mapping[str, Offer]
     """By job id."""
     made_at: float
+    lanes: Mapping[str, int] = field(default_factory=dict)
+    """Job id to its lane, where it is known: an offer of an earlier term does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +71,10 @@ class Flight:
     """Job id to slots that were given away with its offer and not yet seen in etcd."""
     _offered: dict[str, str] = field(default_factory=dict)
     """Job id to inbox key."""
-    _settling: dict[str, tuple[float, Offer]] = field(default_factory=dict)
-    """Job id to the instant until which its answered offer counts, and that offer."""
-    _unstarted: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Namespace and kind to jobs that are offered or settling."""
+    _settling: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """Job id to the instant until which its answered offer counts, and its lane."""
+    _unstarted: Counter[int] = field(default_factory=Counter)
+    """Lane to its jobs that are offered or settling."""
     _claimed: Counter[str] = field(default_factory=Counter)
     _pending: Counter[str] = field(default_factory=Counter)
 
@@ -103,7 +108,7 @@ class Flight:
         if key is not None:
             offer = self.offers[key]
             self._unoffered(offer, job)
-            self._unstarted[_sort(offer.offers[job])] -= 1
+            self._started(_lane_of(offer, job))
             if offer.worker != held.worker:  # claimed under an earlier offer, with the slots of that one
                 self._take_back(job)
 
@@ -125,7 +130,7 @@ class Flight:
             self._pending[offer.worker] += 1
             self.by_namespace[one.namespace] += 1
             self._settled(one.job)
-            self._unstarted[_sort(one)] += 1
+            self._unstarted[_lane_of(offer, one.job)] += 1
             slots = tuple(slot for slot in one.slots if self._give(slot, one.job))
             if slots:
                 self._given[one.job] = slots
@@ -139,12 +144,17 @@ class Flight:
             if self._offered.get(job) == key:
                 del self._offered[job]
                 self._unoffered(offer, job)
-                self._settling[job] = (now + SETTLE_S, offer.offers[job])
+                self._settling[job] = (now + SETTLE_S, _lane_of(offer, job))
 
     def _settled(self, job: str) -> None:
         waited = self._settling.pop(job, None)
         if waited is not None:
-            self._unstarted[_sort(waited[1])] -= 1
+            self._started(waited[1])
+
+    def _started(self, lane: int) -> None:
+        self._unstarted[lane] -= 1
+        if not self._unstarted[lane]:
+            del self._unstarted[lane]
 
     def _unoffered(self, offer: Outstanding, job: str) -> None:
         self._pending[offer.worker] -= 1
@@ -212,19 +222,23 @@ class Flight:
 
     def in_flight(self, job: str) -> bool:
         """Say whether a job is offered, claimed or held back, and so not to be offered."""
-        return job in self._offered or job in self.claims or job in self._settling or job in self.holds
+        return self.moves(job) or job in self.holds
+
+    def moves(self, job: str) -> bool:
+        """Say whether a job is offered or claimed, or was a moment ago."""
+        return job in self._offered or job in self.claims or job in self._settling
 
     def unstarted(self, lane: Lane) -> int:
         """An upper bound of a lane's ready rows that are in flight: offers, and those just answered."""
-        return self._unstarted[lane.namespace, lane.kind]
+        return self._unstarted.get(lane.id, 0) + self._unstarted.get(_UNKNOWN, 0)
 
     def free_of(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """Return the candidates that are not in flight."""
         return [candidate for candidate in candidates if not self.in_flight(str(candidate.id))]
 
 
-def _sort(offer: Offer) -> tuple[str, str]:
-    return offer.namespace, offer.kind
+def _lane_of(offer: Outstanding, job: str) -> int:
+    return offer.lanes.get(job, _UNKNOWN)
 
 
 def candidate_from_row(row: Row) -> Candidate:

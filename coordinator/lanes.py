@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 REFRESH_S = 5.0
 _CACHED = 100_000
+_PAIRS = 1_000
+_PAGE = 20_000
 
 
 class LaneKey(NamedTuple):
@@ -95,6 +98,10 @@ class Lanes:
                 found[row.id] = self._remember(_key_of(row), lane_from_row(row))
         return found
 
+    def know(self, pools: Iterable[str]) -> bool:
+        """Say whether all of these pools were known when last looked."""
+        return self._pools.issuperset(pools)
+
     async def register_pools(self, pools: Iterable[str]) -> list[str]:
         """Remember pools that workers serve or operators paused; return those that are new."""
         new = sorted(set(pools) - self._pools)
@@ -104,19 +111,28 @@ class Lanes:
         return new
 
     async def refit(self, pools: Sequence[str]) -> int:
-        """Move jobs that belong to one of these pools from shallower lanes; return how many."""
-        moved = 0
-        rows = await self._database.fetch("misfit_lanes", {"pools": list(pools)})
-        for row in rows:
-            key = _key_of(row)._replace(pool=row.deeper)
-            lane = self._ids.get(key) or (await self._intern([key]))[key]
-            while True:
-                params = {"before": row.id, "after": lane, "pool": row.deeper}
-                page = len(await self._database.fetch("move_to_lane", params))
-                moved += page
-                if page < 20_000:
-                    break
-        return moved
+        """Move jobs that belong to one of these pools from shallower lanes, in one pass; return how many."""
+        misfits = await self._database.fetch("misfit_lanes", {"pools": list(pools)})
+        if not misfits:
+            return 0
+        deeper = [_key_of(row)._replace(pool=row.deeper) for row in misfits]
+        unknown = sorted({key for key in deeper if key not in self._ids})
+        ids = {key: self._ids[key] for key in deeper if key in self._ids}
+        for start in range(0, len(unknown), _PAIRS):
+            ids |= await self._intern(unknown[start : start + _PAIRS])
+        pairs = {
+            "before": [row.id for row in misfits],
+            "after": [ids[key] for key in deeper],
+            "pools": [row.deeper for row in misfits],
+        }
+        moved: int = 0
+        last = uuid.UUID(int=0)
+        while True:
+            (page,) = await self._database.fetch("move_to_lanes", {**pairs, "last": last, "limit": _PAGE})
+            moved += page.moved
+            if page.read < _PAGE:
+                return moved
+            last = page.last
 
     async def _intern(self, keys: Sequence[LaneKey]) -> dict[LaneKey, int]:
         columns = dict(zip(_COLUMNS, map(list, zip(*keys, strict=True)), strict=True))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -203,7 +202,8 @@ class Picture:
         self._dispatcher = dispatcher
         self._reaper = reaper
         self._lanes = lanes
-        self._pools: set[str] = set()
+        self._fitted: set[str] = set()
+        """Pools whose jobs were moved to lanes of their own, in this term."""
         self._new_pools = asyncio.Event()
 
     def views(self, etcd: Etcd) -> list[View]:
@@ -222,20 +222,20 @@ class Picture:
 
         Every pool counts as new to a term: the leader before may have died before it had moved the jobs.
         """
-        fitted: set[str] = set()
         again: dict[str, float] = {}
         while True:
-            await self._some_pools(min(again.values(), default=math.inf))
+            await self._some_pools(min([self._clock.monotonic() + REFRESH_S, *again.values()]))
             try:
-                await self._lanes.register_pools(self._pools)
+                served = {pool for value, _ in self._flight.workers.values() for pool in value.pools}
+                forgotten = await self._lanes.register_pools(served)  # or never known
                 now = self._clock.monotonic()
-                new = self._pools - fitted
+                new = (served - self._fitted) | set(forgotten)
                 late = {pool for pool, at in again.items() if at <= now}
                 if not new | late:
                     continue
                 await self._lanes.refit(sorted(new | late))
                 self._dispatcher.look_everywhere()
-                fitted |= new
+                self._fitted |= new
                 # Once more, for submits that were under way with an older picture of the pools.
                 again = {pool: at for pool, at in again.items() if pool not in late}
                 again |= dict.fromkeys(new, self._clock.monotonic() + 2 * REFRESH_S)
@@ -246,7 +246,7 @@ class Picture:
 
     async def _some_pools(self, until: float) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(None if until == math.inf else max(0.0, until - self._clock.monotonic())):
+            async with asyncio.timeout(max(0.0, until - self._clock.monotonic())):
                 await self._new_pools.wait()
         self._new_pools.clear()
 
@@ -265,8 +265,7 @@ class Picture:
             return
         value = WorkerValue.from_json(event.item.value)
         self._flight.worker_seen(worker, value, event.item.lease)
-        if not self._pools.issuperset(value.pools):
-            self._pools.update(value.pools)
+        if not self._fitted.issuperset(value.pools) or not self._lanes.know(value.pools):
             self._new_pools.set()
 
     def _claim_changed(self, event: Event) -> None:

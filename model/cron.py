@@ -44,6 +44,9 @@ _FIELDS = (
 _SECOND = timedelta(seconds=1)
 _LONGEST_FOLD = timedelta(hours=26)
 _PROBE = timedelta(hours=6)
+_PROBE_BY_RULE = timedelta(days=7)
+_BY_RULE_FROM = 2_100
+"""From here on zones only follow their yearly rules, whose changes lie weeks apart."""
 _LAST_YEAR = 9_990
 """Beyond it the calendar of Python ends, and with it every schedule."""
 
@@ -194,9 +197,10 @@ def _changes(zone: str, year: int) -> tuple[Change, ...]:
     info = ZoneInfo(zone)
     found = []
     at, end = datetime(year, 1, 1, tzinfo=UTC) - _SECOND, datetime(year + 1, 1, 1, tzinfo=UTC) - _SECOND
+    step = _PROBE if year < _BY_RULE_FROM else _PROBE_BY_RULE
     before = _offset(info, at)
     while at < end:
-        upper = min(at + _PROBE, end)
+        upper = min(at + step, end)
         after = _offset(info, upper)
         if after != before:
             lower = at

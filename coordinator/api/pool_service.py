@@ -1,4 +1,4 @@
-"""PoolService: pools, and pauses of pools, kinds and namespaces."""
+"""PoolService: pools and their removal, and pauses of pools, kinds and namespaces."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import grpc
 
 from tenure.coordinator import census
+from tenure.coordinator.api.filters import mass_filters, span_from_token, token_of_span
+from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
-from tenure.model.errors import FieldViolation, InvalidInput
+from tenure.model.errors import FieldViolation, InvalidInput, WrongState
 from tenure.model.routes import covers, kind_error, name_error, route_error
 from tenure.model.rules import Subject
 from tenure.store.etcd.keyspace import Keyspace
@@ -18,6 +20,7 @@ from tenure.store.etcd.port import Etcd
 from tenure.store.postgres.database import Database, Row
 from tenure.v1 import pool_service_pb2 as pb
 from tenure.v1 import wire
+from tenure.v1.job_service_pb2 import JobFilter
 from tenure.v1.pool_service_pb2_grpc import PoolServiceServicer
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -34,7 +37,10 @@ _CHECKS: dict[str, Callable[[str], str | None]] = {
 class PoolService(PoolServiceServicer):
     """The service over Postgres; workers are read from etcd."""
 
-    def __init__(self, database: Database, etcd: Etcd, keys: Keyspace, lanes: Lanes, hints: Hints) -> None:
+    def __init__(
+        self, database: Database, etcd: Etcd, keys: Keyspace, lanes: Lanes, hints: Hints, canceler: Canceler
+    ) -> None:
+        self._canceler = canceler
         self._database = database
         self._etcd = etcd
         self._keys = keys
@@ -61,8 +67,7 @@ class PoolService(PoolServiceServicer):
     async def Pause(self, request: pb.PauseRequest, context: Context) -> pb.PauseResponse:
         """Let nothing of this start."""
         subject, name = _subject(request.subject)
-        if len(request.reason) > REASON_CHARS or "\x00" in request.reason:
-            raise InvalidInput([FieldViolation("reason", f"must be at most {REASON_CHARS} characters, without NUL")])
+        _refuse_bad_reason(request.reason)
         await self._database.fetch("pause", {"subject": subject, "name": name, "reason": request.reason})
         if subject is Subject.POOL:  # its jobs get lanes of their own, so that they cost the others nothing
             await self._lanes.refit(await self._lanes.register_pools([name]))
@@ -80,6 +85,41 @@ class PoolService(PoolServiceServicer):
     async def ListPauses(self, request: pb.ListPausesRequest, context: Context) -> pb.ListPausesResponse:
         """Read what is paused."""
         return pb.ListPausesResponse(pauses=[_pause_to_pb(row) for row in await self._database.fetch("pauses")])
+
+    async def RemovePool(self, request: pb.RemovePoolRequest, context: Context) -> pb.RemovePoolResponse:
+        """Cancel every job below a route prefix, for some seconds; once none is left, forget its pools."""
+        if problem := route_error(request.pool):
+            raise InvalidInput([FieldViolation("pool", problem)])
+        _refuse_bad_reason(request.reason)
+        workers = await census.workers(self._etcd, self._keys)
+        serving = sorted(id for id, value in workers.items() if any(covers(request.pool, pool) for pool in value.pools))
+        if serving and not request.preview:
+            raise WrongState(
+                f"pool {request.pool!r} is served by {len(serving)} workers, {serving[0]} among them",
+                hint="stop them first, or let them serve other pools",
+            )
+        done = await self._canceler.cancel_matching(
+            mass_filters(JobFilter(route_prefix=request.pool), all_=False, allowed=CANCELABLE, default=CANCELABLE),
+            span_from_token(request.page_token),
+            request.reason or f"pool {request.pool} was removed",
+            preview=request.preview,
+        )
+        answer = pb.RemovePoolResponse(
+            canceled=done.canceled,
+            asked=done.asked,
+            dependants=done.dependants,
+            next_page_token=token_of_span(done.rest),
+        )
+        if done.rest is None and not request.preview:
+            (row,) = await self._database.fetch("remove_pool", {"pool": request.pool})
+            answer.left, answer.removed = row.left, row.left == 0
+            await self._lanes.refresh()
+        return answer
+
+
+def _refuse_bad_reason(reason: str) -> None:
+    if len(reason) > REASON_CHARS or "\x00" in reason:
+        raise InvalidInput([FieldViolation("reason", f"must be at most {REASON_CHARS} characters, without NUL")])
 
 
 def _subject(message: pb.PauseSubject) -> tuple[Subject, str]:

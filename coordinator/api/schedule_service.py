@@ -6,6 +6,7 @@ can undo the other. What a change means for ticks that are due: see ``docs/SCHED
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import uuid
@@ -84,7 +85,7 @@ class ScheduleService(ScheduleServiceServicer):
         if rows:
             return pb.CreateScheduleResponse(schedule=schedule_of(rows[0]), created=True)
         row = await self._find(spec.namespace, spec.name)
-        if ScheduleSpec.model_validate_json(row.spec) != spec:
+        if _stored(row) != spec:
             raise Conflict(
                 f"schedule {spec.name!r} exists in namespace {spec.namespace!r} and is another one",
                 hint="update it, or give this one another name",
@@ -164,7 +165,7 @@ class ScheduleService(ScheduleServiceServicer):
         key = f"trigger:{given or uuid.uuid4().hex}"
 
         def firing(row: Row) -> Firing:
-            spec = ScheduleSpec.model_validate_json(row.spec).model_copy(update={"jitter_s": 0.0})
+            spec = _stored(row).model_copy(update={"jitter_s": 0.0})
             return _standing(row, jobs_of(spec, row.id, [(row.now, key)]), watched=True)
 
         firing_made, written = await self._write(request.namespace, request.schedule, firing)
@@ -182,7 +183,7 @@ class ScheduleService(ScheduleServiceServicer):
         def firing(row: Row) -> Firing:
             if until > row.now:
                 raise InvalidInput([FieldViolation("until", f"must not be after now ({tick_key(row.now)})")])
-            spec = ScheduleSpec.model_validate_json(row.spec)
+            spec = _stored(row)
             ticks = backfill_ticks(spec, first, until)
             return _standing(row, jobs_of(spec, row.id, ((tick, tick_key(tick)) for tick in ticks)), watched=False)
 
@@ -212,8 +213,10 @@ class ScheduleService(ScheduleServiceServicer):
             start = after or await self._now()
         else:
             row = await self._find(request.namespace, request.schedule)
-            spec, id, start = ScheduleSpec.model_validate_json(row.spec), row.id, after or row.now
+            spec, id, start = _stored(row), row.id, after or row.now
         zone = ZoneInfo(spec.time_zone)
+        # Ticks can lie decades apart, and then take seconds to find: not on the loop that leads.
+        ticks = await asyncio.to_thread(lambda: list(islice(ticks_after(spec, start), count)))
         return pb.PreviewScheduleResponse(
             ticks=[
                 pb.ScheduleTick(
@@ -221,7 +224,7 @@ class ScheduleService(ScheduleServiceServicer):
                     activate_at=wire.timestamp(tick + jitter(id, tick, spec.jitter_s)) if id else None,
                     local=tick.astimezone(zone).isoformat(),
                 )
-                for tick in islice(ticks_after(spec, start), count)
+                for tick in ticks
             ]
         )
 
@@ -245,7 +248,7 @@ class ScheduleService(ScheduleServiceServicer):
     async def _change(self, namespace: str, schedule: str, change: Callable[[Row, ScheduleSpec], Change]) -> Row:
         for _ in range(_TRIES):
             row = await self._find(namespace, schedule)
-            wanted = change(row, ScheduleSpec.model_validate_json(row.spec))
+            wanted = change(row, _stored(row))
             rows = await self._database.fetch(
                 "change_schedule",
                 {
@@ -272,10 +275,16 @@ class ScheduleService(ScheduleServiceServicer):
 
 
 def schedule_of(row: Row) -> pb.Schedule:
-    """Convert a row of ``tenure.schedule``."""
+    """Convert a row of ``tenure.schedule``; of one that cannot be read, its name and what is wrong with it."""
+    skip_reason = row.skip_reason
+    try:
+        spec = schedule_to_pb(_stored(row), paused=row.paused)
+    except WrongState as exc:
+        spec = pb.ScheduleSpec(namespace=row.namespace, name=row.name, paused=row.paused)
+        skip_reason = exc.message
     return pb.Schedule(
         id=str(row.id),
-        spec=schedule_to_pb(ScheduleSpec.model_validate_json(row.spec), paused=row.paused),
+        spec=spec,
         next_at=None if row.paused else wire.timestamp(row.next_at),
         last_tick=wire.timestamp(row.last_tick),
         last_job_id=str(row.last_job_id) if row.last_job_id else None,
@@ -283,11 +292,21 @@ def schedule_of(row: Row) -> pb.Schedule:
         fired=row.fired,
         skipped=row.skipped,
         skipped_at=wire.timestamp(row.skipped_at),
-        skip_reason=row.skip_reason,
+        skip_reason=skip_reason,
         created_at=wire.timestamp(row.created_at),
         updated_at=wire.timestamp(row.updated_at),
         revision=row.revision,
     )
+
+
+def _stored(row: Row) -> ScheduleSpec:
+    try:
+        return ScheduleSpec.model_validate_json(row.spec)
+    except ValueError as exc:
+        raise WrongState(
+            f"schedule {row.name!r} cannot be read by this release",
+            hint="run the release that wrote it, or delete it and create it again",
+        ) from exc
 
 
 def _standing(row: Row, jobs: Any, *, watched: bool) -> Firing:

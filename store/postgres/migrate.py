@@ -19,8 +19,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.errors import ReadOnlySqlTransaction
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InternalError, OperationalError
 
 from tenure.model.errors import ConfigurationError, Unavailable
 
@@ -97,6 +98,13 @@ def _connected(dsn: str) -> Iterator[Connection]:
                 f"Postgres refuses: {told}", hint="check user, password and database in TENURE_POSTGRES_DSN"
             ) from exc
         raise Unavailable(f"Postgres: {told}", hint="check TENURE_POSTGRES_DSN and that Postgres runs") from exc
+    except InternalError as exc:
+        if not isinstance(exc.orig, ReadOnlySqlTransaction):
+            raise
+        raise Unavailable(
+            "Postgres: this server is a standby, which cannot be written to",
+            hint="let TENURE_POSTGRES_DSN name the primary, or several hosts with target_session_attrs=read-write",
+        ) from exc
     finally:
         engine.dispose()
 

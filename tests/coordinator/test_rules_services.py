@@ -18,6 +18,7 @@ from tenure.coordinator.api.limit_service import LimitService
 from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
 from tenure.coordinator.hint import EVERYWHERE
+from tenure.model.states import JobState, Outcome
 from tenure.store.etcd.claims import ClaimRequest, claim_batch
 from tenure.store.etcd.port import Put, Txn
 from tenure.v1 import job_service_pb2 as jobs_pb
@@ -55,7 +56,7 @@ async def services(alone: Parts) -> AsyncIterator[Services]:
     made = (
         jobs,
         LimitService(alone.db, alone.etcd, alone.keys, alone.hints),
-        PoolService(alone.db, alone.etcd, alone.keys, alone.lanes, alone.hints),
+        PoolService(alone.db, alone.etcd, alone.keys, alone.lanes, alone.hints, alone.canceler),
         NamespaceService(alone.db, alone.hints),
     )
     server = GrpcServer(made, listen="127.0.0.1:0", with_reflection=True)
@@ -194,3 +195,32 @@ async def test_a_job_is_explained(services: Services) -> None:
     assert await why(later) == ("it is completed", [])
     code, _, _ = await refused(services.jobs.ExplainJob(jobs_pb.ExplainJobRequest(id=str(id).replace("-", "0")[:36])))
     assert code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
+
+
+async def test_removing_a_pool_cancels_its_jobs_and_forgets_it(services: Services) -> None:
+    parts = services.parts
+    await parts.lanes.register_pools(["p", "p/q", "pq"])
+    subject = pools_pb.PauseSubject(pool="p/q")
+    await services.pools.Pause(pools_pb.PauseRequest(subject=subject))
+    executing = await parts.submit(route="p")
+    started = await parts.execute(executing, worker="w0")
+    idle = [await parts.submit(route=route) for route in ("p", "p/q/r", "p/q")]
+    other = await parts.submit(route="pq")
+    preview = await services.pools.RemovePool(pools_pb.RemovePoolRequest(pool="p", preview=True))
+    assert (preview.canceled, preview.asked, preview.removed) == (3, 1, False)
+    worker = await parts.register("w1", pools=("p/q",))
+    refusal = await refused(services.pools.RemovePool(pools_pb.RemovePoolRequest(pool="p")))
+    assert refusal[0] is grpc.StatusCode.FAILED_PRECONDITION
+    await parts.etcd.revoke(worker)
+    first = await services.pools.RemovePool(pools_pb.RemovePoolRequest(pool="p", reason="moved"))
+    assert (first.canceled, first.asked, first.left, first.removed) == (3, 1, 1, False)
+    assert {await parts.state(id) for id in idle} == {JobState.CANCELED}
+    assert await parts.state(other) is JobState.READY
+    await parts.finish(executing, started.fence, Outcome.CANCELED)
+    last = await services.pools.RemovePool(pools_pb.RemovePoolRequest(pool="p"))
+    assert (last.left, last.removed) == (0, True)
+    assert [pool.path for pool in (await services.pools.ListPools(pools_pb.ListPoolsRequest())).pools] == ["pq"]
+    assert not (await services.pools.ListPauses(pools_pb.ListPausesRequest())).pauses
+    code, fields, _ = await refused(services.pools.RemovePool(pools_pb.RemovePoolRequest(pool="/")))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert list(fields) == ["pool"]

@@ -183,6 +183,20 @@ async def test_listing_in_pages(client: AsyncClient) -> None:
     assert [one.name async for one in client.schedules(page_size=2)] == [*names, "a"]
 
 
+async def test_one_that_cannot_be_read_hides_no_other(client: AsyncClient, alone: Parts) -> None:
+    for name in ("newer", "nightly"):
+        await client.create_schedule(schedule(name))
+    await alone.sql("UPDATE tenure.schedule SET spec = %s::json WHERE name = 'newer'", '{"from": "a later release"}')
+    newer, nightly = [one async for one in client.schedules()]
+    assert (newer.name, nightly.name, nightly.spec.cron) == ("newer", "nightly", "30 2 * * *")
+    assert "cannot be read" in newer.skip_reason
+    for asked in (client.preview_schedule("newer"), client.trigger_schedule("newer"), client.pause_schedule("newer")):
+        with pytest.raises(WrongState, match="cannot be read"):
+            await asked
+    await client.delete_schedule("newer")
+    assert [one.name async for one in client.schedules()] == ["nightly"]
+
+
 async def test_an_update_replaces_what_it_is(client: AsyncClient, alone: Parts) -> None:
     made = await client.create_schedule(schedule(paused=True))
     changed = dataclasses.replace(made.spec, job=NewJob(kind="other"), cron="0 5 * * *", paused=False)

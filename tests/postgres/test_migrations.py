@@ -79,6 +79,13 @@ async def test_several_coordinators_may_migrate_at_once(empty_database: str) -> 
     assert sorted(len(answer.applied) for answer in answers) == [0, 0, 0, len(_revisions())]
 
 
+async def test_a_standby_is_not_migrated_but_waited_for(empty_database: str) -> None:
+    read_only = psycopg.conninfo.make_conninfo(empty_database, options="-c default_transaction_read_only=on")
+    with pytest.raises(Unavailable, match="is a standby"):
+        await migrate(read_only)
+    assert (await status(empty_database)).current is None
+
+
 async def test_a_killed_migration_leaves_the_revision_before_and_can_be_run_again(empty_database: str) -> None:
     """It is killed while it waits, in the middle of the revision, for a name that an open transaction has taken."""
     with psycopg.connect(empty_database, autocommit=True) as connection:

@@ -68,7 +68,8 @@ async def _checkpoint(table: Table, id: uuid.UUID, fence: int) -> object:
 
 
 async def _lane(table: Table, id: uuid.UUID, fence: int) -> object:
-    return await table.db.fetch("move_to_lane", {"before": 1, "after": 2, "pool": "default"})
+    lanes = {"before": [1], "after": [2], "pools": ["default"]}
+    return await table.db.fetch("move_to_lanes", {**lanes, "last": uuid.UUID(int=0), "limit": 10})
 
 
 async def _depend(table: Table, id: uuid.UUID, fence: int) -> object:
@@ -135,7 +136,7 @@ STATEMENTS: dict[str, dict[str, tuple[Drive, dict[JobState, JobState]]]] = {
     "activate_due": {"activate": (_activate, {})},
     "report_progress": {"progress": (_progress, {})},
     "save_checkpoint": {"checkpoint": (_checkpoint, {})},
-    "move_to_lane": {"lane": (_lane, {})},
+    "move_to_lanes": {"lane": (_lane, {})},
 }
 """Per statement that writes ``tenure.job``: how to drive it, and what becomes of which state (else nothing does)."""
 

@@ -90,3 +90,31 @@ class ListPausesResponse(_message.Message):
     PAUSES_FIELD_NUMBER: _ClassVar[int]
     pauses: _containers.RepeatedCompositeFieldContainer[Pause]
     def __init__(self, pauses: _Optional[_Iterable[_Union[Pause, _Mapping]]] = ...) -> None: ...
+
+class RemovePoolRequest(_message.Message):
+    __slots__ = ("pool", "reason", "preview", "page_token")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    reason: str
+    preview: bool
+    page_token: str
+    def __init__(self, pool: _Optional[str] = ..., reason: _Optional[str] = ..., preview: _Optional[bool] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class RemovePoolResponse(_message.Message):
+    __slots__ = ("canceled", "asked", "dependants", "next_page_token", "left", "removed")
+    CANCELED_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
+    DEPENDANTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    canceled: int
+    asked: int
+    dependants: int
+    next_page_token: str
+    left: int
+    removed: bool
+    def __init__(self, canceled: _Optional[int] = ..., asked: _Optional[int] = ..., dependants: _Optional[int] = ..., next_page_token: _Optional[str] = ..., left: _Optional[int] = ..., removed: _Optional[bool] = ...) -> None: ...

@@ -55,6 +55,11 @@ class PoolServiceStub:
                 request_serializer=tenure_dot_v1_dot_pool__service__pb2.ListPausesRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_pool__service__pb2.ListPausesResponse.FromString,
                 _registered_method=True)
+        self.RemovePool = channel.unary_unary(
+                '/tenure.v1.PoolService/RemovePool',
+                request_serializer=tenure_dot_v1_dot_pool__service__pb2.RemovePoolRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_pool__service__pb2.RemovePoolResponse.FromString,
+                _registered_method=True)
 
 
 class PoolServiceServicer:
@@ -88,6 +93,14 @@ class PoolServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RemovePool(self, request, context):
+        """Cancel every job below a route prefix and forget its pools and their pauses. Refused while a worker serves one of
+        them. A pass goes on for some seconds: repeat it, with the page token if there is one, until it is removed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PoolServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -110,6 +123,11 @@ def add_PoolServiceServicer_to_server(servicer, server):
                     servicer.ListPauses,
                     request_deserializer=tenure_dot_v1_dot_pool__service__pb2.ListPausesRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_pool__service__pb2.ListPausesResponse.SerializeToString,
+            ),
+            'RemovePool': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemovePool,
+                    request_deserializer=tenure_dot_v1_dot_pool__service__pb2.RemovePoolRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_pool__service__pb2.RemovePoolResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -221,6 +239,33 @@ class PoolService:
             '/tenure.v1.PoolService/ListPauses',
             tenure_dot_v1_dot_pool__service__pb2.ListPausesRequest.SerializeToString,
             tenure_dot_v1_dot_pool__service__pb2.ListPausesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemovePool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.PoolService/RemovePool',
+            tenure_dot_v1_dot_pool__service__pb2.RemovePoolRequest.SerializeToString,
+            tenure_dot_v1_dot_pool__service__pb2.RemovePoolResponse.FromString,
             options,
             channel_credentials,
             insecure,
