@@ -6,6 +6,7 @@ so that no expiry deletes more than a few hundred at once.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,10 @@ from tenure.store.etcd.port import Etcd, Put
 log = structlog.get_logger(__name__)
 
 KEYS_PER_LEASE = 300
+ANSWER_S = 2.0
+"""How long an announcement may take: the worker waits for the answer to its report, which is recorded already."""
+SILENCE_S = 1.0
+"""How long nothing is announced after etcd did not answer in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +51,23 @@ class Announcer:
         self._lease = 0
         self._lease_until = 0.0
         self._lease_keys = 0
+        self._silent_until = 0.0
 
     async def announce(self, ended: Sequence[Ended]) -> set[str]:
         """Announce and return the job ids whose very claim etcd says was deleted; their leases may be used again."""
-        try:
-            return await self._announce(ended)
-        except TenureError as exc:
-            self._lease = 0
-            log.warning("announcement_lost", jobs=len(ended), error=exc.message)
+        if not ended or self._clock.monotonic() < self._silent_until:
             return set()
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await self._announce(ended)
+        except TimeoutError:
+            self._silent_until = self._clock.monotonic() + SILENCE_S
+            problem = f"etcd did not answer within {ANSWER_S:g} s"
+        except TenureError as exc:
+            problem = exc.message
+        self._lease = 0
+        log.warning("announcement_lost", jobs=len(ended), error=problem)
+        return set()
 
     async def _announce(self, ended: Sequence[Ended]) -> set[str]:
         unannounced: list[str] = []

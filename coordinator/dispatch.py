@@ -135,7 +135,10 @@ class Dispatcher:
         """The backup of hints: read the rules and every lane that has ready jobs, withdraw offers nobody answered."""
         await self._allowance.read_rules()
         rows = await self._database.fetch("lanes_with_ready")
-        self._known = {row.id: lane_from_row(row) for row in rows}
+        self._known = {row.id: lane_from_row(row) for row in rows if row.pool is not None}
+        if len(self._known) < len(rows):
+            await self._lanes.restore([row.id for row in rows if row.pool is None])
+            self._look.set()  # the next poll finds them
         self._met = defaultdict(int, {lane: met for lane, met in self._met.items() if lane in self._known})
         await self._withdraw(self._flight.overdue(self._clock.monotonic() - self._settings.offer_timeout_s))
 

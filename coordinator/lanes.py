@@ -72,16 +72,7 @@ class Lanes:
 
     async def of(self, specs: Sequence[JobSpec | Placement]) -> list[int]:
         """Return the lane of each job, making those that are new."""
-        keys = [
-            LaneKey(
-                pool_of(spec.route, self._pools),
-                spec.namespace,
-                spec.kind,
-                ",".join(sorted(spec.limits)),
-                _labels_text(spec.requires),
-            )
-            for spec in specs
-        ]
+        keys = [_key(pool_of(spec.route, self._pools), spec) for spec in specs]
         ids = {key: self._ids.get(key) for key in keys}
         unknown = sorted(key for key, lane in ids.items() if lane is None)
         if unknown:
@@ -134,6 +125,16 @@ class Lanes:
                 return moved
             last = page.last
 
+    async def restore(self, lanes: Sequence[int]) -> None:
+        """Make again the rows of lanes that have jobs: Postgres lost them after this or another process saw them."""
+        for row in await self._database.fetch("lane_samples", {"lanes": list(lanes)}):
+            job = placement_of(row)
+            segments = job.route.split("/")
+            made_of = [_key("/".join(segments[: end + 1]), job) for end in range(len(segments))]
+            await self._intern(made_of)  # the pool it was made with is one of these; empty lanes cost nothing
+            if not any(self._ids.get(key) == row.lane for key in made_of):
+                log.error("lane_not_restored", lane=row.lane, route=job.route, kind=job.kind)
+
     async def _intern(self, keys: Sequence[LaneKey]) -> dict[LaneKey, int]:
         columns = dict(zip(_COLUMNS, map(list, zip(*keys, strict=True)), strict=True))
         missing = set(keys)
@@ -172,6 +173,10 @@ def placement_of(row: Row) -> Placement:
 
 def _key_of(row: Row) -> LaneKey:
     return LaneKey(row.pool, row.namespace, row.kind, row.limits, row.requires)
+
+
+def _key(pool: str, job: JobSpec | Placement) -> LaneKey:
+    return LaneKey(pool, job.namespace, job.kind, ",".join(sorted(job.limits)), _labels_text(job.requires))
 
 
 def _labels_text(labels: Mapping[str, str]) -> str:

@@ -109,8 +109,15 @@ class Leader:
                 await self._clock.sleep(RESPITE_S)
             except* TenureError as group:
                 log.warning("term_failed", term=term.number, error=str(group.exceptions[0]))
-                respite_s = next_respite_s(respite_s, self._clock.monotonic() - began)
-                await self._clock.sleep(respite_s * random.uniform(0.5, 1.0))
+                respite_s = await self._rest(respite_s, began)
+            except* Exception as group:  # a defect, of ours or of a store: it ends the term, not the service
+                log.error("term_failed", term=term.number, exc_info=group.exceptions[0])
+                respite_s = await self._rest(respite_s, began)
+
+    async def _rest(self, respite_s: float, began: float) -> float:
+        respite_s = next_respite_s(respite_s, self._clock.monotonic() - began)
+        await self._clock.sleep(respite_s * random.uniform(0.5, 1.0))
+        return respite_s
 
     async def _lead(self, term: Term) -> None:
         stores = Stores(
@@ -137,7 +144,6 @@ class Leader:
             term,
         )
         dispatcher.brake(frozen_s)
-        guard = Statement("assert_term", {"leader": self._settings.coordinator_id, "term": term.number})
         reaper = Reaper(
             self._database,
             self._etcd,
@@ -147,6 +153,7 @@ class Leader:
             flight.suspect,
             dispatcher.brake,
             guard=guard,
+            term_guard=term.guard(),
             sweep_s=self._settings.sweep_s,
             cancel_grace_s=self._settings.cancel_grace_s,
         )
@@ -176,6 +183,7 @@ class Leader:
                 dispatcher.move_strays_forever(),
                 reaper.watch_forever(),
                 reaper.sweep_forever(),
+                reaper.drop_orphans_forever(),
                 scheduler.fire_forever(),
                 upkeep.activate_forever(),
                 upkeep.sweep_dependants_forever(),

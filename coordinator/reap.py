@@ -35,7 +35,7 @@ from tenure.model.states import Outcome
 from tenure.model.trust import was_alive
 from tenure.store.etcd.claims import Release, release_batch
 from tenure.store.etcd.keyspace import Keyspace, SlotValue
-from tenure.store.etcd.port import Etcd
+from tenure.store.etcd.port import Compare, Etcd
 from tenure.store.postgres.database import Database, Row, Statement
 
 log = structlog.get_logger(__name__)
@@ -43,9 +43,20 @@ log = structlog.get_logger(__name__)
 PAGE_JOBS = 2_000
 TIMEOUT_GRACE_S = 5.0
 """How long after an attempt's timeout its worker may still report it; then the leader ends it."""
+REPORTS_FIRST_S = 20.0
+"""After the leader could not reach Postgres, or another led: workers whose reports nobody answered meanwhile repeat
+them within this (a call and its pause), and are not to find their attempts ended for a timeout."""
+LOSSES_TOGETHER_S = 2.0
+"""Claims that vanish within this count as lost at once: etcd revokes leases in rounds of half a second."""
+ORPHANS_EVERY_S = 10.0
+ORPHANED_S = 30.0
+"""Longer than a start takes from its claim on, tries included."""
 SESSIONS_AT_ONCE = 64
 GATHER_S = 0.05
 FIRST_ID = uuid.UUID(int=0)
+
+Claim = tuple[uuid.UUID, int, int]
+"""Of a job: create revision and lease."""
 
 
 class Reaper:
@@ -62,8 +73,10 @@ class Reaper:
         brake: Callable[[float], None],
         *,
         guard: Statement,
+        term_guard: Compare,
         sweep_s: float,
         cancel_grace_s: float,
+        reports_first_s: float = REPORTS_FIRST_S,
     ) -> None:
         self._database = database
         self._etcd = etcd
@@ -74,10 +87,17 @@ class Reaper:
         self._brake = brake
         self._reminder = Reminder(etcd, keys, clock)
         self._guard = guard
+        self._term_guard = term_guard
         self._sweep_s = sweep_s
         self._cancel_grace_s = cancel_grace_s
         self._vanished: dict[uuid.UUID, None] = {}
         self._some = asyncio.Event()
+        self._reports_first_s = reports_first_s
+        self._timeouts_from = clock.monotonic() + reports_first_s
+        self._lost_lately: dict[str, float] = {}
+        """Worker to the instant at which it last lost a claim."""
+        self._orphans: dict[Claim, float] = {}
+        """Claims that no executing row owns, and since when that is known."""
 
     def claim_gone(self, job_id: str) -> None:
         """Note that a claim was deleted: by a release, most often; the rows will tell."""
@@ -109,7 +129,51 @@ class Reaper:
                 await self.sweep()
             except (Unavailable, BoundExceeded) as exc:
                 log.warning("sweep_interrupted", error=exc.message)
+                self._timeouts_from = self._clock.monotonic() + self._reports_first_s
             await self._clock.sleep(self._sweep_s)
+
+    async def drop_orphans_forever(self) -> None:
+        """Give up claims that stand in the way of their jobs: the body of a task."""
+        while True:
+            await self._clock.sleep(ORPHANS_EVERY_S)
+            try:
+                await self.drop_orphans()
+            except (Unavailable, BoundExceeded) as exc:
+                log.warning("orphans_not_dropped", error=exc.message)
+
+    async def drop_orphans(self, *, orphaned_s: float = ORPHANED_S) -> int:
+        """Delete claims that no executing row has owned for a while; return how many.
+
+        Their announcement was lost, or a snapshot of etcd brought them back, or nobody came to start them. A claim that
+        was never started goes with its lease, on which nothing else hangs; the worker of one that was may still run it,
+        and keeps its slots until it stops.
+        """
+        now = self._clock.monotonic()
+        claims = await self._claims()
+        owned = await self._owned()
+        found = {(job, *claim) for job, claim in claims.items() if owned.get(job) != claim}
+        self._orphans = {one: self._orphans.get(one, now) for one in found}
+        ripe = [one for one, since in self._orphans.items() if now - since >= orphaned_s]
+        if not ripe:
+            return 0
+        rows = await self._database.fetch("attempts_by_claim", {"ids": [job for job, _, _ in ripe]})
+        started = {(row.job_id, row.claim_revision, row.lease) for row in rows}
+        releases = [Release(str(job), revision, lease) for job, revision, lease in ripe]
+        dropped = await release_batch(self._etcd, self._keys, releases, guard=self._term_guard)
+        for one, is_dropped in zip(ripe, dropped, strict=True):
+            if is_dropped and one not in started:
+                await self._etcd.revoke(one[2])
+        log.warning("orphaned_claims_deleted", claims=sum(dropped))
+        return sum(dropped)
+
+    async def _owned(self) -> dict[uuid.UUID, tuple[int, int]]:
+        """Return the claim of every executing row."""
+        owned: dict[uuid.UUID, tuple[int, int]] = {}
+        after = FIRST_ID
+        while rows := await self._page(after):
+            owned.update((row.id, (row.claim_revision, row.lease)) for row in rows)
+            after = rows[-1].id
+        return owned
 
     async def sweep(self) -> int:
         """Do one comparison of everything; return how many attempts were reaped."""
@@ -131,17 +195,13 @@ class Reaper:
         """
         claims = await self._claims()
         slots = await self._slots()
-        owned: dict[uuid.UUID, tuple[int, int]] = {}
-        after = FIRST_ID
-        while rows := await self._page(after):
-            owned.update((row.id, (row.claim_revision, row.lease)) for row in rows)
-            after = rows[-1].id
+        owned = await self._owned()
         strays = [
             Release(str(job), revision, lease, slots[job, revision, lease])
             for job, (revision, lease) in claims.items()
             if owned.get(job) != (revision, lease)
         ]
-        dropped = sum(await release_batch(self._etcd, self._keys, strays))
+        dropped = sum(await release_batch(self._etcd, self._keys, strays, guard=self._term_guard))
         if dropped:
             log.warning("stray_claims_deleted", claims=dropped)
         return dropped
@@ -155,11 +215,9 @@ class Reaper:
         claims = await self._claims()
         verdict = judge(map(executing_from_row, rows), claims, cancel_grace_s=self._cancel_grace_s)
         verdict = await self._still_executing(verdict)
-        seconds = brake_s(verdict)
-        if seconds:
-            BRAKES.inc()
-            log.warning("brake", workers=verdict.workers_lost, claims=len(verdict.lost), seconds=seconds)
-            self._brake(seconds)
+        if self._clock.monotonic() < self._timeouts_from:
+            verdict = replace(verdict, timed_out=())
+        self._brake_for(verdict)
         taken = await self._taken(verdict.lost)
         for worker in {row.worker for row in verdict.lost if row not in taken}:
             self._suspect(worker)
@@ -174,6 +232,17 @@ class Reaper:
             REAPED.labels(str(outcomes[row.id, row.fence])).inc()
         await self._tell(written)
         return len(written)
+
+    def _brake_for(self, verdict: Verdict) -> None:
+        now = self._clock.monotonic()
+        self._lost_lately = {
+            worker: at for worker, at in self._lost_lately.items() if now - at < LOSSES_TOGETHER_S
+        } | dict.fromkeys((row.worker for row in verdict.lost), now)
+        seconds = brake_s(verdict, workers=len(self._lost_lately))
+        if seconds:
+            BRAKES.inc()
+            log.warning("brake", workers=len(self._lost_lately), claims=len(verdict.lost), seconds=seconds)
+            self._brake(seconds)
 
     async def _still_executing(self, verdict: Verdict) -> Verdict:
         """Leave out what ended between the two readings, its claim with it: no worker is to be suspected for that.

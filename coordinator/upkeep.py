@@ -95,4 +95,6 @@ class Upkeep:
                 await step()
             except TenureError as exc:
                 log.warning("chore_interrupted", chore=step.__qualname__, error=exc.message)
+            except Exception:  # one chore that fails must not end the term: jobs run without it
+                log.exception("chore_failed", chore=step.__qualname__)
             await self._clock.sleep(seconds)

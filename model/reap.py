@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tenure.model.retry import Next, RetryPolicy, after_error, after_loss, after_outcome, within_deadline
 from tenure.model.states import JobState, Outcome
@@ -91,8 +91,13 @@ def next_of_taken(row: Executing) -> Next:
 
 
 def next_of_timed_out(row: Executing) -> Next:
-    """Decide what becomes of a job whose attempt outlived its timeout, or the job's deadline."""
+    """Decide what becomes of a job whose attempt outlived its timeout, or the job's deadline.
+
+    Not before its TTL has passed: its worker did not end it and may go on for as long as it trusts its claim.
+    """
     then = after_error(row.policy, errors=row.errors + 1, error_type="TimedOut", cancel_requested=row.cancel_requested)
+    if then.state is JobState.READY:
+        then = replace(then, delay_s=max(then.delay_s, row.ttl_s))
     return within_deadline(then, past_deadline=row.past_deadline)
 
 
@@ -102,8 +107,11 @@ def next_of_unheeded(row: Executing) -> Next:
     return Next(JobState.CANCELED, reason=f"canceled; its worker did not stop in time{why}")
 
 
-def brake_s(verdict: Verdict) -> float:
-    """Return how long to hold back dispatch: the longest TTL concerned when many workers vanished at once."""
-    if verdict.workers_lost < BRAKE_WORKERS:
+def brake_s(verdict: Verdict, *, workers: int = 0) -> float:
+    """Return how long to hold back dispatch: the longest TTL concerned when many workers vanished at once.
+
+    ``workers``: those that vanished a moment ago, the verdict's included.
+    """
+    if max(workers, verdict.workers_lost) < BRAKE_WORKERS:
         return 0.0
-    return max(row.ttl_s for row in verdict.lost)
+    return max((row.ttl_s for row in verdict.lost), default=0.0)

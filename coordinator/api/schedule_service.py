@@ -32,6 +32,7 @@ from tenure.model.schedules import (
     backfill_ticks,
     instant_error,
     jitter,
+    stand_in,
     tick_key,
     ticks_after,
 )
@@ -280,7 +281,8 @@ def schedule_of(row: Row) -> pb.Schedule:
     try:
         spec = schedule_to_pb(_stored(row), paused=row.paused)
     except WrongState as exc:
-        spec = pb.ScheduleSpec(namespace=row.namespace, name=row.name, paused=row.paused)
+        job = stand_in(row.namespace)
+        spec = schedule_to_pb(ScheduleSpec(name=row.name, namespace=row.namespace, job=job), paused=row.paused)
         skip_reason = exc.message
     return pb.Schedule(
         id=str(row.id),

@@ -20,7 +20,7 @@ from enum import StrEnum
 
 import structlog
 
-from tenure.model.errors import BoundExceeded, Unavailable
+from tenure.model.errors import BoundExceeded, Deposed, Unavailable
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import (
     Compare,
@@ -187,16 +187,18 @@ async def release_batch(
     *,
     timeout_s: float | None = None,
     on_unannounced: Callable[[str], None] = lambda _job: None,
+    guard: Compare | None = None,
 ) -> list[bool]:
     """Give claims up and announce ends. True only where etcd answered that this very claim was deleted.
 
     Only then may the lease be used again; False covers "was not there", "was somebody else's" and "no answer".
     Announcements are hints: one that etcd refuses (its lease is gone) is dropped, never the release with it;
-    ``on_unannounced`` is told the job.
+    ``on_unannounced`` is told the job. ``guard`` is compared with everything (the leader's key).
 
     Raises:
-        ConfigurationError: etcd refuses the user.
+        ConfigurationError: etcd refuses the user. Deposed: the guard does not hold; the rest was not released.
     """
+    guards = () if guard is None else (guard,)
     deleted: list[bool] = []
     chunk: list[Release] = []
     size = 0
@@ -204,11 +206,11 @@ async def release_batch(
         for release in releases:
             weight = 1 + len(release.slots) + (release.announcement is not None)
             if chunk and size + weight > MAX_OPERATIONS:
-                await _release(etcd, keys, chunk, deleted, timeout_s, on_unannounced)
+                await _release(etcd, keys, chunk, deleted, timeout_s, on_unannounced, guards)
                 chunk, size = [], 0
             chunk.append(release)
             size += weight
-        await _release(etcd, keys, chunk, deleted, timeout_s, on_unannounced)
+        await _release(etcd, keys, chunk, deleted, timeout_s, on_unannounced, guards)
     except Unavailable as exc:
         log.warning("releases unknown", jobs=len(releases) - len(deleted), reason=str(exc))
         deleted.extend(False for _ in range(len(releases) - len(deleted)))
@@ -222,6 +224,7 @@ async def _release(
     deleted: list[bool],
     timeout_s: float | None,
     on_unannounced: Callable[[str], None],
+    guards: tuple[Compare, ...],
 ) -> None:
     """Append whether each claim was deleted, splitting what etcd refuses."""
     if not releases:
@@ -230,12 +233,12 @@ async def _release(
     for release in releases:
         operations.extend(_release_operations(keys, release))
     try:
-        answer = await etcd.txn(Txn(then=tuple(operations)), timeout_s=timeout_s, repeatable=True)
+        answer = await etcd.txn(Txn(guards, tuple(operations)), timeout_s=timeout_s, repeatable=True)
     except (Refused, BoundExceeded) as exc:
         if len(releases) > 1:
             half = len(releases) // 2
-            await _release(etcd, keys, releases[:half], deleted, timeout_s, on_unannounced)
-            await _release(etcd, keys, releases[half:], deleted, timeout_s, on_unannounced)
+            await _release(etcd, keys, releases[:half], deleted, timeout_s, on_unannounced, guards)
+            await _release(etcd, keys, releases[half:], deleted, timeout_s, on_unannounced, guards)
             return
         log.warning("release refused", job=releases[0].job, reason=str(exc))
         if releases[0].announcement is None:
@@ -243,8 +246,10 @@ async def _release(
             return
         on_unannounced(releases[0].job)
         bare = replace(releases[0], announcement=None)
-        await _release(etcd, keys, (bare,), deleted, timeout_s, on_unannounced)
+        await _release(etcd, keys, (bare,), deleted, timeout_s, on_unannounced, guards)
         return
+    if not answer.succeeded:
+        raise Deposed("the leader key has changed hands")
     at = 0
     for release in releases:
         deleted.append(_deleted_one(answer.results[at]))

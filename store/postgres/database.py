@@ -214,6 +214,8 @@ class Database:
                 raise OwnershipLost(_one_line(exc)) from exc
             if exc.sqlstate == "TN002":
                 raise Deposed(_one_line(exc)) from exc
+            if exc.sqlstate in _HUNG_UP:
+                raise Unavailable(f"Postgres: {_one_line(exc)}") from exc
             raise
 
     @contextlib.asynccontextmanager
@@ -229,6 +231,10 @@ class Database:
                 if task is not None and task.cancelling() > cancels:
                     raise asyncio.CancelledError
                 yield connection
+
+
+_HUNG_UP = ("25P03", "25P04")
+"""This process was paused within a transaction for too long: idle in it, or the whole of it (Postgres 17)."""
 
 
 class _Patience:

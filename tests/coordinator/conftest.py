@@ -24,6 +24,7 @@ from tenure.coordinator.finish import Finisher, Report
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.leader import Leader
+from tenure.coordinator.reap import Reaper
 from tenure.coordinator.retry import Retryer
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.start import ClaimedJob, Starter
@@ -36,8 +37,8 @@ from tenure.store.etcd.claims import ClaimOutcome, ClaimRequest, claim_batch
 from tenure.store.etcd.connect import connect
 from tenure.store.etcd.election import Election
 from tenure.store.etcd.keyspace import ClaimValue, Keyspace, WorkerValue, stamp
-from tenure.store.etcd.port import Etcd, KeyValue, Put, Txn
-from tenure.store.postgres.database import Database, PoolOptions
+from tenure.store.etcd.port import Compare, Etcd, Field, KeyValue, Put, Txn
+from tenure.store.postgres.database import Database, PoolOptions, Statement
 
 PATIENCE_S = 30.0
 """How long a test waits for what must happen; only a hang takes as long."""
@@ -170,6 +171,33 @@ class Parts:
         ) as connection:
             cursor = await connection.execute(text.encode(), params)
             return await cursor.fetchall() if cursor.description else []
+
+
+async def reaper_of(
+    parts: Parts,
+    leader: str = "c1",
+    term: int = 1,
+    *,
+    suspect: Callable[[str], None] = lambda worker: None,
+    brake: Callable[[float], None] = lambda seconds: None,
+    **settings: float,
+) -> Reaper:
+    """Return a reaper in a term that Postgres knows of; nobody holds the leader key."""
+    await parts.db.fetch(
+        "take_leadership", {"leader": leader, "term": term, "etcd_cluster_id": "1", "etcd_revision": 1}
+    )
+    return Reaper(
+        parts.db,
+        parts.etcd,
+        parts.keys,
+        parts.clock,
+        parts.finisher,
+        suspect,
+        brake,
+        guard=Statement("assert_term", {"leader": leader, "term": term}),
+        term_guard=Compare(parts.keys.leader, Field.CREATE, 0),
+        **{"sweep_s": 0.1, "cancel_grace_s": 30.0, "reports_first_s": 0.0, **settings},
+    )
 
 
 @pytest.fixture(scope="module")

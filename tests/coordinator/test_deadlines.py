@@ -8,15 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.coordinator.conftest import Parts, leader_of, running, until
+from tests.coordinator.conftest import Parts, leader_of, reaper_of, running, until
 
 from tenure.coordinator import overdue
 from tenure.coordinator.overdue import Overdue
 from tenure.coordinator.passing import Span
-from tenure.coordinator.reap import Reaper
 from tenure.model.jobs import JobSpec, RetrySpec
 from tenure.model.states import JobState, Outcome
-from tenure.store.postgres.database import Statement
 
 PAST = "UPDATE tenure.job SET start_by = start_by - interval '2 h', deadline = deadline - interval '2 h' WHERE id = %s"
 
@@ -186,29 +184,12 @@ async def test_a_deadline_ends_what_nobody_executes(alone: Parts, state: str) ->
             await alone.finish(id, started.fence, Outcome.FAILED)
         else:
             await alone.lose_claim(id)
-            await (await _reaper(alone)).sweep()
+            await (await reaper_of(alone)).sweep()
             assert await alone.state(id) is JobState.RESTARTING
     await pass_time(alone, id)
     assert await sweeper(alone).sweep() == 1
     row = await alone.row(id)
     assert (row.state, row.reason) == ("failed", "did not end in time")
-
-
-async def _reaper(parts: Parts) -> Reaper:
-    term = {"leader": "c1", "term": 1}
-    await parts.db.fetch("take_leadership", {**term, "etcd_cluster_id": "1", "etcd_revision": 1})
-    return Reaper(
-        parts.db,
-        parts.etcd,
-        parts.keys,
-        parts.clock,
-        parts.finisher,
-        lambda worker: None,
-        lambda seconds: None,
-        guard=Statement("assert_term", term),
-        sweep_s=1.0,
-        cancel_grace_s=30.0,
-    )
 
 
 @pytest.mark.parametrize("claim_is_there", [True, False])
@@ -219,7 +200,7 @@ async def test_the_leader_ends_an_attempt_that_its_worker_does_not(alone: Parts,
     await pass_time(alone, id)
     if not claim_is_there:
         await alone.lose_claim(id)
-    assert await (await _reaper(alone)).sweep() == 1
+    assert await (await reaper_of(alone)).sweep() == 1
     row = await alone.row(id)
     assert (row.state, row.reason) == ("failed", "did not end in time")
     assert await alone.outcomes(id) == ["timed_out" if claim_is_there else "lost"]

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.coordinator.conftest import WORKER, MakeParts, Parts, leader_of, running, settings_of, until
+from tests.coordinator.conftest import WORKER, MakeParts, Parts, leader_of, reaper_of, running, settings_of, until
 from tests.fixtures.etcd import EtcdServer
 from tests.fixtures.network import ProxyFactory
 
 from tenure.coordinator.allowance import Allowance
 from tenure.coordinator.dispatch import Dispatcher
+from tenure.coordinator.finish import Report
 from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Held, Outstanding
 from tenure.coordinator.leader import Picture
 from tenure.coordinator.reap import Reaper
@@ -364,29 +366,20 @@ def test_a_suspect_gets_nothing_until_it_shows_that_it_lives_or_has_outlived_the
 # -- reaping --
 
 
+@dataclass
 class Watchman:
     """A reaper with what it said."""
 
-    def __init__(self, parts: Parts, term: int) -> None:
-        self.suspects: list[str] = []
-        self.brakes: list[float] = []
-        self.reaper = Reaper(
-            parts.db,
-            parts.etcd,
-            parts.keys,
-            parts.clock,
-            parts.finisher,
-            self.suspects.append,
-            self.brakes.append,
-            guard=Statement("assert_term", {"leader": "c1", "term": term}),
-            sweep_s=0.1,
-            cancel_grace_s=30.0,
-        )
+    reaper: Reaper
+    suspects: list[str]
+    brakes: list[float]
 
 
 async def _watchman(parts: Parts, term: int = 10) -> Watchman:
-    await parts.db.fetch("take_leadership", {"leader": "c1", "term": term, "etcd_cluster_id": "1", "etcd_revision": 1})
-    return Watchman(parts, term)
+    suspects: list[str] = []
+    brakes: list[float] = []
+    made = await reaper_of(parts, term=term, suspect=suspects.append, brake=brakes.append)
+    return Watchman(made, suspects, brakes)
 
 
 async def test_a_sweep_reaps_what_has_lost_its_own_claim_and_nothing_else(alone: Parts) -> None:
@@ -552,6 +545,75 @@ async def test_many_workers_gone_at_once_put_the_brake_on(alone: Parts) -> None:
     assert await watchman.reaper.sweep() == 3
     assert watchman.brakes == [9.0]
     assert sorted(watchman.suspects) == ["w0", "w1", "w2"]
+
+
+async def test_losses_in_two_sweeps_shortly_after_each_other_count_together(alone: Parts) -> None:
+    ids = [await alone.submit(ttl_s=7.0) for _ in range(3)]
+    for n, id in enumerate(ids):
+        await alone.execute(id, worker=f"w{n}")
+    watchman = await _watchman(alone)
+    for lost, brakes in ((ids[:2], []), (ids[2:], [7.0])):
+        for id in lost:
+            await alone.lose_claim(id)
+        assert await watchman.reaper.sweep() == len(lost)
+        assert watchman.brakes == brakes
+
+
+async def test_workers_may_report_before_timeouts_are_judged(alone: Parts) -> None:
+    """They could not, while Postgres or every coordinator was away; what finished in time is not to be thrown away."""
+    late, lost = [await alone.submit(timeout_s=1.0) for _ in range(2)]
+    started = await alone.execute(late)
+    await alone.execute(lost)
+    await alone.lose_claim(lost)
+    await alone.sql("UPDATE tenure.job SET started_at = now() - interval '1 hour'")
+    reaper = await reaper_of(alone, reports_first_s=3600.0)
+    assert await reaper.sweep() == 1
+    assert await alone.state(lost) is JobState.RESTARTING
+    assert (await alone.finish(late, started.fence)).verdict == "recorded"
+    assert await alone.state(late) is JobState.COMPLETED
+
+
+async def test_a_claim_that_nobody_owns_for_a_while_is_given_up(alone: Parts) -> None:
+    owned, idle, ended = [await alone.submit() for _ in range(3)]
+    await alone.execute(owned)
+    await alone.claim(idle)
+    started = await alone.execute(ended)
+    await alone.finisher.write(await alone.finisher._decide([Report(ended, started.fence, Outcome.COMPLETED)]))
+    leases = {id: (await alone.claim_of(id)).lease for id in (idle, ended)}  # type: ignore[union-attr]
+    reaper = await reaper_of(alone)
+    assert await reaper.drop_orphans() == 0  # as yet
+    assert await reaper.drop_orphans(orphaned_s=0.0) == 2
+    assert [await alone.claim_of(id) is None for id in (owned, idle, ended)] == [False, True, True]
+    assert await alone.etcd.time_to_live(leases[idle]) is None
+    assert await alone.etcd.time_to_live(leases[ended]) is not None, "its handler may still run, under its slots"
+    assert await reaper.drop_orphans(orphaned_s=0.0) == 0
+
+
+async def test_a_deposed_leader_gives_up_no_claims(alone: Parts) -> None:
+    job = await alone.submit()
+    await alone.claim(job)
+    reaper = await reaper_of(alone)
+    await alone.etcd.txn(Txn((), (Put(alone.keys.leader, b"{}"),)))
+    with pytest.raises(Deposed):
+        await reaper.drop_orphans(orphaned_s=0.0)
+    assert await alone.claim_of(job) is not None
+
+
+async def test_a_lane_that_postgres_lost_is_made_again(alone: Parts) -> None:
+    """It failed over to a server that never had the row; coordinators remember its id and write more jobs to it."""
+    await alone.lanes.register_pools(["default/deep"])
+    spec = {"route": "default/deep/er", "limits": ("b", "a"), "requires": {"gpu": "yes", "arch": "arm"}}
+    before = await alone.submit(**spec)
+    await alone.sql("DELETE FROM tenure.lane")
+    after = await alone.submit(**spec)
+    await alone.register(pools=("default",), labels={"gpu": "yes", "arch": "arm"})
+    async with running(leader_of(alone, offer_timeout_s=60.0).run()):
+        await until(lambda: _both_offered(alone, {str(before), str(after)}))
+
+
+async def _both_offered(parts: Parts, jobs: set[str]) -> bool:
+    inbox = await parts.etcd.list(parts.keys.inboxes)
+    return jobs == {offer.job for item in inbox.items for offer in getattr(parse_inbox(item.value), "offers", ())}
 
 
 async def test_jobs_that_end_during_a_sweep_are_no_sign_of_lost_workers(

@@ -8,16 +8,14 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.coordinator.conftest import Parts, running
+from tests.coordinator.conftest import Parts, reaper_of, running
 
 from tenure.coordinator.api.http_server import HttpServer, application
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.metrics import REGISTRY
-from tenure.coordinator.reap import Reaper
 from tenure.coordinator.start import ClaimedJob
 from tenure.model.errors import OwnershipLost
 from tenure.model.states import JobState, Outcome
-from tenure.store.postgres.database import Statement
 from tenure.v1 import job_pb2
 from tenure.v1 import worker_service_pb2 as pb
 
@@ -122,20 +120,7 @@ async def test_reaped_attempts_and_the_brake_are_counted(alone: Parts) -> None:
         await alone.lose_claim(job)
     overdue = "UPDATE tenure.job SET timeout_s = 1, started_at = now() - interval '1 hour' WHERE id = %s"
     await alone.sql(overdue, jobs[3])
-    term = {"leader": "c1", "term": 1}
-    await alone.db.fetch("take_leadership", {**term, "etcd_cluster_id": "1", "etcd_revision": 1})
-    reaper = Reaper(
-        alone.db,
-        alone.etcd,
-        alone.keys,
-        alone.clock,
-        alone.finisher,
-        lambda worker: None,
-        lambda seconds: None,
-        guard=Statement("assert_term", term),
-        sweep_s=1.0,
-        cancel_grace_s=30.0,
-    )
+    reaper = await reaper_of(alone)
 
     def figures() -> tuple[float, ...]:
         reaped = [counted("tenure_attempts_reaped_total", outcome=str(o)) for o in (Outcome.LOST, Outcome.TIMED_OUT)]

@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 import pytest
-from tests.coordinator.conftest import Parts, leader_of, running, until
+from tests.coordinator.conftest import Parts, leader_of, reaper_of, running, until
 
 from tenure.coordinator.finish import Verdict
 from tenure.coordinator.reap import Reaper
@@ -16,7 +16,6 @@ from tenure.model.errors import OwnershipLost
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
 from tenure.store.etcd.port import Listing
-from tenure.store.postgres.database import Statement
 
 TERM = 1
 """Lower than any that an election gives."""
@@ -29,19 +28,7 @@ async def _take_term(parts: Parts, *, cluster: str = "1") -> None:
 
 
 async def _reaper(parts: Parts) -> Reaper:
-    await _take_term(parts)
-    return Reaper(
-        parts.db,
-        parts.etcd,
-        parts.keys,
-        parts.clock,
-        parts.finisher,
-        lambda worker: None,
-        lambda seconds: None,
-        guard=Statement("assert_term", {"leader": "c0", "term": TERM}),
-        sweep_s=0.1,
-        cancel_grace_s=30.0,
-    )
+    return await reaper_of(parts, "c0", TERM)
 
 
 async def _taken_over(parts: Parts) -> tuple[uuid.UUID, int, Any]:

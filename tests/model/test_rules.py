@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tenure.model.dispatch import Candidate, Lane, Seat, assign, servable, windows
 from tenure.model.fence import SEQUENCE_BITS, epoch_of, sequence_of
-from tenure.model.reap import BRAKE_WORKERS, Executing, brake_s, judge, next_of_lost, next_of_taken
+from tenure.model.reap import BRAKE_WORKERS, Executing, brake_s, judge, next_of_lost, next_of_taken, next_of_timed_out
 from tenure.model.retry import Next
 from tenure.model.routes import covers, pool_of, route_error
 from tenure.model.states import CLAIMABLE, MOVES, TERMINAL, JobState, may_move
@@ -172,6 +172,12 @@ def test_a_poison_job_ends() -> None:
     """After ``max_crashes`` lost attempts."""
     assert next_of_lost(_row(1, crashes=1)).state is JobState.RESTARTING
     assert next_of_lost(_row(1, crashes=2)).state is JobState.FAILED
+
+
+def test_a_job_whose_worker_did_not_end_it_in_time_waits_for_its_ttl() -> None:
+    """The worker may go on for as long as it trusts its claim."""
+    then = next_of_timed_out(_row(1, timed_out=True))
+    assert (then.state, then.delay_s) == (JobState.READY, 4.0)
 
 
 def test_the_brake_is_for_many_workers_at_once() -> None:

@@ -792,7 +792,13 @@ _DECISIONS = (
     _mutant(
         "answered-offer-settled-at-once",
         "what was offered counts as in flight until its claim can have been seen",
-        [("coordinator/flight.py", "                self._settling[job] = (now + SETTLE_S, _lane_of(offer, job))\n", "")],
+        [
+            (
+                "coordinator/flight.py",
+                "                self._settling[job] = (now + SETTLE_S, _lane_of(offer, job))\n",
+                "",
+            )
+        ],
         f"{COORDINATOR}/test_leading.py::test_the_picture_counts_offers_and_claims_once",
     ),
     _mutant(

@@ -62,6 +62,23 @@ async def test_another_timeline_raises_the_epoch_and_until_then_nothing_starts(f
     assert epoch_of(started.fence) == 2
 
 
+async def test_each_timeline_left_behind_raises_the_epoch(fresh: Table) -> None:
+    """Restored from the same backup for the second time: what the first time had raised is forgotten."""
+    await _take(fresh, 10)
+    await fresh.sql("UPDATE tenure.cluster SET postgres_timeline = postgres_timeline - 2")
+    assert (await _take(fresh, 20)).epoch == 3
+
+
+async def test_a_week_that_the_default_partition_holds_is_left_to_it(fresh: Table) -> None:
+    """Postgres' clock ran away for a while: partitions of other weeks are made all the same."""
+    await fresh.sql(
+        "INSERT INTO tenure.attempt (job_id, attempt, fence, worker, lease, claim_revision, outcome, started_at,"
+        " finished_at) VALUES (gen_random_uuid(), 1, 1, 'w', 1, 1, 'lost', now(), now() + interval '6 weeks')"
+    )
+    [[made]] = await fresh.db.fetch("make_partitions", {"weeks": 7})
+    assert made == 5  # of three weeks more, two tables each
+
+
 async def test_only_the_recorded_term_may_write(fresh: Table) -> None:
     await _take(fresh, 10)
 

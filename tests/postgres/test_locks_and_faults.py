@@ -99,6 +99,18 @@ async def test_a_coordinator_that_stops_in_mid_transaction_does_not_keep_its_loc
         await frozen
 
 
+async def test_a_process_that_was_paused_within_a_transaction_may_try_again(shared_database: str) -> None:
+    """Postgres has hung up on a transaction that stood still."""
+    async with Database(shared_database, PoolOptions(min_size=1, max_size=1)) as db:
+        with pytest.raises(Unavailable):
+            async with db._connection() as connection:
+                await connection.execute("SET idle_in_transaction_session_timeout = '50ms'")
+                await connection.execute("BEGIN")
+                await asyncio.sleep(0.5)
+                await connection.execute("SELECT 1")
+        assert await db.fetch("time")
+
+
 @pytest.mark.parametrize("error", [asyncio.CancelledError, KeyError])
 async def test_a_transaction_that_is_given_up_half_way_leaves_nothing(
     table: Table, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]

@@ -17,7 +17,9 @@ UPDATE tenure.cluster c
 SET leader = %(leader)s, leader_term = %(term)s,
     etcd_cluster_id = j.etcd_cluster_id, etcd_revision = j.etcd_revision,
     postgres_system_id = j.postgres_system_id, postgres_timeline = j.postgres_timeline,
-    epoch = c.epoch + (j.etcd_lost OR j.postgres_restored)::integer,
+    -- By as many timelines as were left behind: restored twice from one backup, Postgres forgets that it was once.
+    epoch = c.epoch + (j.etcd_lost OR j.postgres_restored)::integer
+            * greatest(1, j.postgres_timeline - coalesce(c.postgres_timeline, j.postgres_timeline)),
     claims_frozen_until = CASE WHEN j.etcd_lost THEN now() + make_interval(secs => coalesce(
         (SELECT max(ttl_s) FROM tenure.job WHERE state IN ('executing', 'restarting')), 0)) ELSE c.claims_frozen_until END
 FROM judged j
