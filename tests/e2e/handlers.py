@@ -88,3 +88,11 @@ async def hold_first(payload: object, ctx: AsyncContext) -> object:
     if ctx.attempt == 1:
         await asyncio.sleep(600)
     return payload
+
+
+@handler("by-plan")
+async def by_plan(payload: dict[str, bool]) -> str:
+    """Fail or complete, as asked for."""
+    if payload["fails"]:
+        raise RuntimeError("as planned")
+    return "done"

@@ -39,6 +39,15 @@ async def _cancel(table: Table, id: uuid.UUID, fence: int) -> object:
     return await table.db.fetch("cancel_idle", {"ids": [id], "reason": "r"})
 
 
+async def _end_broken(table: Table, id: uuid.UUID, fence: int) -> object:
+    return await table.db.fetch("end_broken", {"ids": [id]})
+
+
+async def _end_broken_as_failed(table: Table, id: uuid.UUID, fence: int) -> object:
+    await table.sql("UPDATE tenure.job SET upstream_failure = 'fail' WHERE id = %s", id)
+    return await table.db.fetch("end_broken", {"ids": [id]})
+
+
 async def _request_cancel(table: Table, id: uuid.UUID, fence: int) -> object:
     return await table.db.fetch("request_cancel", {"ids": [id], "reason": "r"})
 
@@ -122,6 +131,10 @@ STATEMENTS: dict[str, dict[str, tuple[Drive, dict[JobState, JobState]]]] = {
             _cancel,
             dict.fromkeys((JobState.WAITING, JobState.READY, JobState.RESTARTING), JobState.CANCELED),
         )
+    },
+    "end_broken": {
+        "cancel": (_end_broken, {JobState.WAITING: JobState.CANCELED}),
+        "fail": (_end_broken_as_failed, {JobState.WAITING: JobState.FAILED}),
     },
     "settle_parents": {"settle": (_settle, {JobState.WAITING: JobState.READY})},
     "insert_dependencies": {"depend": (_depend, {JobState.WAITING: JobState.READY})},
