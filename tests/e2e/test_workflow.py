@@ -29,7 +29,7 @@ async def test_ten_thousand_jobs_with_random_failures_end_as_their_graph_says(st
     ids = [one.id for one in submitted]
 
     async def left() -> bool:
-        return await on.postgres("SELECT count(*) = 0 FROM tenure.job")
+        return bool(await on.postgres("SELECT count(*) = 0 FROM tenure.job"))
 
     await on.until(left)
     jobs = await _everything(on)

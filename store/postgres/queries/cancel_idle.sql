@@ -18,4 +18,4 @@ WITH locked AS (
            schedule_id, scheduled_at, trigger, upstream_failure
     FROM gone
 )
-SELECT id, attempt, 'canceled' AS state FROM gone
+SELECT id, attempt, 'canceled' AS state, state = 'waiting' AND parked_attempt IS NOT NULL AS was_parked FROM gone

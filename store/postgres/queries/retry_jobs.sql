@@ -6,7 +6,8 @@
 WITH RECURSIVE blocked (id) AS (
     SELECT d.child_id
     FROM tenure.dependency d JOIN tenure.history p ON p.id = d.parent_id JOIN tenure.history c ON c.id = d.child_id
-    WHERE d.child_id = ANY (%(ids)s::uuid[]) AND c.trigger IS NULL AND d.parked_attempt IS NULL AND p.state <> 'completed' AND p.retried_by IS NULL
+    WHERE d.child_id = ANY (%(ids)s::uuid[]) AND c.trigger IS NULL AND d.parked_attempt IS NULL
+      AND p.state <> 'completed' AND p.retried_by IS NULL
       AND p.id <> ALL (%(ids)s::uuid[])
     UNION
     SELECT d.child_id

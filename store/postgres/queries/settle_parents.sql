@@ -14,7 +14,8 @@ WITH settled AS (
     FROM settled GROUP BY child_id, parked_attempt
 ), locked AS (
     SELECT j.id, c.completed, c.otherwise, tenure.trigger_of(j) AS trigger,
-           j.waiting_on - c.completed - CASE WHEN tenure.trigger_of(j) = 'all_completed' THEN 0 ELSE c.otherwise END AS left_over
+           j.waiting_on - c.completed
+               - CASE WHEN tenure.trigger_of(j) = 'all_completed' THEN 0 ELSE c.otherwise END AS left_over
     FROM tenure.job j JOIN counted c ON j.id = c.child_id AND j.parked_attempt IS NOT DISTINCT FROM c.parked_attempt
     WHERE j.state = 'waiting' ORDER BY j.id FOR UPDATE OF j
 ), judged AS (
