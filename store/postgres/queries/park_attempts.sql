@@ -1,5 +1,6 @@
 -- executing -> waiting or ready: the attempt ends as parked under its fence, and its job waits for children of its own.
 -- Run after lock_parents of those children: the fresh snapshot sees every end that came before, and none can slip in.
+-- A park is no end: whoever parks on this job at the same moment need not wait (NO KEY), and so cannot deadlock with it.
 -- Not where a cancel came in: the writer decides again.
 WITH report AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(checkpoints)s::text[], %(triggers)s::text[])
@@ -7,7 +8,7 @@ WITH report AS (
 ), locked AS (
     SELECT j.id, j.attempt, j.fence, j.worker, j.lease, j.claim_revision, j.started_at, j.slots, r.checkpoint, r.trigger
     FROM tenure.job j JOIN report r ON j.id = r.id AND j.fence = r.fence
-    WHERE j.state = 'executing' AND NOT j.cancel_requested ORDER BY j.id FOR UPDATE OF j
+    WHERE j.state = 'executing' AND NOT j.cancel_requested ORDER BY j.id FOR NO KEY UPDATE OF j
 ), edge AS (
     INSERT INTO tenure.dependency (child_id, parent_id, parent_state, parked_attempt)
     SELECT l.id, c.child,
