@@ -35,6 +35,7 @@ from tenure.cli.output import (
     to_stdout,
 )
 from tenure.cli.session import Address, connect
+from tenure.model.dependencies import Trigger
 from tenure.model.states import JobState
 
 if TYPE_CHECKING:
@@ -193,6 +194,7 @@ def show(job: Job, output: Format) -> None:
             ("schedule", job.schedule_id),
             ("tick", _when(job.scheduled_at)),
             ("depends on", "\n".join(job.depends_on)),
+            ("trigger", job.trigger if job.trigger is not Trigger.ALL_COMPLETED else None),
             ("retry of", job.retry_of),
             ("retried by", job.retried_by),
             ("payload", _json(job.payload)),

@@ -10,6 +10,7 @@ from tenure.cli import parse
 from tenure.cli.jobs import show
 from tenure.cli.output import Format, Output, to_stderr
 from tenure.cli.session import Address, connect
+from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.retry import Backoff
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
@@ -70,8 +71,14 @@ def submit(
         str | None, typer.Option("--max-backoff", help="The longest pause.", show_default="5m")
     ] = None,
     depends_on: Annotated[
-        list[str] | None, typer.Option("--depends-on", help="Id of a job that must complete first; repeat it.")
+        list[str] | None, typer.Option("--depends-on", help="Id of a job that it waits for; repeat it.")
     ] = None,
+    trigger: Annotated[
+        Trigger, typer.Option("--trigger", help="What must have become of the jobs that it depends on.")
+    ] = Trigger.ALL_COMPLETED,
+    upstream_failure: Annotated[
+        UpstreamFailure, typer.Option("--upstream-failure", help="How it ends when that can no longer be.")
+    ] = UpstreamFailure.CANCEL,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for its end and print it.")] = False,
     timeout: Annotated[
         str | None, typer.Option("--timeout", help="With --wait: stop waiting after this long; the job goes on.")
@@ -113,6 +120,8 @@ def submit(
             limits=limit or (),
             requires=parse.labels(require or (), "--require"),
             depends_on=depends_on or (),
+            trigger=trigger,
+            upstream_failure=upstream_failure,
         )
         if job.created is False:
             to_stderr(f"note: the key {key!r} answered with an earlier job")

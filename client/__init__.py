@@ -29,6 +29,7 @@ from tenure.client.records import (
     SubmittedJob,
     Worker,
 )
+from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.retry import Backoff
 from tenure.model.states import JobState, Outcome
 
@@ -67,6 +68,8 @@ __all__ = [
     "SubmittedJob",
     "Tick",
     "TickJob",
+    "Trigger",
+    "UpstreamFailure",
     "Worker",
 ]
 

@@ -48,6 +48,7 @@ from tenure.client.schedules import (
     schedule_to_wire,
     tick_from_wire,
 )
+from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.errors import DeadlineExceeded, FieldViolation, InvalidInput
 from tenure.model.limits import covering
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
@@ -137,6 +138,8 @@ class AsyncClient:
         limits: Sequence[str] = (),
         requires: Mapping[str, str] | None = None,
         depends_on: Sequence[str] = (),
+        trigger: Trigger | str = Trigger.ALL_COMPLETED,
+        upstream_failure: UpstreamFailure | str = UpstreamFailure.CANCEL,
     ) -> Job:
         """Submit one job and return it as written; it is durable when this returns. Options are those of ``NewJob``.
 
@@ -166,6 +169,8 @@ class AsyncClient:
             limits=limits,
             requires=requires or {},
             depends_on=depends_on,
+            trigger=trigger,
+            upstream_failure=upstream_failure,
         )
         spec = convert.spec_to_wire(job, idempotency_key=idempotency_key or _new_key())
         answer: pb.SubmitJobResponse = await self._link.unary(

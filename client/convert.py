@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -34,11 +35,14 @@ from tenure.client.records import (
     SubmittedJob,
     Worker,
 )
+from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
 from tenure.model.retry import Backoff, RetryPolicy
 from tenure.model.states import JobState, Outcome
 from tenure.v1 import cluster_service_pb2, job_pb2, job_service_pb2, limit_service_pb2, pool_service_pb2, wire
 
+E = TypeVar("E", bound=StrEnum)
+N = TypeVar("N")
 MAX_DURATION_S = 315_576_000_000.0
 """google.protobuf.Duration holds at most ten thousand years."""
 FIRST_IDS = 20
@@ -74,9 +78,21 @@ def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb
             requires=dict(job.requires),
             depends_on=_names(job.depends_on, f"{path}depends_on"),
             ref=job.ref or "",
+            trigger=_one_of(Trigger, job.trigger, wire.TRIGGER_TO_PB, f"{path}trigger"),
+            upstream_failure=_one_of(
+                UpstreamFailure, job.upstream_failure, wire.UPSTREAM_FAILURE_TO_PB, f"{path}upstream_failure"
+            ),
         )
     except (TypeError, ValueError) as exc:
         raise _wrong_type(job, path, exc) from exc
+
+
+def _one_of(words: type[E], value: str, numbers: Mapping[E, N], field: str) -> N:
+    """Return the number on the wire of one of an enumeration's words."""
+    try:
+        return numbers[words(value)]
+    except ValueError as exc:
+        raise InvalidInput([FieldViolation(field, f"{value!r} is none of {', '.join(words)}")]) from exc
 
 
 def filter_to_wire(
@@ -164,6 +180,8 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         start_by=time_of(job, "start_by"),
         deadline=time_of(job, "deadline"),
         job_timeout_s=wire.seconds(job.job_timeout) if job.HasField("job_timeout") else None,
+        trigger=wire.TRIGGER_FROM_PB.get(job.trigger, Trigger.ALL_COMPLETED),
+        upstream_failure=wire.UPSTREAM_FAILURE_FROM_PB.get(job.upstream_failure, UpstreamFailure.CANCEL),
         created=created,
     )
 

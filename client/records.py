@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.retry import Backoff, RetryPolicy
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import TERMINAL, JobState, Outcome
@@ -65,9 +66,13 @@ class NewJob:
     requires: Mapping[str, str] = field(default_factory=dict)
     """Labels that its worker must have."""
     depends_on: Sequence[str] = ()
-    """Ids of jobs, or the ``ref`` of members of the same batch, that must complete first."""
+    """Ids of jobs, or the ``ref`` of members of the same batch, that it waits for, as ``trigger`` says."""
     ref: str | None = None
     """A name for this member within its batch."""
+    trigger: Trigger | str = Trigger.ALL_COMPLETED
+    """What must have become of the jobs in ``depends_on``."""
+    upstream_failure: UpstreamFailure | str = UpstreamFailure.CANCEL
+    """How it ends when that can no longer be: canceled or failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +177,8 @@ class Job:
     deadline: datetime | None
     """When it must have ended."""
     job_timeout_s: float | None
+    trigger: Trigger
+    upstream_failure: UpstreamFailure
     created: bool | None = None
     """From ``submit`` and ``retry``: False when an earlier job was the answer. None from elsewhere."""
 

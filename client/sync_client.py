@@ -32,6 +32,7 @@ from tenure.client.records import (
     Worker,
 )
 from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
+from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
 
@@ -96,6 +97,8 @@ class Client:
         limits: Sequence[str] = (),
         requires: Mapping[str, str] | None = None,
         depends_on: Sequence[str] = (),
+        trigger: Trigger | str = Trigger.ALL_COMPLETED,
+        upstream_failure: UpstreamFailure | str = UpstreamFailure.CANCEL,
     ) -> Job:
         """Submit one job and return it as written; it is durable when this returns. Options are those of ``NewJob``.
 
@@ -127,6 +130,8 @@ class Client:
                 limits=limits,
                 requires=requires,
                 depends_on=depends_on,
+                trigger=trigger,
+                upstream_failure=upstream_failure,
             )
         )
 

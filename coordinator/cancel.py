@@ -2,7 +2,8 @@
 
 The final state is decided by whoever writes it: an attempt that completes before it notices has completed. One whose
 worker does not stop it for longer than the grace is ended by the reaper. Many jobs are canceled in windows, each of
-which is a transaction of its own.
+which is a transaction of its own. The children on which a canceled job was parked are its own work and go
+with it; a coordinator that dies in between leaves them to run to their ends.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 CANCELABLE = frozenset({JobState.WAITING, JobState.READY, JobState.RESTARTING, JobState.EXECUTING})
 _TRIES = 10
+_WITH_PARENT = "the job that waited for it was canceled"
 KEYS_PER_TXN = 64
 REMIND_AGAIN_S = 10.0
 
@@ -116,6 +118,7 @@ class Canceler:
         """Cancel jobs and mark those that execute; return how many, whom to ask, and how many dependants went along."""
         left = sorted(ids)
         canceled_jobs, dependants, asked_rows = 0, 0, []
+        parked: list[uuid.UUID] = []
         for _ in range(_TRIES):
             if idle:
                 canceled, settled = await self._database.transaction(
@@ -129,6 +132,7 @@ class Canceler:
                     await self._announcer.announce(ended)
                     dependants += await self._dependants.follow(settled)
                     canceled_jobs += len(canceled)
+                    parked.extend(row.id for row in canceled if row.was_parked)
                     left = _without(left, canceled)
             if left and executing:
                 asked = await self._database.fetch("request_cancel", {"ids": left, "reason": reason})
@@ -137,6 +141,8 @@ class Canceler:
             if left:
                 left = _without(left, await self._database.fetch("states_by_id", {"ids": left}))
             if not left or not (idle and executing):
+                if parked:
+                    asked_rows.extend(await self._cancel_children(parked))
                 return canceled_jobs, asked_rows, dependants
             # Neither idle, executing nor finished: they moved between the statements.
         raise Unavailable("a job kept moving between its states", hint="cancel again")
@@ -150,8 +156,17 @@ class Canceler:
         if canceled:
             await self._announcer.announce([Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled])
         await self._dependants.follow(settled)
-        for problem in await self._ask(asked, reason):
+        children = await self._cancel_children([row.id for row in canceled if row.was_parked])
+        for problem in await self._ask([*asked, *children], reason):
             raise problem
+
+    async def _cancel_children(self, parked: Sequence[uuid.UUID]) -> list[Row]:
+        """Cancel what canceled jobs were parked on, and what that was parked on; return whom to ask."""
+        rows = await self._database.fetch("unended_children", {"ids": list(parked)}) if parked else []
+        if not rows:
+            return []
+        _, asked, _ = await self._cancel([row.id for row in rows], _WITH_PARENT, idle=True, executing=True)
+        return asked
 
     async def _ask(self, rows: Iterable[Row], reason: str) -> list[TenureError]:
         """Put cancel requests into the inboxes of the workers; one that is away is reminded of them by the sweep.

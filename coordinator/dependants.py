@@ -1,7 +1,8 @@
 """Wake-up: what the end of jobs means for those that wait for them.
 
-Children of completed parents count down in the transaction that ends the parents; children of failed or canceled
-parents are canceled here, step by step, and so are theirs. A crash in between is made good by ``sweep``.
+Children count down, and become ready by their triggers, in the transaction that ends their parents. Those whose trigger
+can no longer be met are ended here, step by step: each step settles what waits for the jobs that it ended. A crash in
+between is made good by ``sweep``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from tenure.model.states import JobState
 from tenure.store.postgres.database import Database, Row, Statement
 
 SWEEP_JOBS = 1_000
-REASON = "a job it depends on did not complete"
 
 
 class Dependants:
@@ -27,10 +27,10 @@ class Dependants:
         self._hints = hints
 
     async def follow(self, settled: Iterable[Row]) -> int:
-        """Act on rows that ``settle_parents`` returned: hint the ready ones, cancel and count the broken ones."""
+        """Act on rows that ``settle_parents`` returned: hint the ready ones, end and count the broken ones."""
         rows = list(settled)
         self._hints.ready({row.lane for row in rows if row.state == JobState.READY})
-        return await self._cancel_all({row.id for row in rows if row.broken})
+        return await self._end_all({row.id for row in rows if row.broken})
 
     async def sweep(self) -> int:
         """Catch what slipped (a parent that ended while an edge was being written, a crash between two steps)."""
@@ -38,24 +38,21 @@ class Dependants:
         parents = sorted({row.id for row in rows if not row.broken})
         if parents:
             await self.follow(await self._database.fetch("settle_parents", {"ids": parents}))
-        await self._cancel_all({row.id for row in rows if row.broken})
+        await self._end_all({row.id for row in rows if row.broken})
         return len(rows)
 
-    async def _cancel_all(self, broken: Set[uuid.UUID]) -> int:
-        canceled = 0
+    async def _end_all(self, broken: Set[uuid.UUID]) -> int:
+        ended = 0
         left = sorted(broken)
         while left:
-            now, left = await self._cancel(left)
-            canceled += now
-        return canceled
+            now, left = await self._end(left)
+            ended += now
+        return ended
 
-    async def _cancel(self, ids: Sequence[uuid.UUID]) -> tuple[int, list[uuid.UUID]]:
-        canceled, settled = await self._database.transaction(
-            [
-                Statement("cancel_idle", {"ids": list(ids), "reason": REASON}),
-                Statement("settle_parents", {"ids": list(ids)}),
-            ]
+    async def _end(self, ids: Sequence[uuid.UUID]) -> tuple[int, list[uuid.UUID]]:
+        ended, settled = await self._database.transaction(
+            [Statement("end_broken", {"ids": list(ids)}), Statement("settle_parents", {"ids": list(ids)})]
         )
-        await self._announcer.announce([Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled])
+        await self._announcer.announce([Ended(str(row.id), JobState(row.state), row.attempt) for row in ended])
         self._hints.ready({row.lane for row in settled if row.state == JobState.READY})
-        return len(canceled), sorted({row.id for row in settled if row.broken})
+        return len(ended), sorted({row.id for row in settled if row.broken})

@@ -8,6 +8,7 @@ from collections import Counter
 from tenure.coordinator import census
 from tenure.coordinator.allowance import rules_from_row
 from tenure.coordinator.lanes import lane_from_row
+from tenure.model.dependencies import Trigger
 from tenure.model.dispatch import Seat
 from tenure.model.states import JobState
 from tenure.model.why import Obstacle, Picture, obstacles
@@ -44,6 +45,9 @@ class Explainer:
             activate_at=row.activate_at,
             now=row.now,
             waiting_on=row.waiting_on,
+            trigger=Trigger(row.trigger),
+            parked=row.parked,
+            waits_for=[str(id) for id in row.waits_for],
             seats=await self._seats(),
             slots_held=held,
             hold=None if hold is None else HoldValue.from_json(hold.value).reason,

@@ -19,6 +19,7 @@ from tenure.coordinator.announce import Announcer, Ended
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.metrics import STALE_WRITES
+from tenure.coordinator.park import Park, Parking, problem_of, strangers, write_parkings
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.jobs import RetrySpec, json_error
 from tenure.model.retry import Next, after_outcome, within_deadline
@@ -65,6 +66,7 @@ class Report:
     delay_s: float = 0.0
     error_bases: tuple[str, ...] = ()
     spends_budget: bool = False
+    park: Park | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Ending:
     error: str | None = None
     is_error: bool = False
     is_crash: bool = False
+    park: Park | None = None
 
 
 _REPORTABLE = frozenset(
@@ -99,6 +102,7 @@ _REPORTABLE = frozenset(
         Outcome.TIMED_OUT,
         Outcome.RELEASED,
         Outcome.RESCHEDULED,
+        Outcome.PARKED,
     }
 )
 
@@ -118,7 +122,7 @@ class Finisher:
         Raises:
             Unavailable: the outcome is unknown; report again, the answer will then be ``repeated`` or ``recorded``.
         """
-        answers: list[Finished | None] = [_invalid(report) for report in reports]
+        answers = await self._refused(reports)
         valid = [report for report, answer in zip(reports, answers, strict=True) if answer is None]
         written = {(row.id, row.fence): row for row in await self.write(await self._decide(valid))}
         missing = [report for report in valid if (report.job_id, report.fence) not in written]
@@ -138,10 +142,13 @@ class Finisher:
             return []
         ordered = sorted(endings, key=lambda ending: ending.job_id)
         final = [ending for ending in ordered if ending.then.state in TERMINAL]
-        again = [ending for ending in ordered if ending.then.state not in TERMINAL]
+        again = [ending for ending in ordered if ending.then.state not in TERMINAL and ending.park is None]
+        parked = [ending for ending in ordered if ending.then.state not in TERMINAL and ending.park is not None]
         rows: list[Row] = []
         if final:
             rows.extend(await self._write_final(final, guard))
+        if parked:
+            rows.extend(await self._write_parked(parked, guard))
         if again:
             returning = Statement("return_attempts", _columns(again) | _delays(again))
             statements = [returning] if guard is None else [guard, returning]
@@ -171,9 +178,35 @@ class Finisher:
                 for row in ended
             ]
         )
-        # After the claims are gone: before, the dispatcher would pass these jobs over.
-        self._hints.ready({row.lane for row in ended if row.state in CLAIMABLE})
+        # After the claims are gone: before, the dispatcher would pass these jobs over. Also where one that parked has been
+        # made ready by its children meanwhile.
+        self._hints.ready({row.lane for row in ended if row.state in CLAIMABLE or row.state == JobState.WAITING})
         return deleted
+
+    async def _refused(self, reports: Sequence[Report]) -> list[Finished | None]:
+        """Answer the reports that are malformed; None for the others."""
+        answers = [_invalid(report) for report in reports]
+        parks: dict[uuid.UUID, Park] = {}
+        for report, answer in zip(reports, answers, strict=True):
+            if answer is None and report.park is not None:
+                # Two of one job can only be under two fences: whichever holds, nothing goes unlooked at.
+                before = parks[report.job_id].children if report.job_id in parks else ()
+                parks[report.job_id] = replace(report.park, children=(*before, *report.park.children))
+        refused = await strangers(self._database, parks)
+        return [
+            Finished(Verdict.INVALID, message=refused[report.job_id])
+            if answer is None and report.park is not None and report.job_id in refused
+            else answer
+            for report, answer in zip(reports, answers, strict=True)
+        ]
+
+    async def _write_parked(self, endings: Sequence[Ending], guard: Statement | None) -> list[Row]:
+        parkings = [Parking(ending.job_id, ending.fence, ending.park) for ending in endings if ending.park is not None]
+        rows = await write_parkings(self._database, parkings, guard=guard)
+        await self._dependants.follow([row for row in rows if row.broken])
+        if len(rows) < len(endings):
+            rows.extend(await self._write_canceled(endings, {(row.id, row.fence) for row in rows}, guard))
+        return rows
 
     async def _write_canceled(
         self, again: Sequence[Ending], returned: set[tuple[uuid.UUID, int]], guard: Statement | None
@@ -258,12 +291,16 @@ def _decide_one(report: Report, row: Row) -> Ending:
     if row.cancel_requested and then.state is JobState.CANCELED and row.reason:
         then = Next(JobState.CANCELED, reason=row.reason)
     stored = error.to_json() if is_error or report.error else None
-    return Ending(report.job_id, report.fence, report.outcome, then, error=stored, is_error=is_error)
+    return Ending(report.job_id, report.fence, report.outcome, then, error=stored, is_error=is_error, park=report.park)
 
 
 def _invalid(report: Report) -> Finished | None:
     if report.outcome not in _REPORTABLE:
         return Finished(Verdict.INVALID, message=f"outcome: {report.outcome} is not reported by workers")
+    if (report.park is None) != (report.outcome is not Outcome.PARKED):
+        return Finished(Verdict.INVALID, message="park: must be set for parked, and only then")
+    if report.park is not None and (problem := problem_of(report.park)):
+        return Finished(Verdict.INVALID, message=problem)
     if not 0 <= report.delay_s <= DEFAULT_BOUNDS.delay_s:
         return Finished(Verdict.INVALID, message=f"delay: must be 0 to {DEFAULT_BOUNDS.delay_s:g} s")
     if report.result:

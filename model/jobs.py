@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from tenure.model import bounds as b
 from tenure.model.bounds import DEFAULT_BOUNDS
+from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.retry import Backoff, RetryPolicy
 from tenure.model.routes import (
@@ -140,6 +141,8 @@ class JobSpec(BaseModel):
     requires: dict[str, str] = Field(default_factory=dict, max_length=DEFAULT_BOUNDS.labels)
     depends_on: tuple[str, ...] = Field(default=(), max_length=DEFAULT_BOUNDS.dependencies)
     ref: str | None = Field(default=None, min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")
+    trigger: Trigger = Trigger.ALL_COMPLETED
+    upstream_failure: UpstreamFailure = UpstreamFailure.CANCEL
 
     @model_validator(mode="after")
     def _relations(self) -> JobSpec:

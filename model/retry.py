@@ -140,5 +140,9 @@ def after_outcome(
             if spends_budget and errors >= policy.max_attempts:
                 return Next(JobState.FAILED, reason=f"rescheduled {errors} times of {policy.max_attempts}")
             return Next(JobState.READY, delay_s=delay_s)
-        case Outcome.PARKED | Outcome.LOST:
+        case Outcome.PARKED:
+            if cancel_requested:
+                return Next(JobState.CANCELED, reason="canceled while executing")
+            return Next(JobState.WAITING)
+        case Outcome.LOST:
             raise ValueError(f"{outcome} is not decided here")

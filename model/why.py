@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from tenure.model.dependencies import Trigger
 from tenure.model.dispatch import Lane, Seat
 from tenure.model.routes import covers
 from tenure.model.rules import Rules
@@ -32,6 +33,10 @@ class Picture:
     now: datetime
     """By Postgres' clock."""
     waiting_on: int
+    trigger: Trigger = Trigger.ALL_COMPLETED
+    parked: bool = False
+    waits_for: Sequence[str] = ()
+    """Some of the jobs that it waits for."""
     seats: Sequence[Seat]
     """Every worker, also those without room."""
     slots_held: Mapping[str, int]
@@ -44,7 +49,7 @@ def obstacles(picture: Picture, rules: Rules) -> list[Obstacle]:
     found: list[Obstacle] = []
     lane = picture.lane
     if picture.state is JobState.WAITING:
-        return [Obstacle("waiting", f"it waits for {_count(picture.waiting_on, 'job')} that it depends on")]
+        return [_wait(picture)]
     if picture.hold is not None:
         found.append(Obstacle("held", f"an operator holds it back{_because(picture.hold)}"))
     if picture.activate_at > picture.now:
@@ -57,6 +62,22 @@ def obstacles(picture: Picture, rules: Rules) -> list[Obstacle]:
     found.extend(_limits(picture, rules))
     found.extend(_workers(lane, picture.route, picture.seats))
     return found
+
+
+def _wait(picture: Picture) -> Obstacle:
+    wanted = {
+        Trigger.ALL_COMPLETED: "",
+        Trigger.ALL_FINISHED: " to end",
+        Trigger.ANY_COMPLETED: " to complete",
+        Trigger.ANY_FINISHED: " to end",
+    }[picture.trigger]
+    one_of = "one of " if picture.trigger in (Trigger.ANY_COMPLETED, Trigger.ANY_FINISHED) else ""
+    jobs = f"{one_of}{_count(picture.waiting_on, 'job')}"
+    some = ", ".join(picture.waits_for) + (", …" if picture.waiting_on > len(picture.waits_for) else "")
+    which = f": {some}" if picture.waits_for else ""
+    if picture.parked:
+        return Obstacle("parked", f"it is parked and waits for {jobs} that it submitted{wanted}{which}")
+    return Obstacle("waiting", f"it waits for {jobs} that it depends on{wanted}{which}")
 
 
 def _limits(picture: Picture, rules: Rules) -> list[Obstacle]:

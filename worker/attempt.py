@@ -17,6 +17,7 @@ from tenure.worker.link import Link, Started
 
 if TYPE_CHECKING:
     from tenure.model.clock import Clock
+    from tenure.worker.upstream import UpstreamPage
 
 STOP_GRACE_S = 5.0
 """How long a canceled, timed-out or released handler may take before it is killed."""
@@ -104,6 +105,10 @@ class Attempt:
     async def submit_children(self, jobs: Sequence[JobSpec]) -> list[str]:
         """See ``Reporter``."""
         return await self._link.submit_children(self.started, jobs)
+
+    async def read_upstream(self, after: str) -> UpstreamPage:
+        """See ``Reporter``."""
+        return await self._link.read_upstream(self.started, after)
 
     def deadline(self) -> float:
         """See ``Reporter``."""

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -22,12 +22,16 @@ import structlog
 
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.clock import Clock
+from tenure.model.dependencies import Trigger
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, Unavailable
 from tenure.model.jobs import JobSpec, json_error, validate_spec
 from tenure.worker.execute.call import Assignment, StopCause
-from tenure.worker.signals import Reschedule
+from tenure.worker.signals import Park, Reschedule
+from tenure.worker.upstream import UpstreamJob, UpstreamPage
 
 T = TypeVar("T")
+KEEP: Any = object()
+"""For ``park``: the checkpoint stays as it was saved."""
 REQUEST_TIMEOUT_S = 60.0
 """How long a handler waits for the answer to a request; the outcome is unknown after it."""
 
@@ -59,6 +63,10 @@ class Link(Protocol):
 
     def submit_children(self, jobs: Sequence[JobSpec]) -> Future[list[str]]:
         """Send jobs to submit."""
+        ...
+
+    def read_upstream(self, after: str) -> Future[UpstreamPage]:
+        """Ask for a page of what became of the jobs that this one waited for."""
         ...
 
 
@@ -119,6 +127,11 @@ class Attempt:
         text = self._assignment.checkpoint
         return json.loads(text) if text else None
 
+    @property
+    def resumed_from_park(self) -> bool:
+        """Whether an earlier attempt parked: ``upstream`` then tells of the children that it parked on."""
+        return self._assignment.parked_attempt is not None
+
     @cached_property
     def log(self) -> Any:
         """A structlog logger bound to the job, attempt and kind."""
@@ -149,6 +162,21 @@ class Attempt:
             Reschedule: always; let it through. ValueError: the delay is out of range.
         """
         raise Reschedule(delay_s, reason, spend_budget=spend_budget)
+
+    def park(
+        self, children: Iterable[str], *, checkpoint: Any = KEEP, trigger: Trigger | str = Trigger.ALL_FINISHED
+    ) -> NoReturn:
+        """End this attempt here, and run the job again when ``children`` have ended as ``trigger`` says.
+
+        ``children`` are ids that ``submit_children`` gave, of this attempt or an earlier one; while the job waits for
+        them it occupies no worker. ``checkpoint`` is kept with it, in one transaction. Counts as no error.
+
+        Raises:
+            Park: always; let it through. InvalidInput: the checkpoint is too large.
+        """
+        raise Park(
+            children, checkpoint=None if checkpoint is KEEP else self._checkpoint_text(checkpoint), trigger=trigger
+        )
 
     def _is_lost(self) -> bool:
         return self._refused or self._link.cause is StopCause.LOST
@@ -230,6 +258,22 @@ class AsyncContext(Attempt):
         """
         return await self._ask(self._link.submit_children(jobs))
 
+    async def upstream(self) -> list[UpstreamJob]:
+        """Return what became of the jobs that this one waited for last, with their results, in the order of their ids.
+
+        Those that it depends on; once an attempt has parked, the children that it parked on.
+
+        Raises:
+            OwnershipLost: the claim is gone; Unavailable: no answer.
+        """
+        jobs: list[UpstreamJob] = []
+        page = await self._ask(self._link.read_upstream(""))
+        jobs.extend(page.jobs)
+        while page.next:
+            page = await self._ask(self._link.read_upstream(page.next))
+            jobs.extend(page.jobs)
+        return jobs
+
     async def submit_child(self, kind: str, payload: Any = None, **spec: Any) -> str:
         """Submit one job on behalf of this attempt and return its id; ``spec`` are fields of ``JobSpec``.
 
@@ -291,6 +335,15 @@ class Context(Attempt):
     def submit_children(self, jobs: Sequence[JobSpec]) -> list[str]:
         """Submit jobs on behalf of this attempt. As ``AsyncContext.submit_children``."""
         return self._ask(self._link.submit_children(jobs))
+
+    def upstream(self) -> list[UpstreamJob]:
+        """Return what became of the jobs that this one waited for last. As ``AsyncContext.upstream``."""
+        page = self._ask(self._link.read_upstream(""))
+        jobs = list(page.jobs)
+        while page.next:
+            page = self._ask(self._link.read_upstream(page.next))
+            jobs.extend(page.jobs)
+        return jobs
 
     def submit_child(self, kind: str, payload: Any = None, **spec: Any) -> str:
         """Submit one job on behalf of this attempt and return its id. As ``AsyncContext.submit_child``."""

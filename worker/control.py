@@ -119,6 +119,7 @@ class Control:
                 ended.retryable,
                 ended.delay_s,
                 ended.spends_budget,
+                ended.park,
             )
         )
 

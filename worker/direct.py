@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import structlog
 
 from tenure.model.clock import Clock
+from tenure.model.dependencies import Trigger
 from tenure.model.errors import BoundExceeded, OwnershipLost, TenureError
 from tenure.model.jobs import JobSpec
 from tenure.store.etcd.claims import verify_batch
@@ -23,9 +24,10 @@ from tenure.v1 import job_pb2, wire
 from tenure.v1 import worker_service_pb2 as pb
 from tenure.worker.claim import Claimed, Claimer
 from tenure.worker.coordinators import Coordinators
-from tenure.worker.execute.call import Assignment, StopCause
+from tenure.worker.execute.call import Assignment, ErrorReport, StopCause
 from tenure.worker.inbox import Inbox
 from tenure.worker.link import Answer, Report, Started, StopAttempt
+from tenure.worker.upstream import UpstreamJob, UpstreamPage
 
 log = structlog.get_logger(__name__)
 
@@ -268,6 +270,27 @@ class DirectLink:
         _require(response.verdict, started)
         return [job.id for job in response.jobs]
 
+    async def read_upstream(self, started: Started, after: str) -> UpstreamPage:
+        """See ``Link``."""
+        one = started.assignment
+        request = pb.ReadUpstreamRequest(job_id=one.job_id, fence=one.fence, page_token=after)
+        response = await self._coordinators.call("ReadUpstream", request)
+        _require(response.verdict, started)
+        return UpstreamPage([_upstream(job) for job in response.jobs], response.next_page_token)
+
+
+def _upstream(message: pb.UpstreamJob) -> UpstreamJob:
+    error = message.error
+    return UpstreamJob(
+        message.job_id,
+        message.kind,
+        message.key,
+        wire.STATE_FROM_PB[message.state],
+        message.result or None,
+        ErrorReport(error.type, error.message, error.traceback) if message.HasField("error") else None,
+        message.reason,
+    )
+
 
 def _require(verdict: pb.Verdict, started: Started) -> None:
     if verdict == pb.VERDICT_LOST:
@@ -287,12 +310,14 @@ def _assignment(message: pb.StartedAttempt) -> Assignment:
         labels=dict(message.labels) if message.labels else {},
         timeout_s=wire.seconds(message.timeout) if message.HasField("timeout") else None,
         parent_id=message.parent_id or None,
+        parked_attempt=message.parked_attempt or None,
     )
 
 
 def _report_to_pb(report: Report) -> pb.AttemptReport:
     one = report.started
     error = report.error
+    park = report.park
     return pb.AttemptReport(
         job_id=one.assignment.job_id,
         fence=one.assignment.fence,
@@ -305,4 +330,9 @@ def _report_to_pb(report: Report) -> pb.AttemptReport:
         claim_revision=one.claim_revision,
         error_bases=error.bases if error else (),
         spends_budget=report.spends_budget,
+        park=pb.Park(
+            children=park.children, checkpoint=park.checkpoint, trigger=wire.TRIGGER_TO_PB[Trigger(park.trigger)]
+        )
+        if park
+        else None,
     )

@@ -25,6 +25,7 @@ from tenure.model.errors import ConfigurationError
 from tenure.model.routes import kind_error
 from tenure.worker.context import AsyncContext, Context
 from tenure.worker.signals import Fail as Fail
+from tenure.worker.signals import Park as Park
 from tenure.worker.signals import Reschedule as Reschedule
 
 T = TypeVar("T", bound=Callable[..., Any])

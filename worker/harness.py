@@ -31,6 +31,7 @@ from tenure.model.states import Outcome
 from tenure.worker.execute.call import Assignment, Call, Ended, ErrorReport, Execution, StopCause
 from tenure.worker.execute.engines import Engines
 from tenure.worker.handler import Handler, Registry, definitions_of
+from tenure.worker.upstream import UpstreamJob, UpstreamPage
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Reports:
 Moment = float | Reports | Callable[[], bool]
 """Seconds after the attempt began, a number of reports, or a condition of the outside world (looked at often)."""
 _LOOK_EVERY_S = 0.02
+_UPSTREAM_PAGE = 100
 
 
 @dataclass(slots=True)
@@ -109,6 +111,8 @@ class Harness:
         route: str = "default",
         labels: Mapping[str, str] | None = None,
         parent_id: str | None = None,
+        parked_attempt: int | None = None,
+        upstream: Sequence[UpstreamJob] = (),
         timeout_s: float | None = None,
         cancel_after: Moment | None = None,
         lose_claim_after: Moment | None = None,
@@ -118,7 +122,7 @@ class Harness:
         """Run one attempt of a decorated function or class, or of a ``Handler``, to its end.
 
         ``payload`` and ``checkpoint`` are values (turned into JSON). The ``…_after`` moments stop the attempt as the
-        service would. ``kind`` chooses among several kinds of one function.
+        service would. ``kind`` chooses among several kinds of one function. ``ctx.upstream()`` gives ``upstream``.
 
         Raises:
             ConfigurationError: the target declares no handler, or not this kind.
@@ -136,6 +140,7 @@ class Harness:
             labels=labels or {},
             timeout_s=timeout_s,
             parent_id=parent_id,
+            parked_attempt=parked_attempt,
         )
         moments = [
             (StopCause.CANCELED, cancel_after),
@@ -145,7 +150,7 @@ class Harness:
         ]
         engines = self._engines or self._make()
         try:
-            return await _Recording(definition, assignment).perform(engines, moments)
+            return await _Recording(definition, assignment, upstream).perform(engines, moments)
         finally:
             if engines is not self._engines:
                 await engines.close(self._stop_grace_s)
@@ -157,9 +162,10 @@ class Harness:
 class _Recording:
     """The service's part in one attempt."""
 
-    def __init__(self, definition: Handler, assignment: Assignment) -> None:
+    def __init__(self, definition: Handler, assignment: Assignment, upstream: Sequence[UpstreamJob]) -> None:
         self._definition = definition
         self._assignment = assignment
+        self._upstream = upstream
         self._clock = SystemClock()
         self._run = Run(Ended(Outcome.LOST))
         self._reports = 0
@@ -211,6 +217,12 @@ class _Recording:
         self._admit()
         self._run.children.extend(jobs)
         return [str(new_id()) for _ in jobs]
+
+    async def read_upstream(self, after: str) -> UpstreamPage:
+        self._admit()
+        place = int(after or 0)
+        rest = len(self._upstream) > place + _UPSTREAM_PAGE
+        return UpstreamPage(self._upstream[place : place + _UPSTREAM_PAGE], str(place + _UPSTREAM_PAGE) if rest else "")
 
     def _stopper(self, execution: Execution, cause: StopCause | None) -> Callable[[], None]:
         def act() -> None:

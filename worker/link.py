@@ -12,7 +12,8 @@ from typing import Protocol
 
 from tenure.model.jobs import JobSpec
 from tenure.model.states import Outcome
-from tenure.worker.execute.call import Assignment, ErrorReport, StopCause
+from tenure.worker.execute.call import Assignment, ErrorReport, ParkRequest, StopCause
+from tenure.worker.upstream import UpstreamPage
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Report:
     retryable: bool = True
     delay_s: float = 0.0
     spends_budget: bool = False
+    park: ParkRequest | None = None
     is_substitute: bool = False
     """Stands for a report that was refused as malformed."""
 
@@ -76,6 +78,10 @@ class Link(Protocol):
 
     async def submit_children(self, started: Started, jobs: Sequence[JobSpec]) -> list[str]:
         """Submit jobs on behalf of the attempt. Raises ``OwnershipLost``, ``InvalidInput``, ``Conflict``."""
+        ...
+
+    async def read_upstream(self, started: Started, after: str) -> UpstreamPage:
+        """Return a page of what became of the jobs that this one waited for. Raises ``OwnershipLost``."""
         ...
 
     def forsake(self, started: Started) -> None:

@@ -118,6 +118,7 @@ class Reports:
                 error=error,
                 retryable=False,
                 delay_s=0.0,
+                park=None,
                 is_substitute=True,
             )
         )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from tenure.model.dependencies import Trigger
+
 
 class Reschedule(Exception):
     """Returned or raised by a handler: run this job again after ``delay_s`` seconds.
@@ -15,6 +19,25 @@ class Reschedule(Exception):
         super().__init__(reason or f"rescheduled in {delay_s:g} s")
         self.delay_s = delay_s
         self.spend_budget = spend_budget
+
+
+class Park(Exception):
+    """Returned or raised by a handler: run this job again when ``children``, jobs that it submitted, have ended.
+
+    ``trigger`` says when that is; ``checkpoint`` is JSON text, None keeps what was saved before. Counts as no error.
+    """
+
+    def __init__(
+        self,
+        children: Iterable[str],
+        *,
+        checkpoint: str | None = None,
+        trigger: Trigger | str = Trigger.ALL_FINISHED,
+    ) -> None:
+        self.children = tuple(dict.fromkeys(children))
+        self.checkpoint = checkpoint
+        self.trigger = Trigger(trigger)
+        super().__init__(f"parked on {len(self.children)} jobs")
 
 
 class Fail(Exception):

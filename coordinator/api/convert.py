@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.jobs import RetrySpec
 from tenure.model.states import JobState
 from tenure.store.postgres.database import Row
@@ -74,6 +75,10 @@ def job_to_pb(row: Row, *, parents: Sequence[object] = (), claim: pb.Claim | Non
         start_by=wire.timestamp(row.start_by),
         deadline=wire.timestamp(row.deadline),
         job_timeout=wire.duration(row.job_timeout_s),
+        trigger=wire.TRIGGER_TO_PB[Trigger(row.trigger)] if row.trigger else None,
+        upstream_failure=wire.UPSTREAM_FAILURE_TO_PB[UpstreamFailure(row.upstream_failure)]
+        if row.upstream_failure
+        else None,
     )
 
 

@@ -14,14 +14,16 @@ from tenure.coordinator.api import convert
 from tenure.coordinator.api.job_service import submitted_to_pb
 from tenure.coordinator.finish import AttemptError, Finished, Finisher, Report, Verdict
 from tenure.coordinator.metrics import STALE_WRITES
+from tenure.coordinator.park import Park
 from tenure.coordinator.start import ClaimedJob, Starter
 from tenure.coordinator.submit import Parent, Submitter, keyed_after_parent
 from tenure.model.bounds import DEFAULT_BOUNDS
+from tenure.model.dependencies import Trigger
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost
 from tenure.model.ids import parse_id
 from tenure.model.jobs import json_error
 from tenure.model.routes import limit_error
-from tenure.store.postgres.database import Database, Row
+from tenure.store.postgres.database import Database, Row, Statement
 from tenure.v1 import job_pb2, wire
 from tenure.v1 import worker_service_pb2 as pb
 from tenure.v1.worker_service_pb2_grpc import WorkerServiceServicer
@@ -37,6 +39,9 @@ VERDICT_TO_PB = {
     Verdict.INVALID: pb.VERDICT_INVALID,
 }
 MAX_BATCH = 5_000
+UPSTREAM_JOBS = 500
+UPSTREAM_BYTES = 1024 * 1024
+"""Of results and errors in a page; the last one in it may go beyond."""
 
 
 class WorkerService(WorkerServiceServicer):
@@ -143,6 +148,39 @@ class WorkerService(WorkerServiceServicer):
             jobs=submitted_to_pb(submitted, [spec.ref for spec in specs]),
         )
 
+    async def ReadUpstream(self, request: pb.ReadUpstreamRequest, context: Context) -> pb.ReadUpstreamResponse:
+        """Tell an executing attempt what became of the jobs that its job waited for."""
+        job_id = parse_id(request.job_id, "job_id")
+        after = parse_id(request.page_token, "page_token") if request.page_token else uuid.UUID(int=0)
+        page = {"id": job_id, "after": after, "limit": UPSTREAM_JOBS, "bytes": UPSTREAM_BYTES}
+        try:
+            _, rows = await self._database.transaction(
+                [
+                    Statement("assert_fence", {"id": job_id, "fence": request.fence}),
+                    Statement("read_upstream", page),
+                ]
+            )
+        except OwnershipLost:
+            return pb.ReadUpstreamResponse(verdict=pb.VERDICT_LOST)
+        is_last = not rows or len(rows) == rows[0].found < UPSTREAM_JOBS
+        return pb.ReadUpstreamResponse(
+            verdict=pb.VERDICT_RECORDED,
+            jobs=[_upstream_to_pb(row) for row in rows],
+            next_page_token=None if is_last else str(rows[-1].id),
+        )
+
+
+def _upstream_to_pb(row: Row) -> pb.UpstreamJob:
+    return pb.UpstreamJob(
+        job_id=str(row.id),
+        kind=row.kind,
+        key=row.key,
+        state=wire.STATE_TO_PB[row.state],
+        result=row.result,
+        error=convert.error_to_pb(row.error),
+        reason=row.reason,
+    )
+
 
 def _slots(names: Iterable[str], field: str) -> tuple[str, ...]:
     slots = tuple(names)
@@ -176,6 +214,7 @@ def _started_to_pb(row: Row) -> pb.StartedAttempt:
         labels=convert.labels_from_text(row.labels),
         started_at=wire.timestamp(row.started_at),
         parent_id=str(row.parent_id) if row.parent_id else None,
+        parked_attempt=row.parked_attempt,
     )
 
 
@@ -186,6 +225,7 @@ def _report_from_pb(message: pb.AttemptReport) -> Report | Finished:
         return Finished(Verdict.INVALID, message="outcome: must be set")
     try:
         job_id = parse_id(message.job_id, "job_id")
+        park = _park_from_pb(message.park) if message.HasField("park") else None
     except InvalidInput as exc:
         return Finished(Verdict.INVALID, message=exc.message)
     error = message.error
@@ -199,7 +239,16 @@ def _report_from_pb(message: pb.AttemptReport) -> Report | Finished:
         delay_s=wire.seconds(message.delay) if message.HasField("delay") else 0.0,
         error_bases=tuple(message.error_bases),
         spends_budget=message.spends_budget,
+        park=park,
     )
+
+
+def _park_from_pb(message: pb.Park) -> Park:
+    trigger = wire.TRIGGER_FROM_PB.get(message.trigger) if message.trigger else Trigger.ALL_FINISHED
+    if trigger is None:
+        raise InvalidInput([FieldViolation("park.trigger", f"{message.trigger} is none")])
+    children = tuple(parse_id(id, f"park.children[{index}]") for index, id in enumerate(message.children))
+    return Park(children, message.checkpoint or None, trigger)
 
 
 def _finished_to_pb(job_id: str, answer: Finished) -> pb.FinishedAttempt:

@@ -11,6 +11,7 @@ from typing import Any
 from psycopg.errors import UniqueViolation
 
 from tenure.model.bounds import IDEMPOTENCY_TTL_S
+from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.jobs import PlannedJob, RetrySpec
 from tenure.store.postgres.database import Database, Statement
 
@@ -124,4 +125,8 @@ def _job_columns(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> dict[str, 
         "job_timeouts": [spec.job_timeout_s for spec in specs],
         "schedules": [job.schedule_id for job in jobs],
         "ticks": [job.scheduled_at for job in jobs],
+        "triggers": [None if spec.trigger is Trigger.ALL_COMPLETED else str(spec.trigger) for spec in specs],
+        "upstream_failures": [
+            None if spec.upstream_failure is UpstreamFailure.CANCEL else str(spec.upstream_failure) for spec in specs
+        ],
     }

@@ -115,6 +115,8 @@ BAD_SPECS: list[tuple[dict[str, Any], str]] = [
     ({"activate_at": Timestamp(seconds=2_000_000_000), "start_by": Timestamp(seconds=1_999_999_999)}, "start_by"),
     ({"start_by": Timestamp(seconds=10**12)}, "start_by"),
     ({"job_timeout": Duration(seconds=0)}, "job_timeout"),
+    ({"trigger": 9}, "trigger"),
+    ({"upstream_failure": 9}, "upstream_failure"),
     ({"payload": '"\\u0000"'}, "payload"),
     ({"payload": "NaN"}, "payload"),
     ({"payload": "[" * 65 + "]" * 65}, "payload"),
@@ -212,12 +214,15 @@ async def test_a_job_comes_back_as_it_was_asked_for(service: Service) -> None:
         "start_by": Timestamp(seconds=4_000_000_100),
         "job_timeout": Duration(seconds=3_600),
         "max_crashes": 5,
+        "trigger": pb.TRIGGER_ANY_FINISHED,
+        "upstream_failure": pb.UPSTREAM_FAILURE_FAIL,
         "labels": {"team": "blue", "empty": ""},
         "idempotency_key": str(uuid.uuid4()),
     }
     job = await service.submit(**spec)
     for name in ("kind", "payload", "namespace", "route", "priority", "ttl", "timeout", "max_crashes"):
         assert getattr(job, name) == spec[name], name
+    assert (job.trigger, job.upstream_failure) == (pb.TRIGGER_ANY_FINISHED, pb.UPSTREAM_FAILURE_FAIL)
     assert (job.start_by, job.job_timeout) == (spec["start_by"], spec["job_timeout"])
     assert job.deadline == Timestamp(seconds=4_000_003_600)
     assert job.activate_at == at

@@ -178,7 +178,7 @@ async def test_a_job_is_explained(services: Services) -> None:
     child = await parts.submit(depends_on=(str(id),))
     later = await parts.submit(delay_s=3_600)
     assert (await why(id))[1] == ["no_worker"]
-    assert await why(child) == ("it waits for 1 job that it depends on", ["waiting"])
+    assert await why(child) == (f"it waits for 1 job that it depends on: {id}", ["waiting"])
     await parts.register("w1", capacity=2, labels={"gpu": "yes"})
     assert await why(id) == (
         "nothing is in its way: it waits for its turn behind jobs of a higher priority or an earlier time",

@@ -385,9 +385,10 @@ async def test_the_end_of_a_parent_wakes_or_cancels_its_descendants(parts: Parts
     [row] = await parts.sql("SELECT lane, state FROM tenure.job WHERE id = %s", child)
     assert (row.state, parts.hinted_lanes) == ("ready", {row.lane})
     await parts.finish(bad, fence, Outcome.FAILED)
-    for id in (broken, grandchild, great):
+    ends = {broken: f"{bad}, which it depends on, failed", grandchild: f"{broken}, which it depends on, was canceled"}
+    for id, end in {**ends, great: f"{grandchild}, which it depends on, was canceled"}.items():
         assert await parts.state(id) is JobState.CANCELED
-        assert (await parts.row(id)).reason == "a job it depends on did not complete"
+        assert (await parts.row(id)).reason == f"job {end}"
         assert await parts.done(id) is not None
     assert await parts.state(child) is JobState.READY
 

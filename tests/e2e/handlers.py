@@ -88,3 +88,28 @@ async def hold_first(payload: object, ctx: AsyncContext) -> object:
     if ctx.attempt == 1:
         await asyncio.sleep(600)
     return payload
+
+
+@handler("by-plan")
+async def by_plan(payload: dict[str, bool]) -> str:
+    """Fail or complete, as asked for."""
+    if payload["fails"]:
+        raise RuntimeError("as planned")
+    return "done"
+
+
+@handler("gather")
+async def gather(payload: dict[str, int], ctx: AsyncContext) -> dict[str, object]:
+    """Submit children, park on them, and hold the first attempt that resumes until it is taken away."""
+    from tenure.model.jobs import JobSpec
+
+    _note("began", ctx)
+    if not ctx.resumed_from_park:
+        many = payload["children"]
+        specs = [JobSpec(kind="trace", payload=str(n), ref=f"child-{n}") for n in range(many)]
+        specs.append(JobSpec(kind="hold-first", payload=str(many), ref="held"))
+        ctx.park(await ctx.submit_children(specs), checkpoint={"asked": many + 1})
+    found = await ctx.upstream()
+    if ctx.attempt == 2:
+        await asyncio.sleep(600)
+    return {"sum": sum(job.result for job in found), "checkpoint": ctx.checkpoint}

@@ -167,10 +167,15 @@ def test_what_the_handler_settled_is_settled(policy: RetryPolicy, errors: int, c
     assert (completed.state, canceled.state) == (JobState.COMPLETED, JobState.CANCELED)
 
 
-@pytest.mark.parametrize("outcome", [Outcome.LOST, Outcome.PARKED])
-def test_what_others_decide_is_refused(outcome: Outcome) -> None:
-    with pytest.raises(ValueError, match=outcome):
-        after_outcome(outcome, RetryPolicy(), errors=0)
+def test_what_others_decide_is_refused() -> None:
+    with pytest.raises(ValueError, match=Outcome.LOST):
+        after_outcome(Outcome.LOST, RetryPolicy(), errors=0)
+
+
+@given(policy=POLICIES, errors=st.integers(0, 120), cancel=st.booleans())
+def test_a_parked_job_waits_unless_it_was_canceled(policy: RetryPolicy, errors: int, cancel: bool) -> None:
+    then = after_outcome(Outcome.PARKED, policy, errors=errors, cancel_requested=cancel)
+    assert then.state is (JobState.CANCELED if cancel else JobState.WAITING)
 
 
 @given(crashes=st.integers(1, 120), most=st.integers(1, 100), cancel=st.booleans())

@@ -739,6 +739,43 @@ _SUBMIT = (
         f"{POSTGRES}/test_held_rows.py::test_an_edge_waits_for_a_parent_that_is_about_to_end",
     ),
     _mutant(
+        "park-unfenced",
+        "a park is written under the fence of the attempt",
+        [
+            (
+                f"{QUERIES}/park_attempts.sql",
+                "ON j.id = r.id AND j.fence = r.fence\n",
+                "ON j.id = r.id\n",
+            ),
+            (f"{QUERIES}/park_attempts.sql", "v.id AND j.fence = v.fence AND", "v.id AND"),
+        ],
+        f"{COORDINATOR}/test_parking.py::test_a_stale_fence_cannot_park",
+    ),
+    _mutant(
+        "park-on-anything",
+        "a job parks on children of its own only",
+        [("coordinator/park.py", "    if not parked:\n", "    if parked:\n")],
+        f"{COORDINATOR}/test_parking.py::test_it_may_wait_for_its_own_children_only",
+    ),
+    _mutant(
+        "park-counts-old-edges",
+        "only what the last parking waits for counts",
+        [
+            (
+                f"{QUERIES}/settle_parents.sql",
+                " AND j.parked_attempt IS NOT DISTINCT FROM c.parked_attempt\n",
+                "\n",
+            )
+        ],
+        f"{COORDINATOR}/test_parking.py::test_parking_again_forgets_what_was_waited_for_before",
+    ),
+    _mutant(
+        "children-unlocked-by-park",
+        "children are held in place while their parent parks on them",
+        [("coordinator/park.py", '{"ids": sorted(set(children))}', '{"ids": []}')],
+        f"{POSTGRES}/test_held_rows.py::test_a_park_waits_for_a_child_that_is_about_to_end",
+    ),
+    _mutant(
         "dependants-unsettled",
         "dependants wake in the transaction that ends their parent",
         [
@@ -933,8 +970,8 @@ _DECISIONS = (
         [
             (
                 f"{QUERIES}/retry_jobs.sql",
-                "WHERE d.child_id = h.id) AS waits",
-                "WHERE d.child_id = h.id AND false) AS waits",
+                "d.child_id = h.id AND d.parked_attempt IS NULL) AS waits",
+                "d.child_id = h.id AND false) AS waits",
             )
         ],
         f"{COORDINATOR}/test_retry.py::test_a_retried_dependant_waits_for_the_retry_of_its_parent",

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from tests.postgres.conftest import Table, until
 
+from tenure.coordinator.park import Park, Parking, write_parkings
 from tenure.model.states import JobState
 from tenure.store.postgres.database import PoolOptions, query
 
@@ -91,4 +92,18 @@ async def test_an_edge_waits_for_a_parent_that_is_about_to_end(fresh: Table) -> 
     ):
         edge = await started_and_waiting(fresh, fresh.submit(parents=[parent]))
     assert await fresh.state(await edge) is JobState.READY
+    assert await fresh.db.fetch("unsettled_parents", {"limit": 10}) == []
+
+
+async def test_a_park_waits_for_a_child_that_is_about_to_end(fresh: Table) -> None:
+    """The child's end does not see the edge, so the park must see the end."""
+    parent, child = await fresh.submit(), await fresh.submit()
+    fences = {row.id: row.fence for row in await fresh.start(parent, child)}
+    async with open_transaction(
+        fresh, ("end_attempts", _end(child, fences[child])), ("settle_parents", {"ids": [child]})
+    ):
+        parking = Parking(parent, fences[parent], Park((child,)))
+        park = await started_and_waiting(fresh, write_parkings(fresh.db, [parking]))
+        assert not park.done(), "not exercised: the park waited for nothing"
+    assert [(row.id, row.state) for row in await park] == [(parent, "ready")]
     assert await fresh.db.fetch("unsettled_parents", {"limit": 10}) == []

@@ -39,6 +39,15 @@ async def _cancel(table: Table, id: uuid.UUID, fence: int) -> object:
     return await table.db.fetch("cancel_idle", {"ids": [id], "reason": "r"})
 
 
+async def _end_broken(table: Table, id: uuid.UUID, fence: int) -> object:
+    return await table.db.fetch("end_broken", {"ids": [id]})
+
+
+async def _end_broken_as_failed(table: Table, id: uuid.UUID, fence: int) -> object:
+    await table.sql("UPDATE tenure.job SET upstream_failure = 'fail' WHERE id = %s", id)
+    return await table.db.fetch("end_broken", {"ids": [id]})
+
+
 async def _request_cancel(table: Table, id: uuid.UUID, fence: int) -> object:
     return await table.db.fetch("request_cancel", {"ids": [id], "reason": "r"})
 
@@ -111,6 +120,27 @@ async def _depend_again(table: Table, id: uuid.UUID, fence: int) -> object:
     return await table.db.fetch("insert_retry_dependencies", {"new_ids": [id]})
 
 
+def _park(child_ends: bool) -> Drive:
+    async def drive(table: Table, id: uuid.UUID, fence: int) -> object:
+        child = await table.submit()
+        await table.sql("UPDATE tenure.job SET parent_id = %s WHERE id = %s", id, child)
+        if child_ends:
+            await table.end(child, (await table.start(child))[0].fence)
+        return await table.db.fetch(
+            "park_attempts",
+            {
+                "ids": [id],
+                "fences": [fence],
+                "checkpoints": ["{}"],
+                "triggers": ["all_finished"],
+                "parked": [id],
+                "children": [child],
+            },
+        )
+
+    return drive
+
+
 STATEMENTS: dict[str, dict[str, tuple[Drive, dict[JobState, JobState]]]] = {
     "start_attempts": {"start": (_start, dict.fromkeys(CLAIMABLE, JobState.EXECUTING))},
     "end_attempts": {str(state): (_end(state), {JobState.EXECUTING: state}) for state in sorted(TERMINAL)},
@@ -123,6 +153,14 @@ STATEMENTS: dict[str, dict[str, tuple[Drive, dict[JobState, JobState]]]] = {
             _cancel,
             dict.fromkeys((JobState.WAITING, JobState.READY, JobState.RESTARTING), JobState.CANCELED),
         )
+    },
+    "end_broken": {
+        "cancel": (_end_broken, {JobState.WAITING: JobState.CANCELED}),
+        "fail": (_end_broken_as_failed, {JobState.WAITING: JobState.FAILED}),
+    },
+    "park_attempts": {
+        "wait": (_park(child_ends=False), {JobState.EXECUTING: JobState.WAITING}),
+        "run": (_park(child_ends=True), {JobState.EXECUTING: JobState.READY}),
     },
     "settle_parents": {"settle": (_settle, {JobState.WAITING: JobState.READY})},
     "insert_dependencies": {"depend": (_depend, {JobState.WAITING: JobState.READY})},

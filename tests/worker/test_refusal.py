@@ -15,6 +15,7 @@ from tenure.worker.context import AsyncContext, Context
 from tenure.worker.execute.call import Assignment, Call, Ended
 from tenure.worker.execute.engines import Engines
 from tenure.worker.handler import Registry, define
+from tenure.worker.upstream import UpstreamPage
 
 
 class Refusing:
@@ -30,6 +31,9 @@ class Refusing:
         raise OwnershipLost("old fence")
 
     async def submit_children(self, jobs: Sequence[JobSpec]) -> list[str]:
+        raise OwnershipLost("old fence")
+
+    async def read_upstream(self, after: str) -> UpstreamPage:
         raise OwnershipLost("old fence")
 
 

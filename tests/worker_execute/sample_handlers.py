@@ -12,8 +12,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from tenure.model.jobs import JobSpec
 from tenure.worker.context import AsyncContext, Context
 from tenure.worker.handler import Fail, Reschedule, handler
+from tenure.worker.upstream import UpstreamJob
 
 
 class Size(BaseModel):
@@ -205,3 +207,43 @@ class CountedInProcess:
     def run(self, payload: Size) -> int:
         self.calls += 1
         return self.calls
+
+
+def _children(parts: int) -> list[JobSpec]:
+    return [JobSpec(kind="part", ref=f"part-{n}") for n in range(parts)]
+
+
+def _summary(ctx: Context | AsyncContext, upstream: list[UpstreamJob]) -> dict[str, object]:
+    return {
+        "sum": sum(job.result for job in upstream if job.completed),
+        "failed": [f"{job.key}: {job.error.type}: {job.error.message}" for job in upstream if job.error],
+        "checkpoint": ctx.checkpoint,
+        "ids": [job.id for job in upstream],
+    }
+
+
+@handler("parks-async")
+async def parks_async(parts: int, ctx: AsyncContext) -> dict[str, object]:
+    if ctx.resumed_from_park:
+        return _summary(ctx, await ctx.upstream())
+    if parts < 0:
+        ctx.park([], checkpoint="x" * 300_000)
+    ctx.park(await ctx.submit_children(_children(parts)), checkpoint={"parts": parts})
+
+
+def _parks(parts: int, ctx: Context) -> dict[str, object]:
+    if ctx.resumed_from_park:
+        return _summary(ctx, ctx.upstream())
+    if parts < 0:
+        ctx.park([], checkpoint="x" * 300_000)
+    ctx.park(ctx.submit_children(_children(parts)), checkpoint={"parts": parts})
+
+
+@handler("parks-in-a-thread")
+def parks_in_a_thread(parts: int, ctx: Context) -> dict[str, object]:
+    return _parks(parts, ctx)
+
+
+@handler("parks-in-a-process", mode="process")
+def parks_in_a_process(parts: int, ctx: Context) -> dict[str, object]:
+    return _parks(parts, ctx)

@@ -20,6 +20,7 @@ from tenure.worker.execute.async_engine import AsyncEngine
 from tenure.worker.execute.call import Assignment, Call, Ended, StopCause
 from tenure.worker.handler import Fail, Handler, Reschedule, define
 from tenure.worker.harness import Harness, Reports
+from tenure.worker.upstream import UpstreamPage
 
 
 class Trusted:
@@ -34,6 +35,9 @@ class Trusted:
 
     async def submit_children(self, jobs: Any) -> list[str]:
         return []
+
+    async def read_upstream(self, after: str) -> UpstreamPage:
+        return UpstreamPage(())
 
 
 def call(handler: Handler, on_ended: Callable[[Ended], None], payload: str = "null") -> Call:

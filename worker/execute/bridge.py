@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from tenure.model.jobs import JobSpec
 from tenure.worker.execute.call import Call, StopCause
+from tenure.worker.upstream import UpstreamPage
 
 T = TypeVar("T")
 
@@ -55,6 +56,10 @@ class Bridge:
     def submit_children(self, jobs: Sequence[JobSpec]) -> Future[list[str]]:
         """Send jobs to submit."""
         return self._ask(self.call.reporter.submit_children(jobs))
+
+    def read_upstream(self, after: str) -> Future[UpstreamPage]:
+        """Ask for a page of what became of the jobs that this one waited for."""
+        return self._ask(self.call.reporter.read_upstream(after))
 
     def _ask(self, request: Coroutine[Any, Any, T]) -> Future[T]:
         # Born outside a TaskGroup on purpose: the handler that waits for it owns it, and lives in another thread.

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tenure.model.dependencies import Trigger
 from tenure.model.jobs import JobSpec
 from tenure.model.states import Outcome
 
 if TYPE_CHECKING:
     from tenure.worker.handler import Handler
+    from tenure.worker.upstream import UpstreamPage
 
 
 class StopCause(StrEnum):
@@ -48,6 +50,8 @@ class Assignment:
     labels: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float | None = None
     parent_id: str | None = None
+    parked_attempt: int | None = None
+    """The last attempt that parked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,15 @@ class ErrorReport:
     traceback: str = ""
     bases: tuple[str, ...] = ()
     """The types that ``type`` is a kind of."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParkRequest:
+    """What a parking attempt waits for. ``checkpoint`` is JSON text; None keeps the one there is."""
+
+    children: tuple[str, ...]
+    checkpoint: str | None = None
+    trigger: str = Trigger.ALL_FINISHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,8 @@ class Ended:
     delay_s: float = 0.0
     spends_budget: bool = False
     """For rescheduled: count it as an error."""
+    park: ParkRequest | None = None
+    """For parked."""
 
 
 class Reporter(Protocol):
@@ -94,6 +109,10 @@ class Reporter(Protocol):
 
     async def submit_children(self, jobs: Sequence[JobSpec]) -> list[str]:
         """Submit jobs on behalf of the attempt; return their ids in order."""
+        ...
+
+    async def read_upstream(self, after: str) -> UpstreamPage:
+        """Return a page of what became of the jobs that this one waited for; ``after`` is the ``next`` of the last."""
         ...
 
     def deadline(self) -> float:

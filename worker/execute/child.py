@@ -32,6 +32,7 @@ from tenure.worker.execute.call import Assignment, Ended, StopCause
 from tenure.worker.execute.thread_engine import perform
 from tenure.worker.execute.watchdog import boottime
 from tenure.worker.handler import Handler, definitions_of
+from tenure.worker.upstream import UpstreamPage
 
 EXIT_BROKEN = 70
 EXIT_ORPHANED = 71
@@ -195,6 +196,19 @@ class PipeLink:
     def submit_children(self, jobs: Sequence[JobSpec]) -> Future[list[str]]:
         """Send jobs to submit."""
         return self._ask("submit_children", [[job.model_dump(mode="json") for job in jobs]])
+
+    def read_upstream(self, after: str) -> Future[UpstreamPage]:
+        """Ask for a page of what became of the jobs that this one waited for."""
+        page: Future[UpstreamPage] = Future()
+
+        def take(answer: Future[Any]) -> None:
+            if problem := answer.exception():
+                page.set_exception(problem)
+            else:
+                page.set_result(UpstreamPage.from_frame(answer.result()))
+
+        self._ask("read_upstream", [after]).add_done_callback(take)
+        return page
 
     def send(self, frame: dict[str, Any]) -> bool:
         """Send a frame; False if the worker is gone."""

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.errors import OwnershipLost
 from tenure.model.states import Outcome
-from tenure.worker.execute.call import Ended, ErrorReport, StopCause
-from tenure.worker.handler import Fail, Handler, Reschedule
+from tenure.worker.execute.call import Ended, ErrorReport, ParkRequest, StopCause
+from tenure.worker.handler import Fail, Handler, Park, Reschedule
 
 _BY_CAUSE = {
     StopCause.CANCELED: Outcome.CANCELED,
@@ -38,7 +38,7 @@ def returned(value: Any) -> Ended:
     """Judge what a handler returned."""
     if value is None:
         return _NOTHING
-    if isinstance(value, Reschedule | Fail):
+    if isinstance(value, Reschedule | Fail | Park):
         return _asked(value)
     try:
         text = pydantic_core.to_json(value, inf_nan_mode="null").decode()
@@ -61,7 +61,7 @@ def completed(text: str) -> Ended:
 
 def raised(exc: BaseException, handler: Handler, cause: StopCause | None) -> Ended:
     """Judge what a handler raised; ``cause`` is why it had been told to stop, if it had."""
-    if isinstance(exc, Reschedule | Fail) and cause in (None, StopCause.RELEASED):
+    if isinstance(exc, Reschedule | Fail | Park) and cause in (None, StopCause.RELEASED):
         return _asked(exc)
     if cause is not None:
         return stopped(cause, _describe(exc) if isinstance(exc, Exception) else None)
@@ -97,7 +97,9 @@ def failed(type_: str, message: str, *, retryable: bool = True, traceback_text: 
     return Ended(Outcome.FAILED, error=error, retryable=retryable)
 
 
-def _asked(request: Reschedule | Fail) -> Ended:
+def _asked(request: Reschedule | Fail | Park) -> Ended:
+    if isinstance(request, Park):
+        return Ended(Outcome.PARKED, park=ParkRequest(request.children, request.checkpoint, request.trigger))
     if isinstance(request, Reschedule):
         return Ended(
             Outcome.RESCHEDULED,

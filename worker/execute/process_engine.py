@@ -16,9 +16,10 @@ from typing import Any
 from tenure.model.jobs import validate_spec
 from tenure.model.states import Outcome
 from tenure.worker.execute import outcome
-from tenure.worker.execute.call import Call, Ended, ErrorReport
+from tenure.worker.execute.call import Call, Ended, ErrorReport, ParkRequest
 from tenure.worker.execute.forkserver import EXTEND_EVERY_S
 from tenure.worker.execute.process_host import ForkedExecution, ProcessHost
+from tenure.worker.upstream import UpstreamPage
 
 _LINGER_S = 2.0
 """How long a process may take to exit after it has said how its attempt ended."""
@@ -105,6 +106,7 @@ class ProcessExecution(ForkedExecution):
         asks: dict[str, Callable[..., Future[Any]]] = {
             "progress": self.bridge.progress,
             "save_checkpoint": self.bridge.save_checkpoint,
+            "read_upstream": self.bridge.read_upstream,
             "submit_children": lambda jobs: self.bridge.submit_children([validate_spec(job) for job in jobs]),
         }
         return asks[method](*arguments)
@@ -114,7 +116,8 @@ class ProcessExecution(ForkedExecution):
             self._answer(number, None, RuntimeError("canceled"))
         else:
             problem = done.exception()
-            self._answer(number, None if problem else done.result(), problem)
+            value = None if problem else done.result()
+            self._answer(number, value.to_frame() if isinstance(value, UpstreamPage) else value, problem)
 
     def _answer(self, number: int, value: Any, problem: BaseException | None) -> None:
         answer: dict[str, Any] = {"what": "answer", "number": number, "value": value}
@@ -140,7 +143,7 @@ def ended_from(frame: dict[str, Any]) -> Ended:
     Raises:
         KeyError, TypeError, ValueError: it is malformed.
     """
-    error = frame["error"]
+    error, park = frame["error"], frame["park"]
     return Ended(
         outcome=Outcome(frame["outcome"]),
         result=frame["result"],
@@ -148,4 +151,5 @@ def ended_from(frame: dict[str, Any]) -> Ended:
         retryable=bool(frame["retryable"]),
         delay_s=float(frame["delay_s"]),
         spends_budget=bool(frame["spends_budget"]),
+        park=ParkRequest(**{**park, "children": tuple(park["children"])}) if park else None,
     )

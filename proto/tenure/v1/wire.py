@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.errors import BY_GRPC_STATUS, FieldViolation, InvalidInput, TenureError
 from tenure.model.jobs import JobSpec, RetrySpec, validate_spec
 from tenure.model.retry import Backoff
@@ -24,6 +25,12 @@ OUTCOME_TO_PB: dict[Outcome, pb.Outcome] = {outcome: pb.Outcome.Value(f"OUTCOME_
 OUTCOME_FROM_PB: dict[int, Outcome] = {number: outcome for outcome, number in OUTCOME_TO_PB.items()}
 BACKOFF_TO_PB: dict[Backoff, pb.Backoff] = {each: pb.Backoff.Value(f"BACKOFF_{each.name}") for each in Backoff}
 BACKOFF_FROM_PB: dict[int, Backoff] = {number: each for each, number in BACKOFF_TO_PB.items()}
+TRIGGER_TO_PB: dict[Trigger, pb.Trigger] = {each: pb.Trigger.Value(f"TRIGGER_{each.name}") for each in Trigger}
+TRIGGER_FROM_PB: dict[int, Trigger] = {number: each for each, number in TRIGGER_TO_PB.items()}
+UPSTREAM_FAILURE_TO_PB: dict[UpstreamFailure, pb.UpstreamFailure] = {
+    each: pb.UpstreamFailure.Value(f"UPSTREAM_FAILURE_{each.name}") for each in UpstreamFailure
+}
+UPSTREAM_FAILURE_FROM_PB: dict[int, UpstreamFailure] = {number: each for each, number in UPSTREAM_FAILURE_TO_PB.items()}
 DEFAULT_RETRY = RetrySpec()
 
 
@@ -103,6 +110,12 @@ def spec_from_pb(message: pb.JobSpec, *, path: str = "job.") -> JobSpec:
             values[f"{name}_s"] = seconds(getattr(message, name))
     if "max_crashes" in present:
         values["max_crashes"] = message.max_crashes
+    if message.trigger:
+        values["trigger"] = TRIGGER_FROM_PB.get(message.trigger, str(message.trigger))
+    if message.upstream_failure:
+        values["upstream_failure"] = UPSTREAM_FAILURE_FROM_PB.get(
+            message.upstream_failure, str(message.upstream_failure)
+        )
     if "retry" in present:
         values["retry"] = _retry_values(message.retry)
     try:
@@ -171,6 +184,10 @@ def spec_to_pb(spec: JobSpec) -> pb.JobSpec:
         requires=spec.requires,
         depends_on=spec.depends_on,
         ref=spec.ref,
+        trigger=None if spec.trigger is Trigger.ALL_COMPLETED else TRIGGER_TO_PB[spec.trigger],
+        upstream_failure=None
+        if spec.upstream_failure is UpstreamFailure.CANCEL
+        else UPSTREAM_FAILURE_TO_PB[spec.upstream_failure],
     )
 
 

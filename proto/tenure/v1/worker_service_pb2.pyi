@@ -49,7 +49,7 @@ class StartAttemptsRequest(_message.Message):
     def __init__(self, worker: _Optional[str] = ..., claims: _Optional[_Iterable[_Union[ClaimedJob, _Mapping]]] = ...) -> None: ...
 
 class StartedAttempt(_message.Message):
-    __slots__ = ("job_id", "attempt", "fence", "namespace", "kind", "route", "payload", "checkpoint", "timeout", "labels", "started_at", "parent_id")
+    __slots__ = ("job_id", "attempt", "fence", "namespace", "kind", "route", "payload", "checkpoint", "timeout", "labels", "started_at", "parent_id", "parked_attempt")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +69,7 @@ class StartedAttempt(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     PARENT_ID_FIELD_NUMBER: _ClassVar[int]
+    PARKED_ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     attempt: int
     fence: int
@@ -81,7 +82,8 @@ class StartedAttempt(_message.Message):
     labels: _containers.ScalarMap[str, str]
     started_at: _timestamp_pb2.Timestamp
     parent_id: str
-    def __init__(self, job_id: _Optional[str] = ..., attempt: _Optional[int] = ..., fence: _Optional[int] = ..., namespace: _Optional[str] = ..., kind: _Optional[str] = ..., route: _Optional[str] = ..., payload: _Optional[str] = ..., checkpoint: _Optional[str] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parent_id: _Optional[str] = ...) -> None: ...
+    parked_attempt: int
+    def __init__(self, job_id: _Optional[str] = ..., attempt: _Optional[int] = ..., fence: _Optional[int] = ..., namespace: _Optional[str] = ..., kind: _Optional[str] = ..., route: _Optional[str] = ..., payload: _Optional[str] = ..., checkpoint: _Optional[str] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parent_id: _Optional[str] = ..., parked_attempt: _Optional[int] = ...) -> None: ...
 
 class StartAttemptsResponse(_message.Message):
     __slots__ = ("attempts",)
@@ -90,7 +92,7 @@ class StartAttemptsResponse(_message.Message):
     def __init__(self, attempts: _Optional[_Iterable[_Union[StartedAttempt, _Mapping]]] = ...) -> None: ...
 
 class AttemptReport(_message.Message):
-    __slots__ = ("job_id", "fence", "outcome", "result", "error", "permanent", "delay", "lease", "claim_revision", "error_bases", "spends_budget")
+    __slots__ = ("job_id", "fence", "outcome", "result", "error", "permanent", "delay", "lease", "claim_revision", "error_bases", "spends_budget", "park")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -102,6 +104,7 @@ class AttemptReport(_message.Message):
     CLAIM_REVISION_FIELD_NUMBER: _ClassVar[int]
     ERROR_BASES_FIELD_NUMBER: _ClassVar[int]
     SPENDS_BUDGET_FIELD_NUMBER: _ClassVar[int]
+    PARK_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     fence: int
     outcome: _job_pb2.Outcome
@@ -113,7 +116,18 @@ class AttemptReport(_message.Message):
     claim_revision: int
     error_bases: _containers.RepeatedScalarFieldContainer[str]
     spends_budget: bool
-    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., outcome: _Optional[_Union[_job_pb2.Outcome, str]] = ..., result: _Optional[str] = ..., error: _Optional[_Union[_job_pb2.JobError, _Mapping]] = ..., permanent: _Optional[bool] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[int] = ..., claim_revision: _Optional[int] = ..., error_bases: _Optional[_Iterable[str]] = ..., spends_budget: _Optional[bool] = ...) -> None: ...
+    park: Park
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., outcome: _Optional[_Union[_job_pb2.Outcome, str]] = ..., result: _Optional[str] = ..., error: _Optional[_Union[_job_pb2.JobError, _Mapping]] = ..., permanent: _Optional[bool] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[int] = ..., claim_revision: _Optional[int] = ..., error_bases: _Optional[_Iterable[str]] = ..., spends_budget: _Optional[bool] = ..., park: _Optional[_Union[Park, _Mapping]] = ...) -> None: ...
+
+class Park(_message.Message):
+    __slots__ = ("children", "checkpoint", "trigger")
+    CHILDREN_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    TRIGGER_FIELD_NUMBER: _ClassVar[int]
+    children: _containers.RepeatedScalarFieldContainer[str]
+    checkpoint: str
+    trigger: _job_pb2.Trigger
+    def __init__(self, children: _Optional[_Iterable[str]] = ..., checkpoint: _Optional[str] = ..., trigger: _Optional[_Union[_job_pb2.Trigger, str]] = ...) -> None: ...
 
 class FinishAttemptsRequest(_message.Message):
     __slots__ = ("worker", "reports")
@@ -200,3 +214,41 @@ class SubmitChildrenResponse(_message.Message):
     verdict: Verdict
     jobs: _containers.RepeatedCompositeFieldContainer[_job_service_pb2.SubmittedJob]
     def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., jobs: _Optional[_Iterable[_Union[_job_service_pb2.SubmittedJob, _Mapping]]] = ...) -> None: ...
+
+class ReadUpstreamRequest(_message.Message):
+    __slots__ = ("job_id", "fence", "page_token")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    fence: int
+    page_token: str
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class UpstreamJob(_message.Message):
+    __slots__ = ("job_id", "kind", "key", "state", "result", "error", "reason")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    kind: str
+    key: str
+    state: _job_pb2.JobState
+    result: str
+    error: _job_pb2.JobError
+    reason: str
+    def __init__(self, job_id: _Optional[str] = ..., kind: _Optional[str] = ..., key: _Optional[str] = ..., state: _Optional[_Union[_job_pb2.JobState, str]] = ..., result: _Optional[str] = ..., error: _Optional[_Union[_job_pb2.JobError, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ReadUpstreamResponse(_message.Message):
+    __slots__ = ("verdict", "jobs", "next_page_token")
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    verdict: Verdict
+    jobs: _containers.RepeatedCompositeFieldContainer[UpstreamJob]
+    next_page_token: str
+    def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., jobs: _Optional[_Iterable[_Union[UpstreamJob, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...

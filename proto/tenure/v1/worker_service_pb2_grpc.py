@@ -61,6 +61,11 @@ class WorkerServiceStub:
                 request_serializer=tenure_dot_v1_dot_worker__service__pb2.SubmitChildrenRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_worker__service__pb2.SubmitChildrenResponse.FromString,
                 _registered_method=True)
+        self.ReadUpstream = channel.unary_unary(
+                '/tenure.v1.WorkerService/ReadUpstream',
+                request_serializer=tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer:
@@ -103,6 +108,14 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadUpstream(self, request, context):
+        """What became of the jobs that an executing one waited for last: those that it depends on or, once an attempt has
+        parked, the children that it parked on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -130,6 +143,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.SubmitChildren,
                     request_deserializer=tenure_dot_v1_dot_worker__service__pb2.SubmitChildrenRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_worker__service__pb2.SubmitChildrenResponse.SerializeToString,
+            ),
+            'ReadUpstream': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadUpstream,
+                    request_deserializer=tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -269,6 +287,33 @@ class WorkerService:
             '/tenure.v1.WorkerService/SubmitChildren',
             tenure_dot_v1_dot_worker__service__pb2.SubmitChildrenRequest.SerializeToString,
             tenure_dot_v1_dot_worker__service__pb2.SubmitChildrenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadUpstream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.WorkerService/ReadUpstream',
+            tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamRequest.SerializeToString,
+            tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

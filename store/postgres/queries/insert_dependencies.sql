@@ -7,14 +7,20 @@ WITH edge AS (
     FROM unnest(%(children)s::uuid[], %(parents)s::uuid[]) AS e (child_id, parent_id)
     RETURNING child_id, parent_state
 ), counted AS (
-    SELECT child_id, count(*) FILTER (WHERE parent_state IS DISTINCT FROM 'completed') AS unfinished
+    SELECT child_id, count(*) FILTER (WHERE parent_state IS NULL) AS unended,
+           count(*) FILTER (WHERE parent_state = 'completed') AS completed,
+           count(*) FILTER (WHERE parent_state <> 'completed') AS otherwise
     FROM edge GROUP BY child_id
+), judged AS (
+    SELECT j.id, c.unended + CASE WHEN j.trigger IS NULL THEN c.otherwise ELSE 0 END AS waiting_on,
+           tenure.verdict(j.trigger, c.unended, c.completed, c.otherwise) = 'run' AS runs
+    FROM tenure.job j JOIN counted c ON j.id = c.child_id
 )
 UPDATE tenure.job j
-SET waiting_on = c.unfinished,
-    state = CASE WHEN c.unfinished = 0 THEN 'ready' ELSE j.state END,
-    start_by = CASE WHEN c.unfinished = 0 THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
+SET waiting_on = v.waiting_on,
+    state = CASE WHEN v.runs THEN 'ready' ELSE j.state END,
+    start_by = CASE WHEN v.runs THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
                     ELSE j.start_by END,
-    deadline = CASE WHEN c.unfinished = 0 THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
-    due = c.unfinished = 0 AND j.activate_at <= now()
-FROM counted c WHERE j.id = c.child_id
+    deadline = CASE WHEN v.runs THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
+    due = v.runs AND j.activate_at <= now()
+FROM judged v WHERE j.id = v.id

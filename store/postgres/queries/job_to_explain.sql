@@ -1,4 +1,8 @@
 -- What is needed to say why a job does not run: its lane, and Postgres' own time.
 SELECT j.id, j.state, j.route, j.due, j.activate_at, j.waiting_on, now() AS now,
-       l.id AS lane, l.pool, l.namespace, l.kind, l.limits, l.requires
+       l.id AS lane, l.pool, l.namespace, l.kind, l.limits, l.requires,
+       tenure.trigger_of(j) AS trigger, j.parked_attempt IS NOT NULL AS parked,
+       ARRAY(SELECT d.parent_id FROM tenure.dependency d
+             WHERE d.child_id = j.id AND d.parked_attempt IS NOT DISTINCT FROM j.parked_attempt AND d.parent_state IS NULL
+             ORDER BY d.parent_id LIMIT 3) AS waits_for
 FROM tenure.job j JOIN tenure.lane l ON l.id = j.lane WHERE j.id = %(id)s

@@ -1,6 +1,6 @@
 -- Hold active parents of retried jobs in place while the dependencies on them are written, as lock_parents does.
 WITH RECURSIVE chain (id) AS (
-    SELECT d.parent_id FROM tenure.dependency d WHERE d.child_id = ANY (%(ids)s)
+    SELECT d.parent_id FROM tenure.dependency d WHERE d.child_id = ANY (%(ids)s) AND d.parked_attempt IS NULL
     UNION
     SELECT h.retried_by FROM chain c JOIN tenure.history h ON h.id = c.id WHERE h.retried_by IS NOT NULL
 )

@@ -1,15 +1,18 @@
 -- failed, canceled: a new job for each, a copy of what was asked for with a fresh budget; the old row says which.
 -- Those with parents begin as waiting; insert_retry_dependencies decides whether they need to.
 -- Not for one that was retried before: a job has one retry, however often and from wherever it is asked for. Nor for one
--- that depends, at whatever remove, on a job which failed and is not retried in the same go: it could only be canceled
--- again.
+-- that waits for all to complete, at whatever remove, and of those one failed and is not retried in the same go: it could
+-- only be canceled again.
 WITH RECURSIVE blocked (id) AS (
-    SELECT d.child_id FROM tenure.dependency d JOIN tenure.history p ON p.id = d.parent_id
-    WHERE d.child_id = ANY (%(ids)s::uuid[]) AND p.state <> 'completed' AND p.retried_by IS NULL
+    SELECT d.child_id
+    FROM tenure.dependency d JOIN tenure.history p ON p.id = d.parent_id JOIN tenure.history c ON c.id = d.child_id
+    WHERE d.child_id = ANY (%(ids)s::uuid[]) AND c.trigger IS NULL AND d.parked_attempt IS NULL
+      AND p.state <> 'completed' AND p.retried_by IS NULL
       AND p.id <> ALL (%(ids)s::uuid[])
     UNION
-    SELECT d.child_id FROM blocked b JOIN tenure.dependency d ON d.parent_id = b.id
-    WHERE d.child_id = ANY (%(ids)s::uuid[])
+    SELECT d.child_id
+    FROM blocked b JOIN tenure.dependency d ON d.parent_id = b.id JOIN tenure.history c ON c.id = d.child_id
+    WHERE d.child_id = ANY (%(ids)s::uuid[]) AND c.trigger IS NULL AND d.parked_attempt IS NULL
 ), asked AS (
     SELECT * FROM unnest(%(ids)s::uuid[], %(new_ids)s::uuid[], %(lanes)s::bigint[]) AS g (id, new_id, lane)
 ), locked AS (
@@ -21,14 +24,16 @@ WITH RECURSIVE blocked (id) AS (
     UPDATE tenure.history h SET retried_by = a.new_id
     FROM asked a, locked l
     WHERE a.id = h.id AND l.id = h.id AND h.retried_by IS NULL
-    RETURNING h.*, a.new_id, a.lane, EXISTS (SELECT FROM tenure.dependency d WHERE d.child_id = h.id) AS waits
+    RETURNING h.*, a.new_id, a.lane, EXISTS (
+                  SELECT FROM tenure.dependency d WHERE d.child_id = h.id AND d.parked_attempt IS NULL) AS waits
 )
 INSERT INTO tenure.job (id, namespace, kind, route, lane, state, due, priority, activate_at, payload, ttl_s, timeout_s,
                         max_crashes, retry, labels, parent_id, retry_of, start_within_s, start_by, job_timeout_s,
-                        deadline, limits, requires)
+                        deadline, limits, requires, trigger, upstream_failure)
 SELECT new_id, namespace, kind, route, lane, CASE WHEN waits THEN 'waiting' ELSE 'ready' END, NOT waits,
        priority, now(), payload, ttl_s, timeout_s, max_crashes, retry, labels, parent_id, id,
        start_within_s, CASE WHEN NOT waits THEN tenure.from_start(now(), start_within_s) END,
-       job_timeout_s, CASE WHEN NOT waits THEN tenure.from_start(now(), job_timeout_s) END, limits, requires
+       job_timeout_s, CASE WHEN NOT waits THEN tenure.from_start(now(), job_timeout_s) END, limits, requires,
+       trigger, upstream_failure
 FROM marked
 RETURNING id, retry_of

@@ -1,24 +1,34 @@
--- Tell dependants that parents are terminal: children of completed ones count down, and become ready at zero.
+-- Tell dependants that parents are terminal: their children count down, and become ready when their trigger is met.
 -- Run after the parents' end in the same transaction: its fresh snapshot sees edges that the end had waited for.
+-- Only the edges that are settled now are read. With all_completed, waiting_on counts completed parents down and so never
+-- reaches zero past a failed one; one of the other triggers that still waits has no completed parent (any_completed) or
+-- does not ask (all_finished, any_finished). Edges of an earlier wait of the child do not count.
 WITH settled AS (
     UPDATE tenure.dependency d SET parent_state = h.state
     FROM tenure.history h
     WHERE d.parent_id = ANY (%(ids)s) AND d.parent_state IS NULL AND h.id = d.parent_id
-    RETURNING d.child_id, d.parent_state
+    RETURNING d.child_id, d.parent_state, d.parked_attempt
 ), counted AS (
-    SELECT child_id, count(*) FILTER (WHERE parent_state = 'completed') AS completed,
-           bool_or(parent_state <> 'completed') AS broken
-    FROM settled GROUP BY child_id
+    SELECT child_id, parked_attempt, count(*) FILTER (WHERE parent_state = 'completed') AS completed,
+           count(*) FILTER (WHERE parent_state <> 'completed') AS otherwise
+    FROM settled GROUP BY child_id, parked_attempt
 ), locked AS (
-    SELECT j.id, c.completed, c.broken FROM tenure.job j JOIN counted c ON j.id = c.child_id
+    SELECT j.id, c.completed, c.otherwise, tenure.trigger_of(j) AS trigger,
+           j.waiting_on - c.completed
+               - CASE WHEN tenure.trigger_of(j) = 'all_completed' THEN 0 ELSE c.otherwise END AS left_over
+    FROM tenure.job j JOIN counted c ON j.id = c.child_id AND j.parked_attempt IS NOT DISTINCT FROM c.parked_attempt
     WHERE j.state = 'waiting' ORDER BY j.id FOR UPDATE OF j
+), judged AS (
+    SELECT id, left_over, tenure.verdict(trigger, left_over, completed, otherwise) AS verdict FROM locked
 )
 UPDATE tenure.job j
-SET waiting_on = j.waiting_on - l.completed,
-    state = CASE WHEN j.waiting_on = l.completed THEN 'ready' ELSE 'waiting' END,
-    start_by = CASE WHEN j.waiting_on = l.completed THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
+SET waiting_on = v.left_over,
+    state = CASE WHEN v.verdict = 'run' THEN 'ready' ELSE 'waiting' END,
+    start_by = CASE WHEN v.verdict = 'run' THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
                     ELSE j.start_by END,
-    deadline = CASE WHEN j.waiting_on = l.completed THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
-    due = j.waiting_on = l.completed AND j.activate_at <= now()
-FROM locked l WHERE j.id = l.id
-RETURNING j.id, j.state, j.lane, l.broken
+    -- One that parked has had its first possible start.
+    deadline = CASE WHEN v.verdict = 'run' THEN coalesce(j.deadline, tenure.from_start(j.activate_at, j.job_timeout_s))
+                    ELSE j.deadline END,
+    due = v.verdict = 'run' AND j.activate_at <= now()
+FROM judged v WHERE j.id = v.id
+RETURNING j.id, j.state, j.lane, v.verdict = 'broken' AS broken

@@ -21,4 +21,4 @@ WHERE j.id = l.id
   AND coalesce(k.postgres_timeline = (SELECT tenure.timeline()), true)
 RETURNING j.id, j.attempt, j.fence, j.namespace, j.kind, j.route, j.payload::text, j.checkpoint::text,
           least(j.timeout_s, extract(epoch FROM j.deadline - now()))::float8 AS timeout_s,
-          j.labels, j.started_at, j.parent_id
+          j.labels, j.started_at, j.parent_id, j.parked_attempt

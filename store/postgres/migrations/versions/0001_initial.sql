@@ -104,7 +104,7 @@ CREATE TABLE tenure.job (
     parent_id       uuid,
     schedule_id     uuid,              -- which schedule made it, and for which of its ticks
     scheduled_at    timestamptz,
-    waiting_on      integer NOT NULL DEFAULT 0,  -- parents that have not completed
+    waiting_on      integer NOT NULL DEFAULT 0,  -- parents that have not ended; with all_completed: not completed
     checkpoint      json,
     progress        real NOT NULL DEFAULT 0,
     progress_message text NOT NULL DEFAULT '',
@@ -120,6 +120,10 @@ CREATE TABLE tenure.job (
     limits          text[],              -- null: none
     requires        jsonb,               -- null: none
     slots           text[],              -- of the executing attempt, <limit>/<n> each; null: none
+    trigger         text,                -- model.dependencies.Trigger; null: all_completed
+    upstream_failure text,               -- how it ends when its trigger can no longer be met; null: cancel
+    parked_attempt  integer,             -- the last attempt that parked; null: none. The dependencies of it count alone
+    parked_trigger  text,                -- what that attempt waits for
     CONSTRAINT executing_has_a_fence CHECK ((state = 'executing') = (fence IS NOT NULL)),
     CONSTRAINT waiting_is_not_due CHECK (NOT (state = 'waiting' AND due))
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000,
@@ -175,7 +179,9 @@ CREATE TABLE tenure.history (
     deadline        timestamptz,
     retried_by      uuid,              -- the one thing that is written after the end: which job is another go at it
     limits          text[],
-    requires        jsonb
+    requires        jsonb,
+    trigger         text,
+    upstream_failure text
 ) PARTITION BY RANGE (finished_at);
 CREATE INDEX history_id ON tenure.history (id);
 CREATE INDEX history_parent ON tenure.history (parent_id, id) WHERE parent_id IS NOT NULL;
@@ -236,9 +242,31 @@ CREATE TABLE tenure.dependency (
     child_id     uuid NOT NULL,
     parent_id    uuid NOT NULL,
     parent_state text CHECK (parent_state IN ('completed', 'failed', 'canceled')),
+    parked_attempt integer,  -- of the child, which parked on this parent; null: asked for at the submit
     PRIMARY KEY (child_id, parent_id)
 );
 CREATE INDEX dependency_parent ON tenure.dependency (parent_id) WHERE parent_state IS NULL;
+
+-- model.dependencies.verdict: what so many parents that have not ended, have completed, and have ended otherwise mean.
+CREATE FUNCTION tenure.verdict(trigger text, unended bigint, completed bigint, otherwise bigint) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE coalesce(trigger, 'all_completed')
+        WHEN 'all_completed' THEN
+            CASE WHEN otherwise > 0 THEN 'broken' WHEN unended > 0 THEN 'wait' ELSE 'run' END
+        WHEN 'all_finished' THEN
+            CASE WHEN unended > 0 THEN 'wait' ELSE 'run' END
+        WHEN 'any_completed' THEN
+            CASE WHEN completed > 0 OR unended + otherwise = 0 THEN 'run' WHEN unended > 0 THEN 'wait' ELSE 'broken' END
+        ELSE
+            CASE WHEN completed + otherwise > 0 OR unended = 0 THEN 'run' ELSE 'wait' END
+    END
+$$;
+
+-- The trigger by which a job waits now: that of its last parking, else its own.
+CREATE FUNCTION tenure.trigger_of(j tenure.job) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT coalesce(CASE WHEN j.parked_attempt IS NULL THEN j.trigger ELSE j.parked_trigger END, 'all_completed')
+$$;
 
 -- scope is '' for submitters' own keys, and the parent's id for children, so that neither can meet the other.
 CREATE TABLE tenure.idempotency (
@@ -291,14 +319,14 @@ SELECT id, namespace, kind, route, state, priority, activate_at, created_at, pay
        errors, crashes, fence, worker, lease, claim_revision, started_at, NULL::timestamptz AS finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
        cancel_requested, reason, retry_of, NULL::uuid AS retried_by, start_by, job_timeout_s, deadline, limits,
-       requires, schedule_id, scheduled_at
+       requires, schedule_id, scheduled_at, trigger, upstream_failure
 FROM tenure.job
 UNION ALL
 SELECT id, namespace, kind, route, state, priority, activate_at, created_at, payload, result, attempt,
        errors, crashes, fence, worker, NULL, NULL, started_at, finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
        cancel_requested, reason, retry_of, retried_by, start_by, job_timeout_s, deadline, limits,
-       requires, schedule_id, scheduled_at
+       requires, schedule_id, scheduled_at, trigger, upstream_failure
 FROM tenure.history;
 
 -- Schedules. next_at is the next tick that nobody has decided upon (null: there is none), moved on in the transaction

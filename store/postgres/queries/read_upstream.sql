@@ -1,0 +1,19 @@
+-- A page of the jobs that an executing one waited for last, by id, and what became of them; as far as the bytes reach.
+WITH page AS (
+    SELECT d.parent_id, d.parent_state
+    FROM tenure.job j
+    JOIN tenure.dependency d ON d.child_id = j.id AND d.parked_attempt IS NOT DISTINCT FROM j.parked_attempt
+    WHERE j.id = %(id)s AND d.parent_id > %(after)s ORDER BY d.parent_id LIMIT %(limit)s
+), found AS (
+    SELECT p.parent_id AS id, coalesce(j.kind, '') AS kind, coalesce(j.idempotency_key, '') AS key,
+           coalesce(j.state, p.parent_state, 'canceled') AS state, j.result::text AS result, j.error::text AS error,
+           coalesce(j.reason, '') AS reason
+    FROM page p LEFT JOIN LATERAL (
+        SELECT kind, idempotency_key, state, result, error, reason FROM tenure.jobs
+        WHERE id = p.parent_id ORDER BY finished_at NULLS LAST LIMIT 1) j ON true
+), measured AS (
+    SELECT *, octet_length(coalesce(result, '')) + octet_length(coalesce(error, '')) AS bytes FROM found
+), running AS (
+    SELECT *, sum(bytes) OVER (ORDER BY id) - bytes AS before, count(*) OVER () AS found FROM measured
+)
+SELECT id, kind, key, state, result, error, reason, found FROM running WHERE before < %(bytes)s ORDER BY id
