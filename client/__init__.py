@@ -27,16 +27,19 @@ from tenure.client.records import (
     RetriedJobs,
     Retry,
     SubmittedJob,
+    SubmittedJobs,
     Worker,
 )
 from tenure.model.retry import Backoff
 from tenure.model.states import JobState, Outcome
+from tenure.model.workflows import WorkflowState
 
 if TYPE_CHECKING:
     from tenure.client.async_client import AsyncClient
     from tenure.client.link import TLS
     from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
     from tenure.client.sync_client import Client
+    from tenure.client.workflows import Workflow, WorkflowChange
 
 __all__ = [
     "TLS",
@@ -65,14 +68,19 @@ __all__ = [
     "Retry",
     "Schedule",
     "SubmittedJob",
+    "SubmittedJobs",
     "Tick",
     "TickJob",
     "Worker",
+    "Workflow",
+    "WorkflowChange",
+    "WorkflowState",
 ]
 
 _LAZY = {"AsyncClient": "async_client", "Client": "sync_client", "TLS": "link"} | dict.fromkeys(
     ("NewSchedule", "Schedule", "Tick", "TickJob"), "schedules"
 )
+_LAZY |= dict.fromkeys(("Workflow", "WorkflowChange"), "workflows")
 
 
 def __getattr__(name: str) -> Any:
