@@ -23,6 +23,7 @@ from tenure.cli.filters import (
     Route,
     Selection,
     States,
+    WorkflowId,
     Yes,
 )
 from tenure.cli.output import Format, Output, print_json, to_stderr, to_stdout
@@ -40,6 +41,7 @@ def cancel(
     parent: ParentId = None,
     after: CreatedAfter = None,
     before: CreatedBefore = None,
+    workflow: WorkflowId = None,
     reason: Annotated[str, typer.Option("--reason", help="Why, for the story of the jobs.")] = "",
     every: All = False,
     preview: Preview = False,
@@ -52,7 +54,7 @@ def cancel(
     One that executes is asked to stop, and is shown as executing until it has. What depends on a canceled job is
     canceled with it.
     """
-    selection = Selection(namespace, kind, route, state, label, parent, after, before)
+    selection = Selection(namespace, kind, route, state, label, parent, after, before, workflow)
     _refuse_both(job_ids, selection, every=every, preview=preview)
     with connect(coordinator) as client:
         if job_ids:
@@ -67,7 +69,7 @@ def cancel(
         wanted = selection.keywords()
         if not preview and not yes:
             found = client.cancel_many(**wanted, all=every, preview=True)
-            _confirm(f"cancel {found.canceled + found.asked} jobs?", found.canceled + found.asked)
+            confirm(f"cancel {found.canceled + found.asked} jobs?", found.canceled + found.asked)
         done = client.cancel_many(**wanted, all=every, preview=preview, reason=reason)
     if output is Format.JSON:
         print_json(done)
@@ -89,6 +91,7 @@ def retry(
     parent: ParentId = None,
     after: CreatedAfter = None,
     before: CreatedBefore = None,
+    workflow: WorkflowId = None,
     every: All = False,
     preview: Preview = False,
     yes: Yes = False,
@@ -99,7 +102,7 @@ def retry(
 
     A retry is a new job, a copy of what was asked for with a fresh budget of attempts. A job has one.
     """
-    selection = Selection(namespace, kind, route, state, label, parent, after, before)
+    selection = Selection(namespace, kind, route, state, label, parent, after, before, workflow)
     _refuse_both(job_ids, selection, every=every, preview=preview)
     with connect(coordinator) as client:
         if job_ids:
@@ -113,7 +116,7 @@ def retry(
         wanted = selection.keywords()
         if not preview and not yes:
             found = client.retry_many(**wanted, all=every, preview=True)
-            _confirm(f"retry {found.retried} jobs?", found.retried)
+            confirm(f"retry {found.retried} jobs?", found.retried)
         done = client.retry_many(**wanted, all=every, preview=preview)
     if output is Format.JSON:
         print_json(done)
@@ -131,7 +134,13 @@ def _refuse_both(job_ids: list[str] | None, selection: Selection, *, every: bool
         raise InvalidInput([FieldViolation("ID", "name jobs, or select them")], hint="--kind, --route, … or --all")
 
 
-def _confirm(question: str, count: int) -> None:
+def confirm(question: str, count: int) -> None:
+    """Ask before something is done to many.
+
+    Raises:
+        InvalidInput: nobody can be asked.
+        Abort: the answer is no.
+    """
     if count and not sys.stdin.isatty():
         raise InvalidInput(
             [FieldViolation("--yes", f"{question} nobody can be asked here")], hint="--preview, or --yes"
