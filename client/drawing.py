@@ -6,11 +6,11 @@ their control characters never reach a terminal. A large workflow is drawn by la
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-from tenure.client.layers import Graph, Node, collapsed, graph_of
+from tenure.client.layers import Edge, Graph, Node, collapsed, graph_of, with_waypoints
 from tenure.client.records import Job
 from tenure.model.errors import FieldViolation, InvalidInput
 
@@ -177,39 +177,50 @@ def _dot_text(text: str) -> str:
 
 
 def _svg(graph: Graph) -> str:
-    tallest = max((len(layer) for layer in graph.layers), default=0)
-    height = 2 * _MARGIN + max(1, tallest) * (_BOX_HEIGHT + _GAP_Y) - _GAP_Y
-    width = 2 * _MARGIN + max(1, len(graph.layers)) * (_BOX_WIDTH + _GAP_X) - _GAP_X
-    corner: dict[str, tuple[int, int]] = {}
-    for column, layer in enumerate(graph.layers):
-        top = (height - len(layer) * (_BOX_HEIGHT + _GAP_Y) + _GAP_Y) // 2
-        for row, node in enumerate(layer):
-            corner[node.key] = (_MARGIN + column * (_BOX_WIDTH + _GAP_X), top + row * (_BOX_HEIGHT + _GAP_Y))
+    layers, ways = with_waypoints(graph)
+    heights = [sum(_height(node) + _GAP_Y for node in layer) - _GAP_Y for layer in layers]
+    height = 2 * _MARGIN + max([_BOX_HEIGHT, *heights])
+    width = 2 * _MARGIN + max(1, len(layers)) * (_BOX_WIDTH + _GAP_X) - _GAP_X
+    middle: dict[str, tuple[int, int]] = {}  # of the left side
+    for column, layer in enumerate(layers):
+        y = (height - heights[column]) // 2
+        for node in layer:
+            middle[node.key] = (_MARGIN + column * (_BOX_WIDTH + _GAP_X), y + _height(node) // 2)
+            y += _height(node) + _GAP_Y
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
             f' viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
             '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
             '<path d="M0,0 L8,4 L0,8 z" fill="#607d8b"/></marker></defs>',
-            *_svg_edges(graph, corner),
-            *(_svg_box(node, *corner[node.key]) for node in graph.nodes),
+            *_svg_edges(ways, middle),
+            *(_svg_box(node, middle[node.key][0], middle[node.key][1] - _BOX_HEIGHT // 2) for node in graph.nodes),
             "</svg>\n",
         ]
     )
 
 
-def _svg_edges(graph: Graph, corner: dict[str, tuple[int, int]]) -> Iterable[str]:
-    for edge in graph.edges:
-        x1, y1 = corner[edge.start][0] + _BOX_WIDTH, corner[edge.start][1] + _BOX_HEIGHT // 2
-        x2, y2 = corner[edge.end][0], corner[edge.end][1] + _BOX_HEIGHT // 2
-        bend = max(_GAP_X, abs(x2 - x1)) // 2
+def _height(node: Node) -> int:
+    return 0 if node.is_waypoint else _BOX_HEIGHT
+
+
+def _svg_edges(ways: Mapping[Edge, Sequence[str]], middle: Mapping[str, tuple[int, int]]) -> Iterable[str]:
+    for edge, way in ways.items():
+        x, y = middle[way[0]][0] + _BOX_WIDTH, middle[way[0]][1]
+        path = [f"M{x},{y}"]
+        for key in way[1:]:
+            next_x, next_y = middle[key]
+            bend = max(_GAP_X, abs(next_x - x)) // 2
+            path.append(f"C{x + bend},{y} {next_x - bend},{next_y} {next_x},{next_y}")
+            x, y = next_x + _BOX_WIDTH, next_y
+            if key != edge.end:
+                path.append(f"H{x}")
         dashes = ' stroke-dasharray="4 3"' if edge.is_spawn else ""
-        yield (
-            f'<path d="M{x1},{y1} C{x1 + bend},{y1} {x2 - bend},{y2} {x2},{y2}" fill="none" stroke="#607d8b"'
-            f'{dashes} marker-end="url(#tip)"/>'
-        )
+        yield f'<path d="{" ".join(path)}" fill="none" stroke="#607d8b"{dashes} marker-end="url(#tip)"/>'
         if edge.count > 1:
-            yield f'<text x="{(x1 + x2) // 2}" y="{(y1 + y2) // 2 - 4}" text-anchor="middle">{edge.count}</text>'
+            (x1, y1), (x2, y2) = middle[way[-2]], middle[edge.end]
+            at = f'x="{(x1 + _BOX_WIDTH + x2) // 2}" y="{(y1 + y2) // 2 - 4}"'
+            yield f'<text {at} text-anchor="middle">{edge.count}</text>'
 
 
 def _svg_box(node: Node, x: int, y: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 SWEEPS = 4
 """How often the order within the layers is improved."""
@@ -25,6 +26,11 @@ class Node:
     after: tuple[str, ...] = ()
     spawned_by: tuple[str, ...] = ()
     count: int = 1
+
+    @property
+    def is_waypoint(self) -> bool:
+        """Say whether it is no box, but a place where arrows pass between the boxes of a layer."""
+        return self.count == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,30 @@ def collapsed(graph: Graph) -> Graph:
         ),
         tuple(Edge(start, end, is_spawn, count) for (start, end, is_spawn), count in sorted(arrows.items())),
     )
+
+
+def with_waypoints(graph: Graph) -> tuple[tuple[tuple[Node, ...], ...], dict[Edge, tuple[str, ...]]]:
+    """Return the layers with places for arrows that pass by, and for each arrow the keys of what it touches in turn.
+
+    Arrows from one node share their way. One that leads backwards (a spawn) goes straight.
+    """
+    place = {node.key: number for number, layer in enumerate(graph.layers) for node in layer}
+    layers = [list(layer) for layer in graph.layers]
+    ways: dict[Edge, tuple[str, ...]] = {}
+    known: set[str] = set()
+    hops: list[Edge] = []
+    for edge in graph.edges:
+        way = [edge.start]
+        for number in range(place[edge.start] + 1, place[edge.end]):
+            key = f"{edge.start}\n{number}"  # no key of a job has a line end
+            if key not in known:
+                known.add(key)
+                layers[number].append(Node(key, "", "", "", count=0))
+            way.append(key)
+        way.append(edge.end)
+        ways[edge] = tuple(way)
+        hops += [Edge(start, end) for start, end in pairwise(way)]
+    return tuple(tuple(layer) for layer in _untangled(layers, hops)), ways
 
 
 def _layers(nodes: Sequence[Node]) -> dict[str, int]:

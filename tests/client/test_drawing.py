@@ -12,7 +12,7 @@ import pytest
 
 from tenure.client.convert import job_from_wire
 from tenure.client.drawing import FORMATS, draw, picture_of, text_lines
-from tenure.client.layers import Graph, Node, collapsed, graph_of
+from tenure.client.layers import Graph, Node, collapsed, graph_of, with_waypoints
 from tenure.client.records import Job
 from tenure.model.errors import InvalidInput
 from tenure.model.states import JobState
@@ -36,18 +36,25 @@ REPORT = [
     job("00000000-0000-0000-0000-0000000000aa", "completed", kind="part", parent_id="c"),
 ]
 NAMES = [job("a", "completed", ref=NASTY), job("b", "canceled", ref="]", kind="k", depends_on=["a"])]
+STEPS = [
+    job("a", "completed", ref="a"),
+    job("b", "completed", ref="b", depends_on=["a"]),
+    job("c", "executing", ref="c", depends_on=["b"]),
+    job("d", "waiting", ref="d", depends_on=["c", "a"]),
+]
 LARGE = [
     job("root", "completed", ref="root", kind="plan"),
     *(job(f"s{n}", "failed" if n % 100 == 0 else "completed", depends_on=["root"]) for n in range(300)),
     job("end", "canceled", ref="end", kind="sum", depends_on=[f"s{n}" for n in range(300)]),
 ]
+GALLERY: dict[str, list[Job]] = {"report": REPORT, "names": NAMES, "steps": STEPS, "large": LARGE, "none": []}
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize(("name", "jobs"), [("report", REPORT), ("names", NAMES), ("large", LARGE), ("none", [])])
-def test_a_picture_is_the_one_that_was_looked_at(name: str, jobs: list[Job], format: str) -> None:
+@pytest.mark.parametrize("name", GALLERY)
+def test_a_picture_is_the_one_that_was_looked_at(name: str, format: str) -> None:
     golden = PICTURES / f"{name}.{ {'text': 'txt', 'mermaid': 'mmd'}.get(format, format) }"
-    drawn = draw(jobs, format)
+    drawn = draw(GALLERY[name], format)
     if os.environ.get("UPDATE_PICTURES"):
         golden.write_text(drawn, encoding="utf-8")
     assert drawn == golden.read_text(encoding="utf-8")
@@ -110,6 +117,20 @@ def test_every_node_is_drawn_once_behind_those_it_waits_for(seed: int) -> None:
     assert sum(node.count for node in folded.nodes) == len(nodes)
     assert sum(edge.count for edge in folded.edges) == len(graph.edges)
     assert len(folded.layers) == len(graph.layers)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_arrows_pass_between_the_boxes_of_the_layers_that_they_cross(seed: int) -> None:
+    graph = graph_of(random_nodes(seed))
+    layers, ways = with_waypoints(graph)
+    place = {node.key: number for number, layer in enumerate(layers) for node in layer}
+    boxes = [node.key for layer in layers for node in layer if not node.is_waypoint]
+    assert sorted(boxes) == sorted(node.key for node in graph.nodes)
+    for edge, way in ways.items():
+        assert (way[0], way[-1]) == (edge.start, edge.end)
+        steps = [place[key] for key in way]
+        if steps[0] < steps[-1]:
+            assert steps == list(range(steps[0], steps[-1] + 1))
 
 
 def test_a_node_that_waits_for_what_it_has_spawned_is_behind_it() -> None:
