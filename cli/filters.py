@@ -16,6 +16,7 @@ Route = Annotated[str | None, typer.Option("--route", "--pool", help="Only under
 States = Annotated[list[JobState] | None, typer.Option("--state", "-s", help="Only in this state; repeat it.")]
 Labels = Annotated[list[str] | None, typer.Option("--label", "-l", help="Only with KEY=VALUE; repeat it.")]
 ParentId = Annotated[str | None, typer.Option("--parent", help="Only children of this job.")]
+WorkflowId = Annotated[str | None, typer.Option("--workflow", help="Only members of this workflow.")]
 CreatedAfter = Annotated[str | None, typer.Option("--created-after", help="Only younger than this ISO 8601 time.")]
 CreatedBefore = Annotated[str | None, typer.Option("--created-before", help="Only older than this time.")]
 MaybeJobIds = Annotated[list[str] | None, typer.Argument(metavar="[ID...]", help="Ids of jobs.", show_default=False)]
@@ -36,6 +37,7 @@ class Selection:
     parent: str | None
     after: str | None
     before: str | None
+    workflow: str | None = None
 
     @property
     def selects(self) -> bool:
@@ -57,4 +59,5 @@ class Selection:
             "parent_id": self.parent,
             "created_after": parse.instant(self.after, "--created-after"),
             "created_before": parse.instant(self.before, "--created-before"),
+            "workflow_id": self.workflow,
         }

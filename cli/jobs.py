@@ -20,6 +20,7 @@ from tenure.cli.filters import (
     Route,
     Selection,
     States,
+    WorkflowId,
 )
 from tenure.cli.output import (
     Format,
@@ -56,12 +57,13 @@ def list_jobs(
     parent: ParentId = None,
     after: CreatedAfter = None,
     before: CreatedBefore = None,
+    workflow: WorkflowId = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:
     """List jobs, newest first (without payloads and results)."""
-    wanted = Selection(namespace, kind, route, state, label, parent, after, before).keywords()
+    wanted = Selection(namespace, kind, route, state, label, parent, after, before, workflow).keywords()
     with connect(coordinator) as client:
         found = list(client.list(**wanted, limit=limit))
     if output is Format.JSON:
@@ -191,6 +193,8 @@ def show(job: Job, output: Format) -> None:
             ("took", _took(job)),
             ("key", None if job.idempotency_key.startswith("auto-") else job.idempotency_key),
             ("parent", job.parent_id),
+            ("workflow", job.workflow_id),
+            ("ref", job.ref),
             ("schedule", job.schedule_id),
             ("tick", _when(job.scheduled_at)),
             ("depends on", "\n".join(job.depends_on)),

@@ -28,6 +28,7 @@ from tenure.cli import (
     submit,
     worker,
     workers,
+    workflows,
 )
 from tenure.cli.output import to_stderr
 from tenure.model.errors import InvalidInput, TenureError
@@ -105,6 +106,7 @@ app.command("worker")(worker.worker)
 app.command("submit")(submit.submit)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(schedules.app, name="schedules")
+app.add_typer(workflows.app, name="workflows")
 app.add_typer(pools.app, name="pools")
 app.add_typer(limits.app, name="limits")
 app.add_typer(namespaces.app, name="namespaces")

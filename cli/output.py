@@ -108,6 +108,18 @@ def state_text(state: str) -> Any:
     return Text(line(state), style=colors.get(state, ""))
 
 
+def print_spans(lines: Iterable[Sequence[tuple[str, str]]]) -> None:
+    """Print lines made of parts, each with the state whose color it has (or none)."""
+    from rich.text import Text
+
+    console = _console()
+    for parts in lines:
+        styled = (
+            Text(line(text), style=state_text(state).style) if state else Text(line(text)) for text, state in parts
+        )
+        console.print(Text.assemble(*styled), soft_wrap=True)
+
+
 def ago(at: datetime | None) -> str:
     """Return how long ago an instant was, roughly, for a table."""
     if at is None:

@@ -23,6 +23,7 @@ from tenure.cli.filters import (
     Route,
     Selection,
     States,
+    WorkflowId,
     Yes,
 )
 from tenure.cli.output import Format, Output, print_json, to_stderr, to_stdout
@@ -40,6 +41,7 @@ def cancel(
     parent: ParentId = None,
     after: CreatedAfter = None,
     before: CreatedBefore = None,
+    workflow: WorkflowId = None,
     reason: Annotated[str, typer.Option("--reason", help="Why, for the story of the jobs.")] = "",
     every: All = False,
     preview: Preview = False,
@@ -52,7 +54,7 @@ def cancel(
     One that executes is asked to stop, and is shown as executing until it has. What depends on a canceled job is
     canceled with it.
     """
-    selection = Selection(namespace, kind, route, state, label, parent, after, before)
+    selection = Selection(namespace, kind, route, state, label, parent, after, before, workflow)
     _refuse_both(job_ids, selection, every=every, preview=preview)
     with connect(coordinator) as client:
         if job_ids:
@@ -89,6 +91,7 @@ def retry(
     parent: ParentId = None,
     after: CreatedAfter = None,
     before: CreatedBefore = None,
+    workflow: WorkflowId = None,
     every: All = False,
     preview: Preview = False,
     yes: Yes = False,
@@ -99,7 +102,7 @@ def retry(
 
     A retry is a new job, a copy of what was asked for with a fresh budget of attempts. A job has one.
     """
-    selection = Selection(namespace, kind, route, state, label, parent, after, before)
+    selection = Selection(namespace, kind, route, state, label, parent, after, before, workflow)
     _refuse_both(job_ids, selection, every=every, preview=preview)
     with connect(coordinator) as client:
         if job_ids:
@@ -132,10 +135,11 @@ def _refuse_both(job_ids: list[str] | None, selection: Selection, *, every: bool
 
 
 def confirm(question: str, count: int) -> None:
-    """Ask before something is done to many jobs.
+    """Ask before something is done to many.
 
     Raises:
-        InvalidInput: nobody can be asked. Abort: the answer is no.
+        InvalidInput: nobody can be asked.
+        Abort: the answer is no.
     """
     if count and not sys.stdin.isatty():
         raise InvalidInput(

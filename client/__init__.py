@@ -27,17 +27,20 @@ from tenure.client.records import (
     RetriedJobs,
     Retry,
     SubmittedJob,
+    SubmittedJobs,
     Worker,
 )
 from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.retry import Backoff
 from tenure.model.states import JobState, Outcome
+from tenure.model.workflows import WorkflowState
 
 if TYPE_CHECKING:
     from tenure.client.async_client import AsyncClient
     from tenure.client.link import TLS
     from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
     from tenure.client.sync_client import Client
+    from tenure.client.workflows import Workflow, WorkflowChange
 
 __all__ = [
     "TLS",
@@ -66,16 +69,21 @@ __all__ = [
     "Retry",
     "Schedule",
     "SubmittedJob",
+    "SubmittedJobs",
     "Tick",
     "TickJob",
     "Trigger",
     "UpstreamFailure",
     "Worker",
+    "Workflow",
+    "WorkflowChange",
+    "WorkflowState",
 ]
 
 _LAZY = {"AsyncClient": "async_client", "Client": "sync_client", "TLS": "link"} | dict.fromkeys(
     ("NewSchedule", "Schedule", "Tick", "TickJob"), "schedules"
 )
+_LAZY |= dict.fromkeys(("Workflow", "WorkflowChange"), "workflows")
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tenure.client import convert
+from tenure.client.drawing import draw, refuse_unknown_format
 from tenure.client.errors import RETRYABLE
 from tenure.client.link import TLS, TOKEN_VARIABLE, Link, addresses_of, backoff_s
 from tenure.client.records import (
@@ -35,7 +36,7 @@ from tenure.client.records import (
     Pool,
     RetriedJobs,
     Retry,
-    SubmittedJob,
+    SubmittedJobs,
     Worker,
 )
 from tenure.client.schedules import (
@@ -48,6 +49,13 @@ from tenure.client.schedules import (
     schedule_to_wire,
     tick_from_wire,
 )
+from tenure.client.workflows import (
+    Workflow,
+    WorkflowChange,
+    canceled_members_from_wire,
+    change_from_wire,
+    workflow_from_wire,
+)
 from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.errors import DeadlineExceeded, FieldViolation, InvalidInput
 from tenure.model.limits import covering
@@ -59,6 +67,7 @@ from tenure.v1 import limit_service_pb2 as limit_pb
 from tenure.v1 import namespace_service_pb2 as namespace_pb
 from tenure.v1 import pool_service_pb2 as pool_pb
 from tenure.v1 import schedule_service_pb2 as schedule_pb
+from tenure.v1 import workflow_service_pb2 as workflow_pb
 
 WAIT_STEP_S = 20.0
 """How long one WaitJob may hang before it is asked afresh: bounds the harm of a connection that died silently."""
@@ -72,6 +81,8 @@ MAX_WAITS = 100
 """WaitJob calls that ``wait_many`` has under way at once."""
 REMOVAL_LOOK_S = 0.5
 """Between passes of ``remove_pool`` that wait for executing jobs to stop."""
+WORKFLOWS_PAGE = 50
+MEMBERS_PAGE = 1_000
 BATCH_JOBS_PER_S = 200
 """What a slow service may need for a large batch: adds to the call's timeout."""
 
@@ -178,30 +189,34 @@ class AsyncClient:
         )
         return convert.job_from_wire(answer.job, created=answer.created or idempotency_key is None)
 
-    async def submit_many(self, jobs: Sequence[NewJob]) -> builtins.list[SubmittedJob]:
+    async def submit_many(self, jobs: Sequence[NewJob], *, workflow: str | None = None) -> SubmittedJobs:
         """Submit a batch, whole or not at all, and return its members in order.
 
-        Members may depend on each other: give one a ``ref`` and name it in another's ``depends_on``.
+        Members may depend on each other: give one a ``ref`` and name it in another's ``depends_on``. Such a batch is a
+        workflow, and so is one that is given a name by ``workflow``; the answer has its ``workflow_id``.
 
         Raises:
             InvalidInput: with every bad field (``jobs[3].route``), unknown references and cycles.
             Conflict, Unavailable, DeadlineExceeded: as for ``submit``.
         """
         if not jobs:
-            return []
+            return SubmittedJobs()
         specs = [
             convert.spec_to_wire(job, idempotency_key=job.idempotency_key or _new_key(), path=f"jobs[{i}].")
             for i, job in enumerate(jobs)
         ]
         answer: pb.SubmitJobsResponse = await self._link.unary(
             lambda to: to.jobs.SubmitJobs,
-            pb.SubmitJobsRequest(jobs=specs),
+            pb.SubmitJobsRequest(jobs=specs, workflow_name=workflow or ""),
             timeout_s=self._timeout_s + len(specs) / BATCH_JOBS_PER_S,
         )
-        return [
-            convert.submitted_from_wire(made, own_key=job.idempotency_key is None)
-            for made, job in zip(answer.jobs, jobs, strict=True)
-        ]
+        return SubmittedJobs(
+            (
+                convert.submitted_from_wire(made, own_key=job.idempotency_key is None)
+                for made, job in zip(answer.jobs, jobs, strict=True)
+            ),
+            answer.workflow_id or None,
+        )
 
     async def get(self, job_id: str) -> Job:
         """Return a job with its payload and result.
@@ -317,6 +332,7 @@ class AsyncClient:
         parent_id: str | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
+        workflow_id: str | None = None,
         limit: int | None = None,
         page_size: int = 200,
     ) -> AsyncIterator[Job]:
@@ -338,6 +354,7 @@ class AsyncClient:
             parent_id=parent_id,
             created_after=created_after,
             created_before=created_before,
+            workflow_id=workflow_id,
         )
         token, left = "", limit
         while True:
@@ -378,6 +395,7 @@ class AsyncClient:
         parent_id: str | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
+        workflow_id: str | None = None,
         all: bool = False,
         preview: bool = False,
         reason: str = "",
@@ -398,6 +416,7 @@ class AsyncClient:
             parent_id=parent_id,
             created_after=created_after,
             created_before=created_before,
+            workflow_id=workflow_id,
         )
         token, done = "", CanceledJobs(canceled=0, asked=0, dependants=0, ids=())
         while True:
@@ -435,6 +454,7 @@ class AsyncClient:
         parent_id: str | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
+        workflow_id: str | None = None,
         all: bool = False,
         preview: bool = False,
     ) -> RetriedJobs:
@@ -454,6 +474,7 @@ class AsyncClient:
             parent_id=parent_id,
             created_after=created_after,
             created_before=created_before,
+            workflow_id=workflow_id,
         )
         token, done = "", RetriedJobs(retried=0, skipped=0, ids=())
         while True:
@@ -808,6 +829,141 @@ class AsyncClient:
             timeout_s=self._timeout_s,
         )
         return [tick_from_wire(tick) for tick in answer.ticks]
+
+    async def get_workflow(self, workflow_id: str) -> Workflow:
+        """Return a workflow: its state, and how many of its members are in which.
+
+        Raises:
+            NotFound: there is none. InvalidInput: not an id.
+        """
+        answer: workflow_pb.GetWorkflowResponse = await self._link.unary(
+            lambda to: to.workflows.GetWorkflow,
+            workflow_pb.GetWorkflowRequest(id=workflow_id),
+            timeout_s=self._timeout_s,
+        )
+        return workflow_from_wire(answer.workflow)
+
+    async def list_workflows(
+        self, *, namespace: str | None = None, name: str | None = None, limit: int | None = None
+    ) -> AsyncIterator[Workflow]:
+        """Yield the workflows that match every filter, newest first; ``limit`` None means all."""
+        if limit is not None and limit < 1:
+            raise InvalidInput([FieldViolation("limit", "must be at least 1")])
+        token, left = "", limit
+        while True:
+            answer: workflow_pb.ListWorkflowsResponse = await self._link.unary(
+                lambda to: to.workflows.ListWorkflows,
+                workflow_pb.ListWorkflowsRequest(
+                    namespace=namespace or "",
+                    name=name or "",
+                    page_size=WORKFLOWS_PAGE if left is None else min(WORKFLOWS_PAGE, left),
+                    page_token=token,
+                ),
+                timeout_s=self._timeout_s,
+            )
+            for workflow in answer.workflows:
+                yield workflow_from_wire(workflow)
+            token = answer.next_page_token
+            left = None if left is None else left - len(answer.workflows)
+            if not token or (left is not None and left <= 0):
+                return
+
+    async def workflow_jobs(self, workflow_id: str) -> AsyncIterator[Job]:
+        """Yield the members of a workflow, oldest first, with what they depend on, without payloads and results.
+
+        Raises:
+            NotFound: there is no such workflow.
+        """
+        token = ""
+        while True:
+            answer: workflow_pb.ListWorkflowJobsResponse = await self._link.unary(
+                lambda to: to.workflows.ListWorkflowJobs,
+                workflow_pb.ListWorkflowJobsRequest(id=workflow_id, page_size=MEMBERS_PAGE, page_token=token),
+                timeout_s=self._timeout_s,
+            )
+            for job in answer.jobs:
+                yield convert.job_from_wire(job)
+            token = answer.next_page_token
+            if not token:
+                return
+
+    async def watch_workflow(self, workflow_id: str) -> AsyncIterator[WorkflowChange]:
+        """Yield the workflow now and as its members change, until all have ended.
+
+        Changes are gathered for a second or so. Resumes after a lost connection: members that ended meanwhile are told
+        of, those that were told of shortly before it perhaps again.
+
+        Raises:
+            NotFound: there is no such workflow. Unavailable: no coordinator answered for ``outage_s``.
+        """
+        loop = asyncio.get_running_loop()
+        token, is_over = "", False
+        failures, silent_since = 0, loop.time()
+        while True:
+            stream = self._link.stream(
+                lambda to: to.workflows.WatchWorkflow,
+                workflow_pb.WatchWorkflowRequest(id=workflow_id, resume_token=token),
+                timeout_s=STREAM_STEP_S,
+            )
+            heard = False
+            try:
+                async for message in stream:
+                    heard, failures, silent_since = True, 0, loop.time()
+                    token = message.resume_token
+                    change = change_from_wire(message)
+                    is_over = change.workflow.is_over
+                    yield change
+                if is_over:
+                    return
+            except DeadlineExceeded:
+                # Its own time was up: asked afresh at once if it said something, else it is an outage.
+                if heard:
+                    continue
+                self._bear(loop.time() - silent_since)
+            except RETRYABLE:
+                self._bear(loop.time() - silent_since)
+            finally:
+                await stream.aclose()  # type: ignore[attr-defined]
+            failures += 1
+            await asyncio.sleep(backoff_s(failures, len(self._link.addresses)))
+
+    async def cancel_workflow(
+        self, workflow_id: str, reason: str = "", *, grace_s: float | None = None, preview: bool = False
+    ) -> CanceledJobs:
+        """Cancel every member of a workflow that has not ended; executing ones are asked to stop.
+
+        ``grace_s`` is how long their workers have to, before the claims are taken away; None: as the coordinators are
+        set. Attempts submit no children into the workflow from then on. ``preview`` only counts.
+
+        Raises:
+            NotFound: there is no such workflow. Unavailable: what was done is done; ask again.
+        """
+        token, done = "", CanceledJobs(canceled=0, asked=0, dependants=0, ids=())
+        while True:
+            answer: workflow_pb.CancelWorkflowResponse = await self._link.unary(
+                lambda to: to.workflows.CancelWorkflow,
+                workflow_pb.CancelWorkflowRequest(
+                    id=workflow_id,
+                    reason=reason,
+                    grace=convert.duration(grace_s, "grace_s"),
+                    preview=preview,
+                    page_token=token,
+                ),
+                timeout_s=self._timeout_s,
+            )
+            done = canceled_members_from_wire(answer, done)
+            token = answer.next_page_token
+            if not token:
+                return done
+
+    async def draw_workflow(self, workflow_id: str, format: str = "mermaid") -> str:
+        """Return a picture of a workflow as text: ``text``, ``mermaid``, ``dot`` or ``svg`` (``client.drawing``).
+
+        Raises:
+            NotFound: there is no such workflow. InvalidInput: another format.
+        """
+        refuse_unknown_format(format)
+        return draw([job async for job in self.workflow_jobs(workflow_id)], format)
 
     def _bear(self, outage_s: float) -> None:
         """Re-raise the error being handled once an outage has lasted too long."""

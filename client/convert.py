@@ -105,6 +105,7 @@ def filter_to_wire(
     parent_id: str | None,
     created_after: datetime | None,
     created_before: datetime | None,
+    workflow_id: str | None = None,
 ) -> job_service_pb2.JobFilter:
     """Write a filter; None and empty match everything.
 
@@ -120,6 +121,7 @@ def filter_to_wire(
         parent_id=parent_id or "",
         created_after=timestamp(created_after, "created_after"),
         created_before=timestamp(created_before, "created_before"),
+        workflow_id=workflow_id or "",
     )
 
 
@@ -145,7 +147,7 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         namespace=job.namespace,
         kind=job.kind,
         route=job.route,
-        state=_state(job.state),
+        state=state_from_wire(job.state),
         priority=job.priority,
         payload=from_json(job.payload),
         result=from_json(job.result),
@@ -182,6 +184,8 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         job_timeout_s=wire.seconds(job.job_timeout) if job.HasField("job_timeout") else None,
         trigger=wire.TRIGGER_FROM_PB.get(job.trigger, Trigger.ALL_COMPLETED),
         upstream_failure=wire.UPSTREAM_FAILURE_FROM_PB.get(job.upstream_failure, UpstreamFailure.CANCEL),
+        workflow_id=job.workflow_id or None,
+        ref=job.ref or None,
         created=created,
     )
 
@@ -422,7 +426,12 @@ def _state_to_wire(state: JobState | str) -> job_pb2.JobState:
         raise InvalidInput([FieldViolation("states", f"{str(state)[:64]!r} is none of {allowed}")]) from exc
 
 
-def _state(state: int) -> JobState:
+def state_from_wire(state: int) -> JobState:
+    """Read a state.
+
+    Raises:
+        TenureError: it is one that this client does not know.
+    """
     try:
         return wire.STATE_FROM_PB[state]
     except KeyError as exc:

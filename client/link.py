@@ -26,6 +26,7 @@ from tenure.v1 import (
     namespace_service_pb2_grpc,
     pool_service_pb2_grpc,
     schedule_service_pb2_grpc,
+    workflow_service_pb2_grpc,
 )
 
 DEFAULT_ADDRESS = "127.0.0.1:7070"
@@ -73,6 +74,7 @@ class Stubs:
     pools: Any
     namespaces: Any
     schedules: Any
+    workflows: Any
 
 
 class Link:
@@ -202,6 +204,7 @@ class Link:
             pool_service_pb2_grpc.PoolServiceStub(channel),
             namespace_service_pb2_grpc.NamespaceServiceStub(channel),
             schedule_service_pb2_grpc.ScheduleServiceStub(channel),
+            workflow_service_pb2_grpc.WorkflowServiceStub(channel),
         )
 
 

@@ -6,7 +6,7 @@ Built by ``client.convert`` only. Deliberately no behaviour beyond reading onese
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -82,6 +82,14 @@ class SubmittedJob:
     id: str
     ref: str | None
     created: bool
+
+
+class SubmittedJobs(list[SubmittedJob]):
+    """A batch as written, in order. ``workflow_id`` is None where the batch is no workflow."""
+
+    def __init__(self, jobs: Iterable[SubmittedJob] = (), workflow_id: str | None = None) -> None:
+        super().__init__(jobs)
+        self.workflow_id = workflow_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +187,10 @@ class Job:
     job_timeout_s: float | None
     trigger: Trigger
     upstream_failure: UpstreamFailure
+    workflow_id: str | None
+    """The workflow that it is a member of."""
+    ref: str | None
+    """Its name there."""
     created: bool | None = None
     """From ``submit`` and ``retry``: False when an earlier job was the answer. None from elsewhere."""
 

@@ -28,10 +28,11 @@ from tenure.client.records import (
     Pool,
     RetriedJobs,
     Retry,
-    SubmittedJob,
+    SubmittedJobs,
     Worker,
 )
 from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
+from tenure.client.workflows import Workflow, WorkflowChange
 from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
@@ -135,16 +136,17 @@ class Client:
             )
         )
 
-    def submit_many(self, jobs: Sequence[NewJob]) -> builtins.list[SubmittedJob]:
+    def submit_many(self, jobs: Sequence[NewJob], *, workflow: str | None = None) -> SubmittedJobs:
         """Submit a batch, whole or not at all, and return its members in order.
 
-        Members may depend on each other: give one a ``ref`` and name it in another's ``depends_on``.
+        Members may depend on each other: give one a ``ref`` and name it in another's ``depends_on``. Such a batch is a
+        workflow, and so is one that is given a name by ``workflow``; the answer has its ``workflow_id``.
 
         Raises:
             InvalidInput: with every bad field (``jobs[3].route``), unknown references and cycles.
             Conflict, Unavailable, DeadlineExceeded: as for ``submit``.
         """
-        return self._portal.call(self._client.submit_many(jobs))
+        return self._portal.call(self._client.submit_many(jobs, workflow=workflow))
 
     def get(self, job_id: str) -> Job:
         """Return a job with its payload and result.
@@ -191,6 +193,7 @@ class Client:
         parent_id: str | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
+        workflow_id: str | None = None,
         limit: int | None = None,
         page_size: int = 200,
     ) -> Iterator[Job]:
@@ -211,6 +214,7 @@ class Client:
                 parent_id=parent_id,
                 created_after=created_after,
                 created_before=created_before,
+                workflow_id=workflow_id,
                 limit=limit,
                 page_size=page_size,
             )
@@ -237,6 +241,7 @@ class Client:
         parent_id: str | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
+        workflow_id: str | None = None,
         all: bool = False,
         preview: bool = False,
         reason: str = "",
@@ -258,6 +263,7 @@ class Client:
                 parent_id=parent_id,
                 created_after=created_after,
                 created_before=created_before,
+                workflow_id=workflow_id,
                 all=all,
                 preview=preview,
                 reason=reason,
@@ -285,6 +291,7 @@ class Client:
         parent_id: str | None = None,
         created_after: datetime | None = None,
         created_before: datetime | None = None,
+        workflow_id: str | None = None,
         all: bool = False,
         preview: bool = False,
     ) -> RetriedJobs:
@@ -305,6 +312,7 @@ class Client:
                 parent_id=parent_id,
                 created_after=created_after,
                 created_before=created_before,
+                workflow_id=workflow_id,
                 all=all,
                 preview=preview,
             )
@@ -505,3 +513,57 @@ class Client:
     ) -> builtins.list[Tick]:
         """Return the next ticks of a schedule: a stored one by name or id, or one that is not stored."""
         return self._portal.call(self._client.preview_schedule(schedule, namespace=namespace, count=count, after=after))
+
+    def get_workflow(self, workflow_id: str) -> Workflow:
+        """Return a workflow: its state, and how many of its members are in which.
+
+        Raises:
+            NotFound: there is none. InvalidInput: not an id.
+        """
+        return self._portal.call(self._client.get_workflow(workflow_id))
+
+    def list_workflows(
+        self, *, namespace: str | None = None, name: str | None = None, limit: int | None = None
+    ) -> Iterator[Workflow]:
+        """Yield the workflows that match every filter, newest first; ``limit`` None means all."""
+        return self._portal.iterate(self._client.list_workflows(namespace=namespace, name=name, limit=limit))
+
+    def workflow_jobs(self, workflow_id: str) -> Iterator[Job]:
+        """Yield the members of a workflow, oldest first, with what they depend on, without payloads and results.
+
+        Raises:
+            NotFound: there is no such workflow.
+        """
+        return self._portal.iterate(self._client.workflow_jobs(workflow_id))
+
+    def watch_workflow(self, workflow_id: str) -> Iterator[WorkflowChange]:
+        """Yield the workflow now and as its members change, until all have ended.
+
+        Changes are gathered for a second or so. Resumes after a lost connection: members that ended meanwhile are told
+        of, those that were told of shortly before it perhaps again.
+
+        Raises:
+            NotFound: there is no such workflow. Unavailable: no coordinator answered for ``outage_s``.
+        """
+        return self._portal.iterate(self._client.watch_workflow(workflow_id))
+
+    def cancel_workflow(
+        self, workflow_id: str, reason: str = "", *, grace_s: float | None = None, preview: bool = False
+    ) -> CanceledJobs:
+        """Cancel every member of a workflow that has not ended; executing ones are asked to stop.
+
+        ``grace_s`` is how long their workers have to, before the claims are taken away; None: as the coordinators are
+        set. Attempts submit no children into the workflow from then on. ``preview`` only counts.
+
+        Raises:
+            NotFound: there is no such workflow. Unavailable: what was done is done; ask again.
+        """
+        return self._portal.call(self._client.cancel_workflow(workflow_id, reason, grace_s=grace_s, preview=preview))
+
+    def draw_workflow(self, workflow_id: str, format: str = "mermaid") -> str:
+        """Return a picture of a workflow as text: ``text``, ``mermaid``, ``dot`` or ``svg`` (``client.drawing``).
+
+        Raises:
+            NotFound: there is no such workflow. InvalidInput: another format.
+        """
+        return self._portal.call(self._client.draw_workflow(workflow_id, format))

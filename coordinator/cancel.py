@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,7 @@ class Canceler:
                 done.canceled += len(matching) - executing
                 done.asked += executing
             elif matching:
-                await self._cancel_window([row.id for row in matching], filters["states"], reason or "canceled", done)
+                await self.cancel_window([row.id for row in matching], filters["states"], reason or "canceled", done)
             done.ids = (*done.ids, *(row.id for row in matching))[:FIRST_IDS]
             if len(window) < WINDOW_JOBS:
                 return done
@@ -98,12 +98,25 @@ class Canceler:
                 done.rest = Span(after, span.until)
                 return done
 
-    async def _cancel_window(
-        self, ids: Sequence[uuid.UUID], states: Sequence[str], reason: str, done: Canceled
+    async def cancel_window(
+        self,
+        ids: Sequence[uuid.UUID],
+        states: Collection[str],
+        reason: str,
+        done: Canceled,
+        *,
+        grace_s: float | None = None,
     ) -> None:
+        """Cancel some jobs, if they are in one of some states, and add what became of them to ``done``.
+
+        ``grace_s`` is how long workers have to heed; None: as the coordinators are set.
+
+        Raises:
+            Unavailable: what was done is done; ask again.
+        """
         executing = JobState.EXECUTING in states
         canceled, asked, dependants = await self._cancel(
-            ids, reason, idle=not executing or len(states) > 1, executing=executing
+            ids, reason, idle=not executing or len(states) > 1, executing=executing, grace_s=grace_s
         )
         done.canceled += canceled
         done.asked += len(asked)
@@ -113,7 +126,7 @@ class Canceler:
             log.warning("cancel_not_told", error=problem.message)
 
     async def _cancel(
-        self, ids: Sequence[uuid.UUID], reason: str, *, idle: bool, executing: bool
+        self, ids: Sequence[uuid.UUID], reason: str, *, idle: bool, executing: bool, grace_s: float | None = None
     ) -> tuple[int, list[Row], int]:
         """Cancel jobs and mark those that execute; return how many, whom to ask, and how many dependants went along."""
         left = sorted(ids)
@@ -135,7 +148,9 @@ class Canceler:
                     parked.extend(row.id for row in canceled if row.was_parked)
                     left = _without(left, canceled)
             if left and executing:
-                asked = await self._database.fetch("request_cancel", {"ids": left, "reason": reason})
+                asked = await self._database.fetch(
+                    "request_cancel", {"ids": left, "reason": reason, "grace_s": grace_s}
+                )
                 asked_rows.extend(asked)
                 left = _without(left, asked)
             if left:

@@ -23,6 +23,7 @@ from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
 from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
+from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.explain import Explainer
@@ -38,6 +39,7 @@ from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.start import Starter
 from tenure.coordinator.submit import Submitter
 from tenure.coordinator.waiters import Waiters
+from tenure.coordinator.workflows import Workflows
 from tenure.model.clock import SystemClock
 from tenure.model.errors import ConfigurationError, TenureError
 from tenure.store.etcd.connect import connect_with
@@ -129,6 +131,7 @@ async def _coordinate(
         retryer = Retryer(database, lanes, hints, clock)
         explainer = Explainer(database, etcd, keys)
         jobs = JobService(database, etcd, keys, submitter, waiters, canceler, retryer, explainer)
+        workflows = WorkflowService(database, etcd, keys, clock, Workflows(database, clock, canceler), waiters)
         grpc_server = GrpcServer(
             (
                 jobs,
@@ -138,6 +141,7 @@ async def _coordinate(
                 PoolService(database, etcd, keys, lanes, hints, canceler),
                 NamespaceService(database, hints),
                 ScheduleService(database, lanes, hints),
+                workflows,
             ),
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,
@@ -153,6 +157,7 @@ async def _coordinate(
                     for body in (
                         submitter.run(),
                         jobs.run(),
+                        workflows.run(),
                         hints.run(),
                         lanes.keep_fresh(),
                         waiters.watch(),

@@ -347,6 +347,7 @@ def executing_from_row(row: Row) -> Executing:
         row.reason,
         row.canceling_s,
         row.past_deadline,
+        row.cancel_grace_s,
     )
 
 

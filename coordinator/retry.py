@@ -101,11 +101,12 @@ class Retryer:
         """Copy jobs; return the new ones (id, retry_of)."""
         lanes = await self._lanes.of([placement_of(row) for row in rows])
         ids, new_ids = [row.id for row in rows], [new_id() for _ in rows]
-        made, _, _ = await self._database.transaction(
+        made, _, _, _ = await self._database.transaction(
             [
                 Statement("retry_jobs", {"ids": ids, "new_ids": new_ids, "lanes": lanes}),
                 Statement("lock_parents_of_retries", {"ids": ids}),
                 Statement("insert_retry_dependencies", {"new_ids": new_ids}),
+                Statement("reopen_workflows", {"new_ids": new_ids}),
             ]
         )
         self._hints.ready(set(lanes))

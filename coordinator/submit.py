@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
@@ -19,7 +19,7 @@ from tenure.model.errors import BoundExceeded, Conflict, FieldViolation, Invalid
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec, PlannedJob, resolve_batch
 from tenure.store.postgres.database import Database
-from tenure.store.postgres.submit import KeyTaken, keyed_jobs, scope_of, write_jobs
+from tenure.store.postgres.submit import KeyTaken, NewWorkflow, keyed_jobs, scope_of, write_jobs
 
 _TRIES = 5
 """How often a batch is planned again because a key was taken at the same moment."""
@@ -31,6 +31,7 @@ class Submitted:
 
     id: uuid.UUID
     created: bool
+    workflow_id: uuid.UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Parent:
 
     id: uuid.UUID
     fence: int
+    workflow_id: uuid.UUID | None = None
+    """Its children join it."""
 
 
 class Submitter:
@@ -68,13 +71,22 @@ class Submitter:
         return await self._singles.ask(spec)
 
     async def submit_batch(
-        self, specs: Sequence[JobSpec], *, parent: Parent | None = None, path: str = "jobs"
+        self,
+        specs: Sequence[JobSpec],
+        *,
+        parent: Parent | None = None,
+        path: str = "jobs",
+        workflow_name: str | None = None,
     ) -> list[Submitted]:
         """Write a batch whole or not at all; answers are in the order of ``specs``.
+
+        A batch whose members depend on each other, or that has a ``workflow_name``, is a workflow. Members that keys
+        answer for stay in the workflow that they are in.
 
         Raises:
             InvalidInput, Conflict: as ``submit``, with the member named.
             OwnershipLost: the parent's fence is old.
+            WrongState: the parent's workflow is canceled.
         """
         if not specs:
             return []
@@ -89,20 +101,50 @@ class Submitter:
             planned = _plan(specs, ids, parent, path)
             await self._require_known(planned, path)
             new = [job for job, is_new in zip(planned, created, strict=True) if is_new]
+            workflow = None if parent or not new else _workflow_of(planned, workflow_name)
+            joined = workflow.id if workflow else parent.workflow_id if parent else None
+            if joined:
+                new = [replace(job, workflow_id=joined) for job in new]
             try:
-                await self._write(new, fence=parent.fence if parent else None)
+                await self._write(new, fence=parent.fence if parent else None, workflow=workflow)
             except KeyTaken:
                 await self._adopt(planned, ids, created, path)
                 continue
-            return [Submitted(id, is_new) for id, is_new in zip(ids, created, strict=True)]
+            earlier = await self._workflows_of([id for id, is_new in zip(ids, created, strict=True) if not is_new])
+            if not new:
+                await self._require_same_name([earlier.get(id) for id in ids], workflow_name)
+            return [
+                Submitted(id, is_new, joined if is_new else earlier.get(id))
+                for id, is_new in zip(ids, created, strict=True)
+            ]
         raise Unavailable("idempotency keys of this batch kept changing", hint="send the same request again")
 
-    async def _write(self, jobs: Sequence[PlannedJob], *, fence: int | None = None) -> None:
+    async def _write(
+        self, jobs: Sequence[PlannedJob], *, fence: int | None = None, workflow: NewWorkflow | None = None
+    ) -> None:
         if not jobs:
             return
         lanes = await self._lanes.of([job.spec for job in jobs])
-        await write_jobs(self._database, jobs, lanes, fence=fence)
+        await write_jobs(self._database, jobs, lanes, fence=fence, workflow=workflow)
         self._hints.ready(set(lanes))
+
+    async def _workflows_of(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID | None]:
+        if not ids:
+            return {}
+        rows = await self._database.fetch("workflows_of_jobs", {"ids": list(ids)})
+        return {row.id: row.workflow_id for row in rows}
+
+    async def _require_same_name(self, workflows: Sequence[uuid.UUID | None], name: str | None) -> None:
+        """Refuse a repeated batch that asks for a name other than that of the workflow it has become."""
+        if name is None:
+            return
+        found = next((id for id in workflows if id is not None), None)
+        rows = await self._database.fetch("workflows_by_id", {"ids": [found]}) if found else []
+        if not rows or rows[0].name != name:
+            raise Conflict(
+                f"the keys of this batch stand for jobs that are not of a workflow named {name!r}",
+                hint="use other keys for another workflow",
+            )
 
     async def _adopt(self, planned: Sequence[PlannedJob], ids: list[uuid.UUID], created: list[bool], path: str) -> None:
         """Take over the ids of jobs whose keys are known, so that references in the batch mean those."""
@@ -164,6 +206,15 @@ class Submitter:
 
 def _key(job: PlannedJob) -> tuple[str, str, str]:
     return (job.spec.namespace, scope_of(job), job.spec.idempotency_key or "")
+
+
+def _workflow_of(planned: Sequence[PlannedJob], name: str | None) -> NewWorkflow | None:
+    """Return the workflow that a batch becomes: one with a name, or with edges between its members."""
+    if name is None:
+        own = {job.id for job in planned}
+        if not any(parent in own for job in planned for parent in job.parents):
+            return None
+    return NewWorkflow(new_id(), planned[0].spec.namespace, name)
 
 
 def _plan(specs: Sequence[JobSpec], ids: Sequence[uuid.UUID], parent: Parent | None, path: str) -> list[PlannedJob]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
@@ -39,15 +39,23 @@ class Waiters:
     @asynccontextmanager
     async def waiting(self, job_id: str) -> AsyncIterator[asyncio.Event]:
         """Give an event that is set when the job may have become terminal. Enter before reading the row."""
+        async with self.waiting_for_any((job_id,)) as event:
+            yield event
+
+    @asynccontextmanager
+    async def waiting_for_any(self, job_ids: Sequence[str]) -> AsyncIterator[asyncio.Event]:
+        """Give an event that is set when one of the jobs may have become terminal."""
         event = asyncio.Event()
-        self._waiting[job_id].add(event)
+        for job_id in job_ids:
+            self._waiting[job_id].add(event)
         try:
             yield event
         finally:
-            events = self._waiting[job_id]
-            events.discard(event)
-            if not events:
-                del self._waiting[job_id]
+            for job_id in job_ids:
+                events = self._waiting[job_id]
+                events.discard(event)
+                if not events:
+                    del self._waiting[job_id]
 
     def refuse_if_closed(self) -> None:
         """Send waiting callers elsewhere once this coordinator stops.

@@ -222,6 +222,7 @@ class PlannedJob:
     schedule_id: uuid.UUID | None = None
     scheduled_at: datetime | None = None
     """The tick that this job is for."""
+    workflow_id: uuid.UUID | None = None
 
 
 def resolve_batch(

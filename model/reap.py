@@ -42,6 +42,12 @@ class Executing:
     """For how long its worker has been asked to cancel it."""
     past_deadline: bool = False
     """Whether the deadline of the job as a whole has passed; ``timed_out`` follows after a grace."""
+    cancel_grace_s: float | None = None
+    """The grace that whoever canceled it has chosen."""
+
+    def has_had(self, grace_s: float) -> bool:
+        """Say whether it is canceling for longer than its own grace, or else this one."""
+        return self.canceling_s > (grace_s if self.cancel_grace_s is None else self.cancel_grace_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,7 @@ def judge(
             lost.append(row)
         elif row.timed_out:
             timed_out.append(row)
-        elif row.cancel_requested and row.canceling_s > cancel_grace_s:
+        elif row.cancel_requested and row.has_had(cancel_grace_s):
             unheeded.append(row)
     return Verdict(tuple(lost), tuple(timed_out), tuple(unheeded))
 

@@ -79,6 +79,8 @@ def job_to_pb(row: Row, *, parents: Sequence[object] = (), claim: pb.Claim | Non
         upstream_failure=wire.UPSTREAM_FAILURE_TO_PB[UpstreamFailure(row.upstream_failure)]
         if row.upstream_failure
         else None,
+        workflow_id=str(row.workflow_id) if row.workflow_id else None,
+        ref=row.ref,
     )
 
 

@@ -27,7 +27,7 @@ def page_key(token: str) -> uuid.UUID:
     try:
         return uuid.UUID(bytes=base64.urlsafe_b64decode(token.encode()))
     except ValueError as exc:
-        raise _not_a_token() from exc
+        raise not_a_token() from exc
 
 
 def span_from_token(token: str) -> Span:
@@ -38,7 +38,7 @@ def span_from_token(token: str) -> Span:
         held = base64.urlsafe_b64decode(token.encode())
         return Span(uuid.UUID(bytes=held[:16]), uuid.UUID(bytes=held[16:]))
     except ValueError as exc:
-        raise _not_a_token() from exc
+        raise not_a_token() from exc
 
 
 def token_of_span(span: Span | None) -> str:
@@ -66,8 +66,9 @@ def mass_filters(
     return {**filters, "states": sorted(str(state) for state in states)}
 
 
-def _not_a_token() -> InvalidInput:
-    return InvalidInput([FieldViolation("page_token", "is not a token that this service gave")])
+def not_a_token(field: str = "page_token") -> InvalidInput:
+    """Return the refusal of a token."""
+    return InvalidInput([FieldViolation(field, "is not a token that this service gave")])
 
 
 def filters_from_pb(message: pb.JobFilter) -> dict[str, Any]:
@@ -109,4 +110,5 @@ def filters_from_pb(message: pb.JobFilter) -> dict[str, Any]:
         "labels": json.dumps(dict(message.labels)) if message.labels else None,
         "parent_id": parent,
         **times,
+        "workflow_id": parse_id(message.workflow_id, "filter.workflow_id") if message.workflow_id else None,
     }

@@ -18,6 +18,7 @@ from tenure.coordinator.api.pool_service import PoolService
 from tenure.coordinator.api.refusals import Refusals
 from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
+from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.model.errors import ConfigurationError
 from tenure.v1.cluster_service_pb2_grpc import add_ClusterServiceServicer_to_server
 from tenure.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
@@ -26,6 +27,7 @@ from tenure.v1.namespace_service_pb2_grpc import add_NamespaceServiceServicer_to
 from tenure.v1.pool_service_pb2_grpc import add_PoolServiceServicer_to_server
 from tenure.v1.schedule_service_pb2_grpc import add_ScheduleServiceServicer_to_server
 from tenure.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
+from tenure.v1.workflow_service_pb2_grpc import add_WorkflowServiceServicer_to_server
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """A batch of 10,000 jobs with payloads of some KiB; each payload has its own, smaller bound."""
@@ -38,6 +40,7 @@ _ADD: dict[type, Callable[[Any, grpc.aio.Server], None]] = {
     PoolService: add_PoolServiceServicer_to_server,
     ScheduleService: add_ScheduleServiceServicer_to_server,
     NamespaceService: add_NamespaceServiceServicer_to_server,
+    WorkflowService: add_WorkflowServiceServicer_to_server,
 }
 SERVICES = tuple(f"tenure.v1.{kind.__name__}" for kind in _ADD)
 

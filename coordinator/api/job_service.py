@@ -24,6 +24,7 @@ from tenure.model.errors import FieldViolation, InvalidInput, NotFound
 from tenure.model.ids import parse_id
 from tenure.model.states import TERMINAL, JobState
 from tenure.model.why import Obstacle
+from tenure.model.workflows import workflow_name
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd
 from tenure.store.postgres.database import Database, Row
@@ -80,8 +81,11 @@ class JobService(JobServiceServicer):
     async def SubmitJobs(self, request: pb.SubmitJobsRequest, context: Context) -> pb.SubmitJobsResponse:
         """Write a batch, whole or not at all."""
         specs = wire.specs_from_pb(request.jobs)
-        submitted = await self._submitter.submit_batch(specs)
-        return pb.SubmitJobsResponse(jobs=submitted_to_pb(submitted, [spec.ref for spec in specs]))
+        name = workflow_name(request.workflow_name, "workflow_name")
+        submitted = await self._submitter.submit_batch(specs, workflow_name=name)
+        return pb.SubmitJobsResponse(
+            jobs=submitted_to_pb(submitted, [spec.ref for spec in specs]), workflow_id=_workflow_id(submitted)
+        )
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """Read one job."""
@@ -216,6 +220,12 @@ def submitted_to_pb(submitted: list[Submitted], refs: list[str | None]) -> list[
         pb.SubmittedJob(id=str(one.id), ref=ref or "", created=one.created)
         for one, ref in zip(submitted, refs, strict=True)
     ]
+
+
+def _workflow_id(submitted: Sequence[Submitted]) -> str:
+    """Return the workflow that new members were written into, else that of the first member that is in one."""
+    ranked = sorted(submitted, key=lambda one: not one.created)
+    return next((str(one.workflow_id) for one in ranked if one.workflow_id), "")
 
 
 def _reason(text: str) -> str:

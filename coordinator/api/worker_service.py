@@ -130,8 +130,9 @@ class WorkerService(WorkerServiceServicer):
 
     async def SubmitChildren(self, request: pb.SubmitChildrenRequest, context: Context) -> pb.SubmitChildrenResponse:
         """Submit jobs on behalf of an executing attempt."""
-        parent = Parent(parse_id(request.job_id, "job_id"), request.fence)
-        rows = await self._database.fetch("jobs_by_id", {"ids": [parent.id]})
+        job_id = parse_id(request.job_id, "job_id")
+        rows = await self._database.fetch("jobs_by_id", {"ids": [job_id]})
+        parent = Parent(job_id, request.fence, rows[0].workflow_id if rows else None)
         namespace = rows[0].namespace if rows else ""
         for message in request.jobs:
             message.namespace = message.namespace or namespace

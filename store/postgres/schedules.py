@@ -81,7 +81,7 @@ async def write_firings(
     if cancels:
         statements.append(Statement("cancel_idle", {"ids": cancels, "reason": CANCEL_REASON}))
         statements.append(Statement("settle_parents", {"ids": cancels}))
-        statements.append(Statement("request_cancel", {"ids": cancels, "reason": CANCEL_REASON}))
+        statements.append(Statement("request_cancel", {"ids": cancels, "reason": CANCEL_REASON, "grace_s": None}))
     try:
         results = await database.transaction(statements)
     except UniqueViolation as exc:

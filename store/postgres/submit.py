@@ -8,18 +8,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg.errors import UniqueViolation
+from psycopg.errors import DatabaseError, UniqueViolation
 
 from tenure.model.bounds import IDEMPOTENCY_TTL_S
 from tenure.model.dependencies import Trigger, UpstreamFailure
+from tenure.model.errors import WrongState
 from tenure.model.jobs import PlannedJob, RetrySpec
 from tenure.store.postgres.database import Database, Statement
 
 _DEFAULT_RETRY = RetrySpec()
+_WORKFLOW_CANCELED = "TN004"
 
 
 class KeyTaken(Exception):
     """Some idempotency key stands for a job already: ask ``keyed_jobs`` and plan again. Nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewWorkflow:
+    """A workflow that jobs are written with."""
+
+    id: uuid.UUID
+    namespace: str
+    name: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +58,32 @@ async def keyed_jobs(database: Database, keys: Sequence[tuple[str, str, str]]) -
 
 
 async def write_jobs(
-    database: Database, jobs: Sequence[PlannedJob], lanes: Sequence[int], *, fence: int | None = None
+    database: Database,
+    jobs: Sequence[PlannedJob],
+    lanes: Sequence[int],
+    *,
+    fence: int | None = None,
+    workflow: NewWorkflow | None = None,
 ) -> None:
-    """Insert jobs with their dependencies and keys.
+    """Insert jobs with their dependencies and keys, and with ``workflow`` that, too.
 
-    With ``fence`` all jobs are children of one parent, whose attempt must still execute under that fence.
+    With ``fence`` all jobs are children of one parent, whose attempt must still execute under that fence, and whose
+    workflow, if it is a member of one, must not be canceled.
 
     Raises:
         KeyTaken: an idempotency key (or an id) is taken.
         OwnershipLost: the fence is old.
+        WrongState: the parent's workflow is canceled.
         Unavailable: the outcome is unknown.
     """
     statements: list[Statement] = []
     if fence is not None:
         statements.append(Statement("assert_fence", {"id": jobs[0].parent_id, "fence": fence}))
+        if jobs[0].workflow_id is not None:
+            statements.append(Statement("assert_workflow", {"id": jobs[0].workflow_id}))
+    if workflow is not None:
+        columns = {"id": workflow.id, "namespace": workflow.namespace, "name": workflow.name, "jobs": len(jobs)}
+        statements.append(Statement("insert_workflow", columns))
     own = {job.id for job in jobs}
     edges = [(job.id, parent) for job in jobs for parent in job.parents]
     outside = sorted({parent for _, parent in edges if parent not in own})
@@ -80,6 +103,10 @@ async def write_jobs(
             await database.transaction(statements)
     except UniqueViolation as exc:
         raise KeyTaken(str(exc)) from exc
+    except DatabaseError as exc:
+        if exc.sqlstate == _WORKFLOW_CANCELED:
+            raise WrongState(f"workflow {jobs[0].workflow_id} is canceled: nothing is submitted into it") from exc
+        raise
 
 
 def insertion(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> list[Statement]:
@@ -129,4 +156,6 @@ def _job_columns(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> dict[str, 
         "upstream_failures": [
             None if spec.upstream_failure is UpstreamFailure.CANCEL else str(spec.upstream_failure) for spec in specs
         ],
+        "workflows": [job.workflow_id for job in jobs],
+        "refs": [job.spec.ref if job.workflow_id else None for job in jobs],
     }

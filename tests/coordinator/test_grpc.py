@@ -26,7 +26,9 @@ from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
 from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import MAX_BATCH, WorkerService
+from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.revoke import Revoker
+from tenure.coordinator.workflows import Workflows
 from tenure.model.errors import ConfigurationError
 from tenure.model.ids import new_id
 from tenure.model.states import Outcome
@@ -73,7 +75,9 @@ def _server(parts: Parts, listen: str) -> tuple[JobService, GrpcServer]:
     limits = LimitService(parts.db, parts.etcd, parts.keys, parts.hints)
     pools = PoolService(parts.db, parts.etcd, parts.keys, parts.lanes, parts.hints, parts.canceler)
     schedules = ScheduleService(parts.db, parts.lanes, parts.hints)
-    services = (jobs, workers, cluster, limits, pools, NamespaceService(parts.db, parts.hints), schedules)
+    whole = Workflows(parts.db, parts.clock, parts.canceler)
+    workflows = WorkflowService(parts.db, parts.etcd, parts.keys, parts.clock, whole, parts.waiters)
+    services = (jobs, workers, cluster, limits, pools, NamespaceService(parts.db, parts.hints), schedules, workflows)
     return jobs, GrpcServer(services, listen=listen, with_reflection=True)
 
 

@@ -1013,7 +1013,7 @@ _DECISIONS = (
     _mutant(
         "cancel-unheeded",
         "an attempt whose worker does not heed a cancel is ended",
-        [("model/reap.py", "row.canceling_s > cancel_grace_s:", "row.canceling_s > cancel_grace_s + 1e9:")],
+        [("model/reap.py", "row.has_had(cancel_grace_s):", "row.has_had(cancel_grace_s + 1e9):")],
         f"{COORDINATOR}/test_leading.py::test_a_cancel_that_its_worker_does_not_heed_ends_the_attempt_after_the_grace",
     ),
     _mutant(

@@ -190,14 +190,26 @@ def test_lookups_by_id_use_an_index(large: psycopg.Connection[dict[str, Any]], n
 
 def test_a_page_of_the_newest_jobs_reads_a_page(large: psycopg.Connection[dict[str, Any]]) -> None:
     filters = dict.fromkeys(
-        ("namespace", "kind", "route", "states", "labels", "parent_id", "created_after", "created_before")
+        (
+            "namespace",
+            "kind",
+            "route",
+            "states",
+            "labels",
+            "parent_id",
+            "created_after",
+            "created_before",
+            "workflow_id",
+        )
     )
     nodes = _plan(large, "list_jobs", {"before": "ffffffff-ffff-ffff-ffff-ffffffffffff", "limit": 50, **filters})
     assert _scans(nodes) == {"job_pkey"}
     assert _read(nodes) <= 51
 
 
-NO_FILTER = dict.fromkeys(("namespace", "kind", "route", "labels", "parent_id", "created_after", "created_before"))
+NO_FILTER = dict.fromkeys(
+    ("namespace", "kind", "route", "labels", "parent_id", "created_after", "created_before", "workflow_id")
+)
 
 
 def test_dead_letters_are_found_without_reading_what_completed(large: psycopg.Connection[dict[str, Any]]) -> None:

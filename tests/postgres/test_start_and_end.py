@@ -192,6 +192,6 @@ async def test_a_cancel_that_comes_before_the_end_is_not_forgotten_by_a_retry(ta
     """A retry that was decided before the cancel must not bring the job back: the writer decides again."""
     id = await table.in_state(JobState.EXECUTING)
     fence = (await table.row(id)).fence
-    assert await table.db.fetch("request_cancel", {"ids": [id], "reason": "r"})
+    assert await table.db.fetch("request_cancel", {"ids": [id], "reason": "r", "grace_s": None})
     assert await table.give_back(id, fence) == []
     assert await table.state(id) is JobState.EXECUTING

@@ -49,7 +49,7 @@ async def _end_broken_as_failed(table: Table, id: uuid.UUID, fence: int) -> obje
 
 
 async def _request_cancel(table: Table, id: uuid.UUID, fence: int) -> object:
-    return await table.db.fetch("request_cancel", {"ids": [id], "reason": "r"})
+    return await table.db.fetch("request_cancel", {"ids": [id], "reason": "r", "grace_s": None})
 
 
 async def _settle(table: Table, id: uuid.UUID, fence: int) -> object:

@@ -17,8 +17,7 @@ WITH report AS (
                                 attempt, errors, crashes, fence, worker, started_at, finished_at, ttl_s, timeout_s,
                                 max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message,
                                 error, cancel_requested, reason, retry_of, start_within_s, start_by,
-                                job_timeout_s, deadline, limits, requires, schedule_id, scheduled_at, trigger,
-                                upstream_failure)
+                                job_timeout_s, deadline, limits, requires, schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref)
     SELECT id, namespace, kind, route, next_state, priority, activate_at, created_at, payload, result::json,
            attempt, errors + error_count, crashes + crash_count, fence, worker, started_at, now(), ttl_s, timeout_s,
            max_crashes, retry, labels, idempotency_key, parent_id,
@@ -26,7 +25,7 @@ WITH report AS (
            CASE WHEN next_state = 'completed' THEN NULL ELSE coalesce(new_error::json, error) END, cancel_requested,
            coalesce(nullif(new_reason, ''), CASE WHEN next_state = 'completed' THEN '' ELSE reason END), retry_of,
            start_within_s, start_by, job_timeout_s, deadline, limits, requires, schedule_id, scheduled_at,
-           trigger, upstream_failure
+           trigger, upstream_failure, workflow_id, ref
     FROM gone
 ), tried AS (
     INSERT INTO tenure.attempt (job_id, attempt, fence, worker, lease, claim_revision, outcome, error, started_at,

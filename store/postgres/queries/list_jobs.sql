@@ -3,7 +3,7 @@ SELECT id, namespace, kind, route, state, priority, activate_at, created_at, NUL
        attempt, errors, crashes, fence, worker, lease, claim_revision, started_at, finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
        cancel_requested, reason, retry_of, retried_by, start_by, job_timeout_s, deadline, limits,
-       requires, schedule_id, scheduled_at, trigger, upstream_failure
+       requires, schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref
 FROM tenure.jobs
 WHERE id < %(before)s
   AND (%(namespace)s::text IS NULL OR namespace = %(namespace)s)
@@ -12,6 +12,7 @@ WHERE id < %(before)s
   AND (%(states)s::text[] IS NULL OR state = ANY (%(states)s))
   AND (%(labels)s::jsonb IS NULL OR labels @> %(labels)s)
   AND (%(parent_id)s::uuid IS NULL OR parent_id = %(parent_id)s)
+  AND (%(workflow_id)s::uuid IS NULL OR workflow_id = %(workflow_id)s)
   AND (%(created_after)s::timestamptz IS NULL OR created_at >= %(created_after)s)
   AND (%(created_before)s::timestamptz IS NULL OR created_at < %(created_before)s)
 ORDER BY id DESC LIMIT %(limit)s

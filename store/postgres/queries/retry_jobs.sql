@@ -29,11 +29,11 @@ WITH RECURSIVE blocked (id) AS (
 )
 INSERT INTO tenure.job (id, namespace, kind, route, lane, state, due, priority, activate_at, payload, ttl_s, timeout_s,
                         max_crashes, retry, labels, parent_id, retry_of, start_within_s, start_by, job_timeout_s,
-                        deadline, limits, requires, trigger, upstream_failure)
+                        deadline, limits, requires, trigger, upstream_failure, workflow_id, ref)
 SELECT new_id, namespace, kind, route, lane, CASE WHEN waits THEN 'waiting' ELSE 'ready' END, NOT waits,
        priority, now(), payload, ttl_s, timeout_s, max_crashes, retry, labels, parent_id, id,
        start_within_s, CASE WHEN NOT waits THEN tenure.from_start(now(), start_within_s) END,
        job_timeout_s, CASE WHEN NOT waits THEN tenure.from_start(now(), job_timeout_s) END, limits, requires,
-       trigger, upstream_failure
+       trigger, upstream_failure, workflow_id, ref
 FROM marked
 RETURNING id, retry_of

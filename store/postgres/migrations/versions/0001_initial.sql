@@ -124,6 +124,9 @@ CREATE TABLE tenure.job (
     upstream_failure text,               -- how it ends when its trigger can no longer be met; null: cancel
     parked_attempt  integer,             -- the last attempt that parked; null: none. The dependencies of it count alone
     parked_trigger  text,                -- what that attempt waits for
+    cancel_grace_s  real,                -- how long its worker has to heed a cancel; null: the coordinators' setting
+    workflow_id     uuid,                -- the workflow that it is a member of; null: none
+    ref             text,                -- its name there
     CONSTRAINT executing_has_a_fence CHECK ((state = 'executing') = (fence IS NOT NULL)),
     CONSTRAINT waiting_is_not_due CHECK (NOT (state = 'waiting' AND due))
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000,
@@ -139,6 +142,7 @@ CREATE INDEX job_deadline ON tenure.job (deadline) WHERE deadline IS NOT NULL AN
 CREATE INDEX job_executing ON tenure.job (id) WHERE state = 'executing';
 CREATE INDEX job_waiting ON tenure.job (id) WHERE state = 'waiting';
 CREATE INDEX job_parent ON tenure.job (parent_id, id) WHERE parent_id IS NOT NULL;
+CREATE INDEX job_workflow ON tenure.job (workflow_id, id) WHERE workflow_id IS NOT NULL;
 
 CREATE TABLE tenure.history (
     id              uuid NOT NULL,
@@ -181,10 +185,13 @@ CREATE TABLE tenure.history (
     limits          text[],
     requires        jsonb,
     trigger         text,
-    upstream_failure text
+    upstream_failure text,
+    workflow_id     uuid,
+    ref             text
 ) PARTITION BY RANGE (finished_at);
 CREATE INDEX history_id ON tenure.history (id);
 CREATE INDEX history_parent ON tenure.history (parent_id, id) WHERE parent_id IS NOT NULL;
+CREATE INDEX history_workflow ON tenure.history (workflow_id, id) WHERE workflow_id IS NOT NULL;
 -- Dead letters: what may be retried.
 CREATE INDEX history_dead_letter ON tenure.history (id) WHERE state IN ('failed', 'canceled') AND retried_by IS NULL;
 
@@ -319,14 +326,14 @@ SELECT id, namespace, kind, route, state, priority, activate_at, created_at, pay
        errors, crashes, fence, worker, lease, claim_revision, started_at, NULL::timestamptz AS finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
        cancel_requested, reason, retry_of, NULL::uuid AS retried_by, start_by, job_timeout_s, deadline, limits,
-       requires, schedule_id, scheduled_at, trigger, upstream_failure
+       requires, schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref
 FROM tenure.job
 UNION ALL
 SELECT id, namespace, kind, route, state, priority, activate_at, created_at, payload, result, attempt,
        errors, crashes, fence, worker, NULL, NULL, started_at, finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
        cancel_requested, reason, retry_of, retried_by, start_by, job_timeout_s, deadline, limits,
-       requires, schedule_id, scheduled_at, trigger, upstream_failure
+       requires, schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref
 FROM tenure.history;
 
 -- Schedules. next_at is the next tick that nobody has decided upon (null: there is none), moved on in the transaction
@@ -362,5 +369,29 @@ LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
     IF met <> wanted THEN
         RAISE EXCEPTION 'only % of % rows are as they were seen', met, wanted USING ERRCODE = 'TN003';
+    END IF;
+END $$;
+
+-- Batches that belong together. The members say so themselves (workflow_id); a row here outlives them.
+CREATE TABLE tenure.workflow (
+    id            uuid PRIMARY KEY,
+    namespace     text NOT NULL,      -- of its first member
+    name          text,               -- null: none was given
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    jobs          integer NOT NULL,   -- that it was submitted with; children and retries join it later
+    canceled_at   timestamptz,        -- from then on no attempt submits children into it, unless a member is retried
+    cancel_reason text
+);
+CREATE INDEX workflow_name ON tenure.workflow (name, id) WHERE name IS NOT NULL;
+CREATE INDEX workflow_namespace ON tenure.workflow (namespace, id);
+
+-- Refuses the rest of a transaction that would add members to a canceled workflow. Its lock makes a cancel wait for
+-- members that are being added, so that whoever has marked the workflow sees all of them.
+CREATE FUNCTION tenure.assert_workflow(workflow uuid) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    PERFORM 1 FROM tenure.workflow w WHERE w.id = workflow AND w.canceled_at IS NULL FOR SHARE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'workflow % is canceled', workflow USING ERRCODE = 'TN004';
     END IF;
 END $$;
