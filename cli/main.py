@@ -21,6 +21,7 @@ from tenure.cli import (
     db,
     doctor,
     jobs,
+    kinds,
     limits,
     namespaces,
     pools,
@@ -106,6 +107,7 @@ app.command("submit")(submit.submit)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(pools.app, name="pools")
+app.add_typer(kinds.app, name="kinds")
 app.add_typer(limits.app, name="limits")
 app.add_typer(namespaces.app, name="namespaces")
 app.add_typer(workers.app, name="workers")

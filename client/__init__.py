@@ -34,6 +34,7 @@ from tenure.model.states import JobState, Outcome
 
 if TYPE_CHECKING:
     from tenure.client.async_client import AsyncClient
+    from tenure.client.kinds import KindSettings
     from tenure.client.link import TLS
     from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
     from tenure.client.sync_client import Client
@@ -53,6 +54,7 @@ __all__ = [
     "Job",
     "JobError",
     "JobState",
+    "KindSettings",
     "Limit",
     "Namespace",
     "NewJob",
@@ -70,9 +72,12 @@ __all__ = [
     "Worker",
 ]
 
-_LAZY = {"AsyncClient": "async_client", "Client": "sync_client", "TLS": "link"} | dict.fromkeys(
-    ("NewSchedule", "Schedule", "Tick", "TickJob"), "schedules"
-)
+_LAZY = {
+    "AsyncClient": "async_client",
+    "Client": "sync_client",
+    "KindSettings": "kinds",
+    "TLS": "link",
+} | dict.fromkeys(("NewSchedule", "Schedule", "Tick", "TickJob"), "schedules")
 
 
 def __getattr__(name: str) -> Any:

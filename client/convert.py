@@ -61,7 +61,7 @@ def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb
             priority=job.priority,
             activate_at=timestamp(job.activate_at, f"{path}activate_at"),
             delay=duration(job.delay_s, f"{path}delay_s"),
-            retry=_retry_to_wire(job.retry, f"{path}retry."),
+            retry=retry_to_wire(job.retry, f"{path}retry."),
             ttl=duration(job.ttl_s, f"{path}ttl_s"),
             timeout=duration(job.timeout_s, f"{path}timeout_s"),
             start_within=duration(job.start_within_s, f"{path}start_within_s"),
@@ -329,7 +329,25 @@ def cluster_from_wire(cluster: cluster_service_pb2.GetClusterResponse) -> Cluste
     )
 
 
-def _retry_to_wire(retry: Retry | None, path: str) -> job_pb2.RetryPolicy | None:
+def retry_from_wire(retry: job_pb2.RetryPolicy) -> Retry:
+    """Read a retry policy as asked for: what is unset stays None."""
+    return Retry(
+        max_attempts=retry.max_attempts if retry.HasField("max_attempts") else None,
+        backoff=wire.BACKOFF_FROM_PB.get(retry.backoff),
+        initial_backoff_s=wire.seconds(retry.initial_backoff) if retry.HasField("initial_backoff") else None,
+        multiplier=retry.multiplier if retry.HasField("multiplier") else None,
+        max_backoff_s=wire.seconds(retry.max_backoff) if retry.HasField("max_backoff") else None,
+        jitter=retry.jitter if retry.HasField("jitter") else None,
+        non_retryable=tuple(retry.non_retryable),
+    )
+
+
+def retry_to_wire(retry: Retry | None, path: str) -> job_pb2.RetryPolicy | None:
+    """Write a retry policy.
+
+    Raises:
+        InvalidInput: a value cannot be written; ``path`` leads to its field.
+    """
     if retry is None:
         return None
     return job_pb2.RetryPolicy(
@@ -430,7 +448,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "kind": str,
     "namespace": str,
     "route": str,
-    "priority": int,
+    "priority": (int, type(None)),
     "max_crashes": (int, type(None)),
     "ref": (str, type(None)),
     "labels": Mapping,

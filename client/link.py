@@ -22,6 +22,7 @@ from tenure.model.errors import ConfigurationError, FieldViolation, InvalidInput
 from tenure.v1 import (
     cluster_service_pb2_grpc,
     job_service_pb2_grpc,
+    kind_service_pb2_grpc,
     limit_service_pb2_grpc,
     namespace_service_pb2_grpc,
     pool_service_pb2_grpc,
@@ -73,6 +74,7 @@ class Stubs:
     pools: Any
     namespaces: Any
     schedules: Any
+    kinds: Any
 
 
 class Link:
@@ -202,6 +204,7 @@ class Link:
             pool_service_pb2_grpc.PoolServiceStub(channel),
             namespace_service_pb2_grpc.NamespaceServiceStub(channel),
             schedule_service_pb2_grpc.ScheduleServiceStub(channel),
+            kind_service_pb2_grpc.KindServiceStub(channel),
         )
 
 

@@ -41,7 +41,8 @@ class NewJob:
     payload: Any = None
     namespace: str = DEFAULT_NAMESPACE
     route: str = DEFAULT_ROUTE
-    priority: int = 0
+    priority: int | None = None
+    """Higher runs first; None: as set for its kind, else 0. The same goes for what else is None."""
     activate_at: datetime | None = None
     """Not before this instant; must carry a time zone. At most one of ``activate_at`` and ``delay_s``."""
     delay_s: float | None = None

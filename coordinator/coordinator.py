@@ -18,6 +18,7 @@ from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.http_server import Check, HttpServer, application
 from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.api.kind_service import KindService
 from tenure.coordinator.api.limit_service import LimitService
 from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
@@ -28,6 +29,7 @@ from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.explain import Explainer
 from tenure.coordinator.finish import Finisher
 from tenure.coordinator.hint import Hints
+from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.leader import Leader
 from tenure.coordinator.opening import Opening
@@ -120,11 +122,14 @@ async def _coordinate(
         announcer = Announcer(etcd, keys, clock, done_ttl_s=settings.done_ttl_s)
         hints = Hints(presence.leader_address, lambda lanes: leader.hint(lanes))
         lanes = Lanes(database)
+        kinds = Kinds(database, clock)
         dependants = Dependants(database, announcer, hints)
         finisher = Finisher(database, announcer, dependants, hints)
         canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
-        leader = Leader(settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints, canceler)
-        submitter = Submitter(database, lanes, hints)
+        leader = Leader(
+            settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints, canceler, kinds
+        )
+        submitter = Submitter(database, lanes, hints, kinds)
         waiters = Waiters(database, etcd, keys, clock)
         canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
         retryer = Retryer(database, lanes, hints, clock)
@@ -138,13 +143,15 @@ async def _coordinate(
                 LimitService(database, etcd, keys, hints),
                 PoolService(database, etcd, keys, lanes, hints),
                 NamespaceService(database, hints),
-                ScheduleService(database, lanes, hints),
+                ScheduleService(database, lanes, hints, kinds),
+                KindService(database, kinds),
             ),
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,
         )
         try:
             await _unless(stop, opening.until("Postgres", lanes.refresh))
+            await _unless(stop, opening.until("Postgres", kinds.refresh))
             if stop.is_set():
                 return
             await grpc_server.start()
@@ -156,6 +163,7 @@ async def _coordinate(
                         jobs.run(),
                         hints.run(),
                         lanes.keep_fresh(),
+                        kinds.keep_fresh(),
                         waiters.watch(),
                         waiters.reread(),
                         presence.run(

@@ -24,6 +24,7 @@ from tenure.coordinator.dispatch import Dispatcher
 from tenure.coordinator.finish import Finisher
 from tenure.coordinator.flight import Flight, Held, Outstanding
 from tenure.coordinator.hint import Hints
+from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import REFRESH_S, Lanes
 from tenure.coordinator.overdue import Overdue
 from tenure.coordinator.reap import Reaper
@@ -69,6 +70,7 @@ class Leader:
         dependants: Dependants,
         hints: Hints,
         canceler: Canceler,
+        kinds: Kinds,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -81,6 +83,7 @@ class Leader:
         self._dependants = dependants
         self._hints = hints
         self._canceler = canceler
+        self._kinds = kinds
         self._dispatcher: Dispatcher | None = None
 
     def hint(self, lanes: frozenset[int]) -> bool:
@@ -153,7 +156,9 @@ class Leader:
         )
         if stores.etcd_was_lost or frozen_s > 0:  # or the term before did not come as far as this
             await reaper.drop_strays()
-        scheduler = Scheduler(self._database, self._lanes, self._hints, self._canceler, self._clock, guard=guard)
+        scheduler = Scheduler(
+            self._database, self._lanes, self._hints, self._kinds, self._canceler, self._clock, guard=guard
+        )
         upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)
         picture = Picture(self._keys, self._clock, flight, dispatcher, reaper, self._lanes)
         compactor = Compactor(

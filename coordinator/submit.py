@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tenure.coordinator.hint import Hints
+from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.model.batch import Batcher
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.errors import BoundExceeded, Conflict, FieldViolation, InvalidInput, Unavailable
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec, PlannedJob, resolve_batch
+from tenure.model.kinds import KindBook
 from tenure.store.postgres.database import Database
 from tenure.store.postgres.submit import KeyTaken, keyed_jobs, scope_of, write_jobs
 
@@ -44,10 +46,11 @@ class Parent:
 class Submitter:
     """Accepts validated jobs. ``run`` is the body of a task that carries out the group commits."""
 
-    def __init__(self, database: Database, lanes: Lanes, hints: Hints) -> None:
+    def __init__(self, database: Database, lanes: Lanes, hints: Hints, kinds: Kinds) -> None:
         self._database = database
         self._lanes = lanes
         self._hints = hints
+        self._kinds = kinds
         self._singles: Batcher[JobSpec, Submitted] = Batcher(
             self._commit_group, max_items=500, in_flight=3, name="submit"
         )
@@ -86,7 +89,7 @@ class Submitter:
         ids = [new_id() for _ in specs]
         created = [True] * len(specs)
         for _ in range(_TRIES):
-            planned = _plan(specs, ids, parent, path)
+            planned = _plan(specs, ids, parent, path, self._kinds.book)
             await self._require_known(planned, path)
             new = [job for job, is_new in zip(planned, created, strict=True) if is_new]
             try:
@@ -140,19 +143,19 @@ class Submitter:
 
     async def _commit_group(self, specs: list[JobSpec]) -> list[Submitted | Exception]:
         """Write independent jobs in one transaction; when that fails, each for itself."""
-        planned = _plan(specs, [new_id() for _ in specs], None, "job")
-        keys = [_key(job) for job in planned if job.spec.idempotency_key]
-        if len(keys) == len(set(keys)):
-            try:
+        try:
+            planned = _plan(specs, [new_id() for _ in specs], None, "job", self._kinds.book)
+            keys = [_key(job) for job in planned if job.spec.idempotency_key]
+            if len(keys) == len(set(keys)):
                 await self._write(planned)
                 return [Submitted(job.id, True) for job in planned]
-            except KeyTaken:
-                pass
-            except (Unavailable, BoundExceeded) as exc:  # Postgres' trouble, not one member's
-                return [exc] * len(specs)
-            except Exception:
-                if len(specs) == 1:
-                    raise
+        except KeyTaken:
+            pass
+        except (Unavailable, BoundExceeded) as exc:  # Postgres' trouble, not one member's
+            return [exc] * len(specs)
+        except Exception:  # one is malformed, or two that know nothing of each other have the same ref
+            if len(specs) == 1:
+                raise
         answers: list[Submitted | Exception] = []
         for spec in specs:
             try:
@@ -166,11 +169,20 @@ def _key(job: PlannedJob) -> tuple[str, str, str]:
     return (job.spec.namespace, scope_of(job), job.spec.idempotency_key or "")
 
 
-def _plan(specs: Sequence[JobSpec], ids: Sequence[uuid.UUID], parent: Parent | None, path: str) -> list[PlannedJob]:
+def _plan(
+    specs: Sequence[JobSpec], ids: Sequence[uuid.UUID], parent: Parent | None, path: str, book: KindBook
+) -> list[PlannedJob]:
+    """Plan the jobs as they are to be written. The hash is of what was asked, whatever settings make of it."""
     parents = resolve_batch(specs, ids, path=path)
     return [
-        PlannedJob(id, spec, wanted, _request_hash(spec), parent.id if parent else None)
-        for id, spec, wanted in zip(ids, specs, parents, strict=True)
+        PlannedJob(
+            id,
+            book.apply(spec, path=f"{path}[{index}]."),
+            wanted,
+            _request_hash(spec),
+            parent.id if parent else None,
+        )
+        for index, (id, spec, wanted) in enumerate(zip(ids, specs, parents, strict=True))
     ]
 
 

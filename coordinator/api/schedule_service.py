@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 import grpc
 
 from tenure.coordinator.hint import Hints
+from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.schedule import TickWriter, Written, jobs_of
 from tenure.model.errors import Conflict, FieldViolation, InvalidInput, NotFound, Unavailable, WrongState
@@ -64,9 +65,9 @@ class Change:
 class ScheduleService(ScheduleServiceServicer):
     """The service over ``tenure.schedule``."""
 
-    def __init__(self, database: Database, lanes: Lanes, hints: Hints) -> None:
+    def __init__(self, database: Database, lanes: Lanes, hints: Hints, kinds: Kinds) -> None:
         self._database = database
-        self._writer = TickWriter(database, lanes, hints)
+        self._writer = TickWriter(database, lanes, hints, kinds)
 
     async def CreateSchedule(self, request: pb.CreateScheduleRequest, context: Context) -> pb.CreateScheduleResponse:
         """Write a schedule; it ticks from now on."""
@@ -76,7 +77,7 @@ class ScheduleService(ScheduleServiceServicer):
             "id": new_id(),
             "namespace": spec.namespace,
             "name": spec.name,
-            "spec": spec.model_dump_json(),
+            "spec": spec.stored(),
             "paused": spec.paused,
             "next_at": _next(spec, await self._now()),
         }
@@ -251,7 +252,7 @@ class ScheduleService(ScheduleServiceServicer):
                 {
                     "id": row.id,
                     "turn": row.turn,
-                    "spec": wanted.spec.model_dump_json(),
+                    "spec": wanted.spec.stored(),
                     "paused": wanted.paused,
                     "next_at": wanted.next_at,
                     "queued_tick": wanted.queued_tick,

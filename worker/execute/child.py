@@ -194,7 +194,7 @@ class PipeLink:
 
     def submit_children(self, jobs: Sequence[JobSpec]) -> Future[list[str]]:
         """Send jobs to submit."""
-        return self._ask("submit_children", [[job.model_dump(mode="json") for job in jobs]])
+        return self._ask("submit_children", [[job.model_dump(mode="json", exclude_unset=True) for job in jobs]])
 
     def send(self, frame: dict[str, Any]) -> bool:
         """Send a frame; False if the worker is gone."""

@@ -66,6 +66,15 @@ CREATE TABLE tenure.namespace (
     updated_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- What jobs of a kind get where their submitter asked for nothing (model/kinds.py).
+CREATE TABLE tenure.kind (
+    namespace  text NOT NULL,  -- '': all namespaces
+    name       text NOT NULL,
+    settings   json NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (namespace, name)
+);
+
 CREATE TABLE tenure.job (
     id              uuid PRIMARY KEY,
     namespace       text NOT NULL,
