@@ -650,20 +650,25 @@ class AsyncClient:
         answer: namespace_pb.ListNamespacesResponse = await self._link.unary(
             lambda to: to.namespaces.ListNamespaces, namespace_pb.ListNamespacesRequest(), timeout_s=self._timeout_s
         )
-        return [Namespace(name=one.name, weight=one.weight) for one in answer.namespaces]
+        return [convert.namespace_from_wire(one) for one in answer.namespaces]
 
-    async def update_namespace(self, name: str, *, weight: float | None = None) -> Namespace:
-        """Set what is given of a namespace's settings, and return them.
+    async def update_namespace(
+        self, name: str, *, weight: float | None = None, ageing_s: float | None = None
+    ) -> Namespace:
+        """Set what is given of a namespace's settings, and return them. An ``ageing_s`` of 0 turns ageing off.
 
         Raises:
             InvalidInput: with every bad field.
         """
+        asked = namespace_pb.Namespace(
+            name=name, weight=weight, ageing=convert.duration(ageing_s, "namespace.ageing_s")
+        )
         answer: namespace_pb.UpdateNamespaceResponse = await self._link.unary(
             lambda to: to.namespaces.UpdateNamespace,
-            namespace_pb.UpdateNamespaceRequest(namespace=namespace_pb.Namespace(name=name, weight=weight)),
+            namespace_pb.UpdateNamespaceRequest(namespace=asked),
             timeout_s=self._timeout_s,
         )
-        return Namespace(name=answer.namespace.name, weight=answer.namespace.weight)
+        return convert.namespace_from_wire(answer.namespace)
 
     async def cluster(self) -> Cluster:
         """Return who coordinates, who leads, and the versions of the stores."""

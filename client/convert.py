@@ -25,6 +25,7 @@ from tenure.client.records import (
     Job,
     JobError,
     Limit,
+    Namespace,
     NewJob,
     Obstacle,
     Pause,
@@ -37,7 +38,15 @@ from tenure.client.records import (
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
 from tenure.model.retry import Backoff, RetryPolicy
 from tenure.model.states import JobState, Outcome
-from tenure.v1 import cluster_service_pb2, job_pb2, job_service_pb2, limit_service_pb2, pool_service_pb2, wire
+from tenure.v1 import (
+    cluster_service_pb2,
+    job_pb2,
+    job_service_pb2,
+    limit_service_pb2,
+    namespace_service_pb2,
+    pool_service_pb2,
+    wire,
+)
 
 MAX_DURATION_S = 315_576_000_000.0
 """google.protobuf.Duration holds at most ten thousand years."""
@@ -165,6 +174,7 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         deadline=time_of(job, "deadline"),
         job_timeout_s=wire.seconds(job.job_timeout) if job.HasField("job_timeout") else None,
         created=created,
+        aged=job.aged,
     )
 
 
@@ -255,6 +265,12 @@ def limit_from_wire(limit: limit_service_pb2.Limit, held: Mapping[str, int]) -> 
         burst=limit.burst if limit.HasField("burst") else None,
         held=held,
     )
+
+
+def namespace_from_wire(namespace: namespace_service_pb2.Namespace) -> Namespace:
+    """Read what is set for a namespace."""
+    ageing_s = wire.seconds(namespace.ageing) if namespace.HasField("ageing") else None
+    return Namespace(name=namespace.name, weight=namespace.weight, ageing_s=ageing_s)
 
 
 def pause_subject(pool: str | None, kind: str | None, namespace: str | None) -> pool_service_pb2.PauseSubject:

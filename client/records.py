@@ -175,6 +175,8 @@ class Job:
     job_timeout_s: float | None
     created: bool | None = None
     """From ``submit`` and ``retry``: False when an earlier job was the answer. None from elsewhere."""
+    aged: bool = False
+    """Ready for longer than its namespace's ageing: it goes with the jobs of the highest priority."""
 
     @property
     def is_terminal(self) -> bool:
@@ -278,6 +280,8 @@ class Namespace:
     name: str
     weight: float
     """Its share against others at equal priority."""
+    ageing_s: float | None = None
+    """A job that has been ready for longer counts as of the highest priority; None: none does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -428,13 +428,13 @@ class Client:
         """Return the namespaces for which anything was set."""
         return self._portal.call(self._client.namespaces())
 
-    def update_namespace(self, name: str, *, weight: float | None = None) -> Namespace:
-        """Set what is given of a namespace's settings, and return them.
+    def update_namespace(self, name: str, *, weight: float | None = None, ageing_s: float | None = None) -> Namespace:
+        """Set what is given of a namespace's settings, and return them. An ``ageing_s`` of 0 turns ageing off.
 
         Raises:
             InvalidInput: with every bad field.
         """
-        return self._portal.call(self._client.update_namespace(name, weight=weight))
+        return self._portal.call(self._client.update_namespace(name, weight=weight, ageing_s=ageing_s))
 
     def cluster(self) -> Cluster:
         """Return who coordinates, who leads, and the versions of the stores."""

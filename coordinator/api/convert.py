@@ -74,6 +74,7 @@ def job_to_pb(row: Row, *, parents: Sequence[object] = (), claim: pb.Claim | Non
         start_by=wire.timestamp(row.start_by),
         deadline=wire.timestamp(row.deadline),
         job_timeout=wire.duration(row.job_timeout_s),
+        aged=row.aged,
     )
 
 

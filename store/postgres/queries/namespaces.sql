@@ -1,2 +1,2 @@
 -- Namespaces for which anything was set.
-SELECT name, weight FROM tenure.namespace ORDER BY name
+SELECT name, weight, ageing_s FROM tenure.namespace ORDER BY name
