@@ -25,8 +25,8 @@ def list_namespaces(coordinator: Address = None, output: Output = Format.TABLE) 
         print_json(found)
         return
     print_table(
-        ("namespace", "weight", "ageing"),
-        [(one.name, f"{one.weight:g}", _ageing(one)) for one in found],
+        ("namespace", "weight", "ageing", "backlog"),
+        [(one.name, f"{one.weight:g}", _ageing(one), _backlog(one)) for one in found],
         empty="nothing is set: every namespace has weight 1",
     )
 
@@ -45,17 +45,29 @@ def update(
             show_default="kept",
         ),
     ] = None,
+    backlog: Annotated[
+        int | None,
+        typer.Option("--backlog", help="The most unfinished jobs; 0: any number.", show_default="kept"),
+    ] = None,
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Set what is given of a namespace's settings."""
     with connect(coordinator) as client:
-        found = client.update_namespace(name, weight=weight, ageing_s=parse.duration_s(ageing, "--ageing"))
+        found = client.update_namespace(
+            name, weight=weight, ageing_s=parse.duration_s(ageing, "--ageing"), backlog=backlog
+        )
     if output is Format.JSON:
         print_json(found)
         return
-    typer.echo(f"{found.name}: weight {found.weight:g}" + (f", ageing {_ageing(found)}" if found.ageing_s else ""))
+    typer.echo(f"{found.name}: weight {found.weight:g}, ageing {_ageing(found)}, backlog {_backlog(found)}")
 
 
 def _ageing(namespace: Namespace) -> str:
     return span(namespace.ageing_s) if namespace.ageing_s else "off"
+
+
+def _backlog(namespace: Namespace) -> str:
+    if namespace.backlog is None:
+        return "any"
+    return f"{namespace.unfinished or 0:,} of {namespace.backlog:,}"

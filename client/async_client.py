@@ -653,16 +653,18 @@ class AsyncClient:
         return [convert.namespace_from_wire(one) for one in answer.namespaces]
 
     async def update_namespace(
-        self, name: str, *, weight: float | None = None, ageing_s: float | None = None
+        self, name: str, *, weight: float | None = None, ageing_s: float | None = None, backlog: int | None = None
     ) -> Namespace:
-        """Set what is given of a namespace's settings, and return them. An ``ageing_s`` of 0 turns ageing off.
+        """Set what is given of a namespace's settings, and return them. 0 turns ageing off, lifts the backlog's bound.
 
         Raises:
             InvalidInput: with every bad field.
         """
-        asked = namespace_pb.Namespace(
-            name=name, weight=weight, ageing=convert.duration(ageing_s, "namespace.ageing_s")
-        )
+        ageing = convert.duration(ageing_s, "namespace.ageing_s")
+        try:
+            asked = namespace_pb.Namespace(name=name, weight=weight, ageing=ageing, backlog=backlog)
+        except (TypeError, ValueError) as exc:
+            raise InvalidInput([FieldViolation("namespace", str(exc))]) from exc
         answer: namespace_pb.UpdateNamespaceResponse = await self._link.unary(
             lambda to: to.namespaces.UpdateNamespace,
             namespace_pb.UpdateNamespaceRequest(namespace=asked),

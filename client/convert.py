@@ -269,8 +269,13 @@ def limit_from_wire(limit: limit_service_pb2.Limit, held: Mapping[str, int]) -> 
 
 def namespace_from_wire(namespace: namespace_service_pb2.Namespace) -> Namespace:
     """Read what is set for a namespace."""
-    ageing_s = wire.seconds(namespace.ageing) if namespace.HasField("ageing") else None
-    return Namespace(name=namespace.name, weight=namespace.weight, ageing_s=ageing_s)
+    return Namespace(
+        name=namespace.name,
+        weight=namespace.weight,
+        ageing_s=wire.seconds(namespace.ageing) if namespace.HasField("ageing") else None,
+        backlog=namespace.backlog if namespace.HasField("backlog") else None,
+        unfinished=namespace.unfinished if namespace.HasField("unfinished") else None,
+    )
 
 
 def pause_subject(pool: str | None, kind: str | None, namespace: str | None) -> pool_service_pb2.PauseSubject:

@@ -282,6 +282,10 @@ class Namespace:
     """Its share against others at equal priority."""
     ageing_s: float | None = None
     """A job that has been ready for longer counts as of the highest priority; None: none does."""
+    backlog: int | None = None
+    """The most unfinished jobs; None: any number."""
+    unfinished: int | None = None
+    """The unfinished jobs when last counted, where there is a bound."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -428,13 +428,15 @@ class Client:
         """Return the namespaces for which anything was set."""
         return self._portal.call(self._client.namespaces())
 
-    def update_namespace(self, name: str, *, weight: float | None = None, ageing_s: float | None = None) -> Namespace:
-        """Set what is given of a namespace's settings, and return them. An ``ageing_s`` of 0 turns ageing off.
+    def update_namespace(
+        self, name: str, *, weight: float | None = None, ageing_s: float | None = None, backlog: int | None = None
+    ) -> Namespace:
+        """Set what is given of a namespace's settings, and return them. 0 turns ageing off, lifts the backlog's bound.
 
         Raises:
             InvalidInput: with every bad field.
         """
-        return self._portal.call(self._client.update_namespace(name, weight=weight, ageing_s=ageing_s))
+        return self._portal.call(self._client.update_namespace(name, weight=weight, ageing_s=ageing_s, backlog=backlog))
 
     def cluster(self) -> Cluster:
         """Return who coordinates, who leads, and the versions of the stores."""

@@ -24,6 +24,7 @@ from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
 from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
+from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.explain import Explainer
@@ -123,13 +124,14 @@ async def _coordinate(
         hints = Hints(presence.leader_address, lambda lanes: leader.hint(lanes))
         lanes = Lanes(database)
         kinds = Kinds(database, clock)
+        backlogs = Backlogs(database, clock)
         dependants = Dependants(database, announcer, hints)
         finisher = Finisher(database, announcer, dependants, hints)
         canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
         leader = Leader(
             settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints, canceler, kinds
         )
-        submitter = Submitter(database, lanes, hints, kinds)
+        submitter = Submitter(database, lanes, hints, kinds, backlogs)
         waiters = Waiters(database, etcd, keys, clock)
         canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
         retryer = Retryer(database, lanes, hints, clock)
@@ -152,6 +154,7 @@ async def _coordinate(
         try:
             await _unless(stop, opening.until("Postgres", lanes.refresh))
             await _unless(stop, opening.until("Postgres", kinds.refresh))
+            await _unless(stop, opening.until("Postgres", backlogs.refresh))
             if stop.is_set():
                 return
             await grpc_server.start()
@@ -164,6 +167,7 @@ async def _coordinate(
                         hints.run(),
                         lanes.keep_fresh(),
                         kinds.keep_fresh(),
+                        backlogs.keep_fresh(),
                         waiters.watch(),
                         waiters.reread(),
                         presence.run(

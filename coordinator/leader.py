@@ -185,6 +185,7 @@ class Leader:
                 scheduler.fire_forever(),
                 upkeep.activate_forever(),
                 upkeep.raise_aged_forever(),
+                upkeep.count_backlogs_forever(),
                 upkeep.sweep_dependants_forever(),
                 upkeep.drop_keys_forever(),
                 upkeep.fail_overdue_forever(Overdue(self._database, self._finisher, self._dependants)),

@@ -11,12 +11,13 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.model.batch import Batcher
 from tenure.model.bounds import DEFAULT_BOUNDS
-from tenure.model.errors import BoundExceeded, Conflict, FieldViolation, InvalidInput, Unavailable
+from tenure.model.errors import BacklogFull, BoundExceeded, Conflict, FieldViolation, InvalidInput, Unavailable
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec, PlannedJob, resolve_batch
 from tenure.model.kinds import KindBook
@@ -46,11 +47,12 @@ class Parent:
 class Submitter:
     """Accepts validated jobs. ``run`` is the body of a task that carries out the group commits."""
 
-    def __init__(self, database: Database, lanes: Lanes, hints: Hints, kinds: Kinds) -> None:
+    def __init__(self, database: Database, lanes: Lanes, hints: Hints, kinds: Kinds, backlogs: Backlogs) -> None:
         self._database = database
         self._lanes = lanes
         self._hints = hints
         self._kinds = kinds
+        self._backlogs = backlogs
         self._singles: Batcher[JobSpec, Submitted] = Batcher(
             self._commit_group, max_items=500, in_flight=3, name="submit"
         )
@@ -65,8 +67,9 @@ class Submitter:
         Raises:
             InvalidInput: it depends on a job that does not exist.
             Conflict: its idempotency key stands for another request.
+            BacklogFull: its namespace has as many unfinished jobs as it may have.
         """
-        if spec.depends_on:
+        if spec.depends_on or self._backlogs.is_full(spec.namespace):
             return (await self.submit_batch([spec], path="job"))[0]
         return await self._singles.ask(spec)
 
@@ -76,7 +79,7 @@ class Submitter:
         """Write a batch whole or not at all; answers are in the order of ``specs``.
 
         Raises:
-            InvalidInput, Conflict: as ``submit``, with the member named.
+            InvalidInput, Conflict, BacklogFull: as ``submit``, with the member named.
             OwnershipLost: the parent's fence is old.
         """
         if not specs:
@@ -97,14 +100,21 @@ class Submitter:
             except KeyTaken:
                 await self._adopt(planned, ids, created, path)
                 continue
+            except BacklogFull:
+                before = list(created)
+                await self._adopt(planned, ids, created, path)
+                if created == before:
+                    raise
+                continue  # some are there already: a repetition needs no room for them
             return [Submitted(id, is_new) for id, is_new in zip(ids, created, strict=True)]
         raise Unavailable("idempotency keys of this batch kept changing", hint="send the same request again")
 
-    async def _write(self, jobs: Sequence[PlannedJob], *, fence: int | None = None) -> None:
+    async def _write(self, jobs: Sequence[PlannedJob], *, fence: int | None = None, refuses: bool = True) -> None:
         if not jobs:
             return
-        lanes = await self._lanes.of([job.spec for job in jobs])
-        await write_jobs(self._database, jobs, lanes, fence=fence)
+        with self._backlogs.writing(jobs, refuses=refuses):
+            lanes = await self._lanes.of([job.spec for job in jobs])
+            await write_jobs(self._database, jobs, lanes, fence=fence)
         self._hints.ready(set(lanes))
 
     async def _adopt(self, planned: Sequence[PlannedJob], ids: list[uuid.UUID], created: list[bool], path: str) -> None:
@@ -147,7 +157,7 @@ class Submitter:
             planned = _plan(specs, [new_id() for _ in specs], None, "job", self._kinds.book)
             keys = [_key(job) for job in planned if job.spec.idempotency_key]
             if len(keys) == len(set(keys)):
-                await self._write(planned)
+                await self._write(planned, refuses=False)  # each had room when it came
                 return [Submitted(job.id, True) for job in planned]
         except KeyTaken:
             pass

@@ -19,6 +19,9 @@ log = structlog.get_logger(__name__)
 
 ACTIVATE_JOBS = 2_000
 MAX_ACTIVATION_WAIT_S = 0.5
+COUNT_EVERY_S = 2.0
+COUNT_SHARE = 0.05
+"""Of the time, at most, that goes into counting backlogs."""
 AGE_EVERY_S = 0.5
 AGED_JOBS = 2_000
 AGED_PER_LANE = 1_000
@@ -67,6 +70,17 @@ class Upkeep:
             self._hints.ready({row.lane for row in rows})
 
         await self._every(AGE_EVERY_S, step)
+
+    async def count_backlogs_forever(self) -> None:
+        """Count the unfinished jobs of namespaces that have a bound."""
+        while True:
+            began = self._clock.monotonic()
+            try:
+                await self._database.fetch("count_backlogs")
+            except TenureError as exc:
+                log.warning("backlogs_not_counted", error=exc.message)
+            took_s = self._clock.monotonic() - began
+            await self._clock.sleep(max(COUNT_EVERY_S, took_s / COUNT_SHARE))
 
     async def sweep_dependants_forever(self) -> None:
         """Catch dependants that slipped."""

@@ -51,7 +51,10 @@ class NamespaceService(NamespaceServiceServicer):
         if ageing_s and not MIN_AGEING_S <= ageing_s <= DEFAULT_BOUNDS.delay_s:
             allowed = f"must be 0 (off), or {MIN_AGEING_S:g} to {DEFAULT_BOUNDS.delay_s:.0f} s"
             raise InvalidInput([FieldViolation("namespace.ageing", allowed)])
-        params = {"name": asked.name, "weight": weight, "ageing_s": ageing_s}
+        backlog = asked.backlog if asked.HasField("backlog") else None
+        if backlog is not None and backlog < 0:
+            raise InvalidInput([FieldViolation("namespace.backlog", "must be 0 (any number) or above")])
+        params = {"name": asked.name, "weight": weight, "ageing_s": ageing_s, "backlog": backlog}
         (row,) = await self._database.fetch("put_namespace", params)
         self._hints.everywhere()
         return pb.UpdateNamespaceResponse(namespace=_to_pb(row))
@@ -63,4 +66,10 @@ def _check(name: str, field: str) -> None:
 
 
 def _to_pb(row: Row) -> pb.Namespace:
-    return pb.Namespace(name=row.name, weight=round(row.weight, 6), ageing=wire.duration(row.ageing_s))
+    return pb.Namespace(
+        name=row.name,
+        weight=round(row.weight, 6),
+        ageing=wire.duration(row.ageing_s),
+        backlog=row.backlog,
+        unfinished=row.unfinished,
+    )

@@ -17,6 +17,7 @@ from tests.fixtures.etcd import EtcdServer
 from tests.fixtures.postgres import PostgresServer
 
 from tenure.coordinator.announce import Announcer
+from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.explain import Explainer
@@ -78,6 +79,7 @@ class Parts:
     lanes: Lanes = field(init=False)
     hints: Hints = field(init=False)
     kinds: Kinds = field(init=False)
+    backlogs: Backlogs = field(init=False)
     explainer: Explainer = field(init=False)
     announcer: Announcer = field(init=False)
     dependants: Dependants = field(init=False)
@@ -96,7 +98,8 @@ class Parts:
         self.dependants = Dependants(self.db, self.announcer, self.hints)
         self.finisher = Finisher(self.db, self.announcer, self.dependants, self.hints)
         self.kinds = Kinds(self.db, self.clock)
-        self.submitter = Submitter(self.db, self.lanes, self.hints, self.kinds)
+        self.backlogs = Backlogs(self.db, self.clock)
+        self.submitter = Submitter(self.db, self.lanes, self.hints, self.kinds, self.backlogs)
         self.starter = Starter(self.db, self.etcd, self.keys)
         self.canceler = Canceler(self.db, self.etcd, self.keys, self.clock, self.announcer, self.dependants)
         self.retryer = Retryer(self.db, self.lanes, self.hints, self.clock)

@@ -164,7 +164,12 @@ async def test_namespaces(services: Services) -> None:
         asked = namespaces_pb.Namespace(name="acme", ageing=ageing)
         told = (await update(namespaces_pb.UpdateNamespaceRequest(namespace=asked))).namespace
         assert (told.ageing.seconds if told.HasField("ageing") else None, told.weight) == (kept_s, 2.5)
+    for backlog, kept in ((5, 5), (None, 5), (0, None)):
+        asked = namespaces_pb.Namespace(name="acme", backlog=backlog)
+        told = (await update(namespaces_pb.UpdateNamespaceRequest(namespace=asked))).namespace
+        assert (told.backlog if told.HasField("backlog") else None, told.weight) == (kept, 2.5)
     for bad, field in (
+        ({"name": "a", "backlog": -1}, "namespace.backlog"),
         ({"name": "A"}, "namespace.name"),
         ({"name": "a", "weight": 0}, "namespace.weight"),
         ({"name": "a", "ageing": Duration(nanos=1)}, "namespace.ageing"),

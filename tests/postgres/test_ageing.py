@@ -32,7 +32,7 @@ async def lane(table: Table, namespace: str) -> int:
 
 async def ageing(table: Table, namespace: str, seconds: float | None = 60.0) -> None:
     """Set a namespace's ageing."""
-    await table.db.fetch("put_namespace", {"name": namespace, "weight": None, "ageing_s": seconds})
+    await table.db.fetch("put_namespace", {"name": namespace, "weight": None, "ageing_s": seconds, "backlog": None})
 
 
 async def submit(table: Table, ago: timedelta = OLD, **spec: Any) -> uuid.UUID:

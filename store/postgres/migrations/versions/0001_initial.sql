@@ -65,7 +65,10 @@ CREATE TABLE tenure.namespace (
     name       text PRIMARY KEY,
     weight     real NOT NULL DEFAULT 1 CHECK (weight > 0),
     updated_at timestamptz NOT NULL DEFAULT now(),
-    ageing_s   double precision CHECK (ageing_s > 0)  -- null: no job is raised
+    ageing_s   double precision CHECK (ageing_s > 0),  -- null: no job is raised
+    backlog    bigint CHECK (backlog > 0),  -- the most unfinished jobs; null: any number
+    unfinished bigint,                      -- as the leader counted them last, where there is a bound
+    counted_at timestamptz
 );
 
 -- What jobs of a kind get where their submitter asked for nothing (model/kinds.py).
