@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from tenure.bench import surroundings, tables
+from tenure.bench.blocked import blocked
 from tenure.bench.failover import failover
 from tenure.bench.latency import latency
 from tenure.bench.plan import COORDINATORS, Plan, quick
@@ -43,6 +44,7 @@ class Scenario(StrEnum):
 
     SUBMIT = "submit"
     DRAIN = "drain"
+    BLOCKED = "blocked"
     END_TO_END = "end-to-end"
     LATENCY = "latency"
     FAILOVER = "failover"
@@ -52,6 +54,7 @@ class Scenario(StrEnum):
 SCENARIOS: dict[Scenario, Callable[[Stage, Results], Awaitable[None]]] = {
     Scenario.SUBMIT: submit,
     Scenario.DRAIN: drain,
+    Scenario.BLOCKED: blocked,
     Scenario.END_TO_END: end_to_end,
     Scenario.LATENCY: latency,
     Scenario.FAILOVER: failover,

@@ -18,6 +18,8 @@ class Plan:
     batch_jobs: int = 1_000
     drain_jobs: int = 20_000
     drain_workers: tuple[int, ...] = (1, 2)
+    blocked_jobs: int = 100_000
+    """Jobs that cannot run, in front of those that are drained."""
     capacity: int = 1_000
     """Jobs that each worker takes at once in the scenarios that measure rates."""
     singles: int = 3_000
@@ -45,6 +47,7 @@ def quick(runs: int) -> Plan:
         batch_jobs=100,
         drain_jobs=300,
         drain_workers=(2,),
+        blocked_jobs=600,
         capacity=200,
         singles=60,
         bulk_jobs=200,

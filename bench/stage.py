@@ -39,6 +39,7 @@ SELECT count(*) AS jobs,
 FROM tenure.history
 """
 NOTHING_LEFT = "SELECT NOT EXISTS (SELECT FROM tenure.job)"
+ONLY_LEFT = "SELECT count(*) = %(jobs)s FROM tenure.job"
 RESTARTED = """
 SELECT count(*) AS jobs,
        count(*) FILTER (WHERE state <> 'completed' OR attempt < 2) AS wrong,
@@ -224,15 +225,15 @@ class Stage:
         """Return Postgres' clock, by which jobs finish."""
         return (await self._rows("SELECT clock_timestamp()"))[0][0]
 
-    async def drained(self, last: str, jobs: int, since: Any) -> Drained:
-        """Wait until no job is left, the one submitted last being most likely the last, and check what was done.
+    async def drained(self, last: str, jobs: int, since: Any, *, beside: int = 0) -> Drained:
+        """Wait until no job is left but those beside, the one submitted last being most likely the last; check them.
 
         Raises:
             BenchError: jobs were lost or failed.
             DeadlineExceeded: it takes too long.
         """
         await self.client.wait(last, PATIENCE_S)
-        await self._until(NOTHING_LEFT)
+        await (self._until(ONLY_LEFT, {"jobs": beside}) if beside else self._until(NOTHING_LEFT))
         finished, failed, repeated, counted, seconds = (await self._rows(FINISHED, {"since": since}))[0]
         if finished != jobs or failed:
             raise BenchError(f"of {jobs} jobs {finished} finished, {failed} of them failed")

@@ -175,7 +175,7 @@ def show(job: Job, output: Format) -> None:
             ("kind", job.kind),
             ("namespace", job.namespace),
             ("route", job.route),
-            ("priority", job.priority or None),
+            ("priority", f"{job.priority} (raised by ageing)" if job.aged else job.priority or None),
             ("labels", ", ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))),
             ("attempt", _attempts(job)),
             ("worker", _worker(job)),

@@ -21,6 +21,7 @@ from tenure.cli import (
     db,
     doctor,
     jobs,
+    kinds,
     limits,
     namespaces,
     pools,
@@ -108,6 +109,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(workflows.app, name="workflows")
 app.add_typer(pools.app, name="pools")
+app.add_typer(kinds.app, name="kinds")
 app.add_typer(limits.app, name="limits")
 app.add_typer(namespaces.app, name="namespaces")
 app.add_typer(workers.app, name="workers")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenure.cli.output import Format, Output, print_json, print_table
+from tenure.cli import parse
+from tenure.cli.output import Format, Output, print_json, print_table, span
 from tenure.cli.session import Address, connect
+
+if TYPE_CHECKING:
+    from tenure.client import Namespace
 
 app = typer.Typer(help="What is set per namespace.", no_args_is_help=True)
 
@@ -21,8 +25,8 @@ def list_namespaces(coordinator: Address = None, output: Output = Format.TABLE) 
         print_json(found)
         return
     print_table(
-        ("namespace", "weight"),
-        [(one.name, f"{one.weight:g}") for one in found],
+        ("namespace", "weight", "ageing", "backlog"),
+        [(one.name, f"{one.weight:g}", _ageing(one), _backlog(one)) for one in found],
         empty="nothing is set: every namespace has weight 1",
     )
 
@@ -33,13 +37,37 @@ def update(
     weight: Annotated[
         float | None, typer.Option("--weight", help="Its share against others at equal priority.", show_default="kept")
     ] = None,
+    ageing: Annotated[
+        str | None,
+        typer.Option(
+            "--ageing",
+            help="A job that has been ready for longer goes with those of the highest priority; 0: none does.",
+            show_default="kept",
+        ),
+    ] = None,
+    backlog: Annotated[
+        int | None,
+        typer.Option("--backlog", help="The most unfinished jobs; 0: any number.", show_default="kept"),
+    ] = None,
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Set what is given of a namespace's settings."""
     with connect(coordinator) as client:
-        found = client.update_namespace(name, weight=weight)
+        found = client.update_namespace(
+            name, weight=weight, ageing_s=parse.duration_s(ageing, "--ageing"), backlog=backlog
+        )
     if output is Format.JSON:
         print_json(found)
         return
-    typer.echo(f"{found.name}: weight {found.weight:g}")
+    typer.echo(f"{found.name}: weight {found.weight:g}, ageing {_ageing(found)}, backlog {_backlog(found)}")
+
+
+def _ageing(namespace: Namespace) -> str:
+    return span(namespace.ageing_s) if namespace.ageing_s else "off"
+
+
+def _backlog(namespace: Namespace) -> str:
+    if namespace.backlog is None:
+        return "any"
+    return f"{namespace.unfinished or 0:,} of {namespace.backlog:,}"

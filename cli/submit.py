@@ -29,7 +29,9 @@ def submit(
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="The organisation it belongs to.")] = (
         DEFAULT_NAMESPACE
     ),
-    priority: Annotated[int, typer.Option("--priority", help="Higher runs first, -1000 to 1000.")] = 0,
+    priority: Annotated[
+        int | None, typer.Option("--priority", help="Higher runs first, -1000 to 1000.", show_default="0")
+    ] = None,
     delay: Annotated[
         str | None, typer.Option("--delay", help="Not before this long from now (90s, 5m, 1h30m).")
     ] = None,

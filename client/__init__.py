@@ -37,6 +37,7 @@ from tenure.model.workflows import WorkflowState
 
 if TYPE_CHECKING:
     from tenure.client.async_client import AsyncClient
+    from tenure.client.kinds import KindSettings
     from tenure.client.link import TLS
     from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
     from tenure.client.sync_client import Client
@@ -57,6 +58,7 @@ __all__ = [
     "Job",
     "JobError",
     "JobState",
+    "KindSettings",
     "Limit",
     "Namespace",
     "NewJob",
@@ -80,9 +82,12 @@ __all__ = [
     "WorkflowState",
 ]
 
-_LAZY = {"AsyncClient": "async_client", "Client": "sync_client", "TLS": "link"} | dict.fromkeys(
-    ("NewSchedule", "Schedule", "Tick", "TickJob"), "schedules"
-)
+_LAZY = {
+    "AsyncClient": "async_client",
+    "Client": "sync_client",
+    "KindSettings": "kinds",
+    "TLS": "link",
+} | dict.fromkeys(("NewSchedule", "Schedule", "Tick", "TickJob"), "schedules")
 _LAZY |= dict.fromkeys(("Workflow", "WorkflowChange"), "workflows")
 
 

@@ -21,6 +21,7 @@ from typing import Any, Self
 from tenure.client import convert
 from tenure.client.drawing import draw, refuse_unknown_format
 from tenure.client.errors import RETRYABLE
+from tenure.client.kinds import KindSettings, kind_from_wire, kind_to_wire
 from tenure.client.link import TLS, TOKEN_VARIABLE, Link, addresses_of, backoff_s
 from tenure.client.records import (
     Attempt,
@@ -63,6 +64,7 @@ from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
 from tenure.v1 import cluster_service_pb2 as cluster_pb
 from tenure.v1 import job_service_pb2 as pb
+from tenure.v1 import kind_service_pb2 as kind_pb
 from tenure.v1 import limit_service_pb2 as limit_pb
 from tenure.v1 import namespace_service_pb2 as namespace_pb
 from tenure.v1 import pool_service_pb2 as pool_pb
@@ -134,7 +136,7 @@ class AsyncClient:
         *,
         namespace: str = DEFAULT_NAMESPACE,
         route: str = DEFAULT_ROUTE,
-        priority: int = 0,
+        priority: int | None = None,
         activate_at: datetime | None = None,
         delay_s: float | None = None,
         retry: Retry | None = None,
@@ -586,6 +588,50 @@ class AsyncClient:
         )
         return answer.deleted
 
+    async def put_kind(self, settings: KindSettings) -> KindSettings:
+        """Set all of a kind's settings in a namespace, or in all: what its jobs get where they ask for nothing.
+
+        They hold for what is submitted from a second later on.
+
+        Raises:
+            InvalidInput: with every bad field.
+        """
+        answer: kind_pb.PutKindSettingsResponse = await self._link.unary(
+            lambda to: to.kinds.PutKindSettings,
+            kind_pb.PutKindSettingsRequest(settings=kind_to_wire(settings)),
+            timeout_s=self._timeout_s,
+        )
+        return kind_from_wire(answer.settings)
+
+    async def kind(self, kind: str, *, namespace: str | None = None) -> KindSettings:
+        """Return the settings of a kind as they were put for a namespace; None: for all.
+
+        Raises:
+            NotFound: nothing is set.
+        """
+        answer: kind_pb.GetKindSettingsResponse = await self._link.unary(
+            lambda to: to.kinds.GetKindSettings,
+            kind_pb.GetKindSettingsRequest(kind=kind, namespace=namespace or ""),
+            timeout_s=self._timeout_s,
+        )
+        return kind_from_wire(answer.settings)
+
+    async def kinds(self) -> builtins.list[KindSettings]:
+        """Return the settings of all kinds for which anything was set."""
+        answer: kind_pb.ListKindSettingsResponse = await self._link.unary(
+            lambda to: to.kinds.ListKindSettings, kind_pb.ListKindSettingsRequest(), timeout_s=self._timeout_s
+        )
+        return [kind_from_wire(settings) for settings in answer.settings]
+
+    async def delete_kind(self, kind: str, *, namespace: str | None = None) -> bool:
+        """Forget the settings of a kind for a namespace, or those for all; False: nothing was set."""
+        answer: kind_pb.DeleteKindSettingsResponse = await self._link.unary(
+            lambda to: to.kinds.DeleteKindSettings,
+            kind_pb.DeleteKindSettingsRequest(kind=kind, namespace=namespace or ""),
+            timeout_s=self._timeout_s,
+        )
+        return answer.deleted
+
     async def pools(self) -> builtins.list[Pool]:
         """Return every pool that is or was served, with what waits and executes below it."""
         answer: pool_pb.ListPoolsResponse = await self._link.unary(
@@ -669,20 +715,27 @@ class AsyncClient:
         answer: namespace_pb.ListNamespacesResponse = await self._link.unary(
             lambda to: to.namespaces.ListNamespaces, namespace_pb.ListNamespacesRequest(), timeout_s=self._timeout_s
         )
-        return [Namespace(name=one.name, weight=one.weight) for one in answer.namespaces]
+        return [convert.namespace_from_wire(one) for one in answer.namespaces]
 
-    async def update_namespace(self, name: str, *, weight: float | None = None) -> Namespace:
-        """Set what is given of a namespace's settings, and return them.
+    async def update_namespace(
+        self, name: str, *, weight: float | None = None, ageing_s: float | None = None, backlog: int | None = None
+    ) -> Namespace:
+        """Set what is given of a namespace's settings, and return them. 0 turns ageing off, lifts the backlog's bound.
 
         Raises:
             InvalidInput: with every bad field.
         """
+        ageing = convert.duration(ageing_s, "namespace.ageing_s")
+        try:
+            asked = namespace_pb.Namespace(name=name, weight=weight, ageing=ageing, backlog=backlog)
+        except (TypeError, ValueError) as exc:
+            raise InvalidInput([FieldViolation("namespace", str(exc))]) from exc
         answer: namespace_pb.UpdateNamespaceResponse = await self._link.unary(
             lambda to: to.namespaces.UpdateNamespace,
-            namespace_pb.UpdateNamespaceRequest(namespace=namespace_pb.Namespace(name=name, weight=weight)),
+            namespace_pb.UpdateNamespaceRequest(namespace=asked),
             timeout_s=self._timeout_s,
         )
-        return Namespace(name=answer.namespace.name, weight=answer.namespace.weight)
+        return convert.namespace_from_wire(answer.namespace)
 
     async def cluster(self) -> Cluster:
         """Return who coordinates, who leads, and the versions of the stores."""

@@ -26,6 +26,7 @@ from tenure.client.records import (
     Job,
     JobError,
     Limit,
+    Namespace,
     NewJob,
     Obstacle,
     Pause,
@@ -39,7 +40,15 @@ from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
 from tenure.model.retry import Backoff, RetryPolicy
 from tenure.model.states import JobState, Outcome
-from tenure.v1 import cluster_service_pb2, job_pb2, job_service_pb2, limit_service_pb2, pool_service_pb2, wire
+from tenure.v1 import (
+    cluster_service_pb2,
+    job_pb2,
+    job_service_pb2,
+    limit_service_pb2,
+    namespace_service_pb2,
+    pool_service_pb2,
+    wire,
+)
 
 E = TypeVar("E", bound=StrEnum)
 N = TypeVar("N")
@@ -65,7 +74,7 @@ def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb
             priority=job.priority,
             activate_at=timestamp(job.activate_at, f"{path}activate_at"),
             delay=duration(job.delay_s, f"{path}delay_s"),
-            retry=_retry_to_wire(job.retry, f"{path}retry."),
+            retry=retry_to_wire(job.retry, f"{path}retry."),
             ttl=duration(job.ttl_s, f"{path}ttl_s"),
             timeout=duration(job.timeout_s, f"{path}timeout_s"),
             start_within=duration(job.start_within_s, f"{path}start_within_s"),
@@ -187,6 +196,7 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         workflow_id=job.workflow_id or None,
         ref=job.ref or None,
         created=created,
+        aged=job.aged,
     )
 
 
@@ -279,6 +289,17 @@ def limit_from_wire(limit: limit_service_pb2.Limit, held: Mapping[str, int]) -> 
     )
 
 
+def namespace_from_wire(namespace: namespace_service_pb2.Namespace) -> Namespace:
+    """Read what is set for a namespace."""
+    return Namespace(
+        name=namespace.name,
+        weight=namespace.weight,
+        ageing_s=wire.seconds(namespace.ageing) if namespace.HasField("ageing") else None,
+        backlog=namespace.backlog if namespace.HasField("backlog") else None,
+        unfinished=namespace.unfinished if namespace.HasField("unfinished") else None,
+    )
+
+
 def pause_subject(pool: str | None, kind: str | None, namespace: str | None) -> pool_service_pb2.PauseSubject:
     """Write what a pause is about.
 
@@ -351,7 +372,25 @@ def cluster_from_wire(cluster: cluster_service_pb2.GetClusterResponse) -> Cluste
     )
 
 
-def _retry_to_wire(retry: Retry | None, path: str) -> job_pb2.RetryPolicy | None:
+def retry_from_wire(retry: job_pb2.RetryPolicy) -> Retry:
+    """Read a retry policy as asked for: what is unset stays None."""
+    return Retry(
+        max_attempts=retry.max_attempts if retry.HasField("max_attempts") else None,
+        backoff=wire.BACKOFF_FROM_PB.get(retry.backoff),
+        initial_backoff_s=wire.seconds(retry.initial_backoff) if retry.HasField("initial_backoff") else None,
+        multiplier=retry.multiplier if retry.HasField("multiplier") else None,
+        max_backoff_s=wire.seconds(retry.max_backoff) if retry.HasField("max_backoff") else None,
+        jitter=retry.jitter if retry.HasField("jitter") else None,
+        non_retryable=tuple(retry.non_retryable),
+    )
+
+
+def retry_to_wire(retry: Retry | None, path: str) -> job_pb2.RetryPolicy | None:
+    """Write a retry policy.
+
+    Raises:
+        InvalidInput: a value cannot be written; ``path`` leads to its field.
+    """
     if retry is None:
         return None
     return job_pb2.RetryPolicy(
@@ -457,7 +496,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "kind": str,
     "namespace": str,
     "route": str,
-    "priority": int,
+    "priority": (int, type(None)),
     "max_crashes": (int, type(None)),
     "ref": (str, type(None)),
     "labels": Mapping,

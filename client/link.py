@@ -22,6 +22,7 @@ from tenure.model.errors import ConfigurationError, FieldViolation, InvalidInput
 from tenure.v1 import (
     cluster_service_pb2_grpc,
     job_service_pb2_grpc,
+    kind_service_pb2_grpc,
     limit_service_pb2_grpc,
     namespace_service_pb2_grpc,
     pool_service_pb2_grpc,
@@ -75,6 +76,7 @@ class Stubs:
     namespaces: Any
     schedules: Any
     workflows: Any
+    kinds: Any
 
 
 class Link:
@@ -205,6 +207,7 @@ class Link:
             namespace_service_pb2_grpc.NamespaceServiceStub(channel),
             schedule_service_pb2_grpc.ScheduleServiceStub(channel),
             workflow_service_pb2_grpc.WorkflowServiceStub(channel),
+            kind_service_pb2_grpc.KindServiceStub(channel),
         )
 
 

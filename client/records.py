@@ -42,7 +42,8 @@ class NewJob:
     payload: Any = None
     namespace: str = DEFAULT_NAMESPACE
     route: str = DEFAULT_ROUTE
-    priority: int = 0
+    priority: int | None = None
+    """Higher runs first; None: as set for its kind, else 0. The same goes for what else is None."""
     activate_at: datetime | None = None
     """Not before this instant; must carry a time zone. At most one of ``activate_at`` and ``delay_s``."""
     delay_s: float | None = None
@@ -193,6 +194,8 @@ class Job:
     """Its name there."""
     created: bool | None = None
     """From ``submit`` and ``retry``: False when an earlier job was the answer. None from elsewhere."""
+    aged: bool = False
+    """Ready for longer than its namespace's ageing: it goes with the jobs of the highest priority."""
 
     @property
     def is_terminal(self) -> bool:
@@ -296,6 +299,12 @@ class Namespace:
     name: str
     weight: float
     """Its share against others at equal priority."""
+    ageing_s: float | None = None
+    """A job that has been ready for longer counts as of the highest priority; None: none does."""
+    backlog: int | None = None
+    """The most unfinished jobs; None: any number."""
+    unfinished: int | None = None
+    """The unfinished jobs when last counted, where there is a bound."""
 
 
 @dataclass(frozen=True, slots=True)

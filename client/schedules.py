@@ -12,7 +12,7 @@ from typing import Any
 
 from tenure.client import convert
 from tenure.client.payload import from_json
-from tenure.client.records import NewJob, Retry
+from tenure.client.records import NewJob
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
 from tenure.model.routes import DEFAULT_NAMESPACE
 from tenure.model.schedule_choices import Fold, Gap, Misfire, Overlap
@@ -180,29 +180,28 @@ def _spec(spec: pb.ScheduleSpec) -> NewSchedule:
 
 
 def _template(job: job_pb2.JobSpec) -> NewJob:
-    retry = job.retry
     return NewJob(
         kind=job.kind,
         payload=from_json(job.payload),
         namespace=job.namespace or DEFAULT_NAMESPACE,
         route=job.route,
-        priority=job.priority,
-        delay_s=wire.seconds(job.delay) if job.HasField("delay") else None,
-        retry=Retry(
-            max_attempts=retry.max_attempts,
-            initial_backoff_s=wire.seconds(retry.initial_backoff),
-            multiplier=retry.multiplier,
-            max_backoff_s=wire.seconds(retry.max_backoff),
-            jitter=retry.jitter,
-            non_retryable=tuple(retry.non_retryable),
-        )
-        if job.HasField("retry")
-        else None,
-        ttl_s=wire.seconds(job.ttl) if job.HasField("ttl") else None,
-        timeout_s=wire.seconds(job.timeout) if job.HasField("timeout") else None,
+        priority=job.priority if job.HasField("priority") else None,
+        delay_s=_seconds(job, "delay"),
+        retry=convert.retry_from_wire(job.retry) if job.HasField("retry") else None,
+        ttl_s=_seconds(job, "ttl"),
+        timeout_s=_seconds(job, "timeout"),
+        start_within_s=_seconds(job, "start_within"),
+        start_by=convert.time_of(job, "start_by"),
+        job_timeout_s=_seconds(job, "job_timeout"),
         max_crashes=job.max_crashes if job.HasField("max_crashes") else None,
         labels=dict(job.labels),
+        limits=tuple(job.limits),
+        requires=dict(job.requires),
     )
+
+
+def _seconds(job: Any, field: str) -> float | None:
+    return wire.seconds(getattr(job, field)) if job.HasField(field) else None
 
 
 def _number(numbers: dict[Any, Any], choices: Any, given: str | None, field: str) -> Any:

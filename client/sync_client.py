@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tenure.client.async_client import AsyncClient
+from tenure.client.kinds import KindSettings
 from tenure.client.link import TLS
 from tenure.client.portal import Portal
 from tenure.client.records import (
@@ -83,7 +84,7 @@ class Client:
         *,
         namespace: str = DEFAULT_NAMESPACE,
         route: str = DEFAULT_ROUTE,
-        priority: int = 0,
+        priority: int | None = None,
         activate_at: datetime | None = None,
         delay_s: float | None = None,
         retry: Retry | None = None,
@@ -384,6 +385,32 @@ class Client:
         """Forget a limit: jobs that carry its name are limited no more. False: it was not defined."""
         return self._portal.call(self._client.delete_limit(name))
 
+    def put_kind(self, settings: KindSettings) -> KindSettings:
+        """Set all of a kind's settings in a namespace, or in all: what its jobs get where they ask for nothing.
+
+        They hold for what is submitted from a second later on.
+
+        Raises:
+            InvalidInput: with every bad field.
+        """
+        return self._portal.call(self._client.put_kind(settings))
+
+    def kind(self, kind: str, *, namespace: str | None = None) -> KindSettings:
+        """Return the settings of a kind as they were put for a namespace; None: for all.
+
+        Raises:
+            NotFound: nothing is set.
+        """
+        return self._portal.call(self._client.kind(kind, namespace=namespace))
+
+    def kinds(self) -> builtins.list[KindSettings]:
+        """Return the settings of all kinds for which anything was set."""
+        return self._portal.call(self._client.kinds())
+
+    def delete_kind(self, kind: str, *, namespace: str | None = None) -> bool:
+        """Forget the settings of a kind for a namespace, or those for all; False: nothing was set."""
+        return self._portal.call(self._client.delete_kind(kind, namespace=namespace))
+
     def pools(self) -> builtins.list[Pool]:
         """Return every pool that is or was served, with what waits and executes below it."""
         return self._portal.call(self._client.pools())
@@ -427,13 +454,15 @@ class Client:
         """Return the namespaces for which anything was set."""
         return self._portal.call(self._client.namespaces())
 
-    def update_namespace(self, name: str, *, weight: float | None = None) -> Namespace:
-        """Set what is given of a namespace's settings, and return them.
+    def update_namespace(
+        self, name: str, *, weight: float | None = None, ageing_s: float | None = None, backlog: int | None = None
+    ) -> Namespace:
+        """Set what is given of a namespace's settings, and return them. 0 turns ageing off, lifts the backlog's bound.
 
         Raises:
             InvalidInput: with every bad field.
         """
-        return self._portal.call(self._client.update_namespace(name, weight=weight))
+        return self._portal.call(self._client.update_namespace(name, weight=weight, ageing_s=ageing_s, backlog=backlog))
 
     def cluster(self) -> Cluster:
         """Return who coordinates, who leads, and the versions of the stores."""

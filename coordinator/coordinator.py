@@ -18,17 +18,20 @@ from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.http_server import Check, HttpServer, application
 from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.api.kind_service import KindService
 from tenure.coordinator.api.limit_service import LimitService
 from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
 from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
+from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.explain import Explainer
 from tenure.coordinator.finish import Finisher
 from tenure.coordinator.hint import Hints
+from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.leader import Leader
 from tenure.coordinator.opening import Opening
@@ -122,11 +125,15 @@ async def _coordinate(
         announcer = Announcer(etcd, keys, clock, done_ttl_s=settings.done_ttl_s)
         hints = Hints(presence.leader_address, lambda lanes: leader.hint(lanes))
         lanes = Lanes(database)
+        kinds = Kinds(database, clock)
+        backlogs = Backlogs(database, clock)
         dependants = Dependants(database, announcer, hints)
         finisher = Finisher(database, announcer, dependants, hints)
         canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
-        leader = Leader(settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints, canceler)
-        submitter = Submitter(database, lanes, hints)
+        leader = Leader(
+            settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints, canceler, kinds
+        )
+        submitter = Submitter(database, lanes, hints, kinds, backlogs)
         waiters = Waiters(database, etcd, keys, clock)
         retryer = Retryer(database, lanes, hints, clock)
         explainer = Explainer(database, etcd, keys)
@@ -140,7 +147,8 @@ async def _coordinate(
                 LimitService(database, etcd, keys, hints),
                 PoolService(database, etcd, keys, lanes, hints, canceler),
                 NamespaceService(database, hints),
-                ScheduleService(database, lanes, hints),
+                ScheduleService(database, lanes, hints, kinds),
+                KindService(database, kinds),
                 workflows,
             ),
             listen=settings.grpc_listen,
@@ -148,6 +156,8 @@ async def _coordinate(
         )
         try:
             await _unless(stop, opening.until("Postgres", lanes.refresh))
+            await _unless(stop, opening.until("Postgres", kinds.refresh))
+            await _unless(stop, opening.until("Postgres", backlogs.refresh))
             if stop.is_set():
                 return
             await grpc_server.start()
@@ -160,6 +170,8 @@ async def _coordinate(
                         workflows.run(),
                         hints.run(),
                         lanes.keep_fresh(),
+                        kinds.keep_fresh(),
+                        backlogs.keep_fresh(),
                         waiters.watch(),
                         waiters.reread(),
                         presence.run(

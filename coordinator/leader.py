@@ -23,6 +23,7 @@ from tenure.coordinator.dispatch import Dispatcher
 from tenure.coordinator.finish import Finisher
 from tenure.coordinator.flight import Flight, Held, Outstanding
 from tenure.coordinator.hint import Hints
+from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import REFRESH_S, Lanes
 from tenure.coordinator.overdue import Overdue
 from tenure.coordinator.reap import Reaper
@@ -68,6 +69,7 @@ class Leader:
         dependants: Dependants,
         hints: Hints,
         canceler: Canceler,
+        kinds: Kinds,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -80,6 +82,7 @@ class Leader:
         self._dependants = dependants
         self._hints = hints
         self._canceler = canceler
+        self._kinds = kinds
         self._dispatcher: Dispatcher | None = None
 
     def hint(self, lanes: frozenset[int]) -> bool:
@@ -159,7 +162,9 @@ class Leader:
         )
         if stores.etcd_was_lost or frozen_s > 0:  # or the term before did not come as far as this
             await reaper.drop_strays()
-        scheduler = Scheduler(self._database, self._lanes, self._hints, self._canceler, self._clock, guard=guard)
+        scheduler = Scheduler(
+            self._database, self._lanes, self._hints, self._kinds, self._canceler, self._clock, guard=guard
+        )
         upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)
         picture = Picture(self._keys, self._clock, flight, dispatcher, reaper, self._lanes)
         compactor = Compactor(
@@ -186,6 +191,8 @@ class Leader:
                 reaper.drop_orphans_forever(),
                 scheduler.fire_forever(),
                 upkeep.activate_forever(),
+                upkeep.raise_aged_forever(),
+                upkeep.count_backlogs_forever(),
                 upkeep.sweep_dependants_forever(),
                 upkeep.drop_keys_forever(),
                 upkeep.fail_overdue_forever(Overdue(self._database, self._finisher, self._dependants)),

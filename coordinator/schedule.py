@@ -17,10 +17,11 @@ import structlog
 
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.hint import Hints
+from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.metrics import TICKS
 from tenure.model.clock import Clock
-from tenure.model.errors import BoundExceeded, TenureError, Unavailable
+from tenure.model.errors import BoundExceeded, InvalidInput, TenureError, Unavailable
 from tenure.model.ids import new_id
 from tenure.model.jobs import PlannedJob
 from tenure.model.schedules import MAX_TICKS, ScheduleSpec, decide, job_at, tick_key
@@ -44,10 +45,18 @@ class Scheduler:
     """Fires schedules during one term of leadership. ``fire_forever`` is the body of a task."""
 
     def __init__(
-        self, database: Database, lanes: Lanes, hints: Hints, canceler: Canceler, clock: Clock, *, guard: Statement
+        self,
+        database: Database,
+        lanes: Lanes,
+        hints: Hints,
+        kinds: Kinds,
+        canceler: Canceler,
+        clock: Clock,
+        *,
+        guard: Statement,
     ) -> None:
         self._database = database
-        self._writer = TickWriter(database, lanes, hints)
+        self._writer = TickWriter(database, lanes, hints, kinds)
         self._canceler = canceler
         self._clock = clock
         self._guard = guard
@@ -103,19 +112,26 @@ class Scheduler:
         """Write a group; when it cannot be written as one, each for itself."""
         try:
             written = await self._writer.write(firings, guard=self._guard)
-        except TenureError:  # the stores' trouble, not one schedule's
-            raise
+        except TenureError as exc:
+            if not isinstance(exc, InvalidInput):  # the stores' trouble, not one schedule's
+                raise
+            await self._write_apart(firings)
+            return
         except ScheduleMoved:  # by somebody else: the next round decides about it afresh
             if len(firings) > 1:
                 await self._write_each(firings)
             return
         except Exception:  # a defect in one schedule holds up no other
-            if len(firings) > 1:
-                await self._write_each(firings)
-            else:
-                self._leave_alone(firings[0].id)
+            await self._write_apart(firings)
             return
         await self._tell(firings, written)
+
+    async def _write_apart(self, firings: Sequence[Firing]) -> None:
+        """One of these cannot be carried out: find which, and leave it alone for a while."""
+        if len(firings) > 1:
+            await self._write_each(firings)
+        else:
+            self._leave_alone(firings[0].id)
 
     async def _write_each(self, firings: Sequence[Firing]) -> None:
         for firing in firings:
@@ -146,16 +162,19 @@ class Written:
 class TickWriter:
     """Writes firings with their jobs, leaving out the jobs that ticks have already. Any coordinator may."""
 
-    def __init__(self, database: Database, lanes: Lanes, hints: Hints) -> None:
+    def __init__(self, database: Database, lanes: Lanes, hints: Hints, kinds: Kinds) -> None:
         self._database = database
         self._lanes = lanes
         self._hints = hints
+        self._kinds = kinds
 
     async def write(self, firings: Sequence[Firing], *, guard: Statement | None = None) -> Written:
         """Write all or nothing.
 
         Raises: as ``store.postgres.schedules.write_firings``, but for ``KeyTaken``.
+            InvalidInput: the settings of a kind fit no job of the schedule.
         """
+        firings = [self._as_set_for_kinds(firing) for firing in firings]
         existing: dict[tuple[str, str], uuid.UUID] = {}
         for _ in range(_TRIES):
             jobs = [job for firing in firings for job in firing.jobs]
@@ -171,6 +190,10 @@ class TickWriter:
             self._hints.ready(set(lanes))
             return Written(len(jobs), existing, canceled)
         raise Unavailable("the keys of these ticks kept changing", hint="try again")
+
+    def _as_set_for_kinds(self, firing: Firing) -> Firing:
+        jobs = tuple(replace(job, spec=self._kinds.book.apply(job.spec, path="schedule.job.")) for job in firing.jobs)
+        return replace(firing, jobs=jobs)
 
 
 def firing_of(row: Row) -> Firing | None:

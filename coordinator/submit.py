@@ -11,13 +11,16 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.hint import Hints
+from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.model.batch import Batcher
 from tenure.model.bounds import DEFAULT_BOUNDS
-from tenure.model.errors import BoundExceeded, Conflict, FieldViolation, InvalidInput, Unavailable
+from tenure.model.errors import BacklogFull, BoundExceeded, Conflict, FieldViolation, InvalidInput, Unavailable
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec, PlannedJob, resolve_batch
+from tenure.model.kinds import KindBook
 from tenure.store.postgres.database import Database
 from tenure.store.postgres.submit import KeyTaken, NewWorkflow, keyed_jobs, scope_of, write_jobs
 
@@ -47,10 +50,12 @@ class Parent:
 class Submitter:
     """Accepts validated jobs. ``run`` is the body of a task that carries out the group commits."""
 
-    def __init__(self, database: Database, lanes: Lanes, hints: Hints) -> None:
+    def __init__(self, database: Database, lanes: Lanes, hints: Hints, kinds: Kinds, backlogs: Backlogs) -> None:
         self._database = database
         self._lanes = lanes
         self._hints = hints
+        self._kinds = kinds
+        self._backlogs = backlogs
         self._singles: Batcher[JobSpec, Submitted] = Batcher(
             self._commit_group, max_items=500, in_flight=3, name="submit"
         )
@@ -65,8 +70,9 @@ class Submitter:
         Raises:
             InvalidInput: it depends on a job that does not exist.
             Conflict: its idempotency key stands for another request.
+            BacklogFull: its namespace has as many unfinished jobs as it may have.
         """
-        if spec.depends_on:
+        if spec.depends_on or self._backlogs.is_full(spec.namespace):
             return (await self.submit_batch([spec], path="job"))[0]
         return await self._singles.ask(spec)
 
@@ -84,7 +90,7 @@ class Submitter:
         answer for stay in the workflow that they are in.
 
         Raises:
-            InvalidInput, Conflict: as ``submit``, with the member named.
+            InvalidInput, Conflict, BacklogFull: as ``submit``, with the member named.
             OwnershipLost: the parent's fence is old.
             WrongState: the parent's workflow is canceled.
         """
@@ -98,7 +104,7 @@ class Submitter:
         ids = [new_id() for _ in specs]
         created = [True] * len(specs)
         for _ in range(_TRIES):
-            planned = _plan(specs, ids, parent, path)
+            planned = _plan(specs, ids, parent, path, self._kinds.book)
             await self._require_known(planned, path)
             new = [job for job, is_new in zip(planned, created, strict=True) if is_new]
             workflow = None if parent or not new else _workflow_of(planned, workflow_name)
@@ -110,6 +116,12 @@ class Submitter:
             except KeyTaken:
                 await self._adopt(planned, ids, created, path)
                 continue
+            except BacklogFull:
+                before = list(created)
+                await self._adopt(planned, ids, created, path)
+                if created == before:
+                    raise
+                continue  # some are there already: a repetition needs no room for them
             earlier = await self._workflows_of([id for id, is_new in zip(ids, created, strict=True) if not is_new])
             if not new:
                 await self._require_same_name([earlier.get(id) for id in ids], workflow_name)
@@ -120,12 +132,18 @@ class Submitter:
         raise Unavailable("idempotency keys of this batch kept changing", hint="send the same request again")
 
     async def _write(
-        self, jobs: Sequence[PlannedJob], *, fence: int | None = None, workflow: NewWorkflow | None = None
+        self,
+        jobs: Sequence[PlannedJob],
+        *,
+        fence: int | None = None,
+        workflow: NewWorkflow | None = None,
+        refuses: bool = True,
     ) -> None:
         if not jobs:
             return
-        lanes = await self._lanes.of([job.spec for job in jobs])
-        await write_jobs(self._database, jobs, lanes, fence=fence, workflow=workflow)
+        with self._backlogs.writing(jobs, refuses=refuses):
+            lanes = await self._lanes.of([job.spec for job in jobs])
+            await write_jobs(self._database, jobs, lanes, fence=fence, workflow=workflow)
         self._hints.ready(set(lanes))
 
     async def _workflows_of(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID | None]:
@@ -182,19 +200,19 @@ class Submitter:
 
     async def _commit_group(self, specs: list[JobSpec]) -> list[Submitted | Exception]:
         """Write independent jobs in one transaction; when that fails, each for itself."""
-        planned = _plan(specs, [new_id() for _ in specs], None, "job")
-        keys = [_key(job) for job in planned if job.spec.idempotency_key]
-        if len(keys) == len(set(keys)):
-            try:
-                await self._write(planned)
+        try:
+            planned = _plan(specs, [new_id() for _ in specs], None, "job", self._kinds.book)
+            keys = [_key(job) for job in planned if job.spec.idempotency_key]
+            if len(keys) == len(set(keys)):
+                await self._write(planned, refuses=False)  # each had room when it came
                 return [Submitted(job.id, True) for job in planned]
-            except KeyTaken:
-                pass
-            except (Unavailable, BoundExceeded) as exc:  # Postgres' trouble, not one member's
-                return [exc] * len(specs)
-            except Exception:
-                if len(specs) == 1:
-                    raise
+        except KeyTaken:
+            pass
+        except (Unavailable, BoundExceeded) as exc:  # Postgres' trouble, not one member's
+            return [exc] * len(specs)
+        except Exception:  # one is malformed, or two that know nothing of each other have the same ref
+            if len(specs) == 1:
+                raise
         answers: list[Submitted | Exception] = []
         for spec in specs:
             try:
@@ -217,11 +235,20 @@ def _workflow_of(planned: Sequence[PlannedJob], name: str | None) -> NewWorkflow
     return NewWorkflow(new_id(), planned[0].spec.namespace, name)
 
 
-def _plan(specs: Sequence[JobSpec], ids: Sequence[uuid.UUID], parent: Parent | None, path: str) -> list[PlannedJob]:
+def _plan(
+    specs: Sequence[JobSpec], ids: Sequence[uuid.UUID], parent: Parent | None, path: str, book: KindBook
+) -> list[PlannedJob]:
+    """Plan the jobs as they are to be written. The hash is of what was asked, whatever settings make of it."""
     parents = resolve_batch(specs, ids, path=path)
     return [
-        PlannedJob(id, spec, wanted, _request_hash(spec), parent.id if parent else None)
-        for id, spec, wanted in zip(ids, specs, parents, strict=True)
+        PlannedJob(
+            id,
+            book.apply(spec, path=f"{path}[{index}]."),
+            wanted,
+            _request_hash(spec),
+            parent.id if parent else None,
+        )
+        for index, (id, spec, wanted) in enumerate(zip(ids, specs, parents, strict=True))
     ]
 
 

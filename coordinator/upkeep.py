@@ -9,6 +9,7 @@ import structlog
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.overdue import Overdue
+from tenure.model.bounds import MAX_PRIORITY
 from tenure.model.clock import Clock
 from tenure.model.errors import TenureError
 from tenure.store.etcd.compact import Compactor
@@ -18,6 +19,13 @@ log = structlog.get_logger(__name__)
 
 ACTIVATE_JOBS = 2_000
 MAX_ACTIVATION_WAIT_S = 0.5
+COUNT_EVERY_S = 2.0
+COUNT_SHARE = 0.05
+"""Of the time, at most, that goes into counting backlogs."""
+AGE_EVERY_S = 0.5
+AGED_JOBS = 2_000
+AGED_PER_LANE = 1_000
+"""Jobs of one lane that stand raised at a time: as many as start in a round or two, whatever the backlog."""
 DEPENDANTS_EVERY_S = 5.0
 OVERDUE_EVERY_S = 0.5
 KEYS_EVERY_S = 30.0
@@ -52,6 +60,27 @@ class Upkeep:
             except TenureError as exc:
                 log.warning("activation_interrupted", error=exc.message)
             await self._clock.sleep(wait_s)
+
+    async def raise_aged_forever(self) -> None:
+        """Let jobs go first that have been ready for too long, where their namespace has an ageing."""
+
+        async def step() -> None:
+            params = {"limit": AGED_JOBS, "per_lane": AGED_PER_LANE, "highest": MAX_PRIORITY}
+            rows = await self._database.fetch("raise_aged", params)
+            self._hints.ready({row.lane for row in rows})
+
+        await self._every(AGE_EVERY_S, step)
+
+    async def count_backlogs_forever(self) -> None:
+        """Count the unfinished jobs of namespaces that have a bound."""
+        while True:
+            began = self._clock.monotonic()
+            try:
+                await self._database.fetch("count_backlogs")
+            except TenureError as exc:
+                log.warning("backlogs_not_counted", error=exc.message)
+            took_s = self._clock.monotonic() - began
+            await self._clock.sleep(max(COUNT_EVERY_S, took_s / COUNT_SHARE))
 
     async def sweep_dependants_forever(self) -> None:
         """Catch dependants that slipped."""

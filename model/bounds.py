@@ -19,6 +19,9 @@ class Bounds:
     labels: int = 32
     limits: int = 8
     """Limits that one job may carry. Etcd leaves 28 operations to each claim of a batch (``store.etcd.claims``)."""
+    kind_limits: int = 4
+    """Limits that the settings of a kind may add: they count among those of the job."""
+    limit_template_chars: int = 255
     label_value_chars: int = 63
     idempotency_key_chars: int = 255
     workflow_name_chars: int = 255

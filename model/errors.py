@@ -90,6 +90,10 @@ class BoundExceeded(TenureError):
     exit_code = 5
 
 
+class BacklogFull(BoundExceeded):
+    """The namespace has as many unfinished jobs as it may. A repeated submit of one that is there is still answered."""
+
+
 class Unavailable(TenureError):
     """A store or a peer cannot be reached now; the same request may be sent again."""
 

@@ -8,6 +8,7 @@ on a decision writes it under the revision that it was made from, so that each t
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -58,6 +59,14 @@ class ScheduleSpec(BaseModel):
     ends_at: datetime | None = None
     paused: bool = False
     job: JobSpec
+
+    def stored(self) -> str:
+        """Return the text that ``ScheduleSpec.model_validate_json`` reads back.
+
+        What its job leaves unset stays so: the settings of the kind say what it is when a tick comes.
+        """
+        values = self.model_dump(mode="json")
+        return json.dumps({**values, "job": self.job.model_dump(mode="json", exclude_unset=True)})
 
     def timing(self) -> tuple[object, ...]:
         """Return what the ticks depend on: two schedules of the same timing tick alike."""

@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tenure.client.async_client import AsyncClient
+from tenure.client.kinds import KindSettings
 from tenure.client.link import TLS
 from tenure.client.portal import Portal
 from tenure.client.records import (

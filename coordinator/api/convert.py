@@ -81,6 +81,7 @@ def job_to_pb(row: Row, *, parents: Sequence[object] = (), claim: pb.Claim | Non
         else None,
         workflow_id=str(row.workflow_id) if row.workflow_id else None,
         ref=row.ref,
+        aged=row.aged,
     )
 
 

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.api.kind_service import KindService
 from tenure.coordinator.api.limit_service import LimitService
 from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
@@ -22,6 +23,7 @@ from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.model.errors import ConfigurationError
 from tenure.v1.cluster_service_pb2_grpc import add_ClusterServiceServicer_to_server
 from tenure.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
+from tenure.v1.kind_service_pb2_grpc import add_KindServiceServicer_to_server
 from tenure.v1.limit_service_pb2_grpc import add_LimitServiceServicer_to_server
 from tenure.v1.namespace_service_pb2_grpc import add_NamespaceServiceServicer_to_server
 from tenure.v1.pool_service_pb2_grpc import add_PoolServiceServicer_to_server
@@ -41,6 +43,7 @@ _ADD: dict[type, Callable[[Any, grpc.aio.Server], None]] = {
     ScheduleService: add_ScheduleServiceServicer_to_server,
     NamespaceService: add_NamespaceServiceServicer_to_server,
     WorkflowService: add_WorkflowServiceServicer_to_server,
+    KindService: add_KindServiceServicer_to_server,
 }
 SERVICES = tuple(f"tenure.v1.{kind.__name__}" for kind in _ADD)
 

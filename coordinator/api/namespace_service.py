@@ -7,16 +7,19 @@ from typing import Any
 import grpc
 
 from tenure.coordinator.hint import Hints
+from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.routes import name_error
 from tenure.store.postgres.database import Database, Row
 from tenure.v1 import namespace_service_pb2 as pb
+from tenure.v1 import wire
 from tenure.v1.namespace_service_pb2_grpc import NamespaceServiceServicer
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 MIN_WEIGHT = 0.001
 MAX_WEIGHT = 1_000.0
+MIN_AGEING_S = 1.0
 
 
 class NamespaceService(NamespaceServiceServicer):
@@ -44,7 +47,15 @@ class NamespaceService(NamespaceServiceServicer):
         weight = asked.weight if asked.HasField("weight") else None
         if weight is not None and not MIN_WEIGHT <= weight <= MAX_WEIGHT:
             raise InvalidInput([FieldViolation("namespace.weight", f"must be {MIN_WEIGHT:g} to {MAX_WEIGHT:g}")])
-        (row,) = await self._database.fetch("put_namespace", {"name": asked.name, "weight": weight})
+        ageing_s = wire.seconds(asked.ageing) if asked.HasField("ageing") else None
+        if ageing_s and not MIN_AGEING_S <= ageing_s <= DEFAULT_BOUNDS.delay_s:
+            allowed = f"must be 0 (off), or {MIN_AGEING_S:g} to {DEFAULT_BOUNDS.delay_s:.0f} s"
+            raise InvalidInput([FieldViolation("namespace.ageing", allowed)])
+        backlog = asked.backlog if asked.HasField("backlog") else None
+        if backlog is not None and backlog < 0:
+            raise InvalidInput([FieldViolation("namespace.backlog", "must be 0 (any number) or above")])
+        params = {"name": asked.name, "weight": weight, "ageing_s": ageing_s, "backlog": backlog}
+        (row,) = await self._database.fetch("put_namespace", params)
         self._hints.everywhere()
         return pb.UpdateNamespaceResponse(namespace=_to_pb(row))
 
@@ -55,4 +66,10 @@ def _check(name: str, field: str) -> None:
 
 
 def _to_pb(row: Row) -> pb.Namespace:
-    return pb.Namespace(name=row.name, weight=round(row.weight, 6))
+    return pb.Namespace(
+        name=row.name,
+        weight=round(row.weight, 6),
+        ageing=wire.duration(row.ageing_s),
+        backlog=row.backlog,
+        unfinished=row.unfinished,
+    )

@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo
 import grpc
 
 from tenure.coordinator.hint import Hints
+from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.schedule import TickWriter, Written, jobs_of
 from tenure.model.errors import Conflict, FieldViolation, InvalidInput, NotFound, Unavailable, WrongState
@@ -66,9 +67,9 @@ class Change:
 class ScheduleService(ScheduleServiceServicer):
     """The service over ``tenure.schedule``."""
 
-    def __init__(self, database: Database, lanes: Lanes, hints: Hints) -> None:
+    def __init__(self, database: Database, lanes: Lanes, hints: Hints, kinds: Kinds) -> None:
         self._database = database
-        self._writer = TickWriter(database, lanes, hints)
+        self._writer = TickWriter(database, lanes, hints, kinds)
 
     async def CreateSchedule(self, request: pb.CreateScheduleRequest, context: Context) -> pb.CreateScheduleResponse:
         """Write a schedule; it ticks from now on."""
@@ -78,7 +79,7 @@ class ScheduleService(ScheduleServiceServicer):
             "id": new_id(),
             "namespace": spec.namespace,
             "name": spec.name,
-            "spec": spec.model_dump_json(),
+            "spec": spec.stored(),
             "paused": spec.paused,
             "next_at": _next(spec, await self._now()),
         }
@@ -255,7 +256,7 @@ class ScheduleService(ScheduleServiceServicer):
                 {
                     "id": row.id,
                     "turn": row.turn,
-                    "spec": wanted.spec.model_dump_json(),
+                    "spec": wanted.spec.stored(),
                     "paused": wanted.paused,
                     "next_at": wanted.next_at,
                     "queued_tick": wanted.queued_tick,

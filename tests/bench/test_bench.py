@@ -20,6 +20,7 @@ PROCESSES = {"client", "postgres", "etcd", "coordinator, leads", "coordinator, f
 FIGURES = {
     "submit": {"jobs_per_s"},
     "drain": {"jobs_per_s", "repeated_jobs"},
+    "blocked": {"jobs_per_s", "of_the_rate_alone"},
     "end-to-end": {"jobs_per_s", "last_end_after_last_ack_s"},
     "latency": {"submit_to_start_p50_ms", "submit_to_answer_p99_ms"},
     "failover": set[str](),

@@ -17,11 +17,13 @@ from tests.fixtures.etcd import EtcdServer
 from tests.fixtures.postgres import PostgresServer
 
 from tenure.coordinator.announce import Announcer
+from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.explain import Explainer
 from tenure.coordinator.finish import Finisher, Report
 from tenure.coordinator.hint import Hints
+from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.leader import Leader
 from tenure.coordinator.reap import Reaper
@@ -77,6 +79,8 @@ class Parts:
     """The hints that were given, as a leader in this process takes them."""
     lanes: Lanes = field(init=False)
     hints: Hints = field(init=False)
+    kinds: Kinds = field(init=False)
+    backlogs: Backlogs = field(init=False)
     explainer: Explainer = field(init=False)
     announcer: Announcer = field(init=False)
     dependants: Dependants = field(init=False)
@@ -94,7 +98,9 @@ class Parts:
         self.explainer = Explainer(self.db, self.etcd, self.keys)
         self.dependants = Dependants(self.db, self.announcer, self.hints)
         self.finisher = Finisher(self.db, self.announcer, self.dependants, self.hints)
-        self.submitter = Submitter(self.db, self.lanes, self.hints)
+        self.kinds = Kinds(self.db, self.clock)
+        self.backlogs = Backlogs(self.db, self.clock)
+        self.submitter = Submitter(self.db, self.lanes, self.hints, self.kinds, self.backlogs)
         self.starter = Starter(self.db, self.etcd, self.keys)
         self.canceler = Canceler(self.db, self.etcd, self.keys, self.clock, self.announcer, self.dependants)
         self.retryer = Retryer(self.db, self.lanes, self.hints, self.clock)
@@ -258,4 +264,5 @@ def leader_of(parts: Parts, name: str = "c1", **settings: Any) -> Leader:
         parts.dependants,
         parts.hints,
         parts.canceler,
+        parts.kinds,
     )

@@ -161,7 +161,22 @@ async def test_namespaces(services: Services) -> None:
     assert kept.namespace.weight == 2.5
     listed = await services.namespaces.ListNamespaces(namespaces_pb.ListNamespacesRequest())
     assert [(one.name, one.weight) for one in listed.namespaces] == [("acme", 2.5)]
-    for bad, field in (({"name": "A"}, "namespace.name"), ({"name": "a", "weight": 0}, "namespace.weight")):
+    for ageing, kept_s in ((Duration(seconds=90), 90), (None, 90), (Duration(), None)):
+        asked = namespaces_pb.Namespace(name="acme", ageing=ageing)
+        told = (await update(namespaces_pb.UpdateNamespaceRequest(namespace=asked))).namespace
+        assert (told.ageing.seconds if told.HasField("ageing") else None, told.weight) == (kept_s, 2.5)
+    for backlog, kept in ((5, 5), (None, 5), (0, None)):
+        asked = namespaces_pb.Namespace(name="acme", backlog=backlog)
+        told = (await update(namespaces_pb.UpdateNamespaceRequest(namespace=asked))).namespace
+        assert (told.backlog if told.HasField("backlog") else None, told.weight) == (kept, 2.5)
+    for bad, field in (
+        ({"name": "a", "backlog": -1}, "namespace.backlog"),
+        ({"name": "A"}, "namespace.name"),
+        ({"name": "a", "weight": 0}, "namespace.weight"),
+        ({"name": "a", "ageing": Duration(nanos=1)}, "namespace.ageing"),
+        ({"name": "a", "ageing": Duration(seconds=-1)}, "namespace.ageing"),
+        ({"name": "a", "ageing": Duration(seconds=367 * 86_400)}, "namespace.ageing"),
+    ):
         request = namespaces_pb.UpdateNamespaceRequest(namespace=namespaces_pb.Namespace(**bad))
         code, fields, _ = await refused(update(request))
         assert (code, list(fields)) == (grpc.StatusCode.INVALID_ARGUMENT, [field])

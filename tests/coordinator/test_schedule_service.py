@@ -41,7 +41,7 @@ async def server(alone: Parts) -> AsyncIterator[GrpcServer]:
     workers = WorkerService(alone.db, alone.starter, alone.finisher, alone.submitter)
     revoker = Revoker(alone.db, alone.etcd, alone.keys, alone.finisher)
     cluster = ClusterService(alone.db, alone.etcd, alone.keys, SchemaStatus("1", "1"), revoker, lambda lanes: True)
-    schedules = ScheduleService(alone.db, alone.lanes, alone.hints)
+    schedules = ScheduleService(alone.db, alone.lanes, alone.hints, alone.kinds)
     made = GrpcServer((jobs, workers, cluster, schedules), listen="127.0.0.1:0", with_reflection=False)
     await made.start()
     async with running(jobs.run()):
@@ -61,7 +61,8 @@ def schedule(name: str = "nightly", **values: Any) -> NewSchedule:
 
 
 def round_of(parts: Parts) -> Scheduler:
-    return Scheduler(parts.db, parts.lanes, parts.hints, parts.canceler, parts.clock, guard=Statement("time", {}))
+    guard = Statement("time", {})
+    return Scheduler(parts.db, parts.lanes, parts.hints, parts.kinds, parts.canceler, parts.clock, guard=guard)
 
 
 async def refused(call: Any) -> dict[str, str]:

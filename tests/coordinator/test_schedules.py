@@ -31,7 +31,7 @@ class Book:
     def scheduler(self, parts: Parts | None = None, guard: Statement = NO_GUARD) -> Scheduler:
         """Return a leader's scheduler."""
         p = parts or self.parts
-        return Scheduler(p.db, p.lanes, p.hints, p.canceler, p.clock, guard=guard)
+        return Scheduler(p.db, p.lanes, p.hints, p.kinds, p.canceler, p.clock, guard=guard)
 
     async def now(self) -> datetime:
         """Read Postgres' clock."""
@@ -89,7 +89,7 @@ async def test_two_leaders_that_saw_the_same_tick_make_one_job(book: Book, make_
     id = await book.add(since=timedelta(hours=1))
     one, two = firing_of(await book.due(id)), firing_of(await book.due(id))
     assert one is not None and two is not None and one.jobs[0].id != two.jobs[0].id
-    writer = TickWriter(book.parts.db, book.parts.lanes, book.parts.hints)
+    writer = TickWriter(book.parts.db, book.parts.lanes, book.parts.hints, book.parts.kinds)
     await writer.write([one])
     with pytest.raises(ScheduleMoved):
         await writer.write([two])

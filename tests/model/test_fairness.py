@@ -62,6 +62,27 @@ def test_priority_comes_before_fairness() -> None:
     assert Counter(one.candidate.priority for one in chosen) == {5: 50, 4: 10}
 
 
+@given(
+    counts=st.tuples(*[st.integers(0, 30)] * 3),
+    weights=st.tuples(*[st.sampled_from([0.001, 0.5, 1.0, 3.0, 1_000.0])] * 3),
+    in_flight=st.tuples(*[st.integers(0, 20)] * 3),
+    room=st.integers(1, 40),
+)
+def test_no_namespace_is_ahead_of_its_share_while_another_waits(
+    counts: tuple[int, ...], weights: tuple[float, ...], in_flight: tuple[int, ...], room: int
+) -> None:
+    """Whatever the backlogs: before its last place nobody had more, for its weight, than whoever still waits."""
+    jobs = [job(lane * 1_000 + n, 2 * lane, at=lane) for lane, count in enumerate(counts) for n in range(count)]
+    shares = {name: Share(held, weight) for name, held, weight in zip(NAMESPACES, in_flight, weights, strict=True)}
+    given_away = Counter(LANES[one.candidate.lane].namespace for one in choose(jobs, room, shares=shares))
+    assert sum(given_away.values()) == min(room, len(jobs))
+    waiting = [name for name, count in zip(NAMESPACES, counts, strict=True) if given_away[name] < count]
+    for name, places in given_away.items():
+        before = (shares[name].in_flight + places - 1) / shares[name].weight
+        for other in waiting:
+            assert before <= (shares[other].in_flight + given_away[other]) / shares[other].weight
+
+
 JOBS = st.lists(st.tuples(st.sampled_from(sorted(LANES)), st.integers(-2, 2), st.integers(0, 4)), max_size=60).map(
     lambda rows: [job(n, lane, priority=priority, at=at) for n, (lane, priority, at) in enumerate(rows)]
 )

@@ -66,6 +66,14 @@ async def _activate(table: Table, id: uuid.UUID, fence: int) -> object:
     return await table.db.fetch("activate_due", {"limit": 1_000})
 
 
+async def _age(table: Table, id: uuid.UUID, fence: int) -> object:
+    lane = "(SELECT max(id) FROM tenure.lane)"
+    await table.sql("INSERT INTO tenure.lane (pool, namespace, kind) VALUES ('p', 'default', 'k')")
+    await table.sql(f"UPDATE tenure.job SET lane = {lane}, activate_at = now() - interval '1 h' WHERE id = %s", id)
+    await table.sql("INSERT INTO tenure.namespace (name, ageing_s) VALUES ('default', 1) ON CONFLICT DO NOTHING")
+    return await table.db.fetch("raise_aged", {"limit": 1_000, "per_lane": 1_000, "highest": 1_000})
+
+
 async def _progress(table: Table, id: uuid.UUID, fence: int) -> object:
     return await table.db.fetch(
         "report_progress", {"ids": [id], "fences": [fence], "fractions": [0.5], "messages": ["half"]}
@@ -172,6 +180,7 @@ STATEMENTS: dict[str, dict[str, tuple[Drive, dict[JobState, JobState]]]] = {
     "insert_retry_dependencies": {"depend": (_depend_again, {JobState.WAITING: JobState.READY})},
     "request_cancel": {"request": (_request_cancel, {})},
     "activate_due": {"activate": (_activate, {})},
+    "raise_aged": {"age": (_age, {})},
     "report_progress": {"progress": (_progress, {})},
     "save_checkpoint": {"checkpoint": (_checkpoint, {})},
     "move_to_lanes": {"lane": (_lane, {})},

@@ -195,7 +195,7 @@ class PipeLink:
 
     def submit_children(self, jobs: Sequence[JobSpec]) -> Future[list[str]]:
         """Send jobs to submit."""
-        return self._ask("submit_children", [[job.model_dump(mode="json") for job in jobs]])
+        return self._ask("submit_children", [[job.model_dump(mode="json", exclude_unset=True) for job in jobs]])
 
     def read_upstream(self, after: str) -> Future[UpstreamPage]:
         """Ask for a page of what became of the jobs that this one waited for."""

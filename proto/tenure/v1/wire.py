@@ -87,8 +87,6 @@ def spec_from_pb(message: pb.JobSpec, *, path: str = "job.") -> JobSpec:
         text = getattr(message, name)
         if text:
             values[name] = text
-    if message.priority:
-        values["priority"] = message.priority
     if message.labels:
         values["labels"] = dict(message.labels)
     if message.limits:
@@ -108,8 +106,9 @@ def spec_from_pb(message: pb.JobSpec, *, path: str = "job.") -> JobSpec:
     for name in ("delay", "ttl", "timeout", "start_within", "job_timeout"):
         if name in present:
             values[f"{name}_s"] = seconds(getattr(message, name))
-    if "max_crashes" in present:
-        values["max_crashes"] = message.max_crashes
+    for name in ("priority", "max_crashes"):
+        if name in present:
+            values[name] = getattr(message, name)
     if message.trigger:
         values["trigger"] = TRIGGER_FROM_PB.get(message.trigger, str(message.trigger))
     if message.upstream_failure:
@@ -117,17 +116,18 @@ def spec_from_pb(message: pb.JobSpec, *, path: str = "job.") -> JobSpec:
             message.upstream_failure, str(message.upstream_failure)
         )
     if "retry" in present:
-        values["retry"] = _retry_values(message.retry)
+        values["retry"] = retry_values(message.retry)
     try:
         spec = validate_spec(values, path=path)
     except InvalidInput as exc:
-        raise InvalidInput([*violations, *(_wire_name(violation) for violation in exc.violations)]) from exc
+        raise InvalidInput([*violations, *(wire_name(violation) for violation in exc.violations)]) from exc
     if violations:
         raise InvalidInput(violations)
     return spec
 
 
-def _retry_values(message: pb.RetryPolicy) -> dict[str, Any]:
+def retry_values(message: pb.RetryPolicy) -> dict[str, Any]:
+    """Return the fields of a retry policy that are set, by the names of ``RetrySpec``; judge nothing."""
     values: dict[str, Any] = {}
     for field, _ in message.ListFields():
         value = getattr(message, field.name)
@@ -153,7 +153,7 @@ _WIRE_NAMES = (
 )
 
 
-def _wire_name(violation: FieldViolation) -> FieldViolation:
+def wire_name(violation: FieldViolation) -> FieldViolation:
     """Name a field as the caller wrote it: durations carry no unit on the wire."""
     head, _, last = violation.field.rpartition(".")
     if last in _WIRE_NAMES:
@@ -162,22 +162,23 @@ def _wire_name(violation: FieldViolation) -> FieldViolation:
 
 
 def spec_to_pb(spec: JobSpec) -> pb.JobSpec:
-    """Convert a job as asked for; what has its default stays unset."""
+    """Convert a job as asked for. What was left unset stays so: the settings of its kind may say what it is to be."""
+    asked = spec.model_fields_set
     return pb.JobSpec(
         kind=spec.kind,
         payload=spec.payload,
-        namespace=spec.namespace if "namespace" in spec.model_fields_set else None,
+        namespace=spec.namespace if "namespace" in asked else None,
         route=spec.route,
-        priority=spec.priority,
+        priority=spec.priority if "priority" in asked else None,
         activate_at=timestamp(spec.activate_at),
         delay=duration(spec.delay_s),
-        retry=retry_to_pb(spec.retry),
-        ttl=duration(spec.ttl_s),
+        retry=retry_as_asked(spec.retry) if "retry" in asked else None,
+        ttl=duration(spec.ttl_s) if "ttl_s" in asked else None,
         timeout=duration(spec.timeout_s),
         start_within=duration(spec.start_within_s),
         start_by=timestamp(spec.start_by),
         job_timeout=duration(spec.job_timeout_s),
-        max_crashes=spec.max_crashes,
+        max_crashes=spec.max_crashes if "max_crashes" in asked else None,
         idempotency_key=spec.idempotency_key,
         labels=spec.labels,
         limits=spec.limits,
@@ -189,6 +190,14 @@ def spec_to_pb(spec: JobSpec) -> pb.JobSpec:
         if spec.upstream_failure is UpstreamFailure.CANCEL
         else UPSTREAM_FAILURE_TO_PB[spec.upstream_failure],
     )
+
+
+def retry_as_asked(spec: RetrySpec) -> pb.RetryPolicy:
+    """Convert a retry policy; what was left unset stays so."""
+    whole = retry_to_pb(spec)
+    for name in type(spec).model_fields.keys() - spec.model_fields_set:
+        whole.ClearField(name.removesuffix("_s"))  # type: ignore[arg-type]  # the names of the fields, less their unit
+    return whole
 
 
 def retry_to_pb(spec: RetrySpec) -> pb.RetryPolicy:

@@ -1,2 +1,3 @@
 -- Namespaces for which anything was set.
-SELECT name, weight FROM tenure.namespace ORDER BY name
+SELECT name, weight, ageing_s, backlog, CASE WHEN backlog IS NOT NULL THEN unfinished END AS unfinished
+FROM tenure.namespace ORDER BY name

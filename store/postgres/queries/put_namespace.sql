@@ -1,4 +1,9 @@
--- Set what is given of a namespace's settings.
-INSERT INTO tenure.namespace (name, weight) VALUES (%(name)s, coalesce(%(weight)s, 1))
-ON CONFLICT (name) DO UPDATE SET weight = coalesce(%(weight)s, tenure.namespace.weight), updated_at = now()
-RETURNING name, weight
+-- Set what is given of a namespace's settings; 0 turns ageing off and lifts the bound of the backlog.
+INSERT INTO tenure.namespace (name, weight, ageing_s, backlog)
+VALUES (%(name)s, coalesce(%(weight)s, 1), nullif(%(ageing_s)s::float8, 0), nullif(%(backlog)s::bigint, 0))
+ON CONFLICT (name) DO UPDATE
+SET weight = coalesce(%(weight)s, tenure.namespace.weight),
+    ageing_s = CASE WHEN %(ageing_s)s::float8 IS NULL THEN tenure.namespace.ageing_s ELSE excluded.ageing_s END,
+    backlog = CASE WHEN %(backlog)s::bigint IS NULL THEN tenure.namespace.backlog ELSE excluded.backlog END,
+    updated_at = now()
+RETURNING name, weight, ageing_s, backlog, CASE WHEN backlog IS NOT NULL THEN unfinished END AS unfinished

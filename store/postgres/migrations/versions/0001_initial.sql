@@ -41,6 +41,7 @@ CREATE TABLE tenure.lane (
     requires  text NOT NULL DEFAULT '',  -- labels that a worker must have: JSON, sorted by name
     UNIQUE (pool, namespace, kind, limits, requires)
 );
+CREATE INDEX lane_namespace ON tenure.lane (namespace);
 
 -- What operators set for dispatch (model/rules.py). A name ending in * is a family: each name it covers is a limit.
 CREATE TABLE tenure.job_limit (
@@ -71,7 +72,20 @@ CREATE TABLE tenure.pause (
 CREATE TABLE tenure.namespace (
     name       text PRIMARY KEY,
     weight     real NOT NULL DEFAULT 1 CHECK (weight > 0),
-    updated_at timestamptz NOT NULL DEFAULT now()
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    ageing_s   double precision CHECK (ageing_s > 0),  -- null: no job is raised
+    backlog    bigint CHECK (backlog > 0),  -- the most unfinished jobs; null: any number
+    unfinished bigint,                      -- as the leader counted them last, where there is a bound
+    counted_at timestamptz
+);
+
+-- What jobs of a kind get where their submitter asked for nothing (model/kinds.py).
+CREATE TABLE tenure.kind (
+    namespace  text NOT NULL,  -- '': all namespaces
+    name       text NOT NULL,
+    settings   json NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (namespace, name)
 );
 
 CREATE TABLE tenure.job (
@@ -127,6 +141,7 @@ CREATE TABLE tenure.job (
     cancel_grace_s  real,                -- how long its worker has to heed a cancel; null: the coordinators' setting
     workflow_id     uuid,                -- the workflow that it is a member of; null: none
     ref             text,                -- its name there
+    asked_priority  smallint,            -- what was asked for, once ageing has raised the priority; null: it has not
     CONSTRAINT executing_has_a_fence CHECK ((state = 'executing') = (fence IS NOT NULL)),
     CONSTRAINT waiting_is_not_due CHECK (NOT (state = 'waiting' AND due))
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000,
@@ -135,6 +150,7 @@ CREATE TABLE tenure.job (
 -- The ready set, in the order in which a lane is served.
 CREATE INDEX job_ready ON tenure.job (lane, priority DESC, activate_at, id)
     WHERE due AND state IN ('ready', 'restarting');
+CREATE INDEX job_aged ON tenure.job (lane) WHERE asked_priority IS NOT NULL AND due AND state IN ('ready', 'restarting');
 CREATE INDEX job_activation ON tenure.job (activate_at) WHERE NOT due AND state IN ('ready', 'restarting');
 -- What may miss its time while nobody executes it.
 CREATE INDEX job_start_by ON tenure.job (start_by) WHERE start_by IS NOT NULL AND attempt = 0;
@@ -322,18 +338,19 @@ $$;
 
 -- Every job, active or finished, with the same columns: what reads are made of.
 CREATE VIEW tenure.jobs AS
-SELECT id, namespace, kind, route, state, priority, activate_at, created_at, payload, NULL::json AS result, attempt,
+SELECT id, namespace, kind, route, state, coalesce(asked_priority, priority) AS priority, activate_at, created_at,
+       payload, NULL::json AS result, attempt,
        errors, crashes, fence, worker, lease, claim_revision, started_at, NULL::timestamptz AS finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
        cancel_requested, reason, retry_of, NULL::uuid AS retried_by, start_by, job_timeout_s, deadline, limits,
-       requires, schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref
+       requires, schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref, asked_priority IS NOT NULL AS aged
 FROM tenure.job
 UNION ALL
 SELECT id, namespace, kind, route, state, priority, activate_at, created_at, payload, result, attempt,
        errors, crashes, fence, worker, NULL, NULL, started_at, finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
        cancel_requested, reason, retry_of, retried_by, start_by, job_timeout_s, deadline, limits,
-       requires, schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref
+       requires, schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref, false
 FROM tenure.history;
 
 -- Schedules. next_at is the next tick that nobody has decided upon (null: there is none), moved on in the transaction

@@ -1,0 +1,154 @@
+"""Bounds of backlogs: what is refused and what is not, and what is counted, on real stores."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import pytest
+from tests.coordinator.conftest import Parts, leader_of, running, until
+from tests.coordinator.test_schedule_service import round_of
+
+from tenure.model.errors import BacklogFull, BoundExceeded
+from tenure.model.ids import new_id
+from tenure.model.jobs import JobSpec
+from tenure.model.schedules import validate_schedule
+from tenure.store.postgres.database import query
+
+
+async def bound(parts: Parts, most: int, namespace: str = "default") -> None:
+    """Set a namespace's bound, and let this coordinator know."""
+    params = {"name": namespace, "weight": None, "ageing_s": None, "backlog": most}
+    await parts.db.fetch("put_namespace", params)
+    await recount(parts)
+
+
+async def recount(parts: Parts) -> None:
+    """Count as the leader does, and read as every coordinator does."""
+    await parts.db.fetch("count_backlogs")
+    await parts.backlogs.refresh()
+
+
+async def jobs_in(parts: Parts, namespace: str = "default") -> int:
+    rows = await parts.sql("SELECT count(*) AS jobs FROM tenure.job WHERE namespace = %s", namespace)
+    count: int = rows[0].jobs
+    return count
+
+
+async def test_what_is_beyond_the_bound_is_refused_with_the_numbers(alone: Parts) -> None:
+    await bound(alone, 5)
+    for _ in range(3):
+        await alone.submit()
+    with pytest.raises(BacklogFull, match=r"3 unfinished jobs, with 3 more there would be above 5"):
+        await alone.submitter.submit_batch([JobSpec(kind="k")] * 3)
+    assert await jobs_in(alone) == 3  # whole or not at all
+    await alone.submitter.submit_batch([JobSpec(kind="k")] * 2)
+    async with running(alone.submitter.run()):
+        with pytest.raises(BoundExceeded):
+            await alone.submitter.submit(JobSpec(kind="k"))
+        await alone.submitter.submit(JobSpec(kind="k", namespace="other"))
+    assert await jobs_in(alone) == 5
+
+
+async def test_jobs_are_counted_once_before_and_after_the_count(alone: Parts) -> None:
+    await bound(alone, 5)
+    for _ in range(3):
+        await alone.submit()
+    await recount(alone)
+    await recount(alone)
+    for _ in range(2):
+        await alone.submit()
+    with pytest.raises(BacklogFull):
+        await alone.submit()
+
+
+async def test_what_finished_leaves_room_with_the_next_count(alone: Parts) -> None:
+    await bound(alone, 1)
+    id = await alone.submit()
+    with pytest.raises(BacklogFull):
+        await alone.submit()
+    await alone.finish(id, (await alone.execute(id)).fence)
+    await recount(alone)
+    await alone.submit()
+
+
+async def test_a_repeated_submit_is_answered_though_there_is_no_room(alone: Parts) -> None:
+    await bound(alone, 2)
+    specs = [JobSpec(kind="k", idempotency_key="one"), JobSpec(kind="k", idempotency_key="two")]
+    first = await alone.submitter.submit_batch(specs)
+    again = await alone.submitter.submit_batch(specs)
+    assert [(one.id, one.created) for one in again] == [(one.id, False) for one in first]
+    async with running(alone.submitter.run()):
+        assert (await alone.submitter.submit(specs[0])).id == first[0].id
+    with pytest.raises(BacklogFull):
+        await alone.submitter.submit_batch([specs[0], JobSpec(kind="k", idempotency_key="three")])
+
+
+async def test_what_was_not_written_takes_no_room(alone: Parts) -> None:
+    await bound(alone, 2)
+    spec = JobSpec(kind="k", idempotency_key="one")
+    await alone.submitter.submit_batch([spec])
+    for _ in range(3):
+        await alone.submitter.submit_batch([spec])
+    await alone.submit()
+    assert await jobs_in(alone) == 2
+
+
+async def test_ticks_and_retries_by_hand_are_counted_and_never_refused(alone: Parts) -> None:
+    await bound(alone, 1)
+    id = await alone.submit()
+    await alone.db.fetch("cancel_idle", {"ids": [id], "reason": ""})
+    await recount(alone)
+    await alone.submit()
+    spec = validate_schedule({"name": "s", "interval_s": 3600, "job": {"kind": "k"}})
+    params = {"id": new_id(), "namespace": "default", "name": "s", "spec": spec.stored(), "paused": False}
+    now = (await alone.db.fetch("time"))[0].now
+    await alone.db.fetch("insert_schedule", {**params, "next_at": now})
+    assert await round_of(alone).round() == 1
+    _, created = await alone.retryer.retry(id)
+    assert created
+    assert await jobs_in(alone) == 3
+    await recount(alone)
+    with pytest.raises(BacklogFull, match="3 unfinished"):
+        await alone.submit()
+
+
+async def test_the_leader_counts_and_the_bound_can_be_lifted(alone: Parts) -> None:
+    await alone.submit()
+    await alone.submit(namespace="other")
+    params = {"name": "default", "weight": None, "ageing_s": None, "backlog": 1}
+    await alone.db.fetch("put_namespace", params)
+    async with running(leader_of(alone).run(), alone.backlogs.keep_fresh()):
+
+        async def counted() -> bool:
+            return [row.unfinished for row in await alone.db.fetch("namespaces")] == [1]
+
+        async def full() -> bool:
+            return alone.backlogs.is_full("default")
+
+        await until(counted)
+        await until(full)
+        await alone.db.fetch("put_namespace", {**params, "backlog": 0})
+
+        async def lifted() -> bool:
+            return not await full()
+
+        await until(lifted)
+        await alone.submit()
+    assert [row.unfinished for row in await alone.db.fetch("namespaces")] == [None]
+
+
+async def test_where_nobody_has_a_bound_no_job_is_read(alone: Parts) -> None:
+    await alone.submit(namespace=f"n{uuid.uuid4().hex[:8]}")
+    [row] = await alone.sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {query('count_backlogs')}")
+    plan = row[0] if isinstance(row[0], list) else json.loads(row[0])
+    loops = []
+
+    def collect(node: dict[str, object]) -> None:
+        if node.get("Relation Name") == "job":
+            loops.append(node["Actual Loops"])
+        for child in node.get("Plans", ()):  # type: ignore[attr-defined]
+            collect(child)
+
+    collect(plan[0]["Plan"])
+    assert loops == [0]
