@@ -233,6 +233,11 @@ class LeasePool:
         """How many leases are ready."""
         return sum(map(len, self._idle.values()))
 
+    @property
+    def out(self) -> int:
+        """How many leases may carry a claim."""
+        return len(self._out)
+
     async def acquire(self, ttl_s: float, count: int, *, timeout_s: float = 5.0) -> list[Grant]:
         """Return up to ``count`` leases of at least ``ttl_s`` seconds, all trusted now; fewer if etcd gives none.
 
