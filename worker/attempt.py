@@ -43,7 +43,14 @@ class Attempt:
         "started",
     )
 
-    def __init__(self, started: Started, link: Link, clock: Clock, on_ended: Callable[[Attempt, Ended], None]) -> None:
+    def __init__(
+        self,
+        started: Started,
+        link: Link,
+        clock: Clock,
+        on_ended: Callable[[Attempt, Ended], None],
+        timeout_s: float | None = None,
+    ) -> None:
         self.started = started
         self.execution: Execution | None = None
         self.cause: StopCause | None = None
@@ -53,7 +60,6 @@ class Attempt:
         self._clock = clock
         self._on_ended = on_ended
         self._kill_at = 0.0
-        timeout_s = started.assignment.timeout_s
         self._overdue_at = math.inf if timeout_s is None else clock.monotonic() + timeout_s + OVERDUE_S
 
     def finished(self, ended: Ended) -> None:

@@ -13,8 +13,9 @@ import structlog
 from tenure.model.clock import Clock
 from tenure.model.states import Outcome
 from tenure.worker.attempt import Attempt
-from tenure.worker.execute.call import Call, Ended, ErrorReport, StopCause
+from tenure.worker.execute.call import Call, Ended, ErrorReport, StopCause, timeout_s
 from tenure.worker.execute.engines import Engines
+from tenure.worker.execute.loops import Census
 from tenure.worker.handler import Registry
 from tenure.worker.link import Link, Report, Started
 from tenure.worker.report import Reports
@@ -33,7 +34,7 @@ class Control:
         self._engines = engines
         self._capacity = capacity
         self._running: dict[str, Attempt] = {}
-        self._unanswered = 0
+        self._unanswered = Census()
         self._idle = asyncio.Event()
         self._idle.set()
         self.link: Link
@@ -46,7 +47,7 @@ class Control:
 
     def room(self) -> int:
         """Return how many more attempts fit."""
-        return self._capacity - len(self._running) - self._unanswered
+        return self._capacity - len(self._running) - len(self._unanswered)
 
     async def execute(self) -> None:
         """Begin attempts as they start, until cancelled."""
@@ -81,18 +82,24 @@ class Control:
             attempt.stop(StopCause.RELEASED)
         await self._idle.wait()
 
+    async def stop_all(self, timeout_s: float) -> None:
+        """Stop what runs, killing what can be killed; wait, but no longer than that, until all ends are answered."""
+        await self._engines.close()
+        if not await self._unanswered.empty(timeout_s):
+            log.warning("reports_given_up", reports=len(self._unanswered))
+
     def _begin(self, started: Started) -> None:
         assignment = started.assignment
-        attempt = Attempt(started, self.link, self._clock, self._ended)
         if self._clock.monotonic() >= self.link.trusted_until(started):
             # Claimed and started, but too late: to run it now would be to run without trust.
-            self._report(attempt, Ended(Outcome.RELEASED))
+            self._report(started, Ended(Outcome.RELEASED))
             return
         handler = self._registry.get(assignment.kind)
         if handler is None:
             error = ErrorReport("UnknownKind", f"this worker has no handler for kind {assignment.kind!r}")
-            self._report(attempt, Ended(Outcome.FAILED, error=error))
+            self._report(started, Ended(Outcome.FAILED, error=error))
             return
+        attempt = Attempt(started, self.link, self._clock, self._ended, timeout_s(handler, assignment))
         if (before := self._running.get(assignment.job_id)) is not None:
             before.stop(StopCause.LOST)  # the job came back to us under a newer fence: the older attempt is a zombie
             self._running[f"{assignment.job_id}#{before.started.assignment.fence}"] = before
@@ -105,14 +112,14 @@ class Control:
         for key in (job_id, f"{job_id}#{fence}"):
             if self._running.get(key) is attempt:
                 del self._running[key]
-        self._report(attempt, ended)
+        self._report(attempt.started, ended)
 
-    def _report(self, attempt: Attempt, ended: Ended) -> None:
-        self._unanswered += 1
+    def _report(self, started: Started, ended: Ended) -> None:
+        self._unanswered.enter()
         self._idle.clear()
         self.reports.add(
             Report(
-                attempt.started,
+                started,
                 ended.outcome,
                 ended.result,
                 ended.error,
@@ -124,6 +131,6 @@ class Control:
         )
 
     def _answered(self, report: Report) -> None:
-        self._unanswered -= 1
-        if not self._running and not self._unanswered:
+        self._unanswered.leave()
+        if not self._running and not len(self._unanswered):
             self._idle.set()

@@ -214,9 +214,11 @@ class DirectLink:
                 log.warning("job_is_held", job=one.assignment.job_id)
                 self._stop(one.assignment.job_id, one.assignment.fence, StopCause.RELEASED)
 
-    async def close(self) -> None:
-        """Revoke every lease: what is still claimed restarts elsewhere at once."""
+    async def close(self) -> bool:
+        """Revoke every lease; return whether none can have carried a claim."""
+        is_clean = not self._leases.out
         await self._leases.close()
+        return is_clean
 
     # -- reports --
 

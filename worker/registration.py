@@ -84,19 +84,22 @@ class Registration:
 
     async def _register(self) -> None:
         key = self._keys.worker(self._worker)
-        is_new = not self._lease
+        # The session may be lost between two requests: what is put must hang on it all the same, and then fails.
+        lease = self._lease
+        is_new = not lease
         if is_new:
             grant = await self._etcd.grant(self._ttl_s)
             self._keeper.add(grant, self._session_lost, is_session=True)
-            self._lease = grant.lease
+            lease = self._lease = grant.lease
         try:
             if is_new:
                 # A put over the key of an older session, of a process of this name that died, would keep its create
                 # revision: by that the reaper knows which claims are older than the session.
                 await self._etcd.txn(Txn((), (Delete(key),)))
-            await self._etcd.txn(Txn((), (Put(key, self._value.to_json(), self._lease),)))
+            await self._etcd.txn(Txn((), (Put(key, self._value.to_json(), lease),)))
         except TenureError:
             # Perhaps the lease is gone, perhaps etcd is: a new session is right in both cases.
-            self._keeper.remove(self._lease)
-            self._lease = 0
+            self._keeper.remove(lease)
+            if self._lease == lease:
+                self._lease = 0
             raise

@@ -1,6 +1,8 @@
 """The worker: build, start in order, run until told to stop, drain, stop in reverse.
 
-SIGTERM (or SIGINT) drains; a second one aborts: claims are let go at once and the jobs restart elsewhere.
+SIGTERM (or SIGINT) drains; a second one aborts: handlers are stopped at once, and killed where that is possible.
+Invariant: however it ends, a claim is let go only after its handler was stopped and its end reported, if anybody takes
+the report. So what keeps claims alive and reports (``lifelines``) outlives the work, and the handlers.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 import structlog
 
@@ -34,6 +37,8 @@ log = structlog.get_logger(__name__)
 
 REPORT_GRACE_S = 15.0
 """After the drain's grace: the time for killed attempts to be reported."""
+LAST_REPORTS_S = 5.0
+"""After the handlers were stopped: as long as a report pauses at most, so that each is tried once more."""
 
 
 async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) -> None:
@@ -74,37 +79,55 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
     )
     control.attach(link)
 
-    stop, abort = asyncio.Event(), asyncio.Event()
-    _on_signals(stop, abort)
+    is_clean = False
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(body, name=name)
-                for name, body in (
-                    ("coordinators", seen.run()),
-                    ("keepalive", keeper.run()),
-                    ("registration", registration.run()),
-                    ("receive", link.receive()),
-                    ("execute", control.execute()),
-                    ("tick", control.tick_forever()),
-                    ("reports", control.reports.run()),
-                    ("verify", link.verify_forever()),
-                )
-            ]
-            stopped = group.create_task(stop.wait())
-            registered = group.create_task(registration.registered.wait())
-            await asyncio.wait((stopped, registered), return_when=asyncio.FIRST_COMPLETED)
-            if registered.done():
-                log.info("worker_ready", pools=settings.pools, kinds=registry.kinds(), capacity=settings.capacity)
-            await stopped
-            registered.cancel()
-            await _drain(control, registration, settings.grace_s, abort)
-            for task in tasks:
-                task.cancel()
+            lifelines = _begin(
+                group,
+                coordinators=seen.run(),
+                keepalive=keeper.run(),
+                registration=registration.run(),
+                tick=control.tick_forever(),
+                reports=control.reports.run(),
+            )
+            try:
+                await _work(settings, registry, control, registration, link)
+            finally:
+                registration.drain()
+                await control.stop_all(LAST_REPORTS_S)
+                is_clean = await link.close()
+                for task in lifelines:
+                    task.cancel()
     finally:
-        await _close(registration, link, coordinators)
+        if is_clean:
+            await _unregister(registration)
+        await coordinators.close()
         await etcd.close()
     log.info("worker_stopped")
+
+
+def _begin(group: asyncio.TaskGroup, **bodies: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+    return [group.create_task(body, name=name) for name, body in bodies.items()]
+
+
+async def _work(
+    settings: WorkerSettings, registry: Registry, control: Control, registration: Registration, link: DirectLink
+) -> None:
+    """Take jobs and execute them until told to stop, then drain."""
+    stop, abort = asyncio.Event(), asyncio.Event()
+    _on_signals(stop, abort)
+    async with asyncio.TaskGroup() as group:
+        tasks = _begin(group, receive=link.receive(), execute=control.execute(), verify=link.verify_forever())
+        stopped = group.create_task(stop.wait())
+        registered = group.create_task(registration.registered.wait())
+        await asyncio.wait((stopped, registered), return_when=asyncio.FIRST_COMPLETED)
+        if registered.done():
+            log.info("worker_ready", pools=settings.pools, kinds=registry.kinds(), capacity=settings.capacity)
+        await stopped
+        registered.cancel()
+        await _drain(control, registration, settings.grace_s, abort)
+        for task in tasks:
+            task.cancel()
 
 
 async def _drain(control: Control, registration: Registration, grace_s: float, abort: asyncio.Event) -> None:
@@ -124,13 +147,16 @@ async def _drain(control: Control, registration: Registration, grace_s: float, a
         drained.result()
 
 
-async def _close(registration: Registration, link: DirectLink, coordinators: Coordinators) -> None:
-    for step in (registration.close, link.close):
-        try:
-            await step()
-        except TenureError as exc:
-            log.warning("not_closed_cleanly", error=exc.message)  # the TTL does it
-    await coordinators.close()
+async def _unregister(registration: Registration) -> None:
+    """End the session; not called when claims were taken back unreported.
+
+    Then it is left to expire: by it the leader sees that this was no crash, and has the job wait for a TTL, by when
+    a handler that nobody could stop has gone with this process.
+    """
+    try:
+        await registration.close()
+    except TenureError as exc:
+        log.warning("not_closed_cleanly", error=exc.message)  # the TTL does it
 
 
 def _on_signals(stop: asyncio.Event, abort: asyncio.Event) -> None:

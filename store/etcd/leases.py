@@ -38,6 +38,8 @@ EARLY_S = 0.02
 MIN_TIMEOUT_S = 0.25
 RETRY_S = 0.1
 SLOW_RETRY_S = 1.0
+LOOK_S = 0.5
+"""How late a renewal is at most on a machine that was suspended: the loop's clock stands still meanwhile."""
 YOUNG_S = 1.0
 """A lease this young that is said to be gone is asked for once more (etcd before 3.5.3 errs, PR 13932)."""
 
@@ -131,7 +133,7 @@ class LeaseKeeper:
             self._woken.clear()
             wait_s = self._heap[0][0] - EARLY_S - self._clock.monotonic() if self._heap else None
             try:
-                async with asyncio.timeout(None if wait_s is None else max(wait_s, 0.001)):
+                async with asyncio.timeout(None if wait_s is None else min(max(wait_s, 0.001), LOOK_S)):
                     await self._woken.wait()
             except TimeoutError:
                 pass
@@ -230,6 +232,11 @@ class LeasePool:
     def idle(self) -> int:
         """How many leases are ready."""
         return sum(map(len, self._idle.values()))
+
+    @property
+    def out(self) -> int:
+        """How many leases may carry a claim."""
+        return len(self._out)
 
     async def acquire(self, ttl_s: float, count: int, *, timeout_s: float = 5.0) -> list[Grant]:
         """Return up to ``count`` leases of at least ``ttl_s`` seconds, all trusted now; fewer if etcd gives none.

@@ -69,6 +69,33 @@ async def test_a_kept_lease_outlives_its_ttl(
     assert lost.leases == []
 
 
+class Suspended(SystemClock):
+    """A clock that counts a suspend of the machine, as the loop's does not."""
+
+    slept_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.slept_s
+
+
+async def test_a_lease_that_fell_due_while_the_machine_was_suspended_is_renewed_at_once(
+    connection: Connector, etcd_server: EtcdServer, lost: Lost
+) -> None:
+    clock = Suspended()
+    etcd = await connection(f"{etcd_server.host}:{etcd_server.port}", clock=clock)
+    keeper = LeaseKeeper(etcd, clock)
+    grant = await etcd.grant(600)
+    keeper.add(grant, lost)
+    task = asyncio.ensure_future(keeper.run())
+    await asyncio.sleep(0.1)  # it waits for the lease to fall due, in 200 s
+    clock.slept_s = 300.0
+    await until_trusted_past(keeper, grant.lease, grant.sent_at + 300.0)
+    task.cancel()
+    await asyncio.wait((task,))
+    await etcd.revoke(grant.lease)
+    assert lost.leases == []
+
+
 async def test_a_session_is_renewed_at_the_pace_of_the_shortest_lease(
     etcd: Etcd, keeper: LeaseKeeper, lost: Lost
 ) -> None:

@@ -72,6 +72,19 @@ async def test_a_start_is_found_again_by_its_very_claim(table: Table) -> None:
     assert await found() == []
 
 
+async def test_a_start_that_is_found_again_has_only_what_is_left_of_its_timeout(table: Table) -> None:
+    """The leader counts from started_at: a worker that counted anew would end later than it."""
+    long, short, none = [await table.submit(timeout_s=timeout_s) for timeout_s in (60.0, 2.0, None)]
+    for id in (long, short, none):
+        await table.start(id, lease=5, revision=50)
+    await table.sql("UPDATE tenure.job SET started_at = started_at - interval '5 s' WHERE id = ANY (%s)", [long, short])
+    columns = {"worker": "w1", "ids": [long, short, none], "leases": [5] * 3, "revisions": [50] * 3}
+    left_s = {row.id: row.timeout_s for row in await table.db.fetch("started_by_claim", columns)}
+    assert 0 < left_s[long] <= 55.0
+    assert 0 < left_s[short] < 0.1
+    assert left_s[none] is None
+
+
 async def test_a_start_returns_what_the_handler_needs(table: Table) -> None:
     id = await table.submit(payload='{"a": 1}', labels={"x": "y"}, timeout_s=12.0, route="p/q")
     [row] = await table.start(id)

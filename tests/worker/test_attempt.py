@@ -56,11 +56,9 @@ class Execution:
 
 def _attempt(timeout_s: float | None = None) -> tuple[Attempt, HandClock, Claim, Execution]:
     clock, claim, execution = HandClock(), Claim(), Execution()
-    assignment = Assignment(
-        job_id="j", attempt=1, fence=1, namespace="n", kind="k", route="r", payload="null", timeout_s=timeout_s
-    )
+    assignment = Assignment(job_id="j", attempt=1, fence=1, namespace="n", kind="k", route="r", payload="null")
     link: Any = claim
-    attempt = Attempt(Started(assignment, 7, 8), link, clock, lambda _attempt, _ended: None)
+    attempt = Attempt(Started(assignment, 7, 8), link, clock, lambda _attempt, _ended: None, timeout_s)
     attempt.execution = execution
     return attempt, clock, claim, execution
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from tenure.model.states import Outcome
 from tenure.model.trust import Trust
-from tenure.worker.attempt import LOST_GRACE_S, Attempt
+from tenure.worker.attempt import LOST_GRACE_S, OVERDUE_S, Attempt
 from tenure.worker.control import Control
 from tenure.worker.execute.call import Assignment, Call, Ended, StopCause
 from tenure.worker.execute.engines import Engines
@@ -48,9 +48,13 @@ class Script:
     trust: Trust
     reports: list[Report] = field(default_factory=list)
     reported: asyncio.Event = field(default_factory=asyncio.Event)
+    forsaken: int = 0
 
     def trusted_until(self, started: Started) -> float:
         return self.trust.until
+
+    def forsake(self, started: Started) -> None:
+        self.forsaken += 1
 
     async def attempts(self) -> AsyncIterator[Sequence[Started]]:
         yield [STARTED]
@@ -140,10 +144,10 @@ def test_a_cancel_does_not_hide_the_end_of_trust() -> None:
     assert handler.kills == 1
 
 
-async def _run(script: Script, clock: Clock) -> Stubborn:
+async def _run(script: Script, clock: Clock, *, timeout_s: float | None = None) -> Stubborn:
     """Run a control loop until its link has heard of the attempt, or the engine has."""
     engine = Stubborn()
-    registry = Registry([Handler(kind="k", mode=Mode.ASYNC, target=lambda: None)])
+    registry = Registry([Handler(kind="k", mode=Mode.ASYNC, target=lambda: None, timeout_s=timeout_s)])
     control = Control(clock, registry, cast(Engines, engine), 1)
     control.attach(cast(Link, script))
     async with asyncio.TaskGroup() as group:
@@ -173,3 +177,15 @@ async def test_what_starts_in_time_is_run() -> None:
     engine = await _run(script, clock)
     assert [call.assignment for call in engine.calls] == [STARTED.assignment]
     assert script.reports == []
+
+
+async def test_a_claim_is_forsaken_when_its_handler_outlives_its_own_timeout() -> None:
+    """The job has none, but the handler has: what runs on in a thread must not keep its job for ever."""
+    clock = Clock()
+    script = Script(Trust(clock.now, TTL_S))
+    engine = await _run(script, clock, timeout_s=3.0)
+    attempt = cast(Attempt, engine.calls[0].reporter)
+    attempt.check(clock.now + 3.0 + OVERDUE_S - 0.01)
+    assert script.forsaken == 0
+    attempt.check(clock.now + 3.0 + OVERDUE_S)
+    assert script.forsaken == 1

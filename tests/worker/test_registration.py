@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from tests.worker.conftest import until
 
 from tenure.model.clock import SystemClock
 from tenure.store.etcd.keyspace import Keyspace, WorkerValue
 from tenure.store.etcd.leases import LeaseKeeper
-from tenure.store.etcd.port import Etcd, KeyValue
+from tenure.store.etcd.port import Delete, Etcd, Grant, KeyValue, Txn, TxnResult
 from tenure.worker.registration import Registration
 
 VALUE = WorkerValue(("default",), ("k",), 1, {})
@@ -57,3 +58,38 @@ async def test_a_change_within_a_session_keeps_the_key(etcd: Etcd, keys: Keyspac
         after = await _key(etcd, keys)
         assert (after.create_revision, after.lease) == (before.create_revision, before.lease)
         await registration.close()
+
+
+async def test_a_session_that_is_lost_between_two_requests_leaves_no_key_without_a_lease(
+    etcd: Etcd, keys: Keyspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a key would never expire: leaders would offer to a worker that is long gone."""
+    keeper = LeaseKeeper(etcd, SystemClock())
+    registration = Registration(etcd, keys, SystemClock(), keeper, "w1", VALUE, 2.0)
+    grant, txn, granted = etcd.grant, etcd.txn, list[int]()
+
+    async def noting(ttl_s: float) -> Grant:
+        one = await grant(ttl_s)
+        granted.append(one.lease)
+        return one
+
+    async def losing(request: Txn) -> TxnResult:
+        answer = await txn(request)
+        if len(granted) == 1 and isinstance(request.then[0], Delete):
+            await etcd.revoke(granted[0])
+
+            async def told() -> bool:
+                return keeper.trust(granted[0]) is None
+
+            await until(told)
+        return answer
+
+    monkeypatch.setattr(etcd, "grant", noting)
+    monkeypatch.setattr(etcd, "txn", losing)
+    tasks = [asyncio.ensure_future(body) for body in (keeper.run(), registration.run())]
+    await registration.registered.wait()
+    assert (await _key(etcd, keys)).lease == granted[1]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await registration.close()

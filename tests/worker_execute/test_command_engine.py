@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
+import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -194,3 +197,21 @@ async def test_graceful_stop(tmp_path: Path) -> None:
     run = await Harness(stop_grace_s=30).run(command, cancel_after=lambda: _written(note))
     assert run.outcome is Outcome.COMPLETED
     assert run.result["stdout"] == "saved\n"
+
+
+async def test_a_command_that_cannot_be_started_fails_and_leaves_no_descriptor(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short of descriptors, each further attempt must not take three more."""
+
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    echo = python("print(1)")
+    await harness.run(echo)
+    before = psutil.Process().num_fds()
+    monkeypatch.setattr(socket, "socketpair", none_left)
+    run = await harness.run(echo)
+    assert run.error is not None
+    assert (run.outcome, run.error.type, run.ended.retryable) == (Outcome.FAILED, "ProcessNotStarted", True)
+    assert psutil.Process().num_fds() == before

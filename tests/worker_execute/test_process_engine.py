@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -218,11 +219,12 @@ class Fading(Trusted):
         self.ends_at = self.clock.monotonic() + self.after_s
 
 
-async def test_the_watchdog_kills_when_trust_ends_though_nobody_asks() -> None:
-    """Nothing is stopped here: only the deadline passes."""
+@pytest.mark.parametrize("after_s", [1.0, -math.inf])
+async def test_the_watchdog_kills_when_trust_ends_though_nobody_asks(after_s: float) -> None:
+    """Nothing is stopped here: only the deadline passes, or the claim is known to be gone."""
     handler = definitions_of(sample.stubborn)[0]
     engines = Engines(Registry([handler]), forkserver=start_forkserver([sample.__name__]))
-    reporter = Fading(1.0)
+    reporter = Fading(after_s)
     ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
     assignment = Assignment("job", 1, 1, "default", handler.kind, "default", "null")
     engines.begin(Call(handler, assignment, reporter, ended.set_result))
@@ -231,6 +233,19 @@ async def test_the_watchdog_kills_when_trust_ends_though_nobody_asks() -> None:
     assert one.outcome is Outcome.RELEASED
     assert reporter.pid
     assert not is_running(reporter.pid)
+    await engines.close()
+
+
+async def test_what_is_begun_when_its_claim_is_gone_already_is_killed_too() -> None:
+    handler = definitions_of(sample.stubborn)[0]
+    engines = Engines(Registry([handler]), forkserver=start_forkserver([sample.__name__]))
+    reporter = Fading(600)
+    reporter.ends_at = -math.inf
+    ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+    assignment = Assignment("job", 1, 1, "default", handler.kind, "default", "null")
+    engines.begin(Call(handler, assignment, reporter, ended.set_result))
+    assert (await ended).outcome is Outcome.RELEASED
+    assert reporter.pid == 0, "it never ran"
     await engines.close()
 
 

@@ -135,3 +135,28 @@ def test_sync_harness_and_children() -> None:
     assert children[0][0][1] != children[0][1][1]
     assert [c[1] for c in children[0][:2]] == [c[1] for c in children[1][:2]], "a repeated attempt names them the same"
     assert {c[2:] for c in children[0]} == {("acme", "pool-a/x")}
+
+
+async def test_without_room_for_a_thread_an_attempt_waits_or_fails_and_the_worker_goes_on() -> None:
+    """A handler that uses up the process ids (or the memory, as here) must not end the worker with its neighbours."""
+    engine = ThreadEngine(2, SystemClock())
+    loop = asyncio.get_running_loop()
+    ends: list[asyncio.Future[Ended]] = [loop.create_future() for _ in range(3)]
+    go_on = threading.Event()
+    usual = threading.stack_size(1 << 46)  # no machine has it: the next thread cannot be started
+    try:
+        engine.begin(call(define("alone", lambda: None), ends[0].set_result))
+        threading.stack_size(usual)
+        engine.begin(call(define("blocks", lambda: go_on.wait(30)), ends[1].set_result))
+        threading.stack_size(1 << 46)
+        engine.begin(call(define("queued", lambda: None), ends[2].set_result))
+    finally:
+        threading.stack_size(usual)
+    failed = await ends[0]
+    assert (failed.outcome, failed.retryable) == (Outcome.FAILED, True)
+    assert failed.error is not None
+    assert failed.error.type == "ThreadNotStarted"
+    assert not ends[2].done()
+    go_on.set()
+    assert [(await end).outcome for end in ends[1:]] == [Outcome.COMPLETED, Outcome.COMPLETED]
+    await engine.close()

@@ -135,6 +135,11 @@ class Call:
     """A structlog logger for ``ctx.log``, not used in processes; None: the configured one."""
 
 
+def timeout_s(handler: Handler, assignment: Assignment) -> float | None:
+    """Return after how long an attempt times out: the job's timeout or the handler's, the shorter one."""
+    return min((one for one in (handler.timeout_s, assignment.timeout_s) if one is not None), default=None)
+
+
 class Execution(Protocol):
     """A running attempt, as seen from the control loop."""
 

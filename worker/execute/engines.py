@@ -12,7 +12,7 @@ from typing import Protocol
 
 from tenure.model.clock import Clock, SystemClock
 from tenure.worker.execute.async_engine import AsyncEngine
-from tenure.worker.execute.call import Call, Ended, Execution, StopCause
+from tenure.worker.execute.call import Call, Ended, Execution, StopCause, timeout_s
 from tenure.worker.execute.command_engine import CommandEngine
 from tenure.worker.execute.forkserver import ForkServerProcess
 from tenure.worker.execute.process_engine import ProcessEngine
@@ -58,18 +58,18 @@ class Engines:
     def begin(self, call: Call) -> Execution:
         """Start an attempt; never blocks. It times out after the job's or the handler's timeout, the shorter one."""
         handler, assignment = call.handler, call.assignment
-        timeouts = [one for one in (handler.timeout_s, assignment.timeout_s) if one is not None]
+        limit_s = timeout_s(handler, assignment)
         engine = self._engines.get(handler.mode) or self._engine(handler.mode)
-        if not timeouts:
+        if limit_s is None:
             return engine.begin(call)
-        timer = self._loop.call_later(min(timeouts), lambda: execution.stop(StopCause.TIMED_OUT))
+        timer = self._loop.call_later(limit_s, lambda: execution.stop(StopCause.TIMED_OUT))
 
         def on_ended(ended: Ended) -> None:
             timer.cancel()
             call.on_ended(ended)
 
         timed = Call(handler, assignment, call.reporter, on_ended, call.log)
-        execution: Execution = engine.begin(timed, self._clock.monotonic() + min(timeouts))
+        execution: Execution = engine.begin(timed, self._clock.monotonic() + limit_s)
         return execution
 
     def tick(self, now: float) -> None:
@@ -79,21 +79,23 @@ class Engines:
             self._host.extend()
 
     async def close(self, grace_s: float = 5.0) -> None:
-        """Stop what runs (RELEASED), kill what can be killed, free the threads and end the fork server.
+        """Stop what runs (RELEASED), kill what can be killed, free the threads and end the fork server; only once.
 
         Attempts whose handler outlives this (async and threads only) are never reported: their claims end with their
         leases. Wait for running attempts first, to drain.
         """
         engines = list({id(engine): engine for engine in self._engines.values()}.values())
         self._engines.clear()
+        host, self._host = self._host, None
+        forkserver, self._forkserver = self._forkserver, None
         async with asyncio.TaskGroup() as tasks:
             for engine in engines:
                 if not isinstance(engine, ProcessEngine | CommandEngine):
                     tasks.create_task(engine.close(grace_s))
-            if self._host is not None:
-                tasks.create_task(self._host.close(grace_s))
-            elif self._forkserver is not None:
-                self._forkserver.control.close()
+            if host is not None:
+                tasks.create_task(host.close(grace_s))
+            elif forkserver is not None:
+                forkserver.control.close()
 
     def _engine(self, mode: Mode) -> _Engine:
         engine: _Engine

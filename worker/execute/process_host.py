@@ -22,6 +22,7 @@ from tenure.worker.execute.bridge import Bridge
 from tenure.worker.execute.call import Call, Ended, ErrorReport, StopCause
 from tenure.worker.execute.channel import Channel
 from tenure.worker.execute.forkserver import Exit, ForkServer, ForkServerProcess, describe_status
+from tenure.worker.execute.forkserver_main import close_all
 from tenure.worker.execute.loops import Census, LoopThread, Mailbox
 from tenure.worker.execute.watchdog import GRACE_S, boottime
 
@@ -140,7 +141,11 @@ class ForkedExecution:
         Raises:
             OSError: no socket is to be had, or the fork server cannot be started.
         """
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError:
+            close_all(stdio)
+            raise
         self.channel = Channel(self.host.thread.loop, ours, self.take, self._kill)
         fds = [theirs.detach(), *stdio]
         self._key = self.host.forkserver.spawn(fds, self.bridge.deadline, self._exited)

@@ -71,12 +71,23 @@ class ThreadEngine:
         execution = ThreadExecution(self, Bridge(call, self._control, timeout_at))
         self._unfinished.add(execution)
         self._census.enter()
-        if len(self._unfinished) > len(self._threads) < self._limit:
-            thread = threading.Thread(target=self._work, name=f"tenure-handler-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        self._queue.put(execution)
+        if len(self._unfinished) > len(self._threads) < self._limit and not self._add_thread() and not self._threads:
+            message = "no thread can be started: does a handler of this worker use up the process ids?"
+            self._ended.put((execution, outcome.failed("ThreadNotStarted", message)))
+        else:
+            self._queue.put(execution)
         return execution
+
+    def _add_thread(self) -> bool:
+        """Start one more thread; False if the system gives none, and the next attempt tries again."""
+        thread = threading.Thread(target=self._work, name=f"tenure-handler-{len(self._threads)}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as exc:
+            log.warning("thread_not_started", threads=len(self._threads), error=str(exc))
+            return False
+        self._threads.append(thread)
+        return True
 
     async def close(self, grace_s: float = 5.0) -> None:
         """Ask all to stop as RELEASED and wait; a function that does not return is abandoned, unreported."""

@@ -25,8 +25,11 @@ def boottime() -> float:
 
 
 def shared_instant(deadline: float, now: float) -> float | None:
-    """Turn a deadline of this process' clock (``now`` is its present) into the instant at which to kill."""
-    return None if math.isinf(deadline) else boottime() + (deadline - now) + GRACE_S
+    """Turn a deadline of this process' clock (``now`` is its present) into the instant at which to kill.
+
+    None for a claim that never ends; the distant past, which kills at once, for one that is known to be gone.
+    """
+    return None if deadline == math.inf else boottime() + (deadline - now) + GRACE_S
 
 
 class Watchdog:
