@@ -178,8 +178,8 @@ class Finisher:
                 for row in ended
             ]
         )
-        # After the claims are gone: before, the dispatcher would pass these jobs over. Also where one that parked has
-        # been made ready by its children meanwhile.
+        # After the claims are gone: before, the dispatcher would pass these jobs over. One that parked may have been
+        # made ready by its children meanwhile.
         self._hints.ready({row.lane for row in ended if row.state in CLAIMABLE or row.state == JobState.WAITING})
         return deleted
 

@@ -30,7 +30,7 @@ def random_workflow(steps: int, seed: int) -> list[Step]:
     for index in range(steps):
         wanted = draw.choices((0, 1, 2, 3, 8, 40), weights=(8, 40, 30, 15, 6, 1))[0] if index else 0
         near = draw.random() < 0.5  # the neighbourhood gives depth, the whole past gives fan-out
-        first = max(0, index - 30) if near else 0
+        first = max(0, index - 300) if near else 0
         parents = {draw.randrange(first, index) for _ in range(wanted)}
         made.append(
             Step(

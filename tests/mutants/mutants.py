@@ -749,7 +749,7 @@ _SUBMIT = (
             ),
             (f"{QUERIES}/park_attempts.sql", "v.id AND j.fence = v.fence AND", "v.id AND"),
         ],
-        f"{COORDINATOR}/test_parking.py::test_a_stale_fence_cannot_park",
+        f"{POSTGRES}/test_parking.py::test_another_fence_parks_nothing",
     ),
     _mutant(
         "park-on-anything",

@@ -4,7 +4,7 @@ SELECT j.id, j.attempt, j.fence, j.namespace, j.kind, j.route, j.payload::text, 
        CASE WHEN num_nonnulls(j.timeout_s, j.deadline) > 0
             THEN greatest(0.001, least(j.timeout_s - extract(epoch FROM now() - j.started_at),
                                        extract(epoch FROM j.deadline - now()))) END::float8 AS timeout_s,
-       j.labels, j.started_at, j.parent_id
+       j.labels, j.started_at, j.parent_id, j.parked_attempt
 FROM tenure.job j
 JOIN unnest(%(ids)s::uuid[], %(leases)s::bigint[], %(revisions)s::bigint[]) AS c (id, lease, claim_revision)
   ON j.id = c.id AND j.lease = c.lease AND j.claim_revision = c.claim_revision
