@@ -26,7 +26,8 @@ LOOK_EVERY_S = 1.0
 GATHER_S = 0.25
 """Looks are at least so far apart, however much ends meanwhile."""
 LOOK_SHARE = 10
-"""And at least so many times as long as a look takes: a large workflow is looked at less often."""
+"""And so many times as long as a look takes, up to ``MAX_PAUSE_S``: a large workflow is looked at less often."""
+MAX_PAUSE_S = 5.0
 PAGE_JOBS = 1_000
 EXECUTING_JOBS = 1_000
 """Of those that execute, so many are told of."""
@@ -97,7 +98,7 @@ class Follower:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(LOOK_EVERY_S):
                             await maybe_done.wait()
-            await self._clock.sleep(max(GATHER_S, LOOK_SHARE * took_s))
+            await self._clock.sleep(min(MAX_PAUSE_S, max(GATHER_S, LOOK_SHARE * took_s)))
             self._waiters.refuse_if_closed()
 
     async def _changed_pages(self, since: datetime) -> AsyncIterator[Sequence[Row]]:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 import pytest_asyncio
 from google.protobuf.duration_pb2 import Duration
@@ -28,6 +29,7 @@ from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
 from tenure.model.workflows import WorkflowState
 from tenure.store.etcd.keyspace import CancelRequest, parse_inbox
+from tenure.store.postgres.database import query
 from tenure.v1 import job_pb2 as pb
 from tenure.v1 import job_service_pb2 as jobs_pb
 from tenure.v1 import worker_service_pb2 as worker_pb
@@ -270,6 +272,24 @@ async def test_a_member_that_is_given_back_is_told_of(alone: Parts) -> None:
     assert states == ["executing", "ready", "canceled"]
 
 
+async def test_an_end_that_is_committed_late_is_told_of(alone: Parts) -> None:
+    """Its time is that of the beginning of its transaction: before looks that could not see it."""
+    workflow_id, [late, *others] = await submit(alone, [JobSpec(kind="k") for _ in range(3)], workflow_name="n")
+    whole = workflows_of(alone)
+    told: list[uuid.UUID] = []
+    async with running(whole.run()), await psycopg.AsyncConnection.connect(alone.dsn) as writer:
+        await writer.execute("SELECT now()")
+        async with asyncio.timeout(PATIENCE_S):
+            async for change in Follower(alone.db, whole, alone.waiters, alone.clock, workflow_id).follow(None):
+                told.extend(row.id for row in change.jobs)
+                if others:
+                    await alone.canceler.cancel(others.pop(), "")
+                elif late not in told:
+                    await writer.execute(query("cancel_idle"), {"ids": [late], "reason": ""})
+                    await writer.commit()
+    assert told.count(late) == 1
+
+
 async def test_many_ends_are_told_of_in_pages(alone: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tenure.coordinator.following.PAGE_JOBS", 7)
     workflow_id, members = await submit(alone, [JobSpec(kind="k") for _ in range(40)], workflow_name="n")
@@ -374,8 +394,9 @@ async def test_children_of_an_attempt_are_members(service: Service) -> None:
 
 async def test_a_watch_streams_until_the_end(service: Service) -> None:
     made = await service.submit(pb.JobSpec(kind="k", ref="a"), pb.JobSpec(kind="k", depends_on=["a"]))
-    stream = service.workflows.WatchWorkflow(workflow_pb.WatchWorkflowRequest(id=made.workflow_id), timeout=TIMEOUT_S)
-    first = await stream.read()
+    call = service.workflows.WatchWorkflow(workflow_pb.WatchWorkflowRequest(id=made.workflow_id), timeout=TIMEOUT_S)
+    stream = aiter(call)
+    first = await anext(stream)
     assert first.workflow.state == workflow_pb.WORKFLOW_STATE_RUNNING
     preview = await service.workflows.CancelWorkflow(
         workflow_pb.CancelWorkflowRequest(id=made.workflow_id, preview=True), timeout=TIMEOUT_S

@@ -1030,6 +1030,40 @@ _DECISIONS = (
     ),
 )
 
+_WORKFLOW = (
+    _mutant(
+        "child-of-a-canceled-workflow",
+        "no attempt submits children into a canceled workflow",
+        [
+            (
+                "store/postgres/submit.py",
+                "        if jobs[0].workflow_id is not None:\n",
+                "        if jobs[0].workflow_id is not None and fence < 0:\n",
+            )
+        ],
+        f"{POSTGRES}/test_workflows.py::test_no_child_is_written_into_a_canceled_workflow",
+        f"{COORDINATOR}/test_workflows.py::test_an_attempt_adds_nothing_to_a_canceled_workflow",
+    ),
+    _mutant(
+        "cancel-overtakes-children",
+        "a cancel of a workflow waits for children that are being written",
+        [
+            (
+                "store/postgres/migrations/versions/0001_initial.sql",
+                "w.canceled_at IS NULL FOR SHARE;",
+                "w.canceled_at IS NULL;",
+            )
+        ],
+        f"{POSTGRES}/test_workflows.py::test_a_cancel_sees_children_that_were_being_written",
+    ),
+    _mutant(
+        "late-ends-untold",
+        "who watches a workflow is told of ends that are committed out of order",
+        [("coordinator/following.py", "        since -= timedelta(seconds=OVERLAP_S)\n", "")],
+        f"{COORDINATOR}/test_workflows.py::test_an_end_that_is_committed_late_is_told_of",
+    ),
+)
+
 MUTANTS: tuple[Mutant, ...] = (
     *_CLAIM,
     *_ROOM,
@@ -1043,4 +1077,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *_DRAIN,
     *_DECISIONS,
     *_SCHEDULE,
+    *_WORKFLOW,
 )
