@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -123,6 +124,31 @@ def test_times_are_given_and_shown(tenure: Tenure) -> None:
     assert "start by" in shown and "end by" in shown
     refused = tenure("submit", "noop", "--start-within", "5m", "--start-by", "2030-01-01T00:00:00Z")
     assert (refused.returncode, "start_by" in refused.stderr) == (2, True)
+
+
+def test_settings_of_kinds_and_namespaces(tenure: Tenure) -> None:
+    given = ("--ttl", "20s", "--priority", "3", "--max-attempts", "7", "--limit", "noop:{namespace}")
+    made = tenure.json("kinds", "set", "noop", *given)
+    assert [(one["ttl_s"], one["priority"], one["retry"]["max_attempts"]) for one in made] == [(20, 3, 7)]
+    job = tenure.json("submit", "noop", "--route", "nobody-here", "--namespace", "acme")
+    assert (job["ttl_s"], job["priority"], job["retry"]["max_attempts"]) == (20, 3, 7)
+    assert job["limits"] == ["noop:acme"]
+    assert tenure.json("submit", "noop", "--route", "nobody-here", "--priority", "0")["priority"] == 0
+    assert "max-attempts 7" in tenure("kinds", "list").stdout
+    assert "ttl 20s" in tenure("kinds", "get", "noop").stdout
+    assert tenure("kinds", "get", "noop", "-n", "acme").returncode == 3
+    refused = tenure("kinds", "set", "noop", "--limit", "{nothing}")
+    assert (refused.returncode, "settings.limits" in refused.stderr) == (2, True)
+    assert [tenure("kinds", "delete", "noop").returncode for _ in range(2)] == [0, 3]
+
+    updated = tenure.json("namespaces", "update", "full", "--backlog", "1", "--ageing", "10m")
+    assert (updated["backlog"], updated["ageing_s"], updated["weight"]) == (1, 600, 1)
+    assert "10m" in tenure("namespaces", "list").stdout
+    codes = set[int]()
+    deadline = time.monotonic() + 60
+    while codes != {0, 5} and time.monotonic() < deadline:  # from when its coordinator has read the bound
+        codes.add(tenure("submit", "noop", "--route", "nobody-here", "-n", "full").returncode)
+    assert codes == {0, 5}
 
 
 def test_many_jobs_are_canceled_by_their_pool(tenure: Tenure, client: Client) -> None:

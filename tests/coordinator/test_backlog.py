@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from datetime import timedelta
 
 import pytest
 from tests.coordinator.conftest import Parts, leader_of, running, until
@@ -12,7 +13,7 @@ from tests.coordinator.test_schedule_service import round_of
 from tenure.model.errors import BacklogFull, BoundExceeded
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec
-from tenure.model.schedules import validate_schedule
+from tenure.model.schedules import ticks_from, validate_schedule
 from tenure.store.postgres.database import query
 
 
@@ -102,8 +103,8 @@ async def test_ticks_and_retries_by_hand_are_counted_and_never_refused(alone: Pa
     await alone.submit()
     spec = validate_schedule({"name": "s", "interval_s": 3600, "job": {"kind": "k"}})
     params = {"id": new_id(), "namespace": "default", "name": "s", "spec": spec.stored(), "paused": False}
-    now = (await alone.db.fetch("time"))[0].now
-    await alone.db.fetch("insert_schedule", {**params, "next_at": now})
+    last_tick = next(ticks_from(spec, (await alone.db.fetch("time"))[0].now - timedelta(hours=1)))
+    await alone.db.fetch("insert_schedule", {**params, "next_at": last_tick})
     assert await round_of(alone).round() == 1
     _, created = await alone.retryer.retry(id)
     assert created

@@ -67,8 +67,9 @@ async def _activate(table: Table, id: uuid.UUID, fence: int) -> object:
 
 
 async def _age(table: Table, id: uuid.UUID, fence: int) -> object:
-    lane = "(SELECT max(id) FROM tenure.lane)"
-    await table.sql("INSERT INTO tenure.lane (pool, namespace, kind) VALUES ('p', 'default', 'k')")
+    lane = "(SELECT id FROM tenure.lane WHERE pool = 'aged')"
+    made = "INSERT INTO tenure.lane (pool, namespace, kind) VALUES ('aged', 'default', 'k') ON CONFLICT DO NOTHING"
+    await table.sql(made)
     await table.sql(f"UPDATE tenure.job SET lane = {lane}, activate_at = now() - interval '1 h' WHERE id = %s", id)
     await table.sql("INSERT INTO tenure.namespace (name, ageing_s) VALUES ('default', 1) ON CONFLICT DO NOTHING")
     return await table.db.fetch("raise_aged", {"limit": 1_000, "per_lane": 1_000, "highest": 1_000})
