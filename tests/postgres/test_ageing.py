@@ -119,9 +119,9 @@ FROM generate_series(1, 10) AS n;
 INSERT INTO tenure.lane (pool, namespace, kind) SELECT 'p', 'n' || n, 'k' FROM generate_series(1, 10) AS n;
 INSERT INTO tenure.job (id, namespace, kind, route, lane, state, due, priority, activate_at, payload, ttl_s,
                         max_crashes)
-SELECT gen_random_uuid(), 'n' || 1 + n %% 10, 'k', 'p', 1 + n %% 10, 'ready', true, n %% 5,
-       now() - make_interval(secs => n), 'null', 10, 3
-FROM generate_series(1, 100000) AS n;
+SELECT gen_random_uuid(), l.namespace, 'k', 'p', l.id, 'ready', true, n %% 5, now() - make_interval(secs => n),
+       'null', 10, 3
+FROM generate_series(1, 100000) AS n JOIN tenure.lane l ON l.namespace = 'n' || 1 + n %% 10;
 """
 
 

@@ -24,7 +24,7 @@ async def test_another_fence_parks_nothing(table: Table, off_by: int) -> None:
 async def test_a_park_that_a_cancel_came_before_parks_nothing(table: Table) -> None:
     id, child = await table.submit(), await table.submit()
     [started] = await table.start(id)
-    await table.db.fetch("request_cancel", {"ids": [id], "reason": "r"})
+    await table.db.fetch("request_cancel", {"ids": [id], "reason": "r", "grace_s": None})
     assert await write_parkings(table.db, [Parking(id, started.fence, Park((child,)))]) == []
     assert await table.state(id) is JobState.EXECUTING
 

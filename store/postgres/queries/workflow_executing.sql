@@ -3,7 +3,8 @@ SELECT id, namespace, kind, route, state, priority, activate_at, created_at, NUL
        attempt, errors, crashes, fence, worker, lease, claim_revision, started_at, NULL::timestamptz AS finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
        cancel_requested, reason, retry_of, NULL::uuid AS retried_by, start_by, job_timeout_s, deadline, limits,
-       requires, schedule_id, scheduled_at, workflow_id, ref
+       requires, schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref,
+       asked_priority IS NOT NULL AS aged
 FROM tenure.job
 WHERE workflow_id = %(workflow_id)s AND (state = 'executing' OR id = ANY (%(shown)s::uuid[]))
 ORDER BY id LIMIT %(limit)s
