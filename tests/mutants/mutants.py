@@ -610,6 +610,30 @@ _REAP = (
         [("model/reap.py", "        elif row.timed_out:\n", "        elif row.timed_out and not claims:\n")],
         f"{COORDINATOR}/test_leading.py::test_an_attempt_past_its_timeout_ends_whatever_its_claim_says",
     ),
+    _mutant(
+        "timeouts-before-reports",
+        "after an outage what finished in time is reported before timeouts are judged",
+        [("coordinator/reap.py", "            verdict = replace(verdict, timed_out=())\n", "            pass\n")],
+        f"{COORDINATOR}/test_leading.py::test_workers_may_report_before_timeouts_are_judged",
+    ),
+    _mutant(
+        "orphans-kept",
+        "a claim that nobody owns for a while is given up",
+        [("coordinator/reap.py", "if now - since >= orphaned_s]", "if False]")],
+        f"{COORDINATOR}/test_leading.py::test_a_claim_that_nobody_owns_for_a_while_is_given_up",
+    ),
+    _mutant(
+        "orphans-given-up-by-the-deposed",
+        "a deposed leader gives up no claims",
+        [("coordinator/reap.py", "releases, guard=self._term_guard)", "releases)")],
+        f"{COORDINATOR}/test_leading.py::test_a_deposed_leader_gives_up_no_claims",
+    ),
+    _mutant(
+        "started-orphan-revoked",
+        "the slots of a claim that was started stay until its worker stops",
+        [("coordinator/reap.py", "if is_dropped and one not in started:", "if is_dropped:")],
+        f"{COORDINATOR}/test_leading.py::test_a_claim_that_nobody_owns_for_a_while_is_given_up",
+    ),
 )
 
 _LEAD = (
@@ -683,6 +707,30 @@ _STORES = (
         "after etcd was lost nothing is offered for the longest TTL in use",
         [("coordinator/leader.py", "        dispatcher.brake(frozen_s)\n", "")],
         f"{COORDINATOR}/test_ownership.py::test_after_etcd_was_lost_nothing_is_offered_for_the_longest_ttl",
+    ),
+    _mutant(
+        "epoch-raised-by-one",
+        "the epoch rises by every timeline that was left behind",
+        [
+            (
+                f"{QUERIES}/take_leadership.sql",
+                "greatest(1, j.postgres_timeline - coalesce(c.postgres_timeline, j.postgres_timeline))",
+                "1",
+            )
+        ],
+        f"{POSTGRES}/test_leadership.py::test_each_timeline_left_behind_raises_the_epoch",
+    ),
+    _mutant(
+        "lost-lane-not-made-again",
+        "a lane that Postgres lost is made again from its jobs",
+        [
+            (
+                "coordinator/dispatch.py",
+                "            await self._lanes.restore([row.id for row in rows if row.pool is None])\n",
+                "",
+            )
+        ],
+        f"{COORDINATOR}/test_leading.py::test_a_lane_that_postgres_lost_is_made_again",
     ),
     _mutant(
         "strays-kept-after-etcd-lost",
