@@ -43,7 +43,8 @@ ONLY_LEFT = "SELECT count(*) = %(jobs)s FROM tenure.job"
 RESTARTED = """
 SELECT count(*) AS jobs,
        count(*) FILTER (WHERE state <> 'completed' OR attempt < 2) AS wrong,
-       max(result::text::bigint) AS last_began_ns
+       max(result::text::bigint) AS last_began_ns,
+       count(*) FILTER (WHERE attempt > 2) AS lost_again
 FROM tenure.history
 """
 
@@ -198,17 +199,19 @@ class Stage:
             await self.client.submit_many([NewJob(kind=HOLD, route=POOL, ttl_s=ttl_s) for _ in range(size)])
         await self._until("SELECT count(*) = %(jobs)s FROM tenure.job WHERE state = 'executing'", {"jobs": jobs})
 
-    async def restarted(self, jobs: int) -> int:
-        """Wait until held jobs have all been taken away and run again; return when the last of them began.
+    async def restarted(self, jobs: int) -> tuple[int, int]:
+        """Wait until held jobs have all been taken away and run again.
+
+        Returns when the last of them began, and how many were lost more than once.
 
         Raises:
             BenchError: jobs were lost or failed.
         """
         await self._until(NOTHING_LEFT)
-        finished, wrong, last_began_ns = (await self._rows(RESTARTED))[0]
+        finished, wrong, last_began_ns, lost_again = (await self._rows(RESTARTED))[0]
         if finished != jobs or wrong:
             raise BenchError(f"of {jobs} jobs {finished} finished, {wrong} of them not as they should")
-        return int(last_began_ns)
+        return int(last_began_ns), lost_again
 
     async def erase_etcd(self) -> None:
         """Lose etcd whole, and return when an empty one answers."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from tenure.bench.results import Results
+from tenure.bench.results import Case, Results
 from tenure.bench.stage import Stage, say
 
 
@@ -22,12 +22,18 @@ async def takeover(stage: Stage, results: Results) -> None:
         say(f"takeover: {plan.takeover_jobs:,} claims, TTL {ttl_s:g} s, run {run + 1} of {plan.runs}")
         for workers in plan.takeover_workers:
             case = results.case("takeover", f"{workers} workers killed, {plan.takeover_jobs:,} claims, TTL {ttl_s:g} s")
-            case.sample("loss_to_last_restart_s", [await _kill_workers(stage, workers, ttl_s)])
+            _keep(case, await _kill_workers(stage, workers, ttl_s))
         case = results.case("takeover", f"etcd erased, {plan.takeover_jobs:,} claims, TTL {ttl_s:g} s")
-        case.sample("loss_to_last_restart_s", [await _erase_etcd(stage, ttl_s)])
+        _keep(case, await _erase_etcd(stage, ttl_s))
 
 
-async def _kill_workers(stage: Stage, workers: int, ttl_s: float) -> float:
+def _keep(case: Case, measured: tuple[float, int]) -> None:
+    seconds, lost_again = measured
+    case.sample("loss_to_last_restart_s", [seconds])
+    case.sample("jobs_lost_again", [lost_again])
+
+
+async def _kill_workers(stage: Stage, workers: int, ttl_s: float) -> tuple[float, int]:
     await _all_held(stage, workers, ttl_s)
     victims = list(stage.workers)
     await _add_workers(stage, workers)
@@ -37,7 +43,7 @@ async def _kill_workers(stage: Stage, workers: int, ttl_s: float) -> float:
     return await _last_restart(stage, lost)
 
 
-async def _erase_etcd(stage: Stage, ttl_s: float) -> float:
+async def _erase_etcd(stage: Stage, ttl_s: float) -> tuple[float, int]:
     await _all_held(stage, stage.plan.takeover_workers[-1], ttl_s)
     await stage.erase_etcd()
     return await _last_restart(stage, time.monotonic_ns())
@@ -53,7 +59,7 @@ async def _add_workers(stage: Stage, workers: int) -> None:
     await stage.add_workers(workers, -(-stage.plan.takeover_jobs // workers))
 
 
-async def _last_restart(stage: Stage, lost_ns: int) -> float:
-    began_ns = await stage.restarted(stage.plan.takeover_jobs)
+async def _last_restart(stage: Stage, lost_ns: int) -> tuple[float, int]:
+    began_ns, lost_again = await stage.restarted(stage.plan.takeover_jobs)
     await stage.remove_workers()
-    return (began_ns - lost_ns) / 1e9
+    return (began_ns - lost_ns) / 1e9, lost_again
