@@ -31,11 +31,13 @@ from tenure.client.records import (
 )
 from tenure.model.retry import Backoff
 from tenure.model.states import JobState, Outcome
+from tenure.model.unique import OnDuplicate
 
 if TYPE_CHECKING:
     from tenure.client.async_client import AsyncClient
     from tenure.client.link import TLS
     from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
+    from tenure.client.stream import StreamedJob
     from tenure.client.sync_client import Client
 
 __all__ = [
@@ -58,21 +60,26 @@ __all__ = [
     "NewJob",
     "NewSchedule",
     "Obstacle",
+    "OnDuplicate",
     "Outcome",
     "Pause",
     "Pool",
     "RetriedJobs",
     "Retry",
     "Schedule",
+    "StreamedJob",
     "SubmittedJob",
     "Tick",
     "TickJob",
     "Worker",
 ]
 
-_LAZY = {"AsyncClient": "async_client", "Client": "sync_client", "TLS": "link"} | dict.fromkeys(
-    ("NewSchedule", "Schedule", "Tick", "TickJob"), "schedules"
-)
+_LAZY = {
+    "AsyncClient": "async_client",
+    "Client": "sync_client",
+    "TLS": "link",
+    "StreamedJob": "stream",
+} | dict.fromkeys(("NewSchedule", "Schedule", "Tick", "TickJob"), "schedules")
 
 
 def __getattr__(name: str) -> Any:

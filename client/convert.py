@@ -37,6 +37,7 @@ from tenure.client.records import (
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
 from tenure.model.retry import Backoff, RetryPolicy
 from tenure.model.states import JobState, Outcome
+from tenure.model.unique import OnDuplicate
 from tenure.v1 import cluster_service_pb2, job_pb2, job_service_pb2, limit_service_pb2, pool_service_pb2, wire
 
 MAX_DURATION_S = 315_576_000_000.0
@@ -74,6 +75,9 @@ def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb
             requires=dict(job.requires),
             depends_on=_names(job.depends_on, f"{path}depends_on"),
             ref=job.ref or "",
+            unique_key=job.unique_key,
+            on_duplicate=_on_duplicate_to_wire(job.on_duplicate, f"{path}on_duplicate"),
+            idempotency_ttl=duration(job.idempotency_ttl_s, f"{path}idempotency_ttl_s"),
         )
     except (TypeError, ValueError) as exc:
         raise _wrong_type(job, path, exc) from exc
@@ -164,13 +168,16 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         start_by=time_of(job, "start_by"),
         deadline=time_of(job, "deadline"),
         job_timeout_s=wire.seconds(job.job_timeout) if job.HasField("job_timeout") else None,
+        unique_key=job.unique_key or None,
+        replaced_by=job.replaced_by or None,
+        deleted_at=time_of(job, "deleted_at"),
         created=created,
     )
 
 
 def submitted_from_wire(job: job_service_pb2.SubmittedJob, *, own_key: bool) -> SubmittedJob:
     """Read a member of a batch. ``own_key``: nobody but this call knows the key, so a repeat created it, too."""
-    return SubmittedJob(job.id, job.ref or None, job.created or own_key)
+    return SubmittedJob(job.id, job.ref or None, job.created or (own_key and not job.duplicate))
 
 
 def canceled_from_wire(answer: job_service_pb2.CancelJobsResponse, before: CanceledJobs) -> CanceledJobs:
@@ -343,6 +350,14 @@ def _retry_to_wire(retry: Retry | None, path: str) -> job_pb2.RetryPolicy | None
     )
 
 
+def _on_duplicate_to_wire(choice: OnDuplicate | str | None, field: str) -> job_pb2.OnDuplicate | None:
+    try:
+        return None if choice is None else wire.ON_DUPLICATE_TO_PB[OnDuplicate(choice)]
+    except ValueError as exc:
+        allowed = ", ".join(OnDuplicate)
+        raise InvalidInput([FieldViolation(field, f"{str(choice)[:64]!r} is none of {allowed}")]) from exc
+
+
 def _backoff_to_wire(backoff: Backoff | str | None, field: str) -> job_pb2.Backoff | None:
     try:
         return None if backoff is None else wire.BACKOFF_TO_PB[Backoff(backoff)]
@@ -433,6 +448,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "priority": int,
     "max_crashes": (int, type(None)),
     "ref": (str, type(None)),
+    "unique_key": (str, type(None)),
     "labels": Mapping,
     "requires": Mapping,
 }

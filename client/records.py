@@ -14,6 +14,7 @@ from typing import Any
 from tenure.model.retry import Backoff, RetryPolicy
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import TERMINAL, JobState, Outcome
+from tenure.model.unique import OnDuplicate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +69,17 @@ class NewJob:
     """Ids of jobs, or the ``ref`` of members of the same batch, that must complete first."""
     ref: str | None = None
     """A name for this member within its batch."""
+    unique_key: str | None = None
+    """At most one unfinished job of a namespace and kind has it."""
+    on_duplicate: OnDuplicate | str | None = None
+    """Where a job has the unique key: "refuse", answer with the "existing" one, or "replace" it."""
+    idempotency_ttl_s: float | None = None
+    """How long ``idempotency_key`` stands for this job."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubmittedJob:
-    """One member of a batch as written. ``created`` is False when its idempotency key had an earlier job."""
+    """One member of a batch as written. ``created`` is False when one of its keys answered with an earlier job."""
 
     id: str
     ref: str | None
@@ -172,6 +179,11 @@ class Job:
     deadline: datetime | None
     """When it must have ended."""
     job_timeout_s: float | None
+    unique_key: str | None = None
+    replaced_by: str | None = None
+    """The job that took the unique key from this one."""
+    deleted_at: datetime | None = None
+    """Hidden from listings since."""
     created: bool | None = None
     """From ``submit`` and ``retry``: False when an earlier job was the answer. None from elsewhere."""
 

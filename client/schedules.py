@@ -190,6 +190,7 @@ def _template(job: job_pb2.JobSpec) -> NewJob:
         delay_s=wire.seconds(job.delay) if job.HasField("delay") else None,
         retry=Retry(
             max_attempts=retry.max_attempts,
+            backoff=wire.BACKOFF_FROM_PB.get(retry.backoff),
             initial_backoff_s=wire.seconds(retry.initial_backoff),
             multiplier=retry.multiplier,
             max_backoff_s=wire.seconds(retry.max_backoff),
@@ -202,6 +203,13 @@ def _template(job: job_pb2.JobSpec) -> NewJob:
         timeout_s=wire.seconds(job.timeout) if job.HasField("timeout") else None,
         max_crashes=job.max_crashes if job.HasField("max_crashes") else None,
         labels=dict(job.labels),
+        limits=tuple(job.limits),
+        requires=dict(job.requires),
+        start_within_s=wire.seconds(job.start_within) if job.HasField("start_within") else None,
+        start_by=convert.time_of(job, "start_by"),
+        job_timeout_s=wire.seconds(job.job_timeout) if job.HasField("job_timeout") else None,
+        unique_key=job.unique_key or None,
+        on_duplicate=wire.ON_DUPLICATE_FROM_PB.get(job.on_duplicate),
     )
 
 

@@ -1,27 +1,36 @@
 """Step 1, submit: jobs are validated, written in one transaction, and the leader is told.
 
 Unary submits that arrive together share a transaction (group commit); a batch has one of its own. The answer is
-given after the commit. An idempotency key that is known answers with its first job, or refuses another request.
+given after the commit. An idempotency key that is known answers with its first job, or refuses another request; a
+unique key that an unfinished job has is dealt with as the request says (``model.unique``).
 """
 
 from __future__ import annotations
 
-import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
+import structlog
+
+from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
 from tenure.model.batch import Batcher
 from tenure.model.bounds import DEFAULT_BOUNDS
-from tenure.model.errors import BoundExceeded, Conflict, FieldViolation, InvalidInput, Unavailable
+from tenure.model.errors import BoundExceeded, Conflict, FieldViolation, InvalidInput, TenureError, Unavailable
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec, PlannedJob, resolve_batch
+from tenure.model.request import request_hash
+from tenure.model.unique import OnDuplicate
 from tenure.store.postgres.database import Database
-from tenure.store.postgres.submit import KeyTaken, keyed_jobs, scope_of, write_jobs
+from tenure.store.postgres.submit import KeyedJob, KeyTaken, keyed_jobs, scope_of, write_jobs
+from tenure.store.postgres.unique import REASON, Replaced, UniqueTaken, holders, unique_key_of
 
-_TRIES = 5
+log = structlog.get_logger(__name__)
+
+_TRIES = 10
 """How often a batch is planned again because a key was taken at the same moment."""
 
 
@@ -31,6 +40,8 @@ class Submitted:
 
     id: uuid.UUID
     created: bool
+    duplicate: bool = False
+    """It was the unique key that stood for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +55,11 @@ class Parent:
 class Submitter:
     """Accepts validated jobs. ``run`` is the body of a task that carries out the group commits."""
 
-    def __init__(self, database: Database, lanes: Lanes, hints: Hints) -> None:
+    def __init__(self, database: Database, lanes: Lanes, hints: Hints, canceler: Canceler) -> None:
         self._database = database
         self._lanes = lanes
         self._hints = hints
+        self._canceler = canceler
         self._singles: Batcher[JobSpec, Submitted] = Batcher(
             self._commit_group, max_items=500, in_flight=3, name="submit"
         )
@@ -61,9 +73,9 @@ class Submitter:
 
         Raises:
             InvalidInput: it depends on a job that does not exist.
-            Conflict: its idempotency key stands for another request.
+            Conflict: its idempotency key stands for another request, or its unique key is held.
         """
-        if spec.depends_on:
+        if _is_alone(spec):
             return (await self.submit_batch([spec], path="job"))[0]
         return await self._singles.ask(spec)
 
@@ -85,24 +97,68 @@ class Submitter:
         _refuse_repeated_keys(specs, path)
         ids = [new_id() for _ in specs]
         created = [True] * len(specs)
+        duplicates: set[int] = set()
         for _ in range(_TRIES):
             planned = _plan(specs, ids, parent, path)
             await self._require_known(planned, path)
             new = [job for job, is_new in zip(planned, created, strict=True) if is_new]
+            answered = [planned[index] for index in sorted(duplicates)]
             try:
-                await self._write(new, fence=parent.fence if parent else None)
+                await self._write(new, answered, fence=parent.fence if parent else None)
             except KeyTaken:
                 await self._adopt(planned, ids, created, path)
+                duplicates.clear()
                 continue
-            return [Submitted(id, is_new) for id, is_new in zip(ids, created, strict=True)]
-        raise Unavailable("idempotency keys of this batch kept changing", hint="send the same request again")
+            except UniqueTaken:
+                duplicates |= await self._meet_holders(planned, ids, created, path)
+                continue
+            return [
+                Submitted(id, is_new, index in duplicates)
+                for index, (id, is_new) in enumerate(zip(ids, created, strict=True))
+            ]
+        raise Unavailable("the keys of this batch kept changing hands", hint="send the same request again")
 
-    async def _write(self, jobs: Sequence[PlannedJob], *, fence: int | None = None) -> None:
-        if not jobs:
+    async def _write(
+        self, jobs: Sequence[PlannedJob], answered: Sequence[PlannedJob] = (), *, fence: int | None = None
+    ) -> None:
+        answered = [job for job in answered if job.spec.idempotency_key is not None]
+        if not jobs and not answered:
             return
         lanes = await self._lanes.of([job.spec for job in jobs])
-        await write_jobs(self._database, jobs, lanes, fence=fence)
+        replacing = {unique_key_of(job.spec): job.id for job in jobs if job.spec.on_duplicate is OnDuplicate.REPLACE}
+        held = await holders(self._database, replacing) if replacing else {}
+        replaces = {holder.id: replacing[key] for key, holder in held.items()}
+        gone = await write_jobs(self._database, jobs, lanes, fence=fence, replaces=replaces, answered=answered)
         self._hints.ready(set(lanes))
+        await self._tell(gone)
+
+    async def _tell(self, gone: Replaced) -> None:
+        try:
+            await self._canceler.tell(gone.canceled, gone.settled, gone.asked, REASON)
+        except TenureError as exc:  # it is written: the sweeps of dependants and of cancels make it good
+            log.warning("replaced_not_told", error=exc.message)
+
+    async def _meet_holders(
+        self, planned: Sequence[PlannedJob], ids: list[uuid.UUID], created: list[bool], path: str
+    ) -> set[int]:
+        """Do as the new jobs want about the unique keys that are held; return the members answered with the holders."""
+        wanted = {
+            index: unique_key_of(job.spec)
+            for index, job in enumerate(planned)
+            if created[index] and job.spec.unique_key is not None and job.spec.on_duplicate is not OnDuplicate.REPLACE
+        }
+        held = await holders(self._database, wanted.values())
+        met = {index: held[key] for index, key in wanted.items() if key in held}
+        for index, holder in met.items():
+            spec = planned[index].spec
+            if spec.on_duplicate is OnDuplicate.REFUSE:
+                raise Conflict(
+                    f"{path}[{index}].unique_key {spec.unique_key!r} is that of job {holder.id},"
+                    f" which is {holder.state}",
+                    hint=f"wait for its end or cancel it: tenure jobs cancel {holder.id}",
+                )
+            ids[index], created[index] = holder.id, False
+        return set(met)
 
     async def _adopt(self, planned: Sequence[PlannedJob], ids: list[uuid.UUID], created: list[bool], path: str) -> None:
         """Take over the ids of jobs whose keys are known, so that references in the batch mean those."""
@@ -139,7 +195,9 @@ class Submitter:
             )
 
     async def _commit_group(self, specs: list[JobSpec]) -> list[Submitted | Exception]:
-        """Write independent jobs in one transaction; when that fails, each for itself."""
+        """Write independent jobs in one transaction; when that fails, in smaller ones."""
+        if not specs:
+            return []
         planned = _plan(specs, [new_id() for _ in specs], None, "job")
         keys = [_key(job) for job in planned if job.spec.idempotency_key]
         if len(keys) == len(set(keys)):
@@ -147,19 +205,56 @@ class Submitter:
                 await self._write(planned)
                 return [Submitted(job.id, True) for job in planned]
             except KeyTaken:
+                if known := await keyed_jobs(self._database, keys):
+                    return await self._commit_rest(planned, known)
+            except UniqueTaken:
                 pass
             except (Unavailable, BoundExceeded) as exc:  # Postgres' trouble, not one member's
                 return [exc] * len(specs)
-            except Exception:
+            except Exception as exc:
                 if len(specs) == 1:
-                    raise
+                    return [exc]
+        if len(specs) > 1:  # the bad ones are found by halves
+            half = len(specs) // 2
+            return [*await self._commit_group(specs[:half]), *await self._commit_group(specs[half:])]
+        return [await self._submit_alone(specs[0])]
+
+    async def _commit_rest(
+        self, planned: Sequence[PlannedJob], known: Mapping[tuple[str, str, str], KeyedJob]
+    ) -> list[Submitted | Exception]:
+        """Answer those whose keys are known, as when a broken stream is sent again, and write the others."""
+        rest = iter(await self._commit_group([job.spec for job in planned if _key(job) not in known]))
         answers: list[Submitted | Exception] = []
-        for spec in specs:
-            try:
-                answers.extend(await self.submit_batch([spec], path="job"))
-            except Exception as exc:  # to its own caller alone: a defect in one job fails no other
-                answers.append(exc)
+        for job in planned:
+            earlier = known.get(_key(job))
+            if earlier is None:
+                answers.append(next(rest))
+            elif earlier.request_hash == job.request_hash:
+                answers.append(Submitted(earlier.job_id, False))
+            else:
+                answers.append(await self._submit_alone(job.spec))  # refused there
         return answers
+
+    async def _submit_alone(self, spec: JobSpec) -> Submitted | Exception:
+        try:
+            return (await self.submit_batch([spec], path="job"))[0]
+        except Exception as exc:  # to its own caller alone: a defect in one job fails no other
+            return exc
+
+    async def submit_each(self, specs: Sequence[JobSpec]) -> list[Submitted | Exception]:
+        """Write jobs that have nothing to do with each other, in order, in few transactions; each fails alone."""
+        answers: list[Submitted | Exception] = []
+        for alone, group in groupby(specs, _is_alone):
+            if alone:
+                answers.extend([await self._submit_alone(spec) for spec in group])
+            else:
+                answers.extend(await self._commit_group(list(group)))
+        return answers
+
+
+def _is_alone(spec: JobSpec) -> bool:
+    """Say whether a job asks for more than an insertion, so that it cannot share a transaction with strangers."""
+    return bool(spec.depends_on) or spec.on_duplicate is OnDuplicate.REPLACE
 
 
 def _key(job: PlannedJob) -> tuple[str, str, str]:
@@ -169,32 +264,30 @@ def _key(job: PlannedJob) -> tuple[str, str, str]:
 def _plan(specs: Sequence[JobSpec], ids: Sequence[uuid.UUID], parent: Parent | None, path: str) -> list[PlannedJob]:
     parents = resolve_batch(specs, ids, path=path)
     return [
-        PlannedJob(id, spec, wanted, _request_hash(spec), parent.id if parent else None)
+        PlannedJob(
+            id,
+            spec,
+            wanted,
+            request_hash(spec) if spec.idempotency_key is not None else b"",
+            parent.id if parent else None,
+        )
         for id, spec, wanted in zip(ids, specs, parents, strict=True)
     ]
 
 
-def _request_hash(spec: JobSpec) -> bytes:
-    if spec.idempotency_key is None:
-        return b""
-    # Maps and sets: their order is no part of the request.
-    maps = {
-        name: dict(sorted(value.items())) for name in ("labels", "requires") if len(value := getattr(spec, name)) > 1
-    }
-    if maps or len(spec.limits) > 1:
-        spec = spec.model_copy(update={**maps, "limits": tuple(sorted(spec.limits))})
-    return hashlib.sha256(spec.model_dump_json(exclude={"idempotency_key"}).encode()).digest()
-
-
 def _refuse_repeated_keys(specs: Sequence[JobSpec], path: str) -> None:
-    seen: dict[tuple[str, str], int] = {}
+    seen: dict[tuple[str, ...], int] = {}
     violations = []
     for index, spec in enumerate(specs):
-        if spec.idempotency_key is None:
-            continue
-        first = seen.setdefault((spec.namespace, spec.idempotency_key), index)
-        if first != index:
-            violations.append(FieldViolation(f"{path}[{index}].idempotency_key", f"is also the key of {path}[{first}]"))
+        keys: dict[str, tuple[str, ...]] = {}
+        if spec.idempotency_key is not None:
+            keys["idempotency_key"] = (spec.namespace, spec.idempotency_key)
+        if spec.unique_key is not None:
+            keys["unique_key"] = unique_key_of(spec)
+        for name, key in keys.items():
+            first = seen.setdefault(key, index)
+            if first != index:
+                violations.append(FieldViolation(f"{path}[{index}].{name}", f"is also the key of {path}[{first}]"))
     if violations:
         raise InvalidInput(violations)
 

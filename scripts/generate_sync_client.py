@@ -48,8 +48,10 @@ from tenure.client.records import (
     Worker,
 )
 from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
+from tenure.client.stream import StreamedJob
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
+from tenure.model.unique import OnDuplicate
 
 
 class Client:

@@ -74,6 +74,9 @@ def job_to_pb(row: Row, *, parents: Sequence[object] = (), claim: pb.Claim | Non
         start_by=wire.timestamp(row.start_by),
         deadline=wire.timestamp(row.deadline),
         job_timeout=wire.duration(row.job_timeout_s),
+        unique_key=row.unique_key,
+        replaced_by=str(row.replaced_by) if row.replaced_by else None,
+        deleted_at=wire.timestamp(row.deleted_at),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from psycopg.errors import UniqueViolation
 from tenure.model.bounds import IDEMPOTENCY_TTL_S
 from tenure.model.jobs import PlannedJob, RetrySpec
 from tenure.store.postgres.database import Database, Statement
+from tenure.store.postgres.unique import STATEMENTS, Replaced, UniqueTaken, is_unique_key, replaced, replacing
 
 _DEFAULT_RETRY = RetrySpec()
 
@@ -46,39 +47,58 @@ async def keyed_jobs(database: Database, keys: Sequence[tuple[str, str, str]]) -
 
 
 async def write_jobs(
-    database: Database, jobs: Sequence[PlannedJob], lanes: Sequence[int], *, fence: int | None = None
-) -> None:
+    database: Database,
+    jobs: Sequence[PlannedJob],
+    lanes: Sequence[int],
+    *,
+    fence: int | None = None,
+    replaces: Mapping[uuid.UUID, uuid.UUID] | None = None,
+    answered: Sequence[PlannedJob] = (),
+) -> Replaced:
     """Insert jobs with their dependencies and keys.
 
-    With ``fence`` all jobs are children of one parent, whose attempt must still execute under that fence.
+    With ``fence`` all jobs are children of one parent, whose attempt must still execute under that fence. ``replaces``
+    names the holders of unique keys that the jobs are to replace. ``answered`` are requests that were answered with an
+    earlier job, by whose id they go: their idempotency keys are taken, for the same answer when they come again.
 
     Raises:
         KeyTaken: an idempotency key (or an id) is taken.
+        UniqueTaken: a unique key is held.
         OwnershipLost: the fence is old.
         Unavailable: the outcome is unknown.
     """
     statements: list[Statement] = []
     if fence is not None:
-        statements.append(Statement("assert_fence", {"id": jobs[0].parent_id, "fence": fence}))
+        statements.append(Statement("assert_fence", {"id": (*jobs, *answered)[0].parent_id, "fence": fence}))
+    first = len(statements)
+    replacement = replacing(replaces or {})
+    statements.extend(replacement)
     own = {job.id for job in jobs}
     edges = [(job.id, parent) for job in jobs for parent in job.parents]
     outside = sorted({parent for _, parent in edges if parent not in own})
     if outside:
         statements.append(Statement("lock_parents", {"ids": outside}))
-    keyed = [job for job in jobs if job.spec.idempotency_key is not None]
+    keyed = [job for job in (*jobs, *answered) if job.spec.idempotency_key is not None]
     if keyed:
         statements.append(Statement("take_keys", _key_columns(keyed)))
-    statements.append(Statement("insert_jobs", _job_columns(jobs, lanes)))
+    if jobs:
+        statements.append(Statement("insert_jobs", _job_columns(jobs, lanes)))
     if edges:
         children, parents = (list(column) for column in zip(*edges, strict=True))
         statements.append(Statement("insert_dependencies", {"children": children, "parents": parents}))
     try:
         if len(statements) == 1:
             await database.fetch(*statements[0])
-        else:
-            await database.transaction(statements)
+            return Replaced()
+        results = await database.transaction(statements)
     except UniqueViolation as exc:
-        raise KeyTaken(str(exc)) from exc
+        raise key_error(exc) from exc
+    return replaced(results[first : first + STATEMENTS] if replacement else ())
+
+
+def key_error(exc: UniqueViolation) -> KeyTaken | UniqueTaken:
+    """Return which kind of key was taken."""
+    return UniqueTaken(str(exc)) if is_unique_key(exc) else KeyTaken(str(exc))
 
 
 def insertion(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> list[Statement]:
@@ -93,7 +113,7 @@ def _key_columns(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
         "keys": [job.spec.idempotency_key for job in jobs],
         "ids": [job.id for job in jobs],
         "hashes": [job.request_hash for job in jobs],
-        "ttl_s": IDEMPOTENCY_TTL_S,
+        "ttls": [job.spec.idempotency_ttl_s or IDEMPOTENCY_TTL_S for job in jobs],
     }
 
 
@@ -124,4 +144,5 @@ def _job_columns(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> dict[str, 
         "job_timeouts": [spec.job_timeout_s for spec in specs],
         "schedules": [job.schedule_id for job in jobs],
         "ticks": [job.scheduled_at for job in jobs],
+        "unique_keys": [spec.unique_key for spec in specs],
     }

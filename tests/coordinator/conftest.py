@@ -93,9 +93,9 @@ class Parts:
         self.explainer = Explainer(self.db, self.etcd, self.keys)
         self.dependants = Dependants(self.db, self.announcer, self.hints)
         self.finisher = Finisher(self.db, self.announcer, self.dependants, self.hints)
-        self.submitter = Submitter(self.db, self.lanes, self.hints)
         self.starter = Starter(self.db, self.etcd, self.keys)
         self.canceler = Canceler(self.db, self.etcd, self.keys, self.clock, self.announcer, self.dependants)
+        self.submitter = Submitter(self.db, self.lanes, self.hints, self.canceler)
         self.retryer = Retryer(self.db, self.lanes, self.hints, self.clock)
         self.waiters = Waiters(self.db, self.etcd, self.keys, self.clock)
 

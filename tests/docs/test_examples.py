@@ -23,7 +23,7 @@ import pytest
 from tests.fixtures.deployment import DeploymentFactory
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ["README.md", "docs/DISPATCH.md", "docs/HANDLERS.md", "docs/JOBS.md", "docs/SCHEDULES.md"]
+DOCUMENTS = ["README.md", "docs/DISPATCH.md", "docs/HANDLERS.md", "docs/JOBS.md", "docs/SCHEDULES.md", "docs/SUBMIT.md"]
 PAGES = ["README.md", "CHANGELOG.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
 READY_S = 60.0
 _BLOCK = re.compile(r"(?:^<!-- (\w+)(?:: (\S+))? -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -11,10 +11,10 @@ WITH edge AS (
     FROM edge GROUP BY child_id
 )
 UPDATE tenure.job j
-SET waiting_on = c.unfinished,
-    state = CASE WHEN c.unfinished = 0 THEN 'ready' ELSE j.state END,
-    start_by = CASE WHEN c.unfinished = 0 THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
+SET waiting_on = c.unfinished + (j.held_back IS TRUE)::integer,
+    state = CASE WHEN c.unfinished = 0 AND j.held_back IS NULL THEN 'ready' ELSE j.state END,
+    start_by = CASE WHEN c.unfinished = 0 AND j.held_back IS NULL THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
                     ELSE j.start_by END,
-    deadline = CASE WHEN c.unfinished = 0 THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
-    due = c.unfinished = 0 AND j.activate_at <= now()
+    deadline = CASE WHEN c.unfinished = 0 AND j.held_back IS NULL THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
+    due = c.unfinished = 0 AND j.held_back IS NULL AND j.activate_at <= now()
 FROM counted c WHERE j.id = c.child_id
