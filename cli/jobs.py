@@ -59,13 +59,14 @@ def list_jobs(
     before: CreatedBefore = None,
     workflow: WorkflowId = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Also those that were deleted.")] = False,
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:
     """List jobs, newest first (without payloads and results)."""
     wanted = Selection(namespace, kind, route, state, label, parent, after, before, workflow).keywords()
     with connect(coordinator) as client:
-        found = list(client.list(**wanted, limit=limit))
+        found = list(client.list(**wanted, limit=limit, deleted=deleted))
     if output is Format.JSON:
         print_json(found)
         return
@@ -137,14 +138,26 @@ def wait(
 
 
 @app.command("watch")
-def watch(job_id: JobId, coordinator: Address = None, output: Output = Format.TABLE) -> None:
-    """Follow a job until it has ended: a line for each change (with json: one object a line)."""
+def watch(job_ids: JobIds, coordinator: Address = None, output: Output = Format.TABLE) -> None:
+    """Follow jobs until they have ended: a line for each change (with json: one object a line)."""
     with connect(coordinator) as client:
-        for job in client.watch(job_id):
+        for job in client.watch(job_ids[0]) if len(job_ids) == 1 else client.watch_many(job_ids):
             if output is Format.JSON:
                 print_json(job, compact=True)
             else:
-                _print_change(job)
+                _print_change(job, with_id=len(job_ids) > 1)
+
+
+@app.command("delete")
+def delete(job_ids: JobIds, coordinator: Address = None, output: Output = Format.TABLE) -> None:
+    """Hide jobs that have ended from listings; they can still be read by their ids."""
+    with connect(coordinator) as client:
+        gone = [client.delete(job_id) for job_id in job_ids]
+    if output is Format.JSON:
+        print_json(gone)
+        return
+    for job in gone:
+        to_stdout(f"{job.id} is deleted; tenure jobs list --deleted shows it")
 
 
 @app.command("attempts")
@@ -192,6 +205,9 @@ def show(job: Job, output: Format) -> None:
             ("finished", _when(job.finished_at)),
             ("took", _took(job)),
             ("key", None if job.idempotency_key.startswith("auto-") else job.idempotency_key),
+            ("unique", job.unique_key),
+            ("replaced by", job.replaced_by),
+            ("deleted", _when(job.deleted_at)),
             ("parent", job.parent_id),
             ("workflow", job.workflow_id),
             ("ref", job.ref),
@@ -227,11 +243,12 @@ def _print_attempts(found: Sequence[Attempt]) -> None:
     )
 
 
-def _print_change(job: Job) -> None:
+def _print_change(job: Job, *, with_id: bool) -> None:
     progress = f"  {job.progress:.0%} {job.progress_message}" if job.progress or job.progress_message else ""
     note = f"  {job.reason}" if job.reason else ""
     worker = f"  on {_worker(job)}" if _worker(job) else ""
-    to_stdout(f"{datetime.now():%H:%M:%S}  {_state(job)}  attempt {job.attempt}{worker}{progress}{note}")
+    whose = f"{job.id}  " if with_id else ""
+    to_stdout(f"{datetime.now():%H:%M:%S}  {whose}{_state(job)}  attempt {job.attempt}{worker}{progress}{note}")
 
 
 def _state(job: Job) -> Any:

@@ -10,15 +10,19 @@ from tenure.cli import parse
 from tenure.cli.jobs import show
 from tenure.cli.output import Format, Output, to_stderr
 from tenure.cli.session import Address, connect
+from tenure.cli.submit_lines import submit_lines
 from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.retry import Backoff
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
+from tenure.model.unique import OnDuplicate
 
 
 def submit(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="The name that selects a handler.")],
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[KIND]", help="The name that selects a handler.", show_default=False)
+    ] = None,
     payload: Annotated[
         str | None,
         typer.Argument(metavar="[JSON]", help="The payload: JSON, @FILE, or - for stdin.", show_default="null"),
@@ -72,6 +76,16 @@ def submit(
     max_backoff: Annotated[
         str | None, typer.Option("--max-backoff", help="The longest pause.", show_default="5m")
     ] = None,
+    key_ttl: Annotated[
+        str | None, typer.Option("--key-ttl", help="How long the idempotency key is remembered.", show_default="7d")
+    ] = None,
+    unique: Annotated[
+        str | None, typer.Option("--unique", help="Unique key: at most one unfinished job of this kind has it.")
+    ] = None,
+    on_duplicate: Annotated[
+        OnDuplicate | None,
+        typer.Option("--on-duplicate", help="With --unique: what to do if a job has it.", show_default="refuse"),
+    ] = None,
     depends_on: Annotated[
         list[str] | None, typer.Option("--depends-on", help="Id of a job that it waits for; repeat it.")
     ] = None,
@@ -81,6 +95,10 @@ def submit(
     upstream_failure: Annotated[
         UpstreamFailure, typer.Option("--upstream-failure", help="How it ends when that can no longer be.")
     ] = UpstreamFailure.CANCEL,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Submit many: a file, or - for stdin, with a job as a JSON object on each line."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for its end and print it.")] = False,
     timeout: Annotated[
         str | None, typer.Option("--timeout", help="With --wait: stop waiting after this long; the job goes on.")
@@ -88,7 +106,17 @@ def submit(
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Submit one job and print it. With --wait exits 0 if it completed, 1 if not, 7 if not in time."""
+    """Submit one job and print it. With --wait exits 0 if it completed, 1 if not, 7 if not in time.
+
+    With --from FILE submit many: a line is a job's fields (kind, payload, route, delay_s, ...); KIND is for lines
+    without one, and --key makes the key of each line KEY:LINE, so that the same file can be sent again. Exits 1 if some
+    are refused.
+    """
+    if source is not None:
+        submit_lines(source, kind=kind, key=key, coordinator=coordinator, output=output)
+        return
+    if kind is None:
+        raise InvalidInput([FieldViolation("KIND", "is missing")], hint="tenure submit KIND, or --from FILE")
     if timeout is not None and not wait:
         raise InvalidInput(
             [FieldViolation("--timeout", "is for --wait")], hint="--attempt-timeout bounds the job's attempts"
@@ -124,9 +152,13 @@ def submit(
             depends_on=depends_on or (),
             trigger=trigger,
             upstream_failure=upstream_failure,
+            unique_key=unique,
+            on_duplicate=on_duplicate,
+            idempotency_ttl_s=parse.duration_s(key_ttl, "--key-ttl"),
         )
         if job.created is False:
-            to_stderr(f"note: the key {key!r} answered with an earlier job")
+            met = key if key is not None and job.idempotency_key == key else unique
+            to_stderr(f"note: the key {met!r} answered with an earlier job")
         if wait:
             job = client.wait(job.id, wait_s)
     show(job, output)

@@ -33,6 +33,7 @@ from tenure.client.records import (
 from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.retry import Backoff
 from tenure.model.states import JobState, Outcome
+from tenure.model.unique import OnDuplicate
 from tenure.model.workflows import WorkflowState
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from tenure.client.kinds import KindSettings
     from tenure.client.link import TLS
     from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
+    from tenure.client.stream import StreamedJob
     from tenure.client.sync_client import Client
     from tenure.client.workflows import Workflow, WorkflowChange
 
@@ -64,12 +66,14 @@ __all__ = [
     "NewJob",
     "NewSchedule",
     "Obstacle",
+    "OnDuplicate",
     "Outcome",
     "Pause",
     "Pool",
     "RetriedJobs",
     "Retry",
     "Schedule",
+    "StreamedJob",
     "SubmittedJob",
     "SubmittedJobs",
     "Tick",
@@ -87,6 +91,7 @@ _LAZY = {
     "Client": "sync_client",
     "KindSettings": "kinds",
     "TLS": "link",
+    "StreamedJob": "stream",
 } | dict.fromkeys(("NewSchedule", "Schedule", "Tick", "TickJob"), "schedules")
 _LAZY |= dict.fromkeys(("Workflow", "WorkflowChange"), "workflows")
 

@@ -50,6 +50,7 @@ from tenure.client.schedules import (
     schedule_to_wire,
     tick_from_wire,
 )
+from tenure.client.stream import Outbox, StreamedJob
 from tenure.client.workflows import (
     Workflow,
     WorkflowChange,
@@ -62,6 +63,7 @@ from tenure.model.errors import DeadlineExceeded, FieldViolation, InvalidInput
 from tenure.model.limits import covering
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
+from tenure.model.unique import OnDuplicate
 from tenure.v1 import cluster_service_pb2 as cluster_pb
 from tenure.v1 import job_service_pb2 as pb
 from tenure.v1 import kind_service_pb2 as kind_pb
@@ -153,14 +155,18 @@ class AsyncClient:
         depends_on: Sequence[str] = (),
         trigger: Trigger | str = Trigger.ALL_COMPLETED,
         upstream_failure: UpstreamFailure | str = UpstreamFailure.CANCEL,
+        unique_key: str | None = None,
+        on_duplicate: OnDuplicate | str | None = None,
+        idempotency_ttl_s: float | None = None,
     ) -> Job:
         """Submit one job and return it as written; it is durable when this returns. Options are those of ``NewJob``.
 
         ``timeout_s`` bounds one attempt of the job, not this call. Repeated over failures without doubling the job.
-        ``Job.created`` is False when ``idempotency_key`` answered with an earlier job.
+        ``Job.created`` is False when ``idempotency_key`` or ``unique_key`` answered with an earlier job.
 
         Raises:
-            InvalidInput: with every bad field. Conflict: the key came with another request before.
+            InvalidInput: with every bad field. Conflict: the key came with another request before, or an unfinished job
+            has the ``unique_key``.
             Unavailable, DeadlineExceeded: no answer; with an ``idempotency_key`` the same call may be made again.
         """
         job = NewJob(
@@ -184,12 +190,17 @@ class AsyncClient:
             depends_on=depends_on,
             trigger=trigger,
             upstream_failure=upstream_failure,
+            unique_key=unique_key,
+            on_duplicate=on_duplicate,
+            idempotency_ttl_s=idempotency_ttl_s,
         )
         spec = convert.spec_to_wire(job, idempotency_key=idempotency_key or _new_key())
         answer: pb.SubmitJobResponse = await self._link.unary(
             lambda to: to.jobs.SubmitJob, pb.SubmitJobRequest(job=spec), timeout_s=self._timeout_s
         )
-        return convert.job_from_wire(answer.job, created=answer.created or idempotency_key is None)
+        # A repeated call may find its own job; one under another key is somebody else's, met by its unique key.
+        own = idempotency_key is None and answer.job.idempotency_key == spec.idempotency_key
+        return convert.job_from_wire(answer.job, created=answer.created or own)
 
     async def submit_many(self, jobs: Sequence[NewJob], *, workflow: str | None = None) -> SubmittedJobs:
         """Submit a batch, whole or not at all, and return its members in order.
@@ -219,6 +230,36 @@ class AsyncClient:
             ),
             answer.workflow_id or None,
         )
+
+    async def submit_stream(self, jobs: Iterable[NewJob]) -> AsyncIterator[StreamedJob]:
+        """Submit any number of jobs, each for itself, and yield what came of them, in order.
+
+        Jobs are taken from ``jobs`` as the service keeps up. One that is refused fails alone: its ``error`` says why. A
+        broken connection is made again, and no job written twice. They cannot name each other by ``ref``.
+
+        Raises:
+            Unavailable: no coordinator answered for ``outage_s``; what was yielded is written. What ``jobs`` raises.
+        """
+        loop = asyncio.get_running_loop()
+        outbox = Outbox(jobs, _new_key)
+        failures, silent_since = 0, loop.time()
+        while not outbox.is_done:
+            stream = self._link.stream(lambda to: to.jobs.StreamSubmitJobs, outbox.requests(), timeout_s=STREAM_STEP_S)
+            try:
+                async for message in stream:
+                    failures, silent_since = 0, loop.time()
+                    for one in outbox.settle(message.jobs):
+                        yield one
+                for one in outbox.settle(()):
+                    yield one
+            except RETRYABLE:
+                self._bear(loop.time() - silent_since)
+                failures += 1
+                await asyncio.sleep(backoff_s(failures, len(self._link.addresses)))
+            finally:
+                await stream.aclose()  # type: ignore[attr-defined]
+        if outbox.problem is not None:
+            raise outbox.problem
 
     async def get(self, job_id: str) -> Job:
         """Return a job with its payload and result.
@@ -323,6 +364,41 @@ class AsyncClient:
             failures += 1
             await asyncio.sleep(backoff_s(failures, len(self._link.addresses)))
 
+    async def watch_many(self, job_ids: Iterable[str]) -> AsyncIterator[Job]:
+        """Yield the jobs now and after each change, as ``watch``, until all of them are terminal. At most 1,000.
+
+        Raises:
+            InvalidInput: too many, or not ids. NotFound, Unavailable: as for ``watch``.
+        """
+        loop = asyncio.get_running_loop()
+        left = builtins.list(dict.fromkeys(job_ids))
+        last: dict[str, Job] = {}
+        failures, silent_since = 0, loop.time()
+        while left:
+            stream = self._link.stream(
+                lambda to: to.jobs.WatchJobs, pb.WatchJobsRequest(ids=left), timeout_s=STREAM_STEP_S
+            )
+            heard = False
+            try:
+                async for message in stream:
+                    heard, failures, silent_since = True, 0, loop.time()
+                    for job in map(convert.job_from_wire, message.jobs):
+                        if job != last.get(job.id):
+                            yield job
+                        last[job.id] = job
+            except DeadlineExceeded:
+                if heard:
+                    continue
+                self._bear(loop.time() - silent_since)
+            except RETRYABLE:
+                self._bear(loop.time() - silent_since)
+            finally:
+                await stream.aclose()  # type: ignore[attr-defined]
+                left = [id for id in left if id not in last or not last[id].is_terminal]
+            if left:
+                failures += 1
+                await asyncio.sleep(backoff_s(failures, len(self._link.addresses)))
+
     async def list(
         self,
         *,
@@ -335,12 +411,14 @@ class AsyncClient:
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         workflow_id: str | None = None,
+        deleted: bool = False,
         limit: int | None = None,
         page_size: int = 200,
     ) -> AsyncIterator[Job]:
         """Yield the jobs that match every filter, newest first, without payloads and results.
 
-        Pages are fetched as they are needed. ``route_prefix`` matches whole segments; ``limit`` None means all.
+        Pages are fetched as they are needed. ``route_prefix`` matches whole segments; ``limit`` None means all;
+        ``deleted`` lets those through that were deleted.
 
         Raises:
             InvalidInput: a filter is malformed.
@@ -363,7 +441,7 @@ class AsyncClient:
             size = page_size if left is None else min(page_size, left)
             answer: pb.ListJobsResponse = await self._link.unary(
                 lambda to: to.jobs.ListJobs,
-                pb.ListJobsRequest(filter=wanted, page_size=size, page_token=token),
+                pb.ListJobsRequest(filter=wanted, page_size=size, page_token=token, deleted=deleted),
                 timeout_s=self._timeout_s,
             )
             for job in answer.jobs:
@@ -372,6 +450,17 @@ class AsyncClient:
             left = None if left is None else left - len(answer.jobs)
             if not token or (left is not None and left <= 0):
                 return
+
+    async def delete(self, job_id: str) -> Job:
+        """Hide a job that has ended from listings, and return it; it can still be read by its id.
+
+        Raises:
+            NotFound: there is no such job. WrongState: it has not ended; cancel it first.
+        """
+        answer: pb.DeleteJobResponse = await self._link.unary(
+            lambda to: to.jobs.DeleteJob, pb.DeleteJobRequest(id=job_id), timeout_s=self._timeout_s
+        )
+        return convert.job_from_wire(answer.job)
 
     async def cancel(self, job_id: str, reason: str = "") -> Job:
         """Cancel a job and return it: canceled at once, or executing with ``cancel_requested`` until it has stopped.

@@ -40,6 +40,7 @@ from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
 from tenure.model.retry import Backoff, RetryPolicy
 from tenure.model.states import JobState, Outcome
+from tenure.model.unique import OnDuplicate
 from tenure.v1 import (
     cluster_service_pb2,
     job_pb2,
@@ -91,6 +92,9 @@ def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb
             upstream_failure=_one_of(
                 UpstreamFailure, job.upstream_failure, wire.UPSTREAM_FAILURE_TO_PB, f"{path}upstream_failure"
             ),
+            unique_key=job.unique_key,
+            on_duplicate=_on_duplicate_to_wire(job.on_duplicate, f"{path}on_duplicate"),
+            idempotency_ttl=duration(job.idempotency_ttl_s, f"{path}idempotency_ttl_s"),
         )
     except (TypeError, ValueError) as exc:
         raise _wrong_type(job, path, exc) from exc
@@ -195,6 +199,9 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         upstream_failure=wire.UPSTREAM_FAILURE_FROM_PB.get(job.upstream_failure, UpstreamFailure.CANCEL),
         workflow_id=job.workflow_id or None,
         ref=job.ref or None,
+        unique_key=job.unique_key or None,
+        replaced_by=job.replaced_by or None,
+        deleted_at=time_of(job, "deleted_at"),
         created=created,
         aged=job.aged,
     )
@@ -202,7 +209,7 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
 
 def submitted_from_wire(job: job_service_pb2.SubmittedJob, *, own_key: bool) -> SubmittedJob:
     """Read a member of a batch. ``own_key``: nobody but this call knows the key, so a repeat created it, too."""
-    return SubmittedJob(job.id, job.ref or None, job.created or own_key)
+    return SubmittedJob(job.id, job.ref or None, job.created or (own_key and not job.duplicate))
 
 
 def canceled_from_wire(answer: job_service_pb2.CancelJobsResponse, before: CanceledJobs) -> CanceledJobs:
@@ -404,6 +411,14 @@ def retry_to_wire(retry: Retry | None, path: str) -> job_pb2.RetryPolicy | None:
     )
 
 
+def _on_duplicate_to_wire(choice: OnDuplicate | str | None, field: str) -> job_pb2.OnDuplicate | None:
+    try:
+        return None if choice is None else wire.ON_DUPLICATE_TO_PB[OnDuplicate(choice)]
+    except ValueError as exc:
+        allowed = ", ".join(OnDuplicate)
+        raise InvalidInput([FieldViolation(field, f"{str(choice)[:64]!r} is none of {allowed}")]) from exc
+
+
 def _backoff_to_wire(backoff: Backoff | str | None, field: str) -> job_pb2.Backoff | None:
     try:
         return None if backoff is None else wire.BACKOFF_TO_PB[Backoff(backoff)]
@@ -499,6 +514,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "priority": (int, type(None)),
     "max_crashes": (int, type(None)),
     "ref": (str, type(None)),
+    "unique_key": (str, type(None)),
     "labels": Mapping,
     "requires": Mapping,
 }

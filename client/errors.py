@@ -24,13 +24,18 @@ RETRYABLE = (Unavailable, DeadlineExceeded, OwnershipLost)
 client is idempotent (reads, keyed submits, cancel)."""
 
 
+_NOT_SENT = "Internal error from Core"
+"""What grpcio itself says of a stream whose connection broke under a message; no server says it."""
+
+
 def translate(error: grpc.aio.AioRpcError, address: str) -> TenureError:
     """Return the error that a failed call to a coordinator stands for."""
     code, details = error.code(), error.details() or ""
     violations, hint = wire.details_of(error)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return InvalidInput(violations or [FieldViolation("request", details or "is malformed")], hint=hint)
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+    broke_while_sending = code is grpc.StatusCode.INTERNAL and details == _NOT_SENT
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or broke_while_sending:
         # CANCELLED from outside: the coordinator or the connection went away. Our own cancel is CancelledError.
         return Unavailable(
             f"no coordinator answers at {address}: {_first_line(details)}",

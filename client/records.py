@@ -15,6 +15,7 @@ from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.retry import Backoff, RetryPolicy
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import TERMINAL, JobState, Outcome
+from tenure.model.unique import OnDuplicate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +75,17 @@ class NewJob:
     """What must have become of the jobs in ``depends_on``."""
     upstream_failure: UpstreamFailure | str = UpstreamFailure.CANCEL
     """How it ends when that can no longer be: canceled or failed."""
+    unique_key: str | None = None
+    """At most one unfinished job of a namespace and kind has it."""
+    on_duplicate: OnDuplicate | str | None = None
+    """Where a job has the unique key: "refuse", answer with the "existing" one, or "replace" it."""
+    idempotency_ttl_s: float | None = None
+    """How long ``idempotency_key`` stands for this job."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubmittedJob:
-    """One member of a batch as written. ``created`` is False when its idempotency key had an earlier job."""
+    """One member of a batch as written. ``created`` is False when one of its keys answered with an earlier job."""
 
     id: str
     ref: str | None
@@ -192,6 +199,11 @@ class Job:
     """The workflow that it is a member of."""
     ref: str | None
     """Its name there."""
+    unique_key: str | None = None
+    replaced_by: str | None = None
+    """The job that took the unique key from this one."""
+    deleted_at: datetime | None = None
+    """Hidden from listings since."""
     created: bool | None = None
     """From ``submit`` and ``retry``: False when an earlier job was the answer. None from elsewhere."""
     aged: bool = False

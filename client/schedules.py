@@ -197,6 +197,8 @@ def _template(job: job_pb2.JobSpec) -> NewJob:
         labels=dict(job.labels),
         limits=tuple(job.limits),
         requires=dict(job.requires),
+        unique_key=job.unique_key or None,
+        on_duplicate=wire.ON_DUPLICATE_FROM_PB.get(job.on_duplicate),
     )
 
 

@@ -33,10 +33,12 @@ from tenure.client.records import (
     Worker,
 )
 from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
+from tenure.client.stream import StreamedJob
 from tenure.client.workflows import Workflow, WorkflowChange
 from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
+from tenure.model.unique import OnDuplicate
 
 
 class Client:
@@ -101,14 +103,18 @@ class Client:
         depends_on: Sequence[str] = (),
         trigger: Trigger | str = Trigger.ALL_COMPLETED,
         upstream_failure: UpstreamFailure | str = UpstreamFailure.CANCEL,
+        unique_key: str | None = None,
+        on_duplicate: OnDuplicate | str | None = None,
+        idempotency_ttl_s: float | None = None,
     ) -> Job:
         """Submit one job and return it as written; it is durable when this returns. Options are those of ``NewJob``.
 
         ``timeout_s`` bounds one attempt of the job, not this call. Repeated over failures without doubling the job.
-        ``Job.created`` is False when ``idempotency_key`` answered with an earlier job.
+        ``Job.created`` is False when ``idempotency_key`` or ``unique_key`` answered with an earlier job.
 
         Raises:
-            InvalidInput: with every bad field. Conflict: the key came with another request before.
+            InvalidInput: with every bad field. Conflict: the key came with another request before, or an unfinished job
+            has the ``unique_key``.
             Unavailable, DeadlineExceeded: no answer; with an ``idempotency_key`` the same call may be made again.
         """
         return self._portal.call(
@@ -134,6 +140,9 @@ class Client:
                 depends_on=depends_on,
                 trigger=trigger,
                 upstream_failure=upstream_failure,
+                unique_key=unique_key,
+                on_duplicate=on_duplicate,
+                idempotency_ttl_s=idempotency_ttl_s,
             )
         )
 
@@ -148,6 +157,17 @@ class Client:
             Conflict, Unavailable, DeadlineExceeded: as for ``submit``.
         """
         return self._portal.call(self._client.submit_many(jobs, workflow=workflow))
+
+    def submit_stream(self, jobs: Iterable[NewJob]) -> Iterator[StreamedJob]:
+        """Submit any number of jobs, each for itself, and yield what came of them, in order.
+
+        Jobs are taken from ``jobs`` as the service keeps up. One that is refused fails alone: its ``error`` says why. A
+        broken connection is made again, and no job written twice. They cannot name each other by ``ref``.
+
+        Raises:
+            Unavailable: no coordinator answered for ``outage_s``; what was yielded is written. What ``jobs`` raises.
+        """
+        return self._portal.iterate(self._client.submit_stream(jobs))
 
     def get(self, job_id: str) -> Job:
         """Return a job with its payload and result.
@@ -183,6 +203,14 @@ class Client:
         """
         return self._portal.iterate(self._client.watch(job_id))
 
+    def watch_many(self, job_ids: Iterable[str]) -> Iterator[Job]:
+        """Yield the jobs now and after each change, as ``watch``, until all of them are terminal. At most 1,000.
+
+        Raises:
+            InvalidInput: too many, or not ids. NotFound, Unavailable: as for ``watch``.
+        """
+        return self._portal.iterate(self._client.watch_many(job_ids))
+
     def list(
         self,
         *,
@@ -195,12 +223,14 @@ class Client:
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         workflow_id: str | None = None,
+        deleted: bool = False,
         limit: int | None = None,
         page_size: int = 200,
     ) -> Iterator[Job]:
         """Yield the jobs that match every filter, newest first, without payloads and results.
 
-        Pages are fetched as they are needed. ``route_prefix`` matches whole segments; ``limit`` None means all.
+        Pages are fetched as they are needed. ``route_prefix`` matches whole segments; ``limit`` None means all;
+        ``deleted`` lets those through that were deleted.
 
         Raises:
             InvalidInput: a filter is malformed.
@@ -216,10 +246,19 @@ class Client:
                 created_after=created_after,
                 created_before=created_before,
                 workflow_id=workflow_id,
+                deleted=deleted,
                 limit=limit,
                 page_size=page_size,
             )
         )
+
+    def delete(self, job_id: str) -> Job:
+        """Hide a job that has ended from listings, and return it; it can still be read by its id.
+
+        Raises:
+            NotFound: there is no such job. WrongState: it has not ended; cancel it first.
+        """
+        return self._portal.call(self._client.delete(job_id))
 
     def cancel(self, job_id: str, reason: str = "") -> Job:
         """Cancel a job and return it: canceled at once, or executing with ``cancel_requested`` until it has stopped.

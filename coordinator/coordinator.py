@@ -133,7 +133,7 @@ async def _coordinate(
         leader = Leader(
             settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints, canceler, kinds
         )
-        submitter = Submitter(database, lanes, hints, kinds, backlogs)
+        submitter = Submitter(database, lanes, hints, kinds, backlogs, canceler)
         waiters = Waiters(database, etcd, keys, clock)
         retryer = Retryer(database, lanes, hints, clock)
         explainer = Explainer(database, etcd, keys)

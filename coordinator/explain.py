@@ -48,6 +48,8 @@ class Explainer:
             trigger=Trigger(row.trigger),
             parked=row.parked,
             waits_for=[str(id) for id in row.waits_for],
+            behind=str(row.behind) if row.behind else None,
+            behind_alone=bool(row.held_back),
             seats=await self._seats(),
             slots_held=held,
             hold=None if hold is None else HoldValue.from_json(hold.value).reason,

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg.errors import UniqueViolation
+
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes, placement_of
 from tenure.coordinator.passing import FIRST_IDS, PASS_S, WINDOW_JOBS, Span
@@ -20,6 +22,7 @@ from tenure.model.errors import NotFound, Unavailable, WrongState
 from tenure.model.ids import new_id
 from tenure.model.states import JobState
 from tenure.store.postgres.database import Database, Row, Statement
+from tenure.store.postgres.unique import holders, is_unique_key
 
 RETRIABLE = frozenset({JobState.FAILED, JobState.CANCELED})
 
@@ -48,7 +51,8 @@ class Retryer:
 
         Raises:
             NotFound: there is no such job.
-            WrongState: it has not failed and was not canceled, or it depends on one that has failed itself.
+            WrongState: it has not failed and was not canceled, it depends on one that has failed itself, or another job
+                has its unique key.
             Unavailable: the outcome is unknown; ask again.
         """
         row = await self._read(job_id)
@@ -65,6 +69,13 @@ class Retryer:
                 hint=None if row.state == JobState.COMPLETED else "cancel it, or wait for its end",
             )
         broken = await self._database.fetch("unfinished_parents", {"ids": [job_id]})
+        key = (row.namespace, row.kind, row.unique_key)
+        holder = (await holders(self._database, [key])).get(key) if row.unique_key is not None else None
+        if holder is not None:
+            raise WrongState(
+                f"the unique key of job {job_id} is that of job {holder.id} now, which is {holder.state}",
+                hint=f"wait for its end or cancel it: tenure jobs cancel {holder.id}",
+            )
         if not broken:
             raise Unavailable("the job's parents kept changing", hint="retry again")
         raise WrongState(
@@ -101,14 +112,19 @@ class Retryer:
         """Copy jobs; return the new ones (id, retry_of)."""
         lanes = await self._lanes.of([placement_of(row) for row in rows])
         ids, new_ids = [row.id for row in rows], [new_id() for _ in rows]
-        made, _, _, _ = await self._database.transaction(
-            [
-                Statement("retry_jobs", {"ids": ids, "new_ids": new_ids, "lanes": lanes}),
-                Statement("lock_parents_of_retries", {"ids": ids}),
-                Statement("insert_retry_dependencies", {"new_ids": new_ids}),
-                Statement("reopen_workflows", {"new_ids": new_ids}),
-            ]
-        )
+        try:
+            made, _, _, _ = await self._database.transaction(
+                [
+                    Statement("retry_jobs", {"ids": ids, "new_ids": new_ids, "lanes": lanes}),
+                    Statement("lock_parents_of_retries", {"ids": ids}),
+                    Statement("insert_retry_dependencies", {"new_ids": new_ids}),
+                    Statement("reopen_workflows", {"new_ids": new_ids}),
+                ]
+            )
+        except UniqueViolation as exc:
+            if not is_unique_key(exc):
+                raise
+            raise Unavailable("a unique key was taken at the same moment", hint="retry again") from exc
         self._hints.ready(set(lanes))
         return made
 

@@ -25,9 +25,11 @@ from tenure.model.errors import BoundExceeded, InvalidInput, TenureError, Unavai
 from tenure.model.ids import new_id
 from tenure.model.jobs import PlannedJob
 from tenure.model.schedules import MAX_TICKS, ScheduleSpec, decide, job_at, tick_key
+from tenure.model.unique import OnDuplicate
 from tenure.store.postgres.database import Database, Row, Statement
 from tenure.store.postgres.schedules import CANCEL_REASON, Canceled, Firing, ScheduleMoved, write_firings
 from tenure.store.postgres.submit import KeyTaken, keyed_jobs, scope_of
+from tenure.store.postgres.unique import REASON, UniqueTaken, holders, unique_key_of
 
 log = structlog.get_logger(__name__)
 
@@ -143,9 +145,10 @@ class Scheduler:
             TICKS.labels("skipped").inc(firing.skipped)
             if firing.skipped:
                 log.warning("ticks_skipped", schedule=str(firing.id), ticks=firing.skipped, reason=firing.reason)
-        gone = written.canceled
+        gone, replaced = written.canceled, written.canceled.replaced
         try:
             await self._canceler.tell(gone.canceled, gone.settled, gone.asked, CANCEL_REASON)
+            await self._canceler.tell(replaced.canceled, replaced.settled, replaced.asked, REASON)
         except TenureError as exc:  # the sweeps of dependants and of cancels make it good
             log.warning("cancels_not_told", error=exc.message)
 
@@ -171,12 +174,13 @@ class TickWriter:
     async def write(self, firings: Sequence[Firing], *, guard: Statement | None = None) -> Written:
         """Write all or nothing.
 
-        Raises: as ``store.postgres.schedules.write_firings``, but for ``KeyTaken``.
+        Raises: as ``store.postgres.schedules.write_firings``, but for ``KeyTaken``, and ``UniqueTaken`` only for many.
             InvalidInput: the settings of a kind fit no job of the schedule.
         """
         firings = [self._as_set_for_kinds(firing) for firing in firings]
         existing: dict[tuple[str, str], uuid.UUID] = {}
         for _ in range(_TRIES):
+            firings = [await self._meet_holders(firing, existing) for firing in firings]
             jobs = [job for firing in firings for job in firing.jobs]
             lanes = await self._lanes.of([job.spec for job in jobs])
             try:
@@ -187,6 +191,10 @@ class TickWriter:
                 existing |= {(scope, key): found.job_id for (_, scope, key), found in known.items()}
                 firings = [_without(firing, existing) for firing in firings]
                 continue
+            except UniqueTaken:
+                if len(firings) > 1:  # of two schedules, perhaps: each for itself, then
+                    raise
+                continue
             self._hints.ready(set(lanes))
             return Written(len(jobs), existing, canceled)
         raise Unavailable("the keys of these ticks kept changing", hint="try again")
@@ -194,6 +202,28 @@ class TickWriter:
     def _as_set_for_kinds(self, firing: Firing) -> Firing:
         jobs = tuple(replace(job, spec=self._kinds.book.apply(job.spec, path="schedule.job.")) for job in firing.jobs)
         return replace(firing, jobs=jobs)
+
+    async def _meet_holders(self, firing: Firing, existing: dict[tuple[str, str], uuid.UUID]) -> Firing:
+        """Do as the template wants where a job has its unique key: replace that, or leave out the ticks."""
+        if not firing.jobs or firing.jobs[0].spec.unique_key is None:
+            return firing
+        spec = firing.jobs[0].spec  # of one template: all have the same key
+        held = (await holders(self._database, [unique_key_of(spec)])).get(unique_key_of(spec))
+        if spec.on_duplicate is OnDuplicate.REPLACE:
+            kept, left_out = firing.jobs[-1:], firing.jobs[:-1]
+            replaces = ((held.id, kept[0].id),) if held is not None else ()
+        else:
+            kept, left_out = ((), firing.jobs) if held is not None else (firing.jobs[:1], firing.jobs[1:])
+            replaces = ()
+        standing = held.id if held is not None and not kept else kept[0].id
+        existing.update({(scope_of(job), job.spec.idempotency_key or ""): standing for job in left_out})
+        return replace(
+            firing,
+            jobs=kept,
+            replaces=replaces,
+            skipped=firing.skipped + len(left_out),
+            reason=f"job {standing} has the unique key" if left_out else firing.reason,
+        )
 
 
 def firing_of(row: Row) -> Firing | None:

@@ -1,30 +1,47 @@
 """Step 1, submit: jobs are validated, written in one transaction, and the leader is told.
 
 Unary submits that arrive together share a transaction (group commit); a batch has one of its own. The answer is
-given after the commit. An idempotency key that is known answers with its first job, or refuses another request.
+given after the commit. An idempotency key that is known answers with its first job, or refuses another request; a
+unique key that an unfinished job has is dealt with as the request says (``model.unique``).
 """
 
 from __future__ import annotations
 
-import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+
+import structlog
 
 from tenure.coordinator.backlog import Backlogs
+from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.model.batch import Batcher
 from tenure.model.bounds import DEFAULT_BOUNDS
-from tenure.model.errors import BacklogFull, BoundExceeded, Conflict, FieldViolation, InvalidInput, Unavailable
+from tenure.model.errors import (
+    BacklogFull,
+    BoundExceeded,
+    Conflict,
+    FieldViolation,
+    InvalidInput,
+    TenureError,
+    Unavailable,
+)
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec, PlannedJob, resolve_batch
 from tenure.model.kinds import KindBook
+from tenure.model.request import request_hash
+from tenure.model.unique import OnDuplicate
 from tenure.store.postgres.database import Database
-from tenure.store.postgres.submit import KeyTaken, NewWorkflow, keyed_jobs, scope_of, write_jobs
+from tenure.store.postgres.submit import KeyedJob, KeyTaken, NewWorkflow, keyed_jobs, scope_of, write_jobs
+from tenure.store.postgres.unique import REASON, Replaced, UniqueTaken, holders, unique_key_of
 
-_TRIES = 5
+log = structlog.get_logger(__name__)
+
+_TRIES = 10
 """How often a batch is planned again because a key was taken at the same moment."""
 
 
@@ -35,6 +52,8 @@ class Submitted:
     id: uuid.UUID
     created: bool
     workflow_id: uuid.UUID | None = None
+    duplicate: bool = False
+    """It was the unique key that stood for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +69,15 @@ class Parent:
 class Submitter:
     """Accepts validated jobs. ``run`` is the body of a task that carries out the group commits."""
 
-    def __init__(self, database: Database, lanes: Lanes, hints: Hints, kinds: Kinds, backlogs: Backlogs) -> None:
+    def __init__(
+        self, database: Database, lanes: Lanes, hints: Hints, kinds: Kinds, backlogs: Backlogs, canceler: Canceler
+    ) -> None:
         self._database = database
         self._lanes = lanes
         self._hints = hints
         self._kinds = kinds
         self._backlogs = backlogs
+        self._canceler = canceler
         self._singles: Batcher[JobSpec, Submitted] = Batcher(
             self._commit_group, max_items=500, in_flight=3, name="submit"
         )
@@ -69,10 +91,10 @@ class Submitter:
 
         Raises:
             InvalidInput: it depends on a job that does not exist.
-            Conflict: its idempotency key stands for another request.
+            Conflict: its idempotency key stands for another request, or its unique key is held.
             BacklogFull: its namespace has as many unfinished jobs as it may have.
         """
-        if spec.depends_on or self._backlogs.is_full(spec.namespace):
+        if _is_alone(spec) or self._backlogs.is_full(spec.namespace):
             return (await self.submit_batch([spec], path="job"))[0]
         return await self._singles.ask(spec)
 
@@ -103,6 +125,7 @@ class Submitter:
         _refuse_repeated_keys(specs, path)
         ids = [new_id() for _ in specs]
         created = [True] * len(specs)
+        duplicates: set[int] = set()
         for _ in range(_TRIES):
             planned = _plan(specs, ids, parent, path, self._kinds.book)
             await self._require_known(planned, path)
@@ -111,40 +134,82 @@ class Submitter:
             joined = workflow.id if workflow else parent.workflow_id if parent else None
             if joined:
                 new = [replace(job, workflow_id=joined) for job in new]
+            answered = [planned[index] for index in sorted(duplicates)]
             try:
-                await self._write(new, fence=parent.fence if parent else None, workflow=workflow)
+                await self._write(new, answered, fence=parent.fence if parent else None, workflow=workflow)
             except KeyTaken:
                 await self._adopt(planned, ids, created, path)
+                duplicates.clear()
                 continue
             except BacklogFull:
                 before = list(created)
                 await self._adopt(planned, ids, created, path)
+                duplicates = await self._meet_holders(planned, ids, created, path)
                 if created == before:
                     raise
                 continue  # some are there already: a repetition needs no room for them
+            except UniqueTaken:
+                duplicates |= await self._meet_holders(planned, ids, created, path)
+                continue
             earlier = await self._workflows_of([id for id, is_new in zip(ids, created, strict=True) if not is_new])
             if not new:
                 await self._require_same_name([earlier.get(id) for id in ids], workflow_name)
             return [
-                Submitted(id, is_new, joined if is_new else earlier.get(id))
-                for id, is_new in zip(ids, created, strict=True)
+                Submitted(id, is_new, joined if is_new else earlier.get(id), index in duplicates)
+                for index, (id, is_new) in enumerate(zip(ids, created, strict=True))
             ]
-        raise Unavailable("idempotency keys of this batch kept changing", hint="send the same request again")
+        raise Unavailable("the keys of this batch kept changing hands", hint="send the same request again")
 
     async def _write(
         self,
         jobs: Sequence[PlannedJob],
+        answered: Sequence[PlannedJob] = (),
         *,
         fence: int | None = None,
         workflow: NewWorkflow | None = None,
         refuses: bool = True,
     ) -> None:
-        if not jobs:
+        answered = [job for job in answered if job.spec.idempotency_key is not None]
+        if not jobs and not answered:
             return
+        replacing = {unique_key_of(job.spec): job.id for job in jobs if job.spec.on_duplicate is OnDuplicate.REPLACE}
+        held = await holders(self._database, replacing) if replacing else {}
+        replaces = {holder.id: replacing[key] for key, holder in held.items()}
         with self._backlogs.writing(jobs, refuses=refuses):
             lanes = await self._lanes.of([job.spec for job in jobs])
-            await write_jobs(self._database, jobs, lanes, fence=fence, workflow=workflow)
+            gone = await write_jobs(
+                self._database, jobs, lanes, fence=fence, workflow=workflow, replaces=replaces, answered=answered
+            )
         self._hints.ready(set(lanes))
+        await self._tell(gone)
+
+    async def _tell(self, gone: Replaced) -> None:
+        try:
+            await self._canceler.tell(gone.canceled, gone.settled, gone.asked, REASON)
+        except TenureError as exc:  # it is written: the sweeps of dependants and of cancels make it good
+            log.warning("replaced_not_told", error=exc.message)
+
+    async def _meet_holders(
+        self, planned: Sequence[PlannedJob], ids: list[uuid.UUID], created: list[bool], path: str
+    ) -> set[int]:
+        """Do as the new jobs want about the unique keys that are held; return the members answered with the holders."""
+        wanted = {
+            index: unique_key_of(job.spec)
+            for index, job in enumerate(planned)
+            if created[index] and job.spec.unique_key is not None and job.spec.on_duplicate is not OnDuplicate.REPLACE
+        }
+        held = await holders(self._database, wanted.values())
+        met = {index: held[key] for index, key in wanted.items() if key in held}
+        for index, holder in met.items():
+            spec = planned[index].spec
+            if spec.on_duplicate is OnDuplicate.REFUSE:
+                raise Conflict(
+                    f"{path}[{index}].unique_key {spec.unique_key!r} is that of job {holder.id},"
+                    f" which is {holder.state}",
+                    hint=f"wait for its end or cancel it: tenure jobs cancel {holder.id}",
+                )
+            ids[index], created[index] = holder.id, False
+        return set(met)
 
     async def _workflows_of(self, ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, uuid.UUID | None]:
         if not ids:
@@ -198,28 +263,87 @@ class Submitter:
                 ]
             )
 
-    async def _commit_group(self, specs: list[JobSpec]) -> list[Submitted | Exception]:
-        """Write independent jobs in one transaction; when that fails, each for itself."""
+    async def _commit_group(self, specs: list[JobSpec], *, refuses: bool = False) -> list[Submitted | Exception]:
+        """Write independent jobs in one transaction; when that fails, in smaller ones.
+
+        Single submits are in a group because there was room when each came; of others, ``refuses`` says to look.
+        """
+        if not specs:
+            return []
+        keys: list[tuple[str, str, str]] = []
         try:
             planned = _plan(specs, [new_id() for _ in specs], None, "job", self._kinds.book)
             keys = [_key(job) for job in planned if job.spec.idempotency_key]
             if len(keys) == len(set(keys)):
-                await self._write(planned, refuses=False)  # each had room when it came
+                await self._write(planned, refuses=refuses)
                 return [Submitted(job.id, True) for job in planned]
-        except KeyTaken:
+        except (KeyTaken, BacklogFull) as exc:
+            if known := await keyed_jobs(self._database, keys) if keys else {}:
+                return await self._commit_rest(specs, planned, known, refuses=refuses)
+            if isinstance(exc, BacklogFull) and all(self._has_no_place(spec) for spec in specs):
+                return [exc] * len(specs)
+        except UniqueTaken:
             pass
         except (Unavailable, BoundExceeded) as exc:  # Postgres' trouble, not one member's
             return [exc] * len(specs)
-        except Exception:  # one is malformed, or two that know nothing of each other have the same ref
+        except Exception as exc:  # one is malformed, or two that know nothing of each other have the same ref
             if len(specs) == 1:
-                raise
+                return [exc]
+        if len(specs) == 1:
+            return [await self._submit_alone(specs[0])]
+        half = len(specs) // 2  # the bad ones are found by halves
+        return [
+            *await self._commit_group(specs[:half], refuses=refuses),
+            *await self._commit_group(specs[half:], refuses=refuses),
+        ]
+
+    def _has_no_place(self, spec: JobSpec) -> bool:
+        """Say whether there is no room for a job, and no other that would be the answer instead."""
+        return spec.on_duplicate is not OnDuplicate.EXISTING and self._backlogs.is_full(spec.namespace)
+
+    async def _commit_rest(
+        self,
+        specs: Sequence[JobSpec],
+        planned: Sequence[PlannedJob],
+        known: Mapping[tuple[str, str, str], KeyedJob],
+        *,
+        refuses: bool,
+    ) -> list[Submitted | Exception]:
+        """Answer those whose keys are known, as when a broken stream is sent again, and write the others."""
+        # As asked: what the settings of their kinds make of them is no part of a request.
+        rest = [spec for spec, job in zip(specs, planned, strict=True) if _key(job) not in known]
+        written = iter(await self._commit_group(rest, refuses=refuses))
         answers: list[Submitted | Exception] = []
-        for spec in specs:
-            try:
-                answers.extend(await self.submit_batch([spec], path="job"))
-            except Exception as exc:  # to its own caller alone: a defect in one job fails no other
-                answers.append(exc)
+        for spec, job in zip(specs, planned, strict=True):
+            earlier = known.get(_key(job))
+            if earlier is None:
+                answers.append(next(written))
+            elif earlier.request_hash == job.request_hash:
+                answers.append(Submitted(earlier.job_id, False))
+            else:
+                answers.append(await self._submit_alone(spec))  # refused there
         return answers
+
+    async def _submit_alone(self, spec: JobSpec) -> Submitted | Exception:
+        try:
+            return (await self.submit_batch([spec], path="job"))[0]
+        except Exception as exc:  # to its own caller alone: a defect in one job fails no other
+            return exc
+
+    async def submit_each(self, specs: Sequence[JobSpec]) -> list[Submitted | Exception]:
+        """Write jobs that have nothing to do with each other, in order, in few transactions; each fails alone."""
+        answers: list[Submitted | Exception] = []
+        for alone, group in groupby(specs, _is_alone):
+            if alone:
+                answers.extend([await self._submit_alone(spec) for spec in group])
+            else:
+                answers.extend(await self._commit_group(list(group), refuses=True))
+        return answers
+
+
+def _is_alone(spec: JobSpec) -> bool:
+    """Say whether a job asks for more than an insertion, so that it cannot share a transaction with strangers."""
+    return bool(spec.depends_on) or spec.on_duplicate is OnDuplicate.REPLACE
 
 
 def _key(job: PlannedJob) -> tuple[str, str, str]:
@@ -245,34 +369,26 @@ def _plan(
             id,
             book.apply(spec, path=f"{path}[{index}]."),
             wanted,
-            _request_hash(spec),
+            request_hash(spec) if spec.idempotency_key is not None else b"",
             parent.id if parent else None,
         )
         for index, (id, spec, wanted) in enumerate(zip(ids, specs, parents, strict=True))
     ]
 
 
-def _request_hash(spec: JobSpec) -> bytes:
-    if spec.idempotency_key is None:
-        return b""
-    # Maps and sets: their order is no part of the request.
-    maps = {
-        name: dict(sorted(value.items())) for name in ("labels", "requires") if len(value := getattr(spec, name)) > 1
-    }
-    if maps or len(spec.limits) > 1:
-        spec = spec.model_copy(update={**maps, "limits": tuple(sorted(spec.limits))})
-    return hashlib.sha256(spec.model_dump_json(exclude={"idempotency_key"}).encode()).digest()
-
-
 def _refuse_repeated_keys(specs: Sequence[JobSpec], path: str) -> None:
-    seen: dict[tuple[str, str], int] = {}
+    seen: dict[tuple[str, ...], int] = {}
     violations = []
     for index, spec in enumerate(specs):
-        if spec.idempotency_key is None:
-            continue
-        first = seen.setdefault((spec.namespace, spec.idempotency_key), index)
-        if first != index:
-            violations.append(FieldViolation(f"{path}[{index}].idempotency_key", f"is also the key of {path}[{first}]"))
+        keys: dict[str, tuple[str, ...]] = {}
+        if spec.idempotency_key is not None:
+            keys["idempotency_key"] = (spec.namespace, spec.idempotency_key)
+        if spec.unique_key is not None:
+            keys["unique_key"] = unique_key_of(spec)
+        for name, key in keys.items():
+            first = seen.setdefault(key, index)
+            if first != index:
+                violations.append(FieldViolation(f"{path}[{index}].{name}", f"is also the key of {path}[{first}]"))
     if violations:
         raise InvalidInput(violations)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 
 import structlog
@@ -43,7 +43,7 @@ class Waiters:
             yield event
 
     @asynccontextmanager
-    async def waiting_for_any(self, job_ids: Sequence[str]) -> AsyncIterator[asyncio.Event]:
+    async def waiting_for_any(self, job_ids: Collection[str]) -> AsyncIterator[asyncio.Event]:
         """Give an event that is set when one of the jobs may have become terminal."""
         event = asyncio.Event()
         for job_id in job_ids:
@@ -52,10 +52,7 @@ class Waiters:
             yield event
         finally:
             for job_id in job_ids:
-                events = self._waiting[job_id]
-                events.discard(event)
-                if not events:
-                    del self._waiting[job_id]
+                self._forget(job_id, event)
 
     def refuse_if_closed(self) -> None:
         """Send waiting callers elsewhere once this coordinator stops.
@@ -98,6 +95,12 @@ class Waiters:
                     log.warning("waiters_not_reread", error=exc.message)
                     break
                 self._wake(str(row.id) for row in rows)
+
+    def _forget(self, job_id: str, event: asyncio.Event) -> None:
+        events = self._waiting[job_id]
+        events.discard(event)
+        if not events:
+            del self._waiting[job_id]
 
     def _wake(self, job_ids: Iterable[str]) -> None:
         for job_id in job_ids:

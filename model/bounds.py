@@ -25,6 +25,8 @@ class Bounds:
     label_value_chars: int = 63
     idempotency_key_chars: int = 255
     workflow_name_chars: int = 255
+    min_idempotency_ttl_s: float = 60.0
+    max_idempotency_ttl_s: float = 31 * 86_400.0
     delay_s: float = 366 * 86_400.0
     attempts: int = 100
     min_ttl_s: float = 2.0

@@ -25,6 +25,7 @@ from tenure.model.routes import (
     name_error,
     route_error,
 )
+from tenure.model.unique import OnDuplicate
 
 
 def _must(check: Any) -> AfterValidator:
@@ -59,6 +60,12 @@ def json_error(text: str, *, max_bytes: int, max_depth: int) -> str | None:
     return None
 
 
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\xa0\xad\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ud800-\uf8ff\ufeff"
+    "\ufff0-\uffff\U000e0000-\U0010ffff]"
+)
+"""What no label may hold: controls, spaces other than the one, marks of direction. Not ``str.isprintable``: that is
+another rule in each release of Unicode, and Postgres has none like it."""
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 """A NUL as JSON writes it: an odd number of backslashes before u0000 (a raw one is no JSON at all)."""
 
@@ -143,6 +150,13 @@ class JobSpec(BaseModel):
     ref: str | None = Field(default=None, min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")
     trigger: Trigger = Trigger.ALL_COMPLETED
     upstream_failure: UpstreamFailure = UpstreamFailure.CANCEL
+    unique_key: str | None = Field(default=None, min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")
+    """At most one unfinished job of this namespace and kind has it."""
+    on_duplicate: OnDuplicate = OnDuplicate.REFUSE
+    idempotency_ttl_s: float | None = Field(
+        default=None, ge=DEFAULT_BOUNDS.min_idempotency_ttl_s, le=DEFAULT_BOUNDS.max_idempotency_ttl_s
+    )
+    """How long the key stands for this job; None: ``IDEMPOTENCY_TTL_S``."""
 
     @model_validator(mode="after")
     def _relations(self) -> JobSpec:
@@ -162,12 +176,16 @@ class JobSpec(BaseModel):
             for key, value in getattr(self, name).items():
                 if problem := name_error(key):
                     raise ValueError(f"{name}[{key[:64]!r}] {problem}")
-                if len(value) > DEFAULT_BOUNDS.label_value_chars or not value.isprintable():
+                if len(value) > DEFAULT_BOUNDS.label_value_chars or _UNPRINTABLE.search(value):
                     raise ValueError(
                         f"{name}[{key!r}] must be printable, at most {DEFAULT_BOUNDS.label_value_chars} characters"
                     )
         if len(set(self.limits)) < len(self.limits):
             raise ValueError("limits must not name one twice")
+        if self.on_duplicate is not OnDuplicate.REFUSE and self.unique_key is None:
+            raise ValueError("on_duplicate needs a unique_key")
+        if self.idempotency_ttl_s is not None and self.idempotency_key is None:
+            raise ValueError("idempotency_ttl_s needs an idempotency_key")
         return self
 
 
@@ -193,7 +211,7 @@ def validate_spec(values: Mapping[str, Any], *, path: str = "") -> JobSpec:
     return spec
 
 
-_RELATION_FIELDS = ("start_by", "activate_at", "labels", "requires", "limits")
+_RELATION_FIELDS = ("start_by", "activate_at", "labels", "requires", "limits", "on_duplicate", "idempotency_ttl_s")
 """In this order: a message may name two."""
 
 
@@ -205,7 +223,9 @@ def violations_of(exc: ValidationError, path: str) -> list[FieldViolation]:
         message = error["msg"].removeprefix("Value error, ")
         if not field:
             # A rule between fields: the message begins with the field it is about, or names it.
-            field = next((name for name in _RELATION_FIELDS if name in message), "")
+            field = next((name for name in _RELATION_FIELDS if message.startswith(name)), "") or next(
+                (name for name in _RELATION_FIELDS if name in message), ""
+            )
         found.append(FieldViolation(f"{path}{field}" if field else path.rstrip(".") or "job", message))
     return found
 

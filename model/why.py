@@ -37,6 +37,10 @@ class Picture:
     parked: bool = False
     waits_for: Sequence[str] = ()
     """Some of the jobs that it waits for."""
+    behind: str | None = None
+    """The job that it replaces, which has not stopped yet."""
+    behind_alone: bool = False
+    """It waits for nothing else."""
     seats: Sequence[Seat]
     """Every worker, also those without room."""
     slots_held: Mapping[str, int]
@@ -49,7 +53,7 @@ def obstacles(picture: Picture, rules: Rules) -> list[Obstacle]:
     found: list[Obstacle] = []
     lane = picture.lane
     if picture.state is JobState.WAITING:
-        return [_wait(picture)]
+        return _waits(picture)
     if picture.hold is not None:
         found.append(Obstacle("held", f"an operator holds it back{_because(picture.hold)}"))
     if picture.activate_at > picture.now:
@@ -62,6 +66,13 @@ def obstacles(picture: Picture, rules: Rules) -> list[Obstacle]:
     found.extend(_limits(picture, rules))
     found.extend(_workers(lane, picture.route, picture.seats))
     return found
+
+
+def _waits(picture: Picture) -> list[Obstacle]:
+    if picture.behind is None:
+        return [_wait(picture)]
+    found = [Obstacle("replaces", f"it replaces job {picture.behind}, whose worker has been asked to stop it")]
+    return found if picture.behind_alone else [*found, _wait(picture)]
 
 
 def _wait(picture: Picture) -> Obstacle:

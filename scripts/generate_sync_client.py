@@ -49,10 +49,12 @@ from tenure.client.records import (
     Worker,
 )
 from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
+from tenure.client.stream import StreamedJob
 from tenure.client.workflows import Workflow, WorkflowChange
 from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
+from tenure.model.unique import OnDuplicate
 
 
 class Client:

@@ -82,6 +82,9 @@ def job_to_pb(row: Row, *, parents: Sequence[object] = (), claim: pb.Claim | Non
         workflow_id=str(row.workflow_id) if row.workflow_id else None,
         ref=row.ref,
         aged=row.aged,
+        unique_key=row.unique_key,
+        replaced_by=str(row.replaced_by) if row.replaced_by else None,
+        deleted_at=wire.timestamp(row.deleted_at),
     )
 
 

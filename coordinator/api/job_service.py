@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Set
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +13,7 @@ import grpc
 
 from tenure.coordinator.api import convert
 from tenure.coordinator.api.filters import filters_from_pb, mass_filters, page_key, span_from_token, token_of_span
+from tenure.coordinator.api.stream_submit import StreamedSubmit
 from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.explain import Explainer
 from tenure.coordinator.pending import show_pending
@@ -20,7 +21,7 @@ from tenure.coordinator.retry import RETRIABLE, Retryer
 from tenure.coordinator.submit import Submitted, Submitter
 from tenure.coordinator.waiters import Waiters
 from tenure.model.batch import Batcher
-from tenure.model.errors import FieldViolation, InvalidInput, NotFound
+from tenure.model.errors import FieldViolation, InvalidInput, NotFound, WrongState
 from tenure.model.ids import parse_id
 from tenure.model.states import TERMINAL, JobState
 from tenure.model.why import Obstacle
@@ -38,6 +39,9 @@ DEFAULT_PAGE = 50
 MAX_PAGE = 1_000
 WATCH_POLL_S = 0.25
 """How often a watched job is read again; reads of all watchers share one query."""
+WATCH_MANY_POLL_S = 0.5
+"""The same for WatchJobs, whose reads are its own."""
+MAX_WATCHED = 1_000
 DEADLINE_MARGIN_S = 0.2
 """A waiting call answers this long before its own deadline, so that the answer still arrives."""
 
@@ -87,6 +91,10 @@ class JobService(JobServiceServicer):
             jobs=submitted_to_pb(submitted, [spec.ref for spec in specs]), workflow_id=_workflow_id(submitted)
         )
 
+    async def StreamSubmitJobs(self, requests: AsyncIterator[pb.StreamSubmitJobsRequest], context: Context) -> None:
+        """Write jobs as they come, each for itself."""
+        await StreamedSubmit(self._submitter, self._waiters).serve(requests, context.write)
+
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """Read one job."""
         job = await self._read(parse_id(request.id, "id"))
@@ -100,7 +108,9 @@ class JobService(JobServiceServicer):
             raise InvalidInput([FieldViolation("page_size", f"must be 1 to {MAX_PAGE}")])
         filters = filters_from_pb(request.filter)
         before = page_key(request.page_token)
-        rows = await self._database.fetch("list_jobs", {**filters, "before": before, "limit": size})
+        rows = await self._database.fetch(
+            "list_jobs", {**filters, "before": before, "limit": size, "deleted": request.deleted}
+        )
         token = base64.urlsafe_b64encode(rows[-1].id.bytes).decode() if len(rows) == size else ""
         jobs = [convert.job_to_pb(row) for row in rows]
         await show_pending(self._etcd, self._keys, jobs)
@@ -139,6 +149,46 @@ class JobService(JobServiceServicer):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(WATCH_POLL_S):
                         await maybe_done.wait()
+
+    async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> AsyncIterator[pb.WatchJobsResponse]:
+        """Stream what changes of many jobs, until all are terminal."""
+        if not 1 <= len(request.ids) <= MAX_WATCHED:
+            raise InvalidInput([FieldViolation("ids", f"must be 1 to {MAX_WATCHED}")])
+        left = {parse_id(id, f"ids[{index}]") for index, id in enumerate(request.ids)}
+        shown: dict[uuid.UUID, tuple[object, ...]] = {}
+        async with self._waiters.waiting_for_any({str(id) for id in left}) as maybe_done:
+            while left:
+                maybe_done.clear()
+                changed = await self._changed(left, shown)
+                if changed:
+                    jobs = await self._read_group(changed)
+                    yield pb.WatchJobsResponse(jobs=[job for job in jobs if job is not None])
+                    left -= {id for id, job in zip(changed, jobs, strict=True) if job is None or _is_terminal(job)}
+                self._waiters.refuse_if_closed()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(WATCH_MANY_POLL_S if left else 0):
+                        await maybe_done.wait()
+
+    async def _changed(self, ids: Set[uuid.UUID], shown: dict[uuid.UUID, tuple[object, ...]]) -> list[uuid.UUID]:
+        """Return the jobs that are not as they were shown, and note what they are."""
+        rows = await self._database.fetch("marks_of", {"ids": sorted(ids)})
+        marks = {row.id: tuple(row[1:]) for row in rows}
+        if missing := ids - marks.keys():
+            raise NotFound(f"job {min(missing)} does not exist")
+        changed = [id for id, mark in marks.items() if shown.get(id) != mark]
+        shown.update((id, marks[id]) for id in changed)
+        return changed
+
+    async def DeleteJob(self, request: pb.DeleteJobRequest, context: Context) -> pb.DeleteJobResponse:
+        """Hide a job that has ended."""
+        job_id = parse_id(request.id, "id")
+        if not await self._database.fetch("delete_job", {"id": job_id}):
+            state = wire.STATE_FROM_PB[(await self._read(job_id)).state]
+            raise WrongState(
+                f"job {job_id} is {state}; only one that has ended can be deleted",
+                hint=f"cancel it first: tenure jobs cancel {job_id}",
+            )
+        return pb.DeleteJobResponse(job=await self._read(job_id))
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
         """Cancel at once, or ask the worker to stop."""
@@ -217,7 +267,7 @@ class JobService(JobServiceServicer):
 def submitted_to_pb(submitted: list[Submitted], refs: list[str | None]) -> list[pb.SubmittedJob]:
     """Convert the answers to a batch."""
     return [
-        pb.SubmittedJob(id=str(one.id), ref=ref or "", created=one.created)
+        pb.SubmittedJob(id=str(one.id), ref=ref or "", created=one.created, duplicate=one.duplicate)
         for one, ref in zip(submitted, refs, strict=True)
     ]
 

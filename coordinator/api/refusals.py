@@ -19,6 +19,7 @@ from tenure.model.errors import InvalidInput, TenureError
 
 log = structlog.get_logger(__name__)
 
+_OURS = "/tenure."
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
@@ -37,6 +38,10 @@ class Refusals(grpc.aio.ServerInterceptor):
         if handler.unary_stream:
             return grpc.unary_stream_rpc_method_handler(
                 _streaming(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+            )
+        if handler.stream_stream and details.method.startswith(_OURS):
+            return grpc.stream_stream_rpc_method_handler(
+                _unary(handler.stream_stream), handler.request_deserializer, handler.response_serializer
             )
         return handler  # reflection and health have streams of their own
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from psycopg.errors import DatabaseError, UniqueViolation
 
 from tenure.model.jobs import PlannedJob
 from tenure.store.postgres.database import Database, Row, Statement
-from tenure.store.postgres.submit import KeyTaken, insertion
+from tenure.store.postgres.submit import insertion, key_error
+from tenure.store.postgres.unique import STATEMENTS, Replaced, replaced, replacing
 
 MAX_RECENT_JOBS = 20
 _NOT_AS_SEEN = "TN003"
@@ -40,6 +41,8 @@ class Firing:
     watched: bool = True
     """Whether they shall ask about the new ones, too."""
     cancels: tuple[uuid.UUID, ...] = ()
+    replaces: tuple[tuple[uuid.UUID, uuid.UUID], ...] = ()
+    """Holders of unique keys, and the jobs that take them."""
     skipped: int = 0
     reason: str = ""
 
@@ -57,6 +60,7 @@ class Canceled:
     canceled: Sequence[Row] = ()
     settled: Sequence[Row] = ()
     asked: Sequence[Row] = ()
+    replaced: Replaced = field(default_factory=Replaced)
 
 
 CANCEL_REASON = "the next tick of its schedule came"
@@ -69,13 +73,16 @@ async def write_firings(
 
     Raises:
         ScheduleMoved: one of them is not at its turn any more.
-        KeyTaken: a tick has its job already.
+        KeyTaken: a tick has its job already. UniqueTaken: a unique key is held.
         Deposed: the guard says so. Unavailable: the outcome is unknown, and a repetition harmless.
     """
     jobs = [job for firing in firings for job in firing.jobs]
     cancels = sorted({id for firing in firings for id in firing.cancels})
     statements = [guard] if guard is not None else []
     statements.append(Statement("move_schedules", _columns(firings)))
+    first = len(statements)
+    replacement = replacing(dict(pair for firing in firings for pair in firing.replaces))
+    statements.extend(replacement)
     if jobs:
         statements.extend(insertion(jobs, lanes))
     if cancels:
@@ -85,12 +92,14 @@ async def write_firings(
     try:
         results = await database.transaction(statements)
     except UniqueViolation as exc:
-        raise KeyTaken(str(exc)) from exc
+        raise key_error(exc) from exc
     except DatabaseError as exc:
         if exc.sqlstate == _NOT_AS_SEEN:
             raise ScheduleMoved(str(exc)) from exc
         raise
-    return Canceled(*results[-3:]) if cancels else Canceled()
+    gone = replaced(results[first : first + STATEMENTS] if replacement else ())
+    canceled, settled, asked = results[-3:] if cancels else ((), (), ())
+    return Canceled(canceled, settled, asked, gone)
 
 
 def _columns(firings: Sequence[Firing]) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.errors import WrongState
 from tenure.model.jobs import PlannedJob, RetrySpec
 from tenure.store.postgres.database import Database, Statement
+from tenure.store.postgres.unique import STATEMENTS, Replaced, UniqueTaken, is_unique_key, replaced, replacing
 
 _DEFAULT_RETRY = RetrySpec()
 _WORKFLOW_CANCELED = "TN004"
@@ -64,49 +65,71 @@ async def write_jobs(
     *,
     fence: int | None = None,
     workflow: NewWorkflow | None = None,
-) -> None:
+    replaces: Mapping[uuid.UUID, uuid.UUID] | None = None,
+    answered: Sequence[PlannedJob] = (),
+) -> Replaced:
     """Insert jobs with their dependencies and keys, and with ``workflow`` that, too.
 
     With ``fence`` all jobs are children of one parent, whose attempt must still execute under that fence, and whose
-    workflow, if it is a member of one, must not be canceled.
+    workflow, if it is a member of one, must not be canceled. ``replaces`` names the holders of unique keys that the
+    jobs are to replace. ``answered`` are requests that were answered with an earlier job, by whose id they go: their
+    idempotency keys are taken, for the same answer when they come again.
 
     Raises:
         KeyTaken: an idempotency key (or an id) is taken.
+        UniqueTaken: a unique key is held.
         OwnershipLost: the fence is old.
         WrongState: the parent's workflow is canceled.
         Unavailable: the outcome is unknown.
     """
     statements: list[Statement] = []
     if fence is not None:
-        statements.append(Statement("assert_fence", {"id": jobs[0].parent_id, "fence": fence}))
-        if jobs[0].workflow_id is not None:
+        statements.append(Statement("assert_fence", {"id": (*jobs, *answered)[0].parent_id, "fence": fence}))
+        if jobs and jobs[0].workflow_id is not None:
             statements.append(Statement("assert_workflow", {"id": jobs[0].workflow_id}))
     if workflow is not None:
         columns = {"id": workflow.id, "namespace": workflow.namespace, "name": workflow.name, "jobs": len(jobs)}
         statements.append(Statement("insert_workflow", columns))
-    own = {job.id for job in jobs}
-    edges = [(job.id, parent) for job in jobs for parent in job.parents]
-    outside = sorted({parent for _, parent in edges if parent not in own})
-    if outside:
-        statements.append(Statement("lock_parents", {"ids": outside}))
-    keyed = [job for job in jobs if job.spec.idempotency_key is not None]
-    if keyed:
-        statements.append(Statement("take_keys", _key_columns(keyed)))
-    statements.append(Statement("insert_jobs", _job_columns(jobs, lanes)))
-    if edges:
-        children, parents = (list(column) for column in zip(*edges, strict=True))
-        statements.append(Statement("insert_dependencies", {"children": children, "parents": parents}))
+    first = len(statements)
+    replacement = replacing(replaces or {})
+    statements.extend(replacement)
+    statements.extend(_insertions(jobs, lanes, answered))
     try:
         if len(statements) == 1:
             await database.fetch(*statements[0])
-        else:
-            await database.transaction(statements)
+            return Replaced()
+        results = await database.transaction(statements)
     except UniqueViolation as exc:
-        raise KeyTaken(str(exc)) from exc
+        raise key_error(exc) from exc
     except DatabaseError as exc:
         if exc.sqlstate == _WORKFLOW_CANCELED:
             raise WrongState(f"workflow {jobs[0].workflow_id} is canceled: nothing is submitted into it") from exc
         raise
+    return replaced(results[first : first + STATEMENTS] if replacement else ())
+
+
+def _insertions(
+    jobs: Sequence[PlannedJob], lanes: Sequence[int], answered: Sequence[PlannedJob]
+) -> Iterator[Statement]:
+    """Return what inserts jobs with their keys and edges."""
+    own = {job.id for job in jobs}
+    edges = [(job.id, parent) for job in jobs for parent in job.parents]
+    outside = sorted({parent for _, parent in edges if parent not in own})
+    if outside:
+        yield Statement("lock_parents", {"ids": outside})
+    keyed = [job for job in (*jobs, *answered) if job.spec.idempotency_key is not None]
+    if keyed:
+        yield Statement("take_keys", _key_columns(keyed))
+    if jobs:
+        yield Statement("insert_jobs", _job_columns(jobs, lanes))
+    if edges:
+        children, parents = (list(column) for column in zip(*edges, strict=True))
+        yield Statement("insert_dependencies", {"children": children, "parents": parents})
+
+
+def key_error(exc: UniqueViolation) -> KeyTaken | UniqueTaken:
+    """Return which kind of key was taken."""
+    return UniqueTaken(str(exc)) if is_unique_key(exc) else KeyTaken(str(exc))
 
 
 def insertion(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> list[Statement]:
@@ -121,7 +144,7 @@ def _key_columns(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
         "keys": [job.spec.idempotency_key for job in jobs],
         "ids": [job.id for job in jobs],
         "hashes": [job.request_hash for job in jobs],
-        "ttl_s": IDEMPOTENCY_TTL_S,
+        "ttls": [job.spec.idempotency_ttl_s or IDEMPOTENCY_TTL_S for job in jobs],
     }
 
 
@@ -158,4 +181,5 @@ def _job_columns(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> dict[str, 
         ],
         "workflows": [job.workflow_id for job in jobs],
         "refs": [job.spec.ref if job.workflow_id else None for job in jobs],
+        "unique_keys": [spec.unique_key for spec in specs],
     }

@@ -100,9 +100,9 @@ class Parts:
         self.finisher = Finisher(self.db, self.announcer, self.dependants, self.hints)
         self.kinds = Kinds(self.db, self.clock)
         self.backlogs = Backlogs(self.db, self.clock)
-        self.submitter = Submitter(self.db, self.lanes, self.hints, self.kinds, self.backlogs)
         self.starter = Starter(self.db, self.etcd, self.keys)
         self.canceler = Canceler(self.db, self.etcd, self.keys, self.clock, self.announcer, self.dependants)
+        self.submitter = Submitter(self.db, self.lanes, self.hints, self.kinds, self.backlogs, self.canceler)
         self.retryer = Retryer(self.db, self.lanes, self.hints, self.clock)
         self.waiters = Waiters(self.db, self.etcd, self.keys, self.clock)
 

@@ -258,3 +258,45 @@ async def test_what_a_job_came_from_goes_with_it_to_history(book: Book) -> None:
     await book.parts.finish(job.id, started.fence)
     [ended] = await book.parts.sql("SELECT * FROM tenure.history WHERE id = %s", job.id)
     assert (ended.schedule_id, ended.scheduled_at) == (id, job.scheduled_at)
+
+
+@pytest.mark.parametrize("on_duplicate", ["refuse", "existing"])
+async def test_a_tick_that_meets_its_unique_key_held_is_skipped(book: Book, on_duplicate: str) -> None:
+    id = await book.add(interval_s=1, job={"kind": "k", "unique_key": "u", "on_duplicate": on_duplicate})
+    await _tick(book, id)
+    await asyncio.sleep(1.1)
+    await _tick(book, id)
+    [job] = await book.jobs(id)
+    row = await book.row(id)
+    assert row.fired == 1 and row.skipped >= 1
+    assert str(job.id) in row.skip_reason
+    await book.parts.canceler.cancel(job.id, "")
+    await asyncio.sleep(1.1)
+    await _tick(book, id)
+    assert len(await book.jobs(id)) == 2
+
+
+async def test_a_tick_replaces_the_job_that_has_its_unique_key(book: Book) -> None:
+    id = await book.add(interval_s=1, job={"kind": "k", "unique_key": "u", "on_duplicate": "replace"})
+    await _tick(book, id)
+    [first] = await book.jobs(id)
+    fence = (await book.parts.execute(first.id)).fence
+    await asyncio.sleep(1.1)
+    await _tick(book, id)
+    first, second = await book.jobs(id)
+    assert (first.replaced_by, first.cancel_requested, second.state) == (second.id, True, JobState.WAITING)
+    await asyncio.sleep(1.1)
+    await _tick(book, id)
+    assert [job.state for job in await book.jobs(id)] == ["executing", "canceled", "waiting"]
+    await book.parts.finish(first.id, fence)
+    assert [job.state for job in await book.jobs(id)] == ["completed", "canceled", "ready"]
+
+
+async def test_schedules_with_one_unique_key_do_not_hold_up_each_other(book: Book) -> None:
+    job = {"kind": "k", "unique_key": "u"}
+    ids = [await book.add(since=timedelta(hours=1), job=job) for _ in range(3)]
+    other = await book.add(since=timedelta(hours=1))
+    await book.scheduler().round()
+    await book.scheduler().round()
+    assert sum([len(await book.jobs(id)) for id in ids]) == 1
+    assert len(await book.jobs(other)) == 1

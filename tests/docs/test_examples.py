@@ -30,6 +30,7 @@ DOCUMENTS = [
     "docs/HANDLERS.md",
     "docs/JOBS.md",
     "docs/SCHEDULES.md",
+    "docs/SUBMIT.md",
     "docs/WORKFLOWS.md",
 ]
 PAGES = ["README.md", "CHANGELOG.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]

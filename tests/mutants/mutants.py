@@ -326,7 +326,7 @@ _FENCE = (
         [
             (
                 "store/postgres/submit.py",
-                '        statements.append(Statement("assert_fence", {"id": jobs[0].parent_id, "fence": fence}))\n',
+                '        statements.append(Statement("assert_fence", {"id": (*jobs, *answered)[0].parent_id, "fence": fence}))\n',  # noqa: E501
                 "        pass\n",
             )
         ],

@@ -202,7 +202,9 @@ def test_a_page_of_the_newest_jobs_reads_a_page(large: psycopg.Connection[dict[s
             "workflow_id",
         )
     )
-    nodes = _plan(large, "list_jobs", {"before": "ffffffff-ffff-ffff-ffff-ffffffffffff", "limit": 50, **filters})
+    nodes = _plan(
+        large, "list_jobs", {"before": "ffffffff-ffff-ffff-ffff-ffffffffffff", "limit": 50, "deleted": False, **filters}
+    )
     assert _scans(nodes) == {"job_pkey"}
     assert _read(nodes) <= 51
 

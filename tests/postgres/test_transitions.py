@@ -52,6 +52,11 @@ async def _request_cancel(table: Table, id: uuid.UUID, fence: int) -> object:
     return await table.db.fetch("request_cancel", {"ids": [id], "reason": "r", "grace_s": None})
 
 
+async def _replace(table: Table, id: uuid.UUID, fence: int) -> object:
+    """The statements that follow it in its transaction end idle ones."""
+    return await table.db.fetch("replace_holders", {"ids": [id], "new_ids": [new_id()], "reason": "r"})
+
+
 async def _settle(table: Table, id: uuid.UUID, fence: int) -> object:
     parents = await table.db.fetch("dependencies_of", {"ids": [id]})
     ids = [parent for row in parents for parent in row.parents]
@@ -180,6 +185,7 @@ STATEMENTS: dict[str, dict[str, tuple[Drive, dict[JobState, JobState]]]] = {
     "retry_jobs": {"retry": (_retry, {})},
     "insert_retry_dependencies": {"depend": (_depend_again, {JobState.WAITING: JobState.READY})},
     "request_cancel": {"request": (_request_cancel, {})},
+    "replace_holders": {"replace": (_replace, {})},
     "activate_due": {"activate": (_activate, {})},
     "raise_aged": {"age": (_age, {})},
     "report_progress": {"progress": (_progress, {})},

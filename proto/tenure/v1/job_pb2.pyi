@@ -41,6 +41,13 @@ class Backoff(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BACKOFF_LINEAR: _ClassVar[Backoff]
     BACKOFF_FIXED: _ClassVar[Backoff]
 
+class OnDuplicate(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ON_DUPLICATE_UNSPECIFIED: _ClassVar[OnDuplicate]
+    ON_DUPLICATE_REFUSE: _ClassVar[OnDuplicate]
+    ON_DUPLICATE_EXISTING: _ClassVar[OnDuplicate]
+    ON_DUPLICATE_REPLACE: _ClassVar[OnDuplicate]
+
 class Trigger(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     TRIGGER_UNSPECIFIED: _ClassVar[Trigger]
@@ -75,6 +82,10 @@ BACKOFF_UNSPECIFIED: Backoff
 BACKOFF_EXPONENTIAL: Backoff
 BACKOFF_LINEAR: Backoff
 BACKOFF_FIXED: Backoff
+ON_DUPLICATE_UNSPECIFIED: OnDuplicate
+ON_DUPLICATE_REFUSE: OnDuplicate
+ON_DUPLICATE_EXISTING: OnDuplicate
+ON_DUPLICATE_REPLACE: OnDuplicate
 TRIGGER_UNSPECIFIED: Trigger
 TRIGGER_ALL_COMPLETED: Trigger
 TRIGGER_ALL_FINISHED: Trigger
@@ -103,7 +114,7 @@ class RetryPolicy(_message.Message):
     def __init__(self, max_attempts: _Optional[int] = ..., initial_backoff: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., multiplier: _Optional[float] = ..., max_backoff: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., jitter: _Optional[float] = ..., non_retryable: _Optional[_Iterable[str]] = ..., backoff: _Optional[_Union[Backoff, str]] = ...) -> None: ...
 
 class JobSpec(_message.Message):
-    __slots__ = ("kind", "payload", "namespace", "route", "priority", "activate_at", "delay", "retry", "ttl", "timeout", "max_crashes", "idempotency_key", "labels", "depends_on", "ref", "start_within", "start_by", "job_timeout", "limits", "requires", "trigger", "upstream_failure")
+    __slots__ = ("kind", "payload", "namespace", "route", "priority", "activate_at", "delay", "retry", "ttl", "timeout", "max_crashes", "idempotency_key", "labels", "depends_on", "ref", "start_within", "start_by", "job_timeout", "limits", "requires", "trigger", "upstream_failure", "unique_key", "on_duplicate", "idempotency_ttl")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +151,9 @@ class JobSpec(_message.Message):
     REQUIRES_FIELD_NUMBER: _ClassVar[int]
     TRIGGER_FIELD_NUMBER: _ClassVar[int]
     UPSTREAM_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    UNIQUE_KEY_FIELD_NUMBER: _ClassVar[int]
+    ON_DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_TTL_FIELD_NUMBER: _ClassVar[int]
     kind: str
     payload: str
     namespace: str
@@ -162,7 +176,10 @@ class JobSpec(_message.Message):
     requires: _containers.ScalarMap[str, str]
     trigger: Trigger
     upstream_failure: UpstreamFailure
-    def __init__(self, kind: _Optional[str] = ..., payload: _Optional[str] = ..., namespace: _Optional[str] = ..., route: _Optional[str] = ..., priority: _Optional[int] = ..., activate_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_crashes: _Optional[int] = ..., idempotency_key: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., depends_on: _Optional[_Iterable[str]] = ..., ref: _Optional[str] = ..., start_within: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., start_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., job_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., limits: _Optional[_Iterable[str]] = ..., requires: _Optional[_Mapping[str, str]] = ..., trigger: _Optional[_Union[Trigger, str]] = ..., upstream_failure: _Optional[_Union[UpstreamFailure, str]] = ...) -> None: ...
+    unique_key: str
+    on_duplicate: OnDuplicate
+    idempotency_ttl: _duration_pb2.Duration
+    def __init__(self, kind: _Optional[str] = ..., payload: _Optional[str] = ..., namespace: _Optional[str] = ..., route: _Optional[str] = ..., priority: _Optional[int] = ..., activate_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_crashes: _Optional[int] = ..., idempotency_key: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., depends_on: _Optional[_Iterable[str]] = ..., ref: _Optional[str] = ..., start_within: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., start_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., job_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., limits: _Optional[_Iterable[str]] = ..., requires: _Optional[_Mapping[str, str]] = ..., trigger: _Optional[_Union[Trigger, str]] = ..., upstream_failure: _Optional[_Union[UpstreamFailure, str]] = ..., unique_key: _Optional[str] = ..., on_duplicate: _Optional[_Union[OnDuplicate, str]] = ..., idempotency_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Claim(_message.Message):
     __slots__ = ("worker", "lease", "revision")
@@ -185,7 +202,7 @@ class JobError(_message.Message):
     def __init__(self, type: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("id", "namespace", "kind", "route", "state", "priority", "payload", "result", "error", "reason", "attempt", "errors", "crashes", "fence", "claim", "created_at", "activate_at", "started_at", "finished_at", "retry", "ttl", "timeout", "max_crashes", "idempotency_key", "labels", "depends_on", "parent_id", "progress", "progress_message", "cancel_requested", "worker", "retry_of", "retried_by", "start_by", "deadline", "job_timeout", "limits", "requires", "schedule_id", "scheduled_at", "trigger", "upstream_failure", "workflow_id", "ref", "aged")
+    __slots__ = ("id", "namespace", "kind", "route", "state", "priority", "payload", "result", "error", "reason", "attempt", "errors", "crashes", "fence", "claim", "created_at", "activate_at", "started_at", "finished_at", "retry", "ttl", "timeout", "max_crashes", "idempotency_key", "labels", "depends_on", "parent_id", "progress", "progress_message", "cancel_requested", "worker", "retry_of", "retried_by", "start_by", "deadline", "job_timeout", "limits", "requires", "schedule_id", "scheduled_at", "trigger", "upstream_failure", "workflow_id", "ref", "aged", "unique_key", "replaced_by", "deleted_at")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -245,6 +262,9 @@ class Job(_message.Message):
     WORKFLOW_ID_FIELD_NUMBER: _ClassVar[int]
     REF_FIELD_NUMBER: _ClassVar[int]
     AGED_FIELD_NUMBER: _ClassVar[int]
+    UNIQUE_KEY_FIELD_NUMBER: _ClassVar[int]
+    REPLACED_BY_FIELD_NUMBER: _ClassVar[int]
+    DELETED_AT_FIELD_NUMBER: _ClassVar[int]
     id: str
     namespace: str
     kind: str
@@ -290,7 +310,10 @@ class Job(_message.Message):
     workflow_id: str
     ref: str
     aged: bool
-    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., kind: _Optional[str] = ..., route: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., priority: _Optional[int] = ..., payload: _Optional[str] = ..., result: _Optional[str] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., reason: _Optional[str] = ..., attempt: _Optional[int] = ..., errors: _Optional[int] = ..., crashes: _Optional[int] = ..., fence: _Optional[int] = ..., claim: _Optional[_Union[Claim, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activate_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_crashes: _Optional[int] = ..., idempotency_key: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., depends_on: _Optional[_Iterable[str]] = ..., parent_id: _Optional[str] = ..., progress: _Optional[float] = ..., progress_message: _Optional[str] = ..., cancel_requested: _Optional[bool] = ..., worker: _Optional[str] = ..., retry_of: _Optional[str] = ..., retried_by: _Optional[str] = ..., start_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., job_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., limits: _Optional[_Iterable[str]] = ..., requires: _Optional[_Mapping[str, str]] = ..., schedule_id: _Optional[str] = ..., scheduled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trigger: _Optional[_Union[Trigger, str]] = ..., upstream_failure: _Optional[_Union[UpstreamFailure, str]] = ..., workflow_id: _Optional[str] = ..., ref: _Optional[str] = ..., aged: _Optional[bool] = ...) -> None: ...
+    unique_key: str
+    replaced_by: str
+    deleted_at: _timestamp_pb2.Timestamp
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., kind: _Optional[str] = ..., route: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., priority: _Optional[int] = ..., payload: _Optional[str] = ..., result: _Optional[str] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., reason: _Optional[str] = ..., attempt: _Optional[int] = ..., errors: _Optional[int] = ..., crashes: _Optional[int] = ..., fence: _Optional[int] = ..., claim: _Optional[_Union[Claim, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activate_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_crashes: _Optional[int] = ..., idempotency_key: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., depends_on: _Optional[_Iterable[str]] = ..., parent_id: _Optional[str] = ..., progress: _Optional[float] = ..., progress_message: _Optional[str] = ..., cancel_requested: _Optional[bool] = ..., worker: _Optional[str] = ..., retry_of: _Optional[str] = ..., retried_by: _Optional[str] = ..., start_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., job_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., limits: _Optional[_Iterable[str]] = ..., requires: _Optional[_Mapping[str, str]] = ..., schedule_id: _Optional[str] = ..., scheduled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trigger: _Optional[_Union[Trigger, str]] = ..., upstream_failure: _Optional[_Union[UpstreamFailure, str]] = ..., workflow_id: _Optional[str] = ..., ref: _Optional[str] = ..., aged: _Optional[bool] = ..., unique_key: _Optional[str] = ..., replaced_by: _Optional[str] = ..., deleted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Attempt(_message.Message):
     __slots__ = ("job_id", "attempt", "fence", "worker", "lease", "claim_revision", "outcome", "error", "started_at", "finished_at")

@@ -34,14 +34,16 @@ class SubmitJobsRequest(_message.Message):
     def __init__(self, jobs: _Optional[_Iterable[_Union[_job_pb2.JobSpec, _Mapping]]] = ..., workflow_name: _Optional[str] = ...) -> None: ...
 
 class SubmittedJob(_message.Message):
-    __slots__ = ("id", "ref", "created")
+    __slots__ = ("id", "ref", "created", "duplicate")
     ID_FIELD_NUMBER: _ClassVar[int]
     REF_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_FIELD_NUMBER: _ClassVar[int]
     id: str
     ref: str
     created: bool
-    def __init__(self, id: _Optional[str] = ..., ref: _Optional[str] = ..., created: _Optional[bool] = ...) -> None: ...
+    duplicate: bool
+    def __init__(self, id: _Optional[str] = ..., ref: _Optional[str] = ..., created: _Optional[bool] = ..., duplicate: _Optional[bool] = ...) -> None: ...
 
 class SubmitJobsResponse(_message.Message):
     __slots__ = ("jobs", "workflow_id")
@@ -50,6 +52,54 @@ class SubmitJobsResponse(_message.Message):
     jobs: _containers.RepeatedCompositeFieldContainer[SubmittedJob]
     workflow_id: str
     def __init__(self, jobs: _Optional[_Iterable[_Union[SubmittedJob, _Mapping]]] = ..., workflow_id: _Optional[str] = ...) -> None: ...
+
+class StreamSubmitJobsRequest(_message.Message):
+    __slots__ = ("jobs", "sequences")
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    jobs: _containers.RepeatedCompositeFieldContainer[_job_pb2.JobSpec]
+    sequences: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, jobs: _Optional[_Iterable[_Union[_job_pb2.JobSpec, _Mapping]]] = ..., sequences: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class JobRefusal(_message.Message):
+    __slots__ = ("status", "message", "hint", "fields")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    status: str
+    message: str
+    hint: str
+    fields: _containers.RepeatedCompositeFieldContainer[RefusedField]
+    def __init__(self, status: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., fields: _Optional[_Iterable[_Union[RefusedField, _Mapping]]] = ...) -> None: ...
+
+class RefusedField(_message.Message):
+    __slots__ = ("field", "description")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    description: str
+    def __init__(self, field: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
+
+class StreamedJob(_message.Message):
+    __slots__ = ("sequence", "id", "created", "duplicate", "refusal")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    id: str
+    created: bool
+    duplicate: bool
+    refusal: JobRefusal
+    def __init__(self, sequence: _Optional[int] = ..., id: _Optional[str] = ..., created: _Optional[bool] = ..., duplicate: _Optional[bool] = ..., refusal: _Optional[_Union[JobRefusal, _Mapping]] = ...) -> None: ...
+
+class StreamSubmitJobsResponse(_message.Message):
+    __slots__ = ("jobs",)
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    jobs: _containers.RepeatedCompositeFieldContainer[StreamedJob]
+    def __init__(self, jobs: _Optional[_Iterable[_Union[StreamedJob, _Mapping]]] = ...) -> None: ...
 
 class GetJobRequest(_message.Message):
     __slots__ = ("id",)
@@ -93,14 +143,16 @@ class JobFilter(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., kind: _Optional[str] = ..., route_prefix: _Optional[str] = ..., states: _Optional[_Iterable[_Union[_job_pb2.JobState, str]]] = ..., labels: _Optional[_Mapping[str, str]] = ..., parent_id: _Optional[str] = ..., created_after: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., created_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., workflow_id: _Optional[str] = ...) -> None: ...
 
 class ListJobsRequest(_message.Message):
-    __slots__ = ("filter", "page_size", "page_token")
+    __slots__ = ("filter", "page_size", "page_token", "deleted")
     FILTER_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
     filter: JobFilter
     page_size: int
     page_token: str
-    def __init__(self, filter: _Optional[_Union[JobFilter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    deleted: bool
+    def __init__(self, filter: _Optional[_Union[JobFilter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., deleted: _Optional[bool] = ...) -> None: ...
 
 class ListJobsResponse(_message.Message):
     __slots__ = ("jobs", "next_page_token")
@@ -133,6 +185,30 @@ class WatchJobRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ...) -> None: ...
 
 class WatchJobResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: _job_pb2.Job
+    def __init__(self, job: _Optional[_Union[_job_pb2.Job, _Mapping]] = ...) -> None: ...
+
+class WatchJobsRequest(_message.Message):
+    __slots__ = ("ids",)
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class WatchJobsResponse(_message.Message):
+    __slots__ = ("jobs",)
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    jobs: _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]
+    def __init__(self, jobs: _Optional[_Iterable[_Union[_job_pb2.Job, _Mapping]]] = ...) -> None: ...
+
+class DeleteJobRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    def __init__(self, id: _Optional[str] = ...) -> None: ...
+
+class DeleteJobResponse(_message.Message):
     __slots__ = ("job",)
     JOB_FIELD_NUMBER: _ClassVar[int]
     job: _job_pb2.Job

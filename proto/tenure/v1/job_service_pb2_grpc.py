@@ -46,6 +46,11 @@ class JobServiceStub:
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.SubmitJobsRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_job__service__pb2.SubmitJobsResponse.FromString,
                 _registered_method=True)
+        self.StreamSubmitJobs = channel.stream_stream(
+                '/tenure.v1.JobService/StreamSubmitJobs',
+                request_serializer=tenure_dot_v1_dot_job__service__pb2.StreamSubmitJobsRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_job__service__pb2.StreamSubmitJobsResponse.FromString,
+                _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/tenure.v1.JobService/GetJob',
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.GetJobRequest.SerializeToString,
@@ -65,6 +70,16 @@ class JobServiceStub:
                 '/tenure.v1.JobService/WatchJob',
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_job__service__pb2.WatchJobResponse.FromString,
+                _registered_method=True)
+        self.WatchJobs = channel.unary_stream(
+                '/tenure.v1.JobService/WatchJobs',
+                request_serializer=tenure_dot_v1_dot_job__service__pb2.WatchJobsRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_job__service__pb2.WatchJobsResponse.FromString,
+                _registered_method=True)
+        self.DeleteJob = channel.unary_unary(
+                '/tenure.v1.JobService/DeleteJob',
+                request_serializer=tenure_dot_v1_dot_job__service__pb2.DeleteJobRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_job__service__pb2.DeleteJobResponse.FromString,
                 _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/tenure.v1.JobService/CancelJob',
@@ -117,6 +132,15 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamSubmitJobs(self, request_iterator, context):
+        """Writes more jobs than fit into a batch, each for itself: the service groups what has arrived into transactions. Answers
+        come in order, after the commit. A job that is refused fails alone. When the stream breaks, what was not answered is
+        sent again on another; with idempotency keys no job is written twice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetJob(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -139,6 +163,20 @@ class JobServiceServicer:
 
     def WatchJob(self, request, context):
         """Streams the job now and at each change of state, attempt or progress, and ends after its terminal state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchJobs(self, request, context):
+        """The same for many: the jobs now, and those that changed since; ends when all are terminal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteJob(self, request, context):
+        """Hides a job that has ended from listings; it can still be read. FAILED_PRECONDITION for one that has not ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,6 +237,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=tenure_dot_v1_dot_job__service__pb2.SubmitJobsRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_job__service__pb2.SubmitJobsResponse.SerializeToString,
             ),
+            'StreamSubmitJobs': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamSubmitJobs,
+                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.StreamSubmitJobsRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_job__service__pb2.StreamSubmitJobsResponse.SerializeToString,
+            ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
                     request_deserializer=tenure_dot_v1_dot_job__service__pb2.GetJobRequest.FromString,
@@ -218,6 +261,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.WatchJob,
                     request_deserializer=tenure_dot_v1_dot_job__service__pb2.WatchJobRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_job__service__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'WatchJobs': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJobs,
+                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.WatchJobsRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_job__service__pb2.WatchJobsResponse.SerializeToString,
+            ),
+            'DeleteJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteJob,
+                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.DeleteJobRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_job__service__pb2.DeleteJobResponse.SerializeToString,
             ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
@@ -306,6 +359,33 @@ class JobService:
             '/tenure.v1.JobService/SubmitJobs',
             tenure_dot_v1_dot_job__service__pb2.SubmitJobsRequest.SerializeToString,
             tenure_dot_v1_dot_job__service__pb2.SubmitJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamSubmitJobs(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/tenure.v1.JobService/StreamSubmitJobs',
+            tenure_dot_v1_dot_job__service__pb2.StreamSubmitJobsRequest.SerializeToString,
+            tenure_dot_v1_dot_job__service__pb2.StreamSubmitJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -414,6 +494,60 @@ class JobService:
             '/tenure.v1.JobService/WatchJob',
             tenure_dot_v1_dot_job__service__pb2.WatchJobRequest.SerializeToString,
             tenure_dot_v1_dot_job__service__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tenure.v1.JobService/WatchJobs',
+            tenure_dot_v1_dot_job__service__pb2.WatchJobsRequest.SerializeToString,
+            tenure_dot_v1_dot_job__service__pb2.WatchJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.JobService/DeleteJob',
+            tenure_dot_v1_dot_job__service__pb2.DeleteJobRequest.SerializeToString,
+            tenure_dot_v1_dot_job__service__pb2.DeleteJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -17,6 +17,7 @@ from tenure.model.errors import BY_GRPC_STATUS, FieldViolation, InvalidInput, Te
 from tenure.model.jobs import JobSpec, RetrySpec, validate_spec
 from tenure.model.retry import Backoff
 from tenure.model.states import JobState, Outcome
+from tenure.model.unique import OnDuplicate
 from tenure.v1 import job_pb2 as pb
 
 STATE_TO_PB: dict[JobState, pb.JobState] = {state: pb.JobState.Value(f"JOB_STATE_{state.name}") for state in JobState}
@@ -24,6 +25,10 @@ STATE_FROM_PB: dict[int, JobState] = {number: state for state, number in STATE_T
 OUTCOME_TO_PB: dict[Outcome, pb.Outcome] = {outcome: pb.Outcome.Value(f"OUTCOME_{outcome.name}") for outcome in Outcome}
 OUTCOME_FROM_PB: dict[int, Outcome] = {number: outcome for outcome, number in OUTCOME_TO_PB.items()}
 BACKOFF_TO_PB: dict[Backoff, pb.Backoff] = {each: pb.Backoff.Value(f"BACKOFF_{each.name}") for each in Backoff}
+ON_DUPLICATE_TO_PB: dict[OnDuplicate, pb.OnDuplicate] = {
+    each: pb.OnDuplicate.Value(f"ON_DUPLICATE_{each.name}") for each in OnDuplicate
+}
+ON_DUPLICATE_FROM_PB: dict[int, OnDuplicate] = {number: each for each, number in ON_DUPLICATE_TO_PB.items()}
 BACKOFF_FROM_PB: dict[int, Backoff] = {number: each for each, number in BACKOFF_TO_PB.items()}
 TRIGGER_TO_PB: dict[Trigger, pb.Trigger] = {each: pb.Trigger.Value(f"TRIGGER_{each.name}") for each in Trigger}
 TRIGGER_FROM_PB: dict[int, Trigger] = {number: each for each, number in TRIGGER_TO_PB.items()}
@@ -83,7 +88,7 @@ def spec_from_pb(message: pb.JobSpec, *, path: str = "job.") -> JobSpec:
         InvalidInput: with every violation; ``path`` leads to the message.
     """
     values: dict[str, Any] = {"kind": message.kind}
-    for name in ("payload", "namespace", "route", "idempotency_key", "ref"):
+    for name in ("payload", "namespace", "route", "idempotency_key", "ref", "unique_key"):
         text = getattr(message, name)
         if text:
             values[name] = text
@@ -103,7 +108,7 @@ def spec_from_pb(message: pb.JobSpec, *, path: str = "job.") -> JobSpec:
                 values[name] = getattr(message, name).ToDatetime(tzinfo=UTC)
             except (ValueError, OverflowError) as exc:
                 violations.append(FieldViolation(f"{path}{name}", str(exc)))
-    for name in ("delay", "ttl", "timeout", "start_within", "job_timeout"):
+    for name in ("delay", "ttl", "timeout", "start_within", "job_timeout", "idempotency_ttl"):
         if name in present:
             values[f"{name}_s"] = seconds(getattr(message, name))
     for name in ("priority", "max_crashes"):
@@ -117,6 +122,8 @@ def spec_from_pb(message: pb.JobSpec, *, path: str = "job.") -> JobSpec:
         )
     if "retry" in present:
         values["retry"] = retry_values(message.retry)
+    if message.on_duplicate:
+        values["on_duplicate"] = ON_DUPLICATE_FROM_PB.get(message.on_duplicate, str(message.on_duplicate))
     try:
         spec = validate_spec(values, path=path)
     except InvalidInput as exc:
@@ -148,6 +155,7 @@ _WIRE_NAMES = (
     "timeout_s",
     "start_within_s",
     "job_timeout_s",
+    "idempotency_ttl_s",
     "initial_backoff_s",
     "max_backoff_s",
 )
@@ -189,6 +197,9 @@ def spec_to_pb(spec: JobSpec) -> pb.JobSpec:
         upstream_failure=None
         if spec.upstream_failure is UpstreamFailure.CANCEL
         else UPSTREAM_FAILURE_TO_PB[spec.upstream_failure],
+        unique_key=spec.unique_key,
+        on_duplicate=ON_DUPLICATE_TO_PB[spec.on_duplicate] if spec.unique_key else None,
+        idempotency_ttl=duration(spec.idempotency_ttl_s),
     )
 
 

@@ -10,12 +10,13 @@ WITH locked AS (
                                 errors, crashes, finished_at, ttl_s, timeout_s, max_crashes, retry, labels,
                                 idempotency_key, parent_id, progress, progress_message, error, cancel_requested, reason,
                                 retry_of, start_within_s, start_by, job_timeout_s, deadline, limits, requires,
-                                schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref)
+                                schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref, unique_key,
+                                replaced_by)
     SELECT id, namespace, kind, route, 'canceled', coalesce(asked_priority, priority), activate_at, created_at, payload, attempt,
            errors, crashes, now(), ttl_s, timeout_s, max_crashes, retry, labels,
            idempotency_key, parent_id, progress, progress_message, error, cancel_requested, %(reason)s,
            retry_of, start_within_s, start_by, job_timeout_s, deadline, limits, requires,
-           schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref
+           schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref, unique_key, replaced_by
     FROM gone
 )
 SELECT id, attempt, 'canceled' AS state, state = 'waiting' AND parked_attempt IS NOT NULL AS was_parked FROM gone

@@ -2,7 +2,7 @@
 WITH letter AS (
     SELECT id, namespace, kind, route, state, labels, parent_id, workflow_id, created_at, limits, requires
     FROM tenure.history
-    WHERE id > %(after)s AND id < %(until)s AND state IN ('failed', 'canceled') AND retried_by IS NULL
+    WHERE id > %(after)s AND id < %(until)s AND state IN ('failed', 'canceled') AND retried_by IS NULL AND deleted_at IS NULL
     ORDER BY id LIMIT %(limit)s
 )
 SELECT id, namespace, kind, route, limits, requires,

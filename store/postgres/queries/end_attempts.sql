@@ -17,7 +17,8 @@ WITH report AS (
                                 attempt, errors, crashes, fence, worker, started_at, finished_at, ttl_s, timeout_s,
                                 max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message,
                                 error, cancel_requested, reason, retry_of, start_within_s, start_by,
-                                job_timeout_s, deadline, limits, requires, schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref)
+                                job_timeout_s, deadline, limits, requires, schedule_id, scheduled_at, trigger,
+                                upstream_failure, workflow_id, ref, unique_key, replaced_by)
     SELECT id, namespace, kind, route, next_state, coalesce(asked_priority, priority), activate_at, created_at, payload, result::json,
            attempt, errors + error_count, crashes + crash_count, fence, worker, started_at, now(), ttl_s, timeout_s,
            max_crashes, retry, labels, idempotency_key, parent_id,
@@ -25,7 +26,7 @@ WITH report AS (
            CASE WHEN next_state = 'completed' THEN NULL ELSE coalesce(new_error::json, error) END, cancel_requested,
            coalesce(nullif(new_reason, ''), CASE WHEN next_state = 'completed' THEN '' ELSE reason END), retry_of,
            start_within_s, start_by, job_timeout_s, deadline, limits, requires, schedule_id, scheduled_at,
-           trigger, upstream_failure, workflow_id, ref
+           trigger, upstream_failure, workflow_id, ref, unique_key, replaced_by
     FROM gone
 ), tried AS (
     INSERT INTO tenure.attempt (job_id, attempt, fence, worker, lease, claim_revision, outcome, error, started_at,

@@ -9,7 +9,8 @@ WITH locked AS (
                                 errors, crashes, finished_at, ttl_s, timeout_s, max_crashes, retry, labels,
                                 idempotency_key, parent_id, progress, progress_message, error, cancel_requested, reason,
                                 retry_of, start_within_s, start_by, job_timeout_s, deadline, limits, requires,
-                                schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref)
+                                schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref, unique_key,
+                                replaced_by)
     SELECT id, namespace, kind, route, next_state, coalesce(asked_priority, priority), activate_at, created_at, payload, attempt,
            errors, crashes, now(), ttl_s, timeout_s, max_crashes, retry, labels,
            idempotency_key, parent_id, progress, progress_message, error, cancel_requested,
@@ -20,7 +21,7 @@ WITH locked AS (
                        AND d.parent_state <> 'completed'
                      ORDER BY d.parent_id LIMIT 1), 'a job it depends on did not complete'),
            retry_of, start_within_s, start_by, job_timeout_s, deadline, limits, requires,
-           schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref
+           schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref, unique_key, replaced_by
     FROM gone g
 )
 SELECT id, attempt, next_state AS state FROM gone

@@ -13,14 +13,16 @@ WITH edge AS (
     FROM edge GROUP BY child_id
 ), judged AS (
     SELECT j.id, c.unended + CASE WHEN j.trigger IS NULL THEN c.otherwise ELSE 0 END AS waiting_on,
-           tenure.verdict(j.trigger, c.unended, c.completed, c.otherwise) = 'run' AS runs
-    FROM tenure.job j JOIN counted c ON j.id = c.child_id
+           t.verdict = 'run' AS runs, t.verdict = 'run' AND j.held_back IS NULL AS starts
+    FROM tenure.job j JOIN counted c ON j.id = c.child_id,
+         tenure.verdict(j.trigger, c.unended, c.completed, c.otherwise) AS t (verdict)
 )
 UPDATE tenure.job j
 SET waiting_on = v.waiting_on,
-    state = CASE WHEN v.runs THEN 'ready' ELSE j.state END,
-    start_by = CASE WHEN v.runs THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
+    held_back = CASE WHEN j.held_back IS NOT NULL THEN v.runs END,
+    state = CASE WHEN v.starts THEN 'ready' ELSE j.state END,
+    start_by = CASE WHEN v.starts THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
                     ELSE j.start_by END,
-    deadline = CASE WHEN v.runs THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
-    due = v.runs AND j.activate_at <= now()
+    deadline = CASE WHEN v.starts THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
+    due = v.starts AND j.activate_at <= now()
 FROM judged v WHERE j.id = v.id

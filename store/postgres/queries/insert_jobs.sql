@@ -2,7 +2,7 @@
 INSERT INTO tenure.job (id, namespace, kind, route, lane, state, due, priority, activate_at, payload, ttl_s, timeout_s,
                         max_crashes, retry, labels, idempotency_key, parent_id, start_within_s, start_by, job_timeout_s,
                         deadline, limits, requires, schedule_id, scheduled_at, trigger, upstream_failure,
-                        workflow_id, ref)
+                        workflow_id, ref, unique_key)
 SELECT id, namespace, kind, route, lane, CASE WHEN waits THEN 'waiting' ELSE 'ready' END,
        NOT waits AND delay_s = 0 AND coalesce(activate_at <= now(), true),
        priority, coalesce(activate_at, now() + make_interval(secs => delay_s)), payload::json, ttl_s, timeout_s,
@@ -14,7 +14,7 @@ SELECT id, namespace, kind, route, lane, CASE WHEN waits THEN 'waiting' ELSE 're
        CASE WHEN NOT waits THEN
            tenure.from_start(coalesce(activate_at, now() + make_interval(secs => delay_s)), job_timeout_s) END,
        string_to_array(limits, ','), requires::jsonb, schedule_id, scheduled_at,
-       trigger, upstream_failure, workflow_id, ref
+       trigger, upstream_failure, workflow_id, ref, unique_key
 FROM unnest(%(ids)s::uuid[], %(namespaces)s::text[], %(kinds)s::text[], %(routes)s::text[], %(lanes)s::bigint[],
             %(waits)s::boolean[], %(priorities)s::smallint[], %(activations)s::timestamptz[], %(delays)s::float8[],
             %(payloads)s::text[], %(ttls)s::real[], %(timeouts)s::real[], %(max_crashes)s::smallint[],
@@ -22,7 +22,7 @@ FROM unnest(%(ids)s::uuid[], %(namespaces)s::text[], %(kinds)s::text[], %(routes
             %(start_withins)s::float8[], %(start_bys)s::timestamptz[], %(job_timeouts)s::float8[],
             %(limits)s::text[], %(requires)s::text[], %(schedules)s::uuid[],
             %(ticks)s::timestamptz[], %(triggers)s::text[], %(upstream_failures)s::text[],
-            %(workflows)s::uuid[], %(refs)s::text[])
+            %(workflows)s::uuid[], %(refs)s::text[], %(unique_keys)s::text[])
      AS g (id, namespace, kind, route, lane, waits, priority, activate_at, delay_s, payload, ttl_s, timeout_s,
            max_crashes, retry, labels, idempotency_key, parent_id, start_within_s, start_by, job_timeout_s, limits,
-           requires, schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref)
+           requires, schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref, unique_key)

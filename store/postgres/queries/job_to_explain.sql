@@ -2,6 +2,10 @@
 SELECT j.id, j.state, j.route, j.due, j.activate_at, j.waiting_on, now() AS now,
        l.id AS lane, l.pool, l.namespace, l.kind, l.limits, l.requires,
        tenure.trigger_of(j) AS trigger, j.parked_attempt IS NOT NULL AS parked,
+       j.held_back, CASE WHEN j.held_back IS NOT NULL THEN
+           (SELECT r.id FROM tenure.job r
+            WHERE (r.namespace, r.kind, r.unique_key) = (j.namespace, j.kind, j.unique_key) AND r.replaced_by IS NOT NULL
+            LIMIT 1) END AS behind,
        ARRAY(SELECT d.parent_id FROM tenure.dependency d
              WHERE d.child_id = j.id AND d.parked_attempt IS NOT DISTINCT FROM j.parked_attempt AND d.parent_state IS NULL
              ORDER BY d.parent_id LIMIT 3) AS waits_for

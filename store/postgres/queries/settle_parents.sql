@@ -2,7 +2,8 @@
 -- Run after the parents' end in the same transaction: its fresh snapshot sees edges that the end had waited for.
 -- Only the edges that are settled now are read. With all_completed, waiting_on counts completed parents down and so never
 -- reaches zero past a failed one; one of the other triggers that still waits has no completed parent (any_completed) or
--- does not ask (all_finished, any_finished). Edges of an earlier wait of the child do not count.
+-- does not ask (all_finished, any_finished). Edges of an earlier wait of the child do not count, nor any once its trigger
+-- is met while it is held back.
 WITH settled AS (
     UPDATE tenure.dependency d SET parent_state = h.state
     FROM tenure.history h
@@ -13,22 +14,24 @@ WITH settled AS (
            count(*) FILTER (WHERE parent_state <> 'completed') AS otherwise
     FROM settled GROUP BY child_id, parked_attempt
 ), locked AS (
-    SELECT j.id, c.completed, c.otherwise, tenure.trigger_of(j) AS trigger,
+    SELECT j.id, c.completed, c.otherwise, tenure.trigger_of(j) AS trigger, j.held_back,
            j.waiting_on - c.completed
                - CASE WHEN tenure.trigger_of(j) = 'all_completed' THEN 0 ELSE c.otherwise END AS left_over
     FROM tenure.job j JOIN counted c ON j.id = c.child_id AND j.parked_attempt IS NOT DISTINCT FROM c.parked_attempt
-    WHERE j.state = 'waiting' ORDER BY j.id FOR UPDATE OF j
+    WHERE j.state = 'waiting' AND j.held_back IS NOT TRUE ORDER BY j.id FOR UPDATE OF j
 ), judged AS (
-    SELECT id, left_over, tenure.verdict(trigger, left_over, completed, otherwise) AS verdict FROM locked
+    SELECT l.id, l.left_over, t.verdict, t.verdict = 'run' AND l.held_back IS NULL AS starts,
+           CASE WHEN l.held_back IS NOT NULL THEN t.verdict = 'run' END AS held_back
+    FROM locked l, tenure.verdict(l.trigger, l.left_over, l.completed, l.otherwise) AS t (verdict)
 )
 UPDATE tenure.job j
-SET waiting_on = v.left_over,
-    state = CASE WHEN v.verdict = 'run' THEN 'ready' ELSE 'waiting' END,
-    start_by = CASE WHEN v.verdict = 'run' THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
+SET waiting_on = v.left_over, held_back = v.held_back,
+    state = CASE WHEN v.starts THEN 'ready' ELSE 'waiting' END,
+    start_by = CASE WHEN v.starts THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
                     ELSE j.start_by END,
     -- One that parked has had its first possible start.
-    deadline = CASE WHEN v.verdict = 'run' THEN coalesce(j.deadline, tenure.from_start(j.activate_at, j.job_timeout_s))
+    deadline = CASE WHEN v.starts THEN coalesce(j.deadline, tenure.from_start(j.activate_at, j.job_timeout_s))
                     ELSE j.deadline END,
-    due = v.verdict = 'run' AND j.activate_at <= now()
+    due = v.starts AND j.activate_at <= now()
 FROM judged v WHERE j.id = v.id
 RETURNING j.id, j.state, j.lane, v.verdict = 'broken' AS broken

@@ -6,7 +6,7 @@ WHERE d.parent_state IS NULL AND NOT EXISTS (SELECT FROM tenure.job j WHERE j.id
 UNION
 SELECT j.id, true
 FROM tenure.job j
-WHERE j.state = 'waiting'
+WHERE j.state = 'waiting' AND j.held_back IS NOT TRUE
   AND (tenure.trigger_of(j) = 'any_completed' AND j.waiting_on = 0
        OR tenure.trigger_of(j) = 'all_completed' AND EXISTS (
            SELECT FROM tenure.dependency d

@@ -15,5 +15,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Run ``0001_initial.sql``."""
+    """Run the files of the schema."""
     run_sql_file("0001_initial.sql")
+    run_sql_file("0001_submit_job.sql")

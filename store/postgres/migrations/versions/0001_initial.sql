@@ -142,6 +142,9 @@ CREATE TABLE tenure.job (
     workflow_id     uuid,                -- the workflow that it is a member of; null: none
     ref             text,                -- its name there
     asked_priority  smallint,            -- what was asked for, once ageing has raised the priority; null: it has not
+    unique_key      text,                -- at most one unfinished job of a namespace and kind has it
+    replaced_by     uuid,                -- the job that has taken the unique key from this one, which is to stop
+    held_back       boolean,             -- waits for the replaced job under the same key, true: and for nothing else; null: it does not
     CONSTRAINT executing_has_a_fence CHECK ((state = 'executing') = (fence IS NOT NULL)),
     CONSTRAINT waiting_is_not_due CHECK (NOT (state = 'waiting' AND due))
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000,
@@ -159,6 +162,10 @@ CREATE INDEX job_executing ON tenure.job (id) WHERE state = 'executing';
 CREATE INDEX job_waiting ON tenure.job (id) WHERE state = 'waiting';
 CREATE INDEX job_parent ON tenure.job (parent_id, id) WHERE parent_id IS NOT NULL;
 CREATE INDEX job_workflow ON tenure.job (workflow_id, id) WHERE workflow_id IS NOT NULL;
+-- Who holds a unique key. A row that goes to history leaves it, whichever statement moves it.
+CREATE UNIQUE INDEX job_unique ON tenure.job (namespace, kind, unique_key)
+    WHERE unique_key IS NOT NULL AND replaced_by IS NULL;
+CREATE INDEX job_replaced ON tenure.job (namespace, kind, unique_key) WHERE replaced_by IS NOT NULL;
 
 CREATE TABLE tenure.history (
     id              uuid NOT NULL,
@@ -203,13 +210,16 @@ CREATE TABLE tenure.history (
     trigger         text,
     upstream_failure text,
     workflow_id     uuid,
-    ref             text
+    ref             text,
+    unique_key      text,
+    replaced_by     uuid,
+    deleted_at      timestamptz         -- hidden from listings since
 ) PARTITION BY RANGE (finished_at);
 CREATE INDEX history_id ON tenure.history (id);
 CREATE INDEX history_parent ON tenure.history (parent_id, id) WHERE parent_id IS NOT NULL;
 CREATE INDEX history_workflow ON tenure.history (workflow_id, id) WHERE workflow_id IS NOT NULL;
 -- Dead letters: what may be retried.
-CREATE INDEX history_dead_letter ON tenure.history (id) WHERE state IN ('failed', 'canceled') AND retried_by IS NULL;
+CREATE INDEX history_dead_letter ON tenure.history (id) WHERE state IN ('failed', 'canceled') AND retried_by IS NULL AND deleted_at IS NULL;
 
 -- One row per ended attempt, written in the statement that ends it.
 CREATE TABLE tenure.attempt (
@@ -343,14 +353,16 @@ SELECT id, namespace, kind, route, state, coalesce(asked_priority, priority) AS 
        errors, crashes, fence, worker, lease, claim_revision, started_at, NULL::timestamptz AS finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
        cancel_requested, reason, retry_of, NULL::uuid AS retried_by, start_by, job_timeout_s, deadline, limits,
-       requires, schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref, asked_priority IS NOT NULL AS aged
+       requires, schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref,
+       asked_priority IS NOT NULL AS aged, unique_key, replaced_by, NULL::timestamptz AS deleted_at
 FROM tenure.job
 UNION ALL
 SELECT id, namespace, kind, route, state, priority, activate_at, created_at, payload, result, attempt,
        errors, crashes, fence, worker, NULL, NULL, started_at, finished_at, ttl_s,
        timeout_s, max_crashes, retry, labels, idempotency_key, parent_id, progress, progress_message, error,
        cancel_requested, reason, retry_of, retried_by, start_by, job_timeout_s, deadline, limits,
-       requires, schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref, false
+       requires, schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref,
+       false, unique_key, replaced_by, deleted_at
 FROM tenure.history;
 
 -- Schedules. next_at is the next tick that nobody has decided upon (null: there is none), moved on in the transaction
@@ -412,3 +424,46 @@ BEGIN
         RAISE EXCEPTION 'workflow % is canceled', workflow USING ERRCODE = 'TN004';
     END IF;
 END $$;
+
+-- Unique keys. A job that is replaced while it executes gives up its key at once and is gone some time later; whoever has
+-- the key until then is held as waiting, so that two of them never execute. Kept by triggers, since jobs begin and end by
+-- several statements and none of them may forget it; they concern rows with a unique key alone. held_back is beside
+-- waiting_on, which counts parents alone: one whose trigger is met while it is held back is true, and no later end of a
+-- parent changes that (settle_parents.sql, unsettled_parents.sql).
+CREATE FUNCTION tenure.hold_behind_replaced() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    -- Locked, so that its end waits for this insert and then sees the row.
+    PERFORM FROM tenure.job j
+    WHERE (j.namespace, j.kind, j.unique_key) = (NEW.namespace, NEW.kind, NEW.unique_key) AND j.replaced_by IS NOT NULL
+    FOR KEY SHARE;
+    IF FOUND THEN
+        NEW.held_back := NEW.state <> 'waiting';  -- one with parents: insert_dependencies.sql goes on
+        NEW.state := 'waiting';
+        NEW.due := false;
+        NEW.deadline := NULL;
+        IF NEW.start_within_s IS NOT NULL THEN
+            NEW.start_by := NULL;
+        END IF;
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER hold_behind_replaced BEFORE INSERT ON tenure.job FOR EACH ROW
+    WHEN (NEW.unique_key IS NOT NULL) EXECUTE FUNCTION tenure.hold_behind_replaced();
+
+CREATE FUNCTION tenure.release_held() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    UPDATE tenure.job j
+    SET held_back = NULL,
+        state = CASE WHEN j.held_back THEN 'ready' ELSE j.state END,
+        start_by = CASE WHEN j.held_back THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
+                        ELSE j.start_by END,
+        deadline = CASE WHEN j.held_back THEN tenure.from_start(j.activate_at, j.job_timeout_s) ELSE j.deadline END,
+        due = j.held_back AND j.activate_at <= now()
+    WHERE (j.namespace, j.kind, j.unique_key) = (OLD.namespace, OLD.kind, OLD.unique_key) AND j.replaced_by IS NULL
+      AND j.held_back IS NOT NULL AND j.state = 'waiting';
+    RETURN NULL;
+END $$;
+CREATE TRIGGER release_held AFTER DELETE ON tenure.job FOR EACH ROW
+    WHEN (OLD.replaced_by IS NOT NULL) EXECUTE FUNCTION tenure.release_held();

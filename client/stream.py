@@ -1,0 +1,134 @@
+"""Submitting without end: the window of jobs that are under way over one StreamSubmitJobs, and what came of each.
+
+Owns what was sent and not answered, so that another stream can take up where one broke. Invariant: answers come in the
+order of the jobs, one for each. Jobs carry idempotency keys, so that those sent twice are written once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from tenure.client import convert
+from tenure.client.records import NewJob
+from tenure.model.errors import BY_GRPC_STATUS, FieldViolation, InvalidInput, TenureError
+from tenure.v1 import job_pb2
+from tenure.v1 import job_service_pb2 as pb
+
+WINDOW_JOBS = 4_000
+"""Jobs that are under way at a time."""
+MESSAGE_JOBS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamedJob:
+    """What came of one job of a stream; ``number`` counts them from 0. Either ``id`` or ``error`` is None."""
+
+    number: int
+    id: str | None = None
+    created: bool = False
+    """False, too, when one of its keys answered with an earlier job."""
+    error: TenureError | None = None
+
+
+@dataclass(slots=True)
+class _Sent:
+    number: int
+    spec: job_pb2.JobSpec | None
+    has_own_key: bool
+    error: InvalidInput | None = None
+
+
+class Outbox:
+    """Jobs on their way. ``requests`` is one stream's side, ``settle`` takes what it answers."""
+
+    def __init__(self, jobs: Iterable[NewJob], new_key: Callable[[], str]) -> None:
+        self._jobs: Iterator[NewJob] = iter(jobs)
+        self._new_key = new_key
+        self._numbers = itertools.count()
+        self._under_way: deque[_Sent] = deque()
+        self._settled = asyncio.Event()
+        self._is_exhausted = False
+        self._streams = 0
+        self.problem: Exception | None = None
+        """What the jobs' own iterator raised."""
+
+    @property
+    def is_done(self) -> bool:
+        """Say whether every job has its answer."""
+        return self._is_exhausted and not self._under_way
+
+    async def requests(self) -> AsyncIterator[pb.StreamSubmitJobsRequest]:
+        """Yield what had no answer, then what is new; ends early where too many jobs cannot even be sent."""
+        self._streams += 1
+        stream = self._streams
+        again = [sent for sent in self._under_way if sent.spec is not None]
+        for start in range(0, len(again), MESSAGE_JOBS):
+            yield _message(again[start : start + MESSAGE_JOBS])
+        # One that was given up may be asked once more: what it took would be sent by nobody.
+        while not self._is_exhausted and stream == self._streams:
+            if len(self._under_way) >= WINDOW_JOBS:
+                if self._under_way[0].spec is None:
+                    return
+                self._settled.clear()
+                await self._settled.wait()
+                continue
+            new = [sent for sent in self._take() if sent.spec is not None]
+            if new:
+                yield _message(new)
+
+    def _take(self) -> list[_Sent]:
+        taken: list[_Sent] = []
+        try:
+            for job in itertools.islice(self._jobs, MESSAGE_JOBS):
+                taken.append(self._written(job))
+        except Exception as exc:  # told to the caller once what was sent is answered
+            self.problem = exc
+        self._is_exhausted = len(taken) < MESSAGE_JOBS
+        self._under_way.extend(taken)
+        return taken
+
+    def _written(self, job: NewJob) -> _Sent:
+        has_own_key = job.idempotency_key is None
+        try:
+            spec = convert.spec_to_wire(job, idempotency_key=job.idempotency_key or self._new_key(), path="job.")
+            return _Sent(next(self._numbers), spec, has_own_key)
+        except InvalidInput as exc:
+            return _Sent(next(self._numbers), None, has_own_key, exc)
+
+    def settle(self, answers: Iterable[pb.StreamedJob]) -> Iterator[StreamedJob]:
+        """Yield what came of the jobs that were answered, and of those that could not be sent before them."""
+        for answer in answers:
+            yield from self._unsendable()
+            if self._under_way and self._under_way[0].number == answer.sequence:
+                yield _streamed(answer, self._under_way.popleft().has_own_key)
+        yield from self._unsendable()
+        self._settled.set()
+
+    def _unsendable(self) -> Iterator[StreamedJob]:
+        while self._under_way and self._under_way[0].spec is None:
+            sent = self._under_way.popleft()
+            yield StreamedJob(number=sent.number, error=sent.error)
+
+
+def _message(jobs: list[_Sent]) -> pb.StreamSubmitJobsRequest:
+    return pb.StreamSubmitJobsRequest(
+        jobs=[sent.spec for sent in jobs if sent.spec is not None], sequences=[sent.number for sent in jobs]
+    )
+
+
+def _streamed(answer: pb.StreamedJob, has_own_key: bool) -> StreamedJob:
+    if not answer.HasField("refusal"):
+        created = answer.created or (has_own_key and not answer.duplicate)
+        return StreamedJob(number=answer.sequence, id=answer.id, created=created)
+    refusal = answer.refusal
+    error: TenureError
+    if refusal.fields:
+        violations = [FieldViolation(one.field, one.description) for one in refusal.fields]
+        error = InvalidInput(violations, hint=refusal.hint or None)
+    else:
+        error = BY_GRPC_STATUS.get(refusal.status, TenureError)(refusal.message, hint=refusal.hint or None)
+    return StreamedJob(number=answer.sequence, error=error)

@@ -1,0 +1,124 @@
+"""StreamSubmitJobs: jobs without end, written in transactions of what has gathered while the last one was under way.
+
+One stream holds two groups and no more: who sends faster than Postgres writes is held up by flow control.
+Answers are in order and come after the commit. What is refused is refused alone; when stores do not answer, the stream
+ends, and the caller sends again what had no answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from tenure.coordinator.submit import Submitted, Submitter
+from tenure.coordinator.waiters import Waiters
+from tenure.model.errors import BacklogFull, BoundExceeded, FieldViolation, InvalidInput, TenureError, Unavailable
+from tenure.model.jobs import JobSpec
+from tenure.v1 import job_pb2, wire
+from tenure.v1 import job_service_pb2 as pb
+
+MESSAGE_JOBS = 1_000
+QUEUED_MESSAGES = 256
+GROUP_JOBS = 1_000
+"""Jobs that have gathered are read, and written in one transaction, up to so many."""
+LOOK_S = 0.5
+"""How often a stream on which nothing comes asks whether this coordinator stops."""
+
+Asked = tuple[int, JobSpec | InvalidInput]
+Write = Callable[[pb.StreamSubmitJobsResponse], Awaitable[None]]
+
+
+class StreamedSubmit:
+    """One stream."""
+
+    def __init__(self, submitter: Submitter, waiters: Waiters) -> None:
+        self._submitter = submitter
+        self._waiters = waiters
+        self._asked: asyncio.Queue[list[Asked] | None] = asyncio.Queue(QUEUED_MESSAGES)
+        self._room = asyncio.Semaphore(2 * GROUP_JOBS)
+        """Jobs that may be held at a time: the group that is written, and the next one."""
+
+    async def serve(self, requests: AsyncIterator[pb.StreamSubmitJobsRequest], write: Write) -> None:
+        """Answer until the caller has sent all.
+
+        Raises:
+            InvalidInput: a message is none that this call knows.
+            Unavailable, BoundExceeded: not written; send again what had no answer.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._read(requests))
+                while (asked := await self._gathered()) is not None:
+                    await write(await self._written(asked))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
+
+    async def _read(self, requests: AsyncIterator[pb.StreamSubmitJobsRequest]) -> None:
+        async for request in requests:
+            if not 1 <= len(request.jobs) <= MESSAGE_JOBS:
+                raise InvalidInput([FieldViolation("jobs", f"must be 1 to {MESSAGE_JOBS} in a message")])
+            if len(request.sequences) != len(request.jobs):
+                raise InvalidInput([FieldViolation("sequences", "must be as many as jobs")])
+            for _ in request.jobs:
+                await self._room.acquire()
+            await self._asked.put([(n, _spec(job)) for n, job in zip(request.sequences, request.jobs, strict=True)])
+        await self._asked.put(None)
+
+    async def _gathered(self) -> list[Asked] | None:
+        """Return what has gathered, at least one job; None at the end."""
+        while True:
+            self._waiters.refuse_if_closed()
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    first = await self._asked.get()
+                break
+            except TimeoutError:
+                continue
+        if first is None:
+            return None
+        found = first
+        while len(found) < GROUP_JOBS and not self._asked.empty():
+            more = self._asked.get_nowait()
+            if more is None:
+                self._asked.put_nowait(None)
+                break
+            found.extend(more)
+        return found
+
+    async def _written(self, asked: list[Asked]) -> pb.StreamSubmitJobsResponse:
+        specs = [spec for _, spec in asked if isinstance(spec, JobSpec)]
+        answers = iter(await self._submitter.submit_each(specs))
+        for _ in asked:
+            self._room.release()
+        return pb.StreamSubmitJobsResponse(
+            jobs=[_answer(sequence, next(answers) if isinstance(spec, JobSpec) else spec) for sequence, spec in asked]
+        )
+
+
+def _spec(message: job_pb2.JobSpec) -> JobSpec | InvalidInput:
+    try:
+        spec = wire.spec_from_pb(message)
+    except InvalidInput as exc:
+        return exc
+    if spec.ref is not None:
+        return InvalidInput([FieldViolation("job.ref", "names a member of a batch; jobs of a stream are none")])
+    return spec
+
+
+def _answer(sequence: int, answer: Submitted | Exception) -> pb.StreamedJob:
+    if isinstance(answer, Submitted):
+        return pb.StreamedJob(sequence=sequence, id=str(answer.id), created=answer.created, duplicate=answer.duplicate)
+    if not isinstance(answer, TenureError):
+        raise answer
+    if isinstance(answer, (Unavailable, BoundExceeded)) and not isinstance(answer, BacklogFull):
+        raise answer
+    violations = answer.violations if isinstance(answer, InvalidInput) else ()
+    return pb.StreamedJob(
+        sequence=sequence,
+        refusal=pb.JobRefusal(
+            status=answer.grpc_status,
+            message=answer.message,
+            hint=answer.hint,
+            fields=[pb.RefusedField(field=one.field, description=one.description) for one in violations],
+        ),
+    )

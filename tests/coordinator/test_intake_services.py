@@ -1,0 +1,262 @@
+"""Streamed submits, watching many jobs, deleting: the client against a real server in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import grpc
+import pytest
+import pytest_asyncio
+from tests.coordinator.conftest import Parts, running, until
+from tests.fixtures.network import ProxyFactory
+
+from tenure.client import AsyncClient, NewJob, StreamedJob
+from tenure.coordinator.api.grpc_server import GrpcServer
+from tenure.coordinator.api.job_service import JobService
+from tenure.model.errors import Conflict, InvalidInput, NotFound, WrongState
+from tenure.model.states import JobState
+from tenure.store.postgres.database import Database, PoolOptions
+from tenure.v1 import job_pb2
+from tenure.v1 import job_service_pb2 as pb
+from tenure.v1.job_service_pb2_grpc import JobServiceStub
+
+
+@dataclass
+class Service:
+    """A client of a running server, and the server's parts."""
+
+    parts: Parts
+    client: AsyncClient
+    jobs: JobServiceStub
+    server: GrpcServer
+
+
+@pytest_asyncio.fixture
+async def service(parts: Parts) -> AsyncIterator[Service]:
+    jobs = JobService(
+        parts.db, parts.etcd, parts.keys, parts.submitter, parts.waiters, parts.canceler, parts.retryer, parts.explainer
+    )
+    server = GrpcServer([jobs], listen="127.0.0.1:0", with_reflection=False)
+    await server.start()
+    bodies = (parts.submitter.run(), jobs.run(), parts.waiters.watch(), parts.waiters.reread())
+    async with (
+        running(*bodies),
+        AsyncClient(server.address) as client,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        yield Service(parts, client, JobServiceStub(channel), server)
+        await server.stop(0)
+
+
+async def _all(stream: AsyncIterator[StreamedJob]) -> list[StreamedJob]:
+    return [one async for one in stream]
+
+
+async def test_a_stream_is_answered_in_order_and_bad_jobs_fail_alone(service: Service) -> None:
+    mark = str(uuid.uuid4())
+    jobs = [NewJob(kind="k", payload=n, labels={"mark": mark}) for n in range(2_500)]
+    jobs[7] = NewJob(kind="no spaces")
+    jobs[8] = NewJob(kind="k", payload=object())  # the client itself cannot write it
+    jobs[2_499] = NewJob(kind="k", depends_on=[str(uuid.uuid4())])
+    made = await _all(service.client.submit_stream(jobs))
+    assert [one.number for one in made] == list(range(2_500))
+    assert {one.number for one in made if one.error is not None} == {7, 8, 2_499}
+    bad = made[7].error
+    assert isinstance(bad, InvalidInput)
+    assert [violation.field for violation in bad.violations] == ["job.kind"]
+    assert isinstance(made[2_499].error, InvalidInput)
+    rows = await service.parts.sql(
+        "SELECT id, payload::text FROM tenure.job WHERE labels @> jsonb_build_object('mark', %s::text)", mark
+    )
+    assert {str(row.id): int(row.payload) for row in rows} == {one.id: one.number for one in made if one.id}
+    assert all(one.created for one in made if one.id)
+
+
+async def test_a_stream_of_keys_makes_each_job_once(service: Service) -> None:
+    mark = str(uuid.uuid4())
+    jobs = [NewJob(kind="k", payload=n, idempotency_key=f"{mark}-{n}") for n in range(30)]
+    first = await _all(service.client.submit_stream(jobs))
+    second = await _all(service.client.submit_stream([*jobs, *jobs[:3]]))
+    assert all(one.created for one in first)
+    assert not any(one.created for one in second)
+    assert [one.id for one in second] == [one.id for one in (*first, *first[:3])]
+    [other] = await _all(service.client.submit_stream([NewJob(kind="other", idempotency_key=f"{mark}-0")]))
+    assert isinstance(other.error, Conflict)
+
+
+async def test_unique_keys_hold_within_a_stream(service: Service) -> None:
+    key = str(uuid.uuid4())
+    jobs = [
+        NewJob(kind="k", unique_key=key),
+        NewJob(kind="k", unique_key=key),
+        NewJob(kind="k", unique_key=key, on_duplicate="existing"),
+        NewJob(kind="k", unique_key=key, on_duplicate="replace"),
+        NewJob(kind="k"),
+    ]
+    first, refused, met, replaced, plain = await _all(service.client.submit_stream(jobs))
+    assert isinstance(refused.error, Conflict)
+    assert (met.id, met.created) == (first.id, False)
+    assert replaced.created and plain.created
+    assert (await service.client.get(first.id or "")).replaced_by == replaced.id
+
+
+async def test_a_stream_goes_on_where_it_broke(service: Service, proxy: ProxyFactory) -> None:
+    mark = str(uuid.uuid4())
+    taken = 0
+
+    def jobs() -> Iterator[NewJob]:
+        nonlocal taken
+        for taken in range(1, 6_001):
+            yield NewJob(kind="k", payload=taken - 1, labels={"mark": mark})
+
+    between = await proxy(int(service.server.address.rpartition(":")[2]))
+    made: list[StreamedJob] = []
+    async with AsyncClient(between.address) as client:
+        async for one in client.submit_stream(jobs()):
+            made.append(one)
+            if len(made) == 1_000:
+                assert taken < 6_000  # it takes as much as is under way, not all
+                assert await between.cut()
+    assert [one.number for one in made] == list(range(6_000))
+    assert not [one for one in made if one.error is not None]
+    [row] = await service.parts.sql(
+        "SELECT count(*) FROM tenure.job WHERE labels @> jsonb_build_object('mark', %s::text)", mark
+    )
+    assert row.count == 6_000
+
+
+async def test_what_the_jobs_raise_is_raised_after_what_was_sent(service: Service) -> None:
+    def jobs() -> Iterator[NewJob]:
+        yield NewJob(kind="k")
+        raise LookupError("no more")
+
+    made: list[StreamedJob] = []
+    with pytest.raises(LookupError):
+        async for one in service.client.submit_stream(jobs()):
+            made.append(one)
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pb.StreamSubmitJobsRequest(),
+        pb.StreamSubmitJobsRequest(jobs=[job_pb2.JobSpec(kind="k")]),
+        pb.StreamSubmitJobsRequest(jobs=[job_pb2.JobSpec(kind="k")] * 1_001, sequences=range(1_001)),
+    ],
+    ids=["empty", "unnumbered", "too-many"],
+)
+async def test_a_message_that_is_none_ends_the_stream(service: Service, request_: pb.StreamSubmitJobsRequest) -> None:
+    call = service.jobs.StreamSubmitJobs(iter([request_]), timeout=30)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        async for _ in call:
+            pass
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_stream_ends_when_its_coordinator_stops(service: Service) -> None:
+    hold = asyncio.Event()
+
+    async def requests() -> AsyncIterator[pb.StreamSubmitJobsRequest]:
+        yield pb.StreamSubmitJobsRequest(jobs=[job_pb2.JobSpec(kind="k")], sequences=[7])
+        await hold.wait()
+
+    call = service.jobs.StreamSubmitJobs(requests(), timeout=30)
+    answer = await call.read()
+    assert [one.sequence for one in answer.jobs] == [7]
+    service.parts.waiters.close()
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call.read()
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_stream_says_unavailable_when_postgres_is_gone(service: Service) -> None:
+    async with Database(
+        "postgresql://nobody@127.0.0.1:1/none", PoolOptions(min_size=0, max_size=1, wait_s=0.2)
+    ) as gone:
+        service.parts.submitter._database = gone
+        call = service.jobs.StreamSubmitJobs(
+            iter([pb.StreamSubmitJobsRequest(jobs=[job_pb2.JobSpec(kind="k")], sequences=[0])]), timeout=30
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call.read()
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_many_jobs_are_watched_to_their_end(service: Service) -> None:
+    parts = service.parts
+    ids = [await parts.submit() for _ in range(3)]
+    seen: list[tuple[str, JobState]] = []
+
+    async def watch() -> None:
+        async for job in service.client.watch_many([*map(str, ids), str(ids[0])]):
+            seen.append((job.id, job.state))
+
+    async with running(_ends(watch(), done := asyncio.Event())):
+        await until(lambda: _true(len(seen) == 3))
+        assert {state for _, state in seen} == {JobState.READY}
+        fence = (await parts.execute(ids[0])).fence
+        await until(lambda: _true((str(ids[0]), JobState.EXECUTING) in seen))
+        await parts.finish(ids[0], fence)
+        await parts.canceler.cancel(ids[1], "")
+        await parts.canceler.cancel(ids[2], "")
+        async with asyncio.timeout(30):
+            await done.wait()
+    assert [state for id, state in seen if id == str(ids[0])] == ["ready", "executing", "completed"]
+    assert sorted(state for id, state in seen if id != str(ids[0])) == ["canceled", "canceled", "ready", "ready"]
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+async def _ends(body: object, done: asyncio.Event) -> None:
+    await body  # type: ignore[misc]
+    done.set()
+
+
+async def test_watching_what_is_not_there_is_refused(service: Service) -> None:
+    id = str(await service.parts.submit())
+    for ids, error in (([id, str(uuid.uuid4())], NotFound), (["x"], InvalidInput), ([id] * 2, None)):
+        watching = service.client.watch_many(ids)
+        if error is None:
+            assert (await anext(watching)).id == id
+            continue
+        with pytest.raises(error):
+            await anext(watching)
+    with pytest.raises(InvalidInput):
+        await anext(service.client.watch_many([str(uuid.uuid4()) for _ in range(1_001)]))
+
+
+async def test_a_deleted_job_is_hidden_and_can_still_be_read(service: Service) -> None:
+    kind = f"k{uuid.uuid4().hex}"
+    id = await service.parts.submit(kind=kind)
+    with pytest.raises(WrongState, match="only one that has ended"):
+        await service.client.delete(str(id))
+    assert [job.id async for job in service.client.list(kind=kind)] == [str(id)]
+    await service.parts.canceler.cancel(id, "")
+    gone = await service.client.delete(str(id))
+    assert gone.deleted_at is not None
+    assert (await service.client.delete(str(id))).deleted_at == gone.deleted_at
+    assert (await service.client.get(str(id))).deleted_at == gone.deleted_at
+    assert [job.id async for job in service.client.list(kind=kind)] == []
+    assert [job.id async for job in service.client.list(kind=kind, deleted=True)] == [str(id)]
+    assert (await service.client.retry_many(kind=kind, states=["canceled"])).retried == 0
+    with pytest.raises(NotFound):
+        await service.client.delete(str(uuid.uuid4()))
+
+
+async def test_a_client_is_told_whose_job_it_met(service: Service) -> None:
+    key = str(uuid.uuid4())
+    first = await service.client.submit("k", unique_key=key)
+    met = await service.client.submit("k", unique_key=key, on_duplicate="existing")
+    assert (first.created, met.created, met.id, first.unique_key) == (True, False, first.id, key)
+    [batched] = await service.client.submit_many([NewJob(kind="k", unique_key=key, on_duplicate="existing")])
+    assert (batched.created, batched.id) == (False, first.id)
+    with pytest.raises(Conflict, match=first.id):
+        await service.client.submit("k", unique_key=key)
+    with pytest.raises(InvalidInput):
+        await service.client.submit("k", unique_key=key, on_duplicate="odd")

@@ -1,0 +1,507 @@
+"""``tenure.submit_job``: the rules and the hash of the API, in the caller's transaction, for a role without rights."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+from psycopg.types.json import Jsonb
+from tests.postgres.conftest import Table
+
+from tenure.model.errors import InvalidInput
+from tenure.model.ids import new_id
+from tenure.model.jobs import JobSpec, PlannedJob, RetrySpec, validate_spec
+from tenure.model.request import request_hash
+from tenure.store.postgres.submit import KeyTaken, keyed_jobs, write_jobs
+
+Connection = psycopg.Connection[Any]
+NOT_BY_SQL = {"ref"}
+"""Fields that a single job has no use for."""
+OF_THE_SQL = {"kind": "k"}
+AT = datetime(2040, 1, 1, tzinfo=UTC)
+SOME_ID = "0190a5f3-0000-7000-8000-000000000000"
+
+
+@pytest.fixture
+def connection(shared_database: str) -> Iterator[Connection]:
+    """A connection of a caller's."""
+    with psycopg.connect(shared_database) as connection:
+        yield connection
+
+
+def _call(values: Mapping[str, Any]) -> tuple[sql.Composed, list[Any]]:
+    casts = {"payload": "json", "depends_on": "uuid[]", "limits": "text[]"}
+    parts, params = [], []
+    for name, value in values.items():
+        cast = sql.SQL("::" + casts[name]) if name in casts else sql.SQL("")
+        parts.append(sql.SQL("{} => %s{}").format(sql.Identifier(name), cast))
+        params.append(Jsonb(value) if isinstance(value, dict) else list(value) if isinstance(value, tuple) else value)
+    return sql.SQL("SELECT tenure.submit_job({})").format(sql.SQL(", ").join(parts)), params
+
+
+def submit(connection: Connection, **values: Any) -> uuid.UUID:
+    """Call the function."""
+    statement, params = _call(values)
+    row = connection.execute(statement, params).fetchone()
+    assert row is not None
+    id: uuid.UUID = row[0]
+    return id
+
+
+def _fields_of_model(values: Mapping[str, Any]) -> set[str]:
+    try:
+        validate_spec(values)
+    except InvalidInput as exc:
+        return {violation.field for violation in exc.violations}
+    return set()
+
+
+def _fields_of_sql(connection: Connection, values: Mapping[str, Any]) -> set[str]:
+    """Return the fields that are refused; where none is, compare the hash as well. Leaves nothing behind."""
+    try:
+        submit(connection, **values)
+        row = connection.execute(
+            "SELECT request_hash FROM tenure.idempotency WHERE key = %s", [values.get("idempotency_key")]
+        ).fetchone()
+        if row is not None:
+            assert bytes(row[0]) == request_hash(validate_spec(values))
+    except psycopg.errors.InvalidTextRepresentation as exc:
+        assert "type json" in str(exc)
+        return {"payload"}
+    except psycopg.DatabaseError as exc:
+        assert exc.sqlstate == "TN010", exc
+        violations = json.loads(exc.diag.message_detail or "")
+        assert exc.diag.column_name == violations[0]["field"]
+        return {violation["field"] for violation in violations}
+    finally:
+        connection.rollback()
+    return set()
+
+
+EDGES: list[dict[str, Any]] = [
+    {},
+    {"kind": ""},
+    {"kind": "a" * 128},
+    {"kind": "a" * 129},
+    {"kind": "a\n"},
+    {"kind": "Insights:discovery_1.x"},
+    {"kind": "-a"},
+    {"namespace": ""},
+    {"namespace": "A"},
+    {"namespace": "a" * 63},
+    {"namespace": "a" * 64},
+    {"namespace": "a\u00e9"},
+    {"route": ""},
+    {"route": "a/b/c/d/e/f/g/h"},
+    {"route": "a/b/c/d/e/f/g/h/i"},
+    {"route": "a//b"},
+    {"route": "/a"},
+    {"route": "a/" + "b" * 64},
+    {"route": "/".join(["a" * 63] * 4)},
+    {"priority": -1000},
+    {"priority": -1001},
+    {"priority": 1001},
+    {"payload": '"' + "x" * 262142 + '"'},
+    {"payload": '"' + "x" * 262143 + '"'},
+    {"payload": '"' + "\u00e9" * 131072 + '"'},
+    {"payload": "[" * 64 + "]" * 64},
+    {"payload": "[" * 65 + "]" * 65},
+    {"payload": "[" * 63 + '{"[[[": "]\\"[[{"}' + "]" * 63},
+    {"payload": json.dumps([{"a": [1]}] * 100)},
+    {"payload": '"\\u0000"'},
+    {"payload": '"\\\\u0000"'},
+    {"payload": '"\\\\\\u0000"'},
+    {"payload": "1" * 4300},
+    {"payload": "-" + "1" * 4301},
+    {"payload": "1." + "1" * 5000},
+    {"payload": '"' + "1" * 5000 + '"'},
+    {"payload": "NaN"},
+    {"payload": "{"},
+    {"payload": " [1, 2 ] "},
+    {"activate_at": AT},
+    {"activate_at": AT, "delay_s": 1.0},
+    {"activate_at": datetime.min.replace(tzinfo=UTC)},
+    {"activate_at": datetime.max.replace(tzinfo=UTC)},
+    {"start_by": AT, "start_within_s": 1.0},
+    {"start_by": AT, "activate_at": AT},
+    {"start_by": AT + timedelta(microseconds=1), "activate_at": AT},
+    {"start_by": AT, "activate_at": AT, "delay_s": 1.0},
+    {"delay_s": -0.001},
+    {"delay_s": 0.0},
+    {"delay_s": float("nan")},
+    {"delay_s": float("inf")},
+    {"delay_s": 366 * 86_400.0},
+    {"delay_s": 366 * 86_400.1},
+    {"ttl_s": 1.999},
+    {"ttl_s": 2.0},
+    {"ttl_s": 3_600.5},
+    {"ttl_s": 10.0},
+    {"timeout_s": 0.0},
+    {"timeout_s": 0.0000001},
+    {"timeout_s": 30 * 86_400.0},
+    {"start_within_s": 0.0},
+    {"job_timeout_s": -1.0},
+    {"max_crashes": 0},
+    {"max_crashes": 101},
+    {"idempotency_key": ""},
+    {"idempotency_key": "x" * 255},
+    {"idempotency_key": "x" * 256},
+    {"idempotency_key": "\u00e9" * 255},
+    {"idempotency_key": "a\tb"},
+    {"idempotency_key": "a\x7f"},
+    {"idempotency_key": "k", "idempotency_ttl_s": 59.9},
+    {"idempotency_key": "k", "idempotency_ttl_s": 60.0},
+    {"idempotency_ttl_s": 60.0},
+    {"labels": {"a": "x" * 63}},
+    {"labels": {"a": "x" * 64}},
+    {"labels": {"a": ""}},
+    {"labels": {"A": "x"}},
+    {"labels": {"": "x"}},
+    {"labels": {"a": "b\u00a0c"}},
+    {"labels": {"a": "b\u200ec"}},
+    {"labels": {"a": "\u65e5\u672c \U0001f600"}},
+    {"labels": {"a": "\ue000"}},
+    {"labels": {"start_by": "a\nb"}},
+    {"labels": {"a": 1}},
+    {"labels": {str(n): "" for n in range(32)}},
+    {"labels": {str(n): "" for n in range(33)}},
+    {"requires": {"a": "x\u2028"}},
+    {"requires": {"b": "\u00fc", "a": "1"}},
+    {"limits": ("a", "b")},
+    {"limits": ("a", "a")},
+    {"limits": ("a", "A")},
+    {"limits": tuple("abcdefgh")},
+    {"limits": tuple("abcdefghi")},
+    {"limits": (*"abcdefgh", "")},
+    {"limits": ("", *"abcdefghi")},
+    {"limits": (*"abcdefgh", "", "")},
+    {"labels": {str(n): 1 for n in range(33)}},
+    {"retry": {"non_retryable": [*["a"] * 33, 1]}},
+    {"retry": {}},
+    {"retry": {"max_attempts": 0}},
+    {"retry": {"max_attempts": 1.5}},
+    {"retry": {"max_attempts": 100, "backoff": "linear", "initial_backoff_s": 0.25, "multiplier": 1.1, "jitter": 0.7}},
+    {"retry": {"backoff": "odd"}},
+    {"retry": {"multiplier": 0.9, "jitter": 1.1, "max_backoff_s": -1, "initial_backoff_s": 86_401}},
+    {"retry": {"non_retryable": ["ValueError", "OSError"]}},
+    {"retry": {"non_retryable": ["a", 1]}},
+    {"retry": {"non_retryable": ["a"] * 33}},
+    {"retry": {"unknown": 1}},
+    {"retry": {"max_attempts": "many"}},
+    {"unique_key": ""},
+    {"unique_key": "x" * 256},
+    {"unique_key": "u", "on_duplicate": "existing"},
+    {"unique_key": "u", "on_duplicate": "odd"},
+    {"on_duplicate": "existing"},
+    {"on_duplicate": "refuse"},
+]
+
+
+@pytest.mark.parametrize("values", EDGES, ids=lambda values: ",".join(values)[:40])
+@pytest.mark.parametrize("keyed", [False, True], ids=["plain", "keyed"])
+def test_it_judges_as_the_api_does(connection: Connection, values: dict[str, Any], keyed: bool) -> None:
+    values = {**({"idempotency_key": "the key"} if keyed else {}), "kind": "k", **values}
+    assert _fields_of_sql(connection, values) == _fields_of_model(values)
+
+
+_SECONDS = st.one_of(st.floats(-1, 5_000, width=32), st.sampled_from([0.0, 2.0, 60.0, 3_600.0, 1e9]))
+_TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=70)
+_NAMES = st.one_of(st.from_regex(r"[a-z0-9]([a-z0-9._-]{0,5}[a-z0-9])?", fullmatch=True), _TEXTS)
+_TIMES = st.datetimes(timezones=st.just(UTC))
+_LABELS = st.dictionaries(_NAMES, _TEXTS, max_size=3)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+_RETRY = st.fixed_dictionaries(
+    {},
+    optional={
+        "max_attempts": st.integers(0, 101),
+        "backoff": st.sampled_from(["exponential", "linear", "fixed", "odd"]),
+        "initial_backoff_s": st.floats(-1, 100_000, width=32),
+        "multiplier": st.floats(0, 101, width=32),
+        "max_backoff_s": st.floats(-1, 700_000, width=32),
+        "jitter": st.floats(-0.5, 1.5, width=32),
+        "non_retryable": st.lists(_TEXTS, max_size=3),
+    },
+)
+_REQUESTS = st.fixed_dictionaries(
+    {"kind": _NAMES},
+    optional={
+        "payload": _JSON.map(json.dumps),
+        "namespace": _NAMES,
+        "route": st.one_of(_NAMES, st.lists(_NAMES, max_size=9).map("/".join)),
+        "priority": st.integers(-1_100, 1_100),
+        "activate_at": _TIMES,
+        "delay_s": _SECONDS,
+        "retry": _RETRY,
+        "ttl_s": _SECONDS,
+        "timeout_s": _SECONDS,
+        "start_within_s": _SECONDS,
+        "start_by": _TIMES,
+        "job_timeout_s": _SECONDS,
+        "max_crashes": st.integers(-1, 110),
+        "idempotency_key": _TEXTS,
+        "labels": _LABELS,
+        "limits": st.lists(_NAMES, max_size=9).map(tuple),
+        "requires": _LABELS,
+        "unique_key": _TEXTS,
+        "on_duplicate": st.sampled_from(["refuse", "existing"]),
+        "idempotency_ttl_s": _SECONDS,
+    },
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_REQUESTS)
+def test_it_judges_and_hashes_as_the_api_does_whatever_is_asked_for(
+    connection: Connection, values: dict[str, Any]
+) -> None:
+    assert _fields_of_sql(connection, values) == _fields_of_model(values)
+
+
+def test_it_takes_every_field_of_a_job(connection: Connection) -> None:
+    [(names,)] = connection.execute("SELECT proargnames FROM pg_proc WHERE proname = 'submit_job'").fetchall()
+    assert set(names) == set(JobSpec.model_fields) - NOT_BY_SQL
+    [(keys,)] = connection.execute(
+        "SELECT array_agg(DISTINCT m[1]) FROM pg_proc, regexp_matches(prosrc, 'retry\\.([a-z_]+)', 'g') AS m"
+        " WHERE proname = 'request_hash'"
+    ).fetchall()
+    assert set(keys) == set(RetrySpec.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"kind": None}, "kind"),
+        ({"on_duplicate": "replace", "unique_key": "u"}, "on_duplicate"),
+        ({"activate_at": "infinity"}, "activate_at"),
+        ({"start_by": "-infinity"}, "start_by"),
+        ({"activate_at": "294276-01-01 00:00:00+00"}, "activate_at"),
+        ({"depends_on": [SOME_ID]}, "depends_on"),
+        ({"depends_on": [None]}, "depends_on"),
+        ({"limits": [None]}, "limits.0"),
+    ],
+)
+def test_what_only_sql_can_say_is_refused_too(connection: Connection, values: dict[str, Any], field: str) -> None:
+    assert _fields_of_sql(connection, {"kind": "k", **values}) == {field}
+
+
+def test_nulls_are_fields_that_are_not_given(connection: Connection) -> None:
+    names = sorted(set(JobSpec.model_fields) - NOT_BY_SQL - {"kind"})
+    assert _fields_of_sql(connection, {"kind": "k", **dict.fromkeys(names)}) == set()
+
+
+async def test_what_it_writes_is_what_the_api_writes(table: Table, connection: Connection) -> None:
+    values: dict[str, Any] = {
+        "kind": "k",
+        "payload": '{"b":1,  "a": "\\u00fc"}',
+        "namespace": "ns",
+        "route": "a/b/c",
+        "priority": -7,
+        "retry": {"max_attempts": 9, "non_retryable": ["A"]},
+        "ttl_s": 2.5,
+        "timeout_s": 0.5,
+        "start_within_s": 60.0,
+        "job_timeout_s": 600.0,
+        "max_crashes": 7,
+        "labels": {"k": "v'\"{},", "\u0061": "\u00fc"},
+        "limits": ("y", "x"),
+        "requires": {"gpu": "yes"},
+        "unique_key": str(uuid.uuid4()),
+    }
+    by_sql = submit(connection, **values)
+    connection.commit()
+    other = {**values, "unique_key": str(uuid.uuid4()), "limits": ("x", "y")}
+    by_api = PlannedJob(new_id(), validate_spec(other), (), b"")
+    await write_jobs(table.db, [by_api], [1])
+    one, two = await table.row(by_sql), await table.row(by_api.id)
+    same = set(one._fields) - {
+        *("id", "created_at", "activate_at", "start_by", "deadline", "unique_key", "retry", "labels", "requires")
+    }
+    assert {name: getattr(one, name) for name in same} == {name: getattr(two, name) for name in same}
+    assert json.loads(one.labels) == json.loads(two.labels)
+    assert json.loads(one.requires) == json.loads(two.requires)
+    assert RetrySpec.model_validate_json(one.retry) == RetrySpec.model_validate_json(two.retry)
+    assert (one.start_by - one.activate_at, one.deadline - one.activate_at) == (
+        timedelta(minutes=1),
+        timedelta(minutes=10),
+    )
+    assert by_sql.version == 7
+    [lane] = await table.sql("SELECT l.* FROM tenure.lane l JOIN tenure.job j ON j.lane = l.id WHERE j.id = %s", by_sql)
+    assert (lane.pool, lane.namespace, lane.kind, lane.limits, lane.requires) == (
+        "a",
+        "ns",
+        "k",
+        "x,y",
+        '{"gpu":"yes"}',
+    )
+
+
+async def test_its_lane_is_that_of_the_longest_pool(table: Table, connection: Connection) -> None:
+    await table.db.fetch("register_pools", {"pools": ["deep", "deep/er", "deep/er-still"]})
+    ids = [submit(connection, kind="k", route=route) for route in ("deep/er/x", "deep/x", "deeper/x", "deep/er")]
+    connection.commit()
+    rows = await table.sql("SELECT j.id, l.pool FROM tenure.job j JOIN tenure.lane l ON l.id = j.lane")
+    pools = {row.id: row.pool for row in rows}
+    assert [pools[id] for id in ids] == ["deep/er", "deep", "deeper", "deep/er"]
+
+
+async def test_it_is_rolled_back_with_its_transaction(table: Table, connection: Connection) -> None:
+    id = submit(connection, kind="k", idempotency_key="rolled back")
+    connection.rollback()
+    assert await table.row(id) is None
+    assert submit(connection, kind="k", idempotency_key="rolled back") != id
+
+
+async def test_a_key_of_the_api_is_met_by_sql_and_the_other_way_round(table: Table, connection: Connection) -> None:
+    values: dict[str, Any] = {"kind": "k", "payload": "[1]", "labels": {"a": "b"}, "delay_s": 0.1}
+    first, second = str(uuid.uuid4()), str(uuid.uuid4())
+    spec = validate_spec({**values, "idempotency_key": first})
+    planned = PlannedJob(new_id(), spec, (), request_hash(spec))
+    await write_jobs(table.db, [planned], [1])
+    assert submit(connection, **values, idempotency_key=first) == planned.id
+    with pytest.raises(psycopg.DatabaseError) as refused:
+        submit(connection, **{**values, "payload": "[2]"}, idempotency_key=first)
+    assert (refused.value.sqlstate, refused.value.diag.message_detail) == ("TN011", str(planned.id))
+    connection.rollback()
+    by_sql = submit(connection, **values, idempotency_key=second)
+    connection.commit()
+    with pytest.raises(KeyTaken):
+        await write_jobs(
+            table.db, [PlannedJob(new_id(), validate_spec({**values, "idempotency_key": second}), (), b"")], [1]
+        )
+    known = await keyed_jobs(table.db, [("default", "", second)])
+    met = known["default", "", second]
+    assert (met.job_id, met.request_hash) == (
+        by_sql,
+        request_hash(validate_spec({**values, "idempotency_key": second})),
+    )
+
+
+async def test_an_expired_key_is_free_by_sql_too(table: Table, connection: Connection) -> None:
+    key = str(uuid.uuid4())
+    first = submit(connection, kind="k", idempotency_key=key, idempotency_ttl_s=60.0)
+    connection.commit()
+    [row] = await table.sql("SELECT expires_at - now() AS left_s FROM tenure.idempotency WHERE key = %s", key)
+    assert timedelta(0) < row.left_s <= timedelta(seconds=60)
+    await table.sql("UPDATE tenure.idempotency SET expires_at = now() WHERE key = %s", key)
+    assert submit(connection, kind="k", idempotency_key=key, idempotency_ttl_s=60.0) != first
+
+
+async def test_unique_keys_hold_between_sql_and_the_api(table: Table, connection: Connection) -> None:
+    key = str(uuid.uuid4())
+    held = await table.submit(unique_key=key)
+    with pytest.raises(psycopg.DatabaseError) as refused:
+        submit(connection, kind="k", unique_key=key)
+    assert (refused.value.sqlstate, refused.value.diag.message_detail) == ("TN011", str(held))
+    connection.rollback()
+    idempotency = str(uuid.uuid4())
+    asked = {"kind": "k", "unique_key": key, "on_duplicate": "existing", "idempotency_key": idempotency}
+    assert submit(connection, **asked) == held
+    connection.commit()
+    await table.end(held, (await table.start(held))[0].fence)
+    assert submit(connection, **asked) == held  # the same request, the same answer
+    assert submit(connection, kind="k", unique_key=key) != held
+
+
+async def test_it_waits_for_what_it_depends_on(table: Table, connection: Connection) -> None:
+    parent, done = await table.submit(), await table.submit()
+    await table.end(done, (await table.start(done))[0].fence)
+    child = submit(connection, kind="k", depends_on=[parent, done, parent])
+    ready = submit(connection, kind="k", depends_on=[done], job_timeout_s=60.0)
+    connection.commit()
+    assert (await table.row(child)).state == "waiting"
+    row = await table.row(ready)
+    assert (row.state, row.deadline is None) == ("ready", False)
+    await table.end(parent, (await table.start(parent))[0].fence)
+    assert (await table.row(child)).state == "ready"
+
+
+async def test_transactions_with_the_same_keys_leave_one_job(shared_database: str) -> None:
+    key = str(uuid.uuid4())
+
+    async def once(number: int) -> uuid.UUID:
+        async with await psycopg.AsyncConnection.connect(shared_database) as own:
+            statement, params = _call(
+                {"kind": "k", "idempotency_key": key}
+                if number % 2
+                else {"kind": "k", "unique_key": key, "on_duplicate": "existing", "idempotency_key": f"{key}{number}"}
+            )
+            row = await (await own.execute(statement, params)).fetchone()
+            assert row is not None
+            id: uuid.UUID = row[0]
+            return id
+
+    ids = await asyncio.gather(*(once(number) for number in range(12)))
+    assert len(set(ids[::2])) == len(set(ids[1::2])) == 1
+
+
+@pytest.fixture
+def role(shared_database: str) -> Iterator[str]:
+    """A role that may submit and nothing else."""
+    name = f"app_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(shared_database, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE ROLE {} LOGIN IN ROLE tenure_submitter").format(sql.Identifier(name)))
+        yield name
+        admin.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def submitter(connection: Connection, role: str) -> Connection:
+    """A connection that has become that role and cannot go back but by RESET."""
+    connection.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(role)))
+    connection.commit()
+    return connection
+
+
+def test_a_role_that_may_only_submit_submits(submitter: Connection) -> None:
+    assert submit(submitter, kind="k", idempotency_key=str(uuid.uuid4()), unique_key=str(uuid.uuid4())).version == 7
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM tenure.job",
+        "SELECT * FROM tenure.jobs",
+        "SELECT * FROM tenure.idempotency",
+        "INSERT INTO tenure.pool (path) VALUES ('x')",
+        "DELETE FROM tenure.history",
+        "UPDATE tenure.cluster SET epoch = 9",
+        "SELECT nextval('tenure.fence_sequence')",
+        "SELECT tenure.make_partitions(1)",
+        "SELECT tenure.new_id()",
+        "SELECT tenure.insert_job(NULL, NULL)",
+        "SELECT tenure.take_key(NULL, NULL)",
+        "CREATE FUNCTION tenure.is_name(name varchar) RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+    ],
+)
+def test_and_does_nothing_else(submitter: Connection, statement: str) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        submitter.execute(statement.encode())
+
+
+def test_the_callers_settings_do_not_reach_into_it(submitter: Connection) -> None:
+    """A search path with functions and tables of the caller's own, and literals read the old way."""
+    submitter.execute("CREATE TEMP TABLE job (id uuid)")
+    submitter.execute("CREATE TEMP TABLE lane (id bigint)")
+    submitter.execute(
+        "CREATE FUNCTION pg_temp.length(text) RETURNS integer LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'as %', current_user; END $$"
+    )
+    submitter.execute("CREATE FUNCTION pg_temp.is_true(boolean, boolean) RETURNS boolean LANGUAGE sql AS 'SELECT true'")
+    submitter.execute("CREATE OPERATOR pg_temp.<> (LEFTARG = boolean, RIGHTARG = boolean, FUNCTION = pg_temp.is_true)")
+    submitter.execute("SET search_path = pg_temp, public, pg_catalog, tenure")
+    submitter.execute("SET standard_conforming_strings = off")
+    submitter.execute("SET backslash_quote = on")
+    assert submit(submitter, kind="k", labels={"a": "b"}).version == 7
+    assert _fields_of_sql(submitter, {"kind": "k", "payload": '"\\u0000"'}) == {"payload"}
