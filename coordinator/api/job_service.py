@@ -273,9 +273,9 @@ def submitted_to_pb(submitted: list[Submitted], refs: list[str | None]) -> list[
 
 
 def _workflow_id(submitted: Sequence[Submitted]) -> str:
-    """Return the workflow that new members were written into, else that of the first member that is in one."""
-    ranked = sorted(submitted, key=lambda one: not one.created)
-    return next((str(one.workflow_id) for one in ranked if one.workflow_id), "")
+    """Return the workflow that new members were written into; if all were known, that of the first that is in one."""
+    asked = [one for one in submitted if one.created] or submitted
+    return next((str(one.workflow_id) for one in asked if one.workflow_id), "")
 
 
 def _reason(text: str) -> str:

@@ -23,17 +23,16 @@ WITH RECURSIVE chain (child_id, parent_id, was) AS (
     FROM edge GROUP BY child_id
 ), judged AS (
     SELECT j.id, c.unended + CASE WHEN j.trigger IS NULL THEN c.otherwise ELSE 0 END AS waiting_on,
-           t.verdict = 'run' AS runs, t.verdict = 'run' AND j.held_back IS NULL AS starts
-    FROM tenure.job j JOIN counted c ON j.id = c.child_id,
-         tenure.verdict(j.trigger, c.unended, c.completed, c.otherwise) AS t (verdict)
+           tenure.verdict(j.trigger, c.unended, c.completed, c.otherwise) = 'run' AS runs, j.held_back IS NOT NULL AS held
+    FROM tenure.job j JOIN counted c ON j.id = c.child_id
 )
 UPDATE tenure.job j
 SET waiting_on = v.waiting_on,
-    held_back = CASE WHEN j.held_back IS NOT NULL THEN v.runs END,
-    state = CASE WHEN v.starts THEN 'ready' ELSE j.state END,
-    start_by = CASE WHEN v.starts THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
+    held_back = CASE WHEN v.held THEN v.runs END,
+    state = CASE WHEN v.runs AND NOT v.held THEN 'ready' ELSE j.state END,
+    start_by = CASE WHEN v.runs AND NOT v.held THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
                     ELSE j.start_by END,
-    deadline = CASE WHEN v.starts THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
-    due = v.starts
+    deadline = CASE WHEN v.runs AND NOT v.held THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
+    due = v.runs AND NOT v.held
 FROM judged v WHERE j.id = v.id
 RETURNING j.id

@@ -20,12 +20,12 @@ WITH settled AS (
     FROM tenure.job j JOIN counted c ON j.id = c.child_id AND j.parked_attempt IS NOT DISTINCT FROM c.parked_attempt
     WHERE j.state = 'waiting' AND j.held_back IS NOT TRUE ORDER BY j.id FOR UPDATE OF j
 ), judged AS (
-    SELECT l.id, l.left_over, t.verdict, t.verdict = 'run' AND l.held_back IS NULL AS starts,
-           CASE WHEN l.held_back IS NOT NULL THEN t.verdict = 'run' END AS held_back
-    FROM locked l, tenure.verdict(l.trigger, l.left_over, l.completed, l.otherwise) AS t (verdict)
+    SELECT id, left_over, held_back, tenure.verdict(trigger, left_over, completed, otherwise) AS verdict FROM locked
+), decided AS (
+    SELECT *, verdict = 'run' AND held_back IS NULL AS starts FROM judged
 )
 UPDATE tenure.job j
-SET waiting_on = v.left_over, held_back = v.held_back,
+SET waiting_on = v.left_over, held_back = CASE WHEN v.held_back IS NOT NULL THEN v.verdict = 'run' END,
     state = CASE WHEN v.starts THEN 'ready' ELSE 'waiting' END,
     start_by = CASE WHEN v.starts THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
                     ELSE j.start_by END,
@@ -33,5 +33,5 @@ SET waiting_on = v.left_over, held_back = v.held_back,
     deadline = CASE WHEN v.starts THEN coalesce(j.deadline, tenure.from_start(j.activate_at, j.job_timeout_s))
                     ELSE j.deadline END,
     due = v.starts AND j.activate_at <= now()
-FROM judged v WHERE j.id = v.id
+FROM decided v WHERE j.id = v.id
 RETURNING j.id, j.state, j.lane, v.verdict = 'broken' AS broken

@@ -144,9 +144,10 @@ CREATE TABLE tenure.job (
     asked_priority  smallint,            -- what was asked for, once ageing has raised the priority; null: it has not
     unique_key      text,                -- at most one unfinished job of a namespace and kind has it
     replaced_by     uuid,                -- the job that has taken the unique key from this one, which is to stop
-    held_back       boolean,             -- waits for the replaced job under the same key, true: and for nothing else; null: it does not
+    held_back       boolean,             -- waits for the replaced job under the same key: true: for nothing else; null: not
     CONSTRAINT executing_has_a_fence CHECK ((state = 'executing') = (fence IS NOT NULL)),
-    CONSTRAINT waiting_is_not_due CHECK (NOT (state = 'waiting' AND due))
+    CONSTRAINT waiting_is_not_due CHECK (NOT (state = 'waiting' AND due)),
+    CONSTRAINT held_back_waits CHECK (held_back IS NULL OR state = 'waiting')
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000,
         autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 

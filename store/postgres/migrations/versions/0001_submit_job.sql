@@ -405,18 +405,17 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
         FROM edge
     ), judged AS (
         SELECT c.unended + CASE WHEN j.trigger IS NULL THEN c.otherwise ELSE 0 END AS waiting_on,
-               t.verdict = 'run' AS runs, t.verdict = 'run' AND j.held_back IS NULL AS starts
-        FROM tenure.job j, counted c, tenure.verdict(j.trigger, c.unended, c.completed, c.otherwise) AS t (verdict)
-        WHERE j.id = child
+               tenure.verdict(j.trigger, c.unended, c.completed, c.otherwise) = 'run' AS runs, j.held_back IS NOT NULL AS held
+        FROM tenure.job j, counted c WHERE j.id = child
     )
     UPDATE tenure.job j
     SET waiting_on = v.waiting_on,
-        held_back = CASE WHEN j.held_back IS NOT NULL THEN v.runs END,
-        state = CASE WHEN v.starts THEN 'ready' ELSE j.state END,
-        start_by = CASE WHEN v.starts THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
+        held_back = CASE WHEN v.held THEN v.runs END,
+        state = CASE WHEN v.runs AND NOT v.held THEN 'ready' ELSE j.state END,
+        start_by = CASE WHEN v.runs AND NOT v.held THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
                         ELSE j.start_by END,
-        deadline = CASE WHEN v.starts THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
-        due = v.starts AND j.activate_at <= now()
+        deadline = CASE WHEN v.runs AND NOT v.held THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
+        due = v.runs AND NOT v.held AND j.activate_at <= now()
     FROM judged v WHERE j.id = child
 $$;
 
