@@ -10,10 +10,12 @@ import pytest
 from tests.coordinator.conftest import Parts, leader_of, running, until
 from tests.coordinator.test_schedule_service import round_of
 
-from tenure.model.errors import BacklogFull, BoundExceeded
+from tenure.coordinator.submit import Submitted
+from tenure.model.errors import BacklogFull, BoundExceeded, Conflict
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec
 from tenure.model.schedules import ticks_from, validate_schedule
+from tenure.model.unique import OnDuplicate
 from tenure.store.postgres.database import query
 
 
@@ -71,6 +73,30 @@ async def test_what_finished_leaves_room_with_the_next_count(alone: Parts) -> No
     await alone.finish(id, (await alone.execute(id)).fence)
     await recount(alone)
     await alone.submit()
+
+
+async def test_a_job_that_is_there_is_the_answer_though_there_is_no_room(alone: Parts) -> None:
+    await bound(alone, 1)
+    [first] = await alone.submitter.submit_batch([JobSpec(kind="k", unique_key="u")])
+    existing = JobSpec(kind="k", unique_key="u", on_duplicate=OnDuplicate.EXISTING, idempotency_key="once")
+    [met] = await alone.submitter.submit_batch([existing])
+    assert (met.id, met.created, met.duplicate) == (first.id, False, True)
+    with pytest.raises(Conflict, match="is that of job"):
+        await alone.submitter.submit_batch([JobSpec(kind="k", unique_key="u")])
+    with pytest.raises(BacklogFull):
+        await alone.submitter.submit_batch([JobSpec(kind="k", unique_key="other", on_duplicate=OnDuplicate.EXISTING)])
+
+
+async def test_of_a_stream_as_many_are_taken_as_there_is_room_for(alone: Parts) -> None:
+    await bound(alone, 5)
+    known = JobSpec(kind="k", idempotency_key="known")
+    await alone.submitter.submit_batch([known])
+    specs = [*(JobSpec(kind="k", idempotency_key=f"key-{number}") for number in range(9)), known]
+    answers = await alone.submitter.submit_each([*specs, JobSpec(kind="k", namespace="other")])
+    taken = [isinstance(answer, Submitted) for answer in answers]
+    assert taken == [True] * 4 + [False] * 5 + [True] * 2
+    assert all(isinstance(answer, (Submitted, BacklogFull)) for answer in answers)
+    assert await jobs_in(alone) == 5
 
 
 async def test_a_repeated_submit_is_answered_though_there_is_no_room(alone: Parts) -> None:

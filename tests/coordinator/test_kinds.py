@@ -18,7 +18,7 @@ from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.api.kind_service import KindService
 from tenure.coordinator.api.schedule_service import ScheduleService
-from tenure.coordinator.submit import Parent, keyed_after_parent
+from tenure.coordinator.submit import Parent, Submitted, keyed_after_parent
 from tenure.model.errors import Conflict, InvalidInput, NotFound
 from tenure.model.jobs import JobSpec
 
@@ -122,6 +122,18 @@ async def test_the_same_request_is_the_same_whatever_is_set_meanwhile(client: As
     assert (again.id, again.created, again.ttl_s) == (first.id, False, 10.0)
     with pytest.raises(Conflict):
         await client.submit("scan", ttl_s=20.0, idempotency_key="once")
+
+
+async def test_what_is_sent_again_with_more_is_known_by_what_was_asked(alone: Parts, client: AsyncClient) -> None:
+    await client.put_kind(FULL)
+    specs = [JobSpec(kind="scan", idempotency_key=f"key-{number}") for number in range(3)]
+    [first] = await alone.submitter.submit_each(specs[:1])
+    sent = await alone.submitter.submit_each(specs)
+    again = await alone.submitter.submit_batch(specs)
+    assert isinstance(first, Submitted) and first.id == again[0].id
+    assert [one.created for one in sent if isinstance(one, Submitted)] == [False, True, True]
+    assert [one.id for one in sent if isinstance(one, Submitted)] == [one.id for one in again]
+    assert [(await alone.row(one.id)).priority for one in again] == [7, 7, 7]
 
 
 async def test_another_coordinator_heeds_a_change_soon(

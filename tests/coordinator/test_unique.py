@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import uuid
 from typing import Any
 
 import pytest
 from tests.coordinator.conftest import MakeParts, Parts
 
+from tenure.coordinator.workflows import Workflows
+from tenure.model.dependencies import Trigger, Verdict, verdict
 from tenure.model.errors import Conflict, InvalidInput, WrongState
+from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
 from tenure.model.unique import OnDuplicate
+from tenure.model.workflows import WorkflowState
 
 
 def _spec(key: str, on_duplicate: OnDuplicate = OnDuplicate.REFUSE, **more: Any) -> JobSpec:
@@ -144,6 +149,64 @@ async def test_a_job_that_is_held_waits_for_what_it_depends_on_too(parts: Parts,
     assert await parts.state(second.id) is JobState.READY
 
 
+@pytest.mark.parametrize("trigger", Trigger)
+@pytest.mark.parametrize("ends", list(itertools.product((Outcome.COMPLETED, Outcome.FAILED), repeat=2)))
+@pytest.mark.parametrize("gone_after", [0, 1, 2])
+async def test_a_job_that_is_held_runs_by_its_trigger_and_no_sooner(
+    parts: Parts, key: str, trigger: Trigger, ends: tuple[Outcome, ...], gone_after: int
+) -> None:
+    parents = [await parts.submit(retry={"max_attempts": 1}) for _ in ends]
+    [first] = await _submit(parts, _spec(key))
+    fence = (await parts.execute(first.id)).fence
+    depends_on = tuple(str(id) for id in parents)
+    [second] = await _submit(parts, _spec(key, OnDuplicate.REPLACE, depends_on=depends_on, trigger=trigger))
+    assert await parts.state(second.id) is JobState.WAITING
+    decided = Verdict.WAIT
+    for ended in range(len(ends) + 1):
+        if ended:
+            id, end = parents[ended - 1], ends[ended - 1]
+            await parts.finish(id, (await parts.execute(id)).fence, end)
+        if ended == gone_after:
+            await parts.finish(first.id, fence)
+        if decided is Verdict.WAIT:
+            completed = ends[:ended].count(Outcome.COMPLETED)
+            decided = verdict(trigger, left=len(ends) - ended, completed=completed, otherwise=ended - completed)
+        await parts.dependants.sweep()
+        expected = {
+            Verdict.WAIT: JobState.WAITING,
+            Verdict.RUN: JobState.READY if ended >= gone_after else JobState.WAITING,
+            Verdict.BROKEN: JobState.CANCELED,
+        }[decided]
+        assert await parts.state(second.id) is expected
+        if expected is JobState.WAITING and ended < gone_after:
+            assert "replaces" in {one.code for one in await parts.explainer.obstacles(second.id)}
+
+
+@pytest.mark.parametrize("trigger", [Trigger.ALL_COMPLETED, Trigger.ANY_COMPLETED])
+async def test_a_job_that_is_held_waits_though_what_it_depends_on_has_ended(
+    parts: Parts, key: str, trigger: Trigger
+) -> None:
+    parent, [first] = await parts.submit(), await _submit(parts, _spec(key))
+    await parts.finish(parent, (await parts.execute(parent)).fence)
+    fence = (await parts.execute(first.id)).fence
+    replacing = _spec(key, OnDuplicate.REPLACE, depends_on=(str(parent),), trigger=trigger)
+    [second] = await _submit(parts, replacing)
+    await parts.dependants.sweep()
+    assert await parts.state(second.id) is JobState.WAITING
+    assert [one.code for one in await parts.explainer.obstacles(second.id)] == ["replaces"]
+    await parts.finish(first.id, fence)
+    assert await parts.state(second.id) is JobState.READY
+
+
+async def test_a_job_may_wait_for_the_one_that_it_replaces(parts: Parts, key: str) -> None:
+    [first] = await _submit(parts, _spec(key))
+    fence = (await parts.execute(first.id)).fence
+    replacing = _spec(key, OnDuplicate.REPLACE, depends_on=(str(first.id),), trigger=Trigger.ALL_FINISHED)
+    [second] = await _submit(parts, replacing)
+    await parts.finish(first.id, fence, Outcome.CANCELED)
+    assert await parts.state(second.id) is JobState.READY
+
+
 async def test_whoever_has_the_key_is_held_until_the_replaced_one_is_gone(parts: Parts, key: str) -> None:
     [first] = await _submit(parts, _spec(key))
     fence = (await parts.execute(first.id)).fence
@@ -192,3 +255,59 @@ async def test_a_retry_takes_the_key_again_or_is_refused(parts: Parts, key: str)
     assert (await parts.row(again)).unique_key == key
     with pytest.raises(Conflict):
         await _submit(parts, _spec(key))
+
+
+async def test_a_dependant_is_not_retried_where_its_parents_key_is_taken(parts: Parts, key: str) -> None:
+    """The parent is not retried in the same go, then, so that the dependant could only be canceled again."""
+    mark = {"test": key}
+    [first] = await _submit(parts, _spec(key, labels=mark))
+    [child] = await _submit(parts, JobSpec(kind="k", depends_on=(str(first.id),), labels=mark))
+    await parts.canceler.cancel(first.id, "")
+    [second] = await _submit(parts, _spec(key))
+    rows = await parts.db.fetch("jobs_by_id", {"ids": sorted([first.id, child.id])})
+    assert [row.state for row in rows] == ["canceled", "canceled"]
+    ids = {"ids": [row.id for row in rows], "new_ids": [new_id(), new_id()], "lanes": [1, 1]}
+    assert await parts.db.fetch("retry_jobs", ids) == []
+    await parts.canceler.cancel(second.id, "")
+    assert len(await parts.db.fetch("retry_jobs", ids)) == 2
+
+
+async def test_members_of_workflows_are_replaced_and_held_as_other_jobs_are(parts: Parts, key: str) -> None:
+    workflows = Workflows(parts.db, parts.clock, parts.canceler)
+    idle, child = await parts.submitter.submit_batch([_spec(key, ref="a"), JobSpec(kind="k", depends_on=("a",))])
+    [executing] = await _submit(parts, _spec(key, OnDuplicate.REPLACE))
+    # A replaced member is a canceled one, with what depends on it.
+    assert {await parts.state(id) for id in (idle.id, child.id)} == {JobState.CANCELED}
+    assert idle.workflow_id is not None
+    [summary] = await workflows.summaries(await parts.db.fetch("workflows_by_id", {"ids": [idle.workflow_id]}))
+    assert summary.state is WorkflowState.CANCELED
+    fence = (await parts.execute(executing.id)).fence
+    held, after = await parts.submitter.submit_batch(
+        [_spec(key, OnDuplicate.REPLACE, ref="a"), JobSpec(kind="k", depends_on=("a",))]
+    )
+    assert held.workflow_id is not None
+    assert await parts.state(held.id) is JobState.WAITING
+    await workflows.cancel(held.workflow_id, None, "", None)
+    assert {await parts.state(id) for id in (held.id, after.id)} == {JobState.CANCELED}
+    assert await parts.state(executing.id) is JobState.EXECUTING
+    again, _ = await parts.retryer.retry(held.id)
+    row = await parts.row(again)
+    assert (row.state, row.workflow_id, row.unique_key) == ("waiting", held.workflow_id, key)
+    await parts.finish(executing.id, fence)
+    assert await parts.state(again) is JobState.READY
+    [shown] = [row for row in await parts.db.fetch("workflow_jobs", _page(idle.workflow_id)) if row.id == idle.id]
+    assert shown.replaced_by == executing.id
+
+
+def _page(workflow_id: uuid.UUID) -> dict[str, Any]:
+    return {"workflow_id": workflow_id, "after": uuid.UUID(int=0), "limit": 10}
+
+
+async def test_a_member_that_is_broken_keeps_its_unique_key_in_history(parts: Parts, key: str) -> None:
+    parent = await parts.submit(retry={"max_attempts": 1})
+    [child] = await _submit(parts, _spec(key, depends_on=(str(parent),)))
+    await parts.finish(parent, (await parts.execute(parent)).fence, Outcome.FAILED)
+    row = await parts.row(child.id)
+    assert (row.state, row.unique_key) == ("canceled", key)
+    [second] = await _submit(parts, _spec(key))
+    assert second.created

@@ -25,6 +25,7 @@ AT = datetime(2030, 1, 1, tzinfo=UTC)
         {"limits": ("y", "x")},
         {"activate_at": AT.astimezone(timezone(timedelta(hours=5)))},
         {"depends_on": ("0190A5F3-0000-7000-8000-000000000000",)},
+        {"trigger": "all_completed", "upstream_failure": "cancel"},
     ],
 )
 def test_what_makes_no_difference_leaves_it_as_it_is(same: dict[str, Any]) -> None:
@@ -58,6 +59,9 @@ def test_what_makes_a_difference_changes_it() -> None:
         {"unique_key": "u", "on_duplicate": "existing"},
         {"activate_at": AT},
         {"start_by": AT},
+        {"trigger": "any_completed"},
+        {"trigger": "all_finished"},
+        {"upstream_failure": "fail"},
     ]
     assert len({request_hash(JobSpec(**{"kind": "k", **values})) for values in given}) == len(given)
 

@@ -39,6 +39,7 @@ def test_nothing_is_in_the_way() -> None:
     [
         ({"state": JobState.WAITING, "waiting_on": 1}, "waiting", "1 job that"),
         ({"state": JobState.WAITING, "waiting_on": 1_200}, "waiting", "1,200 jobs"),
+        ({"state": JobState.WAITING, "behind": "j1", "behind_alone": True}, "replaces", "job j1"),
         ({"hold": "broken"}, "held", "broken"),
         ({"activate_at": NOW + timedelta(hours=1)}, "not_due", "3,600 s"),
         ({"slots_held": {"db": 2}}, "limit", "db is full: 2 of 2"),
@@ -53,6 +54,11 @@ def test_each_obstacle(changed: dict[str, Any], code: str, words: str) -> None:
     [found] = obstacles(replace(CLEAR, **changed), RULES)
     assert found.code == code
     assert words in found.message
+
+
+def test_a_job_that_replaces_another_may_wait_for_more() -> None:
+    found = obstacles(replace(CLEAR, state=JobState.WAITING, waiting_on=2, behind="j1"), RULES)
+    assert [one.code for one in found] == ["replaces", "waiting"]
 
 
 @pytest.mark.parametrize(

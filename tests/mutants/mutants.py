@@ -1085,8 +1085,8 @@ _WORKFLOW = (
         [
             (
                 "store/postgres/submit.py",
-                "        if jobs[0].workflow_id is not None:\n",
-                "        if jobs[0].workflow_id is not None and fence < 0:\n",
+                "        if jobs and jobs[0].workflow_id is not None:\n",
+                "        if jobs and jobs[0].workflow_id is not None and fence < 0:\n",
             )
         ],
         f"{POSTGRES}/test_workflows.py::test_no_child_is_written_into_a_canceled_workflow",

@@ -6,6 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,10 +18,13 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from tests.postgres.conftest import Table
 
+from tenure.model.dependencies import Trigger, UpstreamFailure, Verdict, verdict
 from tenure.model.errors import InvalidInput
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec, PlannedJob, RetrySpec, validate_spec
+from tenure.model.kinds import KindBook, KindSettings
 from tenure.model.request import request_hash
+from tenure.model.states import JobState
 from tenure.store.postgres.submit import KeyTaken, keyed_jobs, write_jobs
 
 Connection = psycopg.Connection[Any]
@@ -203,6 +207,14 @@ EDGES: list[dict[str, Any]] = [
     {"unique_key": "u", "on_duplicate": "odd"},
     {"on_duplicate": "existing"},
     {"on_duplicate": "refuse"},
+    {"trigger": "all_completed"},
+    {"trigger": "any_completed", "upstream_failure": "fail"},
+    {"trigger": "all_finished"},
+    {"trigger": "any_finished"},
+    {"trigger": "odd"},
+    {"trigger": ""},
+    {"upstream_failure": "cancel"},
+    {"upstream_failure": "odd"},
 ]
 
 
@@ -257,6 +269,8 @@ _REQUESTS = st.fixed_dictionaries(
         "unique_key": _TEXTS,
         "on_duplicate": st.sampled_from(["refuse", "existing"]),
         "idempotency_ttl_s": _SECONDS,
+        "trigger": st.sampled_from([*map(str, Trigger), "odd"]),
+        "upstream_failure": st.sampled_from([*map(str, UpstreamFailure), "odd"]),
     },
 )
 
@@ -318,6 +332,8 @@ async def test_what_it_writes_is_what_the_api_writes(table: Table, connection: C
         "limits": ("y", "x"),
         "requires": {"gpu": "yes"},
         "unique_key": str(uuid.uuid4()),
+        "trigger": "any_finished",
+        "upstream_failure": "fail",
     }
     by_sql = submit(connection, **values)
     connection.commit()
@@ -425,6 +441,118 @@ async def test_it_waits_for_what_it_depends_on(table: Table, connection: Connect
     assert (row.state, row.deadline is None) == ("ready", False)
     await table.end(parent, (await table.start(parent))[0].fence)
     assert (await table.row(child)).state == "ready"
+
+
+@pytest.mark.parametrize("trigger", Trigger)
+@pytest.mark.parametrize("end", [JobState.COMPLETED, JobState.FAILED])
+async def test_it_waits_by_its_trigger(table: Table, connection: Connection, trigger: Trigger, end: JobState) -> None:
+    parent, done = await table.submit(), await table.submit()
+    await table.end(done, (await table.start(done))[0].fence, end)
+    child = submit(connection, kind="k", depends_on=[parent, done], trigger=str(trigger))
+    connection.commit()
+    by_api = await table.submit(parents=[parent, done], trigger=trigger)
+    columns = "state, due, waiting_on, trigger, held_back"
+    assert await table.sql(f"SELECT {columns} FROM tenure.job WHERE id = %s", child) == await table.sql(
+        f"SELECT {columns} FROM tenure.job WHERE id = %s", by_api
+    )
+    completed = int(end is JobState.COMPLETED)
+    decided = verdict(trigger, left=1, completed=completed, otherwise=1 - completed)
+    assert (await table.state(child) is JobState.READY) == (decided is Verdict.RUN)
+
+
+@pytest.mark.parametrize("trigger", [None, "any_finished"])
+async def test_it_is_held_behind_a_job_that_is_being_replaced(
+    table: Table, connection: Connection, trigger: str | None
+) -> None:
+    key = str(uuid.uuid4())
+    done, first = await table.submit(), await table.submit(unique_key=key)
+    await table.end(done, (await table.start(done))[0].fence)
+    fence = (await table.start(first))[0].fence
+    await table.sql("UPDATE tenure.job SET replaced_by = %s, cancel_requested = true WHERE id = %s", new_id(), first)
+    second = submit(connection, kind="k", unique_key=key, depends_on=[done], trigger=trigger)
+    connection.commit()
+    assert await table.state(second) is JobState.WAITING
+    await table.end(first, fence, JobState.CANCELED)
+    assert await table.state(second) is JobState.READY
+
+
+SETTINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (
+        {
+            "priority": 7,
+            "ttl_s": 20.0,
+            "timeout_s": 60.0,
+            "start_within_s": 30.0,
+            "job_timeout_s": 600.0,
+            "max_crashes": 5,
+            "retry": {"max_attempts": 9, "backoff": "linear", "non_retryable": ["A"]},
+            "limits": ("scan:{namespace}", "{kind}"),
+        },
+        {},
+    ),
+    (
+        {"priority": 7, "ttl_s": 20.0, "retry": {"max_attempts": 9, "jitter": 0.5}, "limits": ("wide",)},
+        {"priority": 0, "timeout_s": 1.0, "retry": {"jitter": 0.0}, "limits": ("{kind}:{namespace}",)},
+    ),
+    ({"priority": None, "retry": None, "limits": ()}, {"priority": None, "ttl_s": 5.0, "limits": ()}),
+    ({"limits": tuple("abcdefgh")}, {}),
+]
+ASKED: list[dict[str, Any]] = [
+    {},
+    {"priority": 0, "ttl_s": 10.0, "max_crashes": 3, "retry": {"max_attempts": 3}},
+    {"priority": -1, "timeout_s": 2.0, "job_timeout_s": 3.0, "retry": {"multiplier": 3.0}, "limits": ("own", "wide")},
+    {"start_by": AT, "limits": ("a",)},
+    {"start_within_s": 5.0, "namespace": "other", "limits": tuple("ijklmno")},
+]
+
+
+@pytest.mark.parametrize("wide_and_own", SETTINGS, ids=lambda each: ",".join(each[0]))
+@pytest.mark.parametrize("asked", ASKED, ids=lambda asked: ",".join(asked) or "nothing")
+async def test_settings_of_kinds_are_applied_as_the_api_does(
+    table: Table, connection: Connection, wide_and_own: tuple[dict[str, Any], dict[str, Any]], asked: dict[str, Any]
+) -> None:
+    kind = f"set-{uuid.uuid4().hex[:8]}"
+    wide, own = (KindSettings(**each) for each in wide_and_own)
+    book = KindBook({("", kind): wide, ("default", kind): own})
+    for namespace, each in (("", wide), ("default", own)):
+        await table.db.fetch("put_kind", {"namespace": namespace, "name": kind, "settings": each.stored()})
+    values = {"kind": kind, "idempotency_key": kind, **asked}
+    spec = validate_spec(values)
+    try:
+        planned = PlannedJob(new_id(), book.apply(spec), (), b"")
+    except InvalidInput as exc:
+        assert _fields_of_sql(connection, values) == {exc.violations[0].field.removeprefix("job.")}
+        return
+    by_sql = submit(connection, **values)
+    connection.commit()
+    await write_jobs(table.db, [replace(planned, spec=planned.spec.model_copy(update={"idempotency_key": None}))], [1])
+    one, two = await table.row(by_sql), await table.row(planned.id)
+    names = ("priority", "ttl_s", "timeout_s", "job_timeout_s", "max_crashes", "limits", "trigger", "upstream_failure")
+    assert {name: getattr(one, name) for name in names} == {name: getattr(two, name) for name in names}
+    assert RetrySpec.model_validate_json(one.retry or "{}") == RetrySpec.model_validate_json(two.retry or "{}")
+    assert (one.start_by is None) == (two.start_by is None)
+    if one.start_by is not None and spec.start_by is None:
+        assert one.start_by - one.activate_at == two.start_by - two.activate_at
+    known = await keyed_jobs(table.db, [(spec.namespace, "", kind)])
+    assert known[spec.namespace, "", kind].request_hash == request_hash(spec)  # of what was asked
+    [lane] = await table.sql("SELECT l.* FROM tenure.lane l JOIN tenure.job j ON j.lane = l.id WHERE j.id = %s", by_sql)
+    assert lane.limits == ",".join(sorted(planned.spec.limits))
+
+
+async def test_a_namespace_that_is_full_takes_no_more(table: Table, connection: Connection) -> None:
+    namespace, key = f"full-{uuid.uuid4().hex[:8]}", str(uuid.uuid4())
+    params = {"name": namespace, "weight": None, "ageing_s": None, "backlog": 1}
+    await table.db.fetch("put_namespace", params)
+    first = submit(connection, kind="k", namespace=namespace, idempotency_key=key, unique_key=key)
+    connection.commit()
+    await table.db.fetch("count_backlogs")
+    with pytest.raises(psycopg.DatabaseError, match="1 unfinished jobs, 1 are allowed") as refused:
+        submit(connection, kind="k", namespace=namespace)
+    assert (refused.value.sqlstate, refused.value.diag.message_detail) == ("TN012", "1")
+    connection.rollback()
+    # What is there already is answered.
+    assert submit(connection, kind="k", namespace=namespace, idempotency_key=key, unique_key=key) == first
+    assert submit(connection, kind="k", namespace=namespace, unique_key=key, on_duplicate="existing") == first
 
 
 async def test_transactions_with_the_same_keys_leave_one_job(shared_database: str) -> None:
