@@ -495,7 +495,7 @@ SETTINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"priority": 0, "timeout_s": 1.0, "retry": {"jitter": 0.0}, "limits": ("{kind}:{namespace}",)},
     ),
     ({"priority": None, "retry": None, "limits": ()}, {"priority": None, "ttl_s": 5.0, "limits": ()}),
-    ({"limits": tuple("abcdefgh")}, {}),
+    ({"limits": tuple("abcd")}, {}),
 ]
 ASKED: list[dict[str, Any]] = [
     {},
