@@ -60,7 +60,13 @@ class Service(job_service_pb2_grpc.JobServiceServicer):
         await self._enter(request, context)
         key = request.job.idempotency_key
         created = key not in self.jobs
-        job = self.jobs.setdefault(key, job_pb2.Job(id=f"job-{len(self.jobs)}", kind=request.job.kind, state=READY))
+        new = job_pb2.Job(
+            id=f"job-{len(self.jobs)}",
+            kind=request.job.kind,
+            state=READY,
+            idempotency_key=request.job.idempotency_key,
+        )
+        job = self.jobs.setdefault(key, new)
         if self.lose_answers:
             self.lose_answers -= 1
             await context.abort(grpc.StatusCode.UNAVAILABLE, "after the commit")

@@ -11,7 +11,10 @@ from tenure.model.unique import OnDuplicate
 from tenure.v1 import schedule_service_pb2 as pb
 from tenure.v1.schedule_wire import schedule_from_pb, schedule_to_pb
 
-FOR_ONE_JOB = {"activate_at", "idempotency_key", "idempotency_ttl_s", "depends_on", "ref"}
+FOR_ONE_JOB = {
+    *("activate_at", "idempotency_key", "idempotency_ttl_s", "depends_on", "ref"),
+    *("trigger", "upstream_failure"),  # of what it depends on
+}
 
 
 def test_every_field_of_a_template_comes_back() -> None:
