@@ -1112,6 +1112,65 @@ _WORKFLOW = (
     ),
 )
 
+_HELD = f"{COORDINATOR}/test_unique.py::test_a_job_that_is_held_runs_by_its_trigger_and_no_sooner"
+_UNIQUE = (
+    _mutant(
+        "replaced-not-waited-for",
+        "a job that replaces an executing one is held back until that has ended",
+        [
+            (
+                "store/postgres/migrations/versions/0001_initial.sql",
+                "    IF FOUND THEN\n        NEW.held",
+                "    IF false THEN\n        NEW.held",
+            )
+        ],
+        f"{COORDINATOR}/test_unique.py::test_an_executing_job_is_asked_to_stop_and_the_new_one_held_until_it_has_ended",
+        f"{COORDINATOR}/test_unique.py::test_whoever_has_the_key_is_held_until_the_replaced_one_is_gone",
+    ),
+    _mutant(
+        "trigger-overtakes-held-back",
+        "a trigger that is met starts no job that is held back",
+        [
+            (
+                f"{QUERIES}/settle_parents.sql",
+                "verdict = 'run' AND held_back IS NULL AS starts",
+                "verdict = 'run' AS starts",
+            )
+        ],
+        f"{_HELD}[2-ends0-any_completed]",
+    ),
+    _mutant(
+        "held-back-judged-again",
+        "what has been decided about a job that is held back is not decided again",
+        [(f"{QUERIES}/settle_parents.sql", " AND j.held_back IS NOT TRUE ORDER", " ORDER")],
+        f"{_HELD}[2-ends1-any_completed]",
+    ),
+    _mutant(
+        "held-back-swept-as-broken",
+        "the sweep takes no job that is held back for one whose trigger can no longer be met",
+        [(f"{QUERIES}/unsettled_parents.sql", " AND j.held_back IS NOT TRUE", "")],
+        f"{COORDINATOR}/test_unique.py::test_a_job_that_is_held_waits_though_what_it_depends_on_has_ended[any_completed]",
+    ),
+    _mutant(
+        "retry-behind-a-taken-key",
+        "no job is retried that depends on one whose unique key is taken",
+        [(f"{QUERIES}/retry_jobs.sql", " OR EXISTS (SELECT FROM contested o WHERE o.id = p.id))", ")")],
+        f"{COORDINATOR}/test_unique.py::test_a_dependant_is_not_retried_where_its_parents_key_is_taken",
+    ),
+    _mutant(
+        "stream-asks-for-more",
+        "what settings make of a job is no part of the request, also when part of a group is known",
+        [
+            (
+                "coordinator/submit.py",
+                "rest = [spec for spec, job in zip(",
+                "rest = [job.spec for spec, job in zip(",
+            )
+        ],
+        f"{COORDINATOR}/test_kinds.py::test_what_is_sent_again_with_more_is_known_by_what_was_asked",
+    ),
+)
+
 MUTANTS: tuple[Mutant, ...] = (
     *_CLAIM,
     *_ROOM,
@@ -1126,4 +1185,5 @@ MUTANTS: tuple[Mutant, ...] = (
     *_DECISIONS,
     *_SCHEDULE,
     *_WORKFLOW,
+    *_UNIQUE,
 )
