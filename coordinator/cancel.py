@@ -156,7 +156,11 @@ class Canceler:
                 asked_rows.extend(asked)
                 left = _without(left, asked)
             if left:
-                left = _without(left, await self._database.fetch("states_by_id", {"ids": left}))
+                ended_before = await self._database.fetch("states_by_id", {"ids": left})
+                # Asked again after a failure half-way: what they were parked on may be left over.
+                again = [row.id for row in ended_before if row.state == JobState.CANCELED]
+                asked_rows.extend((await self._cancel_children(again, grace_s=grace_s))[1])
+                left = _without(left, ended_before)
             if not left or not (idle and executing):
                 return canceled_jobs, asked_rows, dependants
             # Neither idle, executing nor finished: they moved between the statements.

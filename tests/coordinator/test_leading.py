@@ -838,6 +838,8 @@ async def test_keys_that_nobody_can_read_do_not_end_a_term(alone: Parts) -> None
         junk = [
             Put(alone.keys.worker("junk"), b"junk"),
             Put(alone.keys.worker("odd"), b'{"pools": 5, "kinds": [], "capacity": 1}'),
+            Put(alone.keys.worker("vast"), b'{"pools": ["p"], "kinds": [], "capacity": 1e999}'),
+            Put(alone.keys.slot("db/0"), b'{"job": {}}'),
             Put(alone.keys.claim("junk"), b"junk"),
             Put(alone.keys.message("junk", 1), b"[]"),
             Put(alone.keys.inboxes + "x", b""),
