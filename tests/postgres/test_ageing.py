@@ -23,6 +23,12 @@ PARAMS = {"limit": 1_000, "per_lane": 100, "highest": MAX_PRIORITY}
 OLD = timedelta(minutes=10)
 
 
+@pytest.fixture
+def table(fresh: Table) -> Table:
+    """A database of its own for each test: what ages in one is raised, and counted, in all."""
+    return fresh
+
+
 async def lane(table: Table, namespace: str) -> int:
     """Make a lane of a namespace, and have jobs that are submitted from now on written to it."""
     sql = "INSERT INTO tenure.lane (pool, namespace, kind) VALUES ('default', %s, 'k') RETURNING id"
