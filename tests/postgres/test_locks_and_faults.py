@@ -112,7 +112,7 @@ async def test_a_process_that_was_paused_within_a_transaction_may_try_again(shar
 
 
 async def test_a_connection_to_which_answers_may_be_due_is_not_used_again(shared_database: str) -> None:
-    """One whose user was cancelled, and one that is found out of step: the next would take their answers for its own."""
+    """One whose user was cancelled, and one that is out of step: the next would take their answers for its own."""
     async with Database(shared_database, PoolOptions(min_size=1, max_size=1)) as db:
         sessions = []
         with pytest.raises(asyncio.CancelledError):
