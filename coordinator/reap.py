@@ -18,6 +18,7 @@ import structlog
 from tenure.coordinator.cancel import Reminder
 from tenure.coordinator.finish import AttemptError, Ending, Finisher
 from tenure.coordinator.metrics import BRAKES, REAPED
+from tenure.coordinator.passing import FIRST_ID
 from tenure.model.clock import Clock
 from tenure.model.errors import BoundExceeded, TenureError, Unavailable
 from tenure.model.jobs import RetrySpec
@@ -53,7 +54,6 @@ ORPHANED_S = 30.0
 """Longer than a start takes from its claim on, tries included."""
 SESSIONS_AT_ONCE = 64
 GATHER_S = 0.05
-FIRST_ID = uuid.UUID(int=0)
 
 Claim = tuple[uuid.UUID, int, int]
 """Of a job: create revision and lease."""

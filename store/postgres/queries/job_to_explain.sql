@@ -2,7 +2,8 @@
 SELECT j.id, j.state, j.route, j.due, j.activate_at, j.waiting_on, now() AS now,
        j.lane, j.namespace, j.kind,
        -- A lane that Postgres lost in a failover is made again by the leader.
-       coalesce(l.pool, split_part(j.route, '/', 1)) AS pool, coalesce(l.limits, array_to_string(j.limits, ','), '') AS limits,
+       coalesce(l.pool, split_part(j.route, '/', 1)) AS pool,
+       coalesce(l.limits, array_to_string(j.limits, ','), '') AS limits,
        coalesce(l.requires, j.requires::text, '') AS requires,
        tenure.trigger_of(j) AS trigger, j.parked_attempt IS NOT NULL AS parked,
        ARRAY(SELECT d.parent_id FROM tenure.dependency d
