@@ -130,7 +130,7 @@ def remove(
     typer.echo(f"{pool} {'would be' if preview else 'is'} removed")
     to_stderr(f"{found.canceled} jobs {would}canceled, {found.asked} executing ones {would}asked to stop")
     if found.dependants:
-        to_stderr(f"{found.dependants} canceled with them, which depended on them")
+        to_stderr(f"{found.dependants} ended with them: their dependants and children")
 
 
 def _subject(pool: str | None, kind: str | None, namespace: str | None) -> dict[str, Any]:

@@ -51,8 +51,8 @@ def cancel(
 ) -> None:
     """Cancel jobs: by id, or all that match and have not ended.
 
-    One that executes is asked to stop, and is shown as executing until it has. What depends on a canceled job is
-    canceled with it.
+    One that executes is asked to stop, and is shown as executing until it has. What can no longer
+    run without a canceled job ends with it.
     """
     selection = Selection(namespace, kind, route, state, label, parent, after, before, workflow)
     _refuse_both(job_ids, selection, every=every, preview=preview)
@@ -78,7 +78,7 @@ def cancel(
     would = "would be " if preview else ""
     to_stderr(f"{done.canceled} jobs {would}canceled, {done.asked} executing ones {would}asked to stop")
     if done.dependants:
-        to_stderr(f"{done.dependants} canceled with them, which depended on them")
+        to_stderr(f"{done.dependants} ended with them: their dependants and children")
 
 
 def retry(

@@ -201,7 +201,7 @@ def cancel(
     to_stdout(f"{workflow_id}")
     to_stderr(f"{done.canceled} jobs {would}canceled, {done.asked} executing ones {would}asked to stop")
     if done.dependants:
-        to_stderr(f"{done.dependants} canceled with them, which depended on them")
+        to_stderr(f"{done.dependants} ended with them: their dependants and children")
 
 
 def _find(client: Client, text: str, namespace: str | None) -> str:

@@ -54,7 +54,6 @@ from tenure.client.stream import Outbox, StreamedJob
 from tenure.client.workflows import (
     Workflow,
     WorkflowChange,
-    canceled_members_from_wire,
     change_from_wire,
     workflow_from_wire,
 )
@@ -1093,7 +1092,7 @@ class AsyncClient:
                 ),
                 timeout_s=self._timeout_s,
             )
-            done = canceled_members_from_wire(answer, done)
+            done = convert.canceled_from_wire(answer, done)
             token = answer.next_page_token
             if not token:
                 return done

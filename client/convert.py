@@ -49,6 +49,7 @@ from tenure.v1 import (
     namespace_service_pb2,
     pool_service_pb2,
     wire,
+    workflow_service_pb2,
 )
 
 E = TypeVar("E", bound=StrEnum)
@@ -212,7 +213,9 @@ def submitted_from_wire(job: job_service_pb2.SubmittedJob, *, own_key: bool) -> 
     return SubmittedJob(job.id, job.ref or None, job.created or (own_key and not job.duplicate))
 
 
-def canceled_from_wire(answer: job_service_pb2.CancelJobsResponse, before: CanceledJobs) -> CanceledJobs:
+def canceled_from_wire(
+    answer: job_service_pb2.CancelJobsResponse | workflow_service_pb2.CancelWorkflowResponse, before: CanceledJobs
+) -> CanceledJobs:
     """Read an answer to a cancel of many, added to those before it."""
     return CanceledJobs(
         canceled=before.canceled + answer.canceled,

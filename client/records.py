@@ -108,7 +108,7 @@ class CanceledJobs:
     asked: int
     """Executing ones whose workers were asked to stop."""
     dependants: int
-    """Canceled because they depended on those. Not counted in a preview."""
+    """Ended with those, as their dependants or children. Not counted in a preview."""
     ids: tuple[str, ...]
     """The first of those that match."""
 

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tenure.client.convert import job_from_wire, state_from_wire, time_of
-from tenure.client.records import CanceledJobs, Job
+from tenure.client.records import Job
 from tenure.model.states import JobState
 from tenure.model.workflows import WorkflowState
 from tenure.v1 import workflow_service_pb2 as pb
 
-FIRST_IDS = 20
-"""Ids that are kept of a cancel."""
 _STATES = {pb.WorkflowState.Value(f"WORKFLOW_STATE_{state.name}"): state for state in WorkflowState}
 
 
@@ -77,13 +75,3 @@ def workflow_from_wire(workflow: pb.Workflow) -> Workflow:
 def change_from_wire(message: pb.WatchWorkflowResponse) -> WorkflowChange:
     """Read a message of a watch."""
     return WorkflowChange(workflow_from_wire(message.workflow), tuple(job_from_wire(job) for job in message.jobs))
-
-
-def canceled_members_from_wire(answer: pb.CancelWorkflowResponse, before: CanceledJobs) -> CanceledJobs:
-    """Read an answer to a cancel, added to those before it."""
-    return CanceledJobs(
-        canceled=before.canceled + answer.canceled,
-        asked=before.asked + answer.asked,
-        dependants=before.dependants + answer.dependants,
-        ids=(*before.ids, *answer.ids)[:FIRST_IDS],
-    )

@@ -131,7 +131,6 @@ class Canceler:
         """Cancel jobs and mark those that execute; return how many, whom to ask, and how many dependants went along."""
         left = sorted(ids)
         canceled_jobs, dependants, asked_rows = 0, 0, []
-        parked: list[uuid.UUID] = []
         for _ in range(_TRIES):
             if idle:
                 canceled, settled = await self._database.transaction(
@@ -145,7 +144,10 @@ class Canceler:
                     await self._announcer.announce(ended)
                     dependants += await self._dependants.follow(settled)
                     canceled_jobs += len(canceled)
-                    parked.extend(row.id for row in canceled if row.was_parked)
+                    parked = [row.id for row in canceled if row.was_parked]
+                    children, of_children, along = await self._cancel_children(parked, grace_s=grace_s)
+                    asked_rows.extend(of_children)
+                    dependants += children + along
                     left = _without(left, canceled)
             if left and executing:
                 asked = await self._database.fetch(
@@ -154,10 +156,12 @@ class Canceler:
                 asked_rows.extend(asked)
                 left = _without(left, asked)
             if left:
-                left = _without(left, await self._database.fetch("states_by_id", {"ids": left}))
+                ended_before = await self._database.fetch("states_by_id", {"ids": left})
+                # Asked again after a failure half-way: what they were parked on may be left over.
+                again = [row.id for row in ended_before if row.state == JobState.CANCELED]
+                asked_rows.extend((await self._cancel_children(again, grace_s=grace_s))[1])
+                left = _without(left, ended_before)
             if not left or not (idle and executing):
-                if parked:
-                    asked_rows.extend(await self._cancel_children(parked))
                 return canceled_jobs, asked_rows, dependants
             # Neither idle, executing nor finished: they moved between the statements.
         raise Unavailable("a job kept moving between its states", hint="cancel again")
@@ -171,17 +175,19 @@ class Canceler:
         if canceled:
             await self._announcer.announce([Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled])
         await self._dependants.follow(settled)
-        children = await self._cancel_children([row.id for row in canceled if row.was_parked])
+        _, children, _ = await self._cancel_children([row.id for row in canceled if row.was_parked])
         for problem in await self._ask([*asked, *children], reason):
             raise problem
 
-    async def _cancel_children(self, parked: Sequence[uuid.UUID]) -> list[Row]:
-        """Cancel what canceled jobs were parked on, and what that was parked on; return whom to ask."""
+    async def _cancel_children(
+        self, parked: Sequence[uuid.UUID], *, grace_s: float | None = None
+    ) -> tuple[int, list[Row], int]:
+        """Cancel what canceled jobs were parked on, and what that was parked on; return as ``_cancel``."""
         rows = await self._database.fetch("unended_children", {"ids": list(parked)}) if parked else []
         if not rows:
-            return []
-        _, asked, _ = await self._cancel([row.id for row in rows], _WITH_PARENT, idle=True, executing=True)
-        return asked
+            return 0, [], 0
+        ids = [row.id for row in rows]
+        return await self._cancel(ids, _WITH_PARENT, idle=True, executing=True, grace_s=grace_s)
 
     async def _ask(self, rows: Iterable[Row], reason: str) -> list[TenureError]:
         """Put cancel requests into the inboxes of the workers; one that is away is reminded of them by the sweep.

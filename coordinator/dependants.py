@@ -26,11 +26,14 @@ class Dependants:
         self._announcer = announcer
         self._hints = hints
 
-    async def follow(self, settled: Iterable[Row]) -> int:
-        """Act on rows that ``settle_parents`` returned: hint the ready ones, end and count the broken ones."""
+    async def follow(self, settled: Iterable[Row], *, steps: int | None = None) -> int:
+        """Act on rows that ``settle_parents`` returned: hint the ready ones, end and count the broken ones.
+
+        With ``steps``, not deeper than that: the sweep ends the rest.
+        """
         rows = list(settled)
         self._hints.ready({row.lane for row in rows if row.state == JobState.READY})
-        return await self._end_all({row.id for row in rows if row.broken})
+        return await self._end_all({row.id for row in rows if row.broken}, steps)
 
     async def sweep(self) -> int:
         """Catch what slipped (a parent that ended while an edge was being written, a crash between two steps)."""
@@ -41,12 +44,13 @@ class Dependants:
         await self._end_all({row.id for row in rows if row.broken})
         return len(rows)
 
-    async def _end_all(self, broken: Set[uuid.UUID]) -> int:
+    async def _end_all(self, broken: Set[uuid.UUID], steps: int | None = None) -> int:
         ended = 0
         left = sorted(broken)
-        while left:
+        while left and steps != 0:
             now, left = await self._end(left)
             ended += now
+            steps = None if steps is None else steps - 1
         return ended
 
     async def _end(self, ids: Sequence[uuid.UUID]) -> tuple[int, list[uuid.UUID]]:

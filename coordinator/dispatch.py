@@ -166,10 +166,7 @@ class Dispatcher:
         if len(assignments) == len(candidates):
             for lane in ended:  # until a hint or the next poll
                 self._known.pop(lane, None)
-        if not assignments:
-            return False
-        await self._offer(assignments, served)
-        return True
+        return bool(assignments) and await self._offer(assignments, served)
 
     async def _read(
         self, lanes: Sequence[Lane], units: Mapping[str, int], room: int
@@ -231,8 +228,8 @@ class Dispatcher:
                 log.warning("strays_not_moved", error=exc.message)
             await self._clock.sleep(STRAYS_EVERY_S)
 
-    async def _offer(self, assignments: Iterable[Assignment], lanes: Mapping[int, Lane]) -> None:
-        """Write offers in as few transactions as they fit."""
+    async def _offer(self, assignments: Iterable[Assignment], lanes: Mapping[int, Lane]) -> bool:
+        """Write offers in as few transactions as they fit; False: there was none to write."""
         puts: list[tuple[Put, Outstanding]] = []
         given: Slots = {}
         for worker, candidates in by_worker(assignments).items():
@@ -246,6 +243,7 @@ class Dispatcher:
                     puts.append(put)
         for start in range(0, len(puts), KEYS_PER_TXN):
             await self._put(puts[start : start + KEYS_PER_TXN])
+        return bool(puts)
 
     def _offer_of(
         self, worker: str, lease: int, candidates: Sequence[Candidate], lanes: Mapping[int, Lane], given: Slots

@@ -94,6 +94,8 @@ class Ending:
     park: Park | None = None
 
 
+STEPS_AT_ONCE = 10
+"""How deep the ends of dependants are followed while reports, or the reaper, wait for the answer."""
 _REPORTABLE = frozenset(
     {
         Outcome.COMPLETED,
@@ -230,7 +232,7 @@ class Finisher:
             statements.insert(0, guard)
         ended, settled = (await self._database.transaction(statements))[-2:]
         if settled:
-            await self._dependants.follow(settled)
+            await self._dependants.follow(settled, steps=STEPS_AT_ONCE)
         return ended
 
     async def _decide(self, reports: Sequence[Report]) -> list[Ending]:

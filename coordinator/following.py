@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from tenure.coordinator.passing import FIRST_ID
 from tenure.coordinator.waiters import Waiters
 from tenure.coordinator.workflows import Summary, Workflows
 from tenure.model.clock import Clock
@@ -33,7 +34,6 @@ EXECUTING_JOBS = 1_000
 """Of those that execute, so many are told of."""
 OVERLAP_S = 30.0
 """Ends are committed out of the order of their times, but not later than this: no transaction lives as long."""
-FIRST_ID = uuid.UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)

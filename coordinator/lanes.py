@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -15,7 +17,7 @@ from typing import NamedTuple
 import structlog
 
 from tenure.model.dispatch import Lane
-from tenure.model.errors import TenureError
+from tenure.model.errors import Conflict, TenureError
 from tenure.model.jobs import JobSpec
 from tenure.model.routes import pool_of
 from tenure.store.postgres.database import Database, Row
@@ -23,7 +25,10 @@ from tenure.store.postgres.database import Database, Row
 log = structlog.get_logger(__name__)
 
 REFRESH_S = 5.0
+STALE_S = 1.5 * REFRESH_S
+"""No lane is chosen by a picture of the pools that is older than this."""
 _CACHED = 100_000
+_TRIES = 5
 _PAIRS = 1_000
 _PAGE = 20_000
 
@@ -54,12 +59,15 @@ class Lanes:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._pools: frozenset[str] = frozenset()
+        self._read_at = -math.inf
         self._ids: dict[LaneKey, int] = {}
         self._by_id: dict[int, Lane] = {}
 
     async def refresh(self) -> None:
         """Read the known pools again."""
+        asked_at = time.monotonic()
         self._pools = frozenset(row.path for row in await self._database.fetch("known_pools"))
+        self._read_at = asked_at
 
     async def keep_fresh(self) -> None:
         """Refresh for ever: the body of a task. A failure leaves the older picture, which the leader mends."""
@@ -71,7 +79,13 @@ class Lanes:
             await asyncio.sleep(REFRESH_S)
 
     async def of(self, specs: Sequence[JobSpec | Placement]) -> list[int]:
-        """Return the lane of each job, making those that are new."""
+        """Return the lane of each job, making those that are new.
+
+        Raises:
+            Unavailable: Postgres does not answer. Conflict: a lane has the id of another one.
+        """
+        if time.monotonic() - self._read_at > STALE_S:
+            await self.refresh()  # the leader moves what was written with an older picture, but not for ever
         keys = [_key(pool_of(spec.route, self._pools), spec) for spec in specs]
         ids = {key: self._ids.get(key) for key in keys}
         unknown = sorted(key for key, lane in ids.items() if lane is None)
@@ -139,12 +153,14 @@ class Lanes:
         columns = dict(zip(_COLUMNS, map(list, zip(*keys, strict=True)), strict=True))
         missing = set(keys)
         ids: dict[LaneKey, int] = {}
-        while missing:  # a lane made by another coordinator at this moment shows only in a fresh snapshot
+        for _ in range(_TRIES):  # a lane made by another coordinator at this moment shows only in a fresh snapshot
             for row in await self._database.fetch("intern_lanes", columns):
                 self._remember(_key_of(row), lane_from_row(row))
                 ids[_key_of(row)] = row.id
                 missing.discard(_key_of(row))
-        return ids
+            if not missing:
+                return ids
+        raise Conflict("lanes: two that differ have the same id", hint="change a label that these jobs require")
 
     def _remember(self, key: LaneKey, lane: Lane) -> Lane:
         if len(self._by_id) >= _CACHED:

@@ -42,6 +42,9 @@ from tenure.store.postgres.database import Database, Statement
 
 log = structlog.get_logger(__name__)
 
+SUBMITTED_S = 35.0
+"""After a pool appeared every submit that began with an older picture of the pools has been written: the oldest picture
+that is used, and the longest that a transaction may take."""
 RESPITE_S = 0.2
 MAX_RESPITE_S = 5.0
 """After a term that failed, longer with each that fails soon again, so that a fault that lasts does not become a storm
@@ -237,23 +240,24 @@ class Picture:
 
         Every pool counts as new to a term: the leader before may have died before it had moved the jobs.
         """
-        again: dict[str, float] = {}
+        again: list[tuple[float, set[str]]] = []
         while True:
-            await self._some_pools(min([self._clock.monotonic() + REFRESH_S, *again.values()]))
+            await self._some_pools(min([self._clock.monotonic() + REFRESH_S, *(at for at, _ in again)]))
             try:
                 served = {pool for value, _ in self._flight.workers.values() for pool in value.pools}
                 forgotten = await self._lanes.register_pools(served)  # or never known
                 now = self._clock.monotonic()
                 new = (served - self._fitted) | set(forgotten)
-                late = {pool for pool, at in again.items() if at <= now}
+                late = {pool for at, pools in again if at <= now for pool in pools}
                 if not new | late:
                     continue
                 await self._lanes.refit(sorted(new | late))
                 self._dispatcher.look_everywhere()
                 self._fitted |= new
-                # Once more, for submits that were under way with an older picture of the pools.
-                again = {pool: at for pool, at in again.items() if pool not in late}
-                again |= dict.fromkeys(new, self._clock.monotonic() + 2 * REFRESH_S)
+                # Again, for submits that were under way with an older picture of the pools.
+                again = [(at, pools) for at, pools in again if at > now]
+                if new:
+                    again.extend((self._clock.monotonic() + wait_s, new) for wait_s in (2 * REFRESH_S, SUBMITTED_S))
             except TenureError as exc:
                 log.warning("pools_not_registered", error=exc.message)
                 await self._clock.sleep(1.0)
@@ -269,8 +273,8 @@ class Picture:
         for event in events:
             try:
                 follow(event)
-            except ValueError as exc:
-                log.error("key_unreadable", key=event.item.key, error=str(exc))
+            except Exception as exc:  # written by hand or by a worker gone mad: it must not end every term
+                log.error("key_unreadable", key=event.item.key, error=repr(exc))
         self._dispatcher.hint(())
 
     def _worker_changed(self, event: Event) -> None:

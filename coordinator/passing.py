@@ -17,6 +17,8 @@ PASS_S = 5.0
 """How long a call goes on before it answers with what is left."""
 FIRST_IDS = 20
 FIRST_ID = uuid.UUID(int=0)
+LAST_ID = uuid.UUID(int=2**128 - 1)
+"""Less and greater than every id: from where a pass begins."""
 
 
 @dataclass(frozen=True, slots=True)

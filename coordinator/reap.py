@@ -18,8 +18,9 @@ import structlog
 from tenure.coordinator.cancel import Reminder
 from tenure.coordinator.finish import AttemptError, Ending, Finisher
 from tenure.coordinator.metrics import BRAKES, REAPED
+from tenure.coordinator.passing import FIRST_ID
 from tenure.model.clock import Clock
-from tenure.model.errors import BoundExceeded, Unavailable
+from tenure.model.errors import BoundExceeded, TenureError, Unavailable
 from tenure.model.jobs import RetrySpec
 from tenure.model.reap import (
     Executing,
@@ -53,7 +54,6 @@ ORPHANED_S = 30.0
 """Longer than a start takes from its claim on, tries included."""
 SESSIONS_AT_ONCE = 64
 GATHER_S = 0.05
-FIRST_ID = uuid.UUID(int=0)
 
 Claim = tuple[uuid.UUID, int, int]
 """Of a job: create revision and lease."""
@@ -183,7 +183,10 @@ class Reaper:
             reaped += await self._judge(rows)
             canceled.extend(executing_from_row(row) for row in rows if row.cancel_requested)
             after = rows[-1].id
-        await self._reminder.remind(canceled)
+        try:
+            await self._reminder.remind(canceled)
+        except TenureError as exc:
+            log.info("cancels_not_reminded", error=exc.message)  # the next sweep does
         return reaped
 
     async def drop_strays(self) -> int:

@@ -16,16 +16,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from tenure.coordinator.cancel import CANCELABLE, Canceled, Canceler
-from tenure.coordinator.passing import FIRST_IDS, PASS_S, WINDOW_JOBS
+from tenure.coordinator.passing import FIRST_IDS, LAST_ID, PASS_S, WINDOW_JOBS
 from tenure.model.batch import Batcher
 from tenure.model.clock import Clock
 from tenure.model.errors import NotFound
 from tenure.model.states import JobState
 from tenure.model.workflows import WorkflowState, progress_of, state_of
 from tenure.store.postgres.database import Database, Row
-
-BEYOND_ALL = uuid.UUID(int=2**128 - 1)
-"""Greater than every id: from where a pass begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +108,10 @@ class Workflows:
             "mark_workflow_canceled", {"id": workflow_id, "reason": reason}
         ):
             raise NotFound(f"workflow {workflow_id} does not exist")
-        result = CanceledMembers(Canceled(), before or BEYOND_ALL)
+        result = CanceledMembers(Canceled(), before or LAST_ID)
         until = self._clock.monotonic() + PASS_S
         while True:
-            window = await self._window(workflow_id, result.before or BEYOND_ALL, WINDOW_JOBS)
+            window = await self._window(workflow_id, result.before or LAST_ID, WINDOW_JOBS)
             ids = [row.id for row in window]
             if ids:
                 await self._canceler.cancel_window(
@@ -136,7 +133,7 @@ class Workflows:
         """
         counts = (await self.read(workflow_id)).counts
         asked = counts.get(JobState.EXECUTING, 0)
-        first = await self._window(workflow_id, BEYOND_ALL, FIRST_IDS)
+        first = await self._window(workflow_id, LAST_ID, FIRST_IDS)
         return Canceled(
             canceled=sum(counts.get(state, 0) for state in CANCELABLE) - asked,
             asked=asked,

@@ -174,7 +174,8 @@ def applied(settings: KindSettings, spec: JobSpec, *, path: str = "job.") -> Job
         update.pop("start_within_s", None)
     if settings.retry is not None:
         update["retry"] = _retry_over(spec.retry, settings.retry)
-    added = [name for name in limits_of(settings, spec.namespace, spec.kind) if name not in spec.limits]
+    wanted = dict.fromkeys(limits_of(settings, spec.namespace, spec.kind))  # two templates may come to the same
+    added = [name for name in wanted if name not in spec.limits]
     if added:
         if len(spec.limits) + len(added) > DEFAULT_BOUNDS.limits:
             raise InvalidInput(

@@ -19,6 +19,9 @@ DEFAULT_POLICY = RetryPolicy()
 BRAKE_WORKERS = 3
 """When the claims of this many workers vanish at once, it is etcd's fault more often than theirs."""
 
+MAX_BRAKE_S = 30.0
+"""It holds back everybody's jobs: not for as long as the TTL that somebody chose."""
+
 
 @dataclass(frozen=True, slots=True)
 class Executing:
@@ -114,10 +117,10 @@ def next_of_unheeded(row: Executing) -> Next:
 
 
 def brake_s(verdict: Verdict, *, workers: int = 0) -> float:
-    """Return how long to hold back dispatch: the longest TTL concerned when many workers vanished at once.
+    """Return how long to hold back dispatch: the longest TTL concerned when many workers vanished at once, bounded.
 
     ``workers``: those that vanished a moment ago, the verdict's included.
     """
     if max(workers, verdict.workers_lost) < BRAKE_WORKERS:
         return 0.0
-    return max((row.ttl_s for row in verdict.lost), default=0.0)
+    return min(MAX_BRAKE_S, max((row.ttl_s for row in verdict.lost), default=0.0))

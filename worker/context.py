@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property
@@ -70,7 +71,7 @@ class Link(Protocol):
         ...
 
 
-class Attempt:
+class Attempt(ABC):
     """What both contexts know. Not used by itself."""
 
     def __init__(self, assignment: Assignment, link: Link, clock: Clock, log: Any = None) -> None:
@@ -181,8 +182,8 @@ class Attempt:
     def _is_lost(self) -> bool:
         return self._refused or self._link.cause is StopCause.LOST
 
-    def _lose(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _lose(self) -> None: ...
 
     def _child(self, kind: str, payload: Any, spec: Mapping[str, Any]) -> JobSpec:
         """Build a child: in the parent's namespace and on its route unless said otherwise, with a name of its own."""

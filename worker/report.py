@@ -66,9 +66,9 @@ class Reports:
                 await self._clock.sleep(pause_s * random.uniform(0.5, 1.0))
                 pause_s = min(pause_s * 2, MAX_PAUSE_S)
                 continue
-            except TenureError as exc:
-                # The batch as a whole was refused: each for itself, so that only the one at fault is.
-                log.error("reports_refused", reports=len(batch), error=exc.message)
+            except Exception as exc:
+                # The batch as a whole was refused, or cannot be written: each for itself; only the one at fault is.
+                log.error("reports_refused", reports=len(batch), error=str(exc))
                 for report in batch:
                     await self._send_alone(report)
                 continue
@@ -85,6 +85,8 @@ class Reports:
             log.warning("report_not_answered", job=report.started.assignment.job_id, error=exc.message)
             await self._clock.sleep(FIRST_PAUSE_S)
             self.add(report)
+        except Exception as exc:  # it cannot even be written for the wire
+            await self._refused(report, f"{type(exc).__name__}: {exc}")
 
     async def _settle(self, batch: Sequence[Report], answers: Sequence[Answer]) -> None:
         for report, answer in zip(batch, answers, strict=True):

@@ -47,7 +47,7 @@ class Fail(Exception):
     """
 
     def __init__(self, message: str, *, retryable: bool = False, type: str = "Fail") -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = str(message)  # what people do hand in: the exception, and its class
+        super().__init__(self.message)
         self.retryable = retryable
-        self.type = type
+        self.type = type if isinstance(type, str) else getattr(type, "__name__", str(type))

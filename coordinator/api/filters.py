@@ -9,15 +9,13 @@ from collections.abc import Set
 from datetime import UTC, datetime
 from typing import Any
 
-from tenure.coordinator.passing import Span
+from tenure.coordinator.passing import LAST_ID, Span
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.ids import parse_id
 from tenure.model.routes import route_error
 from tenure.model.states import JobState
 from tenure.v1 import job_service_pb2 as pb
 from tenure.v1 import wire
-
-LAST_ID = uuid.UUID(int=2**128 - 1)
 
 
 def page_key(token: str) -> uuid.UUID:

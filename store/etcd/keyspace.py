@@ -254,8 +254,8 @@ class ClaimValue:
         value = _decode(data)
         try:
             return cls(
-                value["worker"],
-                value["namespace"],
+                str(value["worker"]),
+                str(value["namespace"]),
                 value["kind"],
                 value["route"],
                 int(value["lease"], 16),

@@ -22,6 +22,7 @@ from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import errors as pg
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import namedtuple_row
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -230,7 +231,17 @@ class Database:
                 # together with the connection: the task would run on and whoever cancelled it wait for ever.
                 if task is not None and task.cancelling() > cancels:
                     raise asyncio.CancelledError
-                yield connection
+                try:
+                    yield connection
+                except BaseException as exc:
+                    cancelled = task is not None and task.cancelling() > cancels
+                    told_by_server = isinstance(exc, pg.Error) and exc.sqlstate is not None
+                    if cancelled or not told_by_server or _in_pipeline(connection):
+                        connection.pgconn.finish()  # answers may still be due: they are not to be taken for later ones
+                    raise
+                if connection.pgconn.transaction_status != TransactionStatus.IDLE or _in_pipeline(connection):
+                    connection.pgconn.finish()
+                    raise pg.OperationalError("the connection was out of step: its answers belong to other questions")
 
 
 _HUNG_UP = ("25P03", "25P04")
@@ -269,13 +280,20 @@ class _Patience:
             line.shutdown(socket.SHUT_RDWR)
 
 
+def _in_pipeline(connection: Connection) -> bool:
+    return not connection.closed and connection.pgconn.pipeline_status != PipelineStatus.OFF
+
+
 async def _in_transaction(connection: Connection, statements: Sequence[Statement]) -> list[list[Row]]:
     # Not connection.transaction(): in a pipeline it waits for an answer before COMMIT, with every lock held meanwhile.
     # After an error, or when cancelled, the pool rolls back.
     async with connection.pipeline():
-        await connection.execute("BEGIN", prepare=False)
+        begin = await connection.execute("BEGIN", prepare=False)
         cursors = [await connection.execute(query(name), params) for name, params in statements]
-        await connection.execute("COMMIT", prepare=False)
+        commit = await connection.execute("COMMIT", prepare=False)
+    if (begin.statusmessage, commit.statusmessage) != ("BEGIN", "COMMIT"):
+        connection.pgconn.finish()
+        raise pg.OperationalError(f"a transaction was answered by {begin.statusmessage} and {commit.statusmessage}")
     return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
 

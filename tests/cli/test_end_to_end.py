@@ -160,7 +160,7 @@ def test_many_jobs_are_canceled_by_their_pool(tenure: Tenure, client: Client) ->
     assert (preview["canceled"], preview["asked"], set(preview["ids"])) == (3, 0, {job.id for job in submitted})
     assert tenure("jobs", "cancel", "--route", "nobody", stdin="").returncode == 2
     done = tenure("jobs", "cancel", "--route", "nobody", "--yes", "--reason", "pool closed")
-    assert "3 jobs canceled" in done.stderr and "1 canceled with them" in done.stderr
+    assert "3 jobs canceled" in done.stderr and "1 ended with them" in done.stderr
     assert {client.get(job.id).reason for job in submitted} == {"pool closed"}
     assert client.get(child.id).state == "canceled"
     assert [job.route for job in client.list(route_prefix="nobody-else")] == ["nobody-else"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.coordinator.conftest import MakeParts, Parts, leader_of, running, until
-from tests.coordinator.test_leading import Stage, _term, _watchman
+from tests.coordinator.stage import Stage, begin_term, begin_watch
 
 from tenure.coordinator.allowance import Allowance
 from tenure.coordinator.flight import Flight, Held, Outstanding
@@ -293,7 +293,7 @@ async def test_slots_that_a_snapshot_brought_back_are_deleted_with_their_claims(
     requests = [ClaimRequest(str(id), lease, value, ("db/0",)), ClaimRequest(str(other), kept, value, ("db/1",))]
     results = await claim_batch(alone.etcd, alone.keys, requests)
     await alone.starter.start("w1", [ClaimedJob(other, 0, kept, results[1].create_revision, ("db/1",))])
-    watchman = await _watchman(alone)
+    watchman = await begin_watch(alone)
     assert await watchman.reaper.drop_strays() == 1
     assert await slots(alone) == ["db/1"]
 
@@ -336,7 +336,7 @@ async def test_many_limited_lanes_are_served_in_one_round(alone: Parts, patient:
             await alone.submit(limits=(f"tenant:t{tenant}",))
     free = await alone.submit()
     await alone.register("w1", capacity=100)
-    stage = Stage(alone, await _term(alone))
+    stage = Stage(alone, await begin_term(alone))
     await stage.worker("w1", capacity=100)
     await stage.dispatcher._poll()
     assert await stage.dispatcher._cycle()

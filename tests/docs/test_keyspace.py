@@ -286,7 +286,7 @@ def _look_around(run: Etcdctl, job: str, claim: Mapping[str, Any]) -> None:
     assert problems(schemas()["leader"], json.loads(run("get /tenure/v1/leader").splitlines()[1])) == []
 
     lease = claim["lease"]
-    shape = rf"lease {lease} granted with TTL\(5s\), remaining\([1-5]s\), attached keys\(\[{run.keys.claim(job)}\]\)"
+    shape = rf"lease 0*{lease} granted with TTL\(5s\), remaining\([1-5]s\), attached keys\(\[{run.keys.claim(job)}\]\)"
     assert re.fullmatch(shape, run(f"lease timetolive {LEASE:x} --keys", lease=lease).strip())
     [item] = json.loads(run(f"get /tenure/v1/claims/{JOB} -w json", job=job))["kvs"]
     assert f"{item['lease']:x}" == lease

@@ -74,6 +74,11 @@ def test_what_is_unset_is_as_set_for_the_kind() -> None:
     assert job.limits == ("own", "scan:acme", "k")
 
 
+def test_two_templates_that_come_to_the_same_are_one_limit() -> None:
+    settings = validate_kind("", "k", {"limits": ("scan", "{namespace}")})
+    assert applied(settings, JobSpec(kind="k", namespace="scan")).limits == ("scan",)
+
+
 def test_the_submitters_word_comes_first_even_where_it_is_the_default() -> None:
     asked = validate_spec(
         {

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from tenure.model.dispatch import Candidate, Lane, Seat, assign, servable, windows
 from tenure.model.fence import SEQUENCE_BITS, epoch_of, sequence_of
-from tenure.model.reap import BRAKE_WORKERS, Executing, brake_s, judge, next_of_lost, next_of_taken, next_of_timed_out
+from tenure.model.reap import (
+    BRAKE_WORKERS,
+    MAX_BRAKE_S,
+    Executing,
+    brake_s,
+    judge,
+    next_of_lost,
+    next_of_taken,
+    next_of_timed_out,
+)
 from tenure.model.retry import Next
 from tenure.model.routes import covers, pool_of, route_error
 from tenure.model.states import CLAIMABLE, MOVES, TERMINAL, JobState, may_move
@@ -185,6 +194,8 @@ def test_the_brake_is_for_many_workers_at_once() -> None:
     assert brake_s(judge([_row(n) for n in range(1, 50)], {})) == 0
     rows = [_row(n, worker=f"w{n}") for n in range(1, BRAKE_WORKERS + 1)]
     assert brake_s(judge(rows, {})) == 4.0
+    patient = [replace(row, ttl_s=3_600.0) for row in rows]
+    assert brake_s(judge(patient, {})) == MAX_BRAKE_S, "one tenant's TTL would hold up everybody"
 
 
 @given(

@@ -478,7 +478,7 @@ _REAP = (
         "a row is safe only while its own claim is there",
         [("model/reap.py", "if claims.get(row.id) != (row.claim_revision, row.lease):", "if row.id not in claims:")],
         f"{MODEL}/test_rules.py::test_reaping_is_by_identity",
-        f"{COORDINATOR}/test_leading.py::test_a_sweep_reaps_what_has_lost_its_own_claim_and_nothing_else",
+        f"{COORDINATOR}/test_reap.py::test_a_sweep_reaps_what_has_lost_its_own_claim_and_nothing_else",
         f"{E2E}/test_ownership.py::test_a_job_is_taken_over_though_a_foreign_claim_stands_in_its_place",
     ),
     _mutant(
@@ -492,7 +492,7 @@ _REAP = (
             )
         ],
         f"{MODEL}/test_rules.py::test_reaping_is_by_identity",
-        f"{COORDINATOR}/test_leading.py::test_the_same_revision_on_another_lease_is_another_claim",
+        f"{COORDINATOR}/test_reap.py::test_the_same_revision_on_another_lease_is_another_claim",
     ),
     _mutant(
         "reap-claims-first",
@@ -545,20 +545,20 @@ _REAP = (
         "crash-uncounted",
         "a lost attempt counts as a crash, and a poison job ends",
         [("coordinator/reap.py", "next_of_lost(row), error=error, is_crash=True)", "next_of_lost(row), error=error)")],
-        f"{COORDINATOR}/test_leading.py::test_a_poison_job_ends_after_its_crashes",
+        f"{COORDINATOR}/test_reap.py::test_a_poison_job_ends_after_its_crashes",
     ),
     _mutant(
         "taken-is-a-crash",
         "a claim taken from a worker that lives is no crash",
         [("coordinator/reap.py", "taken = await self._taken(verdict.lost)", "taken: set[Executing] = set()")],
-        f"{COORDINATOR}/test_leading.py::test_a_claim_taken_from_a_living_worker_is_no_crash",
+        f"{COORDINATOR}/test_reap.py::test_a_claim_taken_from_a_living_worker_is_no_crash",
         f"{E2E}/test_faults.py::test_a_claim_taken_with_etcds_own_tools_is_no_crash[deleting the claim]",
     ),
     _mutant(
         "any-session-proves-life",
         "only a session older than the claim shows that its worker lived when the claim vanished",
         [("coordinator/reap.py", "if key.create_revision < row.claim_revision and was_alive(", "if was_alive(")],
-        f"{COORDINATOR}/test_leading.py::test_a_session_younger_than_the_claim_proves_nothing",
+        f"{COORDINATOR}/test_reap.py::test_a_session_younger_than_the_claim_proves_nothing",
     ),
     _mutant(
         "old-session-proves-life",
@@ -577,20 +577,20 @@ _REAP = (
         "cancel-not-repeated",
         "the sweep reminds workers of cancels that they have not seen",
         [("coordinator/reap.py", "        await self._reminder.remind(canceled)\n", "")],
-        f"{COORDINATOR}/test_leading.py::test_the_sweep_reminds_a_worker_of_a_cancel_once_per_session",
+        f"{COORDINATOR}/test_reap.py::test_the_sweep_reminds_a_worker_of_a_cancel_once_per_session",
     ),
     _mutant(
         "poison-never-ends",
         "after max_crashes lost attempts a job fails",
         [("model/retry.py", "    if crashes >= max_crashes:\n", "    if crashes > max_crashes:\n")],
         f"{MODEL}/test_rules.py::test_a_poison_job_ends",
-        f"{COORDINATOR}/test_leading.py::test_a_poison_job_ends_after_its_crashes",
+        f"{COORDINATOR}/test_reap.py::test_a_poison_job_ends_after_its_crashes",
     ),
     _mutant(
         "brake-off",
         "when many workers vanish at once dispatch is held back",
         [("coordinator/reap.py", "            self._brake(seconds)\n", "")],
-        f"{COORDINATOR}/test_leading.py::test_many_workers_gone_at_once_put_the_brake_on",
+        f"{COORDINATOR}/test_reap.py::test_many_workers_gone_at_once_put_the_brake_on",
     ),
     _mutant(
         "brake-unheeded",
@@ -602,37 +602,37 @@ _REAP = (
                 "progressed = await self._cycle()",
             )
         ],
-        f"{COORDINATOR}/test_leading.py::test_a_brake_holds_offers_back",
+        f"{COORDINATOR}/test_dispatch.py::test_a_brake_holds_offers_back",
     ),
     _mutant(
         "timeout-unjudged",
         "an attempt past its timeout ends whatever its claim says",
         [("model/reap.py", "        elif row.timed_out:\n", "        elif row.timed_out and not claims:\n")],
-        f"{COORDINATOR}/test_leading.py::test_an_attempt_past_its_timeout_ends_whatever_its_claim_says",
+        f"{COORDINATOR}/test_reap.py::test_an_attempt_past_its_timeout_ends_whatever_its_claim_says",
     ),
     _mutant(
         "timeouts-before-reports",
         "after an outage what finished in time is reported before timeouts are judged",
         [("coordinator/reap.py", "            verdict = replace(verdict, timed_out=())\n", "            pass\n")],
-        f"{COORDINATOR}/test_leading.py::test_workers_may_report_before_timeouts_are_judged",
+        f"{COORDINATOR}/test_reap.py::test_workers_may_report_before_timeouts_are_judged",
     ),
     _mutant(
         "orphans-kept",
         "a claim that nobody owns for a while is given up",
         [("coordinator/reap.py", "if now - since >= orphaned_s]", "if False]")],
-        f"{COORDINATOR}/test_leading.py::test_a_claim_that_nobody_owns_for_a_while_is_given_up",
+        f"{COORDINATOR}/test_reap.py::test_a_claim_that_nobody_owns_for_a_while_is_given_up",
     ),
     _mutant(
         "orphans-given-up-by-the-deposed",
         "a deposed leader gives up no claims",
         [("coordinator/reap.py", "releases, guard=self._term_guard)", "releases)")],
-        f"{COORDINATOR}/test_leading.py::test_a_deposed_leader_gives_up_no_claims",
+        f"{COORDINATOR}/test_reap.py::test_a_deposed_leader_gives_up_no_claims",
     ),
     _mutant(
         "started-orphan-revoked",
         "the slots of a claim that was started stay until its worker stops",
         [("coordinator/reap.py", "if is_dropped and one not in started:", "if is_dropped:")],
-        f"{COORDINATOR}/test_leading.py::test_a_claim_that_nobody_owns_for_a_while_is_given_up",
+        f"{COORDINATOR}/test_reap.py::test_a_claim_that_nobody_owns_for_a_while_is_given_up",
     ),
 )
 
@@ -647,13 +647,13 @@ _LEAD = (
                 "Txn((), tuple(put for put, _ in puts))",
             )
         ],
-        f"{COORDINATOR}/test_leading.py::test_a_deposed_leader_offers_nothing",
+        f"{COORDINATOR}/test_dispatch.py::test_a_deposed_leader_offers_nothing",
     ),
     _mutant(
         "reaping-unguarded",
         "what the reaper writes to Postgres asserts the term in the same transaction",
         [("coordinator/reap.py", "self._finisher.write(endings, guard=self._guard)", "self._finisher.write(endings)")],
-        f"{COORDINATOR}/test_leading.py::test_a_leader_whose_term_is_over_reaps_nothing",
+        f"{COORDINATOR}/test_reap.py::test_a_leader_whose_term_is_over_reaps_nothing",
     ),
     _mutant(
         "older-term-recorded",
@@ -730,7 +730,7 @@ _STORES = (
                 "",
             )
         ],
-        f"{COORDINATOR}/test_leading.py::test_a_lane_that_postgres_lost_is_made_again",
+        f"{COORDINATOR}/test_dispatch.py::test_a_lane_that_postgres_lost_is_made_again",
     ),
     _mutant(
         "strays-kept-after-etcd-lost",
@@ -872,7 +872,7 @@ _DECISIONS = (
         "a route lies in a pool by whole segments",
         [("model/routes.py", 'route.startswith(pool + "/")', "route.startswith(pool)")],
         f"{MODEL}/test_rules.py::test_pools_match_by_whole_segments[pool-a-pool-abc-False]",
-        f"{COORDINATOR}/test_leading.py::test_lanes_that_nobody_serves_are_passed_over",
+        f"{COORDINATOR}/test_dispatch.py::test_lanes_that_nobody_serves_are_passed_over",
     ),
     _mutant(
         "answered-offer-settled-at-once",
@@ -884,7 +884,7 @@ _DECISIONS = (
                 "",
             )
         ],
-        f"{COORDINATOR}/test_leading.py::test_the_picture_counts_offers_and_claims_once",
+        f"{COORDINATOR}/test_dispatch.py::test_the_picture_counts_offers_and_claims_once",
     ),
     _mutant(
         "offered-twice",
@@ -902,7 +902,7 @@ _DECISIONS = (
                 "",
             )
         ],
-        f"{COORDINATOR}/test_leading.py::test_the_picture_counts_offers_and_claims_once",
+        f"{COORDINATOR}/test_dispatch.py::test_the_picture_counts_offers_and_claims_once",
     ),
     _mutant(
         "slots-kept-on-the-lease",
@@ -977,7 +977,7 @@ _DECISIONS = (
         "brake-by-every-wave",
         "the brake counts from the first wave of a mass loss",
         [("coordinator/dispatch.py", "        if now >= self._braked_until:\n", "        if True:\n")],
-        f"{COORDINATOR}/test_leading.py::test_the_brake_counts_from_the_first_wave",
+        f"{COORDINATOR}/test_dispatch.py::test_the_brake_counts_from_the_first_wave",
     ),
     _mutant(
         "errors-over-budget",
@@ -1062,7 +1062,7 @@ _DECISIONS = (
         "cancel-unheeded",
         "an attempt whose worker does not heed a cancel is ended",
         [("model/reap.py", "row.has_had(cancel_grace_s):", "row.has_had(cancel_grace_s + 1e9):")],
-        f"{COORDINATOR}/test_leading.py::test_a_cancel_that_its_worker_does_not_heed_ends_the_attempt_after_the_grace",
+        f"{COORDINATOR}/test_reap.py::test_a_cancel_that_its_worker_does_not_heed_ends_the_attempt_after_the_grace",
     ),
     _mutant(
         "cancel-forgotten-by-a-crash",

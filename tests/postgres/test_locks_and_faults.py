@@ -111,6 +111,24 @@ async def test_a_process_that_was_paused_within_a_transaction_may_try_again(shar
         assert await db.fetch("time")
 
 
+async def test_a_connection_to_which_answers_may_be_due_is_not_used_again(shared_database: str) -> None:
+    """One whose user was cancelled, and one that is out of step: the next would take their answers for its own."""
+    async with Database(shared_database, PoolOptions(min_size=1, max_size=1)) as db:
+        sessions = []
+        with pytest.raises(asyncio.CancelledError):
+            async with db._connection() as connection:
+                sessions.append(connection.pgconn.backend_pid)
+                raise asyncio.CancelledError
+        with pytest.raises(Unavailable, match="out of step"):
+            async with db._connection() as connection:
+                sessions.append(connection.pgconn.backend_pid)
+                await connection.execute("BEGIN")
+        async with db._connection() as connection:
+            sessions.append(connection.pgconn.backend_pid)
+        assert len(set(sessions)) == 3
+        assert await db.fetch("time")
+
+
 @pytest.mark.parametrize("error", [asyncio.CancelledError, KeyError])
 async def test_a_transaction_that_is_given_up_half_way_leaves_nothing(
     table: Table, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]

@@ -20,13 +20,13 @@ FILL = """
 INSERT INTO tenure.lane (pool, namespace, kind) SELECT 'p' || n, 'default', 'k' FROM generate_series(1, 20) AS n;
 INSERT INTO tenure.job (id, namespace, kind, route, lane, state, due, priority, activate_at, payload, ttl_s,
                         max_crashes, fence, worker, lease, claim_revision, started_at, attempt)
-SELECT gen_random_uuid(), 'default', 'k', 'p' || lane, lane,
+SELECT gen_random_uuid(), 'default', 'k', l.pool, l.id,
        CASE WHEN executing THEN 'executing' WHEN waiting THEN 'waiting' ELSE 'ready' END,
        NOT waiting AND NOT ahead, (n * 7) % 11, now() + CASE WHEN ahead THEN interval '1 h' ELSE interval '-1 h' END,
        'null', 10, 3, CASE WHEN executing THEN n END, CASE WHEN executing THEN 'w' || n % 50 END,
        CASE WHEN executing THEN n END, CASE WHEN executing THEN n END, CASE WHEN executing THEN now() END, 0
 FROM (SELECT n, 1 + n % 20 AS lane, n % 100 = 0 AS executing, n % 100 = 1 AS waiting, n % 100 IN (2, 3) AS ahead
-      FROM generate_series(1, 200000) AS n) AS g;
+      FROM generate_series(1, 200000) AS n) AS g JOIN tenure.lane l ON l.pool = 'p' || g.lane;
 INSERT INTO tenure.history (id, namespace, kind, route, state, priority, activate_at, created_at, payload, attempt,
                             errors, crashes, finished_at, ttl_s, max_crashes, progress, progress_message,
                             cancel_requested, reason)
@@ -96,7 +96,8 @@ def _read(nodes: list[dict[str, Any]]) -> int:
 
 
 def test_the_ready_window_reads_only_what_it_returns(large: psycopg.Connection[dict[str, Any]]) -> None:
-    nodes = _plan(large, "ready_window", {"lanes": list(range(1, 11)), "wanted": [50] * 10})
+    lanes = [row["id"] for row in large.execute("SELECT id FROM tenure.lane ORDER BY id LIMIT 10")]
+    nodes = _plan(large, "ready_window", {"lanes": lanes, "wanted": [50] * 10})
     assert _scans(nodes) == {"job_ready"}
     assert _read(nodes) <= 10 * 50
     assert "Incremental Sort" not in {node["Node Type"] for node in nodes}

@@ -262,3 +262,22 @@ async def test_a_finished_job_is_in_history_alone(table: Table) -> None:
         1,
         1,
     )
+
+
+NOT_OF_IDLE_ENDS = {"result", "fence", "worker", "started_at"}
+
+
+async def test_every_end_takes_every_column_to_history(table: Table) -> None:
+    """A new column that one of them forgot would be lost with the ends of that kind."""
+    rows = await table.sql(
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = 'tenure' AND table_name = 'history'"
+    )
+    columns = {row.column_name for row in rows} - {"retried_by"}
+    queries = resources.files("tenure.store.postgres").joinpath("queries")
+    found = 0
+    for file in queries.iterdir():
+        for listed in re.findall(r"INSERT INTO tenure\.history \(([^)]*)\)", file.read_text(encoding="utf-8")):
+            found += 1
+            named = {name.strip() for name in listed.split(",")}
+            assert columns - named <= (set() if file.name == "end_attempts.sql" else NOT_OF_IDLE_ENDS), file.name
+    assert found == 4

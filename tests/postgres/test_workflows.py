@@ -50,6 +50,16 @@ async def test_members_are_counted_wherever_they_are(table: Table) -> None:
     assert (stored.name, stored.namespace, stored.jobs, stored.canceled_at) == ("nightly", "default", 5, None)
 
 
+async def test_members_are_counted_however_they_end(table: Table) -> None:
+    workflow, ids = await write(table, 3)
+    await table.sql("UPDATE tenure.job SET deadline = now() - interval '1 s' WHERE id = %s", ids[0])
+    await table.db.fetch("expire_idle", {"ids": [ids[0]], "not_started": "a", "not_ended": "b"})
+    await table.sql("UPDATE tenure.job SET state = 'waiting', due = false WHERE id = %s", ids[1])
+    await table.db.fetch("end_broken", {"ids": [ids[1]]})
+    assert await counts(table, workflow) == {"failed": 1, "canceled": 1, "ready": 1}
+    assert [(await table.row(id)).ref for id in ids] == ["m0", "m1", "m2"]
+
+
 async def test_a_retry_joins_the_workflow_and_stands_for_the_old_one(table: Table) -> None:
     workflow, [id] = await write(table, 1)
     await table.end(id, (await table.start(id))[0].fence, JobState.FAILED)

@@ -199,6 +199,9 @@ async def test_graceful_stop(tmp_path: Path) -> None:
     assert run.result["stdout"] == "saved\n"
 
 
+ATTEMPTS = 20
+
+
 async def test_a_command_that_cannot_be_started_fails_and_leaves_no_descriptor(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,7 +214,9 @@ async def test_a_command_that_cannot_be_started_fails_and_leaves_no_descriptor(
     await harness.run(echo)
     before = psutil.Process().num_fds()
     monkeypatch.setattr(socket, "socketpair", none_left)
-    run = await harness.run(echo)
-    assert run.error is not None
-    assert (run.outcome, run.error.type, run.ended.retryable) == (Outcome.FAILED, "ProcessNotStarted", True)
-    assert psutil.Process().num_fds() == before
+    for _ in range(ATTEMPTS):
+        run = await harness.run(echo)
+        assert run.error is not None
+        assert (run.outcome, run.error.type, run.ended.retryable) == (Outcome.FAILED, "ProcessNotStarted", True)
+    # Others of this process come and go; a leak would be three for each attempt.
+    assert psutil.Process().num_fds() < before + ATTEMPTS

@@ -60,7 +60,15 @@ def completed(text: str) -> Ended:
 
 
 def raised(exc: BaseException, handler: Handler, cause: StopCause | None) -> Ended:
-    """Judge what a handler raised; ``cause`` is why it had been told to stop, if it had."""
+    """Judge what a handler raised; ``cause`` is why it had been told to stop, if it had. Never raises itself."""
+    try:
+        return _raised(exc, handler, cause)
+    except Exception as problem:  # whatever a handler comes up with must not end the engine that runs it
+        message = f"what the handler raised ({type(exc).__name__}) cannot be told: {type(problem).__name__}"
+        return failed("InvalidOutcome", message, retryable=False)
+
+
+def _raised(exc: BaseException, handler: Handler, cause: StopCause | None) -> Ended:
     if isinstance(exc, Reschedule | Fail | Park) and cause in (None, StopCause.RELEASED):
         return _asked(exc)
     if cause is not None:
@@ -99,12 +107,14 @@ def failed(type_: str, message: str, *, retryable: bool = True, traceback_text: 
 
 def _asked(request: Reschedule | Fail | Park) -> Ended:
     if isinstance(request, Park):
+        if not all(isinstance(id, str) for id in request.children) or not isinstance(request.checkpoint, str | None):
+            return failed("InvalidPark", "children must be ids of jobs, the checkpoint JSON text", retryable=False)
         return Ended(Outcome.PARKED, park=ParkRequest(request.children, request.checkpoint, request.trigger))
     if isinstance(request, Reschedule):
         return Ended(
             Outcome.RESCHEDULED,
             delay_s=request.delay_s,
-            error=ErrorReport("Reschedule", str(request)),
+            error=ErrorReport("Reschedule", _bounded(str(request))),
             spends_budget=request.spend_budget,
         )
     return failed(request.type, request.message, retryable=request.retryable)

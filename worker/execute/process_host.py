@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -87,7 +88,7 @@ class ProcessHost:
         execution.bridge.call.on_ended(ended)
 
 
-class ForkedExecution:
+class ForkedExecution(ABC):
     """One attempt that is a process. ``stop`` and ``kill`` are called on the control loop.
 
     All other methods run on the process loop.
@@ -119,21 +120,21 @@ class ForkedExecution:
             log.exception("process_not_started", job_id=self.bridge.call.assignment.job_id)
             self.finish(outcome.failed("ProcessNotStarted", f"the process cannot be started: {exc}"))
 
+    @abstractmethod
     def start(self) -> None:
         """Start the process (for the modes to define).
 
         Raises:
             OSError: it cannot be started.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, frame: dict[str, Any]) -> None:
         """Handle a frame from the process (for the modes to define)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def conclude(self) -> None:
         """Judge after the process has ended (for the modes to define); ends in ``finish``."""
-        raise NotImplementedError
 
     def spawn(self, request: dict[str, Any], stdio: list[int]) -> None:
         """Have the process forked and send it its request. ``stdio`` are its descriptors, taken over.

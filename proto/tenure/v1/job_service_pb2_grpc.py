@@ -203,7 +203,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelJobs(self, request, context):
-        """The same for all that match; those that depend on them are canceled with them. In pages, as RetryJobs.
+        """The same for all that match; what can no longer run without them ends with them. In pages, as RetryJobs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

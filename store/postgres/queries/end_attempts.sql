@@ -19,7 +19,8 @@ WITH report AS (
                                 error, cancel_requested, reason, retry_of, start_within_s, start_by,
                                 job_timeout_s, deadline, limits, requires, schedule_id, scheduled_at, trigger,
                                 upstream_failure, workflow_id, ref, unique_key, replaced_by)
-    SELECT id, namespace, kind, route, next_state, coalesce(asked_priority, priority), activate_at, created_at, payload, result::json,
+    SELECT id, namespace, kind, route, next_state, coalesce(asked_priority, priority), activate_at, created_at, payload,
+           result::json,
            attempt, errors + error_count, crashes + crash_count, fence, worker, started_at, now(), ttl_s, timeout_s,
            max_crashes, retry, labels, idempotency_key, parent_id,
            CASE WHEN next_state = 'completed' THEN 1 ELSE progress END, progress_message,

@@ -14,7 +14,8 @@ WITH locked AS (
                                 retry_of, start_within_s, start_by, job_timeout_s, deadline, limits, requires,
                                 schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref, unique_key,
                                 replaced_by)
-    SELECT id, namespace, kind, route, 'failed', coalesce(asked_priority, priority), activate_at, created_at, payload, attempt,
+    SELECT id, namespace, kind, route, 'failed', coalesce(asked_priority, priority), activate_at, created_at,
+           payload, attempt,
            errors, crashes, now(), ttl_s, timeout_s, max_crashes, retry, labels,
            idempotency_key, parent_id, progress, progress_message, error, cancel_requested,
            CASE WHEN attempt = 0 AND start_by <= now() THEN %(not_started)s ELSE %(not_ended)s END,

@@ -5,5 +5,8 @@ ON CONFLICT (name) DO UPDATE
 SET weight = coalesce(%(weight)s, tenure.namespace.weight),
     ageing_s = CASE WHEN %(ageing_s)s::float8 IS NULL THEN tenure.namespace.ageing_s ELSE excluded.ageing_s END,
     backlog = CASE WHEN %(backlog)s::bigint IS NULL THEN tenure.namespace.backlog ELSE excluded.backlog END,
+    -- Counted only while there is a bound: a count from before says nothing.
+    unfinished = CASE WHEN tenure.namespace.backlog IS NULL THEN NULL ELSE tenure.namespace.unfinished END,
+    counted_at = CASE WHEN tenure.namespace.backlog IS NULL THEN NULL ELSE tenure.namespace.counted_at END,
     updated_at = now()
 RETURNING name, weight, ageing_s, backlog, CASE WHEN backlog IS NOT NULL THEN unfinished END AS unfinished

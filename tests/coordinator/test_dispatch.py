@@ -1,0 +1,349 @@
+"""Dispatch: what is offered to whom, and the picture of what is in flight; on real stores."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.coordinator.conftest import WORKER, Parts, leader_of, running, until
+from tests.coordinator.stage import Stage, begin_term, begin_watch
+from tests.fixtures.etcd import EtcdServer
+from tests.fixtures.network import ProxyFactory
+
+from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Held, Outstanding
+from tenure.coordinator.leader import Picture
+from tenure.coordinator.start import ClaimedJob
+from tenure.model.errors import Deposed, Unavailable
+from tenure.model.jobs import JobSpec
+from tenure.model.states import JobState, Outcome
+from tenure.store.etcd.claims import ClaimOutcome, ClaimRequest, claim_batch
+from tenure.store.etcd.connect import connect
+from tenure.store.etcd.keyspace import LeaderValue, Offer, WorkerValue, parse_inbox
+from tenure.store.etcd.port import Delete, Put, Txn
+
+
+@pytest.fixture
+def slow() -> dict[str, float]:
+    """Settings under which nothing is withdrawn or looked at again during a test."""
+    return {"offer_timeout_s": 60.0}
+
+
+async def test_jobs_are_offered_in_strict_order_up_to_the_room(alone: Parts, slow: dict[str, float]) -> None:
+    low = [await alone.submit(priority=0) for _ in range(3)]
+    high = [await alone.submit(priority=5, kind=kind) for kind in ("k", "other", "k")]
+    stage = Stage(alone, await begin_term(alone), **slow)
+    await stage.worker("w1", capacity=4, kinds=("k", "other"))
+    async with running(stage.dispatcher.run()):
+        assert await stage.until_offered("w1", [*high, low[0]]) == [*high, low[0]]
+
+
+async def test_lanes_that_nobody_serves_are_passed_over(alone: Parts, slow: dict[str, float]) -> None:
+    for _ in range(3):
+        await alone.submit(kind="nobody", priority=9)
+        await alone.submit(route="elsewhere", priority=9)
+        await alone.submit(route="default-but-not-quite", priority=9)
+    mine = await alone.submit()
+    stage = Stage(alone, await begin_term(alone), **slow)
+    await stage.worker("w1")
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("w1", [mine])
+
+
+async def test_jobs_are_spread_over_the_workers_with_the_most_room(alone: Parts, slow: dict[str, float]) -> None:
+    jobs = [await alone.submit() for _ in range(9)]
+    stage = Stage(alone, await begin_term(alone), **slow)
+    await stage.worker("small", capacity=2)
+    await stage.worker("large", capacity=10)
+    await stage.worker("draining", capacity=10, draining=True)
+    async with running(stage.dispatcher.run()):
+
+        async def all_offered() -> bool:
+            found = [*await stage.offered("small"), *await stage.offered("large")]
+            assert len(found) == len(set(found))
+            return set(found) == set(jobs)
+
+        await until(all_offered)
+    assert len(await stage.offered("small")) <= 2
+    assert await stage.offered("draining") == []
+
+
+async def test_an_offer_that_nobody_answers_goes_to_another_worker(alone: Parts) -> None:
+    job = await alone.submit()
+    stage = Stage(alone, await begin_term(alone), offer_timeout_s=0.2)
+    await stage.worker("silent")
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("silent", [job])
+        await stage.worker("awake")
+        stage.dispatcher.look_everywhere()
+        await stage.until_offered("awake", [job])
+        assert await stage.offered("silent") == []
+        assert "silent" in stage.flight.suspects
+
+
+async def test_an_offer_that_etcd_swallowed_speaks_against_no_worker(
+    alone: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Etcd gives no answer to an offer; once it answers again the same worker is offered the job."""
+    job = await alone.submit()
+    stage = Stage(alone, await begin_term(alone), offer_timeout_s=1.0)
+    await stage.worker("w1")
+    suspects: list[str] = []
+    monkeypatch.setattr(Flight, "suspect", lambda flight, worker: suspects.append(worker))
+    txn, swallowed = alone.etcd.txn, asyncio.Event()
+
+    async def swallow(*args: Any, **options: Any) -> Any:
+        if not swallowed.is_set():
+            swallowed.set()
+            raise Unavailable("no answer")
+        return await txn(*args, **options)
+
+    monkeypatch.setattr(alone.etcd, "txn", swallow)
+    async with running(stage.dispatcher.run()):
+        await swallowed.wait()
+        await stage.until_offered("w1", [job])
+    assert suspects == []
+
+
+async def test_an_offer_that_a_member_swallowed_is_made_again_at_another(
+    alone: Parts, slow: dict[str, float], etcd_server: EtcdServer, proxy: ProxyFactory
+) -> None:
+    """In the same call: the dispatcher, and with it every other job, does not wait for etcd's timeout."""
+    links = [await proxy(etcd_server.port, etcd_server.host) for _ in range(2)]
+    etcd = connect([f"grpc://{link.address}" for link in links])
+    behind = Parts(alone.dsn, alone.db, etcd, alone.keys, alone.clock)
+    job = await behind.submit()
+    stage = Stage(behind, await begin_term(behind), **slow)
+    await stage.worker("w1")
+    links[0].blackhole()
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("w1", [job])
+    await etcd.close()
+
+
+async def test_an_offer_that_comes_twice_wins_nothing(alone: Parts) -> None:
+    """Why it may be made again: answered in between, its jobs have been claimed, have ended or have moved on."""
+    claimed, done, again = [await alone.submit() for _ in range(3)]
+    await alone.execute(claimed)
+    await alone.finish(done, (await alone.execute(done)).fence)
+    await alone.finish(again, (await alone.execute(again)).fence, Outcome.RELEASED)
+    won = []
+    for job in (claimed, done, again):
+        lease = (await alone.etcd.grant(60)).lease
+        [result] = await claim_batch(alone.etcd, alone.keys, [ClaimRequest(str(job), lease, b"{}")])
+        if result.outcome is ClaimOutcome.WON:
+            won.append(ClaimedJob(job, 0, lease, result.create_revision))
+    assert [one.job_id for one in won] == [done, again]
+    assert await alone.starter.start(WORKER, won) == []
+
+
+def test_a_suspicion_against_all_is_none() -> None:
+    """Whatever befell every worker at once was not theirs, and somebody has to run the jobs."""
+    flight = _flight(w1=3, w2=5)
+    flight.suspect("w1")
+    assert _room(flight) == {"w2": 5}
+    flight.worker_seen("w3", WorkerValue(("default",), ("k",), 5, {}, draining=True), 3)
+    flight.suspect("w2")
+    assert _room(flight) == {"w1": 3, "w2": 5}
+
+
+async def test_a_hint_is_enough(alone: Parts) -> None:
+    stage = Stage(alone, await begin_term(alone), poll_s=3_600.0, offer_timeout_s=3_600.0)
+    await stage.worker("w1")
+    async with running(stage.dispatcher.run()):
+        await asyncio.sleep(0)  # lets the first poll, which finds nothing, begin before the submit
+        job = await alone.submit()
+        [row] = await alone.sql("SELECT lane FROM tenure.job WHERE id = %s", job)
+        stage.dispatcher.hint([row.lane])
+        await stage.until_offered("w1", [job])
+
+
+async def test_a_deposed_leader_offers_nothing(alone: Parts, slow: dict[str, float]) -> None:
+    job = await alone.submit()
+    stage = Stage(alone, await begin_term(alone), **slow)
+    await stage.worker("w1")
+    other = Put(alone.keys.leader, LeaderValue("c2", "").to_json())
+    await alone.etcd.txn(Txn((), (Delete(alone.keys.leader),)))
+    await alone.etcd.txn(Txn((), (other,)))
+    with pytest.raises(Deposed):
+        async with asyncio.timeout(20):
+            await stage.dispatcher.run()
+    assert await stage.offered("w1") == []
+    assert await alone.state(job) is JobState.READY
+
+
+async def test_a_worker_whose_session_ended_spoils_no_offer_to_others(alone: Parts) -> None:
+    jobs = [await alone.submit() for _ in range(6)]
+    stage = Stage(alone, await begin_term(alone), offer_timeout_s=60.0)
+    gone = await stage.worker("gone", capacity=3)
+    await stage.worker("w1", capacity=6)
+    await alone.etcd.revoke(gone)  # and the picture does not know yet
+    async with running(stage.dispatcher.run()):
+
+        async def some() -> bool:
+            return bool(await stage.offered("w1"))
+
+        await until(some)
+        stage.flight.worker_gone("gone")
+        await stage.until_offered("w1", jobs)
+
+
+async def test_offers_that_are_too_large_together_are_made_one_by_one(alone: Parts) -> None:
+    """Etcd takes 1.5 MiB at a time: thirteen workers, five hundred jobs each, with long routes."""
+    workers = [f"w{number}" for number in range(13)]
+    route = "/".join(["default", *("x" * 60 for _ in range(4))])
+    await alone.submitter.submit_batch([JobSpec(kind="k", route=route) for _ in range(6_500)])
+    stage = Stage(alone, await begin_term(alone), offer_timeout_s=60.0)
+    for worker in workers:
+        await stage.worker(worker, capacity=500)
+    async with running(stage.dispatcher.run()):
+
+        async def everything() -> bool:
+            return sum([len(await stage.offered(worker)) for worker in workers]) == 6_500
+
+        await until(everything)
+
+
+async def test_a_brake_holds_offers_back(alone: Parts) -> None:
+    job = await alone.submit()
+    stage = Stage(alone, await begin_term(alone))
+    await stage.worker("w1")
+    stage.dispatcher.brake(0.3)
+    held_until = alone.clock.monotonic() + 0.3
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("w1", [job])
+    assert alone.clock.monotonic() >= held_until
+
+
+async def test_the_brake_counts_from_the_first_wave(alone: Parts) -> None:
+    """Thousands of leases expire over seconds: the last of them do not hold up what the first ones freed."""
+    job = await alone.submit()
+    stage = Stage(alone, await begin_term(alone))
+    await stage.worker("w1")
+    stage.dispatcher.brake(0.3)
+    stage.dispatcher.brake(3_600.0)
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("w1", [job])
+
+
+async def test_a_backlog_is_read_in_bounded_windows(alone: Parts, slow: dict[str, float]) -> None:
+    for _ in range(60):
+        await alone.submit()
+    stage = Stage(alone, await begin_term(alone), **slow)
+    await stage.worker("w1", capacity=5)
+    async with running(stage.dispatcher.run()):
+
+        async def five() -> bool:
+            return len(await stage.offered("w1")) == 5
+
+        await until(five)
+        candidates, cut, _ = await stage.dispatcher._read(list(stage.dispatcher._known.values()), {}, 5)
+        assert len(candidates) <= 5 + len(stage.flight._offered) + 4
+        assert None not in cut.values()
+
+
+def _flight(**capacities: int) -> Flight:
+    flight = Flight()
+    for lease, (worker, capacity) in enumerate(capacities.items(), 1):
+        flight.worker_seen(worker, WorkerValue(("default",), ("k",), capacity, {}), lease)
+    return flight
+
+
+def _offers(key: str, worker: str, *jobs: str) -> Outstanding:
+    return Outstanding(key, worker, {job: Offer(job, 0, 10.0, "n", "k", "default") for job in jobs}, 0.0)
+
+
+def _room(flight: Flight) -> dict[str, int]:
+    return {seat.worker: seat.free for seat in flight.seats(100)}
+
+
+def test_the_picture_counts_offers_and_claims_once() -> None:
+    flight = _flight(w1=5)
+    flight.offered(_offers("k1", "w1", "a", "b", "c"))
+    assert _room(flight) == {"w1": 2}
+    flight.claim_seen("a", Held("w1", "n"))
+    flight.claim_seen("b", Held("w1", "n"))
+    assert _room(flight) == {"w1": 2}
+    flight.offer_gone("k1", 1.0)
+    assert _room(flight) == {"w1": 3}
+    assert [flight.in_flight(job) for job in "abcd"] == [True, True, True, False]
+    flight.settle(1.0 + SETTLE_S)
+    assert not flight.in_flight("c")
+    flight.claim_gone("a")
+    flight.claim_gone("a")
+    assert _room(flight) == {"w1": 4}
+
+
+def test_a_claim_that_changes_hands_is_counted_at_its_new_worker() -> None:
+    flight = _flight(w1=5, w2=5)
+    flight.claim_seen("a", Held("w1", "n"))
+    flight.claim_seen("a", Held("w2", "n"))
+    assert _room(flight) == {"w1": 5, "w2": 4}
+
+
+def test_a_suspect_gets_nothing_until_it_shows_that_it_lives_or_has_outlived_the_suspicion() -> None:
+    flight = _flight(w1=5, w2=5, w3=5, full=0)
+    for worker in ("w1", "w2", "w3", "unknown"):
+        flight.suspect(worker)
+    assert _room(flight) == {}
+    flight.claim_seen("a", Held("w1", "n"))
+    flight.worker_seen("w2", WorkerValue(("default",), ("k",), 5, {}), 2)
+    assert _room(flight) == {"w1": 4, "w2": 5}
+    flight.settle(100.0)
+    flight.settle(100.0 + SUSPECT_S / 2)
+    assert "w3" not in _room(flight)
+    flight.settle(100.0 + SUSPECT_S)
+    assert _room(flight)["w3"] == 5
+
+
+async def test_a_claim_counts_at_the_worker_that_holds_it(alone: Parts) -> None:
+    stage = Stage(alone, await begin_term(alone))
+    await stage.worker("w1")
+    watchman = await begin_watch(alone)
+    picture = Picture(alone.keys, alone.clock, stage.flight, stage.dispatcher, watchman.reaper, alone.lanes)
+    id = await alone.submit()
+    stage.flight.offered(_offers(alone.keys.message("w1", 1), "w1", str(id)))
+    views = picture.views(alone.etcd)
+    async with running(*(view.run() for view in views)):
+        for view in views:
+            await view.ready.wait()
+        await alone.claim(id)
+
+        async def claimed() -> bool:
+            return stage.flight.claims.get(str(id)) == Held("w1", "default")
+
+        await until(claimed)
+        assert {seat.worker: seat.free for seat in stage.flight.seats(100)} == {"w1": 9}
+        await alone.lose_claim(id)
+
+        async def gone() -> bool:
+            return str(id) not in stage.flight.claims
+
+        await until(gone)
+
+
+async def test_an_end_by_the_leader_is_not_undone_by_a_late_release(alone: Parts) -> None:
+    id = await alone.submit()
+    started = await alone.execute(id)
+    await alone.lose_claim(id)
+    assert await (await begin_watch(alone)).reaper.sweep() == 1
+    answer = await alone.finish(id, started.fence, Outcome.RELEASED)
+    assert answer.verdict == "lost"
+    assert await alone.state(id) is JobState.RESTARTING
+
+
+async def test_a_lane_that_postgres_lost_is_made_again(alone: Parts) -> None:
+    """It failed over to a server that never had the row; coordinators remember its id and write more jobs to it."""
+    await alone.lanes.register_pools(["default/deep"])
+    spec = {"route": "default/deep/er", "limits": ("b", "a"), "requires": {"gpu": "yes", "arch": "arm"}}
+    before = await alone.submit(**spec)
+    await alone.sql("DELETE FROM tenure.lane")
+    after = await alone.submit(**spec)
+    await alone.register(pools=("default",), labels={"gpu": "yes", "arch": "arm"})
+    async with running(leader_of(alone, offer_timeout_s=60.0).run()):
+        await until(lambda: _both_offered(alone, {str(before), str(after)}))
+
+
+async def _both_offered(parts: Parts, jobs: set[str]) -> bool:
+    inbox = await parts.etcd.list(parts.keys.inboxes)
+    return jobs == {offer.job for item in inbox.items for offer in getattr(parse_inbox(item.value), "offers", ())}
