@@ -31,7 +31,7 @@ def list_claims(coordinator: Address = None, output: Output = Format.TABLE) -> N
         return
     print_table(
         ("job", "worker", "kind", "route", "claimed", "lease", "revision"),
-        [(c.job_id, c.worker, c.kind, c.route, ago(c.claimed_at), f"{c.lease:x}", c.revision) for c in found],
+        [(c.job_id, c.worker, c.kind, c.route, ago(c.claimed_at), f"{c.lease:016x}", c.revision) for c in found],
         empty="no claim stands: nothing is being run",
     )
 

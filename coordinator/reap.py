@@ -355,7 +355,7 @@ def executing_from_row(row: Row) -> Executing:
 
 
 def _lost(row: Executing) -> Ending:
-    error = AttemptError("WorkerLost", f"the claim of worker {row.worker} vanished (lease {row.lease:x})").to_json()
+    error = AttemptError("WorkerLost", f"the claim of worker {row.worker} vanished (lease {row.lease:016x})").to_json()
     return Ending(row.id, row.fence, Outcome.LOST, next_of_lost(row), error=error, is_crash=True)
 
 

@@ -57,7 +57,7 @@ class Starter:
         for claim in claims:
             if claim.job_id not in started:
                 STALE_WRITES.labels("start").inc()
-                log.info("stale_start_refused", job=str(claim.job_id), worker=worker, lease=f"{claim.lease:x}")
+                log.info("stale_start_refused", job=str(claim.job_id), worker=worker, lease=f"{claim.lease:016x}")
         return rows
 
     async def _start(self, worker: str, shown: Sequence[ClaimedJob]) -> list[Row]:

@@ -239,7 +239,7 @@ class ClaimValue:
                 "namespace": self.namespace,
                 "kind": self.kind,
                 "route": self.route,
-                "lease": f"{self.lease:x}",
+                "lease": f"{self.lease:016x}",
                 "claimed_at": self.claimed_at,
             }
         )

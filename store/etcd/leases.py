@@ -201,7 +201,7 @@ class LeaseKeeper:
             self._schedule(kept, now + RETRY_S)
             return
         self.remove(kept.lease)
-        log.info("lease lost", lease=f"{kept.lease:x}")
+        log.info("lease lost", lease=f"{kept.lease:016x}")
         kept.on_lost(kept.lease)
 
 
@@ -295,7 +295,7 @@ class LeasePool:
         try:
             await self._etcd.revoke(lease, timeout_s=timeout_s)
         except (Unavailable, Refused) as exc:
-            log.info("lease left to expire", lease=f"{lease:x}", reason=str(exc))
+            log.info("lease left to expire", lease=f"{lease:016x}", reason=str(exc))
 
     async def close(self, *, timeout_s: float = 5.0) -> None:
         """Revoke every lease of the pool, idle or out, as far as the time allows."""

@@ -289,7 +289,7 @@ def _look_around(run: Etcdctl, job: str, claim: Mapping[str, Any]) -> None:
     shape = rf"lease 0*{lease} granted with TTL\(5s\), remaining\([1-5]s\), attached keys\(\[{run.keys.claim(job)}\]\)"
     assert re.fullmatch(shape, run(f"lease timetolive {LEASE:x} --keys", lease=lease).strip())
     [item] = json.loads(run(f"get /tenure/v1/claims/{JOB} -w json", job=job))["kvs"]
-    assert f"{item['lease']:x}" == lease
+    assert f"{item['lease']:016x}" == lease
     assert item["create_revision"] == item["mod_revision"]
 
 
