@@ -43,7 +43,7 @@ ONLY_LEFT = "SELECT count(*) = %(jobs)s FROM tenure.job"
 RESTARTED = """
 SELECT count(*) AS jobs,
        count(*) FILTER (WHERE state <> 'completed' OR attempt < 2) AS wrong,
-       max(result::text::bigint) AS last_began_ns,
+       percentile_disc(ARRAY[0, 0.5, 0.99, 1]) WITHIN GROUP (ORDER BY result::text::bigint) AS began_ns,
        count(*) FILTER (WHERE attempt > 2) AS lost_again
 FROM tenure.history
 """
@@ -57,6 +57,18 @@ class Drained:
     seconds: float
     repeated: int
     """Jobs that took more than one attempt, of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """When the first, half, 99 % and all of the lost jobs had begun again, in ns of CLOCK_MONOTONIC."""
+
+    first_ns: int
+    half_ns: int
+    most_ns: int
+    last_ns: int
+    lost_again: int
+    """Jobs that were lost more than once."""
 
 
 class Stage:
@@ -199,19 +211,17 @@ class Stage:
             await self.client.submit_many([NewJob(kind=HOLD, route=POOL, ttl_s=ttl_s) for _ in range(size)])
         await self._until("SELECT count(*) = %(jobs)s FROM tenure.job WHERE state = 'executing'", {"jobs": jobs})
 
-    async def restarted(self, jobs: int) -> tuple[int, int]:
+    async def restarted(self, jobs: int) -> Restarted:
         """Wait until held jobs have all been taken away and run again.
-
-        Returns when the last of them began, and how many were lost more than once.
 
         Raises:
             BenchError: jobs were lost or failed.
         """
         await self._until(NOTHING_LEFT)
-        finished, wrong, last_began_ns, lost_again = (await self._rows(RESTARTED))[0]
+        finished, wrong, began_ns, lost_again = (await self._rows(RESTARTED))[0]
         if finished != jobs or wrong:
             raise BenchError(f"of {jobs} jobs {finished} finished, {wrong} of them not as they should")
-        return int(last_began_ns), lost_again
+        return Restarted(*began_ns, lost_again)
 
     async def erase_etcd(self) -> None:
         """Lose etcd whole, and return when an empty one answers."""

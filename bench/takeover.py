@@ -22,31 +22,25 @@ async def takeover(stage: Stage, results: Results) -> None:
         say(f"takeover: {plan.takeover_jobs:,} claims, TTL {ttl_s:g} s, run {run + 1} of {plan.runs}")
         for workers in plan.takeover_workers:
             case = results.case("takeover", f"{workers} workers killed, {plan.takeover_jobs:,} claims, TTL {ttl_s:g} s")
-            _keep(case, await _kill_workers(stage, workers, ttl_s))
+            await _kill_workers(stage, workers, ttl_s, case)
         case = results.case("takeover", f"etcd erased, {plan.takeover_jobs:,} claims, TTL {ttl_s:g} s")
-        _keep(case, await _erase_etcd(stage, ttl_s))
+        await _erase_etcd(stage, ttl_s, case)
 
 
-def _keep(case: Case, measured: tuple[float, int]) -> None:
-    seconds, lost_again = measured
-    case.sample("loss_to_last_restart_s", [seconds])
-    case.sample("jobs_lost_again", [lost_again])
-
-
-async def _kill_workers(stage: Stage, workers: int, ttl_s: float) -> tuple[float, int]:
+async def _kill_workers(stage: Stage, workers: int, ttl_s: float, case: Case) -> None:
     await _all_held(stage, workers, ttl_s)
     victims = list(stage.workers)
     await _add_workers(stage, workers)
     lost = time.monotonic_ns()
     for victim in victims:
         await asyncio.to_thread(victim.kill)
-    return await _last_restart(stage, lost)
+    await _keep_restarts(stage, lost, case)
 
 
-async def _erase_etcd(stage: Stage, ttl_s: float) -> tuple[float, int]:
+async def _erase_etcd(stage: Stage, ttl_s: float, case: Case) -> None:
     await _all_held(stage, stage.plan.takeover_workers[-1], ttl_s)
     await stage.erase_etcd()
-    return await _last_restart(stage, time.monotonic_ns())
+    await _keep_restarts(stage, time.monotonic_ns(), case)
 
 
 async def _all_held(stage: Stage, workers: int, ttl_s: float) -> None:
@@ -59,7 +53,15 @@ async def _add_workers(stage: Stage, workers: int) -> None:
     await stage.add_workers(workers, -(-stage.plan.takeover_jobs // workers))
 
 
-async def _last_restart(stage: Stage, lost_ns: int) -> tuple[float, int]:
-    began_ns, lost_again = await stage.restarted(stage.plan.takeover_jobs)
+async def _keep_restarts(stage: Stage, lost_ns: int, case: Case) -> None:
+    restarted = await stage.restarted(stage.plan.takeover_jobs)
     await stage.remove_workers()
-    return (began_ns - lost_ns) / 1e9, lost_again
+    began = {
+        "first": restarted.first_ns,
+        "half": restarted.half_ns,
+        "99_percent": restarted.most_ns,
+        "last": restarted.last_ns,
+    }
+    for which, began_ns in began.items():
+        case.sample(f"loss_to_{which}_restart_s", [(began_ns - lost_ns) / 1e9])
+    case.sample("jobs_lost_again", [restarted.lost_again])
