@@ -29,7 +29,8 @@ FIGURES = {
 SAMPLES = {
     "latency": {"submit_ack_ms", "submit_to_start_ms", "submit_to_answer_ms"},
     "failover": {"kill_to_restart_s"},
-    "takeover": {"loss_to_last_restart_s", "jobs_lost_again"},
+    "takeover": {f"loss_to_{which}_restart_s" for which in ("first", "half", "99_percent", "last")}
+    | {"jobs_lost_again"},
 }
 
 

@@ -1,13 +1,22 @@
 -- Raise ready jobs that have been due for longer than the ageing of their namespace to the highest priority: a bounded
--- number of each lane, the oldest of each priority first. Reads the lanes of such namespaces, a probe for each priority in
--- them, and what it raises. No more than so many of a lane stand raised at a time: a backlog is not written anew as a whole.
-WITH RECURSIVE ageing AS MATERIALIZED (
+-- number of each lane, the oldest of each priority first. Reads a probe for each lane that has a ready job (as the
+-- dispatcher does), one for each priority in those that age, and what it raises; nothing where no namespace asks. No
+-- more than so many of a lane stand raised at a time: a backlog is not written anew as a whole.
+WITH RECURSIVE head (lane) AS (
+    (SELECT lane FROM tenure.job
+     WHERE due AND state IN ('ready', 'restarting') AND EXISTS (SELECT FROM tenure.namespace WHERE ageing_s IS NOT NULL)
+     ORDER BY lane LIMIT 1)
+    UNION ALL
+    SELECT (SELECT j.lane FROM tenure.job j
+            WHERE j.due AND j.state IN ('ready', 'restarting') AND j.lane > h.lane ORDER BY j.lane LIMIT 1)
+    FROM head h WHERE h.lane IS NOT NULL
+), ageing AS MATERIALIZED (
     SELECT l.id AS lane, now() - make_interval(secs => n.ageing_s) AS before,
            %(per_lane)s - (SELECT count(*) FROM (
                SELECT FROM tenure.job j
                WHERE j.lane = l.id AND j.asked_priority IS NOT NULL AND j.due AND j.state IN ('ready', 'restarting')
                LIMIT %(per_lane)s) raised) AS room
-    FROM tenure.namespace n JOIN tenure.lane l ON l.namespace = n.name
+    FROM head h JOIN tenure.lane l ON l.id = h.lane JOIN tenure.namespace n ON n.name = l.namespace
     WHERE n.ageing_s IS NOT NULL
 ), level (lane, before, room, priority) AS (
     SELECT a.lane, a.before, a.room,
