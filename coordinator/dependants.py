@@ -39,8 +39,8 @@ class Dependants:
         """Catch what slipped (a parent that ended while an edge was being written, a crash between two steps)."""
         rows = await self._database.fetch("unsettled_parents", {"limit": SWEEP_JOBS})
         parents = sorted({row.id for row in rows if not row.broken})
-        if parents:
-            await self.follow(await self._database.fetch("settle_parents", {"ids": parents}))
+        while parents and (settled := await self._database.fetch("settle_parents", {"ids": parents})):
+            await self.follow(settled)  # a bounded number of edges at a time
         await self._end_all({row.id for row in rows if row.broken})
         return len(rows)
 

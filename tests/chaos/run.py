@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import sys
@@ -155,11 +156,14 @@ async def _exercise(settings: Settings, cluster: Cluster, result: Result, told: 
             group.create_task(cluster.supervise()),
             group.create_task(_progress(workload, nemesis, watcher, steps, told)),
         ]
+        pace = group.create_task(_pace(cluster, workload))
         await workload.set_limit()
         submitting = group.create_task(workload.run(stop))
         await nemesis.run(steps)
         healed = time.monotonic()
         stop.set()
+        pace.cancel()
+        workload.note_unfinished(0)
         await submitting
         unrest = await _quiet(cluster, workload, watcher)
         result.violations += [f"quiet: {text}" for text in unrest]
@@ -175,6 +179,13 @@ async def _exercise(settings: Settings, cluster: Cluster, result: Result, told: 
     result.restarts = cluster.restarts
     await etcd.close()
     await watched.close()
+
+
+async def _pace(cluster: Cluster, workload: Workload) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        with contextlib.suppress(psycopg.OperationalError):  # killed, or recovering
+            workload.note_unfinished(await active(cluster.postgres.dsn))
 
 
 async def _quiet(cluster: Cluster, workload: Workload, watcher: ClaimWatcher) -> list[str]:

@@ -31,6 +31,8 @@ LIMIT, LIMIT_JOBS, LIMITED_SHARE = "narrow", 3, 0.06
 CALL_S = 6.0
 AT_ONCE = 64
 """Calls under way at most: beyond that a client waits, as one would."""
+UNFINISHED = 1_500
+"""Jobs at most; above, it pauses: what is left at the end must end in time, however slow the machine."""
 _RETRY = Retry(max_attempts=4, initial_backoff_s=0.2, multiplier=1.5)
 
 
@@ -69,6 +71,8 @@ class Workload:
         """Jobs that others may depend on."""
         self._unknown: list[Request] = []
         self._gate = asyncio.Semaphore(AT_ONCE)
+        self._room = asyncio.Event()
+        self._room.set()
 
     @property
     def unknown(self) -> int:
@@ -80,6 +84,7 @@ class Workload:
         due = time.monotonic()
         async with asyncio.TaskGroup() as group:
             while not stop.is_set():
+                await self._room.wait()
                 request = self._request()
                 due = max(due + len(request.jobs) / self._rate, time.monotonic() - 1.0)
                 await self._gate.acquire()
@@ -87,6 +92,13 @@ class Workload:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(max(0.0, due - time.monotonic())):
                         await stop.wait()
+
+    def note_unfinished(self, jobs: int) -> None:
+        """Pause while there are too many jobs."""
+        if jobs > UNFINISHED:
+            self._room.clear()
+        else:
+            self._room.set()
 
     async def set_limit(self) -> None:
         """Define the limit under which some of the jobs run."""

@@ -136,6 +136,29 @@ async def test_a_wide_fan_in_is_not_recounted_at_each_end(fresh: Table) -> None:
     assert await fresh.state(child.id) is JobState.READY
 
 
+async def test_a_parent_of_very_many_ends_before_all_of_them_are_told(fresh: Table) -> None:
+    parent = await fresh.submit()
+    await fresh.submit(parents=[parent])
+    await fresh.sql(
+        "INSERT INTO tenure.job (id, namespace, kind, route, lane, state, due, priority, activate_at, payload, ttl_s,"
+        " max_crashes, waiting_on) SELECT gen_random_uuid(), namespace, kind, route, lane, state, due, priority,"
+        " activate_at, payload, ttl_s, max_crashes, waiting_on FROM tenure.job, generate_series(1, 24999)"
+        " WHERE state = 'waiting'"
+    )
+    await fresh.sql(
+        "INSERT INTO tenure.dependency (child_id, parent_id)"
+        f" SELECT id, '{parent}' FROM tenure.job WHERE state = 'waiting' ON CONFLICT DO NOTHING"
+    )
+    await _finish(fresh, parent, JobState.COMPLETED)
+    counted = "SELECT count(*) AS n FROM tenure.job WHERE state = 'waiting'"
+    assert (await fresh.sql(counted))[0].n == 5_000
+    [slipped] = await fresh.db.fetch("unsettled_parents", {"limit": 10})
+    assert (slipped.id, slipped.broken) == (parent, False)
+    assert len(await fresh.db.fetch("settle_parents", {"ids": [parent]})) == 5_000
+    assert (await fresh.sql(counted))[0].n == 0
+    assert not await fresh.db.fetch("unsettled_parents", {"limit": 10})
+
+
 async def _rows_read(table: Table, name: str, params: dict[str, Any]) -> float:
     """Run a query, undo it, and return how many rows its scans looked at."""
     async with await psycopg.AsyncConnection.connect(table.dsn) as connection:

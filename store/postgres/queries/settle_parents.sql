@@ -3,11 +3,14 @@
 -- Only the edges that are settled now are read. With all_completed, waiting_on counts completed parents down and so never
 -- reaches zero past a failed one; one of the other triggers that still waits has no completed parent (any_completed) or
 -- does not ask (all_finished, any_finished). Edges of an earlier wait of the child do not count, nor any once its trigger
--- is met while it is held back.
+-- is met while it is held back. No more than 20,000 edges at once, so that a parent of ever so many can end: the sweep
+-- (unsettled_parents.sql) settles the rest.
 WITH settled AS (
     UPDATE tenure.dependency d SET parent_state = h.state
     FROM tenure.history h
-    WHERE d.parent_id = ANY (%(ids)s) AND d.parent_state IS NULL AND h.id = d.parent_id
+    WHERE d.ctid = ANY (ARRAY(SELECT e.ctid FROM tenure.dependency e
+                              WHERE e.parent_id = ANY (%(ids)s) AND e.parent_state IS NULL LIMIT 20000))
+      AND d.parent_state IS NULL AND h.id = d.parent_id
     RETURNING d.child_id, d.parent_state, d.parked_attempt
 ), counted AS (
     SELECT child_id, parked_attempt, count(*) FILTER (WHERE parent_state = 'completed') AS completed,
