@@ -25,9 +25,9 @@ from dataclasses import dataclass
 import structlog
 
 from tenure.model.clock import Clock
-from tenure.model.errors import ConfigurationError, TenureError, Unavailable
+from tenure.model.errors import TenureError
 from tenure.model.trust import SIGNS_PER_TTL, Trust, renew_every_s
-from tenure.store.etcd.port import Etcd, Grant, Refused, Renewal
+from tenure.store.etcd.port import Etcd, Grant, Renewal
 
 log = structlog.get_logger(__name__)
 
@@ -160,7 +160,7 @@ class LeaseKeeper:
         renewals: Sequence[Renewal] = ()
         try:
             renewals = await self._etcd.renew([kept.lease for kept in batch], timeout_s=timeout_s)
-        except (ConfigurationError, Refused) as exc:
+        except TenureError as exc:
             # No answer, as far as trust goes: what runs is stopped in time by it, and an operator may repair this.
             log.error("leases not renewed: etcd refuses", reason=str(exc))
         answers = {renewal.lease: renewal for renewal in renewals}
@@ -294,7 +294,7 @@ class LeasePool:
         self._forget(lease)
         try:
             await self._etcd.revoke(lease, timeout_s=timeout_s)
-        except (Unavailable, Refused) as exc:
+        except TenureError as exc:  # whatever the reason: it is renewed no more
             log.info("lease left to expire", lease=f"{lease:016x}", reason=str(exc))
 
     async def close(self, *, timeout_s: float = 5.0) -> None:

@@ -15,6 +15,7 @@ from tests.proxy import Direction
 from tenure.cli.embedded.etcd import EmbeddedEtcd
 from tenure.etcdpb import rpc_pb2 as rpc
 from tenure.model.clock import SystemClock
+from tenure.model.errors import BoundExceeded
 from tenure.store.etcd.grpc_transport import GrpcMember
 from tenure.store.etcd.member import CallFailed
 from tenure.store.etcd.options import Address
@@ -259,6 +260,35 @@ async def test_a_view_mirrors_through_cuts_compaction_and_deletion(
     finally:
         task.cancel()
         await asyncio.wait((task,))
+
+
+async def test_a_view_outlasts_an_etcd_that_is_too_busy(
+    etcd: Etcd, etcd_prefix: str, clock: SystemClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, listings = etcd._members.token, etcd.list  # type: ignore[attr-defined]
+    refused: list[str] = []
+
+    def once(what: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(*args: Any, **options: Any) -> Any:
+            if what not in refused:
+                refused.append(what)
+                raise BoundExceeded("etcdserver: too many requests")
+            return await real(*args, **options)
+
+        return call
+
+    monkeypatch.setattr(etcd._members, "token", once("token", tokens))  # type: ignore[attr-defined]
+    monkeypatch.setattr(etcd, "list", once("list", listings))
+    seen = asyncio.Event()
+    view = View(etcd, etcd_prefix, clock, lambda _events: seen.set())
+    task = asyncio.ensure_future(view.run())
+    async with asyncio.timeout(20):
+        await view.ready.wait()
+        await put(etcd, etcd_prefix + "k")
+        await seen.wait()
+    assert refused == ["list", "token"] and not task.done()
+    task.cancel()
+    await asyncio.wait((task,))
 
 
 class LosesDeletes:
