@@ -209,7 +209,7 @@ async def test_many_leases_are_kept_by_one_task(etcd: Etcd, keeper: LeaseKeeper,
 
 
 async def test_leases_given_back_are_used_again(etcd: Etcd, keeper: LeaseKeeper, lost: Lost) -> None:
-    pool = LeasePool(etcd, keeper, lost, idle_per_ttl=2)
+    pool = LeasePool(etcd, keeper, lost, max_idle=2)
     first = await pool.acquire(5, 3)
     assert len({grant.lease for grant in first}) == 3 and all(grant.ttl_s == 5 for grant in first)
     for grant in first:
@@ -222,6 +222,37 @@ async def test_leases_given_back_are_used_again(etcd: Etcd, keeper: LeaseKeeper,
     assert len(keeper) == 0
     answers = await etcd.renew([g.lease for g in first], timeout_s=5)
     assert [a.ttl_s for a in answers] == [0.0] * 3
+    assert lost.leases == []
+
+
+async def test_leases_of_many_ttls_are_no_more_than_of_one(etcd: Etcd, keeper: LeaseKeeper, lost: Lost) -> None:
+    pool = LeasePool(etcd, keeper, lost, max_idle=3)
+    given: list[Grant] = []
+    for ttl_s in (5, 6, 7, 8):
+        (grant,) = await pool.acquire(ttl_s, 1)
+        given.append(grant)
+        await pool.give_back(grant.lease)
+    assert pool.idle == len(keeper) == 3
+    assert await etcd.time_to_live(given[0].lease) is None  # the oldest of another TTL
+    await pool.give_back((await pool.acquire(6, 1))[0].lease)  # used last, though not granted last
+    await pool.give_back((await pool.acquire(9, 1))[0].lease)
+    assert await etcd.time_to_live(given[1].lease) is not None
+    assert await etcd.time_to_live(given[2].lease) is None
+    assert pool.idle == len(keeper) == 3 and pool.out == 0
+    await pool.close()
+    assert lost.leases == []
+
+
+async def test_ttls_that_etcd_grants_alike_share_their_leases(etcd: Etcd, keeper: LeaseKeeper, lost: Lost) -> None:
+    pool = LeasePool(etcd, keeper, lost)
+    (first,) = await pool.acquire(4.2, 1)
+    await pool.give_back(first.lease)
+    (second,) = await pool.acquire(4.7, 1)
+    assert (second.lease, second.ttl_s) == (first.lease, 5.0)
+    await pool.give_back(second.lease)
+    (third,) = await pool.acquire(5, 1)
+    assert third.lease == first.lease and pool.idle == 0
+    await pool.close()
     assert lost.leases == []
 
 
