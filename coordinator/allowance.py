@@ -39,6 +39,14 @@ class Allowance:
         """Read what operators have set."""
         (row,) = await self._database.fetch("dispatch_rules")
         self.rules = rules_from_row(row)
+        self._forget_full()
+
+    def _forget_full(self) -> None:
+        """Forget buckets that are full again, as unknown ones are taken to be: a family has members without number."""
+        limits = {name: self._rate_of(name) for name in self._tokens}
+        for name, limit in limits.items():
+            if limit is None or self._level(name, limit) >= limit.bucket:
+                del self._tokens[name]
 
     def open(self, lanes: Iterable[Lane]) -> tuple[list[Lane], dict[str, int], float]:
         """Return the lanes whose jobs may start now, what their limits admit, and in how many seconds more may.

@@ -10,6 +10,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from tenure.model.dispatch import Candidate, Lane, Seat
 from tenure.store.etcd.keyspace import Offer, WorkerValue, parse_slot_name
@@ -22,6 +23,7 @@ behind that of the offer's deletion."""
 SUSPECT_S = 15.0
 """Longer than the session of a worker outlives it."""
 
+_Key = TypeVar("_Key")
 
 _UNKNOWN = 0
 """No lane has this id."""
@@ -97,8 +99,7 @@ class Flight:
         """A job was claimed: its offer, if any, is answered."""
         before = self.claims.get(job)
         if before is not None:
-            self._claimed[before.worker] -= 1
-            self.by_namespace[before.namespace] -= 1
+            self._unclaimed(before)
         self.claims[job] = held
         self.suspects.pop(held.worker, None)
         self._claimed[held.worker] += 1
@@ -116,8 +117,7 @@ class Flight:
         """A claim was released or expired."""
         held = self.claims.pop(job, None)
         if held is not None:
-            self._claimed[held.worker] -= 1
-            self.by_namespace[held.namespace] -= 1
+            self._unclaimed(held)
             self._take_back(job)
 
     def offered(self, offer: Outstanding) -> None:
@@ -152,13 +152,15 @@ class Flight:
             self._started(waited[1])
 
     def _started(self, lane: int) -> None:
-        self._unstarted[lane] -= 1
-        if not self._unstarted[lane]:
-            del self._unstarted[lane]
+        _one_less(self._unstarted, lane)
+
+    def _unclaimed(self, held: Held) -> None:
+        _one_less(self._claimed, held.worker)
+        _one_less(self.by_namespace, held.namespace)
 
     def _unoffered(self, offer: Outstanding, job: str) -> None:
-        self._pending[offer.worker] -= 1
-        self.by_namespace[offer.offers[job].namespace] -= 1
+        _one_less(self._pending, offer.worker)
+        _one_less(self.by_namespace, offer.offers[job].namespace)
 
     def _give(self, slot: str, job: str) -> bool:
         limit, number = parse_slot_name(slot)
@@ -235,6 +237,13 @@ class Flight:
     def free_of(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """Return the candidates that are not in flight."""
         return [candidate for candidate in candidates if not self.in_flight(str(candidate.id))]
+
+
+def _one_less(counts: Counter[_Key], key: _Key) -> None:
+    """Count one less, and keep no zeros: workers and namespaces come and go for as long as a term lasts."""
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
 
 
 def _lane_of(offer: Outstanding, job: str) -> int:

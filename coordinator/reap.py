@@ -277,7 +277,7 @@ class Reaper:
                 async with asking:
                     key = await self._etcd.get(self._keys.worker(worker))
                     session = await self._etcd.time_to_live(key.lease) if key is not None and key.lease else None
-            except Unavailable as exc:
+            except TenureError as exc:
                 log.info("session_not_seen", worker=worker, error=exc.message)  # reaping does not wait for this
                 return []
             if key is None or session is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,13 +38,16 @@ class Coordinators:
     """A channel to each coordinator that was needed, and the one that calls go to now.
 
     A channel is never closed under the calls of others: that would cancel them. Those of failed coordinators stay, and
-    reconnect by themselves when their turn comes again.
+    reconnect by themselves when their turn comes again; those of coordinators that are listed no more are closed when
+    another is opened.
     """
 
     def __init__(self, addresses: Callable[[], Sequence[str]], clock: Clock) -> None:
         self._addresses = addresses
         self._clock = clock
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._calls: Counter[str] = Counter()
+        """How many calls to an address are under way."""
         self._chosen = ""
         self._failed: dict[str, float] = {}
 
@@ -65,9 +69,8 @@ class Coordinators:
                 await asyncio.sleep(min(0.2, remaining))
                 continue
             try:
-                stub = WorkerServiceStub(self._channel(address))
                 # Half of what is left for one coordinator, so that a hanging one leaves time for another.
-                return await getattr(stub, method)(request, timeout=max(0.5, remaining / 2))
+                return await self._ask(address, method, request, timeout_s=max(0.5, remaining / 2))
             except grpc.aio.AioRpcError as exc:
                 if exc.code() not in _RETRY:
                     raise error_from_status(exc) from exc
@@ -91,7 +94,25 @@ class Coordinators:
             self._chosen = min(addresses, key=lambda address: self._failed.get(address, 0.0), default="")
         return self._chosen or None
 
-    def _channel(self, address: str) -> grpc.aio.Channel:
+    async def _ask(self, address: str, method: str, request: Any, *, timeout_s: float) -> Any:
+        self._calls[address] += 1
+        try:
+            stub = WorkerServiceStub(await self._channel(address))
+            return await getattr(stub, method)(request, timeout=timeout_s)
+        finally:
+            self._calls[address] -= 1
+
+    async def _channel(self, address: str) -> grpc.aio.Channel:
         if address not in self._channels:
             self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+            await self._drop_unlisted()
         return self._channels[address]
+
+    async def _drop_unlisted(self) -> None:
+        """Close and forget what belongs to coordinators that are gone, unless calls to them are under way."""
+        self._calls = +self._calls
+        kept = {*self._addresses(), *self._calls}
+        self._failed = {address: at for address, at in self._failed.items() if address in kept}
+        dropped = [self._channels.pop(address) for address in self._channels.keys() - kept]
+        for channel in dropped:
+            await channel.close()

@@ -59,7 +59,7 @@ class DirectLink:
         self._clock = clock
         self._keeper = keeper
         self._coordinators = coordinators
-        self._leases = LeasePool(etcd, keeper, self._lease_lost, idle_per_ttl=idle_leases)
+        self._leases = LeasePool(etcd, keeper, self._lease_lost, max_idle=idle_leases)
         self._claimer = Claimer(etcd, keys, clock, self._leases, worker)
         self._inbox = Inbox(etcd, keys, clock, worker)
         self._worker = worker

@@ -55,7 +55,7 @@ from typing import Any, cast
 import structlog
 
 from tenure.model.clock import Clock
-from tenure.model.errors import BoundExceeded, Unavailable
+from tenure.model.errors import BoundExceeded, TenureError, Unavailable
 from tenure.model.trust import Trust
 from tenure.store.etcd.keyspace import Keyspace, LeaderValue, stamp
 from tenure.store.etcd.leases import LeaseKeeper
@@ -158,7 +158,7 @@ class Term:
                                 return
             except Compacted:
                 key = None
-                with contextlib.suppress(Unavailable):
+                with contextlib.suppress(Unavailable, BoundExceeded):
                     key = await self._etcd.get(self._keys.leader)
                     if key is None or key.create_revision != self.number:
                         lost("the key is gone")
@@ -174,7 +174,7 @@ class Term:
             await self._etcd.revoke(self._grant.lease, timeout_s=RESIGN_TIMEOUT_S)
             self.left_behind = 0
             log.info("stepped down", term=self.number)
-        except (Unavailable, Refused) as exc:
+        except TenureError as exc:  # none may take the place of the cancel that ended the term
             log.info("stepped down; the key is left behind", term=self.number, reason=str(exc))
 
 
@@ -226,7 +226,7 @@ class Election:
         finally:
             if not number:
                 self._left_behind = grant.lease
-                with contextlib.suppress(Unavailable, Refused):
+                with contextlib.suppress(TenureError):
                     await self._etcd.revoke(grant.lease, timeout_s=RESIGN_TIMEOUT_S)
                     self._left_behind = 0
         return Term(self._etcd, self._keys, self._clock, number, grant) if number else None

@@ -84,7 +84,7 @@ class GrpcMember:
 
     def watch(self, token: str | None) -> GrpcWatchStream:
         """Return a new stream for one watch."""
-        return GrpcWatchStream(self._watch(metadata=self._metadata_with(token)), self._failed)
+        return GrpcWatchStream(self._watch(metadata=self._metadata_with(token)), self._failed, self.name)
 
     async def close(self) -> None:
         """Close the channel; calls and streams under way are cancelled."""
@@ -128,9 +128,10 @@ class GrpcWatchStream:
 
     quiet_s = QUIET_S
 
-    def __init__(self, call: Any, failed: Callable[[grpc.aio.AioRpcError], CallFailed]) -> None:
+    def __init__(self, call: Any, failed: Callable[[grpc.aio.AioRpcError], CallFailed], name: str) -> None:
         self._call = call
         self._failed = failed
+        self._name = name
 
     async def open(self, request: rpc.WatchCreateRequest) -> None:
         """Write the request."""
@@ -141,6 +142,8 @@ class GrpcWatchStream:
             await self._call.write(message)
         except grpc.aio.AioRpcError as exc:
             raise self._failed(exc) from exc
+        except asyncio.InvalidStateError as exc:  # written to a stream that has ended
+            raise CallFailed(unreachable(str(exc), self._name, sent=True)) from exc
 
     async def read(self) -> rpc.WatchResponse | None:
         """Return the next answer, None at the end."""

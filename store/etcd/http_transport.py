@@ -39,6 +39,8 @@ API_PATH = "/v3/"
 """Of etcd 3.4 and later."""
 _NEEDS_LEADER = {"Grpc-Metadata-hasleader": "true"}
 _UNAVAILABLE = 14
+_NOT_FROM_ETCD = (ParseError, ValueError, TypeError)
+"""What reading an answer raises that is no JSON, or not of etcd: the page of a proxy, say."""
 
 
 class _Adapter(HTTPAdapter):
@@ -95,10 +97,10 @@ class HttpMember:
             body = MessageToDict(request, use_integers_for_enums=True)
             try:
                 answer = self._client.post(url, json=body, headers=headers, verify=self._verify)
-                return ParseDict(answer, method.response(), ignore_unknown_fields=True)
+                return _parse(answer, method)
             except Etcd3Exception as exc:
                 raise self._failed(exc) from exc
-            except (requests.RequestException, ParseError, ValueError) as exc:
+            except (requests.RequestException, *_NOT_FROM_ETCD) as exc:
                 raise CallFailed(unreachable(str(exc), self.name, sent=True)) from exc
 
         return await self._in_thread(work, timeout_s)
@@ -126,8 +128,9 @@ class HttpMember:
             return None
         if isinstance(told.get("error"), dict):
             told = told["error"]
-        code = told.get("code", told.get("grpc_code", _UNAVAILABLE))
-        return CallFailed(fault(int(code), str(told.get("message") or told.get("error") or text), self.name))
+        code = told.get("code", told.get("grpc_code"))
+        code = code if isinstance(code, int) else _UNAVAILABLE  # a proxy's may be anything
+        return CallFailed(fault(code, str(told.get("message") or told.get("error") or text), self.name))
 
     def post_stream(
         self, method: Method, body: bytes, token: str | None, *, read_timeout_s: float, stream: bool
@@ -269,11 +272,22 @@ def _lines(response: requests.Response) -> Iterator[bytes]:
 
 
 def parse_result(member: HttpMember, line: bytes, method: Method) -> Any:
-    """Read one answer of a stream. Raises ``CallFailed`` if it is an error."""
-    told = json.loads(line)
-    if "result" not in told:
-        raise member.refusal(line.decode()) or CallFailed(unreachable(repr(line[:200]), member.name, sent=True))
-    return ParseDict(told["result"], method.response(), ignore_unknown_fields=True)
+    """Read one answer of a stream. Raises ``CallFailed`` if it is an error or not from etcd."""
+    try:
+        told = json.loads(line)
+        if isinstance(told, dict) and "result" in told:
+            return _parse(told["result"], method)
+        refused = member.refusal(line.decode())
+    except _NOT_FROM_ETCD:
+        refused = None
+    raise refused or CallFailed(unreachable(repr(line[:200]), member.name, sent=True))
+
+
+def _parse(answer: Any, method: Method) -> Any:
+    """Return an answer as its message. Raises one of ``_NOT_FROM_ETCD``: each answer of etcd has a header."""
+    if "header" not in answer:
+        raise ValueError(f"not an answer of etcd: {str(answer)[:200]}")
+    return ParseDict(answer, method.response(), ignore_unknown_fields=True)
 
 
 def open_members(addresses: Sequence[Address], options: EtcdOptions) -> list[HttpMember]:

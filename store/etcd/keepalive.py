@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tenure.model.clock import Clock
-from tenure.model.errors import Unavailable
+from tenure.model.errors import BoundExceeded, Unavailable
 from tenure.store.etcd.faults import Known
 from tenure.store.etcd.member import CallFailed, KeepAliveStream, Member
 from tenure.store.etcd.members import Members
@@ -56,7 +56,7 @@ class KeepAlives:
             async with asyncio.timeout(timeout_s):
                 while pending:
                     await self._attempt(pending, answers)
-        except (TimeoutError, Unavailable):
+        except (TimeoutError, Unavailable, BoundExceeded):
             pass  # what has no answer is missing from the list
         return answers
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,9 +26,9 @@ from dataclasses import dataclass
 import structlog
 
 from tenure.model.clock import Clock
-from tenure.model.errors import ConfigurationError, TenureError, Unavailable
+from tenure.model.errors import TenureError
 from tenure.model.trust import SIGNS_PER_TTL, Trust, renew_every_s
-from tenure.store.etcd.port import Etcd, Grant, Refused, Renewal
+from tenure.store.etcd.port import Etcd, Grant, Renewal
 
 log = structlog.get_logger(__name__)
 
@@ -160,7 +161,7 @@ class LeaseKeeper:
         renewals: Sequence[Renewal] = ()
         try:
             renewals = await self._etcd.renew([kept.lease for kept in batch], timeout_s=timeout_s)
-        except (ConfigurationError, Refused) as exc:
+        except TenureError as exc:
             # No answer, as far as trust goes: what runs is stopped in time by it, and an operator may repair this.
             log.error("leases not renewed: etcd refuses", reason=str(exc))
         answers = {renewal.lease: renewal for renewal in renewals}
@@ -206,24 +207,25 @@ class LeaseKeeper:
 
 
 GRANTS_AT_ONCE = 32
-IDLE_PER_TTL = 256
+MAX_IDLE = 256
 
 
 class LeasePool:
-    """Leases ready to carry a claim, by TTL. Each carries one claim at a time.
+    """Leases ready to carry a claim, by TTL in whole seconds, as etcd grants it. Each carries one claim at a time.
 
     A lease goes out by ``acquire`` and comes back by ``give_back`` (only after etcd answered that its claim was
     deleted) or goes for good by ``discard`` (after any unknown outcome). While out, as well as idle, the keeper
-    renews it; ``on_lost`` is told only of leases that are out.
+    renews it; ``on_lost`` is told only of leases that are out. At most ``max_idle`` are idle, of all TTLs together.
     """
 
-    def __init__(self, etcd: Etcd, keeper: LeaseKeeper, on_lost: OnLost, *, idle_per_ttl: int = IDLE_PER_TTL) -> None:
+    def __init__(self, etcd: Etcd, keeper: LeaseKeeper, on_lost: OnLost, *, max_idle: int = MAX_IDLE) -> None:
         self._etcd = etcd
         self._keeper = keeper
         self._on_lost = on_lost
-        self._idle_per_ttl = idle_per_ttl
-        self._idle: dict[float, list[int]] = {}
-        self._asked: dict[int, float] = {}
+        self._max_idle = max_idle
+        self._idle: dict[int, list[int]] = {}
+        """Idle leases by TTL, the oldest first; the TTL that was used last comes last."""
+        self._asked: dict[int, int] = {}
         """The TTL asked for, of every lease of the pool, idle or out."""
         self._out: set[int] = set()
         self._granting = asyncio.Semaphore(GRANTS_AT_ONCE)
@@ -244,15 +246,15 @@ class LeasePool:
         ``ttl_s`` of a grant is what the server gave, which may be more. Cancelled half-way, leases just granted are
         left to expire.
         """
-        ready = self._take_idle(ttl_s, count)
+        ready = self._take_idle(math.ceil(ttl_s), count)
         if len(ready) < count:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._grant(ttl_s, timeout_s)) for _ in range(count - len(ready))]
             ready.extend(grant for task in tasks if (grant := task.result()) is not None)
         return ready
 
-    def _take_idle(self, ttl_s: float, count: int) -> list[Grant]:
-        idle = self._idle.get(ttl_s, [])
+    def _take_idle(self, ttl_s: int, count: int) -> list[Grant]:
+        idle = self._idle.pop(ttl_s, [])
         ready: list[Grant] = []
         now = self._keeper.now()
         while idle and len(ready) < count:
@@ -263,6 +265,8 @@ class LeasePool:
                 ready.append(Grant(lease, trust.ttl_s, trust.sent_at))
             else:
                 self._forget(lease)  # it expires, if it has not
+        if idle:
+            self._idle[ttl_s] = idle
         return ready
 
     async def _grant(self, ttl_s: float, timeout_s: float) -> Grant | None:
@@ -272,29 +276,36 @@ class LeasePool:
         except TenureError as exc:  # unreachable, no space, not allowed: all the same to who wants to claim
             log.warning("no lease granted", ttl_s=ttl_s, reason=str(exc))
             return None
-        self._asked[grant.lease] = ttl_s
+        self._asked[grant.lease] = math.ceil(ttl_s)
         self._out.add(grant.lease)
         self._keeper.add(grant, self._lost)
         return grant
 
     async def give_back(self, lease: int) -> None:
-        """Take a lease back whose claim is certainly deleted. Surplus ones are revoked."""
+        """Take a lease back whose claim is certainly deleted.
+
+        Where there are enough already the oldest of another TTL, the one longest unused, is revoked, or else this one.
+        """
         ttl_s = self._asked.get(lease)
         if ttl_s is None:
             return
-        idle = self._idle.setdefault(ttl_s, [])
-        if len(idle) >= self._idle_per_ttl:
-            await self.discard(lease)
-            return
-        self._out.discard(lease)
-        idle.append(lease)
+        surplus = None
+        if self.idle >= self._max_idle:
+            surplus = next((leases[0] for other, leases in self._idle.items() if other != ttl_s), lease)
+        if surplus != lease:
+            self._out.discard(lease)
+            idle = self._idle.pop(ttl_s, [])
+            idle.append(lease)
+            self._idle[ttl_s] = idle
+        if surplus is not None:
+            await self.discard(surplus)
 
     async def discard(self, lease: int, *, timeout_s: float = 2.0) -> None:
         """Revoke a lease with all that it may carry. If etcd does not answer it expires by itself, renewed no more."""
         self._forget(lease)
         try:
             await self._etcd.revoke(lease, timeout_s=timeout_s)
-        except (Unavailable, Refused) as exc:
+        except TenureError as exc:  # whatever the reason: it is renewed no more
             log.info("lease left to expire", lease=f"{lease:016x}", reason=str(exc))
 
     async def close(self, *, timeout_s: float = 5.0) -> None:
@@ -318,6 +329,8 @@ class LeasePool:
         ttl_s = self._asked.pop(lease, None)
         if ttl_s is not None and lease in self._idle.get(ttl_s, ()):
             self._idle[ttl_s].remove(lease)
+            if not self._idle[ttl_s]:
+                del self._idle[ttl_s]
 
     def _lost(self, lease: int) -> None:
         out = lease in self._out

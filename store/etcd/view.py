@@ -17,7 +17,7 @@ from typing import cast
 import structlog
 
 from tenure.model.clock import Clock
-from tenure.model.errors import Unavailable
+from tenure.model.errors import BoundExceeded, Unavailable
 from tenure.store.etcd.port import Compacted, Etcd, Event, EventKind, Events, KeyValue
 
 log = structlog.get_logger(__name__)
@@ -71,10 +71,10 @@ class View:
                 await self._follow()
             except Compacted as exc:
                 log.info("view lists again: history is compacted", prefix=self._prefix, oldest=exc.revision)
-            except Unavailable as exc:
+            except (Unavailable, BoundExceeded) as exc:
                 failures += 1
                 if failures == 1:
-                    log.warning("view is stale: etcd unreachable", prefix=self._prefix, reason=str(exc))
+                    log.warning("view is stale: etcd does not answer", prefix=self._prefix, reason=str(exc))
                 await self._clock.sleep(min(RETRY_S * 2**failures, MAX_RETRY_S) * random.uniform(0.5, 1.0))
 
     async def _list(self) -> None:

@@ -8,6 +8,7 @@ went back in time (restored or wiped: reported as ``Compacted``, for the caller 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncGenerator
 
@@ -15,7 +16,7 @@ import structlog
 
 from tenure.etcdpb import rpc_pb2 as rpc
 from tenure.model.clock import Clock
-from tenure.model.errors import ConfigurationError, Unavailable
+from tenure.model.errors import BoundExceeded, ConfigurationError, Unavailable
 from tenure.store.etcd.faults import Known
 from tenure.store.etcd.member import RANGE, CallFailed, Member, WatchStream
 from tenure.store.etcd.members import Members
@@ -90,7 +91,7 @@ class Watch:
                         yield events
             except _Reopen:
                 continue
-            except (_Broken, TimeoutError, Unavailable) as exc:
+            except (_Broken, TimeoutError, Unavailable, BoundExceeded) as exc:
                 reason = str(exc)
                 if member is not None:
                     self._members.failed(member)
@@ -178,7 +179,8 @@ class Watch:
 
     async def _failed(self, exc: CallFailed, member: Member | None, token: str | None) -> None:
         if exc.fault.known is Known.TOKEN:
-            await self._members.renew_token(token)
+            with contextlib.suppress(Unavailable, BoundExceeded):  # the next stream is refused, and this tried again
+                await self._members.renew_token(token)
         elif exc.fault.known is Known.FINAL:
             raise exc.fault.error from exc
         elif member is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -251,6 +252,17 @@ def _flight(**capacities: int) -> Flight:
 
 def _offers(key: str, worker: str, *jobs: str) -> Outstanding:
     return Outstanding(key, worker, {job: Offer(job, 0, 10.0, "n", "k", "default") for job in jobs}, 0.0)
+
+
+def test_of_workers_and_namespaces_that_are_gone_nothing_is_kept() -> None:
+    flight = _flight(w1=5)
+    flight.offered(_offers("k1", "w1", "a", "b"))
+    flight.claim_seen("a", Held("w1", "n"))
+    flight.offer_gone("k1", now=0.0)
+    flight.claim_gone("a")
+    flight.worker_gone("w1")
+    flight.settle(SETTLE_S)
+    assert [part.name for part in fields(flight) if getattr(flight, part.name)] == []
 
 
 def _room(flight: Flight) -> dict[str, int]:

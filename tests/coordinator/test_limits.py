@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from tests.coordinator.conftest import MakeParts, Parts, leader_of, running, until
-from tests.coordinator.stage import Stage, begin_term, begin_watch
+from tests.coordinator.stage import Stage, assert_term, begin_term, begin_watch
 
 from tenure.coordinator.allowance import Allowance
 from tenure.coordinator.flight import Flight, Held, Outstanding
 from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.start import ClaimedJob
+from tenure.model.clock import SystemClock
 from tenure.model.dispatch import Assignment, Candidate, Lane
 from tenure.model.errors import Deposed
 from tenure.model.states import JobState
@@ -273,6 +274,38 @@ async def test_a_deposed_leader_takes_no_tokens(alone: Parts) -> None:
     with pytest.raises(Deposed):
         await allowance.take_tokens([Assignment("w1", candidate)], {1: lane})
     assert await alone.sql("SELECT 1 FROM tenure.bucket") == []
+
+
+class Ahead(SystemClock):
+    """A clock that can be put forward."""
+
+    by_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.by_s
+
+
+async def test_a_bucket_that_is_full_again_is_forgotten(alone: Parts) -> None:
+    """A family has a member for each tenant that ever had a job."""
+    await limit(alone, "api:*", rate=5, interval_s=3_600)
+    clock = Ahead()
+    term = await begin_term(alone)
+    seen = {"etcd_cluster_id": "1", "etcd_revision": term.number}
+    await alone.db.fetch("take_leadership", {"leader": "c1", "term": term.number, **seen})
+    allowance = Allowance(alone.db, clock, Flight(), assert_term(term))
+    await allowance.read_rules()
+    lanes = {n: Lane(n, "default", "default", "k", (f"api:t{n}",)) for n in (1, 2)}
+    row = await alone.row(await alone.submit())
+    for n in lanes:
+        one = Assignment("w1", Candidate(row.id, n, 0, 0, row.activate_at, "default", 10.0))
+        assert await allowance.take_tokens([one] * n, lanes) == [one] * n
+    await allowance.read_rules()
+    assert set(allowance._tokens) == {"api:t1", "api:t2"}
+    clock.by_s = 1_000.0  # a token and a bit
+    await allowance.read_rules()
+    assert set(allowance._tokens) == {"api:t2"}
+    _, units, _ = allowance.open(lanes.values())
+    assert units == {"api:t1": 5, "api:t2": 4}
 
 
 async def test_namespaces_take_turns_by_weight(alone: Parts, patient: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from typing import Any
 
 import pytest
 from tests.coordinator.conftest import MakeParts, Parts, running, until
@@ -14,11 +15,13 @@ from tenure.coordinator.finish import AttemptError, Report, Verdict
 from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.start import ClaimedJob
 from tenure.coordinator.submit import Parent, Submitted, keyed_after_parent
-from tenure.model.errors import Conflict, InvalidInput, OwnershipLost, Unavailable
+from tenure.model.errors import BoundExceeded, Conflict, InvalidInput, OwnershipLost, Unavailable
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
-from tenure.store.etcd.keyspace import CancelRequest, DoneValue, parse_inbox
+from tenure.store.etcd.claims import ClaimOutcome, ClaimRequest, claim_batch
+from tenure.store.etcd.keyspace import CancelRequest, ClaimValue, DoneValue, parse_inbox, stamp
+from tenure.store.etcd.port import Get, KeyValue, Txn, TxnResult
 from tenure.store.postgres.database import Database
 
 
@@ -599,6 +602,56 @@ async def test_a_revoked_attempt_that_was_to_be_canceled_is_canceled(parts: Part
     await parts.canceler.cancel(id, "")
     assert await _revoker(parts).revoke(id) is True
     assert await parts.state(id) is JobState.CANCELED
+
+
+async def test_a_job_that_ends_while_it_is_revoked_takes_no_other_claim_along(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker was told that the claim is deleted, and has the lease carry the next one."""
+    id, other = await parts.submit(), await parts.submit()
+    started = await parts.execute(id)
+    get = parts.etcd.get
+
+    async def get_then_end(key: str) -> KeyValue | None:
+        claim = await get(key)
+        monkeypatch.undo()
+        assert claim is not None and (await parts.finish(id, started.fence)).claim_deleted
+        value = ClaimValue("w1", "default", "k", "default", claim.lease, stamp(parts.clock.wall())).to_json()
+        [result] = await claim_batch(parts.etcd, parts.keys, [ClaimRequest(str(other), claim.lease, value)])
+        assert result.outcome is ClaimOutcome.WON
+        return claim
+
+    monkeypatch.setattr(parts.etcd, "get", get_then_end)
+    assert await _revoker(parts).revoke(id) is False
+    assert await parts.claim_of(other) is not None
+
+
+async def test_the_lease_of_a_revoked_attempt_goes_too(parts: Parts) -> None:
+    """Deleted by the revoke, the claim was nobody else's to have deleted: nothing else can hang on its lease."""
+    id = await parts.submit()
+    await parts.execute(id)
+    claim = await parts.claim_of(id)
+    assert claim is not None and await _revoker(parts).revoke(id) is True
+    assert await parts.etcd.time_to_live(claim.lease) is None
+
+
+async def test_a_claim_that_still_stands_is_to_be_revoked_again(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = await parts.submit()
+    await parts.execute(id)
+    txn = parts.etcd.txn
+
+    async def refuse_writes(transaction: Txn, **options: Any) -> TxnResult:
+        if all(isinstance(operation, Get) for operation in transaction.then):
+            return await txn(transaction, **options)
+        raise BoundExceeded("etcdserver: too many requests")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.etcd, "txn", refuse_writes)
+        with pytest.raises(Unavailable, match="could not be deleted"):
+            await _revoker(parts).revoke(id)
+    assert await _revoker(parts).revoke(id) is True
+    assert await parts.claim_of(id) is None
+    assert await parts.outcomes(id) == ["released"]
 
 
 # -- waiting --

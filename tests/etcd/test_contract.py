@@ -296,6 +296,37 @@ async def test_nobody_there_is_unavailable_in_time(connection: Connector, clock:
     assert clock.monotonic() - start < 5
 
 
+@pytest.mark.parametrize("page", [b"<html>Sign in</html>", b"5", b"[1]", b'{"result":{}}', b'{"code":"down"}'])
+async def test_the_page_of_a_proxy_is_no_answer(page: bytes, clock: SystemClock) -> None:
+    """Answered with 200, for the gateway's sake: whoever waits goes on trying."""
+    asked: list[bytes] = []
+    again = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        if len(asked) > 2:
+            again.set()
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(page) + page)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        etcd = connect([f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"], clock=clock, timeout_s=1.0)
+        with pytest.raises(Unavailable):
+            await etcd.grant(5)
+        assert await etcd.renew([4711], timeout_s=1) == []
+        asked.clear()
+        again.clear()
+        watch = etcd.watch("k")
+        watching = asyncio.ensure_future(anext(watch))
+        async with asyncio.timeout(30):
+            await again.wait()
+        assert not watching.done()
+        watching.cancel()
+        await asyncio.wait((watching,))
+        await etcd.close()
+
+
 async def test_a_closed_connection_is_unavailable(etcd: Etcd) -> None:
     await etcd.status()
     await etcd.close()

@@ -18,6 +18,7 @@ from tests.fixtures.network import ProxyFactory
 from tests.proxy import Direction
 
 from tenure.model.clock import SystemClock
+from tenure.model.errors import BoundExceeded
 from tenure.store.etcd.election import RESIGN_TIMEOUT_S, Election, Term, current_leader
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Delete, Etcd, Put, Txn
@@ -168,6 +169,22 @@ async def test_a_leader_that_lost_its_proof_takes_its_key_away_once_it_can(
         second = await a.elected()
         assert second.number > first.number
         assert await kept == 0, "it was revoked"
+
+
+async def test_who_is_told_to_stop_stops_though_etcd_is_too_busy_to_take_the_key_back(
+    etcd: Etcd, keys: Keyspace, clock: SystemClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def too_busy(lease: int, *, timeout_s: float | None = None) -> bool:
+        raise BoundExceeded("etcdserver: too many requests")
+
+    a = Candidate(etcd, keys, "a", clock)
+    leading = asyncio.create_task(a.run())
+    term = await a.elected()
+    monkeypatch.setattr(etcd, "revoke", too_busy)
+    leading.cancel()
+    await asyncio.wait((leading,), timeout=30)
+    assert leading.cancelled()
+    assert term.left_behind
 
 
 async def _keep_alive(etcd: Etcd, lease: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import NoReturn
 
 import pytest
 import pytest_asyncio
@@ -13,6 +14,7 @@ from tests.fixtures.network import ProxyFactory
 from tests.proxy import Direction
 
 from tenure.model.clock import SystemClock
+from tenure.model.errors import BoundExceeded
 from tenure.store.etcd.leases import LeaseKeeper, LeasePool
 from tenure.store.etcd.port import Etcd, Grant, Put, Renewal, Txn
 
@@ -46,6 +48,11 @@ async def keeper(etcd: Etcd, clock: SystemClock) -> AsyncIterator[LeaseKeeper]:
     task.cancel()
     await asyncio.wait((task,))
     assert task.cancelled(), "the keeper's task ended by itself"
+
+
+async def too_busy(*_args: object, **_options: object) -> NoReturn:
+    """Refuse as etcd does when more is asked for than it can apply."""
+    raise BoundExceeded("etcdserver: too many requests")
 
 
 async def until_trusted_past(keeper: LeaseKeeper, lease: int, instant: float, timeout_s: float = 15.0) -> None:
@@ -202,7 +209,7 @@ async def test_many_leases_are_kept_by_one_task(etcd: Etcd, keeper: LeaseKeeper,
 
 
 async def test_leases_given_back_are_used_again(etcd: Etcd, keeper: LeaseKeeper, lost: Lost) -> None:
-    pool = LeasePool(etcd, keeper, lost, idle_per_ttl=2)
+    pool = LeasePool(etcd, keeper, lost, max_idle=2)
     first = await pool.acquire(5, 3)
     assert len({grant.lease for grant in first}) == 3 and all(grant.ttl_s == 5 for grant in first)
     for grant in first:
@@ -218,6 +225,37 @@ async def test_leases_given_back_are_used_again(etcd: Etcd, keeper: LeaseKeeper,
     assert lost.leases == []
 
 
+async def test_leases_of_many_ttls_are_no_more_than_of_one(etcd: Etcd, keeper: LeaseKeeper, lost: Lost) -> None:
+    pool = LeasePool(etcd, keeper, lost, max_idle=3)
+    given: list[Grant] = []
+    for ttl_s in (5, 6, 7, 8):
+        (grant,) = await pool.acquire(ttl_s, 1)
+        given.append(grant)
+        await pool.give_back(grant.lease)
+    assert pool.idle == len(keeper) == 3
+    assert await etcd.time_to_live(given[0].lease) is None  # the oldest of another TTL
+    await pool.give_back((await pool.acquire(6, 1))[0].lease)  # used last, though not granted last
+    await pool.give_back((await pool.acquire(9, 1))[0].lease)
+    assert await etcd.time_to_live(given[1].lease) is not None
+    assert await etcd.time_to_live(given[2].lease) is None
+    assert pool.idle == len(keeper) == 3 and pool.out == 0
+    await pool.close()
+    assert lost.leases == []
+
+
+async def test_ttls_that_etcd_grants_alike_share_their_leases(etcd: Etcd, keeper: LeaseKeeper, lost: Lost) -> None:
+    pool = LeasePool(etcd, keeper, lost)
+    (first,) = await pool.acquire(4.2, 1)
+    await pool.give_back(first.lease)
+    (second,) = await pool.acquire(4.7, 1)
+    assert (second.lease, second.ttl_s) == (first.lease, 5.0)
+    await pool.give_back(second.lease)
+    (third,) = await pool.acquire(5, 1)
+    assert third.lease == first.lease and pool.idle == 0
+    await pool.close()
+    assert lost.leases == []
+
+
 async def test_a_discarded_lease_takes_its_claim_along(
     etcd: Etcd, keeper: LeaseKeeper, lost: Lost, etcd_prefix: str
 ) -> None:
@@ -227,6 +265,28 @@ async def test_a_discarded_lease_takes_its_claim_along(
     await pool.discard(grant.lease)
     assert await etcd.get(etcd_prefix + "claim") is None
     assert keeper.trust(grant.lease) is None and lost.leases == []
+
+
+async def test_a_lease_that_etcd_is_too_busy_to_revoke_is_left_to_expire(
+    etcd: Etcd, keeper: LeaseKeeper, lost: Lost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = LeasePool(etcd, keeper, lost)
+    first, second = await pool.acquire(2, 2)
+    monkeypatch.setattr(etcd, "revoke", too_busy)
+    await pool.discard(first.lease)
+    await pool.close()
+    assert len(keeper) == 0 and pool.out == 0 and lost.leases == []
+    assert await etcd.time_to_live(second.lease) is not None
+
+
+async def test_renewing_outlasts_an_etcd_that_is_too_busy_to_authenticate(
+    etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grant = await etcd.grant(5)
+    with monkeypatch.context() as patch:
+        patch.setattr(etcd._members, "token", too_busy)  # type: ignore[attr-defined]
+        assert await etcd.renew([grant.lease], timeout_s=5) == []
+    assert [answer.lease for answer in await etcd.renew([grant.lease], timeout_s=5)] == [grant.lease]
 
 
 async def test_only_leases_that_are_out_are_told_lost(etcd: Etcd, keeper: LeaseKeeper, lost: Lost) -> None:

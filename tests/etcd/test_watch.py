@@ -13,7 +13,12 @@ from tests.fixtures.network import ProxyFactory
 from tests.proxy import Direction
 
 from tenure.cli.embedded.etcd import EmbeddedEtcd
+from tenure.etcdpb import rpc_pb2 as rpc
 from tenure.model.clock import SystemClock
+from tenure.model.errors import BoundExceeded
+from tenure.store.etcd.grpc_transport import GrpcMember
+from tenure.store.etcd.member import CallFailed
+from tenure.store.etcd.options import Address
 from tenure.store.etcd.port import Compacted, Delete, Etcd, Event, EventKind, Events, Put, Txn
 from tenure.store.etcd.view import View
 
@@ -114,6 +119,28 @@ async def test_a_watch_from_now_misses_nothing_after_a_cut(
     await link.accept()
     (event,) = await take(watch, 1)
     assert event.item.mod_revision == revision
+
+
+async def test_a_stream_that_has_ended_is_a_failure_to_whoever_writes_to_it(
+    etcd_server: EtcdServer, proxy: ProxyFactory
+) -> None:
+    """By a loop that was blocked the end is not read before the next request for progress is written."""
+    link = await proxy(etcd_server.port, etcd_server.host)
+    host, _, port = link.address.rpartition(":")
+    member = GrpcMember(Address(host, int(port), tls=False), None)
+    watch, renewals = member.watch(None), member.keep_alive(None)
+    try:
+        await watch.open(rpc.WatchCreateRequest(key=b"k"))
+        [_] = [answer async for answer in renewals.exchange([4711], lambda lease: None)]
+        await link.cut()
+        async with asyncio.timeout(30):
+            await asyncio.gather(watch._call.code(), renewals._call.code())
+        with pytest.raises(CallFailed):
+            await watch.ask()
+        with pytest.raises(CallFailed):
+            await anext(aiter(renewals.exchange([4711], lambda lease: None)))
+    finally:
+        await member.close()
 
 
 @pytest.mark.slow
@@ -233,6 +260,35 @@ async def test_a_view_mirrors_through_cuts_compaction_and_deletion(
     finally:
         task.cancel()
         await asyncio.wait((task,))
+
+
+async def test_a_view_outlasts_an_etcd_that_is_too_busy(
+    etcd: Etcd, etcd_prefix: str, clock: SystemClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, listings = etcd._members.token, etcd.list  # type: ignore[attr-defined]
+    refused: list[str] = []
+
+    def once(what: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(*args: Any, **options: Any) -> Any:
+            if what not in refused:
+                refused.append(what)
+                raise BoundExceeded("etcdserver: too many requests")
+            return await real(*args, **options)
+
+        return call
+
+    monkeypatch.setattr(etcd._members, "token", once("token", tokens))  # type: ignore[attr-defined]
+    monkeypatch.setattr(etcd, "list", once("list", listings))
+    seen = asyncio.Event()
+    view = View(etcd, etcd_prefix, clock, lambda _events: seen.set())
+    task = asyncio.ensure_future(view.run())
+    async with asyncio.timeout(20):
+        await view.ready.wait()
+        await put(etcd, etcd_prefix + "k")
+        await seen.wait()
+    assert refused == ["list", "token"] and not task.done()
+    task.cancel()
+    await asyncio.wait((task,))
 
 
 class LosesDeletes:

@@ -898,7 +898,7 @@ _DECISIONS = (
         [
             (
                 "coordinator/flight.py",
-                "            self._claimed[held.worker] -= 1\n",
+                "        _one_less(self._claimed, held.worker)\n",
                 "",
             )
         ],

@@ -39,6 +39,33 @@ async def test_a_call_that_fails_does_not_end_others_on_the_same_channel() -> No
         await coordinators.close()
 
 
+async def test_channels_to_coordinators_that_are_gone_are_closed_when_their_calls_have_ended() -> None:
+    async with serving(Scripted()) as busy, serving(Scripted()) as second, serving(Scripted()) as third:
+        listed = [busy.address]
+        coordinators = Coordinators(lambda: listed, SystemClock())
+        busy.passing.clear()
+        waiting = asyncio.ensure_future(coordinators.call("StartAttempts", START, timeout_s=30))
+
+        async def arrived() -> bool:
+            return busy.starts == 1
+
+        await until(arrived)
+
+        async def move(old: Scripted, new: Scripted) -> None:
+            listed[:] = [new.address]
+            old.refuse_finishes = grpc.StatusCode.UNAVAILABLE
+            await coordinators.call("FinishAttempts", pb.FinishAttemptsRequest(), timeout_s=10)
+
+        await move(busy, second)
+        assert set(coordinators._channels) == {busy.address, second.address}
+        busy.passing.set()
+        assert await waiting == pb.StartAttemptsResponse()
+        await move(second, third)
+        assert set(coordinators._channels) == {third.address}
+        assert set(coordinators._failed) == set(), "those that failed are listed no more"
+        await coordinators.close()
+
+
 async def test_when_none_answers_in_time_the_outcome_is_unknown() -> None:
     async with serving(Scripted()) as refusing:
         refusing.refuse_starts = grpc.StatusCode.UNAVAILABLE
