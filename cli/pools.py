@@ -61,7 +61,7 @@ def pauses(coordinator: Address = None, output: Output = Format.TABLE) -> None:
 def pause(
     pool: Path = None, kind: Kind = None, namespace: Namespace = None, reason: Reason = "", coordinator: Address = None
 ) -> None:
-    """Let nothing of it start. What executes goes on."""
+    """Let nothing of it start any more, but for offers of the last second. What executes goes on."""
     subject = _subject(pool, kind, namespace)
     with connect(coordinator) as client:
         executing = client.pause(**subject, reason=reason)
