@@ -42,7 +42,9 @@ from tenure.model.states import JobState
 if TYPE_CHECKING:
     from tenure.client import Attempt, Job
 
-app = typer.Typer(help="List, show, wait for, watch, cancel and retry jobs.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, show, explain, wait for, watch, cancel, retry and delete jobs; list attempts.", no_args_is_help=True
+)
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
 JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of jobs.")]
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tenure.cli import parse
 from tenure.cli.output import Format, Output, print_json, print_table, span
 from tenure.cli.session import Address, connect
+from tenure.model.errors import NotFound
 from tenure.model.retry import Backoff
 
 if TYPE_CHECKING:
-    from tenure.client import KindSettings
+    from tenure.client import Client, KindSettings
 
 app = typer.Typer(help="What jobs of a kind get where they ask for nothing.", no_args_is_help=True)
 Kind = Annotated[str, typer.Argument(metavar="KIND", help="The kind.")]
@@ -44,7 +46,16 @@ def set_(
     ] = None,
     backoff: Annotated[Backoff | None, typer.Option("--backoff", help="How the pauses between attempts grow.")] = None,
     initial_backoff: Annotated[str | None, typer.Option("--initial-backoff", help="The first pause.")] = None,
+    multiplier: Annotated[
+        float | None, typer.Option("--multiplier", help="By how much an exponential pause grows each time.")
+    ] = None,
     max_backoff: Annotated[str | None, typer.Option("--max-backoff", help="The longest pause.")] = None,
+    jitter: Annotated[
+        float | None, typer.Option("--jitter", help="Share of a pause by which it may vary, 0 to 1.")
+    ] = None,
+    non_retryable: Annotated[
+        list[str] | None, typer.Option("--non-retryable", help="An error type that fails a job at once; repeat it.")
+    ] = None,
     limit: Annotated[
         list[str] | None,
         typer.Option("--limit", help="A limit added to the job's own, such as `scan:{namespace}`; repeat it."),
@@ -52,30 +63,53 @@ def set_(
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Set all of a kind's settings: what is not given is not set. They hold for jobs submitted from then on."""
-    from tenure.client import KindSettings, Retry
+    """Set what is given of a kind's settings and keep the rest. They hold for jobs submitted from then on.
 
-    retry = Retry(
-        max_attempts=max_attempts,
-        backoff=backoff,
-        initial_backoff_s=parse.duration_s(initial_backoff, "--initial-backoff"),
-        max_backoff_s=parse.duration_s(max_backoff, "--max-backoff"),
-    )
-    asked = KindSettings(
-        kind=kind,
-        namespace=namespace,
-        priority=priority,
-        ttl_s=parse.duration_s(ttl, "--ttl"),
-        timeout_s=parse.duration_s(attempt_timeout, "--attempt-timeout"),
-        start_within_s=parse.duration_s(start_within, "--start-within"),
-        job_timeout_s=parse.duration_s(job_timeout, "--job-timeout"),
-        max_crashes=max_crashes,
-        retry=None if retry == Retry() else retry,
-        limits=limit or (),
-    )
+    --limit and --non-retryable stand for the whole list. To unset something delete the kind's settings.
+    """
+    retry = {
+        "max_attempts": max_attempts,
+        "backoff": backoff,
+        "initial_backoff_s": parse.duration_s(initial_backoff, "--initial-backoff"),
+        "multiplier": multiplier,
+        "max_backoff_s": parse.duration_s(max_backoff, "--max-backoff"),
+        "jitter": jitter,
+        "non_retryable": non_retryable,
+    }
+    settings = {
+        "priority": priority,
+        "ttl_s": parse.duration_s(ttl, "--ttl"),
+        "timeout_s": parse.duration_s(attempt_timeout, "--attempt-timeout"),
+        "start_within_s": parse.duration_s(start_within, "--start-within"),
+        "job_timeout_s": parse.duration_s(job_timeout, "--job-timeout"),
+        "max_crashes": max_crashes,
+        "limits": limit,
+    }
     with connect(coordinator) as client:
-        found = client.put_kind(asked)
+        found = client.put_kind(_changed(_known(client, kind, namespace), settings, retry))
     _show([found], output)
+
+
+def _known(client: Client, kind: str, namespace: str | None) -> KindSettings:
+    from tenure.client import KindSettings
+
+    try:
+        return client.kind(kind, namespace=namespace)
+    except NotFound:
+        return KindSettings(kind=kind, namespace=namespace)
+
+
+def _changed(known: KindSettings, settings: dict[str, Any], retry: dict[str, Any]) -> KindSettings:
+    """Return settings with what is given; what is None or empty stays as known."""
+    from tenure.client import Retry
+
+    if policy := _given(retry):
+        settings = {**settings, "retry": replace(known.retry or Retry(), **policy)}
+    return replace(known, **_given(settings))
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value not in (None, [])}
 
 
 @app.command("get")

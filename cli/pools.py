@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,10 @@ from tenure.cli.filters import Preview, Yes
 from tenure.cli.output import Format, Output, ago, print_json, print_table, to_stderr
 from tenure.cli.repair import confirm
 from tenure.cli.session import Address, connect
-from tenure.model.errors import DeadlineExceeded, FieldViolation, InvalidInput
+from tenure.model.errors import DeadlineExceeded, FieldViolation, InvalidInput, WrongState
+
+if TYPE_CHECKING:
+    from tenure.client import Client
 
 app = typer.Typer(help="Pools, and pauses of pools, kinds and namespaces.", no_args_is_help=True)
 Path = Annotated[str | None, typer.Argument(metavar="[POOL]", help="A pool, or any route prefix.", show_default=False)]
@@ -20,6 +23,8 @@ Kind = Annotated[str | None, typer.Option("--kind", "-k", help="Instead of a poo
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Instead of a pool: jobs of this namespace.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, in words: `tenure jobs why` shows it.")]
 LOOK_S = 0.5
+SETTLE_S = 3.0
+"""What was offered or claimed before a pause may still start: none may execute for this long, then."""
 
 
 @app.command("list")
@@ -56,7 +61,7 @@ def pauses(coordinator: Address = None, output: Output = Format.TABLE) -> None:
 def pause(
     pool: Path = None, kind: Kind = None, namespace: Namespace = None, reason: Reason = "", coordinator: Address = None
 ) -> None:
-    """Let nothing of it start. What executes goes on."""
+    """Let nothing of it start any more, but for offers of the last second. What executes goes on."""
     subject = _subject(pool, kind, namespace)
     with connect(coordinator) as client:
         executing = client.pause(**subject, reason=reason)
@@ -83,24 +88,43 @@ def drain(
     timeout: Annotated[str | None, typer.Option("--timeout", help="Stop waiting after this long (90s, 5m).")] = None,
     coordinator: Address = None,
 ) -> None:
-    """Pause it, and wait until none of its jobs executes any more. Exits 7 if not in time; the pause stays."""
+    """Pause it, and wait until none of its jobs has executed for 3 s. Exits 7 if not in time; the pause stays.
+
+    What was offered before the pause may still start within a second or so: that is waited for, too.
+    """
     subject = _subject(pool, kind, namespace)
     limit_s = parse.duration_s(timeout, "--timeout")
-    began = time.monotonic()
     with connect(coordinator) as client:
-        left = client.pause(**subject, reason=reason)
-        told = None
-        while left:
-            if left != told:
-                to_stderr(f"{_name(subject)}: {left} still execute")
-                told = left
-            if limit_s is not None and time.monotonic() - began > limit_s:
-                raise DeadlineExceeded(
-                    f"{left} jobs of {_name(subject)} still execute", hint="drain again, or cancel them"
-                )
-            time.sleep(LOOK_S)
-            left = client.pause(**subject, reason=reason)
-    typer.echo(f"{_name(subject)} is drained")
+        client.pause(**subject, reason=reason)
+        _wait_idle(client, subject, limit_s)
+    typer.echo(f"{_name(subject)} is drained: none of its jobs has executed for {SETTLE_S:g} s")
+
+
+def _wait_idle(client: Client, subject: dict[str, Any], limit_s: float | None) -> None:
+    began = time.monotonic()
+    idle_since = told = None
+    while True:
+        left, now = _executing(client, subject), time.monotonic()
+        if left:
+            idle_since = None
+        elif idle_since is None:
+            idle_since = now
+        elif now - idle_since >= SETTLE_S:
+            return
+        if left != told:
+            to_stderr(f"{_name(subject)}: {left} still execute")
+            told = left
+        if limit_s is not None and now - began > limit_s:
+            still = "still execute" if left else f"execute, but that for less than {SETTLE_S:g} s"
+            raise DeadlineExceeded(f"{left} jobs of {_name(subject)} {still}", hint="drain again, or cancel them")
+        time.sleep(LOOK_S)
+
+
+def _executing(client: Client, subject: dict[str, Any]) -> int:
+    for pause in client.pauses():
+        if {pause.subject: pause.name} == subject:
+            return pause.executing
+    raise WrongState(f"{_name(subject)} was resumed meanwhile", hint="drain it again, if it shall be")
 
 
 @app.command("remove")

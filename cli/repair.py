@@ -124,7 +124,8 @@ def retry(
     _print_ids(done.ids, done.retried)
     to_stderr(f"{done.retried} jobs {'would be ' if preview else ''}retried")
     if done.skipped:
-        to_stderr(f"{done.skipped} left alone: retried meanwhile, or dependent on a failed job that is not retried")
+        why = "retried meanwhile, dependent on a failed job that is not retried, or their unique key is another job's"
+        to_stderr(f"{done.skipped} left alone: {why}")
 
 
 def _refuse_both(job_ids: list[str] | None, selection: Selection, *, every: bool, preview: bool) -> None:

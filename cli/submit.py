@@ -18,8 +18,12 @@ from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.states import JobState
 from tenure.model.unique import OnDuplicate
 
+FOR_LINES = {"source", "kind", "key", "coordinator", "output"}
+"""The parameters that --from reads."""
+
 
 def submit(
+    ctx: typer.Context,
     kind: Annotated[
         str | None, typer.Argument(metavar="[KIND]", help="The name that selects a handler.", show_default=False)
     ] = None,
@@ -113,6 +117,7 @@ def submit(
     are refused.
     """
     if source is not None:
+        _refuse_what_is_for_one_job(ctx)
         submit_lines(source, kind=kind, key=key, coordinator=coordinator, output=output)
         return
     if kind is None:
@@ -164,3 +169,19 @@ def submit(
     show(job, output)
     if wait and job.state is not JobState.COMPLETED:
         raise typer.Exit(1)
+
+
+def _refuse_what_is_for_one_job(ctx: typer.Context) -> None:
+    """Refuse, by their names, the options and arguments that --from does not read."""
+    given = [
+        FieldViolation(str(one.metavar or one.opts[0]), "is for one job, not for --from")
+        for one in ctx.command.params
+        if one.name and one.name not in FOR_LINES and _is_given(ctx, one.name)
+    ]
+    if given:
+        raise InvalidInput(given, hint="a line says it for its job, as a field: route, priority, ttl_s, ...")
+
+
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

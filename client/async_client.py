@@ -732,8 +732,11 @@ class AsyncClient:
     ) -> int:
         """Let nothing of a pool (or route prefix), kind or namespace start; return how many of its jobs go on.
 
+        What was offered before may still start within a second or so.
+
         Raises:
             InvalidInput: not just one of the three is given, or it is malformed.
+            WrongState: somebody resumed it at the same moment.
         """
         subject = convert.pause_subject(pool, kind, namespace)
         answer: pool_pb.PauseResponse = await self._link.unary(

@@ -294,7 +294,10 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
-    """Nothing of this starts. ``executing`` counts what still does: 0 means drained."""
+    """Nothing of this is offered any more. ``executing`` counts what still does.
+
+    It is drained when ``executing`` has been 0 for some seconds: what was offered before may start a second later.
+    """
 
     subject: str
     """pool, kind or namespace."""

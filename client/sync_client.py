@@ -459,8 +459,11 @@ class Client:
     ) -> int:
         """Let nothing of a pool (or route prefix), kind or namespace start; return how many of its jobs go on.
 
+        What was offered before may still start within a second or so.
+
         Raises:
             InvalidInput: not just one of the three is given, or it is malformed.
+            WrongState: somebody resumed it at the same moment.
         """
         return self._portal.call(self._client.pause(pool=pool, kind=kind, namespace=namespace, reason=reason))
 

@@ -22,13 +22,13 @@ STALE_WRITES = Counter(
 REAPED = Counter(
     "tenure_attempts_reaped",
     "Attempts that the leader ended in their worker's stead: lost (its claim vanished), released (its claim was taken "
-    "from a worker that lives) or timed_out.",
+    "from a worker that lives), timed_out or canceled (its worker did not heed a cancel in time).",
     ["outcome"],
     registry=REGISTRY,
 )
 BRAKES = Counter(
     "tenure_brakes",
-    "How often dispatch was held back for a TTL because the claims of many workers vanished at once.",
+    "How often dispatch was held back for a TTL, at most 30 s, because the claims of many workers vanished at once.",
     registry=REGISTRY,
 )
 TICKS = Counter(
@@ -40,7 +40,7 @@ TICKS = Counter(
 
 for _write in ("start", "finish", "progress", "checkpoint", "children"):
     STALE_WRITES.labels(_write)  # shown as 0 from the start, so that the first one is a rise
-for _outcome in (Outcome.LOST, Outcome.RELEASED, Outcome.TIMED_OUT):
+for _outcome in (Outcome.LOST, Outcome.RELEASED, Outcome.TIMED_OUT, Outcome.CANCELED):
     REAPED.labels(str(_outcome))
 for _ticked in ("fired", "skipped"):
     TICKS.labels(_ticked)

@@ -126,7 +126,7 @@ class Scheduler:
         except Exception:  # a defect in one schedule holds up no other
             await self._write_apart(firings)
             return
-        await self._tell(firings, written)
+        await self._tell(written)
 
     async def _write_apart(self, firings: Sequence[Firing]) -> None:
         """One of these cannot be carried out: find which, and leave it alone for a while."""
@@ -139,9 +139,9 @@ class Scheduler:
         for firing in firings:
             await self._write([firing])
 
-    async def _tell(self, firings: Sequence[Firing], written: Written) -> None:
-        TICKS.labels("fired").inc(written.jobs)
-        for firing in firings:
+    async def _tell(self, written: Written) -> None:
+        for firing in written.firings:
+            TICKS.labels("fired").inc(len(firing.jobs))
             TICKS.labels("skipped").inc(firing.skipped)
             if firing.skipped:
                 log.warning("ticks_skipped", schedule=str(firing.id), ticks=firing.skipped, reason=firing.reason)
@@ -155,10 +155,13 @@ class Scheduler:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a write came to; ``existing`` are the jobs that ticks had already, by schedule and key."""
+    """What a write came to; ``existing`` are the jobs that ticks had already, by schedule and key.
 
-    jobs: int
-    existing: dict[tuple[str, str], uuid.UUID]
+    ``firings`` are as written: without the jobs that there are already, and with the ticks that a unique key left out.
+    """
+
+    firings: Sequence[Firing] = ()
+    existing: dict[tuple[str, str], uuid.UUID] = field(default_factory=dict)
     canceled: Canceled = field(default_factory=Canceled)
 
 
@@ -196,7 +199,7 @@ class TickWriter:
                     raise
                 continue
             self._hints.ready(set(lanes))
-            return Written(len(jobs), existing, canceled)
+            return Written(firings, existing, canceled)
         raise Unavailable("the keys of these ticks kept changing", hint="try again")
 
     def _as_set_for_kinds(self, firing: Firing) -> Firing:
@@ -277,4 +280,4 @@ def _groups(firings: Iterable[Firing]) -> Iterator[list[Firing]]:
 
 def _without(firing: Firing, existing: dict[tuple[str, str], uuid.UUID]) -> Firing:
     left = tuple(job for job in firing.jobs if (scope_of(job), job.spec.idempotency_key) not in existing)
-    return replace(firing, jobs=left)
+    return replace(firing, jobs=left, replaces=())  # what the rest replaces is asked again

@@ -108,7 +108,7 @@ def stand_in(namespace: str) -> JobSpec:
     return JobSpec(kind="k").model_copy(update={"namespace": namespace})
 
 
-_FOR_ONE_JOB = ("idempotency_key", "activate_at", "depends_on", "ref")
+_FOR_ONE_JOB = ("idempotency_key", "activate_at", "start_by", "depends_on", "ref")
 
 
 def _not_in_a_template(job: Mapping[str, Any] | JobSpec) -> Iterator[tuple[str, str]]:

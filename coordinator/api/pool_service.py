@@ -72,7 +72,10 @@ class PoolService(PoolServiceServicer):
         if subject is Subject.POOL:  # its jobs get lanes of their own, so that they cost the others nothing
             await self._lanes.refit(await self._lanes.register_pools([name]))
         self._hints.everywhere()
-        (row,) = [row for row in await self._database.fetch("pauses") if (row.subject, row.name) == (subject, name)]
+        pauses = await self._database.fetch("pauses")
+        row = next((row for row in pauses if (row.subject, row.name) == (subject, name)), None)
+        if row is None:
+            raise WrongState(f"the {subject} {name} was resumed meanwhile", hint="pause it again, if it shall be")
         return pb.PauseResponse(executing=row.executing)
 
     async def Resume(self, request: pb.ResumeRequest, context: Context) -> pb.ResumeResponse:

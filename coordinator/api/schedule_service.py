@@ -270,7 +270,7 @@ class ScheduleService(ScheduleServiceServicer):
         for _ in range(_TRIES):
             made = firing(await self._find(namespace, schedule))
             if not made.jobs:
-                return made, Written(0, {})
+                return made, Written()
             with suppress(ScheduleMoved):
                 return made, await self._writer.write([made])
         raise Unavailable("the schedule kept ticking in between", hint="try again")

@@ -128,6 +128,12 @@ def test_help_imports_nothing_heavy() -> None:
         (["submit", "noop", "--delay", "soon"], 2, "--delay"),
         (["submit", "noop", "--label", "x"], 2, "KEY=VALUE"),
         (["submit", "noop", "--timeout", "5s"], 2, "--wait"),
+        (
+            ["submit", "--from", "-", "--pool", "p", "--wait"],
+            2,
+            "--pool: is for one job, not for --from\nerror: --wait: is",
+        ),
+        (["submit", "noop", "{}", "--from", "-"], 2, "[JSON]: is for one job"),
         (["jobs", "list", "--state", "odd"], 2, "odd"),
         (["jobs", "retry"], 2, "name jobs"),
         (["jobs", "cancel"], 2, "name jobs"),

@@ -136,6 +136,12 @@ def test_settings_of_kinds_and_namespaces(tenure: Tenure) -> None:
     assert tenure.json("submit", "noop", "--route", "nobody-here", "--priority", "0")["priority"] == 0
     assert "max-attempts 7" in tenure("kinds", "list").stdout
     assert "ttl 20s" in tenure("kinds", "get", "noop").stdout
+    more = ("--multiplier", "3", "--jitter", "0", "--non-retryable", "A", "--non-retryable", "B", "--priority", "4")
+    [one] = tenure.json("kinds", "set", "noop", *more)
+    assert (one["ttl_s"], one["priority"], one["limits"]) == (20, 4, ["noop:{namespace}"])
+    policy = one["retry"]
+    assert (policy["max_attempts"], policy["multiplier"], policy["jitter"]) == (7, 3, 0)
+    assert policy["non_retryable"] == ["A", "B"]
     assert tenure("kinds", "get", "noop", "-n", "acme").returncode == 3
     refused = tenure("kinds", "set", "noop", "--limit", "{nothing}")
     assert (refused.returncode, "settings.limits" in refused.stderr) == (2, True)

@@ -137,6 +137,7 @@ async def test_the_counters_are_served() -> None:
     async with running(server.run()), httpx.AsyncClient(base_url=f"http://{server.address}", timeout=20) as client:
         answer = await client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
-    served = ('stale_writes_refused_total{write="finish"}', 'attempts_reaped_total{outcome="lost"}', "brakes_total")
-    for name in served:
+    outcomes = ("lost", "released", "timed_out", "canceled")
+    reaped = [f'attempts_reaped_total{{outcome="{outcome}"}}' for outcome in outcomes]
+    for name in ('stale_writes_refused_total{write="finish"}', *reaped, "brakes_total"):
         assert f"\ntenure_{name} " in answer.text

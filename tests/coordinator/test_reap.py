@@ -223,6 +223,13 @@ async def test_a_claim_that_nobody_owns_for_a_while_is_given_up(alone: Parts) ->
     assert await reaper.drop_orphans(orphaned_s=0.0) == 0
 
 
+async def test_a_claim_that_was_put_by_hand_is_given_up(alone: Parts) -> None:
+    job = await alone.submit()
+    await alone.etcd.txn(Txn((), (Put(alone.keys.claim(str(job)), b"mine"),)))
+    assert await (await reaper_of(alone)).drop_orphans(orphaned_s=0.0) == 1
+    assert await alone.claim_of(job) is None
+
+
 async def test_a_deposed_leader_gives_up_no_claims(alone: Parts) -> None:
     job = await alone.submit()
     await alone.claim(job)

@@ -133,6 +133,23 @@ async def test_pauses_and_pools(services: Services) -> None:
     assert [(p.subject.WhichOneof("subject"), p.executing) for p in found] == [("kind", 1), ("namespace", 1)]
 
 
+async def test_a_pause_that_is_resumed_before_it_is_answered_says_so(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, subject = services.parts.db, pools_pb.PauseSubject(kind="k")
+    fetch = database.fetch
+
+    async def resumed_meanwhile(name: str, params: Any = None) -> Any:
+        if name == "pauses":
+            await fetch("resume", {"subject": "kind", "name": "k"})
+        return await fetch(name, params)
+
+    monkeypatch.setattr(database, "fetch", resumed_meanwhile)
+    code, _, message = await refused(services.pools.Pause(pools_pb.PauseRequest(subject=subject)))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "resumed" in message
+
+
 @pytest.mark.parametrize(
     ("request_", "field"),
     [

@@ -114,6 +114,7 @@ async def test_the_same_once_more_is_the_same_and_another_is_refused(client: Asy
         ({"job": NewJob(kind="k", ttl_s=0.1)}, "schedule.job.ttl"),
         ({"job": NewJob(kind="k", idempotency_key="x")}, "schedule.job.idempotency_key"),
         ({"job": NewJob(kind="k", ref="x")}, "schedule.job.ref"),
+        ({"job": NewJob(kind="k", start_by=PAST)}, "schedule.job.start_by"),
         ({"job": NewJob(kind="k", namespace="other")}, "schedule.job.namespace"),
     ],
 )

@@ -8,8 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tests.coordinator.conftest import MakeParts, Parts, leader_of, running, until
 
+from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.schedule import Scheduler, TickWriter, firing_of, jobs_of
 from tenure.model.errors import Deposed
 from tenure.model.ids import new_id
@@ -260,16 +262,27 @@ async def test_what_a_job_came_from_goes_with_it_to_history(book: Book) -> None:
     assert (ended.schedule_id, ended.scheduled_at) == (id, job.scheduled_at)
 
 
+def _counted() -> list[float]:
+    """Return how many ticks fired and how many were left out, as ``/metrics`` says."""
+    name = "tenure_schedule_ticks_total"
+    return [REGISTRY.get_sample_value(name, {"outcome": outcome}) or 0.0 for outcome in ("fired", "skipped")]
+
+
 @pytest.mark.parametrize("on_duplicate", ["refuse", "existing"])
 async def test_a_tick_that_meets_its_unique_key_held_is_skipped(book: Book, on_duplicate: str) -> None:
     id = await book.add(interval_s=1, job={"kind": "k", "unique_key": "u", "on_duplicate": on_duplicate})
+    before = _counted()
     await _tick(book, id)
     await asyncio.sleep(1.1)
-    await _tick(book, id)
+    with capture_logs() as logs:
+        await _tick(book, id)
     [job] = await book.jobs(id)
     row = await book.row(id)
     assert row.fired == 1 and row.skipped >= 1
     assert str(job.id) in row.skip_reason
+    assert [now - then for now, then in zip(_counted(), before, strict=True)] == [row.fired, row.skipped]
+    [told] = [line for line in logs if line["event"] == "ticks_skipped"]
+    assert str(job.id) in told["reason"]
     await book.parts.canceler.cancel(job.id, "")
     await asyncio.sleep(1.1)
     await _tick(book, id)
@@ -290,6 +303,17 @@ async def test_a_tick_replaces_the_job_that_has_its_unique_key(book: Book) -> No
     assert [job.state for job in await book.jobs(id)] == ["executing", "canceled", "waiting"]
     await book.parts.finish(first.id, fence)
     assert [job.state for job in await book.jobs(id)] == ["completed", "canceled", "ready"]
+
+
+async def test_a_tick_that_has_its_job_already_replaces_none(book: Book) -> None:
+    """A turn set back: the job of the tick, which has the unique key, must not be canceled for one that is not made."""
+    id = await book.add(since=timedelta(hours=1), job={"kind": "k", "unique_key": "u", "on_duplicate": "replace"})
+    tick = (await book.row(id)).next_at
+    await book.scheduler().round()
+    await book.set(id, tick)
+    await book.scheduler().round()
+    [job] = await book.jobs(id)
+    assert (job.state, job.replaced_by) == (JobState.READY, None)
 
 
 async def test_schedules_with_one_unique_key_do_not_hold_up_each_other(book: Book) -> None:

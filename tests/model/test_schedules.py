@@ -70,6 +70,7 @@ def refused(**values: Any) -> dict[str, str]:
         ({"job": {"kind": "k", "payload": "{"}}, "schedule.job.payload"),
         ({"job": {"kind": "k", "idempotency_key": "x"}}, "schedule.job.idempotency_key"),
         ({"job": {"kind": "k", "activate_at": NOW}}, "schedule.job.activate_at"),
+        ({"job": {"kind": "k", "start_by": NOW}}, "schedule.job.start_by"),
         ({"job": {"kind": "k", "depends_on": ["x"]}}, "schedule.job.depends_on"),
         ({"job": {"kind": "k", "ref": "x"}}, "schedule.job.ref"),
         ({"job": {"kind": "k", "namespace": "other"}}, "schedule.job.namespace"),

@@ -85,7 +85,8 @@ class ClusterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeClaim(self, request, context):
-        """Takes a job away from its worker by revoking the claim's lease; it restarts elsewhere. Not counted as a crash.
+        """Takes a job away from its worker: its attempt ends as released, which is no crash, and its claim is deleted; the lease
+        is revoked unless it carries slots. The job restarts elsewhere once the old TTL has passed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,7 +27,9 @@ if _version_not_supported:
 
 class JobServiceStub:
     """For those who submit jobs and look after them. Malformed input answers INVALID_ARGUMENT with
-    google.rpc.BadRequest naming each field, and nothing is written. UNAVAILABLE may be retried.
+    google.rpc.BadRequest naming each field, and nothing is written. ALREADY_EXISTS: the idempotency key stands for another
+    request, or a job has the unique key. RESOURCE_EXHAUSTED: the namespace has as many unfinished jobs as it may, or a store
+    is out of room. UNAVAILABLE may be retried.
     """
 
     def __init__(self, channel):
@@ -86,6 +88,11 @@ class JobServiceStub:
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_job__service__pb2.CancelJobResponse.FromString,
                 _registered_method=True)
+        self.CancelJobs = channel.unary_unary(
+                '/tenure.v1.JobService/CancelJobs',
+                request_serializer=tenure_dot_v1_dot_job__service__pb2.CancelJobsRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_job__service__pb2.CancelJobsResponse.FromString,
+                _registered_method=True)
         self.ExplainJob = channel.unary_unary(
                 '/tenure.v1.JobService/ExplainJob',
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.ExplainJobRequest.SerializeToString,
@@ -95,11 +102,6 @@ class JobServiceStub:
                 '/tenure.v1.JobService/ListAttempts',
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.ListAttemptsRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_job__service__pb2.ListAttemptsResponse.FromString,
-                _registered_method=True)
-        self.CancelJobs = channel.unary_unary(
-                '/tenure.v1.JobService/CancelJobs',
-                request_serializer=tenure_dot_v1_dot_job__service__pb2.CancelJobsRequest.SerializeToString,
-                response_deserializer=tenure_dot_v1_dot_job__service__pb2.CancelJobsResponse.FromString,
                 _registered_method=True)
         self.RetryJob = channel.unary_unary(
                 '/tenure.v1.JobService/RetryJob',
@@ -115,7 +117,9 @@ class JobServiceStub:
 
 class JobServiceServicer:
     """For those who submit jobs and look after them. Malformed input answers INVALID_ARGUMENT with
-    google.rpc.BadRequest naming each field, and nothing is written. UNAVAILABLE may be retried.
+    google.rpc.BadRequest naming each field, and nothing is written. ALREADY_EXISTS: the idempotency key stands for another
+    request, or a job has the unique key. RESOURCE_EXHAUSTED: the namespace has as many unfinished jobs as it may, or a store
+    is out of room. UNAVAILABLE may be retried.
     """
 
     def SubmitJob(self, request, context):
@@ -189,6 +193,13 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CancelJobs(self, request, context):
+        """The same for all that match; what can no longer run without them ends with them. In pages, as RetryJobs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExplainJob(self, request, context):
         """Says in words why a job does not run, or what it does.
         """
@@ -198,13 +209,6 @@ class JobServiceServicer:
 
     def ListAttempts(self, request, context):
         """Missing associated documentation comment in .proto file."""
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def CancelJobs(self, request, context):
-        """The same for all that match; what can no longer run without them ends with them. In pages, as RetryJobs.
-        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -277,6 +281,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=tenure_dot_v1_dot_job__service__pb2.CancelJobRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_job__service__pb2.CancelJobResponse.SerializeToString,
             ),
+            'CancelJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelJobs,
+                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.CancelJobsRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_job__service__pb2.CancelJobsResponse.SerializeToString,
+            ),
             'ExplainJob': grpc.unary_unary_rpc_method_handler(
                     servicer.ExplainJob,
                     request_deserializer=tenure_dot_v1_dot_job__service__pb2.ExplainJobRequest.FromString,
@@ -286,11 +295,6 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListAttempts,
                     request_deserializer=tenure_dot_v1_dot_job__service__pb2.ListAttemptsRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_job__service__pb2.ListAttemptsResponse.SerializeToString,
-            ),
-            'CancelJobs': grpc.unary_unary_rpc_method_handler(
-                    servicer.CancelJobs,
-                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.CancelJobsRequest.FromString,
-                    response_serializer=tenure_dot_v1_dot_job__service__pb2.CancelJobsResponse.SerializeToString,
             ),
             'RetryJob': grpc.unary_unary_rpc_method_handler(
                     servicer.RetryJob,
@@ -312,7 +316,9 @@ def add_JobServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class JobService:
     """For those who submit jobs and look after them. Malformed input answers INVALID_ARGUMENT with
-    google.rpc.BadRequest naming each field, and nothing is written. UNAVAILABLE may be retried.
+    google.rpc.BadRequest naming each field, and nothing is written. ALREADY_EXISTS: the idempotency key stands for another
+    request, or a job has the unique key. RESOURCE_EXHAUSTED: the namespace has as many unfinished jobs as it may, or a store
+    is out of room. UNAVAILABLE may be retried.
     """
 
     @staticmethod
@@ -586,6 +592,33 @@ class JobService:
             _registered_method=True)
 
     @staticmethod
+    def CancelJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.JobService/CancelJobs',
+            tenure_dot_v1_dot_job__service__pb2.CancelJobsRequest.SerializeToString,
+            tenure_dot_v1_dot_job__service__pb2.CancelJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ExplainJob(request,
             target,
             options=(),
@@ -629,33 +662,6 @@ class JobService:
             '/tenure.v1.JobService/ListAttempts',
             tenure_dot_v1_dot_job__service__pb2.ListAttemptsRequest.SerializeToString,
             tenure_dot_v1_dot_job__service__pb2.ListAttemptsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def CancelJobs(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/tenure.v1.JobService/CancelJobs',
-            tenure_dot_v1_dot_job__service__pb2.CancelJobsRequest.SerializeToString,
-            tenure_dot_v1_dot_job__service__pb2.CancelJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

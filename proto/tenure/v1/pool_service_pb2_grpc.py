@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class PoolServiceStub:
-    """For operators: pools, and what may start. A pause acts at once on what starts from then on; what executes goes on.
+    """For operators: pools, and what may start. What is paused is offered no more; what executes goes on, and an offer that
+    was on its way may still start within a second or so.
     """
 
     def __init__(self, channel):
@@ -63,18 +64,20 @@ class PoolServiceStub:
 
 
 class PoolServiceServicer:
-    """For operators: pools, and what may start. A pause acts at once on what starts from then on; what executes goes on.
+    """For operators: pools, and what may start. What is paused is offered no more; what executes goes on, and an offer that
+    was on its way may still start within a second or so.
     """
 
     def ListPools(self, request, context):
-        """Every pool that a worker serves or served, with what waits and executes below it.
+        """Every pool that a worker serves or served, and every route prefix that was paused, until it is removed; with what
+        waits and executes below it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Pause(self, request, context):
-        """Nothing of this starts until it is resumed.
+        """Nothing of this is offered until it is resumed. FAILED_PRECONDITION where that happened before the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +90,7 @@ class PoolServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListPauses(self, request, context):
-        """With the jobs of each that still execute: a drain is a pause of which none are left.
+        """With the jobs of each that still execute: a drain is a pause of which none have executed for some seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,7 +141,8 @@ def add_PoolServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class PoolService:
-    """For operators: pools, and what may start. A pause acts at once on what starts from then on; what executes goes on.
+    """For operators: pools, and what may start. What is paused is offered no more; what executes goes on, and an offer that
+    was on its way may still start within a second or so.
     """
 
     @staticmethod

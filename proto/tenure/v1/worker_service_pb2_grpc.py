@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class WorkerServiceStub:
-    """For workers: every write about an attempt carries its fence. Each call takes a batch, and each member of the
-    batch succeeds or fails alone. OwnershipLost is a value here: Verdict.VERDICT_LOST.
+    """For workers: every write about an attempt carries its fence. An old one is told by a value, Verdict.VERDICT_LOST, but
+    for SubmitChildren. Members of a batch succeed or fail alone, but a malformed member fails StartAttempts and
+    ReportProgress whole, with INVALID_ARGUMENT; in FinishAttempts it fails alone, as VERDICT_INVALID.
     """
 
     def __init__(self, channel):
@@ -69,8 +70,9 @@ class WorkerServiceStub:
 
 
 class WorkerServiceServicer:
-    """For workers: every write about an attempt carries its fence. Each call takes a batch, and each member of the
-    batch succeeds or fails alone. OwnershipLost is a value here: Verdict.VERDICT_LOST.
+    """For workers: every write about an attempt carries its fence. An old one is told by a value, Verdict.VERDICT_LOST, but
+    for SubmitChildren. Members of a batch succeed or fail alone, but a malformed member fails StartAttempts and
+    ReportProgress whole, with INVALID_ARGUMENT; in FinishAttempts it fails alone, as VERDICT_INVALID.
     """
 
     def StartAttempts(self, request, context):
@@ -101,8 +103,8 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SubmitChildren(self, request, context):
-        """Submits jobs on behalf of an executing attempt: refused under an old fence, and a repeated attempt submits
-        none twice (each child is keyed after its parent and its own key).
+        """Submits jobs on behalf of an executing attempt, all or nothing: ABORTED under an old fence, and a repeated attempt
+        submits none twice (each child is keyed after its parent and its own key).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,8 +160,9 @@ def add_WorkerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkerService:
-    """For workers: every write about an attempt carries its fence. Each call takes a batch, and each member of the
-    batch succeeds or fails alone. OwnershipLost is a value here: Verdict.VERDICT_LOST.
+    """For workers: every write about an attempt carries its fence. An old one is told by a value, Verdict.VERDICT_LOST, but
+    for SubmitChildren. Members of a batch succeed or fail alone, but a malformed member fails StartAttempts and
+    ReportProgress whole, with INVALID_ARGUMENT; in FinishAttempts it fails alone, as VERDICT_INVALID.
     """
 
     @staticmethod

@@ -17,7 +17,8 @@ CREATE TABLE tenure.cluster (
 );
 INSERT INTO tenure.cluster DEFAULT VALUES;
 
--- Pools that a worker has ever served; a job's lane names the longest one that covers its route.
+-- Pools that a worker has ever served, and route prefixes that were paused, until they are removed; a job's lane names
+-- the longest one that covers its route.
 CREATE TABLE tenure.pool (
     path       text PRIMARY KEY,
     created_at timestamptz NOT NULL DEFAULT now()
