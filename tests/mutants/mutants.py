@@ -197,7 +197,7 @@ _START = (
         "start-unlocked",
         "of two starts at the same moment the second sees what the first wrote",
         [
-            (f"{QUERIES}/start_attempts.sql", "\n    ORDER BY j.id FOR UPDATE OF j\n", "\n"),
+            (f"{QUERIES}/start_attempts.sql", "\n    ORDER BY j.id FOR NO KEY UPDATE OF j\n", "\n"),
         ],
         f"{POSTGRES}/test_held_rows.py::test_a_start_that_waited_for_another_starts_nothing",
     ),
