@@ -8,11 +8,10 @@ jobs leave shows with the next count. Only namespaces that have a bound are look
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -24,14 +23,39 @@ from tenure.store.postgres.database import Database
 log = structlog.get_logger(__name__)
 
 REFRESH_S = 0.5
+SLICE_S = 0.05
+SLICES = 1_000
+"""Of a namespace, at most: nobody counts while there is no leader, and no count takes as long as they last."""
+
+
+@dataclass(slots=True)
+class _Slice:
+    """Jobs that were written close together; monotonic instants."""
+
+    began: float
+    ended: float
+    jobs: int = 0
 
 
 @dataclass(slots=True)
 class _Accepted:
-    """Jobs that were written at an instant (monotonic; infinite while they are)."""
+    """Jobs of a namespace that have not been counted yet: those being written, and slices of those that are."""
 
-    jobs: int
-    at: float = math.inf
+    jobs: int = 0
+    slices: deque[_Slice] = field(default_factory=deque)
+
+    def written(self, jobs: int, at: float) -> None:
+        if not self.slices or at - self.slices[-1].began > SLICE_S:
+            self.slices.append(_Slice(at, at))
+        self.slices[-1].ended = at
+        self.slices[-1].jobs += jobs
+        if len(self.slices) > SLICES:
+            self.slices[1].jobs += self.slices.popleft().jobs
+
+    def counted(self, at: float) -> None:
+        """Forget what was written before this instant."""
+        while self.slices and self.slices[0].ended < at:
+            self.jobs -= self.slices.popleft().jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +71,17 @@ class Backlogs:
         self._database = database
         self._clock = clock
         self._bounds: dict[str, _Bound] = {}
-        self._accepted: defaultdict[str, list[_Accepted]] = defaultdict(list)
+        self._accepted: defaultdict[str, _Accepted] = defaultdict(_Accepted)
 
     async def refresh(self) -> None:
         """Read bounds and counts; forget what was accepted before it was counted."""
         asked_at = self._clock.monotonic()
         rows = await self._database.fetch("backlogs")
         self._bounds = {row.name: _Bound(row.backlog, row.unfinished) for row in rows}
-        since = {row.name: asked_at - row.age_s for row in rows}
-        kept = {
-            name: [one for one in accepted if one.at >= since[name]]
-            for name, accepted in self._accepted.items()
-            if name in since
-        }
-        self._accepted = defaultdict(list, kept)
+        for name in self._accepted.keys() - self._bounds.keys():
+            del self._accepted[name]
+        for row in rows:
+            self._accepted[row.name].counted(asked_at - row.age_s)
 
     async def keep_fresh(self) -> None:
         """Refresh until cancelled; a failure leaves the older picture."""
@@ -89,21 +110,20 @@ class Backlogs:
         if refuses:
             for namespace, count in wanted.items():
                 self._require_room(namespace, count)
-        made = {namespace: _Accepted(count) for namespace, count in wanted.items()}
-        for namespace, accepted in made.items():
-            self._accepted[namespace].append(accepted)
+        counts = [(self._accepted[namespace], count) for namespace, count in wanted.items()]
+        for accepted, count in counts:
+            accepted.jobs += count
         try:
             yield
         except BaseException:
-            for accepted in made.values():
-                accepted.jobs = 0
+            for accepted, count in counts:
+                accepted.jobs -= count
             raise
-        finally:
-            for accepted in made.values():
-                accepted.at = self._clock.monotonic()
+        for accepted, count in counts:
+            accepted.written(count, self._clock.monotonic())
 
     def _unfinished(self, namespace: str, bound: _Bound) -> int:
-        return bound.counted + sum(one.jobs for one in self._accepted.get(namespace, ()))
+        return bound.counted + self._accepted[namespace].jobs
 
     def _require_room(self, namespace: str, count: int) -> None:
         bound = self._bounds[namespace]

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -20,12 +20,13 @@ from tenure.coordinator.announce import Announcer, Ended
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.passing import FIRST_IDS, PASS_S, WINDOW_JOBS, Span
 from tenure.model.clock import Clock
-from tenure.model.errors import TenureError, Unavailable
+from tenure.model.errors import Locked, TenureError, Unavailable
 from tenure.model.reap import Executing
 from tenure.model.states import JobState
 from tenure.store.etcd.keyspace import CancelRequest, Keyspace
 from tenure.store.etcd.port import Compare, Etcd, Field, KeyValue, Put, Txn
 from tenure.store.postgres.database import Database, Row, Statement
+from tenure.store.postgres.locked import write_unlocked
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +46,23 @@ class Canceled:
     dependants: int = 0
     ids: tuple[uuid.UUID, ...] = ()
     rest: Span | None = None
+    locked: int = 0
+    """Left as they are: a transaction of somebody else has locked them."""
+
+    def require_all(self) -> None:
+        """Raise ``Locked`` where jobs were left."""
+        if self.locked:
+            raise Locked(f"{self.locked} jobs are locked by transactions of others", hint="cancel again")
+
+
+@dataclass(slots=True)
+class _Step:
+    """What became of some jobs, and of what was parked on them."""
+
+    canceled: int = 0
+    dependants: int = 0
+    locked: int = 0
+    asked: list[Row] = field(default_factory=list)
 
 
 class Canceler:
@@ -66,9 +84,10 @@ class Canceler:
         Raises:
             Unavailable: try again; nothing is lost by asking twice.
         """
-        _, asked, _ = await self._cancel([job_id], reason or "canceled", idle=True, executing=True)
-        for problem in await self._ask(asked, reason):
+        step = await self._cancel([job_id], reason or "canceled", idle=True, executing=True)
+        for problem in await self._ask(step.asked, reason):
             raise problem
+        Canceled(locked=step.locked).require_all()
 
     async def cancel_matching(self, filters: Mapping[str, Any], span: Span, reason: str, *, preview: bool) -> Canceled:
         """Cancel what matches, for some seconds; ``rest`` is what was not looked at.
@@ -92,9 +111,11 @@ class Canceler:
                 await self.cancel_window([row.id for row in matching], filters["states"], reason or "canceled", done)
             done.ids = (*done.ids, *(row.id for row in matching))[:FIRST_IDS]
             if len(window) < WINDOW_JOBS:
+                done.require_all()
                 return done
             after = window[-1].id
             if self._clock.monotonic() >= until:
+                done.require_all()
                 done.rest = Span(after, span.until)
                 return done
 
@@ -115,56 +136,66 @@ class Canceler:
             Unavailable: what was done is done; ask again.
         """
         executing = JobState.EXECUTING in states
-        canceled, asked, dependants = await self._cancel(
+        step = await self._cancel(
             ids, reason, idle=not executing or len(states) > 1, executing=executing, grace_s=grace_s
         )
-        done.canceled += canceled
-        done.asked += len(asked)
-        done.dependants += dependants
-        for problem in await self._ask(asked, reason):
+        done.canceled += step.canceled
+        done.asked += len(step.asked)
+        done.dependants += step.dependants
+        done.locked += step.locked
+        for problem in await self._ask(step.asked, reason):
             # The request is in the row: the leader's sweep reminds the worker of it.
             log.warning("cancel_not_told", error=problem.message)
 
     async def _cancel(
         self, ids: Sequence[uuid.UUID], reason: str, *, idle: bool, executing: bool, grace_s: float | None = None
-    ) -> tuple[int, list[Row], int]:
-        """Cancel jobs and mark those that execute; return how many, whom to ask, and how many dependants went along."""
+    ) -> _Step:
+        """Cancel jobs and mark those that execute."""
         left = sorted(ids)
-        canceled_jobs, dependants, asked_rows = 0, 0, []
+        done = _Step()
         for _ in range(_TRIES):
+            locked: frozenset[uuid.UUID] = frozenset()
             if idle:
-                canceled, settled = await self._database.transaction(
-                    [
-                        Statement("cancel_idle", {"ids": left, "reason": reason}),
-                        Statement("settle_parents", {"ids": left}),
-                    ]
+                (canceled, settled), locked = await write_unlocked(
+                    self._database, left, lambda ids: self._cancel_idle(ids, reason)
                 )
                 if canceled:
                     ended = [Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled]
                     await self._announcer.announce(ended)
-                    dependants += await self._dependants.follow(settled)
-                    canceled_jobs += len(canceled)
-                    parked = [row.id for row in canceled if row.was_parked]
-                    children, of_children, along = await self._cancel_children(parked, grace_s=grace_s)
-                    asked_rows.extend(of_children)
-                    dependants += children + along
+                    done.dependants += await self._dependants.follow(settled)
+                    done.canceled += len(canceled)
+                    children = await self._cancel_children(
+                        [row.id for row in canceled if row.was_parked], grace_s=grace_s
+                    )
+                    done.asked.extend(children.asked)
+                    done.dependants += children.canceled + children.dependants
+                    done.locked += children.locked
                     left = _without(left, canceled)
             if left and executing:
                 asked = await self._database.fetch(
                     "request_cancel", {"ids": left, "reason": reason, "grace_s": grace_s}
                 )
-                asked_rows.extend(asked)
+                done.asked.extend(asked)
                 left = _without(left, asked)
             if left:
                 ended_before = await self._database.fetch("states_by_id", {"ids": left})
                 # Asked again after a failure half-way: what they were parked on may be left over.
                 again = [row.id for row in ended_before if row.state == JobState.CANCELED]
-                asked_rows.extend((await self._cancel_children(again, grace_s=grace_s))[1])
+                children = await self._cancel_children(again, grace_s=grace_s)
+                done.asked.extend(children.asked)
+                done.locked += children.locked
                 left = _without(left, ended_before)
-            if not left or not (idle and executing):
-                return canceled_jobs, asked_rows, dependants
+            if locked.issuperset(left) or not (idle and executing):
+                done.locked += len(locked.intersection(left))
+                return done
             # Neither idle, executing nor finished: they moved between the statements.
         raise Unavailable("a job kept moving between its states", hint="cancel again")
+
+    async def _cancel_idle(self, ids: Set[uuid.UUID], reason: str) -> list[list[Row]]:
+        columns = {"ids": sorted(ids)}
+        return await self._database.transaction(
+            [Statement("cancel_idle", columns | {"reason": reason}), Statement("settle_parents", columns)]
+        )
 
     async def tell(self, canceled: Sequence[Row], settled: Sequence[Row], asked: Sequence[Row], reason: str) -> None:
         """Tell of what a transaction has canceled or asked to stop: the rows of its statements.
@@ -175,17 +206,15 @@ class Canceler:
         if canceled:
             await self._announcer.announce([Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled])
         await self._dependants.follow(settled)
-        _, children, _ = await self._cancel_children([row.id for row in canceled if row.was_parked])
-        for problem in await self._ask([*asked, *children], reason):
+        children = await self._cancel_children([row.id for row in canceled if row.was_parked])
+        for problem in await self._ask([*asked, *children.asked], reason):
             raise problem
 
-    async def _cancel_children(
-        self, parked: Sequence[uuid.UUID], *, grace_s: float | None = None
-    ) -> tuple[int, list[Row], int]:
-        """Cancel what canceled jobs were parked on, and what that was parked on; return as ``_cancel``."""
+    async def _cancel_children(self, parked: Sequence[uuid.UUID], *, grace_s: float | None = None) -> _Step:
+        """Cancel what canceled jobs were parked on, and what that was parked on."""
         rows = await self._database.fetch("unended_children", {"ids": list(parked)}) if parked else []
         if not rows:
-            return 0, [], 0
+            return _Step()
         ids = [row.id for row in rows]
         return await self._cancel(ids, _WITH_PARENT, idle=True, executing=True, grace_s=grace_s)
 

@@ -14,6 +14,7 @@ from tenure.coordinator.announce import Announcer, Ended
 from tenure.coordinator.hint import Hints
 from tenure.model.states import JobState
 from tenure.store.postgres.database import Database, Row, Statement
+from tenure.store.postgres.locked import write_unlocked
 
 SWEEP_JOBS = 1_000
 
@@ -54,9 +55,14 @@ class Dependants:
         return ended
 
     async def _end(self, ids: Sequence[uuid.UUID]) -> tuple[int, list[uuid.UUID]]:
-        ended, settled = await self._database.transaction(
-            [Statement("end_broken", {"ids": list(ids)}), Statement("settle_parents", {"ids": list(ids)})]
-        )
+        # One that somebody has locked is left to the sweep.
+        (ended, settled), _ = await write_unlocked(self._database, ids, self._write)
         await self._announcer.announce([Ended(str(row.id), JobState(row.state), row.attempt) for row in ended])
         self._hints.ready({row.lane for row in settled if row.state == JobState.READY})
         return len(ended), sorted({row.id for row in settled if row.broken})
+
+    async def _write(self, ids: Set[uuid.UUID]) -> list[list[Row]]:
+        columns = {"ids": sorted(ids)}
+        return await self._database.transaction(
+            [Statement("end_broken", columns), Statement("settle_parents", columns)]
+        )

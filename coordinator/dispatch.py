@@ -74,7 +74,7 @@ class Dispatcher:
         """Lane to the rows that were in flight, of those read last."""
         self._strays = asyncio.Event()
         self._look = asyncio.Event()
-        self._braked_until = 0.0
+        self._braked_at = self._braked_until = 0.0
         self._disturbed_at = 0.0
         """When a store last gave no answer: offers made before may be unanswered for that reason alone."""
         self._poll_at = 0.0
@@ -94,15 +94,18 @@ class Dispatcher:
         self._poll_at = self._clock.monotonic()
         self._look.set()
 
-    def brake(self, seconds: float) -> None:
-        """Offer nothing for a while: many workers vanished at once.
+    def brake(self, seconds: float) -> bool:
+        """Offer nothing for a while: many workers vanished at once. Return whether it is another brake than before.
 
         Counted from the first of them: etcd revokes leases for seconds when there are thousands, and the last wave of
         that must not hold up what the first one freed.
         """
         now = self._clock.monotonic()
-        if now >= self._braked_until:
-            self._braked_until = now + seconds
+        is_another = now >= self._braked_until
+        if is_another:
+            self._braked_at = now
+        self._braked_until = max(self._braked_until, self._braked_at + seconds)
+        return is_another
 
     async def run(self) -> None:
         """Dispatch until cancelled or deposed: the body of a task."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -25,6 +25,7 @@ from tenure.model.jobs import RetrySpec, json_error
 from tenure.model.retry import Next, after_outcome, within_deadline
 from tenure.model.states import CLAIMABLE, TERMINAL, JobState, Outcome
 from tenure.store.postgres.database import Database, Row, Statement
+from tenure.store.postgres.locked import write_unlocked
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,7 @@ class Verdict(StrEnum):
     REPEATED = "repeated"
     LOST = "lost"
     INVALID = "invalid"
+    LOCKED = "locked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,21 +125,24 @@ class Finisher:
 
         Raises:
             Unavailable: the outcome is unknown; report again, the answer will then be ``repeated`` or ``recorded``.
+            So it will be for those that are answered with ``locked``.
         """
         answers = await self._refused(reports)
         valid = [report for report, answer in zip(reports, answers, strict=True) if answer is None]
         written = {(row.id, row.fence): row for row in await self.write(await self._decide(valid))}
         missing = [report for report in valid if (report.job_id, report.fence) not in written]
         earlier = await self._recorded(missing)
+        locked = await self._locked([report for report in missing if (report.job_id, report.fence) not in earlier])
         deleted = await self.tell((*written.values(), *earlier.values()))
         return [
-            answer or _answer(report, written, earlier, deleted)
+            answer or _answer(report, written, earlier, locked, deleted)
             for report, answer in zip(reports, answers, strict=True)
         ]
 
     async def write(self, endings: Sequence[Ending], *, guard: Statement | None = None) -> list[Row]:
         """Write decided ends under their fences; return the rows that were (id, fence, state, claim, attempt).
 
+        One that somebody has locked is not, and fails no other.
         ``guard`` is a statement that fails the transaction unless the writer may write (the leader's term).
         """
         if not endings:
@@ -148,16 +153,23 @@ class Finisher:
         parked = [ending for ending in ordered if ending.then.state not in TERMINAL and ending.park is not None]
         rows: list[Row] = []
         if final:
-            rows.extend(await self._write_final(final, guard))
+            rows.extend(await self._write_unlocked(final, self._write_final, guard))
         if parked:
-            rows.extend(await self._write_parked(parked, guard))
+            rows.extend(await self._write_unlocked(parked, self._write_parked, guard))
         if again:
-            returning = Statement("return_attempts", _columns(again) | _delays(again))
-            statements = [returning] if guard is None else [guard, returning]
-            returned = (await self._database.transaction(statements))[-1]
-            rows.extend(returned)
-            if len(returned) < len(again):
-                rows.extend(await self._write_canceled(again, {(row.id, row.fence) for row in returned}, guard))
+            rows.extend(await self._write_unlocked(again, self._write_returned, guard))
+        return rows
+
+    async def _write_unlocked(
+        self,
+        endings: Sequence[Ending],
+        write: Callable[[Sequence[Ending], Statement | None], Awaitable[list[Row]]],
+        guard: Statement | None,
+    ) -> list[Row]:
+        async def write_some(ids: Set[uuid.UUID]) -> list[Row]:
+            return await write([ending for ending in endings if ending.job_id in ids], guard)
+
+        rows, _ = await write_unlocked(self._database, [ending.job_id for ending in endings], write_some)
         return rows
 
     async def tell(self, rows: Iterable[Row], *, keep_slots: bool = False) -> set[str]:
@@ -201,6 +213,14 @@ class Finisher:
             else answer
             for report, answer in zip(reports, answers, strict=True)
         ]
+
+    async def _write_returned(self, endings: Sequence[Ending], guard: Statement | None) -> list[Row]:
+        returning = Statement("return_attempts", _columns(endings) | _delays(endings))
+        statements = [returning] if guard is None else [guard, returning]
+        rows = (await self._database.transaction(statements))[-1]
+        if len(rows) < len(endings):
+            rows.extend(await self._write_canceled(endings, {(row.id, row.fence) for row in rows}, guard))
+        return rows
 
     async def _write_parked(self, endings: Sequence[Ending], guard: Statement | None) -> list[Row]:
         parkings = [Parking(ending.job_id, ending.fence, ending.park) for ending in endings if ending.park is not None]
@@ -272,6 +292,16 @@ class Finisher:
             if row.outcome == outcomes[row.id, row.fence] and row.state is not None
         }
 
+    async def _locked(self, reports: Sequence[Report]) -> set[tuple[uuid.UUID, int]]:
+        """Return those that could not be written, though their attempts execute: their jobs are locked."""
+        if not reports:
+            return set()
+        rows = await self._database.fetch(
+            "executing_by_fence",
+            {"ids": [report.job_id for report in reports], "fences": [report.fence for report in reports]},
+        )
+        return {(row.id, row.fence) for row in rows}
+
 
 def _decide_one(report: Report, row: Row) -> Ending:
     is_error = report.outcome in (Outcome.FAILED, Outcome.TIMED_OUT)
@@ -316,6 +346,7 @@ def _answer(
     report: Report,
     written: dict[tuple[uuid.UUID, int], Row],
     earlier: dict[tuple[uuid.UUID, int], Row],
+    locked: Set[tuple[uuid.UUID, int]],
     deleted: set[str],
 ) -> Finished:
     key = (report.job_id, report.fence)
@@ -324,6 +355,8 @@ def _answer(
         return Finished(Verdict.RECORDED, JobState(written[key].state), claim_deleted=claim_deleted)
     if key in earlier:
         return Finished(Verdict.REPEATED, JobState(earlier[key].state), claim_deleted=claim_deleted)
+    if key in locked:
+        return Finished(Verdict.LOCKED, message="a transaction has locked the job: report again")
     STALE_WRITES.labels("finish").inc()
     log.warning("stale_finish_refused", job=str(report.job_id), fence=report.fence, outcome=report.outcome)
     return Finished(Verdict.LOST, message="the attempt is not yours any more; its result was dropped")

@@ -78,8 +78,8 @@ class Lanes:
                 log.warning("pools_not_refreshed", error=exc.message)
             await asyncio.sleep(REFRESH_S)
 
-    async def of(self, specs: Sequence[JobSpec | Placement]) -> list[int]:
-        """Return the lane of each job, making those that are new.
+    async def of(self, specs: Sequence[JobSpec | Placement], database: Database | None = None) -> list[int]:
+        """Return the lane of each job, making those that are new (with ``database``: by that one).
 
         Raises:
             Unavailable: Postgres does not answer. Conflict: a lane has the id of another one.
@@ -90,7 +90,7 @@ class Lanes:
         ids = {key: self._ids.get(key) for key in keys}
         unknown = sorted(key for key, lane in ids.items() if lane is None)
         if unknown:
-            ids |= await self._intern(unknown)
+            ids |= await self._intern(unknown, database)
         return [lane for key in keys if (lane := ids[key]) is not None]
 
     async def by_id(self, ids: Iterable[int]) -> dict[int, Lane]:
@@ -149,12 +149,12 @@ class Lanes:
             if not any(self._ids.get(key) == row.lane for key in made_of):
                 log.error("lane_not_restored", lane=row.lane, route=job.route, kind=job.kind)
 
-    async def _intern(self, keys: Sequence[LaneKey]) -> dict[LaneKey, int]:
+    async def _intern(self, keys: Sequence[LaneKey], database: Database | None = None) -> dict[LaneKey, int]:
         columns = dict(zip(_COLUMNS, map(list, zip(*keys, strict=True)), strict=True))
         missing = set(keys)
         ids: dict[LaneKey, int] = {}
         for _ in range(_TRIES):  # a lane made by another coordinator at this moment shows only in a fresh snapshot
-            for row in await self._database.fetch("intern_lanes", columns):
+            for row in await (database or self._database).fetch("intern_lanes", columns):
                 self._remember(_key_of(row), lane_from_row(row))
                 ids[_key_of(row)] = row.id
                 missing.discard(_key_of(row))

@@ -46,7 +46,7 @@ TIMEOUT_GRACE_S = 5.0
 """How long after an attempt's timeout its worker may still report it; then the leader ends it."""
 REPORTS_FIRST_S = 20.0
 """After the leader could not reach Postgres, or another led: workers whose reports nobody answered meanwhile repeat
-them within this (a call and its pause), and are not to find their attempts ended for a timeout."""
+them within this (a call and its pause), and are not to find their attempts ended for a timeout or a cancel."""
 LOSSES_TOGETHER_S = 2.0
 """Claims that vanish within this count as lost at once: etcd revokes leases in rounds of half a second."""
 ORPHANS_EVERY_S = 10.0
@@ -70,7 +70,7 @@ class Reaper:
         clock: Clock,
         finisher: Finisher,
         suspect: Callable[[str], None],
-        brake: Callable[[float], None],
+        brake: Callable[[float], bool],
         *,
         guard: Statement,
         term_guard: Compare,
@@ -219,7 +219,7 @@ class Reaper:
         verdict = judge(map(executing_from_row, rows), claims, cancel_grace_s=self._cancel_grace_s)
         verdict = await self._still_executing(verdict)
         if self._clock.monotonic() < self._timeouts_from:
-            verdict = replace(verdict, timed_out=())
+            verdict = replace(verdict, timed_out=(), unheeded=())
         self._brake_for(verdict)
         taken = await self._taken(verdict.lost)
         for worker in {row.worker for row in verdict.lost if row not in taken}:
@@ -243,9 +243,9 @@ class Reaper:
         } | dict.fromkeys((row.worker for row in verdict.lost), now)
         seconds = brake_s(verdict, workers=len(self._lost_lately))
         if seconds:
-            BRAKES.inc()
             log.warning("brake", workers=len(self._lost_lately), claims=len(verdict.lost), seconds=seconds)
-            self._brake(seconds)
+            if self._brake(seconds):
+                BRAKES.inc()
 
     async def _still_executing(self, verdict: Verdict) -> Verdict:
         """Leave out what ended between the two readings, its claim with it: no worker is to be suspected for that.

@@ -7,8 +7,9 @@ before anybody has noticed. Who shows no claim in etcd starts nothing.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -18,6 +19,7 @@ from tenure.store.etcd.claims import verify_batch
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd
 from tenure.store.postgres.database import Database, Row
+from tenure.store.postgres.locked import write_unlocked
 
 log = structlog.get_logger(__name__)
 
@@ -52,30 +54,41 @@ class Starter:
             self._etcd, self._keys, [(str(claim.job_id), claim.claim_revision, claim.lease) for claim in claims]
         )
         shown = sorted((claim for claim in claims if str(claim.job_id) in held), key=lambda claim: claim.job_id)
-        rows = await self._start(worker, shown) if shown else []
-        started = {row.id for row in rows}
+        rows, locked = await self._start(worker, shown) if shown else ([], frozenset[uuid.UUID]())
+        answered = locked.union(row.id for row in rows)
         for claim in claims:
-            if claim.job_id not in started:
+            if claim.job_id not in answered:
                 STALE_WRITES.labels("start").inc()
                 log.info("stale_start_refused", job=str(claim.job_id), worker=worker, lease=f"{claim.lease:016x}")
         return rows
 
-    async def _start(self, worker: str, shown: Sequence[ClaimedJob]) -> list[Row]:
-        columns = {
-            "worker": worker,
-            "ids": [claim.job_id for claim in shown],
-            "attempts": [claim.attempt_seen for claim in shown],
-            "leases": [claim.lease for claim in shown],
-            "revisions": [claim.claim_revision for claim in shown],
-            "slots": [",".join(claim.slots) for claim in shown],
-        }
+    async def _start(self, worker: str, shown: Sequence[ClaimedJob]) -> tuple[list[Row], frozenset[uuid.UUID]]:
+        """Return the started attempts, and the jobs that somebody has locked: they will be offered again."""
+
+        async def write(ids: Set[uuid.UUID]) -> list[Row]:
+            return await self._database.fetch(
+                "start_attempts", _columns(worker, [claim for claim in shown if claim.job_id in ids])
+            )
+
+        locked: frozenset[uuid.UUID] = frozenset()
         try:
-            rows = await self._database.fetch("start_attempts", columns)
+            rows, locked = await write_unlocked(self._database, [claim.job_id for claim in shown], write)
         except Unavailable:
             # The outcome is unknown: a row that carries this very claim is this worker's.
             rows = []
         if len(rows) < len(shown):
             started = {row.id for row in rows}
-            earlier = await self._database.fetch("started_by_claim", columns)
+            earlier = await self._database.fetch("started_by_claim", _columns(worker, shown))
             rows.extend(row for row in earlier if row.id not in started)
-        return rows
+        return rows, locked
+
+
+def _columns(worker: str, claims: Sequence[ClaimedJob]) -> dict[str, Any]:
+    return {
+        "worker": worker,
+        "ids": [claim.job_id for claim in claims],
+        "attempts": [claim.attempt_seen for claim in claims],
+        "leases": [claim.lease for claim in claims],
+        "revisions": [claim.claim_revision for claim in claims],
+        "slots": [",".join(claim.slots) for claim in claims],
+    }

@@ -7,6 +7,7 @@ unique key that an unfinished job has is dealt with as the request says (``model
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from tenure.model.errors import (
     Conflict,
     FieldViolation,
     InvalidInput,
+    Locked,
     TenureError,
     Unavailable,
 )
@@ -43,6 +45,8 @@ log = structlog.get_logger(__name__)
 
 _TRIES = 10
 """How often a batch is planned again because a key was taken at the same moment."""
+LOCKED_S = 3.0
+"""For how long the members of a group are sought that somebody's locks hold up; the rest is then refused with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class Submitter:
         self, database: Database, lanes: Lanes, hints: Hints, kinds: Kinds, backlogs: Backlogs, canceler: Canceler
     ) -> None:
         self._database = database
+        self._hasty = database.in_haste()
         self._lanes = lanes
         self._hints = hints
         self._kinds = kinds
@@ -168,7 +173,9 @@ class Submitter:
         fence: int | None = None,
         workflow: NewWorkflow | None = None,
         refuses: bool = True,
+        in_haste: bool = False,
     ) -> None:
+        database = self._hasty if in_haste else self._database
         answered = [job for job in answered if job.spec.idempotency_key is not None]
         if not jobs and not answered:
             return
@@ -176,9 +183,9 @@ class Submitter:
         held = await holders(self._database, replacing) if replacing else {}
         replaces = {holder.id: replacing[key] for key, holder in held.items()}
         with self._backlogs.writing(jobs, refuses=refuses):
-            lanes = await self._lanes.of([job.spec for job in jobs])
+            lanes = await self._lanes.of([job.spec for job in jobs], database)
             gone = await write_jobs(
-                self._database, jobs, lanes, fence=fence, workflow=workflow, replaces=replaces, answered=answered
+                database, jobs, lanes, fence=fence, workflow=workflow, replaces=replaces, answered=answered
             )
         self._hints.ready(set(lanes))
         await self._tell(gone)
@@ -263,10 +270,13 @@ class Submitter:
                 ]
             )
 
-    async def _commit_group(self, specs: list[JobSpec], *, refuses: bool = False) -> list[Submitted | Exception]:
+    async def _commit_group(
+        self, specs: list[JobSpec], *, refuses: bool = False, hasty_until: float | None = None
+    ) -> list[Submitted | Exception]:
         """Write independent jobs in one transaction; when that fails, in smaller ones.
 
         Single submits are in a group because there was room when each came; of others, ``refuses`` says to look.
+        ``hasty_until`` (monotonic): somebody's lock was met; those who need it are sought without waiting for it again.
         """
         if not specs:
             return []
@@ -275,15 +285,19 @@ class Submitter:
             planned = _plan(specs, [new_id() for _ in specs], None, "job", self._kinds.book)
             keys = [_key(job) for job in planned if job.spec.idempotency_key]
             if len(keys) == len(set(keys)):
-                await self._write(planned, refuses=refuses)
+                await self._write(planned, refuses=refuses, in_haste=hasty_until is not None)
                 return [Submitted(job.id, True) for job in planned]
         except (KeyTaken, BacklogFull) as exc:
             if known := await keyed_jobs(self._database, keys) if keys else {}:
-                return await self._commit_rest(specs, planned, known, refuses=refuses)
+                return await self._commit_rest(specs, planned, known, refuses=refuses, hasty_until=hasty_until)
             if isinstance(exc, BacklogFull) and all(self._has_no_place(spec) for spec in specs):
                 return [exc] * len(specs)
         except UniqueTaken:
             pass
+        except Locked as exc:  # a key or a lane that an open transaction makes, too
+            hasty_until = hasty_until or time.monotonic() + LOCKED_S
+            if len(specs) == 1 or time.monotonic() > hasty_until:
+                return [exc] * len(specs)
         except (Unavailable, BoundExceeded) as exc:  # Postgres' trouble, not one member's
             return [exc] * len(specs)
         except Exception as exc:  # one is malformed, or two that know nothing of each other have the same ref
@@ -293,8 +307,8 @@ class Submitter:
             return [await self._submit_alone(specs[0])]
         half = len(specs) // 2  # the bad ones are found by halves
         return [
-            *await self._commit_group(specs[:half], refuses=refuses),
-            *await self._commit_group(specs[half:], refuses=refuses),
+            *await self._commit_group(specs[:half], refuses=refuses, hasty_until=hasty_until),
+            *await self._commit_group(specs[half:], refuses=refuses, hasty_until=hasty_until),
         ]
 
     def _has_no_place(self, spec: JobSpec) -> bool:
@@ -308,11 +322,12 @@ class Submitter:
         known: Mapping[tuple[str, str, str], KeyedJob],
         *,
         refuses: bool,
+        hasty_until: float | None,
     ) -> list[Submitted | Exception]:
         """Answer those whose keys are known, as when a broken stream is sent again, and write the others."""
         # As asked: what the settings of their kinds make of them is no part of a request.
         rest = [spec for spec, job in zip(specs, planned, strict=True) if _key(job) not in known]
-        written = iter(await self._commit_group(rest, refuses=refuses))
+        written = iter(await self._commit_group(rest, refuses=refuses, hasty_until=hasty_until))
         answers: list[Submitted | Exception] = []
         for spec, job in zip(specs, planned, strict=True):
             earlier = known.get(_key(job))

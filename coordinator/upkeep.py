@@ -55,7 +55,7 @@ class Upkeep:
                 if len(rows) == ACTIVATE_JOBS:
                     continue
                 next_s = (await self._database.fetch("next_activation"))[0][0]
-                if next_s is not None:
+                if next_s is not None and (rows or next_s > 0):  # else it is due, and somebody has locked it
                     wait_s = min(wait_s, max(0.005, next_s))
             except TenureError as exc:
                 log.warning("activation_interrupted", error=exc.message)
@@ -94,7 +94,9 @@ class Upkeep:
         """Forget expired idempotency keys."""
 
         async def step() -> None:
-            await self._database.fetch("drop_expired_keys", {"limit": KEYS_PER_STEP})
+            gone = KEYS_PER_STEP
+            while gone == KEYS_PER_STEP:
+                gone = (await self._database.fetch("drop_expired_keys", {"limit": KEYS_PER_STEP}))[0].gone
 
         await self._every(KEYS_EVERY_S, step)
 

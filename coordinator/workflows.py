@@ -119,10 +119,12 @@ class Workflows:
                 )
                 result.done.ids = (*result.done.ids, *ids)[:FIRST_IDS]
             if len(window) < WINDOW_JOBS:
+                result.done.require_all()
                 result.before = None
                 return result
             result.before = ids[-1]
             if self._clock.monotonic() >= until:
+                result.done.require_all()
                 return result
 
     async def preview_cancel(self, workflow_id: uuid.UUID) -> Canceled:

@@ -102,6 +102,10 @@ class Unavailable(TenureError):
     exit_code = 6
 
 
+class Locked(Unavailable):
+    """Somebody else holds a row that the write needs, for longer than it waits. Nothing was written."""
+
+
 class DeadlineExceeded(TenureError):
     """The caller's deadline passed before an answer; the outcome may be unknown."""
 

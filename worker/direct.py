@@ -233,6 +233,9 @@ class DirectLink:
             if message.verdict == pb.VERDICT_INVALID:
                 answers.append(Answer(recorded=False, problem=message.message))
                 continue
+            if message.verdict == pb.VERDICT_LOCKED:
+                answers.append(Answer(recorded=False, locked=True))
+                continue
             answers.append(Answer(recorded=message.verdict != pb.VERDICT_LOST))
             if self._forget(report.started):
                 leases.append((report.started.lease, message.claim_deleted))

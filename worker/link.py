@@ -43,10 +43,14 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a report: recorded, or refused because ownership was lost, or malformed (``problem``)."""
+    """What became of a report: recorded, or refused because ownership was lost, or malformed (``problem``).
+
+    ``locked``: nothing yet, since a transaction has locked the job; report again.
+    """
 
     recorded: bool
     problem: str | None = None
+    locked: bool = False
 
 
 StopAttempt = Callable[[str, int | None, StopCause], None]

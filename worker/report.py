@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -26,6 +26,26 @@ MAX_BATCH = 500
 CALLS_IN_FLIGHT = 2
 FIRST_PAUSE_S = 0.1
 MAX_PAUSE_S = 5.0
+LOCKED_PAUSE_S = 0.5
+"""Until a report is sent again whose job a transaction has locked; the coordinator waits a little for it, too."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """Reports that wait to be sent."""
+
+    reports: deque[Report] = field(default_factory=deque)
+    more: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add(self, report: Report) -> None:
+        self.reports.append(report)
+        self.more.set()
+
+    async def take(self) -> list[Report]:
+        while not self.reports:
+            self.more.clear()
+            await self.more.wait()
+        return [self.reports.popleft() for _ in range(min(len(self.reports), MAX_BATCH))]
 
 
 class Reports:
@@ -35,34 +55,34 @@ class Reports:
         self._link = link
         self._clock = clock
         self._on_answered = on_answered
-        self._waiting: deque[Report] = deque()
-        self._more = asyncio.Event()
+        self._waiting = _Line()
+        self._locked = _Line()
+        """Those whose jobs were locked travel with each other, so that nobody else waits for the lock."""
         self._lost = 0
 
     def add(self, report: Report) -> None:
         """Send this with the next batch."""
-        self._waiting.append(report)
-        self._more.set()
+        self._waiting.add(report)
 
     async def run(self) -> None:
         """Send reports until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(CALLS_IN_FLIGHT):
-                group.create_task(self._send_forever())
+                group.create_task(self._send_forever(self._waiting))
+            group.create_task(self._send_forever(self._locked, wait_s=LOCKED_PAUSE_S))
 
-    async def _send_forever(self) -> None:
+    async def _send_forever(self, line: _Line, *, wait_s: float = 0.0) -> None:
         pause_s = FIRST_PAUSE_S
         while True:
-            while not self._waiting:
-                self._more.clear()
-                await self._more.wait()
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+            batch = await line.take()
+            if wait_s:
+                await self._clock.sleep(wait_s)
             try:
                 answers = await self._link.finish(batch)
             except (Unavailable, BoundExceeded) as exc:
                 # Not answered, or Postgres has no room: the jobs stay ours while their leases last, so they go again.
                 log.warning("reports_not_answered", reports=len(batch), error=exc.message, pause_s=round(pause_s, 2))
-                self._waiting.extendleft(reversed(batch))
+                line.reports.extendleft(reversed(batch))
                 await self._clock.sleep(pause_s * random.uniform(0.5, 1.0))
                 pause_s = min(pause_s * 2, MAX_PAUSE_S)
                 continue
@@ -90,6 +110,10 @@ class Reports:
 
     async def _settle(self, batch: Sequence[Report], answers: Sequence[Answer]) -> None:
         for report, answer in zip(batch, answers, strict=True):
+            if answer.locked:
+                log.info("report_waits_for_a_lock", job=report.started.assignment.job_id)
+                self._locked.add(report)
+                continue
             if answer.problem is not None:
                 await self._refused(report, answer.problem)
                 continue

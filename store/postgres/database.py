@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import functools
 import os
 import socket
@@ -28,7 +29,7 @@ from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from tenure.model.errors import BoundExceeded, ConfigurationError, Deposed, OwnershipLost, Unavailable
+from tenure.model.errors import BoundExceeded, ConfigurationError, Deposed, Locked, OwnershipLost, Unavailable
 
 Row = Any
 """A named tuple with the columns of the query."""
@@ -65,6 +66,7 @@ class PoolOptions:
 
 ROLL_BACK_S = 2.0
 READ_S = 1.0
+HASTY_LOCK_S = 0.1
 CONNECT_S = 5
 RECONNECT_S = 2.0
 _HAS_TRANSACTION_TIMEOUT = 170_000
@@ -121,6 +123,13 @@ class Database:
             open=False,
             name=name,
         )
+        self._first: tuple[Statement, ...] = ()
+
+    def in_haste(self) -> Database:
+        """Return the same pool for writes that wait for a lock for ``HASTY_LOCK_S`` alone."""
+        hasty = copy.copy(self)
+        hasty._first = (Statement("wait_briefly", {"lock_timeout": f"{int(HASTY_LOCK_S * 1000)}ms"}),)
+        return hasty
 
     async def _configure(self, connection: Connection) -> None:
         # JSON travels through as text: tenure stores what it was given and parses only what it must.
@@ -144,6 +153,7 @@ class Database:
 
         Raises:
             Unavailable: Postgres did not answer; the outcome of a write is unknown.
+            Locked: a row is held by somebody else; nothing was written.
             BoundExceeded: Postgres is out of room.
             OwnershipLost: ``assert_fence`` failed.
             Deposed: ``assert_term`` failed.
@@ -174,8 +184,9 @@ class Database:
         ):
             with attempt:
                 async with self._connection() as connection:
-                    if as_transaction:
-                        return await _in_transaction(connection, statements)
+                    if as_transaction or self._first:
+                        results = await _in_transaction(connection, (*self._first, *statements))
+                        return results[len(self._first) :]
                     cursor = await connection.execute(query(statements[0].name), statements[0].params)
                     return [await cursor.fetchall() if cursor.description else []]
         raise AssertionError("unreachable: the retrying either returns or raises")
@@ -197,7 +208,9 @@ class Database:
             raise Unavailable(f"no Postgres connection became free within {self.options.wait_s:g} s") from exc
         except (pg.DiskFull, pg.OutOfMemory, pg.ConfigurationLimitExceeded) as exc:
             raise BoundExceeded(f"Postgres is out of room: {exc}") from exc
-        except (pg.QueryCanceled, pg.LockNotAvailable, pg.OperationalError, pg.InterfaceError) as exc:
+        except pg.LockNotAvailable as exc:
+            raise Locked(f"Postgres: {_one_line(exc)}") from exc
+        except (pg.QueryCanceled, pg.OperationalError, pg.InterfaceError) as exc:
             if patience.is_over:
                 raise Unavailable(f"Postgres did not answer within {self.options.answer_within_s:g} s") from exc
             raise Unavailable(f"Postgres: {_one_line(exc)}") from exc

@@ -24,6 +24,7 @@ VERDICTS = {
     pb.VERDICT_REPEATED: "repeated",
     pb.VERDICT_LOST: "lost",
     pb.VERDICT_INVALID: "invalid",
+    pb.VERDICT_LOCKED: "locked",
 }
 
 

@@ -185,7 +185,7 @@ async def reaper_of(
     term: int = 1,
     *,
     suspect: Callable[[str], None] = lambda worker: None,
-    brake: Callable[[float], None] = lambda seconds: None,
+    brake: Callable[[float], bool] = lambda seconds: True,
     **settings: float,
 ) -> Reaper:
     """Return a reaper in a term that Postgres knows of; nobody holds the leader key."""

@@ -84,5 +84,10 @@ class Watchman:
 async def begin_watch(parts: Parts, term: int = 10) -> Watchman:
     suspects: list[str] = []
     brakes: list[float] = []
-    made = await reaper_of(parts, term=term, suspect=suspects.append, brake=brakes.append)
+
+    def brake(seconds: float) -> bool:
+        brakes.append(seconds)
+        return len(brakes) == 1
+
+    made = await reaper_of(parts, term=term, suspect=suspects.append, brake=brake)
     return Watchman(made, suspects, brakes)

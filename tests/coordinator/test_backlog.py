@@ -10,10 +10,11 @@ import pytest
 from tests.coordinator.conftest import Parts, leader_of, running, until
 from tests.coordinator.test_schedule_service import round_of
 
+from tenure.coordinator import backlog
 from tenure.coordinator.submit import Submitted
 from tenure.model.errors import BacklogFull, BoundExceeded, Conflict
 from tenure.model.ids import new_id
-from tenure.model.jobs import JobSpec
+from tenure.model.jobs import JobSpec, PlannedJob
 from tenure.model.schedules import ticks_from, validate_schedule
 from tenure.model.unique import OnDuplicate
 from tenure.store.postgres.database import query
@@ -179,3 +180,26 @@ async def test_where_nobody_has_a_bound_no_job_is_read(alone: Parts) -> None:
 
     collect(plan[0]["Plan"])
     assert loops == [0]
+
+
+async def test_what_nobody_counts_for_long_is_kept_in_bounded_room(
+    alone: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a leader, or while counts take too long: as many jobs count against the bound, in few slices."""
+    monkeypatch.setattr(backlog, "SLICE_S", 0.0)
+    monkeypatch.setattr(backlog, "SLICES", 5)
+    await bound(alone, 1_000)
+    job = PlannedJob(new_id(), JobSpec(kind="k"), (), b"")
+    for _ in range(99):
+        with alone.backlogs.writing([job] * 10):
+            pass
+    assert len(alone.backlogs._accepted["default"].slices) == 5
+    with alone.backlogs.writing([job] * 5), pytest.raises(BacklogFull), alone.backlogs.writing([job] * 6):
+        pass
+    with pytest.raises(KeyError), alone.backlogs.writing([job] * 5):
+        raise KeyError
+    with alone.backlogs.writing([job] * 5):
+        assert alone.backlogs.is_full("default")
+    await recount(alone)
+    with alone.backlogs.writing([job] * 1_000):
+        pass

@@ -218,13 +218,15 @@ async def test_a_brake_holds_offers_back(alone: Parts) -> None:
 
 async def test_the_brake_counts_from_the_first_wave(alone: Parts) -> None:
     """Thousands of leases expire over seconds: the last of them do not hold up what the first ones freed."""
-    job = await alone.submit()
-    stage = Stage(alone, await begin_term(alone))
-    await stage.worker("w1")
-    stage.dispatcher.brake(0.3)
-    stage.dispatcher.brake(3_600.0)
-    async with running(stage.dispatcher.run()):
-        await stage.until_offered("w1", [job])
+    dispatcher = Stage(alone, await begin_term(alone)).dispatcher
+    assert dispatcher.brake(600.0)
+    until = dispatcher._braked_until
+    assert not dispatcher.brake(600.0)
+    assert dispatcher._braked_until == until
+    assert not dispatcher.brake(900.0)
+    assert dispatcher._braked_until == pytest.approx(until + 300.0), "of two the longer one holds"
+    assert not dispatcher.brake(1.0)
+    assert dispatcher._braked_until == pytest.approx(until + 300.0)
 
 
 async def test_a_backlog_is_read_in_bounded_windows(alone: Parts, slow: dict[str, float]) -> None:

@@ -195,16 +195,20 @@ async def test_losses_in_two_sweeps_shortly_after_each_other_count_together(alon
 
 async def test_workers_may_report_before_timeouts_are_judged(alone: Parts) -> None:
     """They could not, while Postgres or every coordinator was away; what finished in time is not to be thrown away."""
-    late, lost = [await alone.submit(timeout_s=1.0) for _ in range(2)]
-    started = await alone.execute(late)
+    late, lost, canceled = [await alone.submit(timeout_s=1.0) for _ in range(3)]
+    started, stopped = await alone.execute(late), await alone.execute(canceled)
     await alone.execute(lost)
     await alone.lose_claim(lost)
-    await alone.sql("UPDATE tenure.job SET started_at = now() - interval '1 hour'")
+    await alone.canceler.cancel(canceled, "")
+    await alone.sql("UPDATE tenure.job SET started_at = now() - interval '1 hour' WHERE id <> %s", canceled)
+    await alone.sql("UPDATE tenure.job SET cancel_requested_at = now() - interval '1 hour' WHERE id = %s", canceled)
     reaper = await reaper_of(alone, reports_first_s=3600.0)
     assert await reaper.sweep() == 1
     assert await alone.state(lost) is JobState.RESTARTING
     assert (await alone.finish(late, started.fence)).verdict == "recorded"
     assert await alone.state(late) is JobState.COMPLETED
+    assert (await alone.finish(canceled, stopped.fence, Outcome.CANCELED)).verdict == "recorded"
+    assert (await alone.row(canceled)).error is None
 
 
 async def test_a_claim_that_nobody_owns_for_a_while_is_given_up(alone: Parts) -> None:

@@ -197,7 +197,7 @@ _START = (
         "start-unlocked",
         "of two starts at the same moment the second sees what the first wrote",
         [
-            (f"{QUERIES}/start_attempts.sql", "\n    ORDER BY j.id FOR UPDATE OF j\n", "\n"),
+            (f"{QUERIES}/start_attempts.sql", "\n    ORDER BY j.id FOR NO KEY UPDATE OF j\n", "\n"),
         ],
         f"{POSTGRES}/test_held_rows.py::test_a_start_that_waited_for_another_starts_nothing",
     ),
@@ -589,7 +589,7 @@ _REAP = (
     _mutant(
         "brake-off",
         "when many workers vanish at once dispatch is held back",
-        [("coordinator/reap.py", "            self._brake(seconds)\n", "")],
+        [("coordinator/reap.py", "if self._brake(seconds):", "if not seconds:")],
         f"{COORDINATOR}/test_reap.py::test_many_workers_gone_at_once_put_the_brake_on",
     ),
     _mutant(
@@ -613,7 +613,13 @@ _REAP = (
     _mutant(
         "timeouts-before-reports",
         "after an outage what finished in time is reported before timeouts are judged",
-        [("coordinator/reap.py", "            verdict = replace(verdict, timed_out=())\n", "            pass\n")],
+        [
+            (
+                "coordinator/reap.py",
+                "            verdict = replace(verdict, timed_out=(), unheeded=())\n",
+                "            pass\n",
+            )
+        ],
         f"{COORDINATOR}/test_reap.py::test_workers_may_report_before_timeouts_are_judged",
     ),
     _mutant(
@@ -976,7 +982,13 @@ _DECISIONS = (
     _mutant(
         "brake-by-every-wave",
         "the brake counts from the first wave of a mass loss",
-        [("coordinator/dispatch.py", "        if now >= self._braked_until:\n", "        if True:\n")],
+        [
+            (
+                "coordinator/dispatch.py",
+                "        is_another = now >= self._braked_until\n",
+                "        is_another = True\n",
+            )
+        ],
         f"{COORDINATOR}/test_dispatch.py::test_the_brake_counts_from_the_first_wave",
     ),
     _mutant(

@@ -42,6 +42,9 @@ class Scripted(WorkerServiceServicer):
         self.refuse_finishes: grpc.StatusCode | None = None
         self.verdict = pb.VERDICT_RECORDED
         self.problem = ""
+        self.locked: set[str] = set()
+        """The jobs that a transaction has locked."""
+        self.report_calls: list[list[str]] = []
         self.reports: list[pb.AttemptReport] = []
         self._fences = iter(range(1, 1_000_000))
 
@@ -64,9 +67,14 @@ class Scripted(WorkerServiceServicer):
             await context.abort(self.refuse_finishes, "as the test wishes")
         await self.passing_reports.wait()
         self.reports.extend(request.reports)
+        self.report_calls.append([report.job_id for report in request.reports])
         return pb.FinishAttemptsResponse(
             attempts=[
-                pb.FinishedAttempt(job_id=report.job_id, verdict=self.verdict, message=self.problem)
+                pb.FinishedAttempt(
+                    job_id=report.job_id,
+                    verdict=pb.VERDICT_LOCKED if report.job_id in self.locked else self.verdict,
+                    message=self.problem,
+                )
                 for report in request.reports
             ]
         )

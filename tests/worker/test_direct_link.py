@@ -88,6 +88,35 @@ async def test_reports_go_again_until_they_are_answered(station: Station, coordi
     running.cancel()
 
 
+async def test_a_report_about_a_locked_job_goes_again_and_nobody_with_it(
+    station: Station, coordinator: Scripted
+) -> None:
+    first, second, third = await station.offer(3)
+    started = {one.assignment.job_id: one for one in await _first(station)}
+    answered: list[str] = []
+    reports = Reports(station.link, SystemClock(), lambda report: answered.append(report.started.assignment.job_id))
+    coordinator.locked = {first}
+    running = asyncio.ensure_future(reports.run())
+    for job in (first, second):
+        reports.add(Report(started[job], Outcome.COMPLETED))
+
+    async def told_again() -> bool:
+        return coordinator.report_calls.count([first]) >= 2
+
+    await until(told_again)
+    assert answered == [second]
+    reports.add(Report(started[third], Outcome.COMPLETED))
+    coordinator.locked = set()
+
+    async def all_answered() -> bool:
+        return len(answered) == 3
+
+    await until(all_answered)
+    assert set(answered) == {first, second, third}
+    assert all(call == [first] for call in coordinator.report_calls[1:] if first in call)
+    running.cancel()
+
+
 async def test_a_claim_that_is_taken_away_stops_its_attempt(station: Station) -> None:
     jobs = await station.offer(2)
     await _first(station)

@@ -20,11 +20,13 @@ class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     VERDICT_REPEATED: _ClassVar[Verdict]
     VERDICT_LOST: _ClassVar[Verdict]
     VERDICT_INVALID: _ClassVar[Verdict]
+    VERDICT_LOCKED: _ClassVar[Verdict]
 VERDICT_UNSPECIFIED: Verdict
 VERDICT_RECORDED: Verdict
 VERDICT_REPEATED: Verdict
 VERDICT_LOST: Verdict
 VERDICT_INVALID: Verdict
+VERDICT_LOCKED: Verdict
 
 class ClaimedJob(_message.Message):
     __slots__ = ("job_id", "attempt_seen", "lease", "claim_revision", "slots")

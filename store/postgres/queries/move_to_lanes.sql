@@ -8,7 +8,8 @@ WITH page AS (
       ON p.lane = m.before AND (p.route = m.pool OR starts_with(p.route, m.pool || '/'))
     ORDER BY p.id, length(m.pool) DESC
 ), locked AS (
-    SELECT j.id, f.after FROM tenure.job j JOIN fits f ON f.id = j.id AND j.lane = f.before ORDER BY j.id FOR UPDATE OF j SKIP LOCKED
+    SELECT j.id, f.after FROM tenure.job j JOIN fits f ON f.id = j.id AND j.lane = f.before
+    ORDER BY j.id FOR NO KEY UPDATE OF j SKIP LOCKED
 ), moved AS (
     UPDATE tenure.job j SET lane = l.after FROM locked l WHERE j.id = l.id RETURNING j.id
 )

@@ -44,7 +44,7 @@ WITH RECURSIVE head (lane) AS (
     SELECT j.id FROM tenure.job j
     WHERE j.id = ANY (ARRAY(SELECT id FROM picked)) AND j.due AND j.state IN ('ready', 'restarting')
       AND j.priority < %(highest)s
-    ORDER BY j.id FOR UPDATE SKIP LOCKED
+    ORDER BY j.id FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE tenure.job j SET asked_priority = coalesce(j.asked_priority, j.priority), priority = %(highest)s
 WHERE j.id = ANY (ARRAY(SELECT id FROM locked)) RETURNING j.lane

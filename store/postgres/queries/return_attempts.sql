@@ -9,7 +9,7 @@ WITH report AS (
     SELECT j.id, j.fence, j.worker, j.lease, j.claim_revision, j.started_at, j.slots, r.outcome, r.next_state, r.error,
            r.error_count, r.crash_count, r.delay_s
     FROM tenure.job j JOIN report r ON j.id = r.id AND j.fence = r.fence
-    WHERE j.state = 'executing' AND NOT j.cancel_requested ORDER BY j.id FOR UPDATE OF j
+    WHERE j.state = 'executing' AND NOT j.cancel_requested ORDER BY j.id FOR NO KEY UPDATE OF j
 ), moved AS (
     UPDATE tenure.job j
     SET state = l.next_state, fence = NULL, worker = NULL, lease = NULL, claim_revision = NULL, started_at = NULL,

@@ -21,7 +21,7 @@ WITH settled AS (
            j.waiting_on - c.completed
                - CASE WHEN tenure.trigger_of(j) = 'all_completed' THEN 0 ELSE c.otherwise END AS left_over
     FROM tenure.job j JOIN counted c ON j.id = c.child_id AND j.parked_attempt IS NOT DISTINCT FROM c.parked_attempt
-    WHERE j.state = 'waiting' AND j.held_back IS NOT TRUE ORDER BY j.id FOR UPDATE OF j
+    WHERE j.state = 'waiting' AND j.held_back IS NOT TRUE ORDER BY j.id FOR NO KEY UPDATE OF j
 ), judged AS (
     SELECT id, left_over, held_back, tenure.verdict(trigger, left_over, completed, otherwise) AS verdict FROM locked
 ), decided AS (

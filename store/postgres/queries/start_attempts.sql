@@ -8,7 +8,7 @@ WITH claimed AS (
     FROM tenure.job j JOIN claimed c ON j.id = c.id
     WHERE j.state IN ('ready', 'restarting') AND j.attempt = c.attempt
       AND (j.attempt > 0 OR j.start_by IS NULL OR j.start_by > now()) AND (j.deadline IS NULL OR j.deadline > now())
-    ORDER BY j.id FOR UPDATE OF j
+    ORDER BY j.id FOR NO KEY UPDATE OF j
 )
 UPDATE tenure.job j
 SET state = 'executing', attempt = j.attempt + 1,
