@@ -235,18 +235,22 @@ async def _release(
     try:
         answer = await etcd.txn(Txn(guards, tuple(operations)), timeout_s=timeout_s, repeatable=True)
     except (Refused, BoundExceeded) as exc:
-        if len(releases) > 1:
+        # No room, or too much asked of it: halves would pass no better, but without announcements all may.
+        whole = isinstance(exc, BoundExceeded) and not isinstance(exc, TooLarge)
+        if len(releases) > 1 and not whole:
             half = len(releases) // 2
             await _release(etcd, keys, releases[:half], deleted, timeout_s, on_unannounced, guards)
             await _release(etcd, keys, releases[half:], deleted, timeout_s, on_unannounced, guards)
             return
-        log.warning("release refused", job=releases[0].job, reason=str(exc))
-        if releases[0].announcement is None:
-            deleted.append(False)
+        log.warning("releases refused", jobs=len(releases), reason=str(exc))
+        unannounced = [release.job for release in releases if release.announcement is not None]
+        if not unannounced:
+            deleted.extend(False for _ in releases)
             return
-        on_unannounced(releases[0].job)
-        bare = replace(releases[0], announcement=None)
-        await _release(etcd, keys, (bare,), deleted, timeout_s, on_unannounced, guards)
+        for job in unannounced:
+            on_unannounced(job)
+        bare = [replace(release, announcement=None) for release in releases]
+        await _release(etcd, keys, bare, deleted, timeout_s, on_unannounced, guards)
         return
     if not answer.succeeded:
         raise Deposed("the leader key has changed hands")

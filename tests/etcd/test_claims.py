@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from typing import Any
 
 import pytest
 from tests.etcd.conftest import Connector
@@ -11,6 +12,7 @@ from tests.fixtures.etcd import EtcdServer
 from tests.fixtures.network import ProxyFactory
 from tests.proxy import Direction
 
+from tenure.model.errors import BoundExceeded
 from tenure.store.etcd.claims import (
     ClaimOutcome,
     ClaimRequest,
@@ -20,7 +22,7 @@ from tenure.store.etcd.claims import (
     verify_batch,
 )
 from tenure.store.etcd.keyspace import ClaimValue, HoldValue, Keyspace, slot_name
-from tenure.store.etcd.port import Etcd, Put, Txn
+from tenure.store.etcd.port import Etcd, Put, Txn, TxnResult
 
 WON, HELD, GONE = ClaimOutcome.WON, ClaimOutcome.HELD, ClaimOutcome.LEASE_GONE
 
@@ -145,6 +147,32 @@ async def test_an_announcement_that_is_refused_does_not_stop_the_release(etcd: E
     assert await release_batch(etcd, keys, releases) == [True] * 3
     announced = [item.key for item in (await etcd.list(keys.done)).items]
     assert sorted(announced) == sorted(keys.announcement(won[n].job) for n in (0, 2))
+
+
+@pytest.mark.parametrize("takes_deletes", [True, False])
+async def test_an_etcd_that_takes_no_more_is_not_asked_for_each_release_alone(
+    etcd: Etcd, keys: Keyspace, monkeypatch: pytest.MonkeyPatch, takes_deletes: bool
+) -> None:
+    """Too much is asked of it, or it is out of space, when it still deletes."""
+    requests = [await request(etcd, job()) for _ in range(8)]
+    won = await claim_batch(etcd, keys, requests)
+    txn, sizes = etcd.txn, []
+
+    async def refuse(transaction: Txn, **options: Any) -> TxnResult:
+        sizes.append(len(transaction.then))
+        if takes_deletes and not any(isinstance(operation, Put) for operation in transaction.then):
+            return await txn(transaction, **options)
+        raise BoundExceeded("etcdserver: as the test wishes")
+
+    monkeypatch.setattr(etcd, "txn", refuse)
+    releases = [
+        Release(one.job, one.create_revision, asked.lease, (), Put(keys.announcement(one.job), b"{}"))
+        for one, asked in zip(won, requests, strict=True)
+    ]
+    unannounced: list[str] = []
+    assert await release_batch(etcd, keys, releases, on_unannounced=unannounced.append) == [takes_deletes] * 8
+    assert unannounced == [one.job for one in won]
+    assert sizes == [16, 8]
 
 
 async def test_a_claim_whose_answer_is_lost_is_unknown_and_not_sent_again(
