@@ -218,9 +218,10 @@ class Stage:
             BenchError: jobs were lost or failed.
         """
         await self._until(NOTHING_LEFT)
-        finished, wrong, (first, half, most, last), lost_again = (await self._rows(RESTARTED))[0]
+        finished, wrong, began_ns, lost_again = (await self._rows(RESTARTED))[0]
         if finished != jobs or wrong:
             raise BenchError(f"of {jobs} jobs {finished} finished, {wrong} of them not as they should")
+        first, half, most, last = began_ns
         return Restarted(first, half, most, last, lost_again)
 
     async def erase_etcd(self) -> None:

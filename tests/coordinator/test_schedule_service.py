@@ -259,6 +259,19 @@ async def test_a_trigger_makes_a_job_now_and_once_for_its_key(client: AsyncClien
     assert (stored.fired, stored.last_job_id) == (2, other.job_id)
 
 
+@pytest.mark.parametrize("on_duplicate", ["refuse", "existing", "replace"])
+async def test_a_trigger_repeated_under_its_key_leaves_its_job_alone(client: AsyncClient, on_duplicate: str) -> None:
+    await client.create_schedule(schedule(job=NewJob(kind="k", unique_key="u", on_duplicate=on_duplicate)))
+    first = await client.trigger_schedule("nightly", idempotency_key="a")
+    again = await client.trigger_schedule("nightly", idempotency_key="a")
+    assert (first.created, again.created, again.job_id) == (True, False, first.job_id)
+    assert (await client.get(first.job_id)).state == "ready"
+    other = await client.trigger_schedule("nightly", idempotency_key="b")
+    assert (other.created, other.job_id == first.job_id) == (
+        (True, False) if on_duplicate == "replace" else (False, True)
+    )
+
+
 async def test_a_triggered_job_counts_for_the_overlap(client: AsyncClient, alone: Parts) -> None:
     await client.create_schedule(schedule(interval_s=3600, overlap="skip"))
     await client.trigger_schedule("nightly")

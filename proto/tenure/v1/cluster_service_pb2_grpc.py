@@ -85,8 +85,8 @@ class ClusterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeClaim(self, request, context):
-        """Takes a job away from its worker: its attempt ends as released, which is no crash, and its claim is deleted; the lease
-        is revoked unless it carries slots. The job restarts elsewhere once the old TTL has passed.
+        """Takes a job away from its worker: its attempt ends as released, which is no crash, and its claim is deleted. The lease
+        goes, too; one with slots not before its worker has stopped. The job restarts elsewhere once the old TTL has passed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
