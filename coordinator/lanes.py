@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 REFRESH_S = 5.0
 STALE_S = 1.5 * REFRESH_S
 """No lane is chosen by a picture of the pools that is older than this."""
+REMEMBERED_S = 1_800.0
+"""Then a lane is asked for again, which marks it as used: one that nobody uses for a day is dropped."""
 _CACHED = 100_000
 _TRIES = 5
 _PAIRS = 1_000
@@ -61,6 +63,7 @@ class Lanes:
         self._pools: frozenset[str] = frozenset()
         self._read_at = -math.inf
         self._ids: dict[LaneKey, int] = {}
+        self._ids_since = time.monotonic()
         self._by_id: dict[int, Lane] = {}
 
     async def refresh(self) -> None:
@@ -68,6 +71,9 @@ class Lanes:
         asked_at = time.monotonic()
         self._pools = frozenset(row.path for row in await self._database.fetch("known_pools"))
         self._read_at = asked_at
+        if asked_at - self._ids_since > REMEMBERED_S:
+            self._ids.clear()
+            self._ids_since = asked_at
 
     async def keep_fresh(self) -> None:
         """Refresh for ever: the body of a task. A failure leaves the older picture, which the leader mends."""

@@ -201,6 +201,7 @@ class Leader:
                 upkeep.fail_overdue_forever(Overdue(self._database, self._finisher, self._dependants)),
                 upkeep.make_partitions_forever(),
                 upkeep.drop_buckets_forever(),
+                upkeep.drop_lanes_forever(),
                 picture.register_pools_forever(),
                 upkeep.compact_forever(compactor),
                 stores.watch(),

@@ -34,6 +34,8 @@ COMPACT_EVERY_S = 5.0
 PARTITIONS_EVERY_S = 3_600.0
 WEEKS_AHEAD = 4
 BUCKETS_EVERY_S = 3_600.0
+LANES_EVERY_S = 3_600.0
+LANES_PER_STEP = 5_000
 
 
 class Upkeep:
@@ -107,6 +109,14 @@ class Upkeep:
             await self._database.fetch("drop_old_buckets")
 
         await self._every(BUCKETS_EVERY_S, step)
+
+    async def drop_lanes_forever(self) -> None:
+        """Forget lanes that nobody uses any more."""
+
+        async def step() -> None:
+            await self._database.fetch("drop_unused_lanes", {"limit": LANES_PER_STEP})
+
+        await self._every(LANES_EVERY_S, step)
 
     async def compact_forever(self, compactor: Compactor) -> None:
         """Keep etcd's history short."""

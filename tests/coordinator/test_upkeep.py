@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Awaitable
 
 import psycopg
 import pytest
-from tests.coordinator.conftest import Parts
+from tests.coordinator.conftest import MakeParts, Parts, leader_of, running, until
+from tests.coordinator.test_dispatch import _both_offered
 
+from tenure.coordinator import lanes as lanes_module
 from tenure.coordinator import upkeep as upkeep_module
 from tenure.coordinator.upkeep import MAX_ACTIVATION_WAIT_S, Upkeep
 from tenure.model.clock import SystemClock
+from tenure.model.states import Outcome
 
 
 class OneRound(SystemClock):
@@ -52,3 +56,53 @@ async def test_all_expired_keys_go_in_one_round(alone: Parts, monkeypatch: pytes
     clock = OneRound()
     await wait_after(upkeep_of(alone, clock).drop_keys_forever(), clock)
     assert [row.key for row in await alone.sql("SELECT key FROM tenure.idempotency")] == ["key-0"]
+
+
+OLD = "UPDATE tenure.lane SET used_at = now() - interval '2 days'"
+
+
+async def drop_lanes(parts: Parts) -> set[str]:
+    """Let the chore run once; return the kinds whose lanes are left."""
+    clock = OneRound()
+    await wait_after(upkeep_of(parts, clock).drop_lanes_forever(), clock)
+    return {row.kind for row in await parts.sql("SELECT kind FROM tenure.lane")}
+
+
+async def test_a_lane_that_nobody_has_used_for_long_is_dropped(
+    alone: Parts, make_parts: MakeParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = await alone.submit(kind="gone")
+    await alone.submit(kind="full", delay_s=3_600.0)
+    await alone.finish(ended, (await alone.execute(ended)).fence, Outcome.COMPLETED)
+    await alone.sql(OLD)
+    other = await make_parts(alone.dsn)
+    await other.submit(kind="used")
+    await alone.finish(used := (await _only(alone, "used")), (await alone.execute(used)).fence, Outcome.COMPLETED)
+    assert await drop_lanes(alone) == {"full", "used"}
+    monkeypatch.setattr(lanes_module, "REMEMBERED_S", 0.0)
+    await alone.lanes.refresh()
+    await alone.submit(kind="gone")  # this coordinator remembers the lane no longer, and makes it again
+    await alone.submit(kind="full")
+    assert await drop_lanes(alone) == {"full", "used", "gone"}
+    rows = await alone.sql("SELECT kind FROM tenure.lane WHERE used_at < now() - interval '1 day'")
+    assert rows == [], "a lane that is asked for again is not marked as used"
+
+
+async def _only(parts: Parts, kind: str) -> uuid.UUID:
+    [row] = await parts.sql("SELECT id FROM tenure.job WHERE kind = %s", kind)
+    id: uuid.UUID = row.id
+    return id
+
+
+async def test_a_job_that_comes_into_a_lane_as_it_is_dropped_is_offered(alone: Parts) -> None:
+    """By SQL: its transaction has seen the lane, and commits when it is gone."""
+    before = await alone.submit()
+    await alone.finish(before, (await alone.execute(before)).fence, Outcome.COMPLETED)
+    await alone.sql(OLD)
+    async with await psycopg.AsyncConnection.connect(alone.dsn) as application:
+        cursor = await application.execute("SELECT tenure.submit_job('k')")
+        [job] = await cursor.fetchone() or [None]
+        assert await drop_lanes(alone) == set()
+    await alone.register()
+    async with running(leader_of(alone, offer_timeout_s=60.0).run()):
+        await until(lambda: _both_offered(alone, {str(job)}))
