@@ -633,3 +633,41 @@ def test_the_callers_settings_do_not_reach_into_it(submitter: Connection) -> Non
     submitter.execute("SET backslash_quote = on")
     assert submit(submitter, kind="k", labels={"a": "b"}).version == 7
     assert _fields_of_sql(submitter, {"kind": "k", "payload": '"\\u0000"'}) == {"payload"}
+
+
+def test_nor_do_types_of_the_callers_own(submitter: Connection) -> None:
+    """Types are looked for in pg_temp, too, and first unless it is named: a check of theirs would run as the owner."""
+    names = (
+        "bool",
+        "bytea",
+        "float8",
+        "int4",
+        "int8",
+        "interval",
+        "json",
+        "jsonb",
+        "numeric",
+        "text",
+        "timestamptz",
+        "uuid",
+    )
+    submitter.execute(
+        "CREATE FUNCTION pg_temp.reached() RETURNS boolean LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'as %', current_user; END $$"
+    )
+    for name in map(sql.Identifier, names):
+        domain = sql.SQL("CREATE DOMAIN pg_temp.{0} AS pg_catalog.{0} CHECK (pg_temp.reached())")
+        submitter.execute(domain.format(name))
+    given = "idempotency_key => 'a', unique_key => 'a', start_within_s => 60, job_timeout_s => 600"
+    row = submitter.execute(f"SELECT tenure.submit_job('k', {given})".encode()).fetchone()
+    submitter.rollback()
+    assert row is not None
+
+
+async def test_no_function_looks_for_types_of_its_caller(table: Table) -> None:
+    rows = await table.sql(
+        "SELECT p.proname, p.proconfig FROM pg_proc p WHERE p.pronamespace = 'tenure'::regnamespace AND NOT EXISTS"
+        " (SELECT FROM unnest(p.proconfig) AS c WHERE c = 'search_path=pg_catalog, pg_temp')"
+    )
+    # Those that are put into the statements which call them, and name no type, no table and no function.
+    assert {row.proname for row in rows} == {"verdict", "trigger_of"}
