@@ -443,17 +443,17 @@ BEGIN
     WHERE (j.namespace, j.kind, j.unique_key) = (NEW.namespace, NEW.kind, NEW.unique_key) AND j.replaced_by IS NOT NULL
     FOR KEY SHARE;
     IF FOUND THEN
-        NEW.held_back := NEW.state <> 'waiting';  -- one with parents: insert_dependencies.sql goes on
-        NEW.state := 'waiting';
-        NEW.due := false;
-        NEW.deadline := NULL;
-        IF NEW.start_within_s IS NOT NULL THEN
-            NEW.start_by := NULL;
-        END IF;
+        UPDATE tenure.job j
+        SET held_back = j.state <> 'waiting',  -- one with parents: insert_dependencies.sql goes on
+            state = 'waiting', due = false, deadline = NULL,
+            start_by = CASE WHEN j.start_within_s IS NULL THEN j.start_by END
+        WHERE j.id = NEW.id;
     END IF;
-    RETURN NEW;
+    RETURN NULL;
 END $$;
-CREATE TRIGGER hold_behind_replaced BEFORE INSERT ON tenure.job FOR EACH ROW
+-- After the insert: it may have waited, in the index of unique keys, for one that replaces a job; what was replaced before
+-- the key was free is seen only then.
+CREATE TRIGGER hold_behind_replaced AFTER INSERT ON tenure.job FOR EACH ROW
     WHEN (NEW.unique_key IS NOT NULL) EXECUTE FUNCTION tenure.hold_behind_replaced();
 
 CREATE FUNCTION tenure.release_held() RETURNS trigger
