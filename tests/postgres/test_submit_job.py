@@ -18,6 +18,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from tests.postgres.conftest import Table
 
+from tenure.coordinator.lanes import Lanes
 from tenure.model.dependencies import Trigger, UpstreamFailure, Verdict, verdict
 from tenure.model.errors import InvalidInput
 from tenure.model.ids import new_id
@@ -370,6 +371,15 @@ async def test_its_lane_is_that_of_the_longest_pool(table: Table, connection: Co
     rows = await table.sql("SELECT j.id, l.pool FROM tenure.job j JOIN tenure.lane l ON l.id = j.lane")
     pools = {row.id: row.pool for row in rows}
     assert [pools[id] for id in ids] == ["deep/er", "deep", "deeper", "deep/er"]
+
+
+@pytest.mark.parametrize("label", ["yes", "gr\u00fcn", "\u7dd1", "\U0001f600", 'a"b\\c/', "<&'>"])
+async def test_its_lane_is_that_of_the_api(table: Table, connection: Connection, label: str) -> None:
+    values = {"kind": "k", "requires": {"b": label, "a": "x"}, "limits": ("y", "x")}
+    id = submit(connection, **values)
+    connection.commit()
+    [row] = await table.sql("SELECT lane FROM tenure.job WHERE id = %s", id)
+    assert await Lanes(table.db).of([validate_spec(values)]) == [row.lane]
 
 
 async def test_it_is_rolled_back_with_its_transaction(table: Table, connection: Connection) -> None:
