@@ -200,6 +200,8 @@ EDGES: list[dict[str, Any]] = [
     {"retry": {"non_retryable": ["ValueError", "OSError"]}},
     {"retry": {"non_retryable": ["a", 1]}},
     {"retry": {"non_retryable": ["a"] * 33}},
+    {"retry": {"non_retryable": ["a" * 255]}},
+    {"retry": {"non_retryable": ["a", "\u00e9" * 256, "b"]}},
     {"retry": {"unknown": 1}},
     {"retry": {"max_attempts": "many"}},
     {"unique_key": ""},
@@ -304,11 +306,24 @@ def test_it_takes_every_field_of_a_job(connection: Connection) -> None:
         ({"activate_at": "294276-01-01 00:00:00+00"}, "activate_at"),
         ({"depends_on": [SOME_ID]}, "depends_on"),
         ({"depends_on": [None]}, "depends_on"),
+        ({"depends_on": [[SOME_ID], [SOME_ID]]}, "depends_on"),
+        ({"limits": [["a"], ["b"]]}, "limits"),
         ({"limits": [None]}, "limits.0"),
     ],
 )
 def test_what_only_sql_can_say_is_refused_too(connection: Connection, values: dict[str, Any], field: str) -> None:
     assert _fields_of_sql(connection, {"kind": "k", **values}) == {field}
+
+
+@pytest.mark.parametrize("field", ["jitter", "initial_backoff_s", "max_backoff_s"])
+def test_a_number_too_small_for_a_float_is_zero_as_by_the_api(connection: Connection, field: str) -> None:
+    """The API reads it so; a jsonb keeps each of its digits."""
+    key, retry = str(uuid.uuid4()), f'{{"{field}": 1e-400}}'
+    call = b"SELECT tenure.submit_job('k', idempotency_key => %s, retry => %s::jsonb)"
+    connection.execute(call, [key, retry])
+    [(hash,)] = connection.execute("SELECT request_hash FROM tenure.idempotency WHERE key = %s", [key]).fetchall()
+    connection.rollback()
+    assert bytes(hash) == request_hash(validate_spec({"kind": "k", "retry": json.loads(retry)}))
 
 
 def test_nulls_are_fields_that_are_not_given(connection: Connection) -> None:
