@@ -579,7 +579,7 @@ BEGIN
     RETURN id;
 END $$;
 
--- Nobody but the owner and those who are told so calls anything here. A role that may submit needs EXECUTE on this one
+-- Nobody but the owner and those who are told so calls anything of this schema: coordinators act as the owner. A role that may submit needs EXECUTE on this one
 -- function and USAGE of the schema; tenure_submitter has both, where the owner of the schema may make roles.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA tenure FROM PUBLIC;
 DO $$
