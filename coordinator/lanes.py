@@ -202,4 +202,5 @@ def _key(pool: str, job: JobSpec | Placement) -> LaneKey:
 
 
 def _labels_text(labels: Mapping[str, str]) -> str:
-    return json.dumps(labels, sort_keys=True, separators=(",", ":")) if labels else ""
+    # As tenure.lane_of writes it: the ids of lanes are made from this text.
+    return json.dumps(labels, sort_keys=True, separators=(",", ":"), ensure_ascii=False) if labels else ""

@@ -34,6 +34,8 @@ class Bounds:
     timeout_s: float = 30 * 86_400.0
     dependencies: int = 10_000
     error_chars: int = 8_192
+    error_type_chars: int = 255
+    """Of each type that a retry policy names."""
     checkpoint_bytes: int = 256 * 1024
     progress_message_chars: int = 512
     schedule_ticks: int = 1_000

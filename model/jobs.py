@@ -42,6 +42,7 @@ Name = Annotated[str, _must(name_error)]
 Kind = Annotated[str, _must(kind_error)]
 LimitName = Annotated[str, _must(limit_error)]
 Route = Annotated[str, _must(route_error)]
+ErrorType = Annotated[str, Field(max_length=DEFAULT_BOUNDS.error_type_chars)]
 
 
 def json_error(text: str, *, max_bytes: int, max_depth: int) -> str | None:
@@ -109,7 +110,7 @@ class RetrySpec(BaseModel):
     multiplier: float = Field(default=2.0, ge=1, le=100)
     max_backoff_s: float = Field(default=300.0, ge=0, le=7 * 86_400)
     jitter: float = Field(default=0.2, ge=0, le=1)
-    non_retryable: tuple[str, ...] = Field(default=(), max_length=32)
+    non_retryable: tuple[ErrorType, ...] = Field(default=(), max_length=32)
 
     def policy(self) -> RetryPolicy:
         """Return the policy that the rules in ``model.retry`` take."""

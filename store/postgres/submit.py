@@ -15,7 +15,15 @@ from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.errors import WrongState
 from tenure.model.jobs import PlannedJob, RetrySpec
 from tenure.store.postgres.database import Database, Statement
-from tenure.store.postgres.unique import STATEMENTS, Replaced, UniqueTaken, is_unique_key, replaced, replacing
+from tenure.store.postgres.unique import (
+    STATEMENTS,
+    Replaced,
+    UniqueTaken,
+    is_unique_key,
+    replaced,
+    replacing,
+    unique_key_of,
+)
 
 _DEFAULT_RETRY = RetrySpec()
 _WORKFLOW_CANCELED = "TN004"
@@ -121,7 +129,7 @@ def _insertions(
     if keyed:
         yield Statement("take_keys", _key_columns(keyed))
     if jobs:
-        yield Statement("insert_jobs", _job_columns(jobs, lanes))
+        yield from _rows(jobs, lanes)
     if edges:
         children, parents = (list(column) for column in zip(*edges, strict=True))
         yield Statement("insert_dependencies", {"children": children, "parents": parents})
@@ -134,7 +142,15 @@ def key_error(exc: UniqueViolation) -> KeyTaken | UniqueTaken:
 
 def insertion(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> list[Statement]:
     """Return the statements that insert keyed jobs without parents, for a transaction that does more."""
-    return [Statement("take_keys", _key_columns(jobs)), Statement("insert_jobs", _job_columns(jobs, lanes))]
+    return [Statement("take_keys", _key_columns(jobs)), *_rows(jobs, lanes)]
+
+
+def _rows(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> Iterator[Statement]:
+    unique = [unique_key_of(job.spec) for job in jobs if job.spec.unique_key is not None]
+    if unique:
+        namespaces, kinds, keys = (list(column) for column in zip(*unique, strict=True))
+        yield Statement("lock_replaced", {"namespaces": namespaces, "kinds": kinds, "keys": keys})
+    yield Statement("insert_jobs", _job_columns(jobs, lanes))
 
 
 def _key_columns(jobs: Sequence[PlannedJob]) -> dict[str, Any]:

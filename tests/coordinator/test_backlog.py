@@ -16,6 +16,7 @@ from tenure.model.errors import BacklogFull, BoundExceeded, Conflict
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec, PlannedJob
 from tenure.model.schedules import ticks_from, validate_schedule
+from tenure.model.states import JobState
 from tenure.model.unique import OnDuplicate
 from tenure.store.postgres.database import query
 
@@ -52,6 +53,14 @@ async def test_what_is_beyond_the_bound_is_refused_with_the_numbers(alone: Parts
             await alone.submitter.submit(JobSpec(kind="k"))
         await alone.submitter.submit(JobSpec(kind="k", namespace="other"))
     assert await jobs_in(alone) == 5
+
+
+async def test_a_job_that_replaces_another_needs_room_too(alone: Parts) -> None:
+    await bound(alone, 1)
+    [first] = await alone.submitter.submit_batch([JobSpec(kind="k", unique_key="u")])
+    with pytest.raises(BacklogFull):
+        await alone.submitter.submit_batch([JobSpec(kind="k", unique_key="u", on_duplicate=OnDuplicate.REPLACE)])
+    assert await alone.state(first.id) is JobState.READY
 
 
 async def test_jobs_are_counted_once_before_and_after_the_count(alone: Parts) -> None:

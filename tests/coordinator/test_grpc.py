@@ -158,6 +158,7 @@ BAD_SPECS: list[tuple[dict[str, Any], str]] = [
     ({"retry": pb.RetryPolicy(max_backoff=Duration(seconds=10**9))}, "retry.max_backoff"),
     ({"retry": pb.RetryPolicy(jitter=1.5)}, "retry.jitter"),
     ({"retry": pb.RetryPolicy(non_retryable=["x"] * 33)}, "retry.non_retryable"),
+    ({"retry": pb.RetryPolicy(non_retryable=["x", "x" * 256])}, "retry.non_retryable.1"),
 ]
 
 

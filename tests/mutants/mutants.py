@@ -1132,8 +1132,8 @@ _UNIQUE = (
         [
             (
                 "store/postgres/migrations/versions/0001_initial.sql",
-                "    IF FOUND THEN\n        NEW.held",
-                "    IF false THEN\n        NEW.held",
+                "    IF FOUND THEN\n        UPDATE tenure.job j\n        SET held",
+                "    IF false THEN\n        UPDATE tenure.job j\n        SET held",
             )
         ],
         f"{COORDINATOR}/test_unique.py::test_an_executing_job_is_asked_to_stop_and_the_new_one_held_until_it_has_ended",

@@ -16,8 +16,12 @@ import pytest
 from tests.postgres.conftest import Table, until
 
 from tenure.coordinator.park import Park, Parking, write_parkings
+from tenure.model.ids import new_id
+from tenure.model.jobs import JobSpec, PlannedJob
 from tenure.model.states import JobState
-from tenure.store.postgres.database import PoolOptions, query
+from tenure.store.postgres.database import PoolOptions, Statement, query
+from tenure.store.postgres.submit import insertion, write_jobs
+from tenure.store.postgres.unique import replacing
 
 
 @pytest.fixture
@@ -107,3 +111,71 @@ async def test_a_park_waits_for_a_child_that_is_about_to_end(fresh: Table) -> No
         assert not park.done(), "not exercised: the park waited for nothing"
     assert [(row.id, row.state) for row in await park] == [(parent, "ready")]
     assert await fresh.db.fetch("unsettled_parents", {"limit": 10}) == []
+
+
+def _unique(key: str, id: uuid.UUID | None = None) -> PlannedJob:
+    id = id or new_id()
+    return PlannedJob(id, JobSpec(kind="k", unique_key=key, idempotency_key=str(id)), (), b"")
+
+
+async def _executing_and_replaced(table: Table, key: str) -> tuple[uuid.UUID, int, uuid.UUID]:
+    """Return a job, its fence, and the job that has replaced it while it executes."""
+    old, new = await table.submit(unique_key=key), _unique(key)
+    [started] = await table.start(old)
+    await write_jobs(table.db, [new], [1], replaces={old: new.id})
+    return old, started.fence, new.id
+
+
+async def _run(connection: psycopg.AsyncConnection[Any], *statements: Statement) -> None:
+    for name, params in statements:
+        await connection.execute(query(name), params)
+
+
+async def test_a_replacement_and_the_end_of_the_job_that_was_replaced_before_have_one_order(fresh: Table) -> None:
+    """Either fails where they lock each other out: here nobody repeats what Postgres rolls back."""
+    old, fence, held = await _executing_and_replaced(fresh, "u")
+    new = _unique("u")
+    async with (
+        await psycopg.AsyncConnection.connect(fresh.dsn) as replaces,
+        await psycopg.AsyncConnection.connect(fresh.dsn) as ends,
+    ):
+        await _run(replaces, *replacing({held: new.id}))
+        end = await started_and_waiting(fresh, _run(ends, Statement("end_attempts", _end(old, fence))))
+        assert not end.done(), "not exercised: the end waited for nothing"
+        await _run(replaces, *insertion([new], [1]))
+        await replaces.commit()
+        await end
+    assert await fresh.state(held) is JobState.CANCELED
+    assert await fresh.state(new.id) is JobState.READY
+
+
+async def test_replaced_jobs_are_held_in_place_in_the_order_in_which_they_end(fresh: Table) -> None:
+    """Of two jobs that are to end, the end has locked the first one; the submit must not have the second one."""
+    (first, _, held), (second, _, too) = [await _executing_and_replaced(fresh, key) for key in ("u", "v")]
+    await fresh.db.fetch("cancel_idle", {"ids": [held, too], "reason": "r"})
+    assert first < second
+    lock = "SELECT FROM tenure.job WHERE id = %s FOR UPDATE NOWAIT"
+    async with await psycopg.AsyncConnection.connect(fresh.dsn) as ends:
+        await ends.execute(lock, [first])
+        submit = await started_and_waiting(fresh, write_jobs(fresh.db, [_unique("v"), _unique("u")], [1, 1]))
+        assert not submit.done(), "not exercised: the submit waited for nothing"
+        await ends.execute(lock, [second])
+        await ends.commit()
+        await submit
+
+
+async def test_a_job_whose_key_became_free_while_it_was_written_is_held_all_the_same(fresh: Table) -> None:
+    """What has the key replaces an executing job and is canceled, before the submit that waits for it goes on."""
+    old = await fresh.submit(unique_key="u")
+    [started] = await fresh.start(old)
+    between, new = _unique("u"), _unique("u")
+    async with await psycopg.AsyncConnection.connect(fresh.dsn) as replaces:
+        await _run(replaces, *replacing({old: between.id}), *insertion([between], [1]))
+        submit = await started_and_waiting(fresh, write_jobs(fresh.db, [new], [1]))
+        assert not submit.done(), "not exercised: the submit waited for nothing"
+        await _run(replaces, Statement("cancel_idle", {"ids": [between.id], "reason": "r"}))
+        await replaces.commit()
+        await submit
+    assert await fresh.state(new.id) is JobState.WAITING
+    await fresh.end(old, started.fence)
+    assert await fresh.state(new.id) is JobState.READY

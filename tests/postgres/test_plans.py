@@ -273,3 +273,12 @@ def test_a_retry_touches_its_jobs_alone(large: psycopg.Connection[dict[str, Any]
 def test_the_sweep_of_dependants_does_not_read_the_backlog(large: psycopg.Connection[dict[str, Any]]) -> None:
     nodes = _plan(large, "unsettled_parents", {"limit": 1_000})
     assert "SEQ" not in _scans(nodes)
+
+
+@pytest.mark.parametrize("name", ["replace_holders", "lock_replaced"])
+def test_unique_keys_are_looked_up_by_their_indexes(large: psycopg.Connection[dict[str, Any]], name: str) -> None:
+    ids = [row["id"] for row in _ids(large, "ready", 60)]
+    keys = {"namespaces": ["default"] * 60, "kinds": ["k"] * 60, "keys": [str(id) for id in ids]}
+    nodes = _plan(large, name, {"ids": ids, "new_ids": ids, "reason": "", **keys})
+    assert "SEQ" not in _scans(nodes)
+    assert _read(nodes) <= 5 * 60

@@ -18,6 +18,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from tests.postgres.conftest import Table
 
+from tenure.coordinator.lanes import Lanes
 from tenure.model.dependencies import Trigger, UpstreamFailure, Verdict, verdict
 from tenure.model.errors import InvalidInput
 from tenure.model.ids import new_id
@@ -199,6 +200,8 @@ EDGES: list[dict[str, Any]] = [
     {"retry": {"non_retryable": ["ValueError", "OSError"]}},
     {"retry": {"non_retryable": ["a", 1]}},
     {"retry": {"non_retryable": ["a"] * 33}},
+    {"retry": {"non_retryable": ["a" * 255]}},
+    {"retry": {"non_retryable": ["a", "\u00e9" * 256, "b"]}},
     {"retry": {"unknown": 1}},
     {"retry": {"max_attempts": "many"}},
     {"unique_key": ""},
@@ -303,11 +306,24 @@ def test_it_takes_every_field_of_a_job(connection: Connection) -> None:
         ({"activate_at": "294276-01-01 00:00:00+00"}, "activate_at"),
         ({"depends_on": [SOME_ID]}, "depends_on"),
         ({"depends_on": [None]}, "depends_on"),
+        ({"depends_on": [[SOME_ID], [SOME_ID]]}, "depends_on"),
+        ({"limits": [["a"], ["b"]]}, "limits"),
         ({"limits": [None]}, "limits.0"),
     ],
 )
 def test_what_only_sql_can_say_is_refused_too(connection: Connection, values: dict[str, Any], field: str) -> None:
     assert _fields_of_sql(connection, {"kind": "k", **values}) == {field}
+
+
+@pytest.mark.parametrize("field", ["jitter", "initial_backoff_s", "max_backoff_s"])
+def test_a_number_too_small_for_a_float_is_zero_as_by_the_api(connection: Connection, field: str) -> None:
+    """The API reads it so; a jsonb keeps each of its digits."""
+    key, retry = str(uuid.uuid4()), f'{{"{field}": 1e-400}}'
+    call = b"SELECT tenure.submit_job('k', idempotency_key => %s, retry => %s::jsonb)"
+    connection.execute(call, [key, retry])
+    [(hash,)] = connection.execute("SELECT request_hash FROM tenure.idempotency WHERE key = %s", [key]).fetchall()
+    connection.rollback()
+    assert bytes(hash) == request_hash(validate_spec({"kind": "k", "retry": json.loads(retry)}))
 
 
 def test_nulls_are_fields_that_are_not_given(connection: Connection) -> None:
@@ -370,6 +386,15 @@ async def test_its_lane_is_that_of_the_longest_pool(table: Table, connection: Co
     rows = await table.sql("SELECT j.id, l.pool FROM tenure.job j JOIN tenure.lane l ON l.id = j.lane")
     pools = {row.id: row.pool for row in rows}
     assert [pools[id] for id in ids] == ["deep/er", "deep", "deeper", "deep/er"]
+
+
+@pytest.mark.parametrize("label", ["yes", "gr\u00fcn", "\u7dd1", "\U0001f600", 'a"b\\c/', "<&'>"])
+async def test_its_lane_is_that_of_the_api(table: Table, connection: Connection, label: str) -> None:
+    values = {"kind": "k", "requires": {"b": label, "a": "x"}, "limits": ("y", "x")}
+    id = submit(connection, **values)
+    connection.commit()
+    [row] = await table.sql("SELECT lane FROM tenure.job WHERE id = %s", id)
+    assert await Lanes(table.db).of([validate_spec(values)]) == [row.lane]
 
 
 async def test_it_is_rolled_back_with_its_transaction(table: Table, connection: Connection) -> None:
@@ -633,3 +658,41 @@ def test_the_callers_settings_do_not_reach_into_it(submitter: Connection) -> Non
     submitter.execute("SET backslash_quote = on")
     assert submit(submitter, kind="k", labels={"a": "b"}).version == 7
     assert _fields_of_sql(submitter, {"kind": "k", "payload": '"\\u0000"'}) == {"payload"}
+
+
+def test_nor_do_types_of_the_callers_own(submitter: Connection) -> None:
+    """Types are looked for in pg_temp, too, and first unless it is named: a check of theirs would run as the owner."""
+    names = (
+        "bool",
+        "bytea",
+        "float8",
+        "int4",
+        "int8",
+        "interval",
+        "json",
+        "jsonb",
+        "numeric",
+        "text",
+        "timestamptz",
+        "uuid",
+    )
+    submitter.execute(
+        "CREATE FUNCTION pg_temp.reached() RETURNS boolean LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'as %', current_user; END $$"
+    )
+    for name in map(sql.Identifier, names):
+        domain = sql.SQL("CREATE DOMAIN pg_temp.{0} AS pg_catalog.{0} CHECK (pg_temp.reached())")
+        submitter.execute(domain.format(name))
+    given = "idempotency_key => 'a', unique_key => 'a', start_within_s => 60, job_timeout_s => 600"
+    row = submitter.execute(f"SELECT tenure.submit_job('k', {given})".encode()).fetchone()
+    submitter.rollback()
+    assert row is not None
+
+
+async def test_no_function_looks_for_types_of_its_caller(table: Table) -> None:
+    rows = await table.sql(
+        "SELECT p.proname, p.proconfig FROM pg_proc p WHERE p.pronamespace = 'tenure'::regnamespace AND NOT EXISTS"
+        " (SELECT FROM unnest(p.proconfig) AS c WHERE c = 'search_path=pg_catalog, pg_temp')"
+    )
+    # Those that are put into the statements which call them, and name no type, no table and no function.
+    assert {row.proname for row in rows} == {"verdict", "trigger_of"}

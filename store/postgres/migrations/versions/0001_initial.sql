@@ -1,5 +1,7 @@
 -- The memory of tenure: an active table that stays small, history apart from it, attempts beside both.
 -- State changes are single guarded statements (store/postgres/queries); MOVES in model/states.py lists them.
+-- Each function has a search_path of its own that ends in pg_temp: some are called as the owner of the schema, on behalf
+-- of those who may only submit, and where pg_temp is not named it is searched first for types and tables.
 
 CREATE SEQUENCE tenure.fence_sequence AS bigint MINVALUE 1 MAXVALUE 140737488355327;  -- 47 bits: model/fence.py
 
@@ -27,7 +29,7 @@ CREATE TABLE tenure.pool (
 -- The id of a lane is made from what it stands for, so that what a coordinator remembers stays right when Postgres
 -- fails over to a server that never had the row (coordinator/lanes.py makes the row again). SHA-256, its first 60 bits.
 CREATE FUNCTION tenure.lane_id(pool text, namespace text, kind text, limits text, requires text) RETURNS bigint
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog AS $$
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
     SELECT ('x0' || substr(encode(sha256(convert_to(concat_ws(E'\n', pool, namespace, kind, limits, requires), 'UTF8')),
                                   'hex'), 1, 15))::bit(64)::bigint
 $$;
@@ -246,7 +248,7 @@ CREATE TABLE tenure.history_default PARTITION OF tenure.history DEFAULT;
 CREATE TABLE tenure.attempt_default PARTITION OF tenure.attempt DEFAULT;
 
 CREATE FUNCTION tenure.make_partitions(weeks_ahead integer) RETURNS integer
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     week date;
     parent text;
@@ -284,6 +286,8 @@ CREATE TABLE tenure.dependency (
 CREATE INDEX dependency_parent ON tenure.dependency (parent_id) WHERE parent_state IS NULL;
 
 -- model.dependencies.verdict: what so many parents that have not ended, have completed, and have ended otherwise mean.
+-- This and trigger_of have no search_path, so that they are put into the statements that call them; they name no type,
+-- no table and no function.
 CREATE FUNCTION tenure.verdict(trigger text, unended bigint, completed bigint, otherwise bigint) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE coalesce(trigger, 'all_completed')
@@ -318,7 +322,7 @@ CREATE INDEX idempotency_expiry ON tenure.idempotency (expires_at);
 
 -- Refuses the rest of a transaction whose attempt is not executing under this fence any more.
 CREATE FUNCTION tenure.assert_fence(job uuid, held bigint) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM 1 FROM tenure.job j WHERE j.id = job AND j.fence = held AND j.state = 'executing' FOR SHARE;
     IF NOT FOUND THEN
@@ -329,13 +333,13 @@ END $$;
 -- The timeline that is written now. Not pg_control_checkpoint(): that tells of the last checkpoint, which after a
 -- promotion can be minutes old and of the timeline before.
 CREATE FUNCTION tenure.timeline() RETURNS integer
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer
 $$;
 
 -- Refuses the rest of a transaction of a leader whose term is over.
 CREATE FUNCTION tenure.assert_term(coordinator text, term bigint) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM 1 FROM tenure.cluster c WHERE c.leader = coordinator AND c.leader_term = term FOR SHARE;
     IF NOT FOUND THEN
@@ -345,7 +349,7 @@ END $$;
 
 -- So many seconds after a job can first start; null without seconds. Not beyond what clients can read.
 CREATE FUNCTION tenure.from_start(activate_at timestamptz, seconds double precision) RETURNS timestamptz
-LANGUAGE sql STABLE STRICT SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT least(greatest(activate_at, now()) + make_interval(secs => seconds), timestamptz '9999-12-31 23:59:59+00')
 $$;
 
@@ -397,7 +401,7 @@ CREATE INDEX schedule_queued ON tenure.schedule (id) WHERE queued_tick IS NOT NU
 
 -- Refuses the rest of a transaction in which a guarded write met fewer rows than it was made for.
 CREATE FUNCTION tenure.assert_all(met bigint, wanted bigint) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF met <> wanted THEN
         RAISE EXCEPTION 'only % of % rows are as they were seen', met, wanted USING ERRCODE = 'TN003';
@@ -420,7 +424,7 @@ CREATE INDEX workflow_namespace ON tenure.workflow (namespace, id);
 -- Refuses the rest of a transaction that would add members to a canceled workflow. Its lock makes a cancel wait for
 -- members that are being added, so that whoever has marked the workflow sees all of them.
 CREATE FUNCTION tenure.assert_workflow(workflow uuid) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM 1 FROM tenure.workflow w WHERE w.id = workflow AND w.canceled_at IS NULL FOR SHARE;
     IF NOT FOUND THEN
@@ -434,28 +438,28 @@ END $$;
 -- waiting_on, which counts parents alone: one whose trigger is met while it is held back is true, and no later end of a
 -- parent changes that (settle_parents.sql, unsettled_parents.sql).
 CREATE FUNCTION tenure.hold_behind_replaced() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     -- Locked, so that its end waits for this insert and then sees the row.
     PERFORM FROM tenure.job j
     WHERE (j.namespace, j.kind, j.unique_key) = (NEW.namespace, NEW.kind, NEW.unique_key) AND j.replaced_by IS NOT NULL
     FOR KEY SHARE;
     IF FOUND THEN
-        NEW.held_back := NEW.state <> 'waiting';  -- one with parents: insert_dependencies.sql goes on
-        NEW.state := 'waiting';
-        NEW.due := false;
-        NEW.deadline := NULL;
-        IF NEW.start_within_s IS NOT NULL THEN
-            NEW.start_by := NULL;
-        END IF;
+        UPDATE tenure.job j
+        SET held_back = j.state <> 'waiting',  -- one with parents: insert_dependencies.sql goes on
+            state = 'waiting', due = false, deadline = NULL,
+            start_by = CASE WHEN j.start_within_s IS NULL THEN j.start_by END
+        WHERE j.id = NEW.id;
     END IF;
-    RETURN NEW;
+    RETURN NULL;
 END $$;
-CREATE TRIGGER hold_behind_replaced BEFORE INSERT ON tenure.job FOR EACH ROW
+-- After the insert: it may have waited, in the index of unique keys, for one that replaces a job; what was replaced before
+-- the key was free is seen only then.
+CREATE TRIGGER hold_behind_replaced AFTER INSERT ON tenure.job FOR EACH ROW
     WHEN (NEW.unique_key IS NOT NULL) EXECUTE FUNCTION tenure.hold_behind_replaced();
 
 CREATE FUNCTION tenure.release_held() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     UPDATE tenure.job j
     SET held_back = NULL,

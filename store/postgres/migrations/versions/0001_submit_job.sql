@@ -113,8 +113,9 @@ BEGIN
             problems := problems || tenure.violation(false, 'retry.non_retryable', 'must be an array');
         ELSE
             problems := problems || tenure.list_errors(
-                ARRAY(SELECT jsonb_typeof(element) = 'string' FROM jsonb_array_elements(retry -> 'non_retryable') AS element),
-                32, 'retry.non_retryable', 'must be a text');
+                ARRAY(SELECT jsonb_typeof(element) = 'string' AND length(element #>> '{}') <= 255
+                      FROM jsonb_array_elements(retry -> 'non_retryable') AS element),
+                32, 'retry.non_retryable', 'must be a text of at most 255 characters');
         END IF;
     END IF;
     FOR name IN SELECT jsonb_object_keys(retry) LOOP
@@ -187,7 +188,10 @@ BEGIN
           || tenure.list_errors(
                  ARRAY(SELECT l COLLATE "C" ~ '^[a-z0-9]([a-z0-9._:-]{0,126}[a-z0-9])?$' FROM unnest(spec.limits) AS l),
                  8, 'limits', 'must be 1 to 128 of a-z 0-9 . _ : -, beginning and ending with a letter or digit')
-          || tenure.violation(cardinality(spec.depends_on) <= 10000 AND array_position(spec.depends_on, NULL) IS NULL,
+          || tenure.violation(coalesce(array_ndims(spec.limits) = 1, true), 'limits', 'must be of one dimension')
+          || tenure.violation(
+                 CASE WHEN array_ndims(spec.depends_on) > 1 THEN false
+                      ELSE cardinality(spec.depends_on) <= 10000 AND array_position(spec.depends_on, NULL) IS NULL END,
                  'depends_on', 'must be ids, at most 10000');
     RETURN problems;
 END $$;
@@ -248,6 +252,10 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT (extract(epoch FROM instant) * 1000000)::bigint::text
 $$;
 
+-- A number of a retry policy; so small that Postgres knows no such float is zero, as where the API reads JSON.
+CREATE FUNCTION tenure.retry_float(retry jsonb, name text) RETURNS double precision
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT round((retry ->> name)::numeric, 300)::float8 $$;
+
 CREATE FUNCTION tenure.parts(texts text[]) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT string_agg(length(t) || ':' || t, '' ORDER BY place) FROM unnest(texts) WITH ORDINALITY AS u (t, place)
@@ -279,11 +287,11 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
         (13, 'priority', nullif(spec.priority, 0)::text),
         (14, 'requires', tenure.pairs(spec.requires)),
         (15, 'retry.backoff', nullif(spec.retry ->> 'backoff', 'exponential')),
-        (16, 'retry.initial_backoff_s', tenure.micros(nullif((spec.retry ->> 'initial_backoff_s')::float8, 1))),
-        (17, 'retry.jitter', tenure.micros(nullif((spec.retry ->> 'jitter')::float8, 0.2::float8))),
+        (16, 'retry.initial_backoff_s', tenure.micros(nullif(tenure.retry_float(spec.retry, 'initial_backoff_s'), 1))),
+        (17, 'retry.jitter', tenure.micros(nullif(tenure.retry_float(spec.retry, 'jitter'), 0.2::float8))),
         (18, 'retry.max_attempts', nullif((spec.retry ->> 'max_attempts')::numeric::integer, 3)::text),
-        (19, 'retry.max_backoff_s', tenure.micros(nullif((spec.retry ->> 'max_backoff_s')::float8, 300))),
-        (20, 'retry.multiplier', tenure.micros(nullif((spec.retry ->> 'multiplier')::float8, 2))),
+        (19, 'retry.max_backoff_s', tenure.micros(nullif(tenure.retry_float(spec.retry, 'max_backoff_s'), 300))),
+        (20, 'retry.multiplier', tenure.micros(nullif(tenure.retry_float(spec.retry, 'multiplier'), 2))),
         (21, 'retry.non_retryable', tenure.parts(ARRAY(SELECT jsonb_array_elements_text(spec.retry -> 'non_retryable')))),
         (22, 'route', nullif(spec.route, 'default')),
         (23, 'start_by', tenure.micros(spec.start_by)),
@@ -571,7 +579,7 @@ BEGIN
     RETURN id;
 END $$;
 
--- Nobody but the owner and those who are told so calls anything here. A role that may submit needs EXECUTE on this one
+-- Nobody but the owner and those who are told so calls anything of this schema: coordinators act as the owner. A role that may submit needs EXECUTE on this one
 -- function and USAGE of the schema; tenure_submitter has both, where the owner of the schema may make roles.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA tenure FROM PUBLIC;
 DO $$
