@@ -292,6 +292,18 @@ async def test_a_tick_replaces_the_job_that_has_its_unique_key(book: Book) -> No
     assert [job.state for job in await book.jobs(id)] == ["completed", "canceled", "ready"]
 
 
+async def test_a_tick_that_has_its_job_replaces_nothing(book: Book) -> None:
+    job = {"kind": "k", "unique_key": "u", "on_duplicate": "replace"}
+    id = await book.add(since=timedelta(minutes=90), job=job)
+    row = await book.due(id)
+    await book.scheduler().round()
+    [made] = await book.jobs(id)
+    await book.set(id, row.next_at)
+    await book.scheduler().round()
+    [left] = await book.jobs(id)
+    assert (left.id, left.state, left.replaced_by) == (made.id, JobState.READY, None)
+
+
 async def test_schedules_with_one_unique_key_do_not_hold_up_each_other(book: Book) -> None:
     job = {"kind": "k", "unique_key": "u"}
     ids = [await book.add(since=timedelta(hours=1), job=job) for _ in range(3)]
