@@ -37,7 +37,7 @@ from tenure.model.request import request_hash
 from tenure.model.unique import OnDuplicate
 from tenure.store.postgres.database import Database
 from tenure.store.postgres.submit import KeyedJob, KeyTaken, NewWorkflow, keyed_jobs, scope_of, write_jobs
-from tenure.store.postgres.unique import REASON, Replaced, UniqueTaken, holders, unique_key_of
+from tenure.store.postgres.unique import REASON, Holder, Replaced, UniqueTaken, holders, unique_key_of
 
 log = structlog.get_logger(__name__)
 
@@ -203,11 +203,7 @@ class Submitter:
         for index, holder in met.items():
             spec = planned[index].spec
             if spec.on_duplicate is OnDuplicate.REFUSE:
-                raise Conflict(
-                    f"{path}[{index}].unique_key {spec.unique_key!r} is that of job {holder.id},"
-                    f" which is {holder.state}",
-                    hint=f"wait for its end or cancel it: tenure jobs cancel {holder.id}",
-                )
+                raise _held(f"{path}[{index}]", spec, holder)
             ids[index], created[index] = holder.id, False
         return set(met)
 
@@ -283,7 +279,8 @@ class Submitter:
             if isinstance(exc, BacklogFull) and all(self._has_no_place(spec) for spec in specs):
                 return [exc] * len(specs)
         except UniqueTaken:
-            pass
+            if answers := await self._commit_unheld(specs, planned, refuses=refuses):
+                return answers
         except (Unavailable, BoundExceeded) as exc:  # Postgres' trouble, not one member's
             return [exc] * len(specs)
         except Exception as exc:  # one is malformed, or two that know nothing of each other have the same ref
@@ -324,6 +321,47 @@ class Submitter:
                 answers.append(await self._submit_alone(spec))  # refused there
         return answers
 
+    async def _commit_unheld(
+        self, specs: Sequence[JobSpec], planned: Sequence[PlannedJob], *, refuses: bool
+    ) -> list[Submitted | Exception] | None:
+        """Answer those whose unique keys are held, and write the others; None when no key is held any more."""
+        wanted = {index: unique_key_of(spec) for index, spec in enumerate(specs) if spec.unique_key is not None}
+        held = await holders(self._database, wanted.values())
+        met = {index: held[key] for index, key in wanted.items() if key in held}
+        first = {key: index for index, key in reversed(wanted.items())}
+        repeats = [index for index, key in wanted.items() if key not in held and first[key] != index]
+        if not met and not repeats:
+            return None
+        answers = await self._answer_met(specs, planned, met)
+        later = {*met, *repeats}
+        free = [index for index in range(len(specs)) if index not in later]
+        for part in (free, repeats):  # the first one with a key answers for the next ones
+            written = await self._commit_group([specs[index] for index in part], refuses=refuses)
+            answers.update(zip(part, written, strict=True))
+        return [answers[index] for index in range(len(specs))]
+
+    async def _answer_met(
+        self, specs: Sequence[JobSpec], planned: Sequence[PlannedJob], met: Mapping[int, Holder]
+    ) -> dict[int, Submitted | Exception]:
+        """Answer with the holders of unique keys; who gave an idempotency key, too, gets the same answer again.
+
+        That none of those keys is known was found out before it came to unique keys.
+        """
+        answers: dict[int, Submitted | Exception] = {}
+        keyed: dict[int, PlannedJob] = {}
+        for index, holder in met.items():
+            if specs[index].on_duplicate is OnDuplicate.REFUSE:
+                answers[index] = _held("job[0]", specs[index], holder)
+                continue
+            answers[index] = Submitted(holder.id, False, duplicate=True)
+            if specs[index].idempotency_key is not None:
+                keyed[index] = replace(planned[index], id=holder.id)
+        try:
+            await self._write((), list(keyed.values()))
+        except KeyTaken:  # since then
+            answers.update({index: await self._submit_alone(specs[index]) for index in keyed})
+        return answers
+
     async def _submit_alone(self, spec: JobSpec) -> Submitted | Exception:
         try:
             return (await self.submit_batch([spec], path="job"))[0]
@@ -344,6 +382,13 @@ class Submitter:
 def _is_alone(spec: JobSpec) -> bool:
     """Say whether a job asks for more than an insertion, so that it cannot share a transaction with strangers."""
     return bool(spec.depends_on) or spec.on_duplicate is OnDuplicate.REPLACE
+
+
+def _held(path: str, spec: JobSpec, holder: Holder) -> Conflict:
+    return Conflict(
+        f"{path}.unique_key {spec.unique_key!r} is that of job {holder.id}, which is {holder.state}",
+        hint=f"wait for its end or cancel it: tenure jobs cancel {holder.id}",
+    )
 
 
 def _key(job: PlannedJob) -> tuple[str, str, str]:
