@@ -41,6 +41,8 @@ from tenure.store.postgres.unique import REASON, Holder, Replaced, UniqueTaken, 
 
 log = structlog.get_logger(__name__)
 
+GROUP_BYTES = 8 * 1024 * 1024
+"""Of payloads in a group of submits: such a transaction holds up the loop, which leads, for about half a second."""
 _TRIES = 10
 """How often a batch is planned again because a key was taken at the same moment."""
 
@@ -79,7 +81,12 @@ class Submitter:
         self._backlogs = backlogs
         self._canceler = canceler
         self._singles: Batcher[JobSpec, Submitted] = Batcher(
-            self._commit_group, max_items=500, in_flight=3, name="submit"
+            self._commit_group,
+            max_items=500,
+            in_flight=3,
+            weigh=lambda spec: len(spec.payload),
+            max_weight=GROUP_BYTES,
+            name="submit",
         )
 
     async def run(self) -> None:

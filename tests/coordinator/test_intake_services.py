@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -16,7 +16,10 @@ from tests.fixtures.network import ProxyFactory
 from tenure.client import AsyncClient, NewJob, StreamedJob
 from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.api.stream_submit import PIECE_BYTES, StreamedSubmit
+from tenure.coordinator.submit import GROUP_BYTES, Submitted
 from tenure.model.errors import Conflict, InvalidInput, NotFound, WrongState
+from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState
 from tenure.store.postgres.database import Database, PoolOptions
 from tenure.v1 import job_pb2
@@ -85,6 +88,62 @@ async def test_a_stream_of_keys_makes_each_job_once(service: Service) -> None:
     assert [one.id for one in second] == [one.id for one in (*first, *first[:3])]
     [other] = await _all(service.client.submit_stream([NewJob(kind="other", idempotency_key=f"{mark}-0")]))
     assert isinstance(other.error, Conflict)
+
+
+async def test_a_stream_of_large_jobs_is_written_in_small_groups(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[int] = []
+    write = service.parts.submitter.submit_each
+
+    async def measured(specs: Sequence[JobSpec]) -> list[Submitted | Exception]:
+        groups.append(sum(len(spec.payload) for spec in specs))
+        return await write(specs)
+
+    monkeypatch.setattr(service.parts.submitter, "submit_each", measured)
+    jobs = [job_pb2.JobSpec(kind="k", payload='"' + "x" * 200_000 + '"') for _ in range(100)]
+    request = pb.StreamSubmitJobsRequest(jobs=jobs, sequences=range(100))
+    answered: list[int] = []
+    async for answer in service.jobs.StreamSubmitJobs(iter([request]), timeout=60):
+        answered += [one.sequence for one in answer.jobs]
+    assert answered == list(range(100))
+    assert max(groups) <= GROUP_BYTES + PIECE_BYTES
+
+
+async def test_a_stream_holds_so_many_bytes_and_no_more(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = asyncio.Event()
+    write = service.parts.submitter.submit_each
+    taken = 0
+
+    async def held(specs: Sequence[JobSpec]) -> list[Submitted | Exception]:
+        await gate.wait()
+        return await write(specs)
+
+    async def requests() -> AsyncIterator[pb.StreamSubmitJobsRequest]:
+        nonlocal taken
+        for taken in range(100):
+            yield pb.StreamSubmitJobsRequest(
+                jobs=[job_pb2.JobSpec(kind="k", payload='"' + "x" * 250_000 + '"')] * 2, sequences=[2 * taken] * 2
+            )
+
+    async def is_full() -> bool:
+        before = taken
+        await asyncio.sleep(0.5)
+        return before == taken
+
+    answers: list[pb.StreamSubmitJobsResponse] = []
+
+    async def answer(message: pb.StreamSubmitJobsResponse) -> None:
+        answers.append(message)
+
+    monkeypatch.setattr(service.parts.submitter, "submit_each", held)
+    stream = StreamedSubmit(service.parts.submitter, service.parts.waiters)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(stream.serve(requests(), answer))
+        await until(is_full)
+        assert 0 < taken * 500_000 <= 2 * GROUP_BYTES
+        gate.set()
+    assert sum(len(one.jobs) for one in answers) == 200
 
 
 async def test_unique_keys_hold_within_a_stream(service: Service) -> None:
