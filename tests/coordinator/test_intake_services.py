@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import pytest
@@ -15,7 +16,7 @@ from tests.fixtures.network import ProxyFactory
 
 from tenure.client import AsyncClient, NewJob, StreamedJob
 from tenure.coordinator.api.grpc_server import GrpcServer
-from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.api.job_service import WATCH_GATHER_S, JobService
 from tenure.coordinator.api.stream_submit import PIECE_BYTES, StreamedSubmit
 from tenure.coordinator.submit import GROUP_BYTES, Submitted
 from tenure.model.errors import Conflict, InvalidInput, NotFound, WrongState
@@ -266,6 +267,46 @@ async def test_many_jobs_are_watched_to_their_end(service: Service) -> None:
             await done.wait()
     assert [state for id, state in seen if id == str(ids[0])] == ["ready", "executing", "completed"]
     assert sorted(state for id, state in seen if id != str(ids[0])) == ["canceled", "canceled", "ready", "ready"]
+
+
+async def test_large_jobs_are_watched_in_several_messages(service: Service) -> None:
+    ids: set[str] = set()
+    for _ in range(4):  # together more than one message may hold
+        jobs = [NewJob(kind="k", payload="x" * 250_000, delay_s=3_600) for _ in range(75)]
+        ids |= {one.id for one in await service.client.submit_many(jobs)}
+    seen: set[str] = set()
+    async for job in service.client.watch_many(ids):
+        assert len(str(job.payload)) == 250_000
+        seen.add(job.id)
+        if seen == ids:
+            break
+
+
+async def test_a_watch_of_many_reads_no_more_often_than_is_useful(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = service.parts
+    ids = [one.id for one in await service.client.submit_many([NewJob(kind="k", delay_s=3_600) for _ in range(50)])]
+    reads, fetch, told = 0, parts.db.fetch, asyncio.Event()
+
+    async def counted(name: str, params: Any = None) -> Any:
+        nonlocal reads
+        reads += name == "marks_of"
+        return await fetch(name, params)
+
+    async def watch() -> None:
+        async for _ in service.client.watch_many(ids):
+            told.set()
+
+    monkeypatch.setattr(parts.db, "fetch", counted)
+    watching = asyncio.ensure_future(watch())
+    await told.wait()
+    loop = asyncio.get_running_loop()
+    since, before = loop.time(), reads
+    for id in ids:
+        await parts.canceler.cancel(uuid.UUID(id), "")
+    await watching
+    assert reads - before <= (loop.time() - since) / WATCH_GATHER_S + 1
 
 
 async def _true(value: bool) -> bool:
