@@ -37,7 +37,7 @@ from tenure.model.request import request_hash
 from tenure.model.unique import OnDuplicate
 from tenure.store.postgres.database import Database
 from tenure.store.postgres.submit import KeyedJob, KeyTaken, NewWorkflow, keyed_jobs, scope_of, write_jobs
-from tenure.store.postgres.unique import REASON, Holder, Replaced, UniqueTaken, holders, unique_key_of
+from tenure.store.postgres.unique import REASON, Holder, Replaced, UniqueKey, UniqueTaken, holders, unique_key_of
 
 log = structlog.get_logger(__name__)
 
@@ -441,6 +441,28 @@ def _refuse_repeated_keys(specs: Sequence[JobSpec], path: str) -> None:
             first = seen.setdefault(key, index)
             if first != index:
                 violations.append(FieldViolation(f"{path}[{index}].{name}", f"is also the key of {path}[{first}]"))
+    if violations:
+        raise InvalidInput(violations)
+
+
+def refuse_to_meet(specs: Sequence[JobSpec], parent: UniqueKey | None) -> None:
+    """Refuse children that cannot be their parent's by their unique keys; ``parent`` is its own key.
+
+    A parent waits for its children and reads their results: a job of somebody else does not do instead.
+
+    Raises:
+        InvalidInput: a child takes an existing job for an answer, or would replace its parent.
+    """
+    violations = [
+        FieldViolation(f"jobs[{index}].on_duplicate", "must not be existing for a child: that job may be anybody's")
+        for index, spec in enumerate(specs)
+        if spec.on_duplicate is OnDuplicate.EXISTING
+    ]
+    violations += [
+        FieldViolation(f"jobs[{index}].unique_key", "is that of the child's parent, which it would replace")
+        for index, spec in enumerate(specs)
+        if spec.on_duplicate is OnDuplicate.REPLACE and unique_key_of(spec) == parent
+    ]
     if violations:
         raise InvalidInput(violations)
 
