@@ -9,7 +9,7 @@ between two looks but which schedules could not be carried out, so that those do
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -41,6 +41,9 @@ PAGE = 200
 BROKEN_S = 60.0
 """How long a schedule that cannot be carried out is left alone."""
 _TRIES = 5
+
+TickKey = tuple[str, str]
+"""The schedule's scope and the idempotency key of a tick or a trigger."""
 
 
 class Scheduler:
@@ -161,7 +164,7 @@ class Written:
     """
 
     firings: Sequence[Firing] = ()
-    existing: dict[tuple[str, str], uuid.UUID] = field(default_factory=dict)
+    existing: dict[TickKey, uuid.UUID] = field(default_factory=dict)
     canceled: Canceled = field(default_factory=Canceled)
 
 
@@ -181,45 +184,58 @@ class TickWriter:
             InvalidInput: the settings of a kind fit no job of the schedule.
         """
         firings = [self._as_set_for_kinds(firing) for firing in firings]
-        existing: dict[tuple[str, str], uuid.UUID] = {}
+        known: dict[TickKey, uuid.UUID] = {}
         for _ in range(_TRIES):
-            firings = [await self._meet_holders(firing, existing) for firing in firings]
-            jobs = [job for firing in firings for job in firing.jobs]
+            met: dict[TickKey, uuid.UUID] = {}
+            now = [await self._meet_holders(firing, known, met) for firing in firings]
+            jobs = [job for firing in now for job in firing.jobs]
             lanes = await self._lanes.of([job.spec for job in jobs])
             try:
-                canceled = await write_firings(self._database, firings, lanes, guard=guard)
+                canceled = await write_firings(self._database, now, lanes, guard=guard)
             except KeyTaken:
-                keys = [(job.spec.namespace, scope_of(job), job.spec.idempotency_key or "") for job in jobs]
-                known = await keyed_jobs(self._database, keys)
-                existing |= {(scope, key): found.job_id for (_, scope, key), found in known.items()}
-                firings = [_without(firing, existing) for firing in firings]
+                known |= await self._known(firings)
                 continue
             except UniqueTaken:
                 if len(firings) > 1:  # of two schedules, perhaps: each for itself, then
                     raise
                 continue
             self._hints.ready(set(lanes))
-            return Written(firings, existing, canceled)
+            return Written(now, met | known, canceled)
         raise Unavailable("the keys of these ticks kept changing", hint="try again")
+
+    async def _known(self, firings: Sequence[Firing]) -> dict[TickKey, uuid.UUID]:
+        keys = [(job.spec.namespace, *_tick_key(job)) for firing in firings for job in firing.jobs]
+        found = await keyed_jobs(self._database, keys) if keys else {}
+        return {(scope, key): one.job_id for (_, scope, key), one in found.items()}
 
     def _as_set_for_kinds(self, firing: Firing) -> Firing:
         jobs = tuple(replace(job, spec=self._kinds.book.apply(job.spec, path="schedule.job.")) for job in firing.jobs)
         return replace(firing, jobs=jobs)
 
-    async def _meet_holders(self, firing: Firing, existing: dict[tuple[str, str], uuid.UUID]) -> Firing:
-        """Do as the template wants where a job has its unique key: replace that, or leave out the ticks."""
-        if not firing.jobs or firing.jobs[0].spec.unique_key is None:
-            return firing
-        spec = firing.jobs[0].spec  # of one template: all have the same key
-        held = (await holders(self._database, [unique_key_of(spec)])).get(unique_key_of(spec))
-        if spec.on_duplicate is OnDuplicate.REPLACE:
-            kept, left_out = firing.jobs[-1:], firing.jobs[:-1]
-            replaces = ((held.id, kept[0].id),) if held is not None else ()
+    async def _meet_holders(
+        self, firing: Firing, known: Mapping[TickKey, uuid.UUID], met: dict[TickKey, uuid.UUID]
+    ) -> Firing:
+        """Leave out ticks that have jobs, and do as the template wants where a job has its unique key.
+
+        That is replaced, or the ticks are left out; those are noted in ``met``, with the job that stands in their way.
+        The last tick of those that replace each other counts, though it has its job already.
+        """
+        new = tuple(job for job in firing.jobs if _tick_key(job) not in known)
+        if not new or new[0].spec.unique_key is None:
+            return replace(firing, jobs=new)
+        key = unique_key_of(new[0].spec)  # of one template: all have the same key
+        held = (await holders(self._database, [key])).get(key)
+        replaces: tuple[tuple[uuid.UUID, uuid.UUID], ...] = ()
+        if new[0].spec.on_duplicate is OnDuplicate.REPLACE:
+            last = firing.jobs[-1]
+            kept, left_out = (new[-1:], new[:-1]) if new[-1] is last else ((), new)
+            standing = known.get(_tick_key(last), last.id)
+            if held is not None and kept:
+                replaces = ((held.id, last.id),)
         else:
-            kept, left_out = ((), firing.jobs) if held is not None else (firing.jobs[:1], firing.jobs[1:])
-            replaces = ()
-        standing = held.id if held is not None and not kept else kept[0].id
-        existing.update({(scope_of(job), job.spec.idempotency_key or ""): standing for job in left_out})
+            kept, left_out = ((), new) if held is not None else (new[:1], new[1:])
+            standing = held.id if held is not None else new[0].id
+        met.update((_tick_key(job), standing) for job in left_out)
         return replace(
             firing,
             jobs=kept,
@@ -278,6 +294,5 @@ def _groups(firings: Iterable[Firing]) -> Iterator[list[Firing]]:
         yield group
 
 
-def _without(firing: Firing, existing: dict[tuple[str, str], uuid.UUID]) -> Firing:
-    left = tuple(job for job in firing.jobs if (scope_of(job), job.spec.idempotency_key) not in existing)
-    return replace(firing, jobs=left, replaces=())  # what the rest replaces is asked again
+def _tick_key(job: PlannedJob) -> TickKey:
+    return scope_of(job), job.spec.idempotency_key or ""

@@ -39,10 +39,12 @@ from tenure.model.request import request_hash
 from tenure.model.unique import OnDuplicate
 from tenure.store.postgres.database import Database
 from tenure.store.postgres.submit import KeyedJob, KeyTaken, NewWorkflow, keyed_jobs, scope_of, write_jobs
-from tenure.store.postgres.unique import REASON, Replaced, UniqueTaken, holders, unique_key_of
+from tenure.store.postgres.unique import REASON, Holder, Replaced, UniqueKey, UniqueTaken, holders, unique_key_of
 
 log = structlog.get_logger(__name__)
 
+GROUP_BYTES = 8 * 1024 * 1024
+"""Of payloads in a group of submits: such a transaction holds up the loop, which leads, for about half a second."""
 _TRIES = 10
 """How often a batch is planned again because a key was taken at the same moment."""
 LOCKED_S = 3.0
@@ -84,7 +86,12 @@ class Submitter:
         self._backlogs = backlogs
         self._canceler = canceler
         self._singles: Batcher[JobSpec, Submitted] = Batcher(
-            self._commit_group, max_items=500, in_flight=3, name="submit"
+            self._commit_group,
+            max_items=500,
+            in_flight=3,
+            weigh=lambda spec: len(spec.payload),
+            max_weight=GROUP_BYTES,
+            name="submit",
         )
 
     async def run(self) -> None:
@@ -210,11 +217,7 @@ class Submitter:
         for index, holder in met.items():
             spec = planned[index].spec
             if spec.on_duplicate is OnDuplicate.REFUSE:
-                raise Conflict(
-                    f"{path}[{index}].unique_key {spec.unique_key!r} is that of job {holder.id},"
-                    f" which is {holder.state}",
-                    hint=f"wait for its end or cancel it: tenure jobs cancel {holder.id}",
-                )
+                raise _held(f"{path}[{index}]", spec, holder)
             ids[index], created[index] = holder.id, False
         return set(met)
 
@@ -293,7 +296,8 @@ class Submitter:
             if isinstance(exc, BacklogFull) and all(self._has_no_place(spec) for spec in specs):
                 return [exc] * len(specs)
         except UniqueTaken:
-            pass
+            if answers := await self._commit_unheld(specs, planned, refuses=refuses, hasty_until=hasty_until):
+                return answers
         except Locked as exc:  # a key or a lane that an open transaction makes, too
             hasty_until = hasty_until or time.monotonic() + LOCKED_S
             if len(specs) == 1 or time.monotonic() > hasty_until:
@@ -339,6 +343,54 @@ class Submitter:
                 answers.append(await self._submit_alone(spec))  # refused there
         return answers
 
+    async def _commit_unheld(
+        self,
+        specs: Sequence[JobSpec],
+        planned: Sequence[PlannedJob],
+        *,
+        refuses: bool,
+        hasty_until: float | None,
+    ) -> list[Submitted | Exception] | None:
+        """Answer those whose unique keys are held, and write the others; None when no key is held any more."""
+        wanted = {index: unique_key_of(spec) for index, spec in enumerate(specs) if spec.unique_key is not None}
+        held = await holders(self._database, wanted.values())
+        met = {index: held[key] for index, key in wanted.items() if key in held}
+        first = {key: index for index, key in reversed(wanted.items())}
+        repeats = [index for index, key in wanted.items() if key not in held and first[key] != index]
+        if not met and not repeats:
+            return None
+        answers = await self._answer_met(specs, planned, met)
+        later = {*met, *repeats}
+        free = [index for index in range(len(specs)) if index not in later]
+        for part in (free, repeats):  # the first one with a key answers for the next ones
+            written = await self._commit_group(
+                [specs[index] for index in part], refuses=refuses, hasty_until=hasty_until
+            )
+            answers.update(zip(part, written, strict=True))
+        return [answers[index] for index in range(len(specs))]
+
+    async def _answer_met(
+        self, specs: Sequence[JobSpec], planned: Sequence[PlannedJob], met: Mapping[int, Holder]
+    ) -> dict[int, Submitted | Exception]:
+        """Answer with the holders of unique keys; who gave an idempotency key, too, gets the same answer again.
+
+        That none of those keys is known was found out before it came to unique keys.
+        """
+        answers: dict[int, Submitted | Exception] = {}
+        keyed: dict[int, PlannedJob] = {}
+        for index, holder in met.items():
+            if specs[index].on_duplicate is OnDuplicate.REFUSE:
+                answers[index] = _held("job[0]", specs[index], holder)
+                continue
+            answers[index] = Submitted(holder.id, False, duplicate=True)
+            if specs[index].idempotency_key is not None:
+                keyed[index] = replace(planned[index], id=holder.id)
+        try:
+            await self._write((), list(keyed.values()))
+        except KeyTaken:  # since then
+            answers.update({index: await self._submit_alone(specs[index]) for index in keyed})
+        return answers
+
     async def _submit_alone(self, spec: JobSpec) -> Submitted | Exception:
         try:
             return (await self.submit_batch([spec], path="job"))[0]
@@ -359,6 +411,13 @@ class Submitter:
 def _is_alone(spec: JobSpec) -> bool:
     """Say whether a job asks for more than an insertion, so that it cannot share a transaction with strangers."""
     return bool(spec.depends_on) or spec.on_duplicate is OnDuplicate.REPLACE
+
+
+def _held(path: str, spec: JobSpec, holder: Holder) -> Conflict:
+    return Conflict(
+        f"{path}.unique_key {spec.unique_key!r} is that of job {holder.id}, which is {holder.state}",
+        hint=f"wait for its end or cancel it: tenure jobs cancel {holder.id}",
+    )
 
 
 def _key(job: PlannedJob) -> tuple[str, str, str]:
@@ -404,6 +463,28 @@ def _refuse_repeated_keys(specs: Sequence[JobSpec], path: str) -> None:
             first = seen.setdefault(key, index)
             if first != index:
                 violations.append(FieldViolation(f"{path}[{index}].{name}", f"is also the key of {path}[{first}]"))
+    if violations:
+        raise InvalidInput(violations)
+
+
+def refuse_to_meet(specs: Sequence[JobSpec], parent: UniqueKey | None) -> None:
+    """Refuse children that cannot be their parent's by their unique keys; ``parent`` is its own key.
+
+    A parent waits for its children and reads their results: a job of somebody else does not do instead.
+
+    Raises:
+        InvalidInput: a child takes an existing job for an answer, or would replace its parent.
+    """
+    violations = [
+        FieldViolation(f"jobs[{index}].on_duplicate", "must not be existing for a child: that job may be anybody's")
+        for index, spec in enumerate(specs)
+        if spec.on_duplicate is OnDuplicate.EXISTING
+    ]
+    violations += [
+        FieldViolation(f"jobs[{index}].unique_key", "is that of the child's parent, which it would replace")
+        for index, spec in enumerate(specs)
+        if spec.on_duplicate is OnDuplicate.REPLACE and unique_key_of(spec) == parent
+    ]
     if violations:
         raise InvalidInput(violations)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Generic, TypeVar
 
 from tenure.model.errors import BoundExceeded
@@ -16,11 +17,29 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
+def pieces(
+    items: Iterable[Item], weigh: Callable[[Item], int], *, max_weight: int, max_items: int
+) -> Iterator[list[Item]]:
+    """Cut items into pieces of no more weight than that; one that weighs more is a piece of its own."""
+    piece: list[Item] = []
+    weight = 0
+    for item in items:
+        own = weigh(item)
+        if piece and (weight + own > max_weight or len(piece) == max_items):
+            yield piece
+            piece, weight = [], 0
+        piece.append(item)
+        weight += own
+    if piece:
+        yield piece
+
+
 class Batcher(Generic[Item, Answer]):
     """Gathers items and hands them to ``carry_out`` in batches.
 
     ``carry_out`` returns one answer per item, in order; an exception among the answers is raised to its caller
     alone, one that is raised goes to every caller of the batch. Cancelling a caller does not cancel its item.
+    No batch weighs more than ``max_weight``, but for one item that does so by itself.
     """
 
     def __init__(
@@ -30,12 +49,16 @@ class Batcher(Generic[Item, Answer]):
         max_items: int,
         in_flight: int = 1,
         max_waiting: int = 20_000,
+        weigh: Callable[[Item], int] = lambda item: 0,
+        max_weight: int = 0,
         name: str = "batch",
     ) -> None:
         self._carry_out = carry_out
         self._max_items = max_items
         self._in_flight = in_flight
         self._max_waiting = max_waiting
+        self._weigh = weigh
+        self._max_weight = max_weight
         self._name = name
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._more = asyncio.Event()
@@ -59,12 +82,21 @@ class Batcher(Generic[Item, Answer]):
         self._more.set()
         return await future
 
+    def _next(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
+        waiting = islice(self._waiting, self._max_items)
+        batch = next(
+            pieces(waiting, lambda one: self._weigh(one[0]), max_weight=self._max_weight, max_items=self._max_items)
+        )
+        for _ in batch:
+            self._waiting.popleft()
+        return batch
+
     async def _lane(self) -> None:
         while True:
             while not self._waiting:
                 self._more.clear()
                 await self._more.wait()
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._max_items))]
+            batch = self._next()
             try:
                 answers = await self._carry_out([item for item, _ in batch])
             except Exception as exc:  # to the callers: they own the decision

@@ -20,7 +20,7 @@ from tenure.coordinator.pending import show_pending
 from tenure.coordinator.retry import RETRIABLE, Retryer
 from tenure.coordinator.submit import Submitted, Submitter
 from tenure.coordinator.waiters import Waiters
-from tenure.model.batch import Batcher
+from tenure.model.batch import Batcher, pieces
 from tenure.model.errors import FieldViolation, InvalidInput, NotFound, WrongState
 from tenure.model.ids import parse_id
 from tenure.model.states import TERMINAL, JobState
@@ -41,7 +41,12 @@ WATCH_POLL_S = 0.25
 """How often a watched job is read again; reads of all watchers share one query."""
 WATCH_MANY_POLL_S = 0.5
 """The same for WatchJobs, whose reads are its own."""
+WATCH_GATHER_S = 0.1
+"""What changes within this time is told together, so that each end does not read all the others again."""
 MAX_WATCHED = 1_000
+WATCH_READ_JOBS = 100
+WATCH_BYTES = 1024 * 1024
+"""Of jobs with payloads and results in a message of WatchJobs; one that is larger has its own."""
 DEADLINE_MARGIN_S = 0.2
 """A waiting call answers this long before its own deadline, so that the answer still arrives."""
 
@@ -157,16 +162,22 @@ class JobService(JobServiceServicer):
         left = {parse_id(id, f"ids[{index}]") for index, id in enumerate(request.ids)}
         shown: dict[uuid.UUID, tuple[object, ...]] = {}
         async with self._waiters.waiting_for_any({str(id) for id in left}) as maybe_done:
-            while left:
+            while True:
                 maybe_done.clear()
                 changed = await self._changed(left, shown)
-                if changed:
-                    jobs = await self._read_group(changed)
-                    yield pb.WatchJobsResponse(jobs=[job for job in jobs if job is not None])
-                    left -= {id for id, job in zip(changed, jobs, strict=True) if job is None or _is_terminal(job)}
+                for start in range(0, len(changed), WATCH_READ_JOBS):
+                    page = changed[start : start + WATCH_READ_JOBS]
+                    jobs = dict(zip(page, await self._read_group(page), strict=True))
+                    found = (job for job in jobs.values() if job is not None)
+                    for told in pieces(found, job_pb2.Job.ByteSize, max_weight=WATCH_BYTES, max_items=WATCH_READ_JOBS):
+                        yield pb.WatchJobsResponse(jobs=told)
+                    left -= {id for id, job in jobs.items() if job is None or _is_terminal(job)}
                 self._waiters.refuse_if_closed()
+                if not left:
+                    return
+                await asyncio.sleep(WATCH_GATHER_S)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(WATCH_MANY_POLL_S if left else 0):
+                    async with asyncio.timeout(WATCH_MANY_POLL_S - WATCH_GATHER_S):
                         await maybe_done.wait()
 
     async def _changed(self, ids: Set[uuid.UUID], shown: dict[uuid.UUID, tuple[object, ...]]) -> list[uuid.UUID]:

@@ -1,31 +1,75 @@
 """StreamSubmitJobs: jobs without end, written in transactions of what has gathered while the last one was under way.
 
-One stream holds two groups and no more: who sends faster than Postgres writes is held up by flow control.
-Answers are in order and come after the commit. What is refused is refused alone; when stores do not answer, the stream
-ends, and the caller sends again what had no answer.
+One stream holds two groups and no more, in jobs and in bytes: who sends faster than Postgres writes is held up by flow
+control. Answers are in order and come after the commit. What is refused is refused alone; when stores do not answer,
+the stream ends, and the caller sends again what had no answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 
-from tenure.coordinator.submit import Submitted, Submitter
+from tenure.coordinator.submit import GROUP_BYTES, Submitted, Submitter
 from tenure.coordinator.waiters import Waiters
+from tenure.model.batch import pieces
 from tenure.model.errors import BacklogFull, BoundExceeded, FieldViolation, InvalidInput, TenureError, Unavailable
 from tenure.model.jobs import JobSpec
 from tenure.v1 import job_pb2, wire
 from tenure.v1 import job_service_pb2 as pb
 
 MESSAGE_JOBS = 1_000
-QUEUED_MESSAGES = 256
+QUEUED_PIECES = 256
 GROUP_JOBS = 1_000
-"""Jobs that have gathered are read, and written in one transaction, up to so many."""
+"""Jobs that have gathered are read, and written in one transaction, up to about so many, or ``GROUP_BYTES``."""
+PIECE_BYTES = 1024 * 1024
+"""A message is read in pieces of so much, and others have their turn in between."""
 LOOK_S = 0.5
 """How often a stream on which nothing comes asks whether this coordinator stops."""
 
 Asked = tuple[int, JobSpec | InvalidInput]
 Write = Callable[[pb.StreamSubmitJobsResponse], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Piece:
+    """Jobs that came together, and how many bytes they are."""
+
+    asked: list[Asked]
+    size: int
+
+    def add(self, other: Piece) -> None:
+        """Take in the jobs of another one."""
+        self.asked += other.asked
+        self.size += other.size
+
+
+class Room:
+    """What one stream may hold: the group that is written, and the next one."""
+
+    def __init__(self) -> None:
+        self._jobs = 0
+        self._bytes = 0
+        self._changed = asyncio.Condition()
+
+    async def take(self, jobs: int, size: int) -> None:
+        """Wait until there is room for so much, or nothing else is held."""
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: (
+                    not self._jobs or (self._jobs + jobs <= 2 * GROUP_JOBS and self._bytes + size <= 2 * GROUP_BYTES)
+                )
+            )
+            self._jobs += jobs
+            self._bytes += size
+
+    async def give_back(self, jobs: int, size: int) -> None:
+        """Let others have it."""
+        async with self._changed:
+            self._jobs -= jobs
+            self._bytes -= size
+            self._changed.notify_all()
 
 
 class StreamedSubmit:
@@ -34,9 +78,8 @@ class StreamedSubmit:
     def __init__(self, submitter: Submitter, waiters: Waiters) -> None:
         self._submitter = submitter
         self._waiters = waiters
-        self._asked: asyncio.Queue[list[Asked] | None] = asyncio.Queue(QUEUED_MESSAGES)
-        self._room = asyncio.Semaphore(2 * GROUP_JOBS)
-        """Jobs that may be held at a time: the group that is written, and the next one."""
+        self._asked: asyncio.Queue[Piece | None] = asyncio.Queue(QUEUED_PIECES)
+        self._room = Room()
 
     async def serve(self, requests: AsyncIterator[pb.StreamSubmitJobsRequest], write: Write) -> None:
         """Answer until the caller has sent all.
@@ -48,8 +91,10 @@ class StreamedSubmit:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read(requests))
-                while (asked := await self._gathered()) is not None:
-                    await write(await self._written(asked))
+                while (gathered := await self._gathered()) is not None:
+                    answer = await self._written(gathered.asked)
+                    await self._room.give_back(len(gathered.asked), gathered.size)
+                    await write(answer)
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
 
@@ -59,12 +104,15 @@ class StreamedSubmit:
                 raise InvalidInput([FieldViolation("jobs", f"must be 1 to {MESSAGE_JOBS} in a message")])
             if len(request.sequences) != len(request.jobs):
                 raise InvalidInput([FieldViolation("sequences", "must be as many as jobs")])
-            for _ in request.jobs:
-                await self._room.acquire()
-            await self._asked.put([(n, _spec(job)) for n, job in zip(request.sequences, request.jobs, strict=True)])
+            numbered = zip(request.sequences, request.jobs, strict=True)
+            for piece in pieces(numbered, _bytes, max_weight=PIECE_BYTES, max_items=MESSAGE_JOBS):
+                size = sum(map(_bytes, piece))
+                await self._room.take(len(piece), size)
+                await self._asked.put(Piece([(number, _spec(job)) for number, job in piece], size))
+                await asyncio.sleep(0)
         await self._asked.put(None)
 
-    async def _gathered(self) -> list[Asked] | None:
+    async def _gathered(self) -> Piece | None:
         """Return what has gathered, at least one job; None at the end."""
         while True:
             self._waiters.refuse_if_closed()
@@ -77,22 +125,24 @@ class StreamedSubmit:
         if first is None:
             return None
         found = first
-        while len(found) < GROUP_JOBS and not self._asked.empty():
+        while len(found.asked) < GROUP_JOBS and found.size < GROUP_BYTES and not self._asked.empty():
             more = self._asked.get_nowait()
             if more is None:
                 self._asked.put_nowait(None)
                 break
-            found.extend(more)
+            found.add(more)
         return found
 
     async def _written(self, asked: list[Asked]) -> pb.StreamSubmitJobsResponse:
         specs = [spec for _, spec in asked if isinstance(spec, JobSpec)]
         answers = iter(await self._submitter.submit_each(specs))
-        for _ in asked:
-            self._room.release()
         return pb.StreamSubmitJobsResponse(
             jobs=[_answer(sequence, next(answers) if isinstance(spec, JobSpec) else spec) for sequence, spec in asked]
         )
+
+
+def _bytes(numbered: tuple[int, job_pb2.JobSpec]) -> int:
+    return numbered[1].ByteSize()
 
 
 def _spec(message: job_pb2.JobSpec) -> JobSpec | InvalidInput:

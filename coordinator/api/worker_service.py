@@ -16,7 +16,7 @@ from tenure.coordinator.finish import AttemptError, Finished, Finisher, Report, 
 from tenure.coordinator.metrics import STALE_WRITES
 from tenure.coordinator.park import Park
 from tenure.coordinator.start import ClaimedJob, Starter
-from tenure.coordinator.submit import Parent, Submitter, keyed_after_parent
+from tenure.coordinator.submit import Parent, Submitter, keyed_after_parent, refuse_to_meet
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost
@@ -138,6 +138,8 @@ class WorkerService(WorkerServiceServicer):
         for message in request.jobs:
             message.namespace = message.namespace or namespace
         specs = keyed_after_parent(wire.specs_from_pb(request.jobs))
+        has_key = bool(rows) and rows[0].unique_key is not None
+        refuse_to_meet(specs, (namespace, rows[0].kind, rows[0].unique_key) if has_key else None)
         try:
             submitted = await self._submitter.submit_batch(specs, parent=parent)
         except OwnershipLost as exc:

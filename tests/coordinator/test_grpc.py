@@ -636,6 +636,21 @@ async def test_children_come_in_their_parents_namespace_and_only_under_its_fence
     assert (code, set(fields)) == (Code.INVALID_ARGUMENT, {"jobs[0].ref"})
 
 
+async def test_a_child_is_its_parents_whatever_its_unique_key(service: Service) -> None:
+    job = await service.submit(unique_key=(key := str(uuid.uuid4())))
+    started = await service.parts.execute(uuid.UUID(job.id))
+    children = [
+        pb.JobSpec(kind="k", ref="a", unique_key=f"{key}-a", on_duplicate=pb.ON_DUPLICATE_EXISTING),
+        pb.JobSpec(kind="k", ref="b", unique_key=key, on_duplicate=pb.ON_DUPLICATE_REPLACE),
+        pb.JobSpec(kind="other", ref="c", unique_key=key, on_duplicate=pb.ON_DUPLICATE_REPLACE),
+    ]
+    request = worker_pb.SubmitChildrenRequest(job_id=job.id, fence=started.fence, jobs=children)
+    code, fields, _ = await refused(service.workers.SubmitChildren(request))
+    assert (code, set(fields)) == (Code.INVALID_ARGUMENT, {"jobs[0].on_duplicate", "jobs[1].unique_key"})
+    request = worker_pb.SubmitChildrenRequest(job_id=job.id, fence=started.fence, jobs=children[2:])
+    assert (await service.workers.SubmitChildren(request)).verdict == worker_pb.VERDICT_RECORDED
+
+
 # -- the cluster, health, reflection --
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import pytest
@@ -15,8 +16,11 @@ from tests.fixtures.network import ProxyFactory
 
 from tenure.client import AsyncClient, NewJob, StreamedJob
 from tenure.coordinator.api.grpc_server import GrpcServer
-from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.api.job_service import WATCH_GATHER_S, JobService
+from tenure.coordinator.api.stream_submit import PIECE_BYTES, StreamedSubmit
+from tenure.coordinator.submit import GROUP_BYTES, Submitted
 from tenure.model.errors import Conflict, InvalidInput, NotFound, WrongState
+from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState
 from tenure.store.postgres.database import Database, PoolOptions
 from tenure.v1 import job_pb2
@@ -85,6 +89,62 @@ async def test_a_stream_of_keys_makes_each_job_once(service: Service) -> None:
     assert [one.id for one in second] == [one.id for one in (*first, *first[:3])]
     [other] = await _all(service.client.submit_stream([NewJob(kind="other", idempotency_key=f"{mark}-0")]))
     assert isinstance(other.error, Conflict)
+
+
+async def test_a_stream_of_large_jobs_is_written_in_small_groups(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[int] = []
+    write = service.parts.submitter.submit_each
+
+    async def measured(specs: Sequence[JobSpec]) -> list[Submitted | Exception]:
+        groups.append(sum(len(spec.payload) for spec in specs))
+        return await write(specs)
+
+    monkeypatch.setattr(service.parts.submitter, "submit_each", measured)
+    jobs = [job_pb2.JobSpec(kind="k", payload='"' + "x" * 200_000 + '"') for _ in range(100)]
+    request = pb.StreamSubmitJobsRequest(jobs=jobs, sequences=range(100))
+    answered: list[int] = []
+    async for answer in service.jobs.StreamSubmitJobs(iter([request]), timeout=60):
+        answered += [one.sequence for one in answer.jobs]
+    assert answered == list(range(100))
+    assert max(groups) <= GROUP_BYTES + PIECE_BYTES
+
+
+async def test_a_stream_holds_so_many_bytes_and_no_more(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = asyncio.Event()
+    write = service.parts.submitter.submit_each
+    taken = 0
+
+    async def held(specs: Sequence[JobSpec]) -> list[Submitted | Exception]:
+        await gate.wait()
+        return await write(specs)
+
+    async def requests() -> AsyncIterator[pb.StreamSubmitJobsRequest]:
+        nonlocal taken
+        for taken in range(100):
+            yield pb.StreamSubmitJobsRequest(
+                jobs=[job_pb2.JobSpec(kind="k", payload='"' + "x" * 250_000 + '"')] * 2, sequences=[2 * taken] * 2
+            )
+
+    async def is_full() -> bool:
+        before = taken
+        await asyncio.sleep(0.5)
+        return before == taken
+
+    answers: list[pb.StreamSubmitJobsResponse] = []
+
+    async def answer(message: pb.StreamSubmitJobsResponse) -> None:
+        answers.append(message)
+
+    monkeypatch.setattr(service.parts.submitter, "submit_each", held)
+    stream = StreamedSubmit(service.parts.submitter, service.parts.waiters)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(stream.serve(requests(), answer))
+        await until(is_full)
+        assert 0 < taken * 500_000 <= 2 * GROUP_BYTES
+        gate.set()
+    assert sum(len(one.jobs) for one in answers) == 200
 
 
 async def test_unique_keys_hold_within_a_stream(service: Service) -> None:
@@ -207,6 +267,46 @@ async def test_many_jobs_are_watched_to_their_end(service: Service) -> None:
             await done.wait()
     assert [state for id, state in seen if id == str(ids[0])] == ["ready", "executing", "completed"]
     assert sorted(state for id, state in seen if id != str(ids[0])) == ["canceled", "canceled", "ready", "ready"]
+
+
+async def test_large_jobs_are_watched_in_several_messages(service: Service) -> None:
+    ids: set[str] = set()
+    for _ in range(4):  # together more than one message may hold
+        jobs = [NewJob(kind="k", payload="x" * 250_000, delay_s=3_600) for _ in range(75)]
+        ids |= {one.id for one in await service.client.submit_many(jobs)}
+    seen: set[str] = set()
+    async for job in service.client.watch_many(ids):
+        assert len(str(job.payload)) == 250_000
+        seen.add(job.id)
+        if seen == ids:
+            break
+
+
+async def test_a_watch_of_many_reads_no_more_often_than_is_useful(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = service.parts
+    ids = [one.id for one in await service.client.submit_many([NewJob(kind="k", delay_s=3_600) for _ in range(50)])]
+    reads, fetch, told = 0, parts.db.fetch, asyncio.Event()
+
+    async def counted(name: str, params: Any = None) -> Any:
+        nonlocal reads
+        reads += name == "marks_of"
+        return await fetch(name, params)
+
+    async def watch() -> None:
+        async for _ in service.client.watch_many(ids):
+            told.set()
+
+    monkeypatch.setattr(parts.db, "fetch", counted)
+    watching = asyncio.ensure_future(watch())
+    await told.wait()
+    loop = asyncio.get_running_loop()
+    since, before = loop.time(), reads
+    for id in ids:
+        await parts.canceler.cancel(uuid.UUID(id), "")
+    await watching
+    assert reads - before <= (loop.time() - since) / WATCH_GATHER_S + 1
 
 
 async def _true(value: bool) -> bool:

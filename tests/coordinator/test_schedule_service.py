@@ -306,6 +306,39 @@ async def test_a_backfill_does_not_move_the_schedule_nor_count_for_its_overlap(
     assert {(await client.get(one.job_id)).state for one in made} == {"ready"}
 
 
+async def test_a_repeated_trigger_replaces_nothing(client: AsyncClient) -> None:
+    job = NewJob(kind="k", unique_key="u", on_duplicate="replace")
+    await client.create_schedule(schedule(paused=True, job=job))
+    first = await client.trigger_schedule("nightly", idempotency_key="once")
+    again = await client.trigger_schedule("nightly", idempotency_key="once")
+    assert (again.job_id, again.created) == (first.job_id, False)
+    assert (await client.get(first.job_id)).state == "ready"
+    other = await client.trigger_schedule("nightly")
+    assert (await client.get(first.job_id)).replaced_by == other.job_id
+
+
+async def test_a_repeated_backfill_replaces_nothing(client: AsyncClient) -> None:
+    job = NewJob(kind="k", unique_key="u", on_duplicate="replace")
+    await client.create_schedule(schedule(interval_s=3600, paused=True, job=job))
+    [last] = await client.backfill_schedule("nightly", PAST + HOUR, PAST + 2 * HOUR)
+    for _ in range(2):
+        wider = await client.backfill_schedule("nightly", PAST, PAST + 2 * HOUR)
+        assert [(one.job_id, one.created) for one in wider] == [(last.job_id, False)] * 2
+    assert (await client.get(last.job_id)).state == "ready"
+
+
+async def test_a_backfill_makes_what_is_left_where_the_first_tick_has_its_job(
+    client: AsyncClient, alone: Parts
+) -> None:
+    await client.create_schedule(schedule(interval_s=3600, paused=True, job=NewJob(kind="k", unique_key="u")))
+    [first] = await client.backfill_schedule("nightly", PAST, PAST + HOUR)
+    await client.cancel(first.job_id)
+    wider = await client.backfill_schedule("nightly", PAST, PAST + 2 * HOUR)
+    assert [one.created for one in wider] == [False, True]
+    assert wider[0].job_id == first.job_id
+    assert (await client.get(wider[1].job_id)).state == "ready"
+
+
 async def test_a_backfill_is_bounded(client: AsyncClient) -> None:
     await client.create_schedule(schedule(interval_s=1))
     assert "until" in await refused(client.backfill_schedule("nightly", PAST, PAST + HOUR))

@@ -305,15 +305,16 @@ async def test_a_tick_replaces_the_job_that_has_its_unique_key(book: Book) -> No
     assert [job.state for job in await book.jobs(id)] == ["completed", "canceled", "ready"]
 
 
-async def test_a_tick_that_has_its_job_already_replaces_none(book: Book) -> None:
-    """A turn set back: the job of the tick, which has the unique key, must not be canceled for one that is not made."""
-    id = await book.add(since=timedelta(hours=1), job={"kind": "k", "unique_key": "u", "on_duplicate": "replace"})
-    tick = (await book.row(id)).next_at
+async def test_a_tick_that_has_its_job_replaces_nothing(book: Book) -> None:
+    job = {"kind": "k", "unique_key": "u", "on_duplicate": "replace"}
+    id = await book.add(since=timedelta(minutes=90), job=job)
+    row = await book.due(id)
     await book.scheduler().round()
-    await book.set(id, tick)
+    [made] = await book.jobs(id)
+    await book.set(id, row.next_at)
     await book.scheduler().round()
-    [job] = await book.jobs(id)
-    assert (job.state, job.replaced_by) == (JobState.READY, None)
+    [left] = await book.jobs(id)
+    assert (left.id, left.state, left.replaced_by) == (made.id, JobState.READY, None)
 
 
 async def test_schedules_with_one_unique_key_do_not_hold_up_each_other(book: Book) -> None:

@@ -243,6 +243,37 @@ async def test_coordinators_that_submit_at_the_same_moment_make_one_job(
     assert len({one.id for [one] in made}) == 1
 
 
+async def test_held_keys_cost_a_group_a_few_statements(parts: Parts, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    half = 50
+    held = [_spec(f"{key}-{n}") for n in range(half)]
+    first: Any = await parts.submitter.submit_each(held)
+    transactions = 0
+    write = parts.db.transaction
+
+    async def counted(statements: Any) -> Any:
+        nonlocal transactions
+        transactions += 1
+        return await write(statements)
+
+    monkeypatch.setattr(parts.db, "transaction", counted)
+    met = [_spec(f"{key}-{n}", OnDuplicate.EXISTING, idempotency_key=f"{key}-{n}") for n in range(half)]
+    refused = [_spec(f"{key}-{n}") for n in range(half)]
+    repeated = [_spec(f"{key}-new", OnDuplicate.EXISTING) for _ in range(half)]
+    free = [_spec(f"{key}-free-{n}", OnDuplicate.EXISTING) for n in range(half)]
+    mixed = [one for four in zip(met, refused, repeated, free, strict=True) for one in four]
+    answers: Any = await parts.submitter.submit_each(mixed)
+    assert [answer.id for answer in answers[::4]] == [one.id for one in first]
+    assert all(answer.duplicate and not answer.created for answer in answers[::4])
+    assert all(isinstance(answer, Conflict) for answer in answers[1::4])
+    assert [answer.created for answer in answers[2::4]] == [True] + [False] * (half - 1)
+    assert len({answer.id for answer in answers[2::4]}) == 1
+    assert all(answer.created for answer in answers[3::4])
+    assert transactions < 10
+    await parts.canceler.cancel(first[0].id, "")
+    again: Any = (await parts.submitter.submit_each(met[:1]))[0]
+    assert (again.id, again.created) == (first[0].id, False)  # its idempotency key was taken for the answer
+
+
 async def test_a_retry_takes_the_key_again_or_is_refused(parts: Parts, key: str) -> None:
     [first] = await _submit(parts, _spec(key))
     await parts.canceler.cancel(first.id, "")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenure.model.batch import Batcher
+from tenure.model.batch import Batcher, pieces
 from tenure.model.errors import BoundExceeded, InvalidInput
 from tenure.model.jobs import JobSpec, find_cycle, json_error, resolve_batch, validate_spec
 
@@ -150,6 +150,24 @@ async def test_batches_form_by_themselves() -> None:
         running.cancel()
     assert batches[0] == [1]
     assert batches[1][:2] == [2, 3]
+
+
+async def test_batches_are_bounded_by_weight() -> None:
+    batches: list[list[int]] = []
+
+    async def carry_out(items: list[int]) -> list[int]:
+        batches.append(items)
+        return items
+
+    batcher: Batcher[int, int] = Batcher(carry_out, max_items=3, weigh=lambda item: item, max_weight=10)
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(batcher.ask(item)) for item in (4, 6, 1, 20, 1, 1, 1, 1)]
+        await asyncio.sleep(0)
+        running = group.create_task(batcher.run())
+        await asyncio.gather(*asked)
+        running.cancel()
+    assert batches == [[4, 6], [1], [20], [1, 1, 1], [1]]
+    assert list(pieces([], int, max_weight=1, max_items=1)) == []
 
 
 async def test_a_batcher_refuses_what_it_cannot_hold() -> None:

@@ -83,6 +83,12 @@ _SCHEDULE = (
         f"{COORDINATOR}/test_schedules.py::test_a_deposed_leader_fires_nothing",
     ),
     _mutant(
+        "known-tick-replaces",
+        "a tick that has its job already replaces nothing",
+        [("coordinator/schedule.py", "if held is not None and kept:", "if held is not None:")],
+        f"{COORDINATOR}/test_schedule_service.py::test_a_repeated_backfill_replaces_nothing",
+    ),
+    _mutant(
         "overlap-forgets-triggers",
         "a job that was triggered counts for the overlap",
         [
