@@ -150,6 +150,9 @@ def _rows(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> Iterator[Statemen
     if unique:
         namespaces, kinds, keys = (list(column) for column in zip(*unique, strict=True))
         yield Statement("lock_replaced", {"namespaces": namespaces, "kinds": kinds, "keys": keys})
+        # In one order: of two writers that have keys in common one waits for the other, and not each for the other.
+        ordered = sorted(zip(jobs, lanes, strict=True), key=lambda pair: unique_key_of(pair[0].spec))
+        jobs, lanes = [job for job, _ in ordered], [lane for _, lane in ordered]
     yield Statement("insert_jobs", _job_columns(jobs, lanes))
 
 

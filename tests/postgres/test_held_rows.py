@@ -179,3 +179,18 @@ async def test_a_job_whose_key_became_free_while_it_was_written_is_held_all_the_
     assert await fresh.state(new.id) is JobState.WAITING
     await fresh.end(old, started.fence)
     assert await fresh.state(new.id) is JobState.READY
+
+
+async def test_unique_keys_are_taken_in_one_order(fresh: Table) -> None:
+    """Two writers that name the same keys in another order do not lock each other out."""
+    async with (
+        await psycopg.AsyncConnection.connect(fresh.dsn) as first,
+        await psycopg.AsyncConnection.connect(fresh.dsn) as second,
+    ):
+        await _run(first, *insertion([_unique("u")], [1]))
+        late = await started_and_waiting(fresh, _run(second, *insertion([_unique("v"), _unique("u")], [1, 1])))
+        assert not late.done(), "not exercised: the second writer waited for nothing"
+        await _run(first, *insertion([_unique("v")], [1]))
+        await first.commit()
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            await late
