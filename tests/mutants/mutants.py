@@ -1146,6 +1146,12 @@ _UNIQUE = (
         f"{COORDINATOR}/test_unique.py::test_whoever_has_the_key_is_held_until_the_replaced_one_is_gone",
     ),
     _mutant(
+        "replaced-locked-last",
+        "a replacement locks what was replaced before together with the job that is held behind it, as an end does",
+        [(f"{QUERIES}/replace_holders.sql", "    WHERE r.replaced_by IS NOT NULL\n", "    WHERE false\n")],
+        f"{POSTGRES}/test_held_rows.py::test_a_replacement_and_the_end_of_the_job_that_was_replaced_before_have_one_order",
+    ),
+    _mutant(
         "trigger-overtakes-held-back",
         "a trigger that is met starts no job that is held back",
         [
