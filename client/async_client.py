@@ -233,8 +233,9 @@ class AsyncClient:
     async def submit_stream(self, jobs: Iterable[NewJob]) -> AsyncIterator[StreamedJob]:
         """Submit any number of jobs, each for itself, and yield what came of them, in order.
 
-        Jobs are taken from ``jobs`` as the service keeps up. One that is refused fails alone: its ``error`` says why. A
-        broken connection is made again, and no job written twice. They cannot name each other by ``ref``.
+        Jobs are taken from ``jobs`` as the service keeps up, in a thread: it may take its time. One that is refused
+        fails alone: its ``error`` says why. A broken connection is made again, and no job written twice. They cannot
+        name each other by ``ref``.
 
         Raises:
             Unavailable: no coordinator answered for ``outage_s``; what was yielded is written. What ``jobs`` raises.
@@ -252,7 +253,10 @@ class AsyncClient:
                 for one in outbox.settle(()):
                     yield one
             except RETRYABLE:
-                self._bear(loop.time() - silent_since)
+                if outbox.awaits_answers:
+                    self._bear(loop.time() - silent_since)
+                else:  # the source of the jobs is slow: nobody was asked for anything
+                    silent_since = loop.time()
                 failures += 1
                 await asyncio.sleep(backoff_s(failures, len(self._link.addresses)))
             finally:

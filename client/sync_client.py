@@ -161,8 +161,9 @@ class Client:
     def submit_stream(self, jobs: Iterable[NewJob]) -> Iterator[StreamedJob]:
         """Submit any number of jobs, each for itself, and yield what came of them, in order.
 
-        Jobs are taken from ``jobs`` as the service keeps up. One that is refused fails alone: its ``error`` says why. A
-        broken connection is made again, and no job written twice. They cannot name each other by ``ref``.
+        Jobs are taken from ``jobs`` as the service keeps up, in a thread: it may take its time. One that is refused
+        fails alone: its ``error`` says why. A broken connection is made again, and no job written twice. They cannot
+        name each other by ``ref``.
 
         Raises:
             Unavailable: no coordinator answered for ``outage_s``; what was yielded is written. What ``jobs`` raises.

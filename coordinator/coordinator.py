@@ -147,7 +147,7 @@ async def _coordinate(
                 LimitService(database, etcd, keys, hints),
                 PoolService(database, etcd, keys, lanes, hints, canceler),
                 NamespaceService(database, hints),
-                ScheduleService(database, lanes, hints, kinds),
+                ScheduleService(database, lanes, hints, kinds, canceler),
                 KindService(database, kinds),
                 workflows,
             ),

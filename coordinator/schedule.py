@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -20,6 +20,7 @@ from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.metrics import TICKS
+from tenure.coordinator.submit import held_conflict
 from tenure.model.clock import Clock
 from tenure.model.errors import BoundExceeded, InvalidInput, TenureError, Unavailable
 from tenure.model.ids import new_id
@@ -61,8 +62,7 @@ class Scheduler:
         guard: Statement,
     ) -> None:
         self._database = database
-        self._writer = TickWriter(database, lanes, hints, kinds)
-        self._canceler = canceler
+        self._writer = TickWriter(database, lanes, hints, kinds, canceler)
         self._clock = clock
         self._guard = guard
         self._broken: dict[uuid.UUID, float] = {}
@@ -129,7 +129,7 @@ class Scheduler:
         except Exception:  # a defect in one schedule holds up no other
             await self._write_apart(firings)
             return
-        await self._tell(written)
+        _count(written)
 
     async def _write_apart(self, firings: Sequence[Firing]) -> None:
         """One of these cannot be carried out: find which, and leave it alone for a while."""
@@ -142,19 +142,6 @@ class Scheduler:
         for firing in firings:
             await self._write([firing])
 
-    async def _tell(self, written: Written) -> None:
-        for firing in written.firings:
-            TICKS.labels("fired").inc(len(firing.jobs))
-            TICKS.labels("skipped").inc(firing.skipped)
-            if firing.skipped:
-                log.warning("ticks_skipped", schedule=str(firing.id), ticks=firing.skipped, reason=firing.reason)
-        gone, replaced = written.canceled, written.canceled.replaced
-        try:
-            await self._canceler.tell(gone.canceled, gone.settled, gone.asked, CANCEL_REASON)
-            await self._canceler.tell(replaced.canceled, replaced.settled, replaced.asked, REASON)
-        except TenureError as exc:  # the sweeps of dependants and of cancels make it good
-            log.warning("cancels_not_told", error=exc.message)
-
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -163,28 +150,29 @@ class Written:
     ``firings`` are as written: without the jobs that there are already, and with the ticks that a unique key left out.
     """
 
-    firings: Sequence[Firing] = ()
-    existing: dict[TickKey, uuid.UUID] = field(default_factory=dict)
-    canceled: Canceled = field(default_factory=Canceled)
+    firings: Sequence[Firing]
+    existing: dict[TickKey, uuid.UUID]
 
 
 class TickWriter:
     """Writes firings with their jobs, leaving out the jobs that ticks have already. Any coordinator may."""
 
-    def __init__(self, database: Database, lanes: Lanes, hints: Hints, kinds: Kinds) -> None:
+    def __init__(self, database: Database, lanes: Lanes, hints: Hints, kinds: Kinds, canceler: Canceler) -> None:
         self._database = database
         self._lanes = lanes
         self._hints = hints
         self._kinds = kinds
+        self._canceler = canceler
 
     async def write(self, firings: Sequence[Firing], *, guard: Statement | None = None) -> Written:
         """Write all or nothing.
 
         Raises: as ``store.postgres.schedules.write_firings``, but for ``KeyTaken``, and ``UniqueTaken`` only for many.
             InvalidInput: the settings of a kind fit no job of the schedule.
+            Conflict: a job that was asked for is refused for its unique key.
         """
         firings = [self._as_set_for_kinds(firing) for firing in firings]
-        known: dict[TickKey, uuid.UUID] = {}
+        known = await self._known([firing for firing in firings if firing.is_asked])
         for _ in range(_TRIES):
             met: dict[TickKey, uuid.UUID] = {}
             now = [await self._meet_holders(firing, known, met) for firing in firings]
@@ -200,8 +188,17 @@ class TickWriter:
                     raise
                 continue
             self._hints.ready(set(lanes))
-            return Written(now, met | known, canceled)
+            await self._tell(canceled)
+            return Written(now, met | known)
         raise Unavailable("the keys of these ticks kept changing", hint="try again")
+
+    async def _tell(self, gone: Canceled) -> None:
+        replaced = gone.replaced
+        try:
+            await self._canceler.tell(gone.canceled, gone.settled, gone.asked, CANCEL_REASON)
+            await self._canceler.tell(replaced.canceled, replaced.settled, replaced.asked, REASON)
+        except TenureError as exc:  # the sweeps of dependants and of cancels make it good
+            log.warning("cancels_not_told", error=exc.message)
 
     async def _known(self, firings: Sequence[Firing]) -> dict[TickKey, uuid.UUID]:
         keys = [(job.spec.namespace, *_tick_key(job)) for firing in firings for job in firing.jobs]
@@ -235,14 +232,25 @@ class TickWriter:
         else:
             kept, left_out = ((), new) if held is not None else (new[:1], new[1:])
             standing = held.id if held is not None else new[0].id
+            if held is not None and firing.is_asked and new[0].spec.on_duplicate is OnDuplicate.REFUSE:
+                raise held_conflict("schedule.job", new[0].spec, held)
         met.update((_tick_key(job), standing) for job in left_out)
         return replace(
             firing,
             jobs=kept,
+            answered=tuple(replace(job, id=standing) for job in left_out) if firing.is_asked else (),
             replaces=replaces,
             skipped=firing.skipped + len(left_out),
             reason=f"job {standing} has the unique key" if left_out else firing.reason,
         )
+
+
+def _count(written: Written) -> None:
+    for firing in written.firings:
+        TICKS.labels("fired").inc(len(firing.jobs))
+        TICKS.labels("skipped").inc(firing.skipped)
+        if firing.skipped:
+            log.warning("ticks_skipped", schedule=str(firing.id), ticks=firing.skipped, reason=firing.reason)
 
 
 def firing_of(row: Row) -> Firing | None:

@@ -217,7 +217,7 @@ class Submitter:
         for index, holder in met.items():
             spec = planned[index].spec
             if spec.on_duplicate is OnDuplicate.REFUSE:
-                raise _held(f"{path}[{index}]", spec, holder)
+                raise held_conflict(f"{path}[{index}]", spec, holder)
             ids[index], created[index] = holder.id, False
         return set(met)
 
@@ -380,7 +380,7 @@ class Submitter:
         keyed: dict[int, PlannedJob] = {}
         for index, holder in met.items():
             if specs[index].on_duplicate is OnDuplicate.REFUSE:
-                answers[index] = _held("job[0]", specs[index], holder)
+                answers[index] = held_conflict("job[0]", specs[index], holder)
                 continue
             answers[index] = Submitted(holder.id, False, duplicate=True)
             if specs[index].idempotency_key is not None:
@@ -413,7 +413,8 @@ def _is_alone(spec: JobSpec) -> bool:
     return bool(spec.depends_on) or spec.on_duplicate is OnDuplicate.REPLACE
 
 
-def _held(path: str, spec: JobSpec, holder: Holder) -> Conflict:
+def held_conflict(path: str, spec: JobSpec, holder: Holder) -> Conflict:
+    """Return the refusal of a job whose unique key is held."""
     return Conflict(
         f"{path}.unique_key {spec.unique_key!r} is that of job {holder.id}, which is {holder.state}",
         hint=f"wait for its end or cancel it: tenure jobs cancel {holder.id}",

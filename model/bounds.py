@@ -25,7 +25,8 @@ class Bounds:
     label_value_chars: int = 63
     idempotency_key_chars: int = 255
     workflow_name_chars: int = 255
-    min_idempotency_ttl_s: float = 60.0
+    min_idempotency_ttl_s: float = 600.0
+    """Longer than clients send a request again (``outage_s``, 5 min by default)."""
     max_idempotency_ttl_s: float = 31 * 86_400.0
     delay_s: float = 366 * 86_400.0
     attempts: int = 100

@@ -12,7 +12,7 @@ import json
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 
 import grpc
 
+from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
@@ -67,9 +68,9 @@ class Change:
 class ScheduleService(ScheduleServiceServicer):
     """The service over ``tenure.schedule``."""
 
-    def __init__(self, database: Database, lanes: Lanes, hints: Hints, kinds: Kinds) -> None:
+    def __init__(self, database: Database, lanes: Lanes, hints: Hints, kinds: Kinds, canceler: Canceler) -> None:
         self._database = database
-        self._writer = TickWriter(database, lanes, hints, kinds)
+        self._writer = TickWriter(database, lanes, hints, kinds, canceler)
 
     async def CreateSchedule(self, request: pb.CreateScheduleRequest, context: Context) -> pb.CreateScheduleResponse:
         """Write a schedule; it ticks from now on."""
@@ -168,7 +169,7 @@ class ScheduleService(ScheduleServiceServicer):
 
         def firing(row: Row) -> Firing:
             spec = _stored(row).model_copy(update={"jitter_s": 0.0})
-            return _standing(row, jobs_of(spec, row.id, [(row.now, key)]), watched=True)
+            return replace(_standing(row, jobs_of(spec, row.id, [(row.now, key)]), watched=True), is_asked=True)
 
         firing_made, written = await self._write(request.namespace, request.schedule, firing)
         job = firing_made.jobs[0]
@@ -270,7 +271,7 @@ class ScheduleService(ScheduleServiceServicer):
         for _ in range(_TRIES):
             made = firing(await self._find(namespace, schedule))
             if not made.jobs:
-                return made, Written()
+                return made, Written((), {})
             with suppress(ScheduleMoved):
                 return made, await self._writer.write([made])
         raise Unavailable("the schedule kept ticking in between", hint="try again")

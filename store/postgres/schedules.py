@@ -43,6 +43,10 @@ class Firing:
     cancels: tuple[uuid.UUID, ...] = ()
     replaces: tuple[tuple[uuid.UUID, uuid.UUID], ...] = ()
     """Holders of unique keys, and the jobs that take them."""
+    is_asked: bool = False
+    """Somebody waits for the job, and is told what has its unique key; ticks just skip."""
+    answered: tuple[PlannedJob, ...] = ()
+    """What was asked and answered with an earlier job, by whose id it goes: its idempotency key is taken for that."""
     skipped: int = 0
     reason: str = ""
 
@@ -83,8 +87,7 @@ async def write_firings(
     first = len(statements)
     replacement = replacing(dict(pair for firing in firings for pair in firing.replaces))
     statements.extend(replacement)
-    if jobs:
-        statements.extend(insertion(jobs, lanes))
+    statements.extend(insertion(jobs, lanes, [job for firing in firings for job in firing.answered]))
     if cancels:
         statements.append(Statement("cancel_idle", {"ids": cancels, "reason": CANCEL_REASON}))
         statements.append(Statement("settle_parents", {"ids": cancels}))

@@ -140,9 +140,9 @@ def key_error(exc: UniqueViolation) -> KeyTaken | UniqueTaken:
     return UniqueTaken(str(exc)) if is_unique_key(exc) else KeyTaken(str(exc))
 
 
-def insertion(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> list[Statement]:
-    """Return the statements that insert keyed jobs without parents, for a transaction that does more."""
-    return [Statement("take_keys", _key_columns(jobs)), *_rows(jobs, lanes)]
+def insertion(jobs: Sequence[PlannedJob], lanes: Sequence[int], answered: Sequence[PlannedJob] = ()) -> list[Statement]:
+    """Return the statements that insert jobs, for a transaction that does more; ``answered`` as in ``write_jobs``."""
+    return list(_insertions(jobs, lanes, answered))
 
 
 def _rows(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> Iterator[Statement]:

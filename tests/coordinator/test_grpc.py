@@ -74,7 +74,7 @@ def _server(parts: Parts, listen: str) -> tuple[JobService, GrpcServer]:
     cluster = ClusterService(parts.db, parts.etcd, parts.keys, schema, revoker, lambda lanes: True)
     limits = LimitService(parts.db, parts.etcd, parts.keys, parts.hints)
     pools = PoolService(parts.db, parts.etcd, parts.keys, parts.lanes, parts.hints, parts.canceler)
-    schedules = ScheduleService(parts.db, parts.lanes, parts.hints, parts.kinds)
+    schedules = ScheduleService(parts.db, parts.lanes, parts.hints, parts.kinds, parts.canceler)
     whole = Workflows(parts.db, parts.clock, parts.canceler)
     workflows = WorkflowService(parts.db, parts.etcd, parts.keys, parts.clock, whole, parts.waiters)
     services = (jobs, workers, cluster, limits, pools, NamespaceService(parts.db, parts.hints), schedules, workflows)

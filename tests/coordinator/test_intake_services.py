@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from tests.coordinator.conftest import Parts, running, until
 from tests.fixtures.network import ProxyFactory
 
 from tenure.client import AsyncClient, NewJob, StreamedJob
+from tenure.client.stream import MESSAGE_BYTES, WINDOW_BYTES
 from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.job_service import WATCH_GATHER_S, JobService
 from tenure.coordinator.api.stream_submit import PIECE_BYTES, StreamedSubmit
@@ -186,6 +188,37 @@ async def test_a_stream_goes_on_where_it_broke(service: Service, proxy: ProxyFac
         "SELECT count(*) FROM tenure.job WHERE labels @> jsonb_build_object('mark', %s::text)", mark
     )
     assert row.count == 6_000
+
+
+async def test_a_slow_source_holds_up_neither_the_loop_nor_what_it_gave(service: Service) -> None:
+    answered = threading.Event()
+
+    def jobs() -> Iterator[NewJob]:
+        yield NewJob(kind="k")
+        assert answered.wait(30)
+        yield NewJob(kind="k")
+
+    made: list[StreamedJob] = []
+    async for one in service.client.submit_stream(jobs()):
+        made.append(one)
+        answered.set()
+    assert [(one.number, one.error) for one in made] == [(0, None), (1, None)]
+
+
+async def test_large_jobs_of_a_source_fit_into_messages(service: Service) -> None:
+    taken = 0
+
+    def jobs() -> Iterator[NewJob]:
+        nonlocal taken
+        while taken < 300:
+            taken += 1
+            yield NewJob(kind="k", payload="x" * 250_000)
+
+    made: list[StreamedJob] = []
+    async for one in service.client.submit_stream(jobs()):
+        assert (taken - len(made)) * 250_000 <= WINDOW_BYTES + 3 * MESSAGE_BYTES
+        made.append(one)
+    assert [(one.number, one.error) for one in made] == [(number, None) for number in range(300)]
 
 
 async def test_what_the_jobs_raise_is_raised_after_what_was_sent(service: Service) -> None:

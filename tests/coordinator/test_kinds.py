@@ -40,7 +40,7 @@ async def client(alone: Parts) -> AsyncIterator[AsyncClient]:
     jobs = JobService(
         alone.db, alone.etcd, alone.keys, alone.submitter, alone.waiters, alone.canceler, alone.retryer, alone.explainer
     )
-    schedules = ScheduleService(alone.db, alone.lanes, alone.hints, alone.kinds)
+    schedules = ScheduleService(alone.db, alone.lanes, alone.hints, alone.kinds, alone.canceler)
     services = (jobs, KindService(alone.db, alone.kinds), schedules)
     server = GrpcServer(services, listen="127.0.0.1:0", with_reflection=False)
     await server.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -41,7 +42,7 @@ async def server(alone: Parts) -> AsyncIterator[GrpcServer]:
     workers = WorkerService(alone.db, alone.starter, alone.finisher, alone.submitter)
     revoker = Revoker(alone.db, alone.etcd, alone.keys, alone.finisher)
     cluster = ClusterService(alone.db, alone.etcd, alone.keys, SchemaStatus("1", "1"), revoker, lambda lanes: True)
-    schedules = ScheduleService(alone.db, alone.lanes, alone.hints, alone.kinds)
+    schedules = ScheduleService(alone.db, alone.lanes, alone.hints, alone.kinds, alone.canceler)
     made = GrpcServer((jobs, workers, cluster, schedules), listen="127.0.0.1:0", with_reflection=False)
     await made.start()
     async with running(jobs.run()):
@@ -315,6 +316,41 @@ async def test_a_repeated_trigger_replaces_nothing(client: AsyncClient) -> None:
     assert (await client.get(first.job_id)).state == "ready"
     other = await client.trigger_schedule("nightly")
     assert (await client.get(first.job_id)).replaced_by == other.job_id
+
+
+async def test_a_trigger_tells_of_the_job_that_it_replaces(client: AsyncClient, alone: Parts) -> None:
+    await alone.register()
+    job = NewJob(kind="k", unique_key="u", on_duplicate="replace")
+    await client.create_schedule(schedule(paused=True, job=job))
+    first = await client.trigger_schedule("nightly")
+    second = await client.trigger_schedule("nightly")
+    assert await alone.done(uuid.UUID(first.job_id)) is not None
+    await alone.execute(uuid.UUID(second.job_id))
+    await client.trigger_schedule("nightly")
+    assert (await alone.etcd.list(alone.keys.inbox("w1"))).items
+
+
+async def test_a_trigger_is_refused_where_its_unique_key_is_held(client: AsyncClient) -> None:
+    [held] = await client.submit_many([NewJob(kind="k", unique_key="u")])
+    await client.create_schedule(schedule(paused=True, job=NewJob(kind="k", unique_key="u")))
+    with pytest.raises(Conflict, match=held.id):
+        await client.trigger_schedule("nightly", idempotency_key="once")
+    stored = await client.get_schedule("nightly")
+    assert (stored.fired, stored.skipped) == (0, 0)
+    await client.cancel(held.id)
+    made = [await client.trigger_schedule("nightly", idempotency_key="once") for _ in range(2)]
+    assert [one.created for one in made] == [True, False]
+    assert made[0].job_id == made[1].job_id
+
+
+async def test_a_trigger_that_met_a_job_has_the_same_answer_again(client: AsyncClient) -> None:
+    [held] = await client.submit_many([NewJob(kind="k", unique_key="u")])
+    job = NewJob(kind="k", unique_key="u", on_duplicate="existing")
+    await client.create_schedule(schedule(paused=True, job=job))
+    met = await client.trigger_schedule("nightly", idempotency_key="once")
+    await client.cancel(held.id)
+    again = await client.trigger_schedule("nightly", idempotency_key="once")
+    assert [(one.job_id, one.created) for one in (met, again)] == [(held.id, False)] * 2
 
 
 async def test_a_repeated_backfill_replaces_nothing(client: AsyncClient) -> None:

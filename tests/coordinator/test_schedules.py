@@ -91,7 +91,8 @@ async def test_two_leaders_that_saw_the_same_tick_make_one_job(book: Book, make_
     id = await book.add(since=timedelta(hours=1))
     one, two = firing_of(await book.due(id)), firing_of(await book.due(id))
     assert one is not None and two is not None and one.jobs[0].id != two.jobs[0].id
-    writer = TickWriter(book.parts.db, book.parts.lanes, book.parts.hints, book.parts.kinds)
+    p = book.parts
+    writer = TickWriter(p.db, p.lanes, p.hints, p.kinds, p.canceler)
     await writer.write([one])
     with pytest.raises(ScheduleMoved):
         await writer.write([two])

@@ -172,8 +172,8 @@ BEGIN
           || tenure.violation(spec.max_crashes BETWEEN 1 AND 100, 'max_crashes', 'must be 1 to 100')
           || tenure.violation(spec.idempotency_key IS NULL OR tenure.is_key(spec.idempotency_key), 'idempotency_key',
                  'must be 1 to 255 characters without controls')
-          || tenure.violation(spec.idempotency_ttl_s IS NULL OR spec.idempotency_ttl_s BETWEEN 60 AND 2678400,
-                 'idempotency_ttl_s', 'must be 60 to 2678400')
+          || tenure.violation(spec.idempotency_ttl_s IS NULL OR spec.idempotency_ttl_s BETWEEN 600 AND 2678400,
+                 'idempotency_ttl_s', 'must be 600 to 2678400')
           || tenure.violation(spec.unique_key IS NULL OR tenure.is_key(spec.unique_key), 'unique_key',
                  'must be 1 to 255 characters without controls')
           || tenure.violation(spec.on_duplicate IN ('refuse', 'existing'), 'on_duplicate',
