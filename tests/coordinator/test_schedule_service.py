@@ -267,6 +267,10 @@ async def test_a_trigger_repeated_under_its_key_leaves_its_job_alone(client: Asy
     again = await client.trigger_schedule("nightly", idempotency_key="a")
     assert (first.created, again.created, again.job_id) == (True, False, first.job_id)
     assert (await client.get(first.job_id)).state == "ready"
+    if on_duplicate == "refuse":
+        with pytest.raises(Conflict):
+            await client.trigger_schedule("nightly", idempotency_key="b")
+        return
     other = await client.trigger_schedule("nightly", idempotency_key="b")
     assert (other.created, other.job_id == first.job_id) == (
         (True, False) if on_duplicate == "replace" else (False, True)

@@ -144,7 +144,9 @@ async def test_the_answer_to_a_finish_is_lost(rig: MakeRig) -> None:
     behind = await rig(coordinators=2)
     job = await behind.on.client.submit("hold-on", {"seconds": HOLDING_S})
     await behind.on.executing(job.id)
-    behind.postgres.blackhole(Direction.TO_CLIENT)
+    async with behind.locked(job.id) as waits:  # it is on its way, and only its answer is to be lost
+        await behind.on.until(lambda: waits(ENDS))
+        behind.postgres.blackhole(Direction.TO_CLIENT)
 
     async def committed() -> Any:
         return await behind.rows("SELECT 1 FROM tenure.history WHERE id = %s", job.id)

@@ -118,7 +118,7 @@ def test_any_text_holds() -> None:
 
 
 def test_the_lease_is_in_hex_for_etcdctl() -> None:
-    assert json.loads(ClaimValue("w", "n", "k", "r", 0xABC, NOW).to_json())["lease"] == "abc"
+    assert json.loads(ClaimValue("w", "n", "k", "r", 0xABC, NOW).to_json())["lease"] == "0000000000000abc"
 
 
 @pytest.mark.parametrize(

@@ -145,8 +145,8 @@ class ScheduleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TriggerSchedule(self, request, context):
-        """Makes a job now, whatever the rule, the overlap or a pause say. None where a job has the unique key of the template,
-        unless that says replace: the answer is that job.
+        """Makes a job now, whatever the rule, the overlap or a pause say. Where a job has the unique key of the template it does as
+        SubmitJob: ALREADY_EXISTS, that job, or a new one in its place.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
