@@ -1,4 +1,4 @@
-"""Every bound of the service, with its default. All are settings; each has a named error.
+"""Every bound of the service; each has a named error. 0001_submit_job.sql repeats those of a job, and a test compares.
 
 Units are in the names. Sources: DESIGN.md sections 5 and 6, SECURITY.md decision 6.
 """

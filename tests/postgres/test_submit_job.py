@@ -31,7 +31,6 @@ from tenure.store.postgres.submit import KeyTaken, keyed_jobs, write_jobs
 Connection = psycopg.Connection[Any]
 NOT_BY_SQL = {"ref"}
 """Fields that a single job has no use for."""
-OF_THE_SQL = {"kind": "k"}
 AT = datetime(2040, 1, 1, tzinfo=UTC)
 SOME_ID = "0190a5f3-0000-7000-8000-000000000000"
 
