@@ -16,18 +16,24 @@ from tenure.worker.coordinators import Coordinators
 START = pb.StartAttemptsRequest(worker="w1")
 
 
+async def start_that_waits(at: Scripted, coordinators: Coordinators) -> asyncio.Future[pb.StartAttemptsResponse]:
+    """Return a call that has arrived at a coordinator and waits there until that lets it pass."""
+    at.passing.clear()
+    waiting = asyncio.ensure_future(coordinators.call("StartAttempts", START, timeout_s=30))
+
+    async def arrived() -> bool:
+        return at.starts == 1
+
+    await until(arrived)
+    return waiting
+
+
 async def test_a_call_that_fails_does_not_end_others_on_the_same_channel() -> None:
     """Two calls at one coordinator: one is refused and turns to the other; the first is left alone."""
     async with serving(Scripted()) as slow, serving(Scripted()) as other:
         listed = [slow.address]
         coordinators = Coordinators(lambda: listed, SystemClock())
-        slow.passing.clear()
-        waiting = asyncio.ensure_future(coordinators.call("StartAttempts", START, timeout_s=30))
-
-        async def arrived() -> bool:
-            return slow.starts == 1
-
-        await until(arrived)
+        waiting = await start_that_waits(slow, coordinators)
         listed.append(other.address)
         slow.refuse_finishes = grpc.StatusCode.UNAVAILABLE
         answer = await coordinators.call("FinishAttempts", pb.FinishAttemptsRequest(), timeout_s=10)
@@ -43,13 +49,7 @@ async def test_channels_to_coordinators_that_are_gone_are_closed_when_their_call
     async with serving(Scripted()) as busy, serving(Scripted()) as second, serving(Scripted()) as third:
         listed = [busy.address]
         coordinators = Coordinators(lambda: listed, SystemClock())
-        busy.passing.clear()
-        waiting = asyncio.ensure_future(coordinators.call("StartAttempts", START, timeout_s=30))
-
-        async def arrived() -> bool:
-            return busy.starts == 1
-
-        await until(arrived)
+        waiting = await start_that_waits(busy, coordinators)
 
         async def move(old: Scripted, new: Scripted) -> None:
             listed[:] = [new.address]
