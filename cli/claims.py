@@ -40,15 +40,19 @@ def list_claims(coordinator: Address = None, output: Output = Format.TABLE) -> N
 def revoke(
     job_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of the jobs to take away.")],
     coordinator: Address = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Take jobs away from their workers; they restart elsewhere once the lease would have ended. No crash counted."""
-    missed = False
+    done = []
     with connect(coordinator) as client:
         for job_id in job_ids:
             revoked = client.revoke_claim(job_id)
-            missed = missed or not revoked
-            typer.echo(f"{job_id} {'revoked' if revoked else 'was held by nobody'}")
-    if missed:
+            done.append({"id": job_id, "revoked": revoked})
+            if output is Format.TABLE:
+                to_stdout(f"{job_id} {'revoked' if revoked else 'was held by nobody'}")
+    if output is Format.JSON:
+        print_json(done)
+    if not all(one["revoked"] for one in done):
         raise typer.Exit(3)
 
 

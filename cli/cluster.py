@@ -56,6 +56,6 @@ def up(ctx: typer.Context) -> None:
     from tenure.cli.up import up_command
 
     command = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    command.command(name="up")(up_command)
+    command.command(name="up", context_settings={"help_option_names": ["-h", "--help"]})(up_command)
     code = typer.main.get_command(command).main(args=list(ctx.args), prog_name="tenure up", standalone_mode=False)
     raise typer.Exit(code if isinstance(code, int) else 0)

@@ -192,6 +192,8 @@ def show(job: Job, output: Format) -> None:
             ("route", job.route),
             ("priority", f"{job.priority} (raised by ageing)" if job.aged else job.priority or None),
             ("labels", ", ".join(f"{key}={value}" for key, value in sorted(job.labels.items()))),
+            ("limits", ", ".join(job.limits)),
+            ("requires", ", ".join(f"{key}={value}" for key, value in sorted(job.requires.items()))),
             ("attempt", _attempts(job)),
             ("worker", _worker(job)),
             ("fence", job.fence or None),

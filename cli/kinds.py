@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tenure.cli import parse
-from tenure.cli.output import Format, Output, print_json, print_table, span
+from tenure.cli.output import Format, Output, print_done, print_json, print_table, span
 from tenure.cli.session import Address, connect
 from tenure.model.errors import NotFound
 from tenure.model.retry import Backoff
@@ -132,11 +132,11 @@ def list_kinds(coordinator: Address = None, output: Output = Format.TABLE) -> No
 
 
 @app.command("delete")
-def delete(kind: Kind, namespace: Namespace = None, coordinator: Address = None) -> None:
+def delete(kind: Kind, namespace: Namespace = None, coordinator: Address = None, output: Output = Format.TABLE) -> None:
     """Forget the settings of a kind, for a namespace or those for all."""
     with connect(coordinator) as client:
         deleted = client.delete_kind(kind, namespace=namespace)
-    typer.echo(f"{kind} {'deleted' if deleted else 'was not set'}")
+    print_done(f"{kind} {'deleted' if deleted else 'was not set'}", output, kind=kind, deleted=deleted)
     if not deleted:
         raise typer.Exit(3)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenure.cli import parse
-from tenure.cli.output import Format, Output, print_json, print_table, span
+from tenure.cli.output import Format, Output, print_done, print_json, print_table, span
 from tenure.cli.session import Address, connect
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ def get(name: Name, coordinator: Address = None, output: Output = Format.TABLE) 
 
 
 @app.command("delete")
-def delete(name: Name, coordinator: Address = None) -> None:
+def delete(name: Name, coordinator: Address = None, output: Output = Format.TABLE) -> None:
     """Forget a limit: jobs that carry its name are limited no more."""
     with connect(coordinator) as client:
         deleted = client.delete_limit(name)
-    typer.echo(f"{name} {'deleted' if deleted else 'was not defined'}")
+    print_done(f"{name} {'deleted' if deleted else 'was not defined'}", output, name=name, deleted=deleted)
     if not deleted:
         raise typer.Exit(3)
 

@@ -70,6 +70,14 @@ def print_json(value: Any, *, compact: bool = False) -> None:
     sys.stdout.flush()
 
 
+def print_done(text: str, output: Format, **facts: Any) -> None:
+    """Print what a command has done: a sentence, or its facts as JSON."""
+    if output is Format.JSON:
+        print_json(facts)
+    else:
+        to_stdout(text)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """Print a table on stdout, or ``empty`` on stderr when there are no rows."""
     from rich.box import SIMPLE_HEAD

@@ -9,7 +9,7 @@ import typer
 
 from tenure.cli import parse
 from tenure.cli.filters import Preview, Yes
-from tenure.cli.output import Format, Output, ago, print_json, print_table, to_stderr
+from tenure.cli.output import Format, Output, ago, print_done, print_json, print_table, to_stderr
 from tenure.cli.repair import confirm
 from tenure.cli.session import Address, connect
 from tenure.model.errors import DeadlineExceeded, FieldViolation, InvalidInput, WrongState
@@ -59,22 +59,35 @@ def pauses(coordinator: Address = None, output: Output = Format.TABLE) -> None:
 
 @app.command("pause")
 def pause(
-    pool: Path = None, kind: Kind = None, namespace: Namespace = None, reason: Reason = "", coordinator: Address = None
+    pool: Path = None,
+    kind: Kind = None,
+    namespace: Namespace = None,
+    reason: Reason = "",
+    coordinator: Address = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Let nothing of it start any more, but for offers of the last second. What executes goes on."""
     subject = _subject(pool, kind, namespace)
     with connect(coordinator) as client:
         executing = client.pause(**subject, reason=reason)
-    typer.echo(f"{_name(subject)} is paused; {executing} of its jobs execute and go on")
+    text = f"{_name(subject)} is paused; {executing} of its jobs execute and go on"
+    print_done(text, output, **subject, paused=True, executing=executing)
 
 
 @app.command("resume")
-def resume(pool: Path = None, kind: Kind = None, namespace: Namespace = None, coordinator: Address = None) -> None:
+def resume(
+    pool: Path = None,
+    kind: Kind = None,
+    namespace: Namespace = None,
+    coordinator: Address = None,
+    output: Output = Format.TABLE,
+) -> None:
     """Let it start again."""
     subject = _subject(pool, kind, namespace)
     with connect(coordinator) as client:
         resumed = client.resume(**subject)
-    typer.echo(f"{_name(subject)} {'is resumed' if resumed else 'was not paused'}")
+    text = f"{_name(subject)} {'is resumed' if resumed else 'was not paused'}"
+    print_done(text, output, **subject, resumed=resumed)
     if not resumed:
         raise typer.Exit(3)
 
@@ -87,6 +100,7 @@ def drain(
     reason: Reason = "drained",
     timeout: Annotated[str | None, typer.Option("--timeout", help="Stop waiting after this long (90s, 5m).")] = None,
     coordinator: Address = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Pause it, and wait until none of its jobs has executed for 3 s. Exits 7 if not in time; the pause stays.
 
@@ -97,7 +111,8 @@ def drain(
     with connect(coordinator) as client:
         client.pause(**subject, reason=reason)
         _wait_idle(client, subject, limit_s)
-    typer.echo(f"{_name(subject)} is drained: none of its jobs has executed for {SETTLE_S:g} s")
+    text = f"{_name(subject)} is drained: none of its jobs has executed for {SETTLE_S:g} s"
+    print_done(text, output, **subject, drained=True)
 
 
 def _wait_idle(client: Client, subject: dict[str, Any], limit_s: float | None) -> None:
@@ -116,7 +131,9 @@ def _wait_idle(client: Client, subject: dict[str, Any], limit_s: float | None) -
             told = left
         if limit_s is not None and now - began > limit_s:
             still = "still execute" if left else f"execute, but that for less than {SETTLE_S:g} s"
-            raise DeadlineExceeded(f"{left} jobs of {_name(subject)} {still}", hint="drain again, or cancel them")
+            raise DeadlineExceeded(
+                f"{left} jobs of {_name(subject)} {still}", hint="it stays paused: drain again, or cancel them"
+            )
         time.sleep(LOOK_S)
 
 

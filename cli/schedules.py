@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tenure.cli import parse
-from tenure.cli.output import Format, Output, ago, print_fields, print_json, print_table, span, to_stderr, to_stdout
+from tenure.cli.output import (
+    Format,
+    Output,
+    ago,
+    print_done,
+    print_fields,
+    print_json,
+    print_table,
+    span,
+    to_stderr,
+    to_stdout,
+)
 from tenure.cli.session import Address, connect
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
@@ -197,11 +208,13 @@ def get(
 
 
 @app.command("delete")
-def delete(name: Name, namespace: Namespace = DEFAULT_NAMESPACE, coordinator: Address = None) -> None:
+def delete(
+    name: Name, namespace: Namespace = DEFAULT_NAMESPACE, coordinator: Address = None, output: Output = Format.TABLE
+) -> None:
     """Forget a schedule. The jobs that it made go on."""
     with connect(coordinator) as client:
         client.delete_schedule(name, namespace=namespace)
-    to_stdout(f"deleted {name}")
+    print_done(f"deleted {name}", output, name=name, deleted=True)
 
 
 @app.command("pause")

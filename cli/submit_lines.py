@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import fields
@@ -26,6 +28,8 @@ def submit_lines(source: str, *, kind: str | None, key: str | None, coordinator:
     """Submit a job for each line, and say what came of them. Exits 1 if some were refused."""
     numbers: list[int] = []
     """Of the lines that were sent, in order."""
+    bad: deque[tuple[int, InvalidInput]] = deque()
+    """Lines that are no jobs and nobody has told of: the source is read in a thread, this one tells."""
     created = known = refused = 0
 
     def refuse(line: int, error: TenureError) -> None:
@@ -36,6 +40,10 @@ def submit_lines(source: str, *, kind: str | None, key: str | None, coordinator:
         else:
             to_stderr(f"line {line}: {error.message}")
 
+    def refuse_bad(before: float) -> None:
+        while bad and bad[0][0] < before:
+            refuse(*bad.popleft())
+
     def jobs(file: TextIO) -> Iterator[NewJob]:
         for line, text in enumerate(file, 1):
             if not text.strip():
@@ -43,7 +51,7 @@ def submit_lines(source: str, *, kind: str | None, key: str | None, coordinator:
             try:
                 job = job_of_line(text, kind=kind, key=None if key is None else f"{key}:{line}")
             except InvalidInput as exc:
-                refuse(line, exc)
+                bad.append((line, exc))
                 continue
             numbers.append(line)
             yield job
@@ -54,12 +62,14 @@ def submit_lines(source: str, *, kind: str | None, key: str | None, coordinator:
         advance = stack.enter_context(_Bar())
         for one in client.submit_stream(jobs(file)):
             advance()
+            refuse_bad(numbers[one.number])
             if one.error is not None:
                 refuse(numbers[one.number], one.error)
                 continue
             created, known = created + one.created, known + (not one.created)
             if output is Format.JSON:
                 print_json({"line": numbers[one.number], "id": one.id, "created": one.created}, compact=True)
+        refuse_bad(math.inf)
     if output is not Format.JSON:
         to_stdout(f"{created} submitted, {known} known before, {refused} refused")
     if refused:
@@ -77,7 +87,7 @@ def job_of_line(text: str, *, kind: str | None, key: str | None) -> NewJob:
     try:
         values: Any = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise InvalidInput([FieldViolation("line", f"is not JSON: {exc}")]) from exc
+        raise InvalidInput([FieldViolation("line", f"is not JSON: {_where(exc)}")]) from exc
     if not isinstance(values, dict):
         raise InvalidInput([FieldViolation("line", "must be a JSON object")])
     given = {**({"kind": kind} if kind is not None else {}), **({"idempotency_key": key} if key else {}), **values}
@@ -96,10 +106,15 @@ def job_of_line(text: str, *, kind: str | None, key: str | None) -> NewJob:
     return NewJob(**given)
 
 
+def _where(exc: ValueError | RecursionError) -> str:
+    return f"{exc.msg} at character {exc.pos + 1}" if isinstance(exc, json.JSONDecodeError) else str(exc)
+
+
 def _refuse_unknown(given: dict[str, Any], record: Any, path: str) -> None:
     known = {field.name for field in fields(record)}
+    what = "a retry policy" if path else "a job"
     if unknown := sorted(given.keys() - known):
-        raise InvalidInput([FieldViolation(f"{path}{name}", "is no field of a job") for name in unknown])
+        raise InvalidInput([FieldViolation(f"{path}{name}", f"is no field of {what}") for name in unknown])
 
 
 def _open(path: str) -> TextIO:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tenure.client import convert
@@ -105,7 +107,7 @@ class Outbox:
     async def _gather(self) -> None:
         """Wait until the source gave enough for a message, or for ``GATHER_S``."""
         if self._pull is None:
-            self._pull = asyncio.ensure_future(asyncio.to_thread(self._ask_source))
+            self._pull = _in_daemon_thread(self._ask_source)
         await asyncio.wait([self._pull], timeout=GATHER_S)
 
     def _ask_source(self) -> bool:
@@ -155,6 +157,24 @@ class Outbox:
         while self._under_way and self._under_way[0].spec is None:
             sent = self._under_way.popleft()
             yield StreamedJob(number=sent.number, error=sent.error)
+
+
+def _in_daemon_thread(ask: Callable[[], bool]) -> asyncio.Future[bool]:
+    """Ask in a thread that the end of the process does not wait for: a terminal's next line may never come."""
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[bool] = loop.create_future()
+
+    def tell(answer: bool) -> None:
+        if not answered.done():
+            answered.set_result(answer)
+
+    def run() -> None:
+        answer = ask()
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(tell, answer)
+
+    threading.Thread(target=run, name="tenure-source", daemon=True).start()
+    return answered
 
 
 def _messages(jobs: Iterable[_Sent]) -> Iterator[pb.StreamSubmitJobsRequest]:

@@ -172,7 +172,7 @@ class TickWriter:
             Conflict: a job that was asked for is refused for its unique key.
         """
         firings = [self._as_set_for_kinds(firing) for firing in firings]
-        known = await self._known([firing for firing in firings if firing.is_asked])
+        known = await self._known([firing for firing in firings if not firing.is_tick])
         for _ in range(_TRIES):
             met: dict[TickKey, uuid.UUID] = {}
             now = [await self._meet_holders(firing, known, met) for firing in firings]
@@ -235,13 +235,17 @@ class TickWriter:
             if held is not None and firing.is_asked and new[0].spec.on_duplicate is OnDuplicate.REFUSE:
                 raise held_conflict("schedule.job", new[0].spec, held)
         met.update((_tick_key(job), standing) for job in left_out)
+        made = replace(firing, jobs=kept, replaces=replaces)
+        if firing.is_asked:
+            return replace(made, answered=tuple(replace(job, id=standing) for job in left_out))
+        if not firing.is_tick or not left_out:
+            return made
+        reason = f"job {standing} has the unique key"
         return replace(
-            firing,
-            jobs=kept,
-            answered=tuple(replace(job, id=standing) for job in left_out) if firing.is_asked else (),
-            replaces=replaces,
+            made,
+            cancels=firing.cancels if kept else (),  # what there is gives way to a job alone
             skipped=firing.skipped + len(left_out),
-            reason=f"job {standing} has the unique key" if left_out else firing.reason,
+            reason=f"{firing.reason}; {reason}" if firing.reason else reason,
         )
 
 

@@ -89,7 +89,7 @@ class Submitter:
             self._commit_group,
             max_items=500,
             in_flight=3,
-            weigh=lambda spec: len(spec.payload),
+            weigh=_payload_bytes,
             max_weight=GROUP_BYTES,
             name="submit",
         )
@@ -387,7 +387,7 @@ class Submitter:
                 keyed[index] = replace(planned[index], id=holder.id)
         try:
             await self._write((), list(keyed.values()))
-        except KeyTaken:  # since then
+        except (KeyTaken, Locked):  # since then; or by somebody's open transaction, which concerns one of them alone
             answers.update({index: await self._submit_alone(specs[index]) for index in keyed})
         return answers
 
@@ -406,6 +406,10 @@ class Submitter:
             else:
                 answers.extend(await self._commit_group(list(group), refuses=True))
         return answers
+
+
+def _payload_bytes(spec: JobSpec) -> int:
+    return len(spec.payload) if spec.payload.isascii() else len(spec.payload.encode())
 
 
 def _is_alone(spec: JobSpec) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 
@@ -95,12 +96,7 @@ class Upkeep:
     async def drop_keys_forever(self) -> None:
         """Forget expired idempotency keys."""
 
-        async def step() -> None:
-            gone = KEYS_PER_STEP
-            while gone == KEYS_PER_STEP:
-                gone = (await self._database.fetch("drop_expired_keys", {"limit": KEYS_PER_STEP}))[0].gone
-
-        await self._every(KEYS_EVERY_S, step)
+        await self._every(KEYS_EVERY_S, partial(self._drop_all, "drop_expired_keys", KEYS_PER_STEP))
 
     async def drop_buckets_forever(self) -> None:
         """Forget buckets of limits that nobody uses any more."""
@@ -113,10 +109,7 @@ class Upkeep:
     async def drop_lanes_forever(self) -> None:
         """Forget lanes that nobody uses any more."""
 
-        async def step() -> None:
-            await self._database.fetch("drop_unused_lanes", {"limit": LANES_PER_STEP})
-
-        await self._every(LANES_EVERY_S, step)
+        await self._every(LANES_EVERY_S, partial(self._drop_all, "drop_unused_lanes", LANES_PER_STEP))
 
     async def compact_forever(self, compactor: Compactor) -> None:
         """Keep etcd's history short."""
@@ -129,6 +122,12 @@ class Upkeep:
             await self._database.fetch("make_partitions", {"weeks": WEEKS_AHEAD})
 
         await self._every(PARTITIONS_EVERY_S, step)
+
+    async def _drop_all(self, query: str, limit: int) -> None:
+        """Drop, so many at a time, until a page is not full."""
+        gone = limit
+        while gone == limit:
+            gone = (await self._database.fetch(query, {"limit": limit}))[0].gone
 
     async def _every(self, seconds: float, step: Callable[[], Awaitable[object]]) -> None:
         while True:

@@ -51,6 +51,11 @@ class Firing:
     reason: str = ""
 
     @property
+    def is_tick(self) -> bool:
+        """Whether it is the rule that makes the jobs, and neither a trigger nor a backfill."""
+        return self.watched and not self.is_asked
+
+    @property
     def recent(self) -> tuple[uuid.UUID, ...]:
         """The jobs that overlap rules ask about from now on."""
         new = tuple(job.id for job in self.jobs) if self.watched else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 
 import pytest
@@ -62,6 +63,11 @@ def test_a_drain_that_is_not_done_in_time_says_so(
     assert done.exit_code == 7
     assert words in done.stderr
     assert not done.stdout
+
+
+def test_a_drain_tells_what_it_did_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = drain(monkeypatch, Script(0), "--output", "json")
+    assert json.loads(done.stdout) == {"pool": "p", "drained": True}
 
 
 def test_a_pool_that_is_resumed_meanwhile_is_not_drained(monkeypatch: pytest.MonkeyPatch) -> None:

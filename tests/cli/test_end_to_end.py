@@ -234,6 +234,33 @@ def test_exit_codes_and_messages(tenure: Tenure) -> None:
     assert tenure("submit", "noop", "2", "--key", "cli-key").returncode == 4
 
 
+def test_lines_are_submitted_and_told_of_in_their_order(tenure: Tenure) -> None:
+    lines = ["{", '{"kind": "noop"}', '{"kind": "noop", "colour": 1}', '{"kind": "noop", "priority": 5000}', "{}", ""]
+    done = tenure("submit", "--from", "-", "-o", "json", stdin="\n".join(lines))
+    assert done.returncode == 1, done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["line"] for one in told] == [1, 2, 3, 4, 5]
+    assert ["error" in one for one in told] == [True, False, True, True, True]
+    assert "character 2" in told[0]["error"] and "colour" in told[2]["error"]
+
+
+def test_an_idle_source_does_not_hold_up_the_end(tenure: Tenure) -> None:
+    """Ctrl-C, while the next line may never come."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tenure.cli", "submit", "noop", "--from", "-", "-o", "json"],
+        env=tenure.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdin is not None and running.stdout is not None
+        running.stdin.write("{}\n")
+        running.stdin.flush()
+        assert json.loads(running.stdout.readline())["line"] == 1
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 130
+
+
 def test_watch_and_cancel(tenure: Tenure) -> None:
     job = tenure.json("submit", "sleep", '{"seconds": 120}')
     watching = tenure.follow("jobs", "watch", job["id"], "-o", "json")

@@ -20,6 +20,7 @@ from tenure.coordinator.submit import Submitted
 from tenure.model.errors import Locked
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
+from tenure.model.unique import OnDuplicate
 
 AFTER = "SELECT tenure.submit_job('k', depends_on => ARRAY[%s]::uuid[])"
 
@@ -88,6 +89,17 @@ async def test_a_submit_that_needs_what_is_locked_is_refused_alone(
         answers = await asyncio.gather(*(parts.submitter.submit(spec) for spec in specs), return_exceptions=True)
     assert [type(answer) for answer in answers] == [Submitted] * 99 + [Locked]
     assert all(isinstance(answer, Submitted) and answer.created for answer in answers[:99])
+
+
+async def test_a_locked_key_of_one_whose_unique_key_is_held_refuses_that_one_alone(parts: Parts) -> None:
+    kind, key = f"k-{uuid.uuid4()}", str(uuid.uuid4())
+    met = JobSpec(kind=kind, unique_key="u", on_duplicate=OnDuplicate.EXISTING, idempotency_key=key)
+    async with running(parts.submitter.run()):
+        await parts.submitter.submit(JobSpec(kind=kind, unique_key="u"))
+        async with open_transaction(parts, "SELECT tenure.submit_job('other', idempotency_key => %s)", key):
+            specs = [*(JobSpec(kind="k") for _ in range(20)), met]
+            answers = await asyncio.gather(*(parts.submitter.submit(spec) for spec in specs), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Submitted] * 20 + [Locked]
 
 
 async def test_a_mass_cancel_leaves_out_what_is_locked_and_says_so(alone: Parts) -> None:

@@ -361,6 +361,16 @@ async def test_a_backfill_makes_what_is_left_where_the_first_tick_has_its_job(
     assert (await client.get(wider[1].job_id)).state == "ready"
 
 
+async def test_a_backfill_names_the_job_of_each_tick_and_skips_none(client: AsyncClient) -> None:
+    await client.create_schedule(schedule(interval_s=3600, paused=True, job=NewJob(kind="k", unique_key="u")))
+    [first] = await client.backfill_schedule("nightly", PAST, PAST + HOUR)
+    await client.cancel(first.job_id)
+    _, second = await client.backfill_schedule("nightly", PAST, PAST + 2 * HOUR)
+    made = await client.backfill_schedule("nightly", PAST, PAST + 3 * HOUR)
+    assert [one.job_id for one in made] == [first.job_id, second.job_id, second.job_id]
+    assert (await client.get_schedule("nightly")).skipped == 0
+
+
 async def test_a_backfill_is_bounded(client: AsyncClient) -> None:
     await client.create_schedule(schedule(interval_s=1))
     assert "until" in await refused(client.backfill_schedule("nightly", PAST, PAST + HOUR))

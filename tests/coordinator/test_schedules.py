@@ -290,6 +290,19 @@ async def test_a_tick_that_meets_its_unique_key_held_is_skipped(book: Book, on_d
     assert len(await book.jobs(id)) == 2
 
 
+@pytest.mark.parametrize("on_duplicate", ["refuse", "existing"])
+async def test_a_tick_that_makes_no_job_cancels_none_in_its_favour(book: Book, on_duplicate: str) -> None:
+    job = {"kind": "k", "unique_key": "u", "on_duplicate": on_duplicate}
+    id = await book.add(interval_s=1, overlap="cancel_previous", job=job)
+    await _tick(book, id)
+    [first] = await book.jobs(id)
+    await asyncio.sleep(1.1)
+    await _tick(book, id)
+    [left] = await book.jobs(id)
+    assert (left.id, left.state) == (first.id, JobState.READY)
+    assert str(first.id) in (await book.row(id)).skip_reason
+
+
 async def test_a_tick_replaces_the_job_that_has_its_unique_key(book: Book) -> None:
     id = await book.add(interval_s=1, job={"kind": "k", "unique_key": "u", "on_duplicate": "replace"})
     await _tick(book, id)
