@@ -241,7 +241,7 @@ def test_lines_are_submitted_and_told_of_in_their_order(tenure: Tenure) -> None:
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert [one["line"] for one in told] == [1, 2, 3, 4, 5]
     assert ["error" in one for one in told] == [True, False, True, True, True]
-    assert "character 2" in told[0]["error"] and "colour" in told[2]["error"]
+    assert "character 3" in told[0]["error"] and "colour" in told[2]["error"]
 
 
 def test_an_idle_source_does_not_hold_up_the_end(tenure: Tenure) -> None:
