@@ -176,9 +176,8 @@ BEGIN
                  'idempotency_ttl_s', 'must be 600 to 2678400')
           || tenure.violation(spec.unique_key IS NULL OR tenure.is_key(spec.unique_key), 'unique_key',
                  'must be 1 to 255 characters without controls')
-          || tenure.violation(spec.on_duplicate IN ('refuse', 'existing'), 'on_duplicate',
-                 CASE WHEN spec.on_duplicate = 'replace' THEN 'cannot be replace by SQL: who cancels must tell the workers'
-                      ELSE 'must be refuse or existing' END)
+          || tenure.violation(spec.on_duplicate IN ('refuse', 'existing', 'replace'), 'on_duplicate',
+                 'must be refuse, existing or replace')
           || tenure.violation(spec.trigger IN ('all_completed', 'all_finished', 'any_completed', 'any_finished'), 'trigger',
                  'must be all_completed, all_finished, any_completed or any_finished')
           || tenure.violation(spec.upstream_failure IN ('cancel', 'fail'), 'upstream_failure', 'must be cancel or fail')
@@ -382,6 +381,40 @@ BEGIN
     RETURN FOUND;
 END $$;
 
+-- Takes a unique key from whoever holds it, as replace_holders.sql and cancel_idle.sql do: one that executes is asked to
+-- stop, another one is canceled at once. The leader's sweeps tell its worker, and those that depend on it.
+CREATE FUNCTION tenure.replace_holder(spec tenure.job_spec, new_id uuid) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    why constant text := 'replaced by a later job with its unique key';
+BEGIN
+    -- With those that were replaced before and still execute: an end locks the replaced job, then whoever is held behind it.
+    PERFORM FROM tenure.job j
+    WHERE (j.namespace, j.kind, j.unique_key) = (spec.namespace, spec.kind, spec.unique_key) ORDER BY j.id FOR UPDATE;
+    UPDATE tenure.job j
+    SET replaced_by = new_id, reason = why, cancel_requested = true, cancel_requested_at = coalesce(j.cancel_requested_at, now())
+    WHERE (j.namespace, j.kind, j.unique_key) = (spec.namespace, spec.kind, spec.unique_key) AND j.replaced_by IS NULL
+      AND j.state = 'executing';
+    WITH gone AS (
+        DELETE FROM tenure.job j
+        WHERE (j.namespace, j.kind, j.unique_key) = (spec.namespace, spec.kind, spec.unique_key) AND j.replaced_by IS NULL
+          AND j.state IN ('waiting', 'ready', 'restarting')
+        RETURNING j.*
+    )
+    INSERT INTO tenure.history (id, namespace, kind, route, state, priority, activate_at, created_at, payload, attempt,
+                                errors, crashes, finished_at, ttl_s, timeout_s, max_crashes, retry, labels,
+                                idempotency_key, parent_id, progress, progress_message, error, cancel_requested, reason,
+                                retry_of, start_within_s, start_by, job_timeout_s, deadline, limits, requires,
+                                schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref, unique_key,
+                                replaced_by)
+    SELECT g.id, g.namespace, g.kind, g.route, 'canceled', coalesce(g.asked_priority, g.priority), g.activate_at,
+           g.created_at, g.payload, g.attempt, g.errors, g.crashes, now(), g.ttl_s, g.timeout_s, g.max_crashes, g.retry,
+           g.labels, g.idempotency_key, g.parent_id, g.progress, g.progress_message, g.error, g.cancel_requested, why,
+           g.retry_of, g.start_within_s, g.start_by, g.job_timeout_s, g.deadline, g.limits, g.requires,
+           g.schedule_id, g.scheduled_at, g.trigger, g.upstream_failure, g.workflow_id, g.ref, g.unique_key, new_id
+    FROM gone g;
+END $$;
+
 -- Holds the parents in place and refuses ids that no job has.
 CREATE FUNCTION tenure.lock_parents(parents uuid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -560,6 +593,10 @@ BEGIN
     spec := tenure.with_defaults(tenure.as_set_for_kind(asked));
     PERFORM tenure.lock_parents(spec.depends_on);
     WHILE NOT tenure.insert_job(spec, id) LOOP
+        IF spec.on_duplicate = 'replace' THEN
+            PERFORM tenure.replace_holder(spec, id);
+            CONTINUE;
+        END IF;
         SELECT j.id, j.state INTO holder FROM tenure.job j
         WHERE (j.namespace, j.kind, j.unique_key) = (spec.namespace, spec.kind, spec.unique_key) AND j.replaced_by IS NULL;
         CONTINUE WHEN NOT FOUND;
