@@ -156,7 +156,7 @@ async def test_replaced_by_sql_its_worker_and_its_dependants_are_told_by_the_lea
         return asked == [str(first.id)] and await alone.state(child.id) is JobState.CANCELED
 
     async with running(leader_of(alone).run()), asyncio.timeout(PATIENCE_S):
-        while not await is_told():
+        while not await is_told():  # noqa: ASYNC110 - of two stores, which tell nobody
             await asyncio.sleep(0.05)
     row = await alone.row(idle.id)
     assert row.state == JobState.CANCELED
