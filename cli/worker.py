@@ -37,6 +37,12 @@ def worker(
     grace: Annotated[
         str | None, typer.Option("--grace", help="On SIGTERM: time for jobs to finish.  [default: 30s]")
     ] = None,
+    http_listen: Annotated[
+        str | None,
+        typer.Option(
+            "--http-listen", metavar="HOST:PORT", help="Where to serve probes and metrics.  [TENURE_WORKER_HTTP_LISTEN]"
+        ),
+    ] = None,
     etcd: Annotated[
         str | None, typer.Option("--etcd", metavar="URL", help="etcd, comma-separated.  [TENURE_ETCD_ENDPOINTS]")
     ] = None,
@@ -60,6 +66,7 @@ def worker(
         http_allow=_tuple(http_allow),
         worker_id=worker_id,
         grace_s=parse.duration_s(grace, "--grace"),
+        worker_http_listen=http_listen,
         etcd_endpoints=etcd,
         coordinator=coordinator,
     )

@@ -16,7 +16,6 @@ import structlog
 from tenure.coordinator.announce import Announcer
 from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import GrpcServer
-from tenure.coordinator.api.http_server import Check, HttpServer, application
 from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.api.kind_service import KindService
 from tenure.coordinator.api.limit_service import LimitService
@@ -34,6 +33,7 @@ from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.leader import Leader
+from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.opening import Opening
 from tenure.coordinator.presence import Presence
 from tenure.coordinator.retry import Retryer
@@ -45,6 +45,7 @@ from tenure.coordinator.waiters import Waiters
 from tenure.coordinator.workflows import Workflows
 from tenure.model.clock import SystemClock
 from tenure.model.errors import ConfigurationError, TenureError
+from tenure.probes.server import Check, HttpServer, application
 from tenure.store.etcd.connect import connect_with
 from tenure.store.etcd.election import Election
 from tenure.store.etcd.keyspace import CoordinatorValue, Keyspace, stamp
@@ -83,7 +84,7 @@ async def serve(settings: CoordinatorSettings) -> None:
     stop, abort = _on_signals()
     opening = Opening(clock)
     checks: dict[str, Check] = {"start": opening.problem}
-    http_server = HttpServer(application(checks), listen=settings.http_listen)
+    http_server = HttpServer(application(checks, REGISTRY), listen=settings.http_listen, variable="TENURE_HTTP_LISTEN")
     http_server.bind()
     async with asyncio.TaskGroup() as group:
         answering = group.create_task(http_server.run())

@@ -49,6 +49,16 @@ class Control:
         """Return how many more attempts fit."""
         return self._capacity - len(self._running) - len(self._unanswered)
 
+    @property
+    def executing(self) -> int:
+        """How many attempts have handlers at work."""
+        return len(self._running)
+
+    @property
+    def unreported(self) -> int:
+        """How many attempts have ended whose report is not answered yet."""
+        return len(self._unanswered)
+
     async def execute(self) -> None:
         """Begin attempts as they start, until cancelled."""
         async for batch in self.link.attempts():

@@ -169,6 +169,11 @@ class DirectLink:
 
     # -- trust --
 
+    @property
+    def claims(self) -> int:
+        """How many leases carry a claim, or may."""
+        return self._leases.out
+
     def trusted_until(self, started: Started) -> float:
         """Return the instant until which the claim is trusted; the distant past once it is lost."""
         trust = self._keeper.trust(started.lease)

@@ -44,7 +44,9 @@ class Registration:
         self._lease = 0
         self._stale = asyncio.Event()
         self._stale.set()
+        self._reason = ""
         self.registered = asyncio.Event()
+        """Set while this worker's key is in etcd, as far as it knows."""
 
     async def run(self) -> None:
         """Register, and again whenever the session is lost or the value changes."""
@@ -55,6 +57,7 @@ class Registration:
                 await self._register()
                 self.registered.set()
             except TenureError as exc:
+                self._reason = exc.message
                 next_step = exc.hint or "check TENURE_ETCD_ENDPOINTS and that etcd runs; it is tried again until then"
                 log.warning("registration_failed", error=exc.message, next_step=next_step)
                 self._stale.set()
@@ -64,7 +67,20 @@ class Registration:
         if lease == self._lease:
             log.warning("session_lost", worker=self._worker)
             self._lease = 0
+            self._reason = "the session was lost"
+            self.registered.clear()
             self._stale.set()
+
+    def problem(self) -> str | None:
+        """Say why leaders offer this worker nothing, or should not; None if all is well."""
+        if self._value.draining:
+            return "draining"
+        if not self.registered.is_set():
+            return f"not registered in etcd: {self._reason or 'starting'}"
+        trust = self._keeper.trust(self._lease)
+        if trust is None or not trust.holds(self._clock.monotonic()):
+            return "the session is not trusted: etcd has not answered in time"
+        return None
 
     def touch(self) -> None:
         """Show that this worker lives: a leader that saw one of its claims vanish offers it nothing until then."""
@@ -102,4 +118,5 @@ class Registration:
             self._keeper.remove(lease)
             if self._lease == lease:
                 self._lease = 0
+            self.registered.clear()
             raise

@@ -59,6 +59,10 @@ class WorkerSettings(BaseSettings):
         validation_alias="TENURE_WORKER_GRACE_S",
         description="time for attempts to finish on SIGTERM",
     )
+    # With `worker_` in its own name: under an alias a worker would take up TENURE_HTTP_LISTEN, the coordinator's, too.
+    worker_http_listen: str = Field(
+        default="", description="`HOST:PORT` for `/livez`, `/readyz` and `/metrics`; empty: not served"
+    )
     verify_s: float = Field(
         default=2.0,
         gt=0,

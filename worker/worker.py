@@ -20,6 +20,7 @@ import structlog
 
 from tenure.model.clock import SystemClock
 from tenure.model.errors import TenureError
+from tenure.probes.server import HttpServer
 from tenure.store.etcd.connect import connect_with
 from tenure.store.etcd.keyspace import CoordinatorValue, Keyspace, WorkerValue
 from tenure.store.etcd.leases import LeaseKeeper
@@ -30,6 +31,7 @@ from tenure.worker.coordinators import Coordinators
 from tenure.worker.direct import DirectLink
 from tenure.worker.execute.engines import Engines
 from tenure.worker.handler import Registry
+from tenure.worker.probes import probes
 from tenure.worker.registration import Registration
 from tenure.worker.settings import WorkerSettings
 
@@ -78,9 +80,18 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
         verify_s=settings.verify_s,
     )
     control.attach(link)
+    http_server: HttpServer | None = None
+    if settings.worker_http_listen:
+        http_server = HttpServer(
+            probes(settings.capacity, control, registration, keeper, link, engines),
+            listen=settings.worker_http_listen,
+            variable="TENURE_WORKER_HTTP_LISTEN",
+        )
 
     is_clean = False
     try:
+        if http_server is not None:
+            http_server.bind()
         async with asyncio.TaskGroup() as group:
             lifelines = _begin(
                 group,
@@ -90,6 +101,8 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
                 tick=control.tick_forever(),
                 reports=control.reports.run(),
             )
+            if http_server is not None:
+                lifelines += _begin(group, http=http_server.run())
             try:
                 await _work(settings, registry, control, registration, link)
             finally:

@@ -120,6 +120,11 @@ class LeaseKeeper:
         kept = self._kept.get(lease)
         return kept.trust if kept else None
 
+    def trust_margin_s(self) -> float:
+        """Return how long every lease that is kept will still be trusted, without another answer; 0 if none is."""
+        until = min((kept.trust.until for kept in self._kept.values()), default=0.0)
+        return max(0.0, until - self._clock.monotonic())
+
     def now(self) -> float:
         """Return the instant by the clock that trust is measured with."""
         return self._clock.monotonic()

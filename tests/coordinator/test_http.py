@@ -8,8 +8,13 @@ import httpx
 import pytest
 from tests.coordinator.conftest import running
 
-from tenure.coordinator.api.http_server import HttpServer, application
+from tenure.coordinator.metrics import REGISTRY
 from tenure.model.errors import ConfigurationError
+from tenure.probes.server import Check, HttpServer, application
+
+
+def _server(ready: dict[str, Check], *, listen: str = "127.0.0.1:0") -> HttpServer:
+    return HttpServer(application(ready, REGISTRY), listen=listen, variable="TENURE_HTTP_LISTEN")
 
 
 async def test_liveness_and_readiness_are_different_questions() -> None:
@@ -21,7 +26,7 @@ async def test_liveness_and_readiness_are_different_questions() -> None:
     async def etcd() -> str | None:
         return problems["etcd"]
 
-    server = HttpServer(application({"postgres": postgres, "etcd": etcd}), listen="127.0.0.1:0")
+    server = _server({"postgres": postgres, "etcd": etcd})
     server.bind()
     async with running(server.run()), httpx.AsyncClient(base_url=f"http://{server.address}", timeout=20) as client:
         ready = await client.get("/readyz")
@@ -39,10 +44,10 @@ async def test_a_port_that_is_taken_is_a_configuration_error() -> None:
     async with taken:
         host, port = taken.sockets[0].getsockname()[:2]
         with pytest.raises(ConfigurationError):
-            HttpServer(application({}), listen=f"{host}:{port}").bind()
+            _server({}, listen=f"{host}:{port}").bind()
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:x", "nowhere", "127.0.0.1:99999"])
 def test_an_address_that_is_none_is_a_configuration_error(listen: str) -> None:
     with pytest.raises(ConfigurationError):
-        HttpServer(application({}), listen=listen).bind()
+        _server({}, listen=listen).bind()

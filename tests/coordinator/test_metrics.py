@@ -10,12 +10,12 @@ import httpx
 import pytest
 from tests.coordinator.conftest import Parts, reaper_of, running
 
-from tenure.coordinator.api.http_server import HttpServer, application
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.start import ClaimedJob
 from tenure.model.errors import OwnershipLost
 from tenure.model.states import JobState, Outcome
+from tenure.probes.server import HttpServer, application
 from tenure.v1 import job_pb2
 from tenure.v1 import worker_service_pb2 as pb
 
@@ -132,7 +132,7 @@ async def test_reaped_attempts_and_the_brake_are_counted(alone: Parts) -> None:
 
 
 async def test_the_counters_are_served() -> None:
-    server = HttpServer(application({}), listen="127.0.0.1:0")
+    server = HttpServer(application({}, REGISTRY), listen="127.0.0.1:0", variable="TENURE_HTTP_LISTEN")
     server.bind()
     async with running(server.run()), httpx.AsyncClient(base_url=f"http://{server.address}", timeout=20) as client:
         answer = await client.get("/metrics")

@@ -21,6 +21,13 @@ def _note(word: str, ctx: AsyncContext | Context) -> None:
         os.close(fd)
 
 
+def _sleep_until_over() -> None:
+    over = Path(os.environ["TENURE_TEST_TRACE"] + ".over")
+    until = time.monotonic() + 60.0
+    while not over.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+
+
 @handler("trace")
 async def trace(payload: object, ctx: AsyncContext) -> object:
     """Leave a line and give the payload back."""
@@ -52,12 +59,16 @@ def process_hold_on(payload: dict[str, float], ctx: Context) -> str:
 def deaf(payload: object, ctx: Context) -> str:
     """Heed no request to stop, in a thread that nobody can kill, until a file says that it is over."""
     _note("began", ctx)
-    over = Path(os.environ["TENURE_TEST_TRACE"] + ".over")
-    until = time.monotonic() + 60.0
-    while not over.exists() and time.monotonic() < until:
-        time.sleep(0.05)
+    _sleep_until_over()
     _note("ended", ctx)
     return "finished all the same"
+
+
+@handler("blocking")
+async def blocking(payload: object, ctx: AsyncContext) -> None:
+    """Block the loop of all async handlers until a file says that it is over."""
+    _note("began", ctx)
+    _sleep_until_over()
 
 
 @handler("flaky")

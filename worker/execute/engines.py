@@ -15,6 +15,7 @@ from tenure.worker.execute.async_engine import AsyncEngine
 from tenure.worker.execute.call import Call, Ended, Execution, StopCause, timeout_s
 from tenure.worker.execute.command_engine import CommandEngine
 from tenure.worker.execute.forkserver import ForkServerProcess
+from tenure.worker.execute.loops import LoopThread
 from tenure.worker.execute.process_engine import ProcessEngine
 from tenure.worker.execute.process_host import STOP_GRACE_S, ProcessHost
 from tenure.worker.execute.thread_engine import ThreadEngine
@@ -96,6 +97,11 @@ class Engines:
                 tasks.create_task(host.close(grace_s))
             elif forkserver is not None:
                 forkserver.control.close()
+
+    def loops(self) -> list[LoopThread]:
+        """Return the event loops beside the control loop; none any more once this is closed."""
+        loops = [engine.thread for engine in self._engines.values() if isinstance(engine, AsyncEngine)]
+        return loops if self._host is None else [*loops, self._host.thread]
 
     def _engine(self, mode: Mode) -> _Engine:
         engine: _Engine

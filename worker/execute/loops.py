@@ -86,14 +86,14 @@ class LoopThread:
     """An event loop in a thread of its own, with a ``TaskGroup`` in which its tasks are born."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self._ready = threading.Event()
         self._stop: asyncio.Event
         self.loop: asyncio.AbstractEventLoop
         self.tasks: asyncio.TaskGroup
         self._posts: Mailbox[Callable[[], None]]
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._failed: BaseException | None = None
+        self._asked_at: float | None = None
 
     def start(self) -> None:
         """Start the thread and wait until its loop takes posts (a few milliseconds)."""
@@ -103,6 +103,22 @@ class LoopThread:
     def post(self, callback: Callable[[], None]) -> None:
         """Run a callback on this loop soon, in the order of the posts."""
         self._posts.put(callback)
+
+    @property
+    def has_ended(self) -> bool:
+        """Say whether nothing runs on this loop any more: closed, or broken by what ran on it."""
+        return not self._thread.is_alive()
+
+    def blocked_s(self, now: float) -> float:
+        """Return for how long the loop has not answered; asks by itself, so what it says begins with the first call."""
+        if self._asked_at is None:
+            self._asked_at = now
+            self.post(self._answer)
+            return 0.0
+        return now - self._asked_at
+
+    def _answer(self) -> None:
+        self._asked_at = None
 
     async def close(self, timeout_s: float) -> bool:
         """Cancel the loop's tasks and end the thread; False if it does not end in time (user code blocks it).
@@ -119,7 +135,7 @@ class LoopThread:
         try:
             asyncio.run(self._main())
         except Exception:  # the top of this thread
-            log.exception("loop_thread_failed", thread=self._name)
+            log.exception("loop_thread_failed", thread=self.name)
         finally:
             self._ready.set()
 

@@ -1,46 +1,54 @@
-"""The HTTP side of a coordinator: liveness and readiness for probes, counters for Prometheus."""
+"""The HTTP side of a process: liveness and readiness for probes, numbers for Prometheus.
+
+The same words for coordinators and workers; what a process is asked about itself is handed in as checks.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tenure.coordinator.metrics import REGISTRY
 from tenure.model.errors import ConfigurationError
 
 Check = Callable[[], Awaitable[str | None]]
 """Answers None if all is well, else what is wrong."""
 
 
-def application(checks: dict[str, Check]) -> Starlette:
-    """Build the routes; ``checks`` are what readiness depends on."""
+def application(
+    ready: Mapping[str, Check], registry: CollectorRegistry, *, alive: Mapping[str, Check] = {}
+) -> Starlette:
+    """Build the routes; ``ready`` is what readiness depends on, ``alive`` what only a restart would heal."""
 
     async def livez(request: Request) -> JSONResponse:
-        return JSONResponse({"status": "ok"})
+        return await _answer(alive)
 
     async def readyz(request: Request) -> JSONResponse:
-        problems = {name: problem for name, check in checks.items() if (problem := await check()) is not None}
-        return JSONResponse(
-            {"status": "unavailable" if problems else "ok", "problems": problems}, status_code=503 if problems else 200
-        )
+        return await _answer(ready)
 
     async def metrics(request: Request) -> Response:
-        return Response(generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)])
 
 
+async def _answer(checks: Mapping[str, Check]) -> JSONResponse:
+    problems = {name: problem for name, check in checks.items() if (problem := await check()) is not None}
+    return JSONResponse(
+        {"status": "unavailable" if problems else "ok", "problems": problems}, status_code=503 if problems else 200
+    )
+
+
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the coordinator has its own."""
+    """uvicorn without its signal handlers: the process has its own."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -48,10 +56,14 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """Built stopped. ``address`` is known once ``bind`` was called (port 0 takes a free one)."""
+    """Built stopped. ``address`` is known once ``bind`` was called (port 0 takes a free one).
 
-    def __init__(self, app: Starlette, *, listen: str) -> None:
+    ``variable`` is the setting that ``listen`` came from, for messages.
+    """
+
+    def __init__(self, app: Starlette, *, listen: str, variable: str) -> None:
         self._listen = listen
+        self._variable = variable
         self._server = _Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
         self._socket: socket.socket | None = None
         self.address = listen
@@ -69,7 +81,7 @@ class HttpServer:
         except (OSError, ValueError, OverflowError) as exc:
             raise ConfigurationError(
                 f"cannot listen for HTTP on {self._listen}: {exc}",
-                hint="is another coordinator there? set TENURE_HTTP_LISTEN",
+                hint=f"is another process there? set {self._variable}",
             ) from exc
         self.address = f"{host}:{self._socket.getsockname()[1]}"
 
