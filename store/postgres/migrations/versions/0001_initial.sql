@@ -42,7 +42,7 @@ CREATE TABLE tenure.lane (
     kind      text NOT NULL,
     limits    text NOT NULL DEFAULT '',  -- names, sorted, with commas between
     requires  text NOT NULL DEFAULT '',  -- labels that a worker must have: JSON, sorted by name
-    used_at   timestamptz NOT NULL DEFAULT now(),  -- when last asked for, to the hour: coordinators remember it for one
+    used_at   timestamptz NOT NULL DEFAULT now(),  -- when last asked for, to the hour: coordinators remember it for half of one
     UNIQUE (pool, namespace, kind, limits, requires)
 );
 CREATE INDEX lane_namespace ON tenure.lane (namespace);

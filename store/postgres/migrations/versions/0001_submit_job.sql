@@ -126,7 +126,7 @@ BEGIN
     RETURN problems;
 END $$;
 
--- What is wrong with the form of labels; their names and values are a matter of relation_error.
+-- What is wrong with the form of labels; their names and values are a matter of relation_errors.
 CREATE FUNCTION tenure.labels_errors(labels jsonb, field text) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -195,7 +195,7 @@ BEGIN
     RETURN problems;
 END $$;
 
--- The first rule between fields that is broken; judged where every field is right by itself.
+-- The first rule between fields that is broken, as a list of one; none: []. Judged where every field is right by itself.
 CREATE FUNCTION tenure.relation_errors(spec tenure.job_spec) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
