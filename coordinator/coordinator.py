@@ -126,7 +126,7 @@ async def _coordinate(
         presence = Presence(etcd, keys, clock, settings.coordinator_id, ttl_s=settings.leader_ttl_s)
         announcer = Announcer(etcd, keys, clock, done_ttl_s=settings.done_ttl_s)
         hints = Hints(presence.leader_address, lambda lanes: leader.hint(lanes))
-        lanes = Lanes(database)
+        lanes = Lanes(database, clock)
         kinds = Kinds(database, clock)
         backlogs = Backlogs(database, clock)
         dependants = Dependants(database, announcer, hints)
@@ -135,11 +135,11 @@ async def _coordinate(
         leader = Leader(
             settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints, canceler, kinds
         )
-        submitter = Submitter(database, lanes, hints, kinds, backlogs, canceler)
+        submitter = Submitter(database, lanes, hints, kinds, backlogs, canceler, clock)
         waiters = Waiters(database, etcd, keys, clock)
         retryer = Retryer(database, lanes, hints, clock)
         explainer = Explainer(database, etcd, keys)
-        jobs = JobService(database, etcd, keys, submitter, waiters, canceler, retryer, explainer)
+        jobs = JobService(database, etcd, keys, clock, submitter, waiters, canceler, retryer, explainer)
         workflows = WorkflowService(database, etcd, keys, clock, Workflows(database, clock, canceler), waiters)
         grpc_server = GrpcServer(
             (

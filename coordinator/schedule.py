@@ -95,9 +95,7 @@ class Scheduler:
             firing = self._decide(row)
             if firing is not None:
                 firings.append(firing)
-            await self._clock.sleep(
-                0
-            )  # thousands of ticks may be decided upon: the leader's KeepAlives come in between
+            await self._clock.sleep(0)  # there may be thousands of ticks: the leader's KeepAlives come in between
         for group in _groups(firings):
             await self._write(group)
         return len(firings)

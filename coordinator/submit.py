@@ -7,7 +7,6 @@ unique key that an unfinished job has is dealt with as the request says (``model
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.model.batch import Batcher
 from tenure.model.bounds import DEFAULT_BOUNDS
+from tenure.model.clock import Clock
 from tenure.model.errors import (
     BacklogFull,
     BoundExceeded,
@@ -76,7 +76,14 @@ class Submitter:
     """Accepts validated jobs. ``run`` is the body of a task that carries out the group commits."""
 
     def __init__(
-        self, database: Database, lanes: Lanes, hints: Hints, kinds: Kinds, backlogs: Backlogs, canceler: Canceler
+        self,
+        database: Database,
+        lanes: Lanes,
+        hints: Hints,
+        kinds: Kinds,
+        backlogs: Backlogs,
+        canceler: Canceler,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._hasty = database.in_haste()
@@ -85,6 +92,7 @@ class Submitter:
         self._kinds = kinds
         self._backlogs = backlogs
         self._canceler = canceler
+        self._clock = clock
         self._singles: Batcher[JobSpec, Submitted] = Batcher(
             self._commit_group,
             max_items=500,
@@ -299,8 +307,8 @@ class Submitter:
             if answers := await self._commit_unheld(specs, planned, refuses=refuses, hasty_until=hasty_until):
                 return answers
         except Locked as exc:  # a key or a lane that an open transaction makes, too
-            hasty_until = hasty_until or time.monotonic() + LOCKED_S
-            if len(specs) == 1 or time.monotonic() > hasty_until:
+            hasty_until = hasty_until or self._clock.monotonic() + LOCKED_S
+            if len(specs) == 1 or self._clock.monotonic() > hasty_until:
                 return [exc] * len(specs)
         except (Unavailable, BoundExceeded) as exc:  # Postgres' trouble, not one member's
             return [exc] * len(specs)

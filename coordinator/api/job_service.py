@@ -21,6 +21,7 @@ from tenure.coordinator.retry import RETRIABLE, Retryer
 from tenure.coordinator.submit import Submitted, Submitter
 from tenure.coordinator.waiters import Waiters
 from tenure.model.batch import Batcher, pieces
+from tenure.model.clock import Clock
 from tenure.model.errors import FieldViolation, InvalidInput, NotFound, WrongState
 from tenure.model.ids import parse_id
 from tenure.model.states import TERMINAL, JobState
@@ -59,6 +60,7 @@ class JobService(JobServiceServicer):
         database: Database,
         etcd: Etcd,
         keys: Keyspace,
+        clock: Clock,
         submitter: Submitter,
         waiters: Waiters,
         canceler: Canceler,
@@ -73,6 +75,7 @@ class JobService(JobServiceServicer):
         self._explainer = explainer
         self._etcd = etcd
         self._keys = keys
+        self._clock = clock
         self._reads: Batcher[uuid.UUID, job_pb2.Job | None] = Batcher(
             self._read_group, max_items=500, in_flight=2, name="read"
         )
@@ -175,7 +178,7 @@ class JobService(JobServiceServicer):
                 self._waiters.refuse_if_closed()
                 if not left:
                     return
-                await asyncio.sleep(WATCH_GATHER_S)
+                await self._clock.sleep(WATCH_GATHER_S)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(WATCH_MANY_POLL_S - WATCH_GATHER_S):
                         await maybe_done.wait()

@@ -92,8 +92,8 @@ async def write_jobs(
     """
     statements: list[Statement] = []
     if fence is not None:
-        statements.append(Statement("assert_fence", {"id": (*jobs, *answered)[0].parent_id, "fence": fence}))
-        if jobs and jobs[0].workflow_id is not None:
+        statements.append(Statement("assert_fence", {"id": jobs[0].parent_id, "fence": fence}))
+        if jobs[0].workflow_id is not None:
             statements.append(Statement("assert_workflow", {"id": jobs[0].workflow_id}))
     if workflow is not None:
         columns = {"id": workflow.id, "namespace": workflow.namespace, "name": workflow.name, "jobs": len(jobs)}

@@ -65,9 +65,7 @@ class Service:
 
 
 def _server(parts: Parts, listen: str) -> tuple[JobService, GrpcServer]:
-    jobs = JobService(
-        parts.db, parts.etcd, parts.keys, parts.submitter, parts.waiters, parts.canceler, parts.retryer, parts.explainer
-    )
+    jobs = parts.job_service()
     workers = WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter)
     revoker = Revoker(parts.db, parts.etcd, parts.keys, parts.finisher)
     schema = SchemaStatus("0001", "0001")

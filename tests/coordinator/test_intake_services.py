@@ -18,7 +18,7 @@ from tests.fixtures.network import ProxyFactory
 from tenure.client import AsyncClient, NewJob, StreamedJob
 from tenure.client.stream import MESSAGE_BYTES, WINDOW_BYTES
 from tenure.coordinator.api.grpc_server import GrpcServer
-from tenure.coordinator.api.job_service import WATCH_GATHER_S, JobService
+from tenure.coordinator.api.job_service import WATCH_GATHER_S
 from tenure.coordinator.api.stream_submit import PIECE_BYTES, StreamedSubmit
 from tenure.coordinator.submit import GROUP_BYTES, Submitted
 from tenure.model.errors import Conflict, InvalidInput, NotFound, WrongState
@@ -42,9 +42,7 @@ class Service:
 
 @pytest_asyncio.fixture
 async def service(parts: Parts) -> AsyncIterator[Service]:
-    jobs = JobService(
-        parts.db, parts.etcd, parts.keys, parts.submitter, parts.waiters, parts.canceler, parts.retryer, parts.explainer
-    )
+    jobs = parts.job_service()
     server = GrpcServer([jobs], listen="127.0.0.1:0", with_reflection=False)
     await server.start()
     bodies = (parts.submitter.run(), jobs.run(), parts.waiters.watch(), parts.waiters.reread())

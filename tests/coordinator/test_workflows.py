@@ -17,7 +17,6 @@ from tests.coordinator.test_grpc import refused
 
 from tenure.coordinator import cancel, workflows
 from tenure.coordinator.api.grpc_server import GrpcServer
-from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.following import Change, Follower
@@ -330,9 +329,7 @@ class Service:
 
 @pytest_asyncio.fixture
 async def service(alone: Parts) -> AsyncIterator[Service]:
-    jobs = JobService(
-        alone.db, alone.etcd, alone.keys, alone.submitter, alone.waiters, alone.canceler, alone.retryer, alone.explainer
-    )
+    jobs = alone.job_service()
     workers = WorkerService(alone.db, alone.starter, alone.finisher, alone.submitter)
     whole = WorkflowService(alone.db, alone.etcd, alone.keys, alone.clock, workflows_of(alone), alone.waiters)
     server = GrpcServer((jobs, workers, whole), listen="127.0.0.1:0", with_reflection=False)

@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 from tests.postgres.conftest import Table
 
 from tenure.coordinator.lanes import Lanes
+from tenure.model.clock import SystemClock
 from tenure.model.dependencies import Trigger, UpstreamFailure, Verdict, verdict
 from tenure.model.errors import InvalidInput
 from tenure.model.ids import new_id
@@ -395,7 +396,7 @@ async def test_its_lane_is_that_of_the_api(table: Table, connection: Connection,
     id = submit(connection, **values)
     connection.commit()
     [row] = await table.sql("SELECT lane FROM tenure.job WHERE id = %s", id)
-    assert await Lanes(table.db).of([validate_spec(values)]) == [row.lane]
+    assert await Lanes(table.db, SystemClock()).of([validate_spec(values)]) == [row.lane]
 
 
 async def test_it_is_rolled_back_with_its_transaction(table: Table, connection: Connection) -> None:

@@ -126,7 +126,7 @@ BEGIN
     RETURN problems;
 END $$;
 
--- What is wrong with the form of labels; their names and values are a matter of relation_error.
+-- What is wrong with the form of labels; their names and values are a matter of relation_errors.
 CREATE FUNCTION tenure.labels_errors(labels jsonb, field text) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -195,7 +195,7 @@ BEGIN
     RETURN problems;
 END $$;
 
--- The first rule between fields that is broken; judged where every field is right by itself.
+-- The first rule between fields that is broken, as a list of one; none: []. Judged where every field is right by itself.
 CREATE FUNCTION tenure.relation_errors(spec tenure.job_spec) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
@@ -430,36 +430,6 @@ BEGIN
     END IF;
 END $$;
 
--- Writes the edges and counts what the job waits for: insert_dependencies.sql.
-CREATE FUNCTION tenure.insert_edges(child uuid, parents uuid[]) RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    WITH edge AS (
-        INSERT INTO tenure.dependency (child_id, parent_id, parent_state)
-        SELECT child, p, CASE WHEN EXISTS (SELECT FROM tenure.job j WHERE j.id = p) THEN NULL
-                              ELSE coalesce((SELECT h.state FROM tenure.history h WHERE h.id = p LIMIT 1), 'canceled') END
-        FROM (SELECT DISTINCT p FROM unnest(parents) AS p) AS named
-        RETURNING parent_state
-    ), counted AS (
-        SELECT count(*) FILTER (WHERE parent_state IS NULL) AS unended,
-               count(*) FILTER (WHERE parent_state = 'completed') AS completed,
-               count(*) FILTER (WHERE parent_state <> 'completed') AS otherwise
-        FROM edge
-    ), judged AS (
-        SELECT c.unended + CASE WHEN j.trigger IS NULL THEN c.otherwise ELSE 0 END AS waiting_on,
-               tenure.verdict(j.trigger, c.unended, c.completed, c.otherwise) = 'run' AS runs, j.held_back IS NOT NULL AS held
-        FROM tenure.job j, counted c WHERE j.id = child
-    )
-    UPDATE tenure.job j
-    SET waiting_on = v.waiting_on,
-        held_back = CASE WHEN v.held THEN v.runs END,
-        state = CASE WHEN v.runs AND NOT v.held THEN 'ready' ELSE j.state END,
-        start_by = CASE WHEN v.runs AND NOT v.held THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
-                        ELSE j.start_by END,
-        deadline = CASE WHEN v.runs AND NOT v.held THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
-        due = v.runs AND NOT v.held AND j.activate_at <= now()
-    FROM judged v WHERE j.id = child
-$$;
-
 -- What is set for a kind in a namespace, over what is set for it in all of them. Nothing that was left unset.
 CREATE FUNCTION tenure.kind_settings(namespace text, kind text) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -611,7 +581,7 @@ BEGIN
     END LOOP;
     PERFORM tenure.refuse_full(spec.namespace);
     IF cardinality(spec.depends_on) > 0 THEN
-        PERFORM tenure.insert_edges(id, spec.depends_on);
+        PERFORM tenure.insert_edges(array_fill(id, ARRAY[cardinality(spec.depends_on)]), spec.depends_on);
     END IF;
     RETURN id;
 END $$;
