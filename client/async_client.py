@@ -22,7 +22,7 @@ from tenure.client import convert
 from tenure.client.drawing import draw, refuse_unknown_format
 from tenure.client.errors import RETRYABLE
 from tenure.client.kinds import KindSettings, kind_from_wire, kind_to_wire
-from tenure.client.link import TLS, TOKEN_VARIABLE, Link, addresses_of, backoff_s
+from tenure.client.link import TLS, TOKEN_VARIABLE, Link, addresses_of
 from tenure.client.records import (
     Attempt,
     CanceledJobs,
@@ -40,6 +40,7 @@ from tenure.client.records import (
     SubmittedJobs,
     Worker,
 )
+from tenure.client.resume import Resumption
 from tenure.client.schedules import (
     NewSchedule,
     Schedule,
@@ -74,8 +75,6 @@ from tenure.v1 import workflow_service_pb2 as workflow_pb
 
 WAIT_STEP_S = 20.0
 """How long one WaitJob may hang before it is asked afresh: bounds the harm of a connection that died silently."""
-STREAM_STEP_S = 60.0
-"""The same for one WatchJob stream."""
 GRACE_S = 5.0
 """For the answer to a WaitJob whose step has passed, before the coordinator counts as hung."""
 ANSWER_S = 1.0
@@ -114,9 +113,7 @@ class AsyncClient:
             ConfigurationError: a TLS file that cannot be read.
         """
         token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
-        self._link = Link(addresses_of(address), token=token, tls=tls)
-        self._timeout_s = timeout_s
-        self._outage_s = outage_s
+        self._link = Link(addresses_of(address), token=token, tls=tls, timeout_s=timeout_s, outage_s=outage_s)
 
     async def __aenter__(self) -> Self:
         return self
@@ -195,7 +192,7 @@ class AsyncClient:
         )
         spec = convert.spec_to_wire(job, idempotency_key=idempotency_key or _new_key())
         answer: pb.SubmitJobResponse = await self._link.unary(
-            lambda to: to.jobs.SubmitJob, pb.SubmitJobRequest(job=spec), timeout_s=self._timeout_s
+            lambda to: to.jobs.SubmitJob, pb.SubmitJobRequest(job=spec)
         )
         # A repeated call may find its own job; one under another key is somebody else's, met by its unique key.
         own = idempotency_key is None and answer.job.idempotency_key == spec.idempotency_key
@@ -220,7 +217,7 @@ class AsyncClient:
         answer: pb.SubmitJobsResponse = await self._link.unary(
             lambda to: to.jobs.SubmitJobs,
             pb.SubmitJobsRequest(jobs=specs, workflow_name=workflow or ""),
-            timeout_s=self._timeout_s + len(specs) / BATCH_JOBS_PER_S,
+            timeout_s=self._link.timeout_s + len(specs) / BATCH_JOBS_PER_S,
         )
         return SubmittedJobs(
             (
@@ -240,27 +237,16 @@ class AsyncClient:
         Raises:
             Unavailable: no coordinator answered for ``outage_s``; what was yielded is written. What ``jobs`` raises.
         """
-        loop = asyncio.get_running_loop()
         outbox = Outbox(jobs, _new_key)
-        failures, silent_since = 0, loop.time()
+        # A source that is slow asks nobody for anything: its silence is no outage.
+        resumption = Resumption(self._link, lambda: outbox.awaits_answers)
         while not outbox.is_done:
-            stream = self._link.stream(lambda to: to.jobs.StreamSubmitJobs, outbox.requests(), timeout_s=STREAM_STEP_S)
-            try:
-                async for message in stream:
-                    failures, silent_since = 0, loop.time()
+            async with resumption.stream(lambda to: to.jobs.StreamSubmitJobs, outbox.requests()) as messages:
+                async for message in messages:
                     for one in outbox.settle(message.jobs):
                         yield one
                 for one in outbox.settle(()):
                     yield one
-            except RETRYABLE:
-                if outbox.awaits_answers:
-                    self._bear(loop.time() - silent_since)
-                else:  # the source of the jobs is slow: nobody was asked for anything
-                    silent_since = loop.time()
-                failures += 1
-                await asyncio.sleep(backoff_s(failures, len(self._link.addresses)))
-            finally:
-                await stream.aclose()  # type: ignore[attr-defined]
         if outbox.problem is not None:
             raise outbox.problem
 
@@ -270,9 +256,7 @@ class AsyncClient:
         Raises:
             NotFound: there is none. InvalidInput: not an id.
         """
-        answer: pb.GetJobResponse = await self._link.unary(
-            lambda to: to.jobs.GetJob, pb.GetJobRequest(id=job_id), timeout_s=self._timeout_s
-        )
+        answer: pb.GetJobResponse = await self._link.unary(lambda to: to.jobs.GetJob, pb.GetJobRequest(id=job_id))
         return convert.job_from_wire(answer.job)
 
     async def wait(self, job_id: str, timeout_s: float | None = None) -> Job:
@@ -289,7 +273,7 @@ class AsyncClient:
         while True:
             left_s = WAIT_STEP_S if deadline is None else max(0.0, deadline - loop.time())
             step_s = min(WAIT_STEP_S, left_s)
-            patience_s = self._patience_s() if deadline is None else min(self._patience_s(), left_s + ANSWER_S)
+            patience_s = self._link.patience_s if deadline is None else min(self._link.patience_s, left_s + ANSWER_S)
             try:
                 answer: pb.WaitJobResponse = await self._link.unary(
                     lambda to: to.jobs.WaitJob,
@@ -337,35 +321,18 @@ class AsyncClient:
         Raises:
             NotFound: there is no such job. Unavailable: no coordinator answered for ``outage_s``.
         """
-        loop = asyncio.get_running_loop()
+        request = pb.WatchJobRequest(id=job_id)
+        resumption = Resumption(self._link)
         last: Job | None = None
-        failures, silent_since = 0, loop.time()
         while True:
-            stream = self._link.stream(
-                lambda to: to.jobs.WatchJob, pb.WatchJobRequest(id=job_id), timeout_s=STREAM_STEP_S
-            )
-            heard = False
-            try:
-                async for message in stream:
-                    heard, failures, silent_since = True, 0, loop.time()
+            async with resumption.stream(lambda to: to.jobs.WatchJob, request) as messages:
+                async for message in messages:
                     job = convert.job_from_wire(message.job)
                     if job != last:
                         yield job
                     last = job
                     if job.is_terminal:
                         return
-            except DeadlineExceeded:
-                # Its own time was up: asked afresh at once if it said something, else it is an outage.
-                if heard:
-                    continue
-                self._bear(loop.time() - silent_since)
-            except RETRYABLE:
-                self._bear(loop.time() - silent_since)
-            finally:
-                await stream.aclose()  # type: ignore[attr-defined]
-            # Ended early, without an error too (a coordinator that stops): elsewhere, after a pause.
-            failures += 1
-            await asyncio.sleep(backoff_s(failures, len(self._link.addresses)))
 
     async def watch_many(self, job_ids: Iterable[str]) -> AsyncIterator[Job]:
         """Yield the jobs now and after each change, as ``watch``, until all of them are terminal. At most 1,000.
@@ -373,34 +340,17 @@ class AsyncClient:
         Raises:
             InvalidInput: too many, or not ids. NotFound, Unavailable: as for ``watch``.
         """
-        loop = asyncio.get_running_loop()
         left = builtins.list(dict.fromkeys(job_ids))
+        resumption = Resumption(self._link)
         last: dict[str, Job] = {}
-        failures, silent_since = 0, loop.time()
         while left:
-            stream = self._link.stream(
-                lambda to: to.jobs.WatchJobs, pb.WatchJobsRequest(ids=left), timeout_s=STREAM_STEP_S
-            )
-            heard = False
-            try:
-                async for message in stream:
-                    heard, failures, silent_since = True, 0, loop.time()
+            async with resumption.stream(lambda to: to.jobs.WatchJobs, pb.WatchJobsRequest(ids=left)) as messages:
+                async for message in messages:
                     for job in map(convert.job_from_wire, message.jobs):
                         if job != last.get(job.id):
                             yield job
                         last[job.id] = job
-            except DeadlineExceeded:
-                if heard:
-                    continue
-                self._bear(loop.time() - silent_since)
-            except RETRYABLE:
-                self._bear(loop.time() - silent_since)
-            finally:
-                await stream.aclose()  # type: ignore[attr-defined]
-                left = [id for id in left if id not in last or not last[id].is_terminal]
-            if left:
-                failures += 1
-                await asyncio.sleep(backoff_s(failures, len(self._link.addresses)))
+            left = [id for id in left if id not in last or not last[id].is_terminal]
 
     async def list(
         self,
@@ -445,7 +395,6 @@ class AsyncClient:
             answer: pb.ListJobsResponse = await self._link.unary(
                 lambda to: to.jobs.ListJobs,
                 pb.ListJobsRequest(filter=wanted, page_size=size, page_token=token, deleted=deleted),
-                timeout_s=self._timeout_s,
             )
             for job in answer.jobs:
                 yield convert.job_from_wire(job)
@@ -461,7 +410,7 @@ class AsyncClient:
             NotFound: there is no such job. WrongState: it has not ended; cancel it first.
         """
         answer: pb.DeleteJobResponse = await self._link.unary(
-            lambda to: to.jobs.DeleteJob, pb.DeleteJobRequest(id=job_id), timeout_s=self._timeout_s
+            lambda to: to.jobs.DeleteJob, pb.DeleteJobRequest(id=job_id)
         )
         return convert.job_from_wire(answer.job)
 
@@ -474,7 +423,7 @@ class AsyncClient:
             NotFound: there is no such job.
         """
         answer: pb.CancelJobResponse = await self._link.unary(
-            lambda to: to.jobs.CancelJob, pb.CancelJobRequest(id=job_id, reason=reason), timeout_s=self._timeout_s
+            lambda to: to.jobs.CancelJob, pb.CancelJobRequest(id=job_id, reason=reason)
         )
         return convert.job_from_wire(answer.job)
 
@@ -517,7 +466,6 @@ class AsyncClient:
             answer: pb.CancelJobsResponse = await self._link.unary(
                 lambda to: to.jobs.CancelJobs,
                 pb.CancelJobsRequest(filter=wanted, all=all, preview=preview, reason=reason, page_token=token),
-                timeout_s=self._timeout_s,
             )
             done = convert.canceled_from_wire(answer, done)
             token = answer.next_page_token
@@ -532,9 +480,7 @@ class AsyncClient:
         Raises:
             NotFound: there is no such job. WrongState: it can not be retried; the message says why.
         """
-        answer: pb.RetryJobResponse = await self._link.unary(
-            lambda to: to.jobs.RetryJob, pb.RetryJobRequest(id=job_id), timeout_s=self._timeout_s
-        )
+        answer: pb.RetryJobResponse = await self._link.unary(lambda to: to.jobs.RetryJob, pb.RetryJobRequest(id=job_id))
         return convert.job_from_wire(answer.job, created=answer.created)
 
     async def retry_many(
@@ -575,7 +521,6 @@ class AsyncClient:
             answer: pb.RetryJobsResponse = await self._link.unary(
                 lambda to: to.jobs.RetryJobs,
                 pb.RetryJobsRequest(filter=wanted, all=all, preview=preview, page_token=token),
-                timeout_s=self._timeout_s,
             )
             done = convert.retried_from_wire(answer, done)
             token = answer.next_page_token
@@ -589,28 +534,28 @@ class AsyncClient:
             NotFound: there is no such job.
         """
         answer: pb.ListAttemptsResponse = await self._link.unary(
-            lambda to: to.jobs.ListAttempts, pb.ListAttemptsRequest(job_id=job_id), timeout_s=self._timeout_s
+            lambda to: to.jobs.ListAttempts, pb.ListAttemptsRequest(job_id=job_id)
         )
         return [convert.attempt_from_wire(attempt) for attempt in answer.attempts]
 
     async def workers(self) -> builtins.list[Worker]:
         """Return the workers that are registered now."""
         answer: cluster_pb.ListWorkersResponse = await self._link.unary(
-            lambda to: to.cluster.ListWorkers, cluster_pb.ListWorkersRequest(), timeout_s=self._timeout_s
+            lambda to: to.cluster.ListWorkers, cluster_pb.ListWorkersRequest()
         )
         return [convert.worker_from_wire(worker) for worker in answer.workers]
 
     async def claims(self) -> builtins.list[HeldClaim]:
         """Return the claims that stand now."""
         answer: cluster_pb.ListClaimsResponse = await self._link.unary(
-            lambda to: to.cluster.ListClaims, cluster_pb.ListClaimsRequest(), timeout_s=self._timeout_s
+            lambda to: to.cluster.ListClaims, cluster_pb.ListClaimsRequest()
         )
         return [convert.held_claim_from_wire(claim) for claim in answer.claims]
 
     async def revoke_claim(self, job_id: str) -> bool:
         """Take a job away from its worker; it restarts elsewhere, not counted as a crash. False: nobody held it."""
         answer: cluster_pb.RevokeClaimResponse = await self._link.unary(
-            lambda to: to.cluster.RevokeClaim, cluster_pb.RevokeClaimRequest(job_id=job_id), timeout_s=self._timeout_s
+            lambda to: to.cluster.RevokeClaim, cluster_pb.RevokeClaimRequest(job_id=job_id)
         )
         return answer.revoked
 
@@ -621,7 +566,7 @@ class AsyncClient:
             NotFound: there is no such job.
         """
         answer: pb.ExplainJobResponse = await self._link.unary(
-            lambda to: to.jobs.ExplainJob, pb.ExplainJobRequest(id=job_id), timeout_s=self._timeout_s
+            lambda to: to.jobs.ExplainJob, pb.ExplainJobRequest(id=job_id)
         )
         return convert.explanation_from_wire(answer)
 
@@ -645,7 +590,7 @@ class AsyncClient:
         """
         limit = convert.limit_to_wire(name, concurrent, rate, interval_s, burst)
         answer: limit_pb.PutLimitResponse = await self._link.unary(
-            lambda to: to.limits.PutLimit, limit_pb.PutLimitRequest(limit=limit), timeout_s=self._timeout_s
+            lambda to: to.limits.PutLimit, limit_pb.PutLimitRequest(limit=limit)
         )
         return convert.limit_from_wire(answer.limit, {})
 
@@ -656,14 +601,14 @@ class AsyncClient:
             NotFound: it is not defined.
         """
         answer: limit_pb.GetLimitResponse = await self._link.unary(
-            lambda to: to.limits.GetLimit, limit_pb.GetLimitRequest(name=name), timeout_s=self._timeout_s
+            lambda to: to.limits.GetLimit, limit_pb.GetLimitRequest(name=name)
         )
         return convert.limit_from_wire(answer.limit, {use.name: use.held for use in answer.uses})
 
     async def limits(self) -> builtins.list[Limit]:
         """Return all limits that are defined, by name, each with what is held under its own name or family."""
         answer: limit_pb.ListLimitsResponse = await self._link.unary(
-            lambda to: to.limits.ListLimits, limit_pb.ListLimitsRequest(), timeout_s=self._timeout_s
+            lambda to: to.limits.ListLimits, limit_pb.ListLimitsRequest()
         )
         names = {limit.name: convert.limit_from_wire(limit, {}) for limit in answer.limits}
         held: dict[str, dict[str, int]] = {name: {} for name in names}
@@ -676,7 +621,7 @@ class AsyncClient:
     async def delete_limit(self, name: str) -> bool:
         """Forget a limit: jobs that carry its name are limited no more. False: it was not defined."""
         answer: limit_pb.DeleteLimitResponse = await self._link.unary(
-            lambda to: to.limits.DeleteLimit, limit_pb.DeleteLimitRequest(name=name), timeout_s=self._timeout_s
+            lambda to: to.limits.DeleteLimit, limit_pb.DeleteLimitRequest(name=name)
         )
         return answer.deleted
 
@@ -691,7 +636,6 @@ class AsyncClient:
         answer: kind_pb.PutKindSettingsResponse = await self._link.unary(
             lambda to: to.kinds.PutKindSettings,
             kind_pb.PutKindSettingsRequest(settings=kind_to_wire(settings)),
-            timeout_s=self._timeout_s,
         )
         return kind_from_wire(answer.settings)
 
@@ -704,14 +648,13 @@ class AsyncClient:
         answer: kind_pb.GetKindSettingsResponse = await self._link.unary(
             lambda to: to.kinds.GetKindSettings,
             kind_pb.GetKindSettingsRequest(kind=kind, namespace=namespace or ""),
-            timeout_s=self._timeout_s,
         )
         return kind_from_wire(answer.settings)
 
     async def kinds(self) -> builtins.list[KindSettings]:
         """Return the settings of all kinds for which anything was set."""
         answer: kind_pb.ListKindSettingsResponse = await self._link.unary(
-            lambda to: to.kinds.ListKindSettings, kind_pb.ListKindSettingsRequest(), timeout_s=self._timeout_s
+            lambda to: to.kinds.ListKindSettings, kind_pb.ListKindSettingsRequest()
         )
         return [kind_from_wire(settings) for settings in answer.settings]
 
@@ -720,14 +663,13 @@ class AsyncClient:
         answer: kind_pb.DeleteKindSettingsResponse = await self._link.unary(
             lambda to: to.kinds.DeleteKindSettings,
             kind_pb.DeleteKindSettingsRequest(kind=kind, namespace=namespace or ""),
-            timeout_s=self._timeout_s,
         )
         return answer.deleted
 
     async def pools(self) -> builtins.list[Pool]:
         """Return every pool that is or was served, with what waits and executes below it."""
         answer: pool_pb.ListPoolsResponse = await self._link.unary(
-            lambda to: to.pools.ListPools, pool_pb.ListPoolsRequest(), timeout_s=self._timeout_s
+            lambda to: to.pools.ListPools, pool_pb.ListPoolsRequest()
         )
         return [convert.pool_from_wire(pool) for pool in answer.pools]
 
@@ -746,7 +688,6 @@ class AsyncClient:
         answer: pool_pb.PauseResponse = await self._link.unary(
             lambda to: to.pools.Pause,
             pool_pb.PauseRequest(subject=subject, reason=reason),
-            timeout_s=self._timeout_s,
         )
         return answer.executing
 
@@ -758,14 +699,14 @@ class AsyncClient:
         """
         subject = convert.pause_subject(pool, kind, namespace)
         answer: pool_pb.ResumeResponse = await self._link.unary(
-            lambda to: to.pools.Resume, pool_pb.ResumeRequest(subject=subject), timeout_s=self._timeout_s
+            lambda to: to.pools.Resume, pool_pb.ResumeRequest(subject=subject)
         )
         return answer.resumed
 
     async def pauses(self) -> builtins.list[Pause]:
         """Return what is paused, with the jobs of each that still execute."""
         answer: pool_pb.ListPausesResponse = await self._link.unary(
-            lambda to: to.pools.ListPauses, pool_pb.ListPausesRequest(), timeout_s=self._timeout_s
+            lambda to: to.pools.ListPauses, pool_pb.ListPausesRequest()
         )
         return [convert.pause_from_wire(pause) for pause in answer.pauses]
 
@@ -786,7 +727,6 @@ class AsyncClient:
             answer: pool_pb.RemovePoolResponse = await self._link.unary(
                 lambda to: to.pools.RemovePool,
                 pool_pb.RemovePoolRequest(pool=pool, reason=reason, preview=preview, page_token=token),
-                timeout_s=self._timeout_s,
             )
             done = CanceledJobs(
                 canceled=done.canceled + answer.canceled,
@@ -808,7 +748,7 @@ class AsyncClient:
     async def namespaces(self) -> builtins.list[Namespace]:
         """Return the namespaces for which anything was set."""
         answer: namespace_pb.ListNamespacesResponse = await self._link.unary(
-            lambda to: to.namespaces.ListNamespaces, namespace_pb.ListNamespacesRequest(), timeout_s=self._timeout_s
+            lambda to: to.namespaces.ListNamespaces, namespace_pb.ListNamespacesRequest()
         )
         return [convert.namespace_from_wire(one) for one in answer.namespaces]
 
@@ -828,14 +768,13 @@ class AsyncClient:
         answer: namespace_pb.UpdateNamespaceResponse = await self._link.unary(
             lambda to: to.namespaces.UpdateNamespace,
             namespace_pb.UpdateNamespaceRequest(namespace=asked),
-            timeout_s=self._timeout_s,
         )
         return convert.namespace_from_wire(answer.namespace)
 
     async def cluster(self) -> Cluster:
         """Return who coordinates, who leads, and the versions of the stores."""
         answer: cluster_pb.GetClusterResponse = await self._link.unary(
-            lambda to: to.cluster.GetCluster, cluster_pb.GetClusterRequest(), timeout_s=self._timeout_s
+            lambda to: to.cluster.GetCluster, cluster_pb.GetClusterRequest()
         )
         return convert.cluster_from_wire(answer)
 
@@ -848,7 +787,6 @@ class AsyncClient:
         answer: schedule_pb.CreateScheduleResponse = await self._link.unary(
             lambda to: to.schedules.CreateSchedule,
             schedule_pb.CreateScheduleRequest(schedule=schedule_to_wire(schedule)),
-            timeout_s=self._timeout_s,
         )
         return schedule_from_wire(answer.schedule)
 
@@ -861,7 +799,6 @@ class AsyncClient:
         answer: schedule_pb.GetScheduleResponse = await self._link.unary(
             lambda to: to.schedules.GetSchedule,
             schedule_pb.GetScheduleRequest(namespace=namespace, schedule=schedule),
-            timeout_s=self._timeout_s,
         )
         return schedule_from_wire(answer.schedule)
 
@@ -872,7 +809,6 @@ class AsyncClient:
             answer: schedule_pb.ListSchedulesResponse = await self._link.unary(
                 lambda to: to.schedules.ListSchedules,
                 schedule_pb.ListSchedulesRequest(namespace=namespace or "", page_size=page_size, page_token=token),
-                timeout_s=self._timeout_s,
             )
             for schedule in answer.schedules:
                 yield schedule_from_wire(schedule)
@@ -891,7 +827,6 @@ class AsyncClient:
         answer: schedule_pb.UpdateScheduleResponse = await self._link.unary(
             lambda to: to.schedules.UpdateSchedule,
             schedule_pb.UpdateScheduleRequest(schedule=schedule_to_wire(schedule), revision=revision),
-            timeout_s=self._timeout_s,
         )
         return schedule_from_wire(answer.schedule)
 
@@ -904,7 +839,6 @@ class AsyncClient:
         await self._link.unary(
             lambda to: to.schedules.DeleteSchedule,
             schedule_pb.DeleteScheduleRequest(namespace=namespace, schedule=schedule),
-            timeout_s=self._timeout_s,
         )
 
     async def pause_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
@@ -912,7 +846,6 @@ class AsyncClient:
         answer: schedule_pb.PauseScheduleResponse = await self._link.unary(
             lambda to: to.schedules.PauseSchedule,
             schedule_pb.PauseScheduleRequest(namespace=namespace, schedule=schedule),
-            timeout_s=self._timeout_s,
         )
         return schedule_from_wire(answer.schedule)
 
@@ -921,7 +854,6 @@ class AsyncClient:
         answer: schedule_pb.ResumeScheduleResponse = await self._link.unary(
             lambda to: to.schedules.ResumeSchedule,
             schedule_pb.ResumeScheduleRequest(namespace=namespace, schedule=schedule),
-            timeout_s=self._timeout_s,
         )
         return schedule_from_wire(answer.schedule)
 
@@ -934,7 +866,6 @@ class AsyncClient:
             schedule_pb.TriggerScheduleRequest(
                 namespace=namespace, schedule=schedule, idempotency_key=idempotency_key or _new_key()
             ),
-            timeout_s=self._timeout_s,
         )
         return TickJob(None, answer.job_id, answer.created or idempotency_key is None)
 
@@ -952,7 +883,7 @@ class AsyncClient:
         if (first := convert.timestamp(start, "from")) is not None:
             getattr(request, "from").CopyFrom(first)
         answer: schedule_pb.BackfillScheduleResponse = await self._link.unary(
-            lambda to: to.schedules.BackfillSchedule, request, timeout_s=self._timeout_s
+            lambda to: to.schedules.BackfillSchedule, request
         )
         return [backfilled_from_wire(job) for job in answer.jobs]
 
@@ -974,7 +905,6 @@ class AsyncClient:
                 count=count,
                 after=convert.timestamp(after, "after"),
             ),
-            timeout_s=self._timeout_s,
         )
         return [tick_from_wire(tick) for tick in answer.ticks]
 
@@ -987,7 +917,6 @@ class AsyncClient:
         answer: workflow_pb.GetWorkflowResponse = await self._link.unary(
             lambda to: to.workflows.GetWorkflow,
             workflow_pb.GetWorkflowRequest(id=workflow_id),
-            timeout_s=self._timeout_s,
         )
         return workflow_from_wire(answer.workflow)
 
@@ -1007,7 +936,6 @@ class AsyncClient:
                     page_size=WORKFLOWS_PAGE if left is None else min(WORKFLOWS_PAGE, left),
                     page_token=token,
                 ),
-                timeout_s=self._timeout_s,
             )
             for workflow in answer.workflows:
                 yield workflow_from_wire(workflow)
@@ -1027,7 +955,6 @@ class AsyncClient:
             answer: workflow_pb.ListWorkflowJobsResponse = await self._link.unary(
                 lambda to: to.workflows.ListWorkflowJobs,
                 workflow_pb.ListWorkflowJobsRequest(id=workflow_id, page_size=MEMBERS_PAGE, page_token=token),
-                timeout_s=self._timeout_s,
             )
             for job in answer.jobs:
                 yield convert.job_from_wire(job)
@@ -1044,36 +971,17 @@ class AsyncClient:
         Raises:
             NotFound: there is no such workflow. Unavailable: no coordinator answered for ``outage_s``.
         """
-        loop = asyncio.get_running_loop()
-        token, is_over = "", False
-        failures, silent_since = 0, loop.time()
-        while True:
-            stream = self._link.stream(
-                lambda to: to.workflows.WatchWorkflow,
-                workflow_pb.WatchWorkflowRequest(id=workflow_id, resume_token=token),
-                timeout_s=STREAM_STEP_S,
-            )
-            heard = False
-            try:
-                async for message in stream:
-                    heard, failures, silent_since = True, 0, loop.time()
+        resumption = Resumption(self._link)
+        token, is_over, has_ended = "", False, False
+        while not has_ended:
+            request = workflow_pb.WatchWorkflowRequest(id=workflow_id, resume_token=token)
+            async with resumption.stream(lambda to: to.workflows.WatchWorkflow, request) as messages:
+                async for message in messages:
                     token = message.resume_token
                     change = change_from_wire(message)
                     is_over = change.workflow.is_over
                     yield change
-                if is_over:
-                    return
-            except DeadlineExceeded:
-                # Its own time was up: asked afresh at once if it said something, else it is an outage.
-                if heard:
-                    continue
-                self._bear(loop.time() - silent_since)
-            except RETRYABLE:
-                self._bear(loop.time() - silent_since)
-            finally:
-                await stream.aclose()  # type: ignore[attr-defined]
-            failures += 1
-            await asyncio.sleep(backoff_s(failures, len(self._link.addresses)))
+                has_ended = is_over  # a stream that broke may have had more members to tell of
 
     async def cancel_workflow(
         self, workflow_id: str, reason: str = "", *, grace_s: float | None = None, preview: bool = False
@@ -1097,7 +1005,6 @@ class AsyncClient:
                     preview=preview,
                     page_token=token,
                 ),
-                timeout_s=self._timeout_s,
             )
             done = convert.canceled_from_wire(answer, done)
             token = answer.next_page_token
@@ -1112,14 +1019,6 @@ class AsyncClient:
         """
         refuse_unknown_format(format)
         return draw([job async for job in self.workflow_jobs(workflow_id)], format)
-
-    def _bear(self, outage_s: float) -> None:
-        """Re-raise the error being handled once an outage has lasted too long."""
-        if outage_s > self._patience_s():
-            raise
-
-    def _patience_s(self) -> float:
-        return self._outage_s if self._link.has_answered else self._timeout_s
 
 
 def _new_key() -> str:
