@@ -389,19 +389,18 @@ class AsyncClient:
             created_before=created_before,
             workflow_id=workflow_id,
         )
-        token, left = "", limit
-        while True:
-            size = page_size if left is None else min(page_size, left)
-            answer: pb.ListJobsResponse = await self._link.unary(
-                lambda to: to.jobs.ListJobs,
-                pb.ListJobsRequest(filter=wanted, page_size=size, page_token=token, deleted=deleted),
-            )
+        left = limit
+        size = page_size if left is None else min(page_size, left)
+        request = pb.ListJobsRequest(filter=wanted, page_size=size, deleted=deleted)
+        answer: pb.ListJobsResponse
+        async for answer in self._link.pages(lambda to: to.jobs.ListJobs, request):
             for job in answer.jobs:
                 yield convert.job_from_wire(job)
-            token = answer.next_page_token
-            left = None if left is None else left - len(answer.jobs)
-            if not token or (left is not None and left <= 0):
-                return
+            if left is not None:
+                left -= len(answer.jobs)
+                if left <= 0:
+                    return
+                request.page_size = min(page_size, left)
 
     async def delete(self, job_id: str) -> Job:
         """Hide a job that has ended from listings, and return it; it can still be read by its id.
@@ -461,16 +460,12 @@ class AsyncClient:
             created_before=created_before,
             workflow_id=workflow_id,
         )
-        token, done = "", CanceledJobs(canceled=0, asked=0, dependants=0, ids=())
-        while True:
-            answer: pb.CancelJobsResponse = await self._link.unary(
-                lambda to: to.jobs.CancelJobs,
-                pb.CancelJobsRequest(filter=wanted, all=all, preview=preview, reason=reason, page_token=token),
-            )
+        done = CanceledJobs(canceled=0, asked=0, dependants=0, ids=())
+        request = pb.CancelJobsRequest(filter=wanted, all=all, preview=preview, reason=reason)
+        answer: pb.CancelJobsResponse
+        async for answer in self._link.pages(lambda to: to.jobs.CancelJobs, request):
             done = convert.canceled_from_wire(answer, done)
-            token = answer.next_page_token
-            if not token:
-                return done
+        return done
 
     async def retry(self, job_id: str) -> Job:
         """Make another go at a failed or canceled job and return it: a new job, a copy of what was asked for.
@@ -516,16 +511,12 @@ class AsyncClient:
             created_before=created_before,
             workflow_id=workflow_id,
         )
-        token, done = "", RetriedJobs(retried=0, skipped=0, ids=())
-        while True:
-            answer: pb.RetryJobsResponse = await self._link.unary(
-                lambda to: to.jobs.RetryJobs,
-                pb.RetryJobsRequest(filter=wanted, all=all, preview=preview, page_token=token),
-            )
+        done = RetriedJobs(retried=0, skipped=0, ids=())
+        request = pb.RetryJobsRequest(filter=wanted, all=all, preview=preview)
+        answer: pb.RetryJobsResponse
+        async for answer in self._link.pages(lambda to: to.jobs.RetryJobs, request):
             done = convert.retried_from_wire(answer, done)
-            token = answer.next_page_token
-            if not token:
-                return done
+        return done
 
     async def attempts(self, job_id: str) -> builtins.list[Attempt]:
         """Return the attempts at a job, oldest first, the executing one last.
@@ -721,22 +712,18 @@ class AsyncClient:
             InvalidInput: it is no route. WrongState: a worker serves it.
             DeadlineExceeded: some still execute after ``timeout_s``; what was done is done, call it again.
         """
-        token, done = "", CanceledJobs(canceled=0, asked=0, dependants=0, ids=())
+        done = CanceledJobs(canceled=0, asked=0, dependants=0, ids=())
+        request = pool_pb.RemovePoolRequest(pool=pool, reason=reason, preview=preview)
         began = time.monotonic()
         while True:
-            answer: pool_pb.RemovePoolResponse = await self._link.unary(
-                lambda to: to.pools.RemovePool,
-                pool_pb.RemovePoolRequest(pool=pool, reason=reason, preview=preview, page_token=token),
-            )
-            done = CanceledJobs(
-                canceled=done.canceled + answer.canceled,
-                asked=max(done.asked, answer.asked),  # the same ones, asked again
-                dependants=done.dependants + answer.dependants,
-                ids=(),
-            )
-            token = answer.next_page_token
-            if token:
-                continue
+            answer: pool_pb.RemovePoolResponse
+            async for answer in self._link.pages(lambda to: to.pools.RemovePool, request):
+                done = CanceledJobs(
+                    canceled=done.canceled + answer.canceled,
+                    asked=max(done.asked, answer.asked),  # the same ones, asked again
+                    dependants=done.dependants + answer.dependants,
+                    ids=(),
+                )
             if preview or answer.removed:
                 return done
             if timeout_s is not None and time.monotonic() - began > timeout_s:
@@ -804,17 +791,11 @@ class AsyncClient:
 
     async def schedules(self, *, namespace: str | None = None, page_size: int = 200) -> AsyncIterator[Schedule]:
         """Yield the schedules of a namespace, or of all, by namespace and name."""
-        token = ""
-        while True:
-            answer: schedule_pb.ListSchedulesResponse = await self._link.unary(
-                lambda to: to.schedules.ListSchedules,
-                schedule_pb.ListSchedulesRequest(namespace=namespace or "", page_size=page_size, page_token=token),
-            )
+        request = schedule_pb.ListSchedulesRequest(namespace=namespace or "", page_size=page_size)
+        answer: schedule_pb.ListSchedulesResponse
+        async for answer in self._link.pages(lambda to: to.schedules.ListSchedules, request):
             for schedule in answer.schedules:
                 yield schedule_from_wire(schedule)
-            token = answer.next_page_token
-            if not token:
-                return
 
     async def update_schedule(self, schedule: NewSchedule, *, revision: int = 0) -> Schedule:
         """Replace what a schedule is, but for its name, its namespace and whether it is paused; return it.
@@ -926,23 +907,18 @@ class AsyncClient:
         """Yield the workflows that match every filter, newest first; ``limit`` None means all."""
         if limit is not None and limit < 1:
             raise InvalidInput([FieldViolation("limit", "must be at least 1")])
-        token, left = "", limit
-        while True:
-            answer: workflow_pb.ListWorkflowsResponse = await self._link.unary(
-                lambda to: to.workflows.ListWorkflows,
-                workflow_pb.ListWorkflowsRequest(
-                    namespace=namespace or "",
-                    name=name or "",
-                    page_size=WORKFLOWS_PAGE if left is None else min(WORKFLOWS_PAGE, left),
-                    page_token=token,
-                ),
-            )
+        left = limit
+        size = WORKFLOWS_PAGE if left is None else min(WORKFLOWS_PAGE, left)
+        request = workflow_pb.ListWorkflowsRequest(namespace=namespace or "", name=name or "", page_size=size)
+        answer: workflow_pb.ListWorkflowsResponse
+        async for answer in self._link.pages(lambda to: to.workflows.ListWorkflows, request):
             for workflow in answer.workflows:
                 yield workflow_from_wire(workflow)
-            token = answer.next_page_token
-            left = None if left is None else left - len(answer.workflows)
-            if not token or (left is not None and left <= 0):
-                return
+            if left is not None:
+                left -= len(answer.workflows)
+                if left <= 0:
+                    return
+                request.page_size = min(WORKFLOWS_PAGE, left)
 
     async def workflow_jobs(self, workflow_id: str) -> AsyncIterator[Job]:
         """Yield the members of a workflow, oldest first, with what they depend on, without payloads and results.
@@ -950,17 +926,11 @@ class AsyncClient:
         Raises:
             NotFound: there is no such workflow.
         """
-        token = ""
-        while True:
-            answer: workflow_pb.ListWorkflowJobsResponse = await self._link.unary(
-                lambda to: to.workflows.ListWorkflowJobs,
-                workflow_pb.ListWorkflowJobsRequest(id=workflow_id, page_size=MEMBERS_PAGE, page_token=token),
-            )
+        request = workflow_pb.ListWorkflowJobsRequest(id=workflow_id, page_size=MEMBERS_PAGE)
+        answer: workflow_pb.ListWorkflowJobsResponse
+        async for answer in self._link.pages(lambda to: to.workflows.ListWorkflowJobs, request):
             for job in answer.jobs:
                 yield convert.job_from_wire(job)
-            token = answer.next_page_token
-            if not token:
-                return
 
     async def watch_workflow(self, workflow_id: str) -> AsyncIterator[WorkflowChange]:
         """Yield the workflow now and as its members change, until all have ended.
@@ -994,22 +964,14 @@ class AsyncClient:
         Raises:
             NotFound: there is no such workflow. Unavailable: what was done is done; ask again.
         """
-        token, done = "", CanceledJobs(canceled=0, asked=0, dependants=0, ids=())
-        while True:
-            answer: workflow_pb.CancelWorkflowResponse = await self._link.unary(
-                lambda to: to.workflows.CancelWorkflow,
-                workflow_pb.CancelWorkflowRequest(
-                    id=workflow_id,
-                    reason=reason,
-                    grace=convert.duration(grace_s, "grace_s"),
-                    preview=preview,
-                    page_token=token,
-                ),
-            )
+        done = CanceledJobs(canceled=0, asked=0, dependants=0, ids=())
+        request = workflow_pb.CancelWorkflowRequest(
+            id=workflow_id, reason=reason, grace=convert.duration(grace_s, "grace_s"), preview=preview
+        )
+        answer: workflow_pb.CancelWorkflowResponse
+        async for answer in self._link.pages(lambda to: to.workflows.CancelWorkflow, request):
             done = convert.canceled_from_wire(answer, done)
-            token = answer.next_page_token
-            if not token:
-                return done
+        return done
 
     async def draw_workflow(self, workflow_id: str, format: str = "mermaid") -> str:
         """Return a picture of a workflow as text: ``text``, ``mermaid``, ``dot`` or ``svg`` (``client.drawing``).

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -132,6 +132,19 @@ class Link:
                 left_s = max(0.001, min(attempt_s, deadline - loop.time()))
                 return await self._attempt(stubs, pick(stubs)(request, timeout=left_s, metadata=self._metadata))
         raise AssertionError("unreachable: tenacity reraises")
+
+    async def pages(self, pick: Callable[[Stubs], Callable[..., Any]], request: Any) -> AsyncIterator[Any]:
+        """Yield the answers to a call that answers in pages, to the last one; ``request`` is turned to each page.
+
+        Raises:
+            TenureError: as ``unary``.
+        """
+        while True:
+            answer = await self.unary(pick, request)
+            yield answer
+            request.page_token = answer.next_page_token
+            if not answer.next_page_token:
+                return
 
     async def stream(
         self, pick: Callable[[Stubs], Callable[..., Any]], request: Any, *, timeout_s: float
