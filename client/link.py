@@ -2,7 +2,7 @@
 
 Owns the channels (one per address, made on first use, on the loop that uses them). Sticks to one coordinator and
 moves on when it does not answer. Invariant: a call ends within its ``timeout_s``, and what is sent again is the
-same request. Called by ``client.async_client`` and ``client.resume``; knows nothing of jobs.
+same request. Called by ``client.calls`` and ``client.resume``; knows nothing of jobs.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns the reckoning of an outage: it lasts from the end of the last stream that said something. The time that the caller
 takes over a message is none. What to ask the next stream for is the caller's: only it knows what it has seen.
-Called by the calls of ``client`` that stream.
+Called by ``client.calls``.
 """
 
 from __future__ import annotations
