@@ -1,6 +1,6 @@
-"""The blocking client. DO NOT EDIT: scripts/generate_sync_client.py makes it from client/async_client.py.
+"""The blocking client. DO NOT EDIT: scripts/generate_sync_client.py makes it from ``AsyncClient``.
 
-Each method hands the one of the same name in ``AsyncClient`` to the event loop of ``client.portal`` and waits.
+Each method hands the one of the same name there to the event loop of ``client.portal`` and waits.
 """
 
 from __future__ import annotations
@@ -170,14 +170,6 @@ class Client:
         """
         return self._portal.iterate(self._client.submit_stream(jobs))
 
-    def get(self, job_id: str) -> Job:
-        """Return a job with its payload and result.
-
-        Raises:
-            NotFound: there is none. InvalidInput: not an id.
-        """
-        return self._portal.call(self._client.get(job_id))
-
     def wait(self, job_id: str, timeout_s: float | None = None) -> Job:
         """Return the job once it is terminal, whatever the outcome; waits over reconnects.
 
@@ -211,6 +203,14 @@ class Client:
             InvalidInput: too many, or not ids. NotFound, Unavailable: as for ``watch``.
         """
         return self._portal.iterate(self._client.watch_many(job_ids))
+
+    def get(self, job_id: str) -> Job:
+        """Return a job with its payload and result.
+
+        Raises:
+            NotFound: there is none. InvalidInput: not an id.
+        """
+        return self._portal.call(self._client.get(job_id))
 
     def list(
         self,
@@ -253,13 +253,21 @@ class Client:
             )
         )
 
-    def delete(self, job_id: str) -> Job:
-        """Hide a job that has ended from listings, and return it; it can still be read by its id.
+    def attempts(self, job_id: str) -> builtins.list[Attempt]:
+        """Return the attempts at a job, oldest first, the executing one last.
 
         Raises:
-            NotFound: there is no such job. WrongState: it has not ended; cancel it first.
+            NotFound: there is no such job.
         """
-        return self._portal.call(self._client.delete(job_id))
+        return self._portal.call(self._client.attempts(job_id))
+
+    def why(self, job_id: str) -> Explanation:
+        """Say in words why a job does not run, or what it does.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        return self._portal.call(self._client.why(job_id))
 
     def cancel(self, job_id: str, reason: str = "") -> Job:
         """Cancel a job and return it: canceled at once, or executing with ``cancel_requested`` until it has stopped.
@@ -359,33 +367,142 @@ class Client:
             )
         )
 
-    def attempts(self, job_id: str) -> builtins.list[Attempt]:
-        """Return the attempts at a job, oldest first, the executing one last.
+    def delete(self, job_id: str) -> Job:
+        """Hide a job that has ended from listings, and return it; it can still be read by its id.
 
         Raises:
-            NotFound: there is no such job.
+            NotFound: there is no such job. WrongState: it has not ended; cancel it first.
         """
-        return self._portal.call(self._client.attempts(job_id))
+        return self._portal.call(self._client.delete(job_id))
 
-    def workers(self) -> builtins.list[Worker]:
-        """Return the workers that are registered now."""
-        return self._portal.call(self._client.workers())
-
-    def claims(self) -> builtins.list[HeldClaim]:
-        """Return the claims that stand now."""
-        return self._portal.call(self._client.claims())
-
-    def revoke_claim(self, job_id: str) -> bool:
-        """Take a job away from its worker; it restarts elsewhere, not counted as a crash. False: nobody held it."""
-        return self._portal.call(self._client.revoke_claim(job_id))
-
-    def why(self, job_id: str) -> Explanation:
-        """Say in words why a job does not run, or what it does.
+    def get_workflow(self, workflow_id: str) -> Workflow:
+        """Return a workflow: its state, and how many of its members are in which.
 
         Raises:
-            NotFound: there is no such job.
+            NotFound: there is none. InvalidInput: not an id.
         """
-        return self._portal.call(self._client.why(job_id))
+        return self._portal.call(self._client.get_workflow(workflow_id))
+
+    def list_workflows(
+        self, *, namespace: str | None = None, name: str | None = None, limit: int | None = None
+    ) -> Iterator[Workflow]:
+        """Yield the workflows that match every filter, newest first; ``limit`` None means all."""
+        return self._portal.iterate(self._client.list_workflows(namespace=namespace, name=name, limit=limit))
+
+    def workflow_jobs(self, workflow_id: str) -> Iterator[Job]:
+        """Yield the members of a workflow, oldest first, with what they depend on, without payloads and results.
+
+        Raises:
+            NotFound: there is no such workflow.
+        """
+        return self._portal.iterate(self._client.workflow_jobs(workflow_id))
+
+    def watch_workflow(self, workflow_id: str) -> Iterator[WorkflowChange]:
+        """Yield the workflow now and as its members change, until all have ended.
+
+        Changes are gathered for a second or so. Resumes after a lost connection: members that ended meanwhile are told
+        of, those that were told of shortly before it perhaps again.
+
+        Raises:
+            NotFound: there is no such workflow. Unavailable: no coordinator answered for ``outage_s``.
+        """
+        return self._portal.iterate(self._client.watch_workflow(workflow_id))
+
+    def cancel_workflow(
+        self, workflow_id: str, reason: str = "", *, grace_s: float | None = None, preview: bool = False
+    ) -> CanceledJobs:
+        """Cancel every member of a workflow that has not ended; executing ones are asked to stop.
+
+        ``grace_s`` is how long their workers have to, before the claims are taken away; None: as the coordinators are
+        set. Attempts submit no children into the workflow from then on. ``preview`` only counts.
+
+        Raises:
+            NotFound: there is no such workflow. Unavailable: what was done is done; ask again.
+        """
+        return self._portal.call(self._client.cancel_workflow(workflow_id, reason, grace_s=grace_s, preview=preview))
+
+    def draw_workflow(self, workflow_id: str, format: str = "mermaid") -> str:
+        """Return a picture of a workflow as text: ``text``, ``mermaid``, ``dot`` or ``svg`` (``client.drawing``).
+
+        Raises:
+            NotFound: there is no such workflow. InvalidInput: another format.
+        """
+        return self._portal.call(self._client.draw_workflow(workflow_id, format))
+
+    def create_schedule(self, schedule: NewSchedule) -> Schedule:
+        """Create a schedule and return it; it ticks from now on. The same once more answers with what is there.
+
+        Raises:
+            InvalidInput: with every bad field (``schedule.cron``). Conflict: the name is another schedule's.
+        """
+        return self._portal.call(self._client.create_schedule(schedule))
+
+    def get_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Return a schedule by its name or id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._portal.call(self._client.get_schedule(schedule, namespace=namespace))
+
+    def schedules(self, *, namespace: str | None = None, page_size: int = 200) -> Iterator[Schedule]:
+        """Yield the schedules of a namespace, or of all, by namespace and name."""
+        return self._portal.iterate(self._client.schedules(namespace=namespace, page_size=page_size))
+
+    def update_schedule(self, schedule: NewSchedule, *, revision: int = 0) -> Schedule:
+        """Replace what a schedule is, but for its name, its namespace and whether it is paused; return it.
+
+        ``revision`` is that of the schedule from which the change was made; 0 replaces whatever is there.
+
+        Raises:
+            InvalidInput: as for ``create_schedule``. WrongState: it is at another revision. NotFound: there is none.
+        """
+        return self._portal.call(self._client.update_schedule(schedule, revision=revision))
+
+    def delete_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> None:
+        """Forget a schedule; the jobs that it made go on.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._portal.call(self._client.delete_schedule(schedule, namespace=namespace))
+
+    def pause_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Let a schedule tick no more until it is resumed, and return it."""
+        return self._portal.call(self._client.pause_schedule(schedule, namespace=namespace))
+
+    def resume_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Let a schedule tick again, and return it. What it did not tick meanwhile is not made up for."""
+        return self._portal.call(self._client.resume_schedule(schedule, namespace=namespace))
+
+    def trigger_schedule(
+        self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None
+    ) -> TickJob:
+        """Make a job of a schedule now, whatever its rule, its overlap or a pause say; returns which."""
+        return self._portal.call(
+            self._client.trigger_schedule(schedule, namespace=namespace, idempotency_key=idempotency_key)
+        )
+
+    def backfill_schedule(
+        self, schedule: str, start: datetime, until: datetime, *, namespace: str = DEFAULT_NAMESPACE
+    ) -> builtins.list[TickJob]:
+        """Make the jobs of the past ticks in ``[start, until)`` that have none, and return the job of each.
+
+        Raises:
+            InvalidInput: the range holds too many ticks, or ends after now.
+        """
+        return self._portal.call(self._client.backfill_schedule(schedule, start, until, namespace=namespace))
+
+    def preview_schedule(
+        self,
+        schedule: str | NewSchedule,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        count: int = 10,
+        after: datetime | None = None,
+    ) -> builtins.list[Tick]:
+        """Return the next ticks of a schedule: a stored one by name or id, or one that is not stored."""
+        return self._portal.call(self._client.preview_schedule(schedule, namespace=namespace, count=count, after=after))
 
     def put_limit(
         self,
@@ -511,131 +628,14 @@ class Client:
         """Return who coordinates, who leads, and the versions of the stores."""
         return self._portal.call(self._client.cluster())
 
-    def create_schedule(self, schedule: NewSchedule) -> Schedule:
-        """Create a schedule and return it; it ticks from now on. The same once more answers with what is there.
+    def workers(self) -> builtins.list[Worker]:
+        """Return the workers that are registered now."""
+        return self._portal.call(self._client.workers())
 
-        Raises:
-            InvalidInput: with every bad field (``schedule.cron``). Conflict: the name is another schedule's.
-        """
-        return self._portal.call(self._client.create_schedule(schedule))
+    def claims(self) -> builtins.list[HeldClaim]:
+        """Return the claims that stand now."""
+        return self._portal.call(self._client.claims())
 
-    def get_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
-        """Return a schedule by its name or id.
-
-        Raises:
-            NotFound: there is none.
-        """
-        return self._portal.call(self._client.get_schedule(schedule, namespace=namespace))
-
-    def schedules(self, *, namespace: str | None = None, page_size: int = 200) -> Iterator[Schedule]:
-        """Yield the schedules of a namespace, or of all, by namespace and name."""
-        return self._portal.iterate(self._client.schedules(namespace=namespace, page_size=page_size))
-
-    def update_schedule(self, schedule: NewSchedule, *, revision: int = 0) -> Schedule:
-        """Replace what a schedule is, but for its name, its namespace and whether it is paused; return it.
-
-        ``revision`` is that of the schedule from which the change was made; 0 replaces whatever is there.
-
-        Raises:
-            InvalidInput: as for ``create_schedule``. WrongState: it is at another revision. NotFound: there is none.
-        """
-        return self._portal.call(self._client.update_schedule(schedule, revision=revision))
-
-    def delete_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> None:
-        """Forget a schedule; the jobs that it made go on.
-
-        Raises:
-            NotFound: there is none.
-        """
-        return self._portal.call(self._client.delete_schedule(schedule, namespace=namespace))
-
-    def pause_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
-        """Let a schedule tick no more until it is resumed, and return it."""
-        return self._portal.call(self._client.pause_schedule(schedule, namespace=namespace))
-
-    def resume_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
-        """Let a schedule tick again, and return it. What it did not tick meanwhile is not made up for."""
-        return self._portal.call(self._client.resume_schedule(schedule, namespace=namespace))
-
-    def trigger_schedule(
-        self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None
-    ) -> TickJob:
-        """Make a job of a schedule now, whatever its rule, its overlap or a pause say; returns which."""
-        return self._portal.call(
-            self._client.trigger_schedule(schedule, namespace=namespace, idempotency_key=idempotency_key)
-        )
-
-    def backfill_schedule(
-        self, schedule: str, start: datetime, until: datetime, *, namespace: str = DEFAULT_NAMESPACE
-    ) -> builtins.list[TickJob]:
-        """Make the jobs of the past ticks in ``[start, until)`` that have none, and return the job of each.
-
-        Raises:
-            InvalidInput: the range holds too many ticks, or ends after now.
-        """
-        return self._portal.call(self._client.backfill_schedule(schedule, start, until, namespace=namespace))
-
-    def preview_schedule(
-        self,
-        schedule: str | NewSchedule,
-        *,
-        namespace: str = DEFAULT_NAMESPACE,
-        count: int = 10,
-        after: datetime | None = None,
-    ) -> builtins.list[Tick]:
-        """Return the next ticks of a schedule: a stored one by name or id, or one that is not stored."""
-        return self._portal.call(self._client.preview_schedule(schedule, namespace=namespace, count=count, after=after))
-
-    def get_workflow(self, workflow_id: str) -> Workflow:
-        """Return a workflow: its state, and how many of its members are in which.
-
-        Raises:
-            NotFound: there is none. InvalidInput: not an id.
-        """
-        return self._portal.call(self._client.get_workflow(workflow_id))
-
-    def list_workflows(
-        self, *, namespace: str | None = None, name: str | None = None, limit: int | None = None
-    ) -> Iterator[Workflow]:
-        """Yield the workflows that match every filter, newest first; ``limit`` None means all."""
-        return self._portal.iterate(self._client.list_workflows(namespace=namespace, name=name, limit=limit))
-
-    def workflow_jobs(self, workflow_id: str) -> Iterator[Job]:
-        """Yield the members of a workflow, oldest first, with what they depend on, without payloads and results.
-
-        Raises:
-            NotFound: there is no such workflow.
-        """
-        return self._portal.iterate(self._client.workflow_jobs(workflow_id))
-
-    def watch_workflow(self, workflow_id: str) -> Iterator[WorkflowChange]:
-        """Yield the workflow now and as its members change, until all have ended.
-
-        Changes are gathered for a second or so. Resumes after a lost connection: members that ended meanwhile are told
-        of, those that were told of shortly before it perhaps again.
-
-        Raises:
-            NotFound: there is no such workflow. Unavailable: no coordinator answered for ``outage_s``.
-        """
-        return self._portal.iterate(self._client.watch_workflow(workflow_id))
-
-    def cancel_workflow(
-        self, workflow_id: str, reason: str = "", *, grace_s: float | None = None, preview: bool = False
-    ) -> CanceledJobs:
-        """Cancel every member of a workflow that has not ended; executing ones are asked to stop.
-
-        ``grace_s`` is how long their workers have to, before the claims are taken away; None: as the coordinators are
-        set. Attempts submit no children into the workflow from then on. ``preview`` only counts.
-
-        Raises:
-            NotFound: there is no such workflow. Unavailable: what was done is done; ask again.
-        """
-        return self._portal.call(self._client.cancel_workflow(workflow_id, reason, grace_s=grace_s, preview=preview))
-
-    def draw_workflow(self, workflow_id: str, format: str = "mermaid") -> str:
-        """Return a picture of a workflow as text: ``text``, ``mermaid``, ``dot`` or ``svg`` (``client.drawing``).
-
-        Raises:
-            NotFound: there is no such workflow. InvalidInput: another format.
-        """
-        return self._portal.call(self._client.draw_workflow(workflow_id, format))
+    def revoke_claim(self, job_id: str) -> bool:
+        """Take a job away from its worker; it restarts elsewhere, not counted as a crash. False: nobody held it."""
+        return self._portal.call(self._client.revoke_claim(job_id))
