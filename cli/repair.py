@@ -130,9 +130,12 @@ def retry(
 
 def _refuse_both(job_ids: list[str] | None, selection: Selection, *, every: bool, preview: bool) -> None:
     if job_ids and (selection.selects or every or preview):
-        raise InvalidInput([FieldViolation("ID", "ids, or options that select, not both")])
+        raise InvalidInput([FieldViolation("ID", "give ids, or options that select jobs, not both")], hint="leave one of them out")
     if not job_ids and not selection.selects and not every:
-        raise InvalidInput([FieldViolation("ID", "name jobs, or select them")], hint="--kind, --route, … or --all")
+        raise InvalidInput(
+            [FieldViolation("ID", "is missing: give ids of jobs, or options that select them")],
+            hint="tenure jobs list shows ids; --kind, --route, … or --all select",
+        )
 
 
 def confirm(question: str, count: int) -> None:

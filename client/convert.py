@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from numbers import Real
+from operator import index
 from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -60,7 +62,7 @@ FIRST_IDS = 20
 """Ids that are kept of an operation on many jobs."""
 
 
-def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb2.JobSpec:
+def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "job.") -> job_pb2.JobSpec:
     """Write a job as asked for. ``path`` prefixes the fields of violations (``jobs[3].``).
 
     Raises:
@@ -69,11 +71,11 @@ def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb
     payload = to_json(job.payload, path=f"{path}payload")
     try:
         return job_pb2.JobSpec(
-            kind=job.kind,
+            kind=_text(job.kind, f"{path}kind"),
             payload=payload,
-            namespace=job.namespace,
-            route=job.route,
-            priority=job.priority,
+            namespace=_text(job.namespace, f"{path}namespace"),
+            route=_text(job.route, f"{path}route"),
+            priority=whole(job.priority, f"{path}priority"),
             activate_at=timestamp(job.activate_at, f"{path}activate_at"),
             delay=duration(job.delay_s, f"{path}delay_s"),
             retry=retry_to_wire(job.retry, f"{path}retry."),
@@ -82,23 +84,23 @@ def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb
             start_within=duration(job.start_within_s, f"{path}start_within_s"),
             start_by=timestamp(job.start_by, f"{path}start_by"),
             job_timeout=duration(job.job_timeout_s, f"{path}job_timeout_s"),
-            max_crashes=job.max_crashes,
-            idempotency_key=idempotency_key,
-            labels=dict(job.labels),
-            limits=_names(job.limits, f"{path}limits"),
-            requires=dict(job.requires),
-            depends_on=_names(job.depends_on, f"{path}depends_on"),
-            ref=job.ref or "",
+            max_crashes=whole(job.max_crashes, f"{path}max_crashes"),
+            idempotency_key=_text(idempotency_key, f"{path}idempotency_key"),
+            labels=_labels(job.labels, f"{path}labels"),
+            limits=names(job.limits, f"{path}limits"),
+            requires=_labels(job.requires, f"{path}requires"),
+            depends_on=names(job.depends_on, f"{path}depends_on"),
+            ref=_text(job.ref or "", f"{path}ref"),
             trigger=_one_of(Trigger, job.trigger, wire.TRIGGER_TO_PB, f"{path}trigger"),
             upstream_failure=_one_of(
                 UpstreamFailure, job.upstream_failure, wire.UPSTREAM_FAILURE_TO_PB, f"{path}upstream_failure"
             ),
-            unique_key=job.unique_key,
+            unique_key=None if job.unique_key is None else _text(job.unique_key, f"{path}unique_key"),
             on_duplicate=_on_duplicate_to_wire(job.on_duplicate, f"{path}on_duplicate"),
             idempotency_ttl=duration(job.idempotency_ttl_s, f"{path}idempotency_ttl_s"),
         )
     except (TypeError, ValueError) as exc:
-        raise _wrong_type(job, path, exc) from exc
+        raise InvalidInput([FieldViolation(path.rstrip("."), str(exc))]) from exc
 
 
 def _one_of(words: type[E], value: str, numbers: Mapping[E, N], field: str) -> N:
@@ -278,10 +280,10 @@ def limit_to_wire(
     try:
         return limit_service_pb2.Limit(
             name=name,
-            concurrent=concurrent,
-            rate=rate,
+            concurrent=whole(concurrent, "limit.concurrent"),
+            rate=whole(rate, "limit.rate"),
             interval=duration(interval_s, "limit.interval"),
-            burst=burst,
+            burst=whole(burst, "limit.burst"),
         )
     except (TypeError, ValueError) as exc:
         raise InvalidInput([FieldViolation("limit", str(exc))]) from exc
@@ -403,13 +405,15 @@ def retry_to_wire(retry: Retry | None, path: str) -> job_pb2.RetryPolicy | None:
     """
     if retry is None:
         return None
+    if not isinstance(retry, Retry):
+        raise InvalidInput([FieldViolation(path.rstrip("."), f"must be a Retry, not {type(retry).__name__}")])
     return job_pb2.RetryPolicy(
-        max_attempts=retry.max_attempts,
+        max_attempts=whole(retry.max_attempts, f"{path}max_attempts"),
         initial_backoff=duration(retry.initial_backoff_s, f"{path}initial_backoff_s"),
-        multiplier=retry.multiplier,
+        multiplier=number(retry.multiplier, f"{path}multiplier"),
         max_backoff=duration(retry.max_backoff_s, f"{path}max_backoff_s"),
-        jitter=retry.jitter,
-        non_retryable=_names(retry.non_retryable, f"{path}non_retryable"),
+        jitter=number(retry.jitter, f"{path}jitter"),
+        non_retryable=names(retry.non_retryable, f"{path}non_retryable"),
         backoff=_backoff_to_wire(retry.backoff, f"{path}backoff"),
     )
 
@@ -443,11 +447,58 @@ def _retry(retry: job_pb2.RetryPolicy) -> RetryPolicy:
     return RetryPolicy(**known, non_retryable=tuple(retry.non_retryable))
 
 
-def _names(values: Iterable[str], field: str) -> list[str]:
+def names(values: Iterable[str], field: str) -> list[str]:
+    """Write a list of texts.
+
+    Raises:
+        InvalidInput: something else; ``field`` is named.
+    """
     # A lone text would be taken apart into its characters.
     if isinstance(values, str):
         raise InvalidInput([FieldViolation(field, "must be a list of texts, not one text")])
-    return list(values)
+    return [_text(value, f"{field}[{position}]") for position, value in enumerate(values)]
+
+
+def whole(value: int | None, field: str, *, bits: int = 32) -> int | None:
+    """Write a whole number, of so many bits on the wire.
+
+    Raises:
+        InvalidInput: something else, or one that the wire cannot hold; ``field`` is named.
+    """
+    if value is None:
+        return None
+    try:
+        found = index(value)
+    except TypeError as exc:
+        raise InvalidInput([FieldViolation(field, f"must be a whole number, not {type(value).__name__}")]) from exc
+    if not -(2 ** (bits - 1)) <= found < 2 ** (bits - 1):
+        raise InvalidInput([FieldViolation(field, f"{value} is out of range")])
+    return found
+
+
+def number(value: float | None, field: str) -> float | None:
+    """Write a number.
+
+    Raises:
+        InvalidInput: something else; ``field`` is named.
+    """
+    if value is not None and not isinstance(value, Real):
+        raise InvalidInput([FieldViolation(field, f"must be a number, not {type(value).__name__}")])
+    return value
+
+
+def _text(value: str, field: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput([FieldViolation(field, f"must be a text, not {type(value).__name__}")])
+    if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+        raise InvalidInput([FieldViolation(field, "contains a lone surrogate, which is no Unicode text")])
+    return value
+
+
+def _labels(values: Mapping[str, str], field: str) -> dict[str, str]:
+    if not isinstance(values, Mapping):
+        raise InvalidInput([FieldViolation(field, f"must be a mapping of texts, not {type(values).__name__}")])
+    return {_text(key, field): _text(value, f"{field}[{key!r}]") for key, value in values.items()}
 
 
 def timestamp(at: datetime | None, field: str) -> Timestamp | None:
@@ -508,27 +559,3 @@ def _outcome(outcome: int) -> Outcome | None:
             f"the service answered with the outcome {outcome}, which this client does not know",
             hint="upgrade the client to the version of the service",
         ) from exc
-
-
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "kind": str,
-    "namespace": str,
-    "route": str,
-    "priority": (int, type(None)),
-    "max_crashes": (int, type(None)),
-    "ref": (str, type(None)),
-    "unique_key": (str, type(None)),
-    "labels": Mapping,
-    "requires": Mapping,
-}
-
-
-def _wrong_type(job: NewJob, path: str, exc: Exception) -> InvalidInput:
-    """Name the field that protobuf refused; its own message does not."""
-    for name, allowed in _TYPES.items():
-        value = getattr(job, name)
-        if not isinstance(value, allowed):
-            return InvalidInput([FieldViolation(path + name, f"cannot be a {type(value).__name__}")])
-        if isinstance(value, int) and not -(2**31) <= value < 2**31:
-            return InvalidInput([FieldViolation(path + name, f"{value} is out of range")])
-    return InvalidInput([FieldViolation(path.rstrip(".") or "job", str(exc))])

@@ -36,20 +36,18 @@ def kind_to_wire(settings: KindSettings, *, path: str = "settings.") -> pb.KindS
     Raises:
         InvalidInput: a value has the wrong type for its field.
     """
-    if isinstance(settings.limits, str):  # a lone text would be taken apart into its characters
-        raise InvalidInput([FieldViolation(f"{path}limits", "must be a list of texts, not one text")])
     try:
         return pb.KindSettings(
             kind=settings.kind,
             namespace=settings.namespace,
-            priority=settings.priority,
+            priority=convert.whole(settings.priority, f"{path}priority"),
             ttl=convert.duration(settings.ttl_s, f"{path}ttl_s"),
             timeout=convert.duration(settings.timeout_s, f"{path}timeout_s"),
             start_within=convert.duration(settings.start_within_s, f"{path}start_within_s"),
             job_timeout=convert.duration(settings.job_timeout_s, f"{path}job_timeout_s"),
-            max_crashes=settings.max_crashes,
+            max_crashes=convert.whole(settings.max_crashes, f"{path}max_crashes"),
             retry=convert.retry_to_wire(settings.retry, f"{path}retry."),
-            limits=settings.limits,
+            limits=convert.names(settings.limits, f"{path}limits"),
         )
     except (TypeError, ValueError) as exc:
         raise InvalidInput([FieldViolation(path.rstrip("."), str(exc))]) from exc

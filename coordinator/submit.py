@@ -33,7 +33,7 @@ from tenure.model.errors import (
     Unavailable,
 )
 from tenure.model.ids import new_id
-from tenure.model.jobs import JobSpec, PlannedJob, resolve_batch
+from tenure.model.jobs import ALONE, JobSpec, PlannedJob, member_path, resolve_batch
 from tenure.model.kinds import KindBook
 from tenure.model.request import request_hash
 from tenure.model.unique import OnDuplicate
@@ -115,7 +115,7 @@ class Submitter:
             BacklogFull: its namespace has as many unfinished jobs as it may have.
         """
         if _is_alone(spec) or self._backlogs.is_full(spec.namespace):
-            return (await self.submit_batch([spec], path="job"))[0]
+            return (await self.submit_batch([spec], path=ALONE))[0]
         return await self._singles.ask(spec)
 
     async def submit_batch(
@@ -225,7 +225,7 @@ class Submitter:
         for index, holder in met.items():
             spec = planned[index].spec
             if spec.on_duplicate is OnDuplicate.REFUSE:
-                raise held_conflict(f"{path}[{index}]", spec, holder)
+                raise held_conflict(member_path(path, index), spec, holder)
             ids[index], created[index] = holder.id, False
         return set(met)
 
@@ -258,7 +258,7 @@ class Submitter:
                 continue
             if earlier.request_hash != job.request_hash:
                 raise Conflict(
-                    f"{path}[{index}].idempotency_key {job.spec.idempotency_key!r} stands for job {earlier.job_id},"
+                    f"{member_path(path, index)}.idempotency_key {job.spec.idempotency_key!r} stands for job {earlier.job_id},"
                     " which was asked for differently",
                     hint="use another key for another request",
                 )
@@ -274,7 +274,7 @@ class Submitter:
         if missing:
             raise InvalidInput(
                 [
-                    FieldViolation(f"{path}[{index}].depends_on", f"job {parent} does not exist")
+                    FieldViolation(f"{member_path(path, index)}.depends_on", f"job {parent} does not exist")
                     for index, job in enumerate(planned)
                     for parent in job.parents
                     if parent in missing
@@ -293,7 +293,7 @@ class Submitter:
             return []
         keys: list[tuple[str, str, str]] = []
         try:
-            planned = _plan(specs, [new_id() for _ in specs], None, "job", self._kinds.book)
+            planned = _plan(specs, [new_id() for _ in specs], None, ALONE, self._kinds.book)
             keys = [_key(job) for job in planned if job.spec.idempotency_key]
             if len(keys) == len(set(keys)):
                 await self._write(planned, refuses=refuses, in_haste=hasty_until is not None)
@@ -388,7 +388,7 @@ class Submitter:
         keyed: dict[int, PlannedJob] = {}
         for index, holder in met.items():
             if specs[index].on_duplicate is OnDuplicate.REFUSE:
-                answers[index] = held_conflict("job[0]", specs[index], holder)
+                answers[index] = held_conflict(ALONE, specs[index], holder)
                 continue
             answers[index] = Submitted(holder.id, False, duplicate=True)
             if specs[index].idempotency_key is not None:
@@ -401,7 +401,7 @@ class Submitter:
 
     async def _submit_alone(self, spec: JobSpec) -> Submitted | Exception:
         try:
-            return (await self.submit_batch([spec], path="job"))[0]
+            return (await self.submit_batch([spec], path=ALONE))[0]
         except Exception as exc:  # to its own caller alone: a defect in one job fails no other
             return exc
 
@@ -454,7 +454,7 @@ def _plan(
     return [
         PlannedJob(
             id,
-            book.apply(spec, path=f"{path}[{index}]."),
+            book.apply(spec, path=f"{member_path(path, index)}."),
             wanted,
             request_hash(spec) if spec.idempotency_key is not None else b"",
             parent.id if parent else None,
