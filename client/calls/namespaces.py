@@ -30,6 +30,8 @@ class NamespaceCalls:
             InvalidInput: with every bad field.
         """
         ageing = convert.duration(ageing_s, "namespace.ageing_s")
+        weight = convert.number(weight, "namespace.weight")
+        backlog = convert.whole(backlog, "namespace.backlog", bits=64)
         try:
             asked = pb.Namespace(name=name, weight=weight, ageing=ageing, backlog=backlog)
         except (TypeError, ValueError) as exc:
