@@ -28,12 +28,13 @@ def main(arguments: Sequence[str]) -> int:
     parser = _parser()
     asked = parser.parse_args(arguments)
     try:
-        url = _url(asked.who) + ("/readyz" if asked.ready else "/livez")
+        url = _url(asked.who, "/readyz" if asked.ready else "/livez")
         connect = _connection(url, asked.timeout)
     except ValueError as exc:
         parser.error(str(exc))
-    word = "ready" if asked.ready else "alive"
-    problem = _problem(connect, urlsplit(url).path)
+    path = urlsplit(url).path
+    word = "ready" if path.endswith("/readyz") else "alive"
+    problem = _problem(connect, path)
     print(f"{word}: {url}" if problem is None else f"not {word}: {problem} ({url})")  # noqa: T201 - not typer's echo
     return 0 if problem is None else 1
 
@@ -49,23 +50,24 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         default="worker" if os.environ.get(LISTENS["worker"][0]) else "coordinator",
         metavar="coordinator|worker|URL",
-        help="whom to ask: at TENURE_HTTP_LISTEN, at TENURE_WORKER_HTTP_LISTEN or at an address such as "
-        "http://127.0.0.1:7071 (default: the worker if it has an address, else the coordinator)",
+        help="whom to ask: at TENURE_HTTP_LISTEN, at TENURE_WORKER_HTTP_LISTEN, or at an address such as "
+        "http://127.0.0.1:7071 or http://127.0.0.1:7071/readyz (default: the worker if it has an address, else the "
+        "coordinator)",
     )
     parser.add_argument("--ready", action="store_true", help="ask whether it is ready, not only whether it lives")
     parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="how long to wait (default: 5)")
     return parser
 
 
-def _url(who: str) -> str:
+def _url(who: str, probe: str) -> str:
     if who not in LISTENS:
-        return who.rstrip("/")
+        return who if urlsplit(who).path.strip("/") else who.rstrip("/") + probe
     variable, default = LISTENS[who]
     listen = os.environ.get(variable) or default
     if not listen:
         raise ValueError(f"{variable} is not set: this worker serves no probes")
     host, _, port = listen.rpartition(":")
-    return f"http://{LOOPBACK.get(host, host)}:{port}"
+    return f"http://{LOOPBACK.get(host, host)}:{port}{probe}"
 
 
 def _connection(url: str, timeout_s: float) -> http.client.HTTPConnection:

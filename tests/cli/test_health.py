@@ -60,8 +60,16 @@ def test_what_is_not_ready_says_why(port: int, capsys: pytest.CaptureFixture[str
     assert said == f"not ready: etcd: no endpoint answers; start: waiting (http://127.0.0.1:{port}/readyz)\n"
 
 
+def test_an_address_with_a_path_is_asked_as_it_is(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"http://127.0.0.1:{port}/livez", "--ready"]) == 0
+    assert main([f"http://127.0.0.1:{port}/readyz"]) == 1
+    alive, ready = capsys.readouterr().out.splitlines()
+    assert alive == f"alive: http://127.0.0.1:{port}/livez"
+    assert ready.startswith("not ready: etcd:")
+
+
 def test_an_answer_of_somebody_else(port: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([f"http://127.0.0.1:{port}/else"]) == 1
+    assert main([f"http://127.0.0.1:{port}/else/livez"]) == 1
     assert "not alive: HTTP 404" in capsys.readouterr().out
 
 
