@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tenure.cli.main import run
+from tenure.cli.entry import run
 
 if __name__ == "__main__":
     run()

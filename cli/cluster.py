@@ -1,4 +1,4 @@
-"""``tenure cluster``, ``tenure version`` and the entry to ``tenure up``."""
+"""``tenure cluster``, ``tenure version`` and the entries to ``tenure up`` and ``tenure health``."""
 
 from __future__ import annotations
 
@@ -48,6 +48,13 @@ def version(output: Output = Format.TABLE) -> None:
         print_json(found)
     else:
         print_fields(found.items())
+
+
+def health(ctx: typer.Context) -> None:
+    """Ask a process whether it lives, or is ready."""
+    from tenure.cli.health import main
+
+    raise typer.Exit(main(ctx.args))
 
 
 def up(ctx: typer.Context) -> None:

@@ -28,6 +28,8 @@ def migrate(postgres: Dsn = None, output: Output = Format.TABLE) -> None:
     done = asyncio.run(apply(_required(postgres)))
     if output is Format.JSON:
         print_json({"schema": done.current, "applied": done.applied})
+    elif not done.is_current:
+        typer.echo(f"schema {done.current} is newer than this release's {done.wanted}, which runs on it: nothing to do")
     elif done.applied:
         typer.echo(f"schema {done.current}: applied {', '.join(done.applied)}")
     else:
@@ -36,17 +38,26 @@ def migrate(postgres: Dsn = None, output: Output = Format.TABLE) -> None:
 
 @app.command("status")
 def status(postgres: Dsn = None, output: Output = Format.TABLE) -> None:
-    """Show which schema the database has and which one this release wants. Exits 4 if they differ."""
+    """Show which schema the database has and which one this release wants. Exits 4 if it does not run on it."""
     from tenure.store.postgres.migrate import status as read
 
     found = asyncio.run(read(_required(postgres)))
     if output is Format.JSON:
-        print_json({"schema": found.current, "wanted": found.wanted, "is_current": found.is_current})
+        print_json(
+            {
+                "schema": found.current,
+                "wanted": found.wanted,
+                "is_current": found.is_current,
+                "is_usable": found.is_usable,
+            }
+        )
     else:
         print_fields((("schema", found.current or "none"), ("wanted", found.wanted)))
-    if not found.is_current:
-        to_stderr("try: tenure db migrate")
-        raise typer.Exit(4)
+    try:
+        found.require_usable()
+    except ConfigurationError as exc:
+        to_stderr(f"{exc.message}\ntry: {exc.hint}")
+        raise typer.Exit(4) from exc
 
 
 @app.command("wait")
@@ -54,7 +65,7 @@ def wait(
     postgres: Dsn = None,
     timeout: Annotated[str, typer.Option("--timeout", help="Give up after this long.")] = "5m",
 ) -> None:
-    """Wait until the database can be reached and has the schema that this release wants (for init containers)."""
+    """Wait until the database can be reached and has a schema on which this release runs (for init containers)."""
     from tenure.store.postgres.migrate import status as read
 
     dsn, wait_s = _required(postgres), parse.duration_s(timeout, "--timeout") or 0.0
@@ -62,8 +73,10 @@ def wait(
     while True:
         try:
             found = asyncio.run(read(dsn))
-            if found.is_current:
+            if found.is_usable:
                 return
+            if found.is_newer:
+                found.require_usable()  # no time heals this
             problem = f"schema {found.current or 'none'}, wanted {found.wanted}"
         except Unavailable as exc:
             problem = exc.message

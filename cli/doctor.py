@@ -22,6 +22,7 @@ from tenure.model.errors import TenureError
 
 if TYPE_CHECKING:
     from tenure.store.etcd.port import Etcd
+    from tenure.store.postgres.migrate import SchemaStatus
 
 LEAST_POSTGRES = 140_000
 MIN_TTL_S = 2
@@ -149,18 +150,21 @@ def _postgres(dsn: str) -> list[Finding]:
         for name, setting in rows
         if setting == "off"
     ]
-    schema = asyncio.run(status(dsn))
-    findings.append(
-        Finding(Level.OK, "schema", str(schema.current))
-        if schema.is_current
-        else Finding(
-            Level.FAIL,
-            "schema",
-            f"is {schema.current or 'none'}, this release wants {schema.wanted}",
-            "tenure db migrate",
-        )
-    )
+    findings.append(_schema(asyncio.run(status(dsn))))
     return findings
+
+
+def _schema(schema: SchemaStatus) -> Finding:
+    if schema.is_current:
+        return Finding(Level.OK, "schema", str(schema.current))
+    if schema.is_usable:
+        return Finding(
+            Level.OK, "schema", f"{schema.current}, newer than {schema.wanted}, on which this release runs too"
+        )
+    next_step = "run a newer release" if schema.is_newer else "tenure db migrate"
+    return Finding(
+        Level.FAIL, "schema", f"is {schema.current or 'none'}, this release wants {schema.wanted}", next_step
+    )
 
 
 async def _etcd(endpoint: str) -> list[Finding]:

@@ -121,6 +121,11 @@ app.add_typer(claims.app, name="claims")
 app.command("cluster")(cluster.cluster)
 app.add_typer(db.app, name="db")
 app.command("doctor")(doctor.doctor)
+app.command(
+    "health",
+    help="Ask a process whether it lives, or is ready. Try `tenure health --help`.",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)(cluster.health)
 app.command("version")(cluster.version)
 
 
@@ -136,7 +141,7 @@ def report(exc: TenureError) -> None:
 
 
 def run() -> None:
-    """Run the command line and exit; the entry point."""
+    """Run the command line and exit."""
     try:
         app()
     except KeyboardInterrupt:

@@ -45,7 +45,7 @@ from tenure.coordinator.submit import Submitter
 from tenure.coordinator.waiters import Waiters
 from tenure.coordinator.workflows import Workflows
 from tenure.model.clock import SystemClock
-from tenure.model.errors import ConfigurationError, TenureError
+from tenure.model.errors import TenureError
 from tenure.probes.server import Check, HttpServer, application
 from tenure.store.etcd.connect import connect_with
 from tenure.store.etcd.election import Election
@@ -99,11 +99,9 @@ async def serve(settings: CoordinatorSettings) -> None:
 async def _schema(settings: CoordinatorSettings) -> migrate.SchemaStatus:
     dsn = settings.postgres_dsn.get_secret_value()
     schema = await (migrate.migrate(dsn) if settings.migrate else migrate.status(dsn))
+    schema.require_usable()
     if not schema.is_current:
-        raise ConfigurationError(
-            f"the database is at schema {schema.current}, this release needs {schema.wanted}",
-            hint="run: tenure db migrate",
-        )
+        log.warning("schema_is_newer", schema=schema.current, own=schema.wanted, oldest=schema.oldest)
     return schema
 
 

@@ -1,7 +1,9 @@
 """Brings the schema up to date: Alembic revisions made of plain SQL, under an advisory lock.
 
 Safe when several coordinators start at once: one migrates, the others wait for the lock and find nothing to do.
-Each revision is one transaction, so that a killed migration leaves the schema at the revision before.
+Each revision is one transaction, so that a killed migration leaves the schema at the revision before. With each goes
+what the oldest revision is whose code still runs on it: by that an older release, beside a newer one or rolled back to,
+runs on a schema that it does not know.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from sqlalchemy.exc import InternalError, OperationalError
 from tenure.model.errors import ConfigurationError, Unavailable
 
 _REFUSED = ("authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist")
+SCRIPTS = Path(__file__).parent / "migrations"
 _LOCK = 0x74656E757265  # "tenure"; taken for the session of the migration only
 
 
@@ -37,25 +40,60 @@ class SchemaStatus:
     wanted: str
     applied: tuple[str, ...] = ()
     """Revisions that this call applied, oldest first."""
+    oldest: str | None = None
+    """The oldest revision whose code runs on the current one; only read where this release does not know that one."""
 
     @property
     def is_current(self) -> bool:
         """Say whether there is nothing to migrate."""
         return self.current == self.wanted
 
+    @property
+    def is_newer(self) -> bool:
+        """Say whether a newer release has migrated it. Revisions are numbers of four digits, so their text compares."""
+        return self.current is not None and self.current > self.wanted
+
+    @property
+    def is_usable(self) -> bool:
+        """Say whether this release runs on the schema: on its own, or on a newer one that allows for it."""
+        return self.is_current or (self.oldest is not None and self.wanted >= self.oldest)
+
+    def require_usable(self) -> None:
+        """Raise ``ConfigurationError``, with what to do, if this release does not run on the schema."""
+        if self.is_usable:
+            return
+        if not self.is_newer:
+            raise ConfigurationError(
+                f"the database is at schema {self.current}, this release needs {self.wanted}",
+                hint="run: tenure db migrate",
+            )
+        allowed = (
+            f"runs with releases of schema {self.oldest} or later" if self.oldest else "this release does not know"
+        )
+        raise ConfigurationError(
+            f"the database is at schema {self.current}, which {allowed}; this release is of schema {self.wanted}",
+            hint="run the release that migrated it, or a newer one; going further back needs a backup",
+        )
+
 
 async def migrate(dsn: str) -> SchemaStatus:
-    """Apply what is missing and return the status afterwards.
+    """Apply what is missing and return the status afterwards; a newer schema on which this release runs is left alone.
 
     Raises:
         Unavailable: Postgres cannot be reached.
-        ConfigurationError: it refuses the user, or the database is at a revision that this release does not know.
+        ConfigurationError: it refuses the user, or the database is at a newer revision on which this release does not
+            run.
     """
     return await _in_thread(_migrate, dsn)
 
 
 async def status(dsn: str) -> SchemaStatus:
-    """Read the status without changing anything. Raises as ``migrate``."""
+    """Read the status without changing anything.
+
+    Raises:
+        Unavailable: Postgres cannot be reached.
+        ConfigurationError: it refuses the user.
+    """
     return await _in_thread(_status, dsn)
 
 
@@ -77,7 +115,7 @@ async def _in_thread(work: Callable[[str], SchemaStatus], dsn: str) -> SchemaSta
 
 def _config(connection: Connection) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config
@@ -119,9 +157,13 @@ def _migrate(dsn: str) -> SchemaStatus:
     with _connected(dsn) as lock, _connected(dsn) as connection:
         # The lock has a connection of its own: Alembic commits on the other one between revisions.
         lock.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCK})")
-        before = _current(connection)
+        lock.commit()  # the lock is the session's: no transaction stands open, idle, while the migration takes its time
         script = ScriptDirectory.from_config(_config(connection))
-        _refuse_unknown(script, before)
+        status = _read(connection, script)
+        before = status.current
+        if before is not None and not _knows(script, before):
+            status.require_usable()
+            return status
         connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS tenure")
         connection.commit()
         command.upgrade(_config(connection), "head")
@@ -134,10 +176,16 @@ def _migrate(dsn: str) -> SchemaStatus:
 
 def _status(dsn: str) -> SchemaStatus:
     with _connected(dsn) as connection:
-        script = ScriptDirectory.from_config(_config(connection))
-        wanted = script.get_current_head()
-        assert wanted is not None  # the repository always has a revision
-        return SchemaStatus(_current(connection), wanted)
+        return _read(connection, ScriptDirectory.from_config(_config(connection)))
+
+
+def _read(connection: Connection, script: ScriptDirectory) -> SchemaStatus:
+    wanted = script.get_current_head()
+    assert wanted is not None  # the repository always has a revision
+    current = _current(connection)
+    if current is None or _knows(script, current):
+        return SchemaStatus(current, wanted)
+    return SchemaStatus(current, wanted, oldest=_oldest(connection, current))
 
 
 def _current(connection: Connection) -> str | None:
@@ -147,10 +195,13 @@ def _current(connection: Connection) -> str | None:
     return context.get_current_revision()
 
 
-def _refuse_unknown(script: ScriptDirectory, current: str | None) -> None:
-    known = {revision.revision for revision in script.walk_revisions()}
-    if current is not None and current not in known:
-        raise ConfigurationError(
-            f"the database is at schema {current}, which this release does not know",
-            hint="run the release that migrated it, or a newer one",
-        )
+def _knows(script: ScriptDirectory, revision: str) -> bool:
+    return revision in {known.revision for known in script.walk_revisions()}
+
+
+def _oldest(connection: Connection, revision: str) -> str | None:
+    if connection.exec_driver_sql("SELECT to_regclass('tenure.schema_oldest')").scalar() is None:
+        return None  # migrated by a release that did not write it down
+    query = sqlalchemy.text("SELECT oldest FROM tenure.schema_oldest WHERE revision = :revision")
+    found: str | None = connection.execute(query, {"revision": revision}).scalar()
+    return found

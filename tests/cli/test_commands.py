@@ -55,6 +55,7 @@ COMMANDS = [
     "db status",
     "db wait",
     "doctor",
+    "health",
     "version",
     "up",
 ]

@@ -43,13 +43,13 @@ def _schema(dsn: str) -> list[tuple[object, ...]]:
         return connection.execute(
             """
             SELECT 'column', table_name, column_name, data_type, is_nullable, column_default
-            FROM information_schema.columns WHERE table_schema = 'tenure' AND table_name <> 'schema_version'
+            FROM information_schema.columns WHERE table_schema = 'tenure' AND table_name NOT LIKE 'schema~_%' ESCAPE '~'
             UNION ALL
             SELECT 'index', tablename, indexname, indexdef, '', '' FROM pg_indexes
-            WHERE schemaname = 'tenure' AND tablename <> 'schema_version'
+            WHERE schemaname = 'tenure' AND tablename NOT LIKE 'schema~_%' ESCAPE '~'
             UNION ALL
             SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', ''
-            FROM pg_constraint WHERE connamespace = 'tenure'::regnamespace AND conname NOT LIKE 'schema_version%'
+            FROM pg_constraint WHERE connamespace = 'tenure'::regnamespace AND conname NOT LIKE 'schema~_%' ESCAPE '~'
             UNION ALL
             SELECT 'function', proname, '', md5(prosrc), '', '' FROM pg_proc WHERE pronamespace = 'tenure'::regnamespace
             UNION ALL

@@ -2,7 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import sqlalchemy
 from alembic import context
+from alembic.runtime.migration import MigrationContext, MigrationInfo
+from alembic.script import Script
+
+
+def record_oldest(
+    ctx: MigrationContext, step: MigrationInfo, heads: Collection[Any], run_args: Mapping[str, Any]
+) -> None:
+    """Write down which code still runs on the schema, in the revision's own transaction."""
+    assert isinstance(step.up_revision, Script) and ctx.connection is not None  # each step runs a file of ours
+    ctx.connection.exec_driver_sql(
+        "CREATE TABLE IF NOT EXISTS tenure.schema_oldest (revision text PRIMARY KEY, oldest text NOT NULL)"
+    )
+    ctx.connection.execute(
+        sqlalchemy.text(
+            "INSERT INTO tenure.schema_oldest VALUES (:revision, :oldest)"
+            " ON CONFLICT (revision) DO UPDATE SET oldest = excluded.oldest"
+        ),
+        {"revision": step.up_revision.revision, "oldest": step.up_revision.module.oldest},
+    )
+
 
 connection = context.config.attributes["connection"]
 context.configure(
@@ -10,6 +34,7 @@ context.configure(
     version_table="schema_version",
     version_table_schema="tenure",
     transaction_per_migration=True,
+    on_version_apply=record_oldest,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -12,6 +12,8 @@ revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+oldest = "0001"
+"""The oldest revision whose code still runs on this schema (ADR 0002)."""
 
 
 def upgrade() -> None:

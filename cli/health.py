@@ -1,0 +1,102 @@
+"""``tenure health``: ask a process on this machine whether it lives, or is ready. Its exit code is the answer.
+
+For health checks of containers, `helm test` and scripts. Imports nothing but the standard library (see ``entry``), so
+it parses its own arguments. Proxies of the environment are not used: a probe is for what is near.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+LISTENS = {
+    "coordinator": ("TENURE_HTTP_LISTEN", "127.0.0.1:7071"),
+    "worker": ("TENURE_WORKER_HTTP_LISTEN", ""),
+}
+"""The setting that tells where a process serves, and its default."""
+LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+"""Where to ask whoever listens on every address."""
+MAX_ANSWER_BYTES = 64 * 1024
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Ask, and say the answer in a sentence; return 0 for yes, 1 for no or for no answer."""
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    try:
+        url = _url(asked.who, "/readyz" if asked.ready else "/livez")
+        connect = _connection(url, asked.timeout)
+    except ValueError as exc:
+        parser.error(str(exc))
+    path = urlsplit(url).path
+    word = "ready" if path.endswith("/readyz") else "alive"
+    problem = _problem(connect, path)
+    print(f"{word}: {url}" if problem is None else f"not {word}: {problem} ({url})")  # noqa: T201 - not typer's echo
+    return 0 if problem is None else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tenure health",
+        usage="tenure health [OPTIONS] [coordinator|worker|URL]",
+        description="Ask a process whether it lives (/livez), or is ready (/readyz). Exits 0 for yes and 1 for no.",
+    )
+    parser.add_argument(
+        "who",
+        nargs="?",
+        default="worker" if os.environ.get(LISTENS["worker"][0]) else "coordinator",
+        metavar="coordinator|worker|URL",
+        help="whom to ask: at TENURE_HTTP_LISTEN, at TENURE_WORKER_HTTP_LISTEN, or at an address such as "
+        "http://127.0.0.1:7071 or http://127.0.0.1:7071/readyz (default: the worker if it has an address, else the "
+        "coordinator)",
+    )
+    parser.add_argument("--ready", action="store_true", help="ask whether it is ready, not only whether it lives")
+    parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="how long to wait (default: 5)")
+    return parser
+
+
+def _url(who: str, probe: str) -> str:
+    if who not in LISTENS:
+        return who if urlsplit(who).path.strip("/") else who.rstrip("/") + probe
+    variable, default = LISTENS[who]
+    listen = os.environ.get(variable) or default
+    if not listen:
+        raise ValueError(f"{variable} is not set: this worker serves no probes")
+    host, _, port = listen.rpartition(":")
+    return f"http://{LOOPBACK.get(host, host)}:{port}{probe}"
+
+
+def _connection(url: str, timeout_s: float) -> http.client.HTTPConnection:
+    """Build the connection, not opened yet.
+
+    Raises:
+        ValueError: no URL, or no timeout.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url!r} is not an address such as http://127.0.0.1:7071")
+    if not timeout_s > 0:
+        raise ValueError(f"--timeout: {timeout_s:g} is not above 0")
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    return kind(parts.hostname, parts.port, timeout=timeout_s)
+
+
+def _problem(connection: http.client.HTTPConnection, path: str) -> str | None:
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        text = answer.read(MAX_ANSWER_BYTES)
+    except (OSError, http.client.HTTPException) as exc:
+        return f"no answer: {exc or type(exc).__name__}"
+    finally:
+        connection.close()
+    if answer.status == http.client.OK:
+        return None
+    try:
+        return "; ".join(f"{name}: {problem}" for name, problem in json.loads(text)["problems"].items())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"HTTP {answer.status}"  # somebody else's answer

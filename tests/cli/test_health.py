@@ -1,0 +1,119 @@
+"""``tenure health``: the sentence and the exit code, of processes that answer, refuse, hang or are not there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tenure.cli.health import LISTENS, main
+from tenure.coordinator.settings import CoordinatorSettings
+from tenure.worker.settings import WorkerSettings
+
+ANSWERS = {
+    "/livez": (200, b'{"status": "ok", "problems": {}}'),
+    "/readyz": (503, b'{"status": "unavailable", "problems": {"etcd": "no endpoint answers", "start": "waiting"}}'),
+    "/else/livez": (404, b"Not Found"),
+}
+
+
+class Answering(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        status, text = ANSWERS[self.path]
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Serve the answers; the environment names nobody."""
+    for variable, _ in LISTENS.values():
+        monkeypatch.delenv(variable, raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", ""])
+@pytest.mark.parametrize("process", LISTENS)
+def test_the_environment_says_whom_to_ask(
+    port: int, host: str, process: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(LISTENS[process][0], f"{host}:{port}")
+    for arguments in ([], [process]):
+        assert main(arguments) == 0
+        assert capsys.readouterr().out == f"alive: http://127.0.0.1:{port}/livez\n"
+
+
+def test_what_is_not_ready_says_why(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--ready", f"http://127.0.0.1:{port}/"]) == 1
+    said = capsys.readouterr().out
+    assert said == f"not ready: etcd: no endpoint answers; start: waiting (http://127.0.0.1:{port}/readyz)\n"
+
+
+def test_an_address_with_a_path_is_asked_as_it_is(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"http://127.0.0.1:{port}/livez", "--ready"]) == 0
+    assert main([f"http://127.0.0.1:{port}/readyz"]) == 1
+    alive, ready = capsys.readouterr().out.splitlines()
+    assert alive == f"alive: http://127.0.0.1:{port}/livez"
+    assert ready.startswith("not ready: etcd:")
+
+
+def test_an_answer_of_somebody_else(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"http://127.0.0.1:{port}/else/livez"]) == 1
+    assert "not alive: HTTP 404" in capsys.readouterr().out
+
+
+def test_nobody_there(port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["http://127.0.0.1:1"]) == 1
+    assert "not alive: no answer:" in capsys.readouterr().out
+
+
+def test_whoever_hangs_is_not_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert main([f"http://127.0.0.1:{silent.getsockname()[1]}", "--timeout", "0.1"]) == 1
+    assert "no answer: timed out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["worker"], "TENURE_WORKER_HTTP_LISTEN is not set"),
+        (["nowhere"], "is not an address"),
+        (["http://h:x"], "Port"),
+        (["http://h:1", "--timeout", "0"], "not above 0"),
+    ],
+)
+def test_mistakes(port: int, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_defaults_are_those_of_the_settings() -> None:
+    assert LISTENS["coordinator"][1] == CoordinatorSettings.model_fields["http_listen"].default
+    assert LISTENS["worker"][1] == WorkerSettings.model_fields["worker_http_listen"].default
+
+
+def test_it_imports_nothing_that_costs(port: int) -> None:
+    script = (
+        "import sys; from tenure.cli.entry import run\n"
+        f"sys.argv = ['tenure', 'health', 'http://127.0.0.1:{port}']\n"
+        "try: run()\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print([m for m in ('typer', 'click', 'rich', 'grpc', 'pydantic', 'structlog', 'httpx') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"
