@@ -2,7 +2,7 @@
 # Further arguments: make test ARGS='-k etcd', make up ARGS='--workers 5'.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos mutants check format bench proto lock wheel images clean venv venv-dev
+.PHONY: help demo up test chaos mutants check format bench proto lock wheel image images clean venv venv-dev
 ARGS ?=
 MINUTES ?= 5
 SEED ?=
@@ -42,6 +42,9 @@ lock: ## Renew requirements/*.lock from pyproject.toml (needs uv)
 
 wheel: venv-dev ## Build the wheel into dist/
 	@.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -w dist .
+
+image: venv-dev ## Build the container image (needs a Docker engine; docs/IMAGE.md)
+	@sh deploy/image/build.sh $(ARGS)
 
 images: ## Make the container images that the tests' containers backend uses, without a registry
 	@bash tests/images/build.sh
