@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Coroutine
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -175,7 +176,7 @@ async def _coordinate(
                         waiters.reread(),
                         presence.run(
                             CoordinatorValue(
-                                grpc=settings.grpc_advertise or grpc_server.address,
+                                grpc=settings.grpc_advertise or _advertised(grpc_server.address),
                                 http=http_server.address,
                                 version=version("tenure"),
                                 started_at=stamp(clock.wall()),
@@ -243,6 +244,19 @@ async def _within(abort: asyncio.Event, graceful: Coroutine[Any, Any, None]) -> 
             log.warning("stopping_at_once")
         ending.cancel()
         aborted.cancel()
+
+
+def _advertised(address: str) -> str:
+    """Return where others reach what listens at ``address``: this host's own address in the place of all (0.0.0.0)."""
+    host, _, port = address.rpartition(":")
+    if host not in ("", "0.0.0.0", "[::]"):
+        return address
+    name = socket.gethostname()
+    try:
+        own = socket.gethostbyname(name)  # a container's address, by its own hosts file
+    except OSError:
+        return f"{name}:{port}"
+    return f"{name if own.startswith('127.') else own}:{port}"
 
 
 def _etcd_options(settings: CoordinatorSettings, clock: SystemClock) -> EtcdOptions:
