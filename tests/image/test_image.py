@@ -138,7 +138,7 @@ def test_the_health_check_tells_a_process_that_serves_from_one_that_does_not(sys
     assert migrated.wait()["StatusCode"] == 0, migrated.logs()
     coordinator = system.healthy(system.tenure("coordinator-a", "coordinator"))
     assert coordinator.exec_run(["tenure", "health"]).exit_code == 0
-    elsewhere = coordinator.exec_run(["tenure", "health"], environment={"TENURE_HTTP_LISTEN": "127.0.0.1:1"})
+    elsewhere = coordinator.exec_run(["tenure", "health"], environment={"TENURE_WORKER_HTTP_LISTEN": "127.0.0.1:1"})
     assert elsewhere.exit_code == 1
 
 

@@ -92,8 +92,8 @@ async def ended(client: AsyncClient, jobs: Sequence[SubmittedJob]) -> list[Job]:
 
 def start(system: System, name: str, image: str) -> Any:
     if name.startswith("coordinator"):
-        return system.tenure(name, "coordinator", TENURE_LEADER_TTL_S="2", TENURE_MIGRATE="false")
-    return system.tenure(name, "worker", "--capacity", "8", image=image, TENURE_WORKER_SESSION_TTL_S="4")
+        return system.tenure(name, "coordinator", TENURE_MIGRATE="false")
+    return system.tenure(name, "worker", "--capacity", "8", image=image)
 
 
 def begin(system: System, name: str, image: str) -> Any:
