@@ -1,7 +1,8 @@
 #!/bin/sh
 # Builds the container image in two steps: `build.sh wheels` fetches what the lock names, by hash, through pip as this
 # machine has it configured, and builds the project's wheel; `build.sh image` builds with no network. Without an
-# argument it does both. The same commit and base image give the same files (docs/IMAGE.md, "Verify").
+# argument it does both. Further arguments of `build.sh image` go to docker build.
+# The same commit and base image give the same files (docs/IMAGE.md, "Verify").
 #   TENURE_IMAGE    name of the result (tenure:VERSION)
 #   PYTHON_IMAGE    the base, best with a digest (python:3.11-slim-bookworm)
 #   PYTHON_VERSION  of the base, for which to fetch wheels (3.11)
@@ -43,9 +44,8 @@ build_wheel() {
 }
 
 build_image() {
-    set -- "$folder"/tenure-*.whl
-    [ -f "$1" ] || { echo "build.sh: no wheels in $folder: run build.sh wheels" >&2; exit 1; }
-    release=${1#"$folder/tenure-"}
+    wheel=$(ls "$folder"/tenure-*.whl) || { echo "build.sh: no wheels in $folder: run build.sh wheels" >&2; exit 1; }
+    release=${wheel#"$folder/tenure-"}
     release=${release%%-*}
     image=${TENURE_IMAGE:-tenure:$release}
     revision=$(git rev-parse HEAD)
@@ -53,13 +53,13 @@ build_image() {
     docker build --quiet --network none --file deploy/image/Dockerfile --tag "$image" \
         --build-arg "PYTHON_IMAGE=$base" --build-arg "SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH" \
         --build-arg "VERSION=$release" --build-arg "REVISION=$revision" \
-        --build-arg "CREATED=$(date --utc --date "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)" . >/dev/null
+        --build-arg "CREATED=$(date --utc --date "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)" "$@" . >/dev/null
     docker image ls --format '{{.Repository}}:{{.Tag}} {{.Size}}' "$image"
 }
 
 case "${1:-all}" in
 wheels) fetch_wheels && build_wheel ;;
-image) build_image ;;
+image) shift && build_image "$@" ;;
 all) fetch_wheels && build_wheel && build_image ;;
 *) echo "usage: build.sh [wheels|image]" >&2; exit 2 ;;
 esac

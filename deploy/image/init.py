@@ -2,9 +2,9 @@
 """Process 1 of the container: runs one program, passes signals on to it, reaps orphans, ends with its exit code.
 
 The kernel gives process 1 every orphan, and ignores each signal for which it has no handler. tenure's own children
-are reaped by their parents; this is for what handlers of a user leave behind, and for the commands that handle no SIGTERM
-(``tenure db migrate``). Written here rather than taken from a package: the build needs no network and no compiler.
-Imports what the interpreter has loaded anyway, and little else.
+are reaped by their parents; this is for what handlers of a user leave behind, and for the commands that handle no
+SIGTERM (``tenure db migrate``). Written here rather than taken from a package: the build needs no network and no
+compiler. It imports little, as it stays in memory.
 """
 
 import os
