@@ -1,7 +1,7 @@
 """Renders the chart with Helm's own engine: what the tests of the chart look at.
 
-``CASES`` is the matrix: the files in the chart's ``ci/``, and a few combinations of switches in which every two switches
-meet in all four ways.
+``CASES`` is the matrix: the files in the chart's ``ci/``, and a few combinations of switches in which every two
+switches meet in all four ways.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def over(base: Values, changes: Mapping[str, Any]) -> Values:
 
 
 def _combinations() -> Iterator[Case]:
-    """Two switches differ in a bit of their numbers: there one is on and the other off, and in its mirror the reverse."""
+    """Two switches differ in a bit of their numbers: there one is on and the other off, in its mirror the reverse."""
     everything = range(len(SWITCHES))
     chosen = {"none": [], "all": list(everything)}
     for bit in range(len(SWITCHES).bit_length()):
@@ -132,7 +132,7 @@ def _rendered(values: str, revision: int) -> str:
     made = []
     for name, text in render_text(json.loads(values), revision=revision).items():
         if name.endswith(".yaml"):
-            made += [one for one in yaml.load_all(text, Loader=yaml.CSafeLoader) if one]  # noqa: S506 - a safe loader
+            made += [one for one in yaml.load_all(text, Loader=yaml.CSafeLoader) if one]
     return json.dumps(made)
 
 

@@ -61,6 +61,11 @@
 {{- end }}
 {{- end -}}
 
+{{/* A part of a URI: libpq knows no plus for a space. */}}
+{{- define "tenure.percent" -}}
+{{ toString . | urlquery | replace "+" "%20" }}
+{{- end -}}
+
 {{/* The password and the TLS files go to libpq by its own variables, so that no DSN has to be put together from a Secret. */}}
 {{- define "tenure.env.postgres" -}}
 {{- $pg := .Values.postgres -}}
@@ -75,9 +80,9 @@
   {{- end }}
   {{- $options := list }}
   {{- range $key, $value := $external.options }}
-  {{- $options = append $options (printf "%s=%s" $key (urlquery (toString $value))) }}
+  {{- $options = append $options (printf "%s=%s" $key (include "tenure.percent" $value)) }}
   {{- end }}
-  value: {{ printf "postgresql://%s@%s/%s%s" (urlquery $external.user) (join "," $hosts) (urlquery $external.database) (ternary (printf "?%s" (join "&" $options)) "" (gt (len $options) 0)) | quote }}
+  value: {{ printf "postgresql://%s@%s/%s%s" (include "tenure.percent" $external.user) (join "," $hosts) (include "tenure.percent" $external.database) (ternary (printf "?%s" (join "&" $options)) "" (gt (len $options) 0)) | quote }}
 {{- else }}
   valueFrom:
     secretKeyRef:
