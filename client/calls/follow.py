@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from tenure.client import convert
 from tenure.client.errors import RETRYABLE
+from tenure.client.fields import duration
 from tenure.client.link import Link
 from tenure.client.records import Job
 from tenure.client.resume import Resumption
@@ -46,7 +47,7 @@ class FollowCalls:
             try:
                 answer: pb.WaitJobResponse = await self._link.unary(
                     lambda to: to.jobs.WaitJob,
-                    pb.WaitJobRequest(id=job_id, timeout=convert.duration(step_s, "timeout_s")),
+                    pb.WaitJobRequest(id=job_id, timeout=duration(step_s, "timeout_s")),
                     timeout_s=patience_s,
                     attempt_timeout_s=step_s + GRACE_S,
                 )

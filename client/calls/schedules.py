@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import datetime
 
-from tenure.client import convert
 from tenure.client.calls.submit import new_key
+from tenure.client.fields import timestamp
 from tenure.client.link import Link
 from tenure.client.schedules import (
     NewSchedule,
@@ -120,10 +120,8 @@ class ScheduleCalls:
         Raises:
             InvalidInput: the range holds too many ticks, or ends after now.
         """
-        request = pb.BackfillScheduleRequest(
-            namespace=namespace, schedule=schedule, until=convert.timestamp(until, "until")
-        )
-        if (first := convert.timestamp(start, "from")) is not None:
+        request = pb.BackfillScheduleRequest(namespace=namespace, schedule=schedule, until=timestamp(until, "until"))
+        if (first := timestamp(start, "from")) is not None:
             getattr(request, "from").CopyFrom(first)
         answer: pb.BackfillScheduleResponse = await self._link.unary(lambda to: to.schedules.BackfillSchedule, request)
         return [backfilled_from_wire(job) for job in answer.jobs]
@@ -144,7 +142,7 @@ class ScheduleCalls:
                 schedule=schedule if isinstance(schedule, str) else "",
                 spec=None if isinstance(schedule, str) else schedule_to_wire(schedule, path="spec."),
                 count=count,
-                after=convert.timestamp(after, "after"),
+                after=timestamp(after, "after"),
             ),
         )
         return [tick_from_wire(tick) for tick in answer.ticks]

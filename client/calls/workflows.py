@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from tenure.client import convert
 from tenure.client.drawing import draw, refuse_unknown_format
+from tenure.client.fields import duration
 from tenure.client.link import Link
 from tenure.client.records import CanceledJobs, Job
 from tenure.client.resume import Resumption
@@ -99,7 +100,7 @@ class WorkflowCalls:
         """
         done = CanceledJobs(canceled=0, asked=0, dependants=0, ids=())
         request = pb.CancelWorkflowRequest(
-            id=workflow_id, reason=reason, grace=convert.duration(grace_s, "grace_s"), preview=preview
+            id=workflow_id, reason=reason, grace=duration(grace_s, "grace_s"), preview=preview
         )
         answer: pb.CancelWorkflowResponse
         async for answer in self._link.pages(lambda to: to.workflows.CancelWorkflow, request):

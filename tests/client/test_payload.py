@@ -85,7 +85,13 @@ def test_what_contains_itself_is_named() -> None:
         (NewJob(kind="a", delay_s=float("inf")), "delay_s"),
         (NewJob(kind="a", ttl_s="10"), "ttl_s"),  # type: ignore[arg-type]
         (NewJob(kind="a", activate_at=datetime(2026, 1, 1)), "activate_at"),
+        (NewJob(kind="a", delay_s=float("nan")), "delay_s"),
+        (NewJob(kind="a", ttl_s=10**400), "ttl_s"),
         (NewJob(kind="a", depends_on="abc"), "depends_on"),
+        (NewJob(kind="a", trigger="soon"), "trigger"),
+        (NewJob(kind="a", upstream_failure=[]), "upstream_failure"),  # type: ignore[arg-type]
+        (NewJob(kind="a", on_duplicate="keep"), "on_duplicate"),
+        (NewJob(kind="a", retry=Retry(backoff="never")), "retry.backoff"),
     ],
 )
 def test_wrong_types_are_named(job: NewJob, field: str) -> None:
