@@ -65,7 +65,7 @@ class PoolCalls:
     ) -> CanceledJobs:
         """Cancel every job below a route prefix, wait until executing ones have stopped, and forget its pools.
 
-        ``preview`` only counts.
+        ``preview`` only counts. ``timeout_s`` None waits for them without end.
 
         Raises:
             InvalidInput: it is no route. WrongState: a worker serves it.

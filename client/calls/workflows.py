@@ -38,7 +38,11 @@ class WorkflowCalls:
     async def list_workflows(
         self, *, namespace: str | None = None, name: str | None = None, limit: int | None = None
     ) -> AsyncIterator[Workflow]:
-        """Yield the workflows that match every filter, newest first; ``limit`` None means all."""
+        """Yield the workflows that match every filter, newest first; ``limit`` None means all.
+
+        Raises:
+            InvalidInput: ``limit`` is below 1.
+        """
         if limit is not None and limit < 1:
             raise InvalidInput([FieldViolation("limit", "must be at least 1")])
         left = limit
@@ -73,7 +77,8 @@ class WorkflowCalls:
         of, those that were told of shortly before it perhaps again.
 
         Raises:
-            NotFound: there is no such workflow. Unavailable: no coordinator answered for ``outage_s``.
+            NotFound: there is no such workflow. InvalidInput: not an id.
+            Unavailable: no coordinator answered for ``outage_s``. BoundExceeded: the service is out of room.
         """
         resumption = Resumption(self._link)
         token, is_over, has_ended = "", False, False
