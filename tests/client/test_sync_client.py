@@ -15,7 +15,9 @@ import threading
 import pytest
 from tests.client.service import Service
 
+import tenure.client
 from tenure.client import AsyncClient, Client
+from tenure.model import errors
 from tenure.model.errors import NotFound, TenureError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -31,6 +33,12 @@ def test_it_has_every_method_with_the_same_parameters() -> None:
     for name, method in inspect.getmembers(AsyncClient, inspect.isfunction):
         if not name.startswith("_"):
             assert inspect.signature(method).parameters == inspect.signature(getattr(Client, name)).parameters
+
+
+def test_every_error_that_a_call_tells_of_is_at_hand() -> None:
+    told = "\n".join(inspect.getdoc(one) or "" for one in (AsyncClient, *vars(Client).values()))
+    names = {name for name, cls in inspect.getmembers(errors, inspect.isclass) if name in told}
+    assert {"BoundExceeded", "NotFound", "TenureError"} <= names <= set(tenure.client.__all__)
 
 
 @pytest.mark.parametrize("client", [AsyncClient, Client])
