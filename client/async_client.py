@@ -35,7 +35,23 @@ class AsyncClient(
     NamespaceCalls,
     ClusterCalls,
 ):
-    """A client of the coordinators, for asyncio. Use it as ``async with`` or call ``close``; safe for many tasks."""
+    """A client of the coordinators, for asyncio. Use it as ``async with`` or call ``close``; safe for many tasks.
+
+    ::
+
+        async with AsyncClient() as client:
+            job = await client.submit("noop", {"n": 1})
+            job = await client.wait(job.id, timeout_s=60)
+            print(job.state)  # completed
+
+    Ids are texts, durations seconds (``_s``), times ``datetime`` with a time zone. A request that gets no answer is
+    sent again, to the next coordinator, for as long as ``timeout_s`` lets it; nothing is done twice for it. Beside what
+    each call says, any may raise these, each a ``TenureError`` that may have a ``hint``:
+
+    - ``Unavailable``, ``DeadlineExceeded``: no coordinator answered in time.
+    - ``BoundExceeded``: the service is out of room, or too many requests wait. Later it may go.
+    - ``ConfigurationError``: the token was refused.
+    """
 
     def __init__(
         self,

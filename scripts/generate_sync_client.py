@@ -33,7 +33,8 @@ OWN_IMPORTS = {
 }
 Method = ast.FunctionDef | ast.AsyncFunctionDef
 CLASS = '''class Client:
-    """A blocking client of the coordinators. Use it as ``with`` or call ``close``; safe for many threads."""
+    """A blocking client of the coordinators. Use it as ``with`` or call ``close``; safe for many threads.
+{rest}"""
 '''
 INIT_BODY = """
         self._client = AsyncClient({arguments})
@@ -74,7 +75,7 @@ def _generate() -> str:
     classes = [own, *(_class(tree, base) for tree, base in zip(modules[1:], bases, strict=True))]
     methods = [method for cls in classes for method in _methods(cls)]
     _name_builtins(methods)
-    code = "\n".join([CLASS, *map(_method, methods)])
+    code = "\n".join([CLASS.format(rest=_rest_of_docstring(own)), *map(_method, methods)])
     return HEAD + "\n".join(_needed(code, modules)) + "\n\n\n" + code
 
 
@@ -92,6 +93,12 @@ def _needed(code: str, modules: list[ast.Module]) -> list[str]:
 def _class(tree: ast.Module, name: str) -> ast.ClassDef:
     [cls] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
     return cls
+
+
+def _rest_of_docstring(cls: ast.ClassDef) -> str:
+    """Return what follows the first line, with the example as it is for the blocking client."""
+    _, _, rest = (ast.get_docstring(cls, clean=False) or "").partition("\n")
+    return rest.replace(f"async with {cls.name}", "with Client").replace("await ", "")
 
 
 def _imports(tree: ast.Module) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from tenure.client import convert
 from tenure.client.errors import RETRYABLE
+from tenure.client.fields import duration
 from tenure.client.link import Link
 from tenure.client.records import Job
 from tenure.client.resume import Resumption
@@ -31,11 +32,11 @@ class FollowCalls:
     async def wait(self, job_id: str, timeout_s: float | None = None) -> Job:
         """Return the job once it is terminal, whatever the outcome; waits over reconnects.
 
-        ``timeout_s`` None waits without end.
+        ``timeout_s`` None waits without end. To stop waiting changes nothing of the job.
 
         Raises:
-            DeadlineExceeded: it was not terminal in time. NotFound: there is no such job.
-            Unavailable: no coordinator answered for ``outage_s``.
+            DeadlineExceeded: it was not terminal in time. NotFound: there is no such job. InvalidInput: not an id.
+            Unavailable: no coordinator answered for ``outage_s``. BoundExceeded: the service is out of room.
         """
         loop = asyncio.get_running_loop()
         deadline = None if timeout_s is None else loop.time() + timeout_s
@@ -46,7 +47,7 @@ class FollowCalls:
             try:
                 answer: pb.WaitJobResponse = await self._link.unary(
                     lambda to: to.jobs.WaitJob,
-                    pb.WaitJobRequest(id=job_id, timeout=convert.duration(step_s, "timeout_s")),
+                    pb.WaitJobRequest(id=job_id, timeout=duration(step_s, "timeout_s")),
                     timeout_s=patience_s,
                     attempt_timeout_s=step_s + GRACE_S,
                 )
@@ -88,7 +89,8 @@ class FollowCalls:
         went meanwhile are seen by their sum.
 
         Raises:
-            NotFound: there is no such job. Unavailable: no coordinator answered for ``outage_s``.
+            NotFound: there is no such job. InvalidInput: not an id.
+            Unavailable: no coordinator answered for ``outage_s``. BoundExceeded: the service is out of room.
         """
         request = pb.WatchJobRequest(id=job_id)
         resumption = Resumption(self._link)
@@ -107,7 +109,7 @@ class FollowCalls:
         """Yield the jobs now and after each change, as ``watch``, until all of them are terminal. At most 1,000.
 
         Raises:
-            InvalidInput: too many, or not ids. NotFound, Unavailable: as for ``watch``.
+            InvalidInput: too many, or not ids. NotFound, Unavailable, BoundExceeded: as for ``watch``.
         """
         left = list(dict.fromkeys(job_ids))
         resumption = Resumption(self._link)

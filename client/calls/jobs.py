@@ -46,11 +46,11 @@ class JobCalls:
     ) -> AsyncIterator[Job]:
         """Yield the jobs that match every filter, newest first, without payloads and results.
 
-        Pages are fetched as they are needed. ``route_prefix`` matches whole segments; ``limit`` None means all;
-        ``deleted`` lets those through that were deleted.
+        Pages of ``page_size`` (at most 1,000) are fetched as they are needed. ``route_prefix`` matches whole segments;
+        ``limit`` None means all; ``deleted`` lets those through that were deleted.
 
         Raises:
-            InvalidInput: a filter is malformed.
+            InvalidInput: a filter is malformed, such as a time without a zone.
         """
         if limit is not None and limit < 1:
             raise InvalidInput([FieldViolation("limit", "must be at least 1")])

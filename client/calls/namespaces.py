@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tenure.client import convert
+from tenure.client.fields import duration, number, seconds_of, value_of, whole
 from tenure.client.link import Link
 from tenure.client.records import Namespace
 from tenure.model.errors import FieldViolation, InvalidInput
@@ -19,7 +19,7 @@ class NamespaceCalls:
         answer: pb.ListNamespacesResponse = await self._link.unary(
             lambda to: to.namespaces.ListNamespaces, pb.ListNamespacesRequest()
         )
-        return [convert.namespace_from_wire(one) for one in answer.namespaces]
+        return [_namespace(one) for one in answer.namespaces]
 
     async def update_namespace(
         self, name: str, *, weight: float | None = None, ageing_s: float | None = None, backlog: int | None = None
@@ -29,9 +29,9 @@ class NamespaceCalls:
         Raises:
             InvalidInput: with every bad field.
         """
-        ageing = convert.duration(ageing_s, "namespace.ageing_s")
-        weight = convert.number(weight, "namespace.weight")
-        backlog = convert.whole(backlog, "namespace.backlog", bits=64)
+        ageing = duration(ageing_s, "namespace.ageing_s")
+        weight = number(weight, "namespace.weight")
+        backlog = whole(backlog, "namespace.backlog", bits=64)
         try:
             asked = pb.Namespace(name=name, weight=weight, ageing=ageing, backlog=backlog)
         except (TypeError, ValueError) as exc:
@@ -40,4 +40,14 @@ class NamespaceCalls:
             lambda to: to.namespaces.UpdateNamespace,
             pb.UpdateNamespaceRequest(namespace=asked),
         )
-        return convert.namespace_from_wire(answer.namespace)
+        return _namespace(answer.namespace)
+
+
+def _namespace(namespace: pb.Namespace) -> Namespace:
+    return Namespace(
+        name=namespace.name,
+        weight=namespace.weight,
+        ageing_s=seconds_of(namespace, "ageing"),
+        backlog=value_of(namespace, "backlog"),
+        unfinished=value_of(namespace, "unfinished"),
+    )

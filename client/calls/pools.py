@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-from tenure.client import convert
+from tenure.client.fields import time_of
 from tenure.client.link import Link
 from tenure.client.records import CanceledJobs, Pause, Pool
-from tenure.model.errors import DeadlineExceeded
+from tenure.model.errors import DeadlineExceeded, FieldViolation, InvalidInput
 from tenure.v1 import pool_service_pb2 as pb
 
 REMOVAL_LOOK_S = 0.5
@@ -23,7 +23,7 @@ class PoolCalls:
     async def pools(self) -> list[Pool]:
         """Return every pool that is or was served, with what waits and executes below it."""
         answer: pb.ListPoolsResponse = await self._link.unary(lambda to: to.pools.ListPools, pb.ListPoolsRequest())
-        return [convert.pool_from_wire(pool) for pool in answer.pools]
+        return [_pool(pool) for pool in answer.pools]
 
     async def pause(
         self, *, pool: str | None = None, kind: str | None = None, namespace: str | None = None, reason: str = ""
@@ -36,7 +36,7 @@ class PoolCalls:
             InvalidInput: not just one of the three is given, or it is malformed.
             WrongState: somebody resumed it at the same moment.
         """
-        subject = convert.pause_subject(pool, kind, namespace)
+        subject = _subject(pool, kind, namespace)
         answer: pb.PauseResponse = await self._link.unary(
             lambda to: to.pools.Pause,
             pb.PauseRequest(subject=subject, reason=reason),
@@ -49,7 +49,7 @@ class PoolCalls:
         Raises:
             InvalidInput: as ``pause``.
         """
-        subject = convert.pause_subject(pool, kind, namespace)
+        subject = _subject(pool, kind, namespace)
         answer: pb.ResumeResponse = await self._link.unary(
             lambda to: to.pools.Resume, pb.ResumeRequest(subject=subject)
         )
@@ -58,14 +58,14 @@ class PoolCalls:
     async def pauses(self) -> list[Pause]:
         """Return what is paused, with the jobs of each that still execute."""
         answer: pb.ListPausesResponse = await self._link.unary(lambda to: to.pools.ListPauses, pb.ListPausesRequest())
-        return [convert.pause_from_wire(pause) for pause in answer.pauses]
+        return [_pause(pause) for pause in answer.pauses]
 
     async def remove_pool(
         self, pool: str, *, reason: str = "", preview: bool = False, timeout_s: float | None = None
     ) -> CanceledJobs:
         """Cancel every job below a route prefix, wait until executing ones have stopped, and forget its pools.
 
-        ``preview`` only counts.
+        ``preview`` only counts. ``timeout_s`` None waits for them without end.
 
         Raises:
             InvalidInput: it is no route. WrongState: a worker serves it.
@@ -90,3 +90,30 @@ class PoolCalls:
                     f"{answer.left} jobs below {pool} have not ended yet", hint="remove it again: it goes on"
                 )
             await asyncio.sleep(REMOVAL_LOOK_S)
+
+
+def _subject(pool: str | None, kind: str | None, namespace: str | None) -> pb.PauseSubject:
+    """Write what a pause is about.
+
+    Raises:
+        InvalidInput: not just one is given.
+    """
+    given = {name: value for name, value in (("pool", pool), ("kind", kind), ("namespace", namespace)) if value}
+    if len(given) != 1:
+        raise InvalidInput([FieldViolation("subject", "give one of pool, kind and namespace")])
+    return pb.PauseSubject(**given)
+
+
+def _pause(pause: pb.Pause) -> Pause:
+    subject = pause.subject.WhichOneof("subject") or ""
+    return Pause(
+        subject=subject,
+        name=getattr(pause.subject, subject) if subject else "",
+        reason=pause.reason,
+        paused_at=time_of(pause, "paused_at"),
+        executing=pause.executing,
+    )
+
+
+def _pool(pool: pb.Pool) -> Pool:
+    return Pool(path=pool.path, workers=pool.workers, ready=pool.ready, executing=pool.executing, paused=pool.paused)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import datetime
 
-from tenure.client import convert
 from tenure.client.calls.submit import new_key
+from tenure.client.fields import timestamp
 from tenure.client.link import Link
 from tenure.client.schedules import (
     NewSchedule,
@@ -52,7 +52,7 @@ class ScheduleCalls:
         return schedule_from_wire(answer.schedule)
 
     async def schedules(self, *, namespace: str | None = None, page_size: int = 200) -> AsyncIterator[Schedule]:
-        """Yield the schedules of a namespace, or of all, by namespace and name."""
+        """Yield the schedules of a namespace, or of all, by namespace and name; pages hold at most 1,000."""
         request = pb.ListSchedulesRequest(namespace=namespace or "", page_size=page_size)
         answer: pb.ListSchedulesResponse
         async for answer in self._link.pages(lambda to: to.schedules.ListSchedules, request):
@@ -85,7 +85,11 @@ class ScheduleCalls:
         )
 
     async def pause_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
-        """Let a schedule tick no more until it is resumed, and return it."""
+        """Let a schedule tick no more until it is resumed, and return it; jobs that it made go on.
+
+        Raises:
+            NotFound: there is none.
+        """
         answer: pb.PauseScheduleResponse = await self._link.unary(
             lambda to: to.schedules.PauseSchedule,
             pb.PauseScheduleRequest(namespace=namespace, schedule=schedule),
@@ -93,7 +97,11 @@ class ScheduleCalls:
         return schedule_from_wire(answer.schedule)
 
     async def resume_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
-        """Let a schedule tick again, and return it. What it did not tick meanwhile is not made up for."""
+        """Let a schedule tick again, and return it. What it did not tick meanwhile is not made up for.
+
+        Raises:
+            NotFound: there is none.
+        """
         answer: pb.ResumeScheduleResponse = await self._link.unary(
             lambda to: to.schedules.ResumeSchedule,
             pb.ResumeScheduleRequest(namespace=namespace, schedule=schedule),
@@ -103,7 +111,13 @@ class ScheduleCalls:
     async def trigger_schedule(
         self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None
     ) -> TickJob:
-        """Make a job of a schedule now, whatever its rule, its overlap or a pause say; returns which."""
+        """Make a job of a schedule now, whatever its rule, its overlap or a pause say, and return which.
+
+        Repeated over failures without doubling the job; with an ``idempotency_key`` the same call may be made again.
+
+        Raises:
+            NotFound: there is no such schedule. Conflict: an unfinished job has the ``unique_key`` of its template.
+        """
         answer: pb.TriggerScheduleResponse = await self._link.unary(
             lambda to: to.schedules.TriggerSchedule,
             pb.TriggerScheduleRequest(
@@ -118,12 +132,10 @@ class ScheduleCalls:
         """Make the jobs of the past ticks in ``[start, until)`` that have none, and return the job of each.
 
         Raises:
-            InvalidInput: the range holds too many ticks, or ends after now.
+            InvalidInput: the range holds more than 1,000 ticks, or ends after now. NotFound: there is no such schedule.
         """
-        request = pb.BackfillScheduleRequest(
-            namespace=namespace, schedule=schedule, until=convert.timestamp(until, "until")
-        )
-        if (first := convert.timestamp(start, "from")) is not None:
+        request = pb.BackfillScheduleRequest(namespace=namespace, schedule=schedule, until=timestamp(until, "until"))
+        if (first := timestamp(start, "from")) is not None:
             getattr(request, "from").CopyFrom(first)
         answer: pb.BackfillScheduleResponse = await self._link.unary(lambda to: to.schedules.BackfillSchedule, request)
         return [backfilled_from_wire(job) for job in answer.jobs]
@@ -136,7 +148,13 @@ class ScheduleCalls:
         count: int = 10,
         after: datetime | None = None,
     ) -> list[Tick]:
-        """Return the next ticks of a schedule: a stored one by name or id, or one that is not stored."""
+        """Return the next ticks of a schedule: a stored one by name or id, or one that is not stored.
+
+        ``count`` of them, at most 1,000, later than ``after``; None: than now.
+
+        Raises:
+            InvalidInput: with every bad field (``spec.cron``). NotFound: there is no such schedule.
+        """
         answer: pb.PreviewScheduleResponse = await self._link.unary(
             lambda to: to.schedules.PreviewSchedule,
             pb.PreviewScheduleRequest(
@@ -144,7 +162,7 @@ class ScheduleCalls:
                 schedule=schedule if isinstance(schedule, str) else "",
                 spec=None if isinstance(schedule, str) else schedule_to_wire(schedule, path="spec."),
                 count=count,
-                after=convert.timestamp(after, "after"),
+                after=timestamp(after, "after"),
             ),
         )
         return [tick_from_wire(tick) for tick in answer.ticks]

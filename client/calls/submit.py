@@ -65,7 +65,7 @@ class SubmitCalls:
 
         Raises:
             InvalidInput: with every bad field. Conflict: the key came with another request before, or an unfinished job
-            has the ``unique_key``.
+            has the ``unique_key``. BoundExceeded: its namespace has as many unfinished jobs as it may.
             Unavailable, DeadlineExceeded: no answer; with an ``idempotency_key`` the same call may be made again.
         """
         job = NewJob(
@@ -102,14 +102,14 @@ class SubmitCalls:
         return convert.job_from_wire(answer.job, created=answer.created or own)
 
     async def submit_many(self, jobs: Sequence[NewJob], *, workflow: str | None = None) -> SubmittedJobs:
-        """Submit a batch, whole or not at all, and return its members in order.
+        """Submit a batch of at most 10,000, whole or not at all, and return its members in order.
 
         Members may depend on each other: give one a ``ref`` and name it in another's ``depends_on``. Such a batch is a
         workflow, and so is one that is given a name by ``workflow``; the answer has its ``workflow_id``.
 
         Raises:
             InvalidInput: with every bad field (``jobs[3].route``), unknown references and cycles.
-            Conflict, Unavailable, DeadlineExceeded: as for ``submit``.
+            Conflict, BoundExceeded, Unavailable, DeadlineExceeded: as for ``submit``.
         """
         if not jobs:
             return SubmittedJobs()
@@ -134,11 +134,13 @@ class SubmitCalls:
         """Submit any number of jobs, each for itself, and yield what came of them, in order.
 
         Jobs are taken from ``jobs`` as the service keeps up, in a thread: it may take its time. One that is refused
-        fails alone: its ``error`` says why. A broken connection is made again, and no job written twice. They cannot
-        name each other by ``ref``.
+        fails alone: its ``error`` says why, InvalidInput, Conflict or BoundExceeded as for ``submit``. A broken
+        connection is made again, and no job written twice. They cannot name each other by ``ref``.
 
         Raises:
-            Unavailable: no coordinator answered for ``outage_s``; what was yielded is written. What ``jobs`` raises.
+            Unavailable: no coordinator answered for ``outage_s``. BoundExceeded: the service is out of room. Of both:
+            what was yielded is written; with keys of their own all may be submitted again.
+            What ``jobs`` raises, once what it gave before is answered.
         """
         outbox = Outbox(jobs, new_key)
         # A source that is slow asks nobody for anything: its silence is no outage.

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from tenure.client import convert
 from tenure.client.drawing import draw, refuse_unknown_format
+from tenure.client.fields import duration
 from tenure.client.link import Link
 from tenure.client.records import CanceledJobs, Job
 from tenure.client.resume import Resumption
@@ -37,7 +38,11 @@ class WorkflowCalls:
     async def list_workflows(
         self, *, namespace: str | None = None, name: str | None = None, limit: int | None = None
     ) -> AsyncIterator[Workflow]:
-        """Yield the workflows that match every filter, newest first; ``limit`` None means all."""
+        """Yield the workflows that match every filter, newest first; ``limit`` None means all.
+
+        Raises:
+            InvalidInput: ``limit`` is below 1.
+        """
         if limit is not None and limit < 1:
             raise InvalidInput([FieldViolation("limit", "must be at least 1")])
         left = limit
@@ -72,7 +77,8 @@ class WorkflowCalls:
         of, those that were told of shortly before it perhaps again.
 
         Raises:
-            NotFound: there is no such workflow. Unavailable: no coordinator answered for ``outage_s``.
+            NotFound: there is no such workflow. InvalidInput: not an id.
+            Unavailable: no coordinator answered for ``outage_s``. BoundExceeded: the service is out of room.
         """
         resumption = Resumption(self._link)
         token, is_over, has_ended = "", False, False
@@ -99,7 +105,7 @@ class WorkflowCalls:
         """
         done = CanceledJobs(canceled=0, asked=0, dependants=0, ids=())
         request = pb.CancelWorkflowRequest(
-            id=workflow_id, reason=reason, grace=convert.duration(grace_s, "grace_s"), preview=preview
+            id=workflow_id, reason=reason, grace=duration(grace_s, "grace_s"), preview=preview
         )
         answer: pb.CancelWorkflowResponse
         async for answer in self._link.pages(lambda to: to.workflows.CancelWorkflow, request):

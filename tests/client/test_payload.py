@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tenure.client import KindSettings, NewJob, Retry
-from tenure.client.convert import job_from_wire, limit_to_wire, spec_to_wire
+from tenure.client.calls.limits import limit_to_wire
+from tenure.client.convert import job_from_wire, spec_to_wire
 from tenure.client.kinds import kind_to_wire
 from tenure.client.payload import from_json, to_json
 from tenure.model.errors import InvalidInput
@@ -87,6 +88,8 @@ def test_what_contains_itself_is_named() -> None:
         (NewJob(kind="a", delay_s=float("inf")), "delay_s"),
         (NewJob(kind="a", ttl_s="10"), "ttl_s"),  # type: ignore[arg-type]
         (NewJob(kind="a", activate_at=datetime(2026, 1, 1)), "activate_at"),
+        (NewJob(kind="a", delay_s=float("nan")), "delay_s"),
+        (NewJob(kind="a", ttl_s=10**400), "ttl_s"),
         (NewJob(kind="a", depends_on="abc"), "depends_on"),
         (NewJob(kind="a", labels=["b"]), "labels"),  # type: ignore[arg-type]
         (NewJob(kind="a", labels={"b": 1}), "labels['b']"),  # type: ignore[dict-item]
@@ -97,6 +100,10 @@ def test_what_contains_itself_is_named() -> None:
         (NewJob(kind="a", retry=Retry(max_attempts="1")), "retry.max_attempts"),  # type: ignore[arg-type]
         (NewJob(kind="a", retry=Retry(jitter="1")), "retry.jitter"),  # type: ignore[arg-type]
         (NewJob(kind="a", payload={1, 2}), "payload"),
+        (NewJob(kind="a", trigger="soon"), "trigger"),
+        (NewJob(kind="a", upstream_failure=[]), "upstream_failure"),  # type: ignore[arg-type]
+        (NewJob(kind="a", on_duplicate="keep"), "on_duplicate"),
+        (NewJob(kind="a", retry=Retry(backoff="never")), "retry.backoff"),
     ],
 )
 def test_wrong_types_are_named(job: NewJob, field: str) -> None:
