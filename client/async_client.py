@@ -821,8 +821,9 @@ class AsyncClient:
             InvalidInput: with every bad field.
         """
         ageing = convert.duration(ageing_s, "namespace.ageing_s")
-        weight, backlog = convert.number(weight, "namespace.weight"), convert.whole(
-            backlog, "namespace.backlog", bits=64
+        weight, backlog = (
+            convert.number(weight, "namespace.weight"),
+            convert.whole(backlog, "namespace.backlog", bits=64),
         )
         try:
             asked = namespace_pb.Namespace(name=name, weight=weight, ageing=ageing, backlog=backlog)
