@@ -25,6 +25,7 @@ from tenure.store.postgres.database import Database, Row, Statement
 from tenure.store.postgres.unique import holders, is_unique_key
 
 RETRIABLE = frozenset({JobState.FAILED, JobState.CANCELED})
+LISTED = "tenure jobs list shows the jobs that are there"
 
 
 @dataclass(slots=True)
@@ -131,5 +132,5 @@ class Retryer:
     async def _read(self, job_id: uuid.UUID) -> Row:
         rows = await self._database.fetch("jobs_by_id", {"ids": [job_id]})
         if not rows:
-            raise NotFound(f"job {job_id} does not exist")
+            raise NotFound(f"job {job_id} does not exist", hint=LISTED)
         return rows[0]

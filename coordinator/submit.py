@@ -258,8 +258,8 @@ class Submitter:
                 continue
             if earlier.request_hash != job.request_hash:
                 raise Conflict(
-                    f"{member_path(path, index)}.idempotency_key {job.spec.idempotency_key!r} stands for job {earlier.job_id},"
-                    " which was asked for differently",
+                    f"{member_path(path, index)}.idempotency_key {job.spec.idempotency_key!r} stands for"
+                    f" job {earlier.job_id}, which was asked for differently",
                     hint="use another key for another request",
                 )
             ids[index], created[index] = earlier.job_id, False

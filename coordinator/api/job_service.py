@@ -17,7 +17,7 @@ from tenure.coordinator.api.stream_submit import StreamedSubmit
 from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.explain import Explainer
 from tenure.coordinator.pending import show_pending
-from tenure.coordinator.retry import RETRIABLE, Retryer
+from tenure.coordinator.retry import LISTED, RETRIABLE, Retryer
 from tenure.coordinator.submit import Submitted, Submitter
 from tenure.coordinator.waiters import Waiters
 from tenure.model.batch import Batcher, pieces
@@ -188,7 +188,7 @@ class JobService(JobServiceServicer):
         rows = await self._database.fetch("marks_of", {"ids": sorted(ids)})
         marks = {row.id: tuple(row[1:]) for row in rows}
         if missing := ids - marks.keys():
-            raise NotFound(f"job {min(missing)} does not exist")
+            raise NotFound(f"job {min(missing)} does not exist", hint=LISTED)
         changed = [id for id, mark in marks.items() if shown.get(id) != mark]
         shown.update((id, marks[id]) for id in changed)
         return changed
@@ -266,7 +266,7 @@ class JobService(JobServiceServicer):
     async def _read(self, job_id: uuid.UUID) -> job_pb2.Job:
         job = await self._reads.ask(job_id)
         if job is None:
-            raise NotFound(f"job {job_id} does not exist")
+            raise NotFound(f"job {job_id} does not exist", hint=LISTED)
         return job
 
     async def _read_group(self, ids: list[uuid.UUID]) -> list[job_pb2.Job | None]:

@@ -245,7 +245,10 @@ class ScheduleService(ScheduleServiceServicer):
         params = {"namespace": _no_nul(namespace, "namespace") or DEFAULT_NAMESPACE, "name": name, "id": id}
         rows = await self._database.fetch("find_schedule", params)
         if not rows:
-            raise NotFound(f"schedule {name[:64]!r} does not exist in namespace {params['namespace']!r}")
+            raise NotFound(
+                f"schedule {name[:64]!r} does not exist in namespace {params['namespace']!r}",
+                hint="tenure schedules list",
+            )
         return rows[0]
 
     async def _change(self, namespace: str, schedule: str, change: Callable[[Row, ScheduleSpec], Change]) -> Row:
