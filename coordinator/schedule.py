@@ -20,17 +20,16 @@ from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.metrics import TICKS
-from tenure.coordinator.submit import held_conflict
 from tenure.model.clock import Clock
 from tenure.model.errors import BoundExceeded, InvalidInput, TenureError, Unavailable
 from tenure.model.ids import new_id
 from tenure.model.jobs import PlannedJob
 from tenure.model.schedules import MAX_TICKS, ScheduleSpec, decide, job_at, tick_key
-from tenure.model.unique import OnDuplicate
+from tenure.model.unique import OnDuplicate, held_conflict, unique_key_of
 from tenure.store.postgres.database import Database, Row, Statement
 from tenure.store.postgres.schedules import CANCEL_REASON, Canceled, Firing, ScheduleMoved, write_firings
 from tenure.store.postgres.submit import KeyTaken, keyed_jobs, scope_of
-from tenure.store.postgres.unique import REASON, UniqueTaken, holders, unique_key_of
+from tenure.store.postgres.unique import REASON, UniqueTaken, holders
 
 log = structlog.get_logger(__name__)
 

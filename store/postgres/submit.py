@@ -14,6 +14,7 @@ from tenure.model.bounds import IDEMPOTENCY_TTL_S
 from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.errors import WrongState
 from tenure.model.jobs import PlannedJob, RetrySpec
+from tenure.model.unique import unique_key_of
 from tenure.store.postgres.database import Database, Statement
 from tenure.store.postgres.unique import (
     STATEMENTS,
@@ -22,11 +23,13 @@ from tenure.store.postgres.unique import (
     is_unique_key,
     replaced,
     replacing,
-    unique_key_of,
 )
 
 _DEFAULT_RETRY = RetrySpec()
 _WORKFLOW_CANCELED = "TN004"
+
+IdempotencyKey = tuple[str, str, str]
+"""Namespace, scope, key."""
 
 
 class KeyTaken(Exception):
@@ -57,8 +60,13 @@ def scope_of(job: PlannedJob) -> str:
     return str(job.parent_id) if job.parent_id else ""
 
 
-async def keyed_jobs(database: Database, keys: Sequence[tuple[str, str, str]]) -> dict[tuple[str, str, str], KeyedJob]:
-    """Return what (namespace, scope, key) triples stand for; expired keys are freed on the way."""
+def idempotency_key_of(job: PlannedJob) -> IdempotencyKey:
+    """Return the key with its scope; only for a job that has one."""
+    return (job.spec.namespace, scope_of(job), job.spec.idempotency_key or "")
+
+
+async def keyed_jobs(database: Database, keys: Sequence[IdempotencyKey]) -> dict[IdempotencyKey, KeyedJob]:
+    """Return what keys stand for; expired keys are freed on the way."""
     namespaces, scopes, names = (list(column) for column in zip(*keys, strict=True))
     params = {"namespaces": namespaces, "scopes": scopes, "keys": names}
     await database.fetch("free_expired_keys", params)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from psycopg.errors import UniqueViolation
 
-from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState
+from tenure.model.unique import Holder, UniqueKey
 from tenure.store.postgres.database import Database, Row, Statement
 
 INDEX = "job_unique"
@@ -21,20 +21,9 @@ REASON = "replaced by a later job with its unique key"
 STATEMENTS = 3
 """As many results come of ``replacing``."""
 
-UniqueKey = tuple[str, str, str]
-"""Namespace, kind, key."""
-
 
 class UniqueTaken(Exception):
     """Some unique key is held by an unfinished job: ask ``holders``. Nothing was written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """An unfinished job that has a unique key."""
-
-    id: uuid.UUID
-    state: JobState
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +33,6 @@ class Replaced:
     canceled: Sequence[Row] = ()
     settled: Sequence[Row] = ()
     asked: Sequence[Row] = ()
-
-
-def unique_key_of(spec: JobSpec) -> UniqueKey:
-    """Return the key with its scope; only for a job that has one."""
-    return (spec.namespace, spec.kind, spec.unique_key or "")
 
 
 def is_unique_key(exc: UniqueViolation) -> bool:
