@@ -21,8 +21,9 @@ from tenure.model.jobs import ALONE, JobSpec, PlannedJob
 from tenure.model.submit import Submitted, plan
 from tenure.model.unique import Holder, OnDuplicate, held_conflict, unique_key_of
 from tenure.store.postgres.database import Database
-from tenure.store.postgres.submit import IdempotencyKey, KeyedJob, KeyTaken, idempotency_key_of, keyed_jobs
-from tenure.store.postgres.unique import UniqueTaken, holders
+from tenure.store.postgres.submit import IdempotencyKey, KeyedJob, idempotency_key_of, keyed_jobs
+from tenure.store.postgres.taken import KeyTaken, UniqueTaken
+from tenure.store.postgres.unique import holders
 
 GROUP_BYTES = 8 * 1024 * 1024
 """Of payloads in a group of submits: such a transaction holds up the loop, which leads, for about half a second."""

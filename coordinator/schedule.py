@@ -28,8 +28,9 @@ from tenure.model.schedules import MAX_TICKS, ScheduleSpec, decide, job_at, tick
 from tenure.model.unique import OnDuplicate, held_conflict, unique_key_of
 from tenure.store.postgres.database import Database, Row, Statement
 from tenure.store.postgres.schedules import CANCEL_REASON, Canceled, Firing, ScheduleMoved, write_firings
-from tenure.store.postgres.submit import KeyTaken, keyed_jobs, scope_of
-from tenure.store.postgres.unique import REASON, UniqueTaken, holders
+from tenure.store.postgres.submit import keyed_jobs, scope_of
+from tenure.store.postgres.taken import KeyTaken, UniqueTaken
+from tenure.store.postgres.unique import REASON, holders
 
 log = structlog.get_logger(__name__)
 

@@ -27,8 +27,9 @@ from tenure.model.kinds import KindBook
 from tenure.model.submit import Parent, Submitted, plan, refuse_repeated_keys, refuse_too_many, stands_alone
 from tenure.model.unique import OnDuplicate, held_conflict, unique_key_of
 from tenure.store.postgres.database import Database
-from tenure.store.postgres.submit import KeyTaken, NewWorkflow, idempotency_key_of, keyed_jobs
-from tenure.store.postgres.unique import UniqueTaken, holders
+from tenure.store.postgres.submit import NewWorkflow, idempotency_key_of, keyed_jobs
+from tenure.store.postgres.taken import KeyTaken, UniqueTaken
+from tenure.store.postgres.unique import holders
 
 _TRIES = 10
 """How often a batch is planned again because a key was taken at the same moment."""

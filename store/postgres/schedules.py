@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from psycopg.errors import DatabaseError, UniqueViolation
+from psycopg.errors import DatabaseError
 
 from tenure.model.jobs import PlannedJob
 from tenure.store.postgres.database import Database, Row, Statement
-from tenure.store.postgres.submit import insertion, key_error
+from tenure.store.postgres.submit import insertion
 from tenure.store.postgres.unique import STATEMENTS, Replaced, replaced, replacing
 
 MAX_RECENT_JOBS = 20
@@ -99,8 +99,6 @@ async def write_firings(
         statements.append(Statement("request_cancel", {"ids": cancels, "reason": CANCEL_REASON, "grace_s": None}))
     try:
         results = await database.transaction(statements)
-    except UniqueViolation as exc:
-        raise key_error(exc) from exc
     except DatabaseError as exc:
         if exc.sqlstate == _NOT_AS_SEEN:
             raise ScheduleMoved(str(exc)) from exc

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg.errors import DatabaseError, UniqueViolation
+from psycopg.errors import DatabaseError
 
 from tenure.model.bounds import IDEMPOTENCY_TTL_S
 from tenure.model.dependencies import Trigger, UpstreamFailure
@@ -19,8 +19,6 @@ from tenure.store.postgres.database import Database, Statement
 from tenure.store.postgres.unique import (
     STATEMENTS,
     Replaced,
-    UniqueTaken,
-    is_unique_key,
     replaced,
     replacing,
 )
@@ -30,10 +28,6 @@ _WORKFLOW_CANCELED = "TN004"
 
 IdempotencyKey = tuple[str, str, str]
 """Namespace, scope, key."""
-
-
-class KeyTaken(Exception):
-    """Some idempotency key stands for a job already: ask ``keyed_jobs`` and plan again. Nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +109,6 @@ async def write_jobs(
             await database.fetch(*statements[0])
             return Replaced()
         results = await database.transaction(statements)
-    except UniqueViolation as exc:
-        raise key_error(exc) from exc
     except DatabaseError as exc:
         if exc.sqlstate == _WORKFLOW_CANCELED:
             raise WrongState(f"workflow {jobs[0].workflow_id} is canceled: nothing is submitted into it") from exc
@@ -141,11 +133,6 @@ def _insertions(
     if edges:
         children, parents = (list(column) for column in zip(*edges, strict=True))
         yield Statement("insert_dependencies", {"children": children, "parents": parents})
-
-
-def key_error(exc: UniqueViolation) -> KeyTaken | UniqueTaken:
-    """Return which kind of key was taken."""
-    return UniqueTaken(str(exc)) if is_unique_key(exc) else KeyTaken(str(exc))
 
 
 def insertion(jobs: Sequence[PlannedJob], lanes: Sequence[int], answered: Sequence[PlannedJob] = ()) -> list[Statement]:

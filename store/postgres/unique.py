@@ -10,20 +10,13 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from psycopg.errors import UniqueViolation
-
 from tenure.model.states import JobState
 from tenure.model.unique import Holder, UniqueKey
 from tenure.store.postgres.database import Database, Row, Statement
 
-INDEX = "job_unique"
 REASON = "replaced by a later job with its unique key"
 STATEMENTS = 3
 """As many results come of ``replacing``."""
-
-
-class UniqueTaken(Exception):
-    """Some unique key is held by an unfinished job: ask ``holders``. Nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +26,6 @@ class Replaced:
     canceled: Sequence[Row] = ()
     settled: Sequence[Row] = ()
     asked: Sequence[Row] = ()
-
-
-def is_unique_key(exc: UniqueViolation) -> bool:
-    """Say whether it was a unique key that was taken, rather than an idempotency key or an id."""
-    return exc.diag.constraint_name == INDEX
 
 
 async def holders(database: Database, keys: Iterable[UniqueKey]) -> dict[UniqueKey, Holder]:
