@@ -8,20 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import structlog
-
 from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
-from tenure.model.errors import TenureError
 from tenure.model.jobs import PlannedJob
 from tenure.model.unique import OnDuplicate, unique_key_of
 from tenure.store.postgres.database import Database
 from tenure.store.postgres.submit import NewWorkflow, write_jobs
-from tenure.store.postgres.unique import REASON, Replaced, holders
-
-log = structlog.get_logger(__name__)
+from tenure.store.postgres.unique import holders
 
 
 class NewJobs:
@@ -58,19 +53,13 @@ class NewJobs:
         if not jobs and not answered:
             return
         database = self._hasty if in_haste else self._database
-        replacing = {unique_key_of(job.spec): job.id for job in jobs if job.spec.on_duplicate is OnDuplicate.REPLACE}
-        held = await holders(self._database, replacing) if replacing else {}
-        replaces = {holder.id: replacing[key] for key, holder in held.items()}
+        wanted = {unique_key_of(job.spec): job.id for job in jobs if job.spec.on_duplicate is OnDuplicate.REPLACE}
+        held = await holders(self._database, wanted) if wanted else {}
+        replaces = {holder.id: wanted[key] for key, holder in held.items()}
         with self._backlogs.writing(jobs, refuses=refuses):
             lanes = await self._lanes.of([job.spec for job in jobs], database)
             replaced = await write_jobs(
                 database, jobs, lanes, fence=fence, workflow=workflow, replaces=replaces, answered=answered
             )
         self._hints.ready(set(lanes))
-        await self._tell(replaced)
-
-    async def _tell(self, replaced: Replaced) -> None:
-        try:
-            await self._canceler.tell(replaced.canceled, replaced.settled, replaced.asked, REASON)
-        except TenureError as exc:  # it is written: the sweeps of dependants and of cancels make it good
-            log.warning("replaced_not_told", error=exc.message)
+        await self._canceler.tell(replaced)

@@ -16,9 +16,9 @@ from tenure.model.errors import WrongState
 from tenure.model.jobs import PlannedJob, RetrySpec
 from tenure.model.unique import unique_key_of
 from tenure.store.postgres.database import Database, Statement
+from tenure.store.postgres.stopped import Stopped
 from tenure.store.postgres.unique import (
     STATEMENTS,
-    Replaced,
     replaced,
     replacing,
 )
@@ -77,13 +77,13 @@ async def write_jobs(
     workflow: NewWorkflow | None = None,
     replaces: Mapping[uuid.UUID, uuid.UUID] | None = None,
     answered: Sequence[PlannedJob] = (),
-) -> Replaced:
+) -> Stopped:
     """Insert jobs with their dependencies and keys, and with ``workflow`` that, too.
 
     With ``fence`` all jobs are children of one parent, whose attempt must still execute under that fence, and whose
     workflow, if it is a member of one, must not be canceled. ``replaces`` names the holders of unique keys that the
     jobs are to replace. ``answered`` are requests that were answered with an earlier job, by whose id they go: their
-    idempotency keys are taken, for the same answer when they come again.
+    idempotency keys are taken, for the same answer when they come again. Returns what became of the replaced jobs.
 
     Raises:
         KeyTaken: an idempotency key (or an id) is taken.
@@ -107,7 +107,7 @@ async def write_jobs(
     try:
         if len(statements) == 1:
             await database.fetch(*statements[0])
-            return Replaced()
+            return replaced(())
         results = await database.transaction(statements)
     except DatabaseError as exc:
         if exc.sqlstate == _WORKFLOW_CANCELED:

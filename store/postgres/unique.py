@@ -8,24 +8,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from tenure.model.states import JobState
 from tenure.model.unique import Holder, UniqueKey
 from tenure.store.postgres.database import Database, Row, Statement
+from tenure.store.postgres.stopped import Stopped
 
 REASON = "replaced by a later job with its unique key"
 STATEMENTS = 3
 """As many results come of ``replacing``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Replaced:
-    """What became of the jobs that were replaced: rows as ``coordinator.cancel`` knows them."""
-
-    canceled: Sequence[Row] = ()
-    settled: Sequence[Row] = ()
-    asked: Sequence[Row] = ()
 
 
 async def holders(database: Database, keys: Iterable[UniqueKey]) -> dict[UniqueKey, Holder]:
@@ -50,9 +41,9 @@ def replacing(replaces: Mapping[uuid.UUID, uuid.UUID]) -> list[Statement]:
     ]
 
 
-def replaced(results: Sequence[Sequence[Row]]) -> Replaced:
+def replaced(results: Sequence[Sequence[Row]]) -> Stopped:
     """Read the results of ``replacing``."""
     if not results:
-        return Replaced()
+        return Stopped(REASON)
     taken, canceled, settled = results
-    return Replaced(canceled, settled, [row for row in taken if row.state == JobState.EXECUTING])
+    return Stopped(REASON, canceled, settled, [row for row in taken if row.state == JobState.EXECUTING])
