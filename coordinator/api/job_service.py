@@ -18,13 +18,14 @@ from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.explain import Explainer
 from tenure.coordinator.pending import show_pending
 from tenure.coordinator.retry import LISTED, RETRIABLE, Retryer
-from tenure.coordinator.submit import Submitted, Submitter
+from tenure.coordinator.submit import Submitter
 from tenure.coordinator.waiters import Waiters
 from tenure.model.batch import Batcher, pieces
 from tenure.model.clock import Clock
 from tenure.model.errors import FieldViolation, InvalidInput, NotFound, WrongState
 from tenure.model.ids import parse_id
 from tenure.model.states import TERMINAL, JobState
+from tenure.model.submit import Submitted
 from tenure.model.why import Obstacle
 from tenure.model.workflows import workflow_name
 from tenure.store.etcd.keyspace import Keyspace

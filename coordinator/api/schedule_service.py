@@ -173,8 +173,8 @@ class ScheduleService(ScheduleServiceServicer):
 
         firing_made, written = await self._write(request.namespace, request.schedule, firing)
         job = firing_made.jobs[0]
-        existing = written.existing.get((scope_of(job), key))
-        return pb.TriggerScheduleResponse(job_id=str(existing or job.id), created=existing is None)
+        instead = written.instead.get((scope_of(job), key))
+        return pb.TriggerScheduleResponse(job_id=str(instead or job.id), created=instead is None)
 
     async def BackfillSchedule(
         self, request: pb.BackfillScheduleRequest, context: Context
@@ -193,10 +193,10 @@ class ScheduleService(ScheduleServiceServicer):
         made, written = await self._write(request.namespace, request.schedule, firing)
         answer = []
         for job in made.jobs:
-            existing = written.existing.get((scope_of(job), job.spec.idempotency_key or ""))
+            instead = written.instead.get((scope_of(job), job.spec.idempotency_key or ""))
             answer.append(
                 pb.BackfilledJob(
-                    tick=wire.timestamp(job.scheduled_at), job_id=str(existing or job.id), created=existing is None
+                    tick=wire.timestamp(job.scheduled_at), job_id=str(instead or job.id), created=instead is None
                 )
             )
         return pb.BackfillScheduleResponse(jobs=answer)

@@ -17,9 +17,9 @@ from tenure.client import AsyncClient, KindSettings, NewJob, NewSchedule, Retry
 from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.kind_service import KindService
 from tenure.coordinator.api.schedule_service import ScheduleService
-from tenure.coordinator.submit import Parent, Submitted, keyed_after_parent
 from tenure.model.errors import Conflict, InvalidInput, NotFound
 from tenure.model.jobs import JobSpec
+from tenure.model.submit import Parent, Submitted, keyed_after_parent
 
 FULL = KindSettings(
     kind="scan",

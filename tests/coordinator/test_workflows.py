@@ -20,12 +20,12 @@ from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.following import Change, Follower
-from tenure.coordinator.submit import Parent, Submitted
 from tenure.coordinator.workflows import Workflows
 from tenure.model.errors import Conflict, NotFound, WrongState
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
+from tenure.model.submit import Parent, Submitted
 from tenure.model.workflows import WorkflowState
 from tenure.store.etcd.keyspace import CancelRequest, parse_inbox
 from tenure.store.postgres.database import query

@@ -1186,7 +1186,7 @@ _UNIQUE = (
         "what settings make of a job is no part of the request, also when part of a group is known",
         [
             (
-                "coordinator/submit.py",
+                "coordinator/group_commit.py",
                 "rest = [spec for spec, job in zip(",
                 "rest = [job.spec for spec, job in zip(",
             )

@@ -27,7 +27,8 @@ from tenure.model.jobs import JobSpec, PlannedJob, RetrySpec, validate_spec
 from tenure.model.kinds import KindBook, KindSettings
 from tenure.model.request import request_hash
 from tenure.model.states import JobState
-from tenure.store.postgres.submit import KeyTaken, keyed_jobs, write_jobs
+from tenure.store.postgres.submit import keyed_jobs, write_jobs
+from tenure.store.postgres.taken import KeyTaken
 from tenure.store.postgres.unique import replacing
 
 Connection = psycopg.Connection[Any]
