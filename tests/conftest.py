@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.fixtures.etcd",
     "tests.fixtures.network",
     "tests.fixtures.deployment",
+    "tests.fixtures.previous",
 ]
 
 

@@ -57,6 +57,8 @@ class Member:
         self.log = log
         self.grpc = grpc
         self.http = http
+        self.python = sys.executable
+        """The interpreter that the next start uses: that of another version of tenure has it roll over."""
         self._arguments = list(arguments)
         self._env = dict(env)
         self._prefix = list(prefix)
@@ -81,7 +83,7 @@ class Member:
         """Start its process, under a new id; do not wait until it serves."""
         self.id = f"{self.name}-{secrets.token_hex(4)}"
         env = {**self._env, f"TENURE_{self.role.upper()}_ID": self.id}
-        command = [*self._prefix, sys.executable, "-m", "tenure.cli", self.role.value, *self._arguments]
+        command = [*self._prefix, self.python, "-m", "tenure.cli", self.role.value, *self._arguments]
         self._child = spawn(self.name, command, log=self.log, env=env, death_signal=signal.SIGKILL)
 
     def wait_until_ready(self, deadline: float) -> None:
