@@ -2,7 +2,7 @@
 # Further arguments: make test ARGS='-k etcd', make up ARGS='--workers 5'.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos mutants check format bench proto lock wheel images clean venv venv-dev
+.PHONY: help demo up test chaos mutants check format bench proto lock wheel image images tools clean venv venv-dev
 ARGS ?=
 MINUTES ?= 5
 SEED ?=
@@ -43,8 +43,14 @@ lock: ## Renew requirements/*.lock from pyproject.toml (needs uv)
 wheel: venv-dev ## Build the wheel into dist/
 	@.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -w dist .
 
+image: venv-dev ## Build the container image (needs a Docker engine; docs/IMAGE.md)
+	@sh deploy/image/build.sh $(ARGS)
+
 images: ## Make the container images that the tests' containers backend uses, without a registry
 	@bash tests/images/build.sh
+
+tools: ## Build the servers of some tests from their Go modules into .cache/tools (needs Go; ARGS=etcd or kube-apiserver)
+	@sh scripts/tools.sh $(or $(ARGS),etcd kube-apiserver)
 
 clean: ## Remove .venv/, caches and build results (not .tenure/, which holds data)
 	@rm -rf .venv .dev build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

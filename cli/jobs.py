@@ -36,6 +36,7 @@ from tenure.cli.output import (
     to_stdout,
 )
 from tenure.cli.session import Address, connect
+from tenure.cli.why import note_unserved, note_why, telling_why
 from tenure.model.dependencies import Trigger
 from tenure.model.states import JobState
 
@@ -69,6 +70,8 @@ def list_jobs(
     wanted = Selection(namespace, kind, route, state, label, parent, after, before, workflow).keywords()
     with connect(coordinator) as client:
         found = list(client.list(**wanted, limit=limit, deleted=deleted))
+        if output is not Format.JSON:
+            note_unserved(client, found)
     if output is Format.JSON:
         print_json(found)
         return
@@ -95,6 +98,8 @@ def get(job_id: JobId, coordinator: Address = None, output: Output = Format.TABL
     """Show one job with its payload, its result, and its story: every attempt, and how it ended."""
     with connect(coordinator) as client:
         job, story = client.get(job_id), client.attempts(job_id)
+        if output is not Format.JSON:
+            note_why(client, job)
     if output is Format.JSON:
         print_json({**jsonable(job), "attempts": story})
         return
@@ -128,7 +133,7 @@ def wait(
     output: Output = Format.TABLE,
 ) -> None:
     """Wait until jobs have ended, and show them. Exits 0 if all completed, 1 if one did not, 7 if not in time."""
-    with connect(coordinator) as client:
+    with connect(coordinator) as client, telling_why(client, job_ids):
         ended = client.wait_many(job_ids, parse.duration_s(timeout, "--timeout"))
     if output is Format.JSON and len(ended) > 1:
         print_json(ended)
@@ -142,7 +147,7 @@ def wait(
 @app.command("watch")
 def watch(job_ids: JobIds, coordinator: Address = None, output: Output = Format.TABLE) -> None:
     """Follow jobs until they have ended: a line for each change (with json: one object a line)."""
-    with connect(coordinator) as client:
+    with connect(coordinator) as client, telling_why(client, job_ids):
         for job in client.watch(job_ids[0]) if len(job_ids) == 1 else client.watch_many(job_ids):
             if output is Format.JSON:
                 print_json(job, compact=True)

@@ -33,6 +33,7 @@ from tenure.cli import (
 )
 from tenure.cli.output import to_stderr
 from tenure.model.errors import InvalidInput, TenureError
+from tenure.model.wording import sentence
 
 EPILOG = """\b
 Exit codes:
@@ -61,6 +62,9 @@ class Root(TyperGroup):
                 raise
             report(exc)
             raise typer.Exit(exc.exit_code) from exc
+        except typer.BadParameter as exc:
+            exc.message = sentence(exc.message)
+            raise
         except BrokenPipeError as exc:
             # The reader of our output went away (head, less): nothing left to say, and nobody to say it to.
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - lives until exit

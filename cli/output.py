@@ -128,6 +128,11 @@ def print_spans(lines: Iterable[Sequence[tuple[str, str]]]) -> None:
         console.print(Text.assemble(*styled), soft_wrap=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things: "1 job", "2 jobs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def ago(at: datetime | None) -> str:
     """Return how long ago an instant was, roughly, for a table."""
     if at is None:

@@ -36,7 +36,9 @@ def labels(pairs: Iterable[str], option: str = "--label") -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise InvalidInput([FieldViolation(option, f"{pair!r} is not KEY=VALUE")])
+            raise InvalidInput(
+                [FieldViolation(option, f"{pair!r} is not KEY=VALUE")], hint=f"for example {option} team=red"
+            )
         found[key] = value
     return found
 

@@ -9,7 +9,7 @@ import typer
 
 from tenure.cli import parse
 from tenure.cli.filters import Preview, Yes
-from tenure.cli.output import Format, Output, ago, print_done, print_json, print_table, to_stderr
+from tenure.cli.output import Format, Output, ago, counted, print_done, print_json, print_table, to_stderr
 from tenure.cli.repair import confirm
 from tenure.cli.session import Address, connect
 from tenure.model.errors import DeadlineExceeded, FieldViolation, InvalidInput, WrongState
@@ -132,7 +132,8 @@ def _wait_idle(client: Client, subject: dict[str, Any], limit_s: float | None) -
         if limit_s is not None and now - began > limit_s:
             still = "still execute" if left else f"execute, but that for less than {SETTLE_S:g} s"
             raise DeadlineExceeded(
-                f"{left} jobs of {_name(subject)} {still}", hint="it stays paused: drain again, or cancel them"
+                f"{counted(left, 'job')} of {_name(subject)} {still}",
+                hint="it stays paused: drain again, or cancel them",
             )
         time.sleep(LOOK_S)
 
@@ -162,14 +163,18 @@ def remove(
         found = client.remove_pool(pool, preview=True)
         if not preview:
             if not yes:
-                confirm(f"cancel {found.canceled + found.asked} jobs and remove {pool}?", found.canceled + found.asked)
+                confirm(
+                    f"cancel {counted(found.canceled + found.asked, 'job')} and remove {pool}?",
+                    found.canceled + found.asked,
+                )
             found = client.remove_pool(pool, reason=reason, timeout_s=parse.duration_s(timeout, "--timeout"))
     if output is Format.JSON:
         print_json(found)
         return
     would = "would be " if preview else ""
     typer.echo(f"{pool} {'would be' if preview else 'is'} removed")
-    to_stderr(f"{found.canceled} jobs {would}canceled, {found.asked} executing ones {would}asked to stop")
+    asked = counted(found.asked, "executing one")
+    to_stderr(f"{counted(found.canceled, 'job')} {would}canceled, {asked} {would}asked to stop")
     if found.dependants:
         to_stderr(f"{found.dependants} ended with them: their dependants and children")
 
@@ -177,7 +182,10 @@ def remove(
 def _subject(pool: str | None, kind: str | None, namespace: str | None) -> dict[str, Any]:
     given = {name: value for name, value in (("pool", pool), ("kind", kind), ("namespace", namespace)) if value}
     if len(given) != 1:
-        raise InvalidInput([FieldViolation("POOL", "give a pool, --kind or --namespace, and only one of them")])
+        raise InvalidInput(
+            [FieldViolation("POOL", "give a pool, --kind or --namespace, and only one of them")],
+            hint="tenure pools list shows pools",
+        )
     return given
 
 

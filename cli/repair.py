@@ -6,7 +6,8 @@ Invariant: nothing is done to many before a person has seen how many, unless ``-
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,9 +27,23 @@ from tenure.cli.filters import (
     WorkflowId,
     Yes,
 )
-from tenure.cli.output import Format, Output, print_json, to_stderr, to_stdout
+from tenure.cli.output import (
+    Format,
+    Output,
+    ago,
+    counted,
+    jsonable,
+    print_json,
+    print_table,
+    state_text,
+    to_stderr,
+    to_stdout,
+)
 from tenure.cli.session import Address, connect
 from tenure.model.errors import FieldViolation, InvalidInput
+
+if TYPE_CHECKING:
+    from tenure.client import Job
 
 
 def cancel(
@@ -69,14 +84,15 @@ def cancel(
         wanted = selection.keywords()
         if not preview and not yes:
             found = client.cancel_many(**wanted, all=every, preview=True)
-            confirm(f"cancel {found.canceled + found.asked} jobs?", found.canceled + found.asked)
+            confirm(f"cancel {counted(found.canceled + found.asked, 'job')}?", found.canceled + found.asked)
         done = client.cancel_many(**wanted, all=every, preview=preview, reason=reason)
+        matching = [client.get(id) for id in done.ids] if preview else []
     if output is Format.JSON:
-        print_json(done)
+        print_json({**jsonable(done), "jobs": [_brief(job) for job in matching]} if preview else done)
         return
-    _print_ids(done.ids, done.canceled + done.asked)
-    would = "would be " if preview else ""
-    to_stderr(f"{done.canceled} jobs {would}canceled, {done.asked} executing ones {would}asked to stop")
+    _print_many(matching, done.ids, done.canceled + done.asked, preview=preview)
+    would, asked = "would be " if preview else "", counted(done.asked, "executing one")
+    to_stderr(f"{counted(done.canceled, 'job')} {would}canceled, {asked} {would}asked to stop")
     if done.dependants:
         to_stderr(f"{done.dependants} ended with them: their dependants and children")
 
@@ -116,13 +132,14 @@ def retry(
         wanted = selection.keywords()
         if not preview and not yes:
             found = client.retry_many(**wanted, all=every, preview=True)
-            confirm(f"retry {found.retried} jobs?", found.retried)
+            confirm(f"retry {counted(found.retried, 'job')}?", found.retried)
         done = client.retry_many(**wanted, all=every, preview=preview)
+        matching = [client.get(id) for id in done.ids] if preview else []
     if output is Format.JSON:
-        print_json(done)
+        print_json({**jsonable(done), "jobs": [_brief(job) for job in matching]} if preview else done)
         return
-    _print_ids(done.ids, done.retried)
-    to_stderr(f"{done.retried} jobs {'would be ' if preview else ''}retried")
+    _print_many(matching, done.ids, done.retried, preview=preview)
+    to_stderr(f"{counted(done.retried, 'job')} {'would be ' if preview else ''}retried")
     if done.skipped:
         why = "retried meanwhile, dependent on a failed job that is not retried, or their unique key is another job's"
         to_stderr(f"{done.skipped} left alone: {why}")
@@ -130,9 +147,14 @@ def retry(
 
 def _refuse_both(job_ids: list[str] | None, selection: Selection, *, every: bool, preview: bool) -> None:
     if job_ids and (selection.selects or every or preview):
-        raise InvalidInput([FieldViolation("ID", "ids, or options that select, not both")])
+        raise InvalidInput(
+            [FieldViolation("ID", "give ids, or options that select jobs, not both")], hint="leave one of them out"
+        )
     if not job_ids and not selection.selects and not every:
-        raise InvalidInput([FieldViolation("ID", "name jobs, or select them")], hint="--kind, --route, … or --all")
+        raise InvalidInput(
+            [FieldViolation("ID", "is missing: give ids of jobs, or options that select them")],
+            hint="tenure jobs list shows ids; --kind, --route, … or --all select",
+        )
 
 
 def confirm(question: str, count: int) -> None:
@@ -150,8 +172,35 @@ def confirm(question: str, count: int) -> None:
         typer.confirm(question, abort=True, err=True)
 
 
-def _print_ids(ids: tuple[str, ...], count: int) -> None:
-    for id in ids:
-        to_stdout(id)
+def _print_many(matching: Sequence[Job], ids: Sequence[str], count: int, *, preview: bool) -> None:
+    """Print the first of many: in a preview what they are, else their ids for the next command."""
+    if preview:
+        print_table(
+            ("id", "kind", "route", "state", "error", "created", "finished"),
+            [
+                (j.id, j.kind, j.route, state_text(j.state), _error(j), ago(j.created_at), ago(j.finished_at))
+                for j in matching
+            ],
+            empty="no such jobs",
+        )
+    else:
+        for id in ids:
+            to_stdout(id)
     if count > len(ids):
         to_stderr(f"and {count - len(ids)} more")
+
+
+def _brief(job: Job) -> dict[str, object]:
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "route": job.route,
+        "state": job.state,
+        "error": _error(job),
+        "created_at": job.created_at,
+        "finished_at": job.finished_at,
+    }
+
+
+def _error(job: Job) -> str:
+    return f"{job.error.type}: {job.error.message}" if job.error else job.reason

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tenure.model.errors import ConfigurationError
+from tenure.model.wording import sentence
 
 if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
@@ -46,4 +47,4 @@ def _variable(kind: type[BaseSettings], location: tuple[Any, ...]) -> str:
 def _words(error: Any) -> str:
     if error["type"] == "missing":
         return "is not set"
-    return f"is refused: {error['msg'].removeprefix('Value error, ')}"
+    return f"is refused: {sentence(error['msg'])}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from tenure.cli.jobs import show
 from tenure.cli.output import Format, Output, to_stderr
 from tenure.cli.session import Address, connect
 from tenure.cli.submit_lines import submit_lines
+from tenure.cli.why import telling_why
 from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.retry import Backoff
@@ -165,7 +167,8 @@ def submit(
             met = key if key is not None and job.idempotency_key == key else unique
             to_stderr(f"note: the key {met!r} answered with an earlier job")
         if wait:
-            job = client.wait(job.id, wait_s)
+            with telling_why(client, [job.id]):
+                job = replace(client.wait(job.id, wait_s), created=job.created)
     show(job, output)
     if wait and job.state is not JobState.COMPLETED:
         raise typer.Exit(1)

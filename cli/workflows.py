@@ -20,6 +20,7 @@ from tenure.cli.output import (
     Format,
     Output,
     ago,
+    counted,
     line,
     print_fields,
     print_json,
@@ -192,14 +193,15 @@ def cancel(
         workflow_id = _find(client, workflow, namespace)
         if not preview and not yes:
             found = client.cancel_workflow(workflow_id, preview=True)
-            confirm(f"cancel {found.canceled + found.asked} jobs?", found.canceled + found.asked)
+            confirm(f"cancel {counted(found.canceled + found.asked, 'job')}?", found.canceled + found.asked)
         done = client.cancel_workflow(workflow_id, reason, grace_s=grace_s, preview=preview)
     if output is Format.JSON:
         print_json(done)
         return
     would = "would be " if preview else ""
     to_stdout(f"{workflow_id}")
-    to_stderr(f"{done.canceled} jobs {would}canceled, {done.asked} executing ones {would}asked to stop")
+    asked = counted(done.asked, "executing one")
+    to_stderr(f"{counted(done.canceled, 'job')} {would}canceled, {asked} {would}asked to stop")
     if done.dependants:
         to_stderr(f"{done.dependants} ended with them: their dependants and children")
 

@@ -1,7 +1,7 @@
 """The Python client: submit jobs, wait for them, watch them, look after them. ``AsyncClient`` and ``Client``.
 
-Both speak gRPC to the coordinators and never see Postgres or etcd. Importing this package is cheap; gRPC is
-imported with the first client.
+Both speak gRPC to the coordinators and never see Postgres or etcd. What they raise is here, too. Importing this package
+is cheap; gRPC is imported with the first client.
 """
 
 from __future__ import annotations
@@ -31,6 +31,18 @@ from tenure.client.records import (
     Worker,
 )
 from tenure.model.dependencies import Trigger, UpstreamFailure
+from tenure.model.errors import (
+    BoundExceeded,
+    ConfigurationError,
+    Conflict,
+    DeadlineExceeded,
+    FieldViolation,
+    InvalidInput,
+    NotFound,
+    TenureError,
+    Unavailable,
+    WrongState,
+)
 from tenure.model.retry import Backoff
 from tenure.model.states import JobState, Outcome
 from tenure.model.unique import OnDuplicate
@@ -50,13 +62,19 @@ __all__ = [
     "AsyncClient",
     "Attempt",
     "Backoff",
+    "BoundExceeded",
     "CanceledJobs",
     "Claim",
     "Client",
     "Cluster",
+    "ConfigurationError",
+    "Conflict",
     "Coordinator",
+    "DeadlineExceeded",
     "Explanation",
+    "FieldViolation",
     "HeldClaim",
+    "InvalidInput",
     "Job",
     "JobError",
     "JobState",
@@ -65,6 +83,7 @@ __all__ = [
     "Namespace",
     "NewJob",
     "NewSchedule",
+    "NotFound",
     "Obstacle",
     "OnDuplicate",
     "Outcome",
@@ -76,14 +95,17 @@ __all__ = [
     "StreamedJob",
     "SubmittedJob",
     "SubmittedJobs",
+    "TenureError",
     "Tick",
     "TickJob",
     "Trigger",
+    "Unavailable",
     "UpstreamFailure",
     "Worker",
     "Workflow",
     "WorkflowChange",
     "WorkflowState",
+    "WrongState",
 ]
 
 _LAZY = {

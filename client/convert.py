@@ -1,66 +1,58 @@
-"""Between the wire and the records: the only module of the client that reads or builds protobuf messages.
+"""Jobs between the wire and the records: what is asked for, what is answered, and what comes of many at once.
 
-Invariant: an unset field stays unset, so that the service's own defaults apply.
+Invariant: an unset field stays unset, so that the service's own defaults apply. Called by ``client.calls`` and by
+what else of the client holds jobs; what is not about jobs is read where it is asked for.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
-
+from tenure.client.fields import (
+    duration,
+    labels,
+    names,
+    number,
+    number_of,
+    seconds_of,
+    text,
+    time_of,
+    timestamp,
+    value_of,
+    whole,
+)
 from tenure.client.payload import from_json, to_json
 from tenure.client.records import (
     Attempt,
     CanceledJobs,
     Claim,
-    Cluster,
-    Coordinator,
     Explanation,
-    HeldClaim,
     Job,
     JobError,
-    Limit,
-    Namespace,
     NewJob,
     Obstacle,
-    Pause,
-    Pool,
     RetriedJobs,
     Retry,
     SubmittedJob,
-    Worker,
 )
 from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
-from tenure.model.retry import Backoff, RetryPolicy
+from tenure.model.retry import RetryPolicy
 from tenure.model.states import JobState, Outcome
-from tenure.model.unique import OnDuplicate
 from tenure.v1 import (
-    cluster_service_pb2,
     job_pb2,
     job_service_pb2,
-    limit_service_pb2,
-    namespace_service_pb2,
-    pool_service_pb2,
     wire,
     workflow_service_pb2,
 )
 
-E = TypeVar("E", bound=StrEnum)
-N = TypeVar("N")
-MAX_DURATION_S = 315_576_000_000.0
-"""google.protobuf.Duration holds at most ten thousand years."""
 FIRST_IDS = 20
 """Ids that are kept of an operation on many jobs."""
 
 
-def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb2.JobSpec:
+def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "job.") -> job_pb2.JobSpec:
     """Write a job as asked for. ``path`` prefixes the fields of violations (``jobs[3].``).
 
     Raises:
@@ -69,11 +61,11 @@ def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb
     payload = to_json(job.payload, path=f"{path}payload")
     try:
         return job_pb2.JobSpec(
-            kind=job.kind,
+            kind=text(job.kind, f"{path}kind"),
             payload=payload,
-            namespace=job.namespace,
-            route=job.route,
-            priority=job.priority,
+            namespace=text(job.namespace, f"{path}namespace"),
+            route=text(job.route, f"{path}route"),
+            priority=whole(job.priority, f"{path}priority"),
             activate_at=timestamp(job.activate_at, f"{path}activate_at"),
             delay=duration(job.delay_s, f"{path}delay_s"),
             retry=retry_to_wire(job.retry, f"{path}retry."),
@@ -82,31 +74,21 @@ def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "") -> job_pb
             start_within=duration(job.start_within_s, f"{path}start_within_s"),
             start_by=timestamp(job.start_by, f"{path}start_by"),
             job_timeout=duration(job.job_timeout_s, f"{path}job_timeout_s"),
-            max_crashes=job.max_crashes,
-            idempotency_key=idempotency_key,
-            labels=dict(job.labels),
-            limits=_names(job.limits, f"{path}limits"),
-            requires=dict(job.requires),
-            depends_on=_names(job.depends_on, f"{path}depends_on"),
-            ref=job.ref or "",
-            trigger=_one_of(Trigger, job.trigger, wire.TRIGGER_TO_PB, f"{path}trigger"),
-            upstream_failure=_one_of(
-                UpstreamFailure, job.upstream_failure, wire.UPSTREAM_FAILURE_TO_PB, f"{path}upstream_failure"
-            ),
-            unique_key=job.unique_key,
-            on_duplicate=_on_duplicate_to_wire(job.on_duplicate, f"{path}on_duplicate"),
+            max_crashes=whole(job.max_crashes, f"{path}max_crashes"),
+            idempotency_key=text(idempotency_key, f"{path}idempotency_key"),
+            labels=labels(job.labels, f"{path}labels"),
+            limits=names(job.limits, f"{path}limits"),
+            requires=labels(job.requires, f"{path}requires"),
+            depends_on=names(job.depends_on, f"{path}depends_on"),
+            ref=text(job.ref or "", f"{path}ref"),
+            trigger=number_of(wire.TRIGGER_TO_PB, job.trigger, f"{path}trigger"),
+            upstream_failure=number_of(wire.UPSTREAM_FAILURE_TO_PB, job.upstream_failure, f"{path}upstream_failure"),
+            unique_key=None if job.unique_key is None else text(job.unique_key, f"{path}unique_key"),
+            on_duplicate=number_of(wire.ON_DUPLICATE_TO_PB, job.on_duplicate, f"{path}on_duplicate"),
             idempotency_ttl=duration(job.idempotency_ttl_s, f"{path}idempotency_ttl_s"),
         )
     except (TypeError, ValueError) as exc:
-        raise _wrong_type(job, path, exc) from exc
-
-
-def _one_of(words: type[E], value: str, numbers: Mapping[E, N], field: str) -> N:
-    """Return the number on the wire of one of an enumeration's words."""
-    try:
-        return numbers[words(value)]
-    except ValueError as exc:
-        raise InvalidInput([FieldViolation(field, f"{value!r} is none of {', '.join(words)}")]) from exc
+        raise InvalidInput([FieldViolation(path.rstrip("."), str(exc))]) from exc
 
 
 def filter_to_wire(
@@ -130,28 +112,15 @@ def filter_to_wire(
         namespace=namespace or "",
         kind=kind or "",
         route_prefix=route_prefix or "",
-        states=[_state_to_wire(state) for state in ([states] if isinstance(states, str) else states)],
+        states=[
+            number_of(wire.STATE_TO_PB, state, "states") for state in ([states] if isinstance(states, str) else states)
+        ],
         labels=dict(labels or {}),
         parent_id=parent_id or "",
         created_after=timestamp(created_after, "created_after"),
         created_before=timestamp(created_before, "created_before"),
         workflow_id=workflow_id or "",
     )
-
-
-def duration(seconds: float | None, field: str) -> Duration | None:
-    """Write seconds as a protobuf duration, to the nanosecond.
-
-    Raises:
-        InvalidInput: not a finite number that a duration can hold; ``field`` is named.
-    """
-    if seconds is None:
-        return None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise InvalidInput([FieldViolation(field, f"must be a number of seconds, not {type(seconds).__name__}")])
-    if not math.isfinite(seconds) or abs(seconds) > MAX_DURATION_S:
-        raise InvalidInput([FieldViolation(field, f"{seconds!r} seconds is not a duration")])
-    return wire.duration(seconds)
 
 
 def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
@@ -178,7 +147,7 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         finished_at=time_of(job, "finished_at"),
         retry=_retry(job.retry),
         ttl_s=wire.seconds(job.ttl),
-        timeout_s=wire.seconds(job.timeout) if job.HasField("timeout") else None,
+        timeout_s=seconds_of(job, "timeout"),
         max_crashes=job.max_crashes,
         idempotency_key=job.idempotency_key,
         labels=dict(job.labels),
@@ -195,7 +164,7 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         retried_by=job.retried_by or None,
         start_by=time_of(job, "start_by"),
         deadline=time_of(job, "deadline"),
-        job_timeout_s=wire.seconds(job.job_timeout) if job.HasField("job_timeout") else None,
+        job_timeout_s=seconds_of(job, "job_timeout"),
         trigger=wire.TRIGGER_FROM_PB.get(job.trigger, Trigger.ALL_COMPLETED),
         upstream_failure=wire.UPSTREAM_FAILURE_FROM_PB.get(job.upstream_failure, UpstreamFailure.CANCEL),
         workflow_id=job.workflow_id or None,
@@ -250,147 +219,21 @@ def attempt_from_wire(attempt: job_pb2.Attempt) -> Attempt:
     )
 
 
-def worker_from_wire(worker: cluster_service_pb2.Worker) -> Worker:
-    """Read a worker."""
-    return Worker(
-        id=worker.id,
-        pools=tuple(worker.pools),
-        kinds=tuple(worker.kinds),
-        capacity=worker.capacity,
-        claims=worker.claims,
-        labels=dict(worker.labels),
-        mode=worker.mode,
-        host=worker.host,
-        version=worker.version,
-        draining=worker.draining,
-        started_at=time_of(worker, "started_at"),
-    )
-
-
-def limit_to_wire(
-    name: str, concurrent: int | None, rate: int | None, interval_s: float | None, burst: int | None
-) -> limit_service_pb2.Limit:
-    """Write a limit.
-
-    Raises:
-        InvalidInput: a value has the wrong type, or is no number that the wire can hold.
-    """
-    try:
-        return limit_service_pb2.Limit(
-            name=name,
-            concurrent=concurrent,
-            rate=rate,
-            interval=duration(interval_s, "limit.interval"),
-            burst=burst,
-        )
-    except (TypeError, ValueError) as exc:
-        raise InvalidInput([FieldViolation("limit", str(exc))]) from exc
-
-
-def limit_from_wire(limit: limit_service_pb2.Limit, held: Mapping[str, int]) -> Limit:
-    """Read a limit. ``held`` tells of every name how many slots are held."""
-    return Limit(
-        name=limit.name,
-        concurrent=limit.concurrent if limit.HasField("concurrent") else None,
-        rate=limit.rate if limit.HasField("rate") else None,
-        interval_s=wire.seconds(limit.interval) if limit.HasField("interval") else 1.0,
-        burst=limit.burst if limit.HasField("burst") else None,
-        held=held,
-    )
-
-
-def namespace_from_wire(namespace: namespace_service_pb2.Namespace) -> Namespace:
-    """Read what is set for a namespace."""
-    return Namespace(
-        name=namespace.name,
-        weight=namespace.weight,
-        ageing_s=wire.seconds(namespace.ageing) if namespace.HasField("ageing") else None,
-        backlog=namespace.backlog if namespace.HasField("backlog") else None,
-        unfinished=namespace.unfinished if namespace.HasField("unfinished") else None,
-    )
-
-
-def pause_subject(pool: str | None, kind: str | None, namespace: str | None) -> pool_service_pb2.PauseSubject:
-    """Write what a pause is about.
-
-    Raises:
-        InvalidInput: not just one is given.
-    """
-    given = {name: value for name, value in (("pool", pool), ("kind", kind), ("namespace", namespace)) if value}
-    if len(given) != 1:
-        raise InvalidInput([FieldViolation("subject", "give one of pool, kind and namespace")])
-    return pool_service_pb2.PauseSubject(**given)
-
-
-def pause_from_wire(pause: pool_service_pb2.Pause) -> Pause:
-    """Read a pause."""
-    subject = pause.subject.WhichOneof("subject") or ""
-    return Pause(
-        subject=subject,
-        name=getattr(pause.subject, subject) if subject else "",
-        reason=pause.reason,
-        paused_at=time_of(pause, "paused_at"),
-        executing=pause.executing,
-    )
-
-
-def pool_from_wire(pool: pool_service_pb2.Pool) -> Pool:
-    """Read a pool."""
-    return Pool(path=pool.path, workers=pool.workers, ready=pool.ready, executing=pool.executing, paused=pool.paused)
-
-
 def explanation_from_wire(answer: job_service_pb2.ExplainJobResponse) -> Explanation:
     """Read why a job does not run."""
     found = tuple(Obstacle(one.code, one.message) for one in answer.obstacles)
     return Explanation(job_from_wire(answer.job), answer.summary, found)
 
 
-def held_claim_from_wire(claim: cluster_service_pb2.HeldClaim) -> HeldClaim:
-    """Read a claim."""
-    return HeldClaim(
-        job_id=claim.job_id,
-        worker=claim.worker,
-        namespace=claim.namespace,
-        kind=claim.kind,
-        route=claim.route,
-        lease=claim.lease,
-        revision=claim.revision,
-        claimed_at=time_of(claim, "claimed_at"),
-    )
-
-
-def cluster_from_wire(cluster: cluster_service_pb2.GetClusterResponse) -> Cluster:
-    """Read the cluster."""
-    return Cluster(
-        coordinators=tuple(
-            Coordinator(
-                id=c.id,
-                grpc=c.grpc,
-                http=c.http,
-                version=c.version,
-                is_leader=c.is_leader,
-                started_at=time_of(c, "started_at"),
-            )
-            for c in cluster.coordinators
-        ),
-        leader=cluster.leader or None,
-        epoch=cluster.epoch,
-        etcd_version=cluster.etcd_version,
-        postgres_version=cluster.postgres_version,
-        schema_version=cluster.schema_version,
-        version=cluster.version,
-    )
-
-
 def retry_from_wire(retry: job_pb2.RetryPolicy) -> Retry:
     """Read a retry policy as asked for: what is unset stays None."""
     return Retry(
-        max_attempts=retry.max_attempts if retry.HasField("max_attempts") else None,
+        max_attempts=value_of(retry, "max_attempts"),
         backoff=wire.BACKOFF_FROM_PB.get(retry.backoff),
-        initial_backoff_s=wire.seconds(retry.initial_backoff) if retry.HasField("initial_backoff") else None,
-        multiplier=retry.multiplier if retry.HasField("multiplier") else None,
-        max_backoff_s=wire.seconds(retry.max_backoff) if retry.HasField("max_backoff") else None,
-        jitter=retry.jitter if retry.HasField("jitter") else None,
+        initial_backoff_s=seconds_of(retry, "initial_backoff"),
+        multiplier=value_of(retry, "multiplier"),
+        max_backoff_s=seconds_of(retry, "max_backoff"),
+        jitter=value_of(retry, "jitter"),
         non_retryable=tuple(retry.non_retryable),
     )
 
@@ -403,30 +246,17 @@ def retry_to_wire(retry: Retry | None, path: str) -> job_pb2.RetryPolicy | None:
     """
     if retry is None:
         return None
+    if not isinstance(retry, Retry):
+        raise InvalidInput([FieldViolation(path.rstrip("."), f"must be a Retry, not {type(retry).__name__}")])
     return job_pb2.RetryPolicy(
-        max_attempts=retry.max_attempts,
+        max_attempts=whole(retry.max_attempts, f"{path}max_attempts"),
         initial_backoff=duration(retry.initial_backoff_s, f"{path}initial_backoff_s"),
-        multiplier=retry.multiplier,
+        multiplier=number(retry.multiplier, f"{path}multiplier"),
         max_backoff=duration(retry.max_backoff_s, f"{path}max_backoff_s"),
-        jitter=retry.jitter,
-        non_retryable=_names(retry.non_retryable, f"{path}non_retryable"),
-        backoff=_backoff_to_wire(retry.backoff, f"{path}backoff"),
+        jitter=number(retry.jitter, f"{path}jitter"),
+        non_retryable=names(retry.non_retryable, f"{path}non_retryable"),
+        backoff=number_of(wire.BACKOFF_TO_PB, retry.backoff, f"{path}backoff"),
     )
-
-
-def _on_duplicate_to_wire(choice: OnDuplicate | str | None, field: str) -> job_pb2.OnDuplicate | None:
-    try:
-        return None if choice is None else wire.ON_DUPLICATE_TO_PB[OnDuplicate(choice)]
-    except ValueError as exc:
-        allowed = ", ".join(OnDuplicate)
-        raise InvalidInput([FieldViolation(field, f"{str(choice)[:64]!r} is none of {allowed}")]) from exc
-
-
-def _backoff_to_wire(backoff: Backoff | str | None, field: str) -> job_pb2.Backoff | None:
-    try:
-        return None if backoff is None else wire.BACKOFF_TO_PB[Backoff(backoff)]
-    except ValueError as exc:
-        raise InvalidInput([FieldViolation(field, f"{str(backoff)[:64]!r} is none of {', '.join(Backoff)}")]) from exc
 
 
 def _retry(retry: job_pb2.RetryPolicy) -> RetryPolicy:
@@ -443,44 +273,8 @@ def _retry(retry: job_pb2.RetryPolicy) -> RetryPolicy:
     return RetryPolicy(**known, non_retryable=tuple(retry.non_retryable))
 
 
-def _names(values: Iterable[str], field: str) -> list[str]:
-    # A lone text would be taken apart into its characters.
-    if isinstance(values, str):
-        raise InvalidInput([FieldViolation(field, "must be a list of texts, not one text")])
-    return list(values)
-
-
-def timestamp(at: datetime | None, field: str) -> Timestamp | None:
-    """Write an instant.
-
-    Raises:
-        InvalidInput: not a datetime with a time zone; ``field`` is named.
-    """
-    if at is None:
-        return None
-    if not isinstance(at, datetime) or at.tzinfo is None:
-        raise InvalidInput([FieldViolation(field, "must be a datetime that carries a time zone")])
-    return wire.timestamp(at)
-
-
-def time_of(message: Any, field: str) -> datetime | None:
-    """Read an instant, None where it is unset."""
-    if not message.HasField(field):
-        return None
-    at: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
-    return at
-
-
 def _error(error: job_pb2.JobError) -> JobError:
     return JobError(error.type, error.message, error.traceback)
-
-
-def _state_to_wire(state: JobState | str) -> job_pb2.JobState:
-    try:
-        return wire.STATE_TO_PB[JobState(state)]
-    except ValueError as exc:
-        allowed = ", ".join(JobState)
-        raise InvalidInput([FieldViolation("states", f"{str(state)[:64]!r} is none of {allowed}")]) from exc
 
 
 def state_from_wire(state: int) -> JobState:
@@ -508,27 +302,3 @@ def _outcome(outcome: int) -> Outcome | None:
             f"the service answered with the outcome {outcome}, which this client does not know",
             hint="upgrade the client to the version of the service",
         ) from exc
-
-
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "kind": str,
-    "namespace": str,
-    "route": str,
-    "priority": (int, type(None)),
-    "max_crashes": (int, type(None)),
-    "ref": (str, type(None)),
-    "unique_key": (str, type(None)),
-    "labels": Mapping,
-    "requires": Mapping,
-}
-
-
-def _wrong_type(job: NewJob, path: str, exc: Exception) -> InvalidInput:
-    """Name the field that protobuf refused; its own message does not."""
-    for name, allowed in _TYPES.items():
-        value = getattr(job, name)
-        if not isinstance(value, allowed):
-            return InvalidInput([FieldViolation(path + name, f"cannot be a {type(value).__name__}")])
-        if isinstance(value, int) and not -(2**31) <= value < 2**31:
-            return InvalidInput([FieldViolation(path + name, f"{value} is out of range")])
-    return InvalidInput([FieldViolation(path.rstrip(".") or "job", str(exc))])

@@ -42,7 +42,9 @@ def translate(error: grpc.aio.AioRpcError, address: str) -> TenureError:
             hint="is it running? see --coordinator or TENURE_COORDINATOR; `tenure up` starts everything",
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineExceeded(f"the coordinator at {address} did not answer in time")
+        return DeadlineExceeded(
+            f"the coordinator at {address} did not answer in time", hint="ask again; tenure doctor says what is wrong"
+        )
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         hint = hint or "is TENURE_TOKEN set, and valid for this?"
         return ConfigurationError(f"refused by {address}: {details}", hint=hint)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tenure.client import convert
+from tenure.client.fields import duration, names, seconds_of, value_of, whole
 from tenure.client.records import Retry
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.v1 import kind_service_pb2 as pb
-from tenure.v1 import wire
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,20 +36,18 @@ def kind_to_wire(settings: KindSettings, *, path: str = "settings.") -> pb.KindS
     Raises:
         InvalidInput: a value has the wrong type for its field.
     """
-    if isinstance(settings.limits, str):  # a lone text would be taken apart into its characters
-        raise InvalidInput([FieldViolation(f"{path}limits", "must be a list of texts, not one text")])
     try:
         return pb.KindSettings(
             kind=settings.kind,
             namespace=settings.namespace,
-            priority=settings.priority,
-            ttl=convert.duration(settings.ttl_s, f"{path}ttl_s"),
-            timeout=convert.duration(settings.timeout_s, f"{path}timeout_s"),
-            start_within=convert.duration(settings.start_within_s, f"{path}start_within_s"),
-            job_timeout=convert.duration(settings.job_timeout_s, f"{path}job_timeout_s"),
-            max_crashes=settings.max_crashes,
+            priority=whole(settings.priority, f"{path}priority"),
+            ttl=duration(settings.ttl_s, f"{path}ttl_s"),
+            timeout=duration(settings.timeout_s, f"{path}timeout_s"),
+            start_within=duration(settings.start_within_s, f"{path}start_within_s"),
+            job_timeout=duration(settings.job_timeout_s, f"{path}job_timeout_s"),
+            max_crashes=whole(settings.max_crashes, f"{path}max_crashes"),
             retry=convert.retry_to_wire(settings.retry, f"{path}retry."),
-            limits=settings.limits,
+            limits=names(settings.limits, f"{path}limits"),
         )
     except (TypeError, ValueError) as exc:
         raise InvalidInput([FieldViolation(path.rstrip("."), str(exc))]) from exc
@@ -60,12 +58,12 @@ def kind_from_wire(settings: pb.KindSettings) -> KindSettings:
     return KindSettings(
         kind=settings.kind,
         namespace=settings.namespace or None,
-        priority=settings.priority if settings.HasField("priority") else None,
-        ttl_s=wire.seconds(settings.ttl) if settings.HasField("ttl") else None,
-        timeout_s=wire.seconds(settings.timeout) if settings.HasField("timeout") else None,
-        start_within_s=wire.seconds(settings.start_within) if settings.HasField("start_within") else None,
-        job_timeout_s=wire.seconds(settings.job_timeout) if settings.HasField("job_timeout") else None,
-        max_crashes=settings.max_crashes if settings.HasField("max_crashes") else None,
+        priority=value_of(settings, "priority"),
+        ttl_s=seconds_of(settings, "ttl"),
+        timeout_s=seconds_of(settings, "timeout"),
+        start_within_s=seconds_of(settings, "start_within"),
+        job_timeout_s=seconds_of(settings, "job_timeout"),
+        max_crashes=value_of(settings, "max_crashes"),
         retry=convert.retry_from_wire(settings.retry) if settings.HasField("retry") else None,
         limits=tuple(settings.limits),
     )

@@ -2,7 +2,7 @@
 
 Owns the channels (one per address, made on first use, on the loop that uses them). Sticks to one coordinator and
 moves on when it does not answer. Invariant: a call ends within its ``timeout_s``, and what is sent again is the
-same request. Called by ``client.async_client``; knows nothing of jobs.
+same request. Called by ``client.calls`` and ``client.resume``; knows nothing of jobs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -82,23 +82,32 @@ class Stubs:
 class Link:
     """Calls to whichever coordinator answers."""
 
-    def __init__(self, addresses: Sequence[str], *, token: str | None, tls: TLS | None) -> None:
+    def __init__(
+        self, addresses: Sequence[str], *, token: str | None, tls: TLS | None, timeout_s: float, outage_s: float
+    ) -> None:
         self._addresses = tuple(addresses)
+        self.timeout_s = timeout_s
+        """What a call may take that does not say otherwise."""
+        self._outage_s = outage_s
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._tls = tls
         self._credentials = tls.credentials() if tls else None
         self._stubs: dict[str, Stubs] = {}
         self._current = 0
         self._closed = False
-        self.has_answered = False
-        """Whether any coordinator ever answered: an outage is waited out longer than a wrong address."""
+        self._has_answered = False
+
+    @property
+    def patience_s(self) -> float:
+        """How long to bear with silence: an outage is waited out longer than a wrong address."""
+        return self._outage_s if self._has_answered else self.timeout_s
 
     async def unary(
         self,
         pick: Callable[[Stubs], Callable[..., Any]],
         request: Any,
         *,
-        timeout_s: float,
+        timeout_s: float | None = None,
         attempt_timeout_s: float | None = None,
     ) -> Any:
         """Call and return the answer; the first retry goes to the next address at once, later ones back off.
@@ -106,6 +115,8 @@ class Link:
         Raises:
             TenureError: as ``client.errors.translate`` says; the last one when ``timeout_s`` ends the retries.
         """
+        if timeout_s is None:
+            timeout_s = self.timeout_s
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         # Half of the time for one attempt, so that a coordinator that hangs leaves time for another one.
@@ -122,10 +133,23 @@ class Link:
                 return await self._attempt(stubs, pick(stubs)(request, timeout=left_s, metadata=self._metadata))
         raise AssertionError("unreachable: tenacity reraises")
 
+    async def pages(self, pick: Callable[[Stubs], Callable[..., Any]], request: Any) -> AsyncIterator[Any]:
+        """Yield the answers to a call that answers in pages, to the last one; ``request`` is turned to each page.
+
+        Raises:
+            TenureError: as ``unary``.
+        """
+        while True:
+            answer = await self.unary(pick, request)
+            yield answer
+            request.page_token = answer.next_page_token
+            if not answer.next_page_token:
+                return
+
     async def stream(
         self, pick: Callable[[Stubs], Callable[..., Any]], request: Any, *, timeout_s: float
-    ) -> AsyncIterator[Any]:
-        """Yield the messages of one stream from one coordinator; no retry here, since only the caller can resume.
+    ) -> AsyncGenerator[Any, None]:
+        """Yield the messages of one stream from one coordinator; no retry here: ``client.resume`` makes the next.
 
         Raises:
             TenureError: as ``client.errors.translate`` says; the next call goes elsewhere.
@@ -134,7 +158,7 @@ class Link:
         call = pick(stubs)(request, timeout=timeout_s, metadata=self._metadata)
         try:
             async for message in call:
-                self.has_answered = True
+                self._has_answered = True
                 yield message
         except grpc.aio.AioRpcError as exc:
             raise self._failed(stubs, exc) from exc
@@ -153,7 +177,7 @@ class Link:
             answer = await call
         except grpc.aio.AioRpcError as exc:
             raise self._failed(stubs, exc) from exc
-        self.has_answered = True
+        self._has_answered = True
         return answer
 
     def _failed(self, stubs: Stubs, exc: grpc.aio.AioRpcError) -> TenureError:

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from tenure.client import convert
+from tenure.client.fields import duration, number_of, seconds_of, time_of, timestamp, value_of
 from tenure.client.payload import from_json
 from tenure.client.records import NewJob
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
@@ -111,16 +112,16 @@ def schedule_to_wire(schedule: NewSchedule, *, path: str = "schedule.") -> pb.Sc
             name=schedule.name,
             namespace=schedule.namespace,
             cron=schedule.cron,
-            interval=convert.duration(schedule.interval_s, f"{path}interval_s"),
+            interval=duration(schedule.interval_s, f"{path}interval_s"),
             time_zone=schedule.time_zone,
-            gap=_number(schedule_wire.GAP_TO_PB, Gap, schedule.gap, f"{path}gap"),
-            fold=_number(schedule_wire.FOLD_TO_PB, Fold, schedule.fold, f"{path}fold"),
-            overlap=_number(schedule_wire.OVERLAP_TO_PB, Overlap, schedule.overlap, f"{path}overlap"),
-            misfire=_number(schedule_wire.MISFIRE_TO_PB, Misfire, schedule.misfire, f"{path}misfire"),
-            misfire_window=convert.duration(schedule.window_s, f"{path}window_s"),
-            jitter=convert.duration(schedule.jitter_s, f"{path}jitter_s"),
-            starts_at=convert.timestamp(schedule.starts_at, f"{path}starts_at"),
-            ends_at=convert.timestamp(schedule.ends_at, f"{path}ends_at"),
+            gap=number_of(schedule_wire.GAP_TO_PB, schedule.gap, f"{path}gap"),
+            fold=number_of(schedule_wire.FOLD_TO_PB, schedule.fold, f"{path}fold"),
+            overlap=number_of(schedule_wire.OVERLAP_TO_PB, schedule.overlap, f"{path}overlap"),
+            misfire=number_of(schedule_wire.MISFIRE_TO_PB, schedule.misfire, f"{path}misfire"),
+            misfire_window=duration(schedule.window_s, f"{path}window_s"),
+            jitter=duration(schedule.jitter_s, f"{path}jitter_s"),
+            starts_at=timestamp(schedule.starts_at, f"{path}starts_at"),
+            ends_at=timestamp(schedule.ends_at, f"{path}ends_at"),
             paused=schedule.paused,
             job=job,
         )
@@ -133,30 +134,30 @@ def schedule_from_wire(schedule: pb.Schedule) -> Schedule:
     return Schedule(
         id=schedule.id,
         spec=_spec(schedule.spec),
-        next_at=convert.time_of(schedule, "next_at"),
-        last_tick=convert.time_of(schedule, "last_tick"),
+        next_at=time_of(schedule, "next_at"),
+        last_tick=time_of(schedule, "last_tick"),
         last_job_id=schedule.last_job_id or None,
-        queued_tick=convert.time_of(schedule, "queued_tick"),
+        queued_tick=time_of(schedule, "queued_tick"),
         fired=schedule.fired,
         skipped=schedule.skipped,
-        skipped_at=convert.time_of(schedule, "skipped_at"),
+        skipped_at=time_of(schedule, "skipped_at"),
         skip_reason=schedule.skip_reason,
-        created_at=convert.time_of(schedule, "created_at"),
-        updated_at=convert.time_of(schedule, "updated_at"),
+        created_at=time_of(schedule, "created_at"),
+        updated_at=time_of(schedule, "updated_at"),
         revision=schedule.revision,
     )
 
 
 def tick_from_wire(tick: pb.ScheduleTick) -> Tick:
     """Read a tick."""
-    at = convert.time_of(tick, "at")
+    at = time_of(tick, "at")
     assert at is not None
-    return Tick(at, convert.time_of(tick, "activate_at"), tick.local)
+    return Tick(at, time_of(tick, "activate_at"), tick.local)
 
 
 def backfilled_from_wire(job: pb.BackfilledJob) -> TickJob:
     """Read the job of a tick."""
-    return TickJob(convert.time_of(job, "tick"), job.job_id, job.created)
+    return TickJob(time_of(job, "tick"), job.job_id, job.created)
 
 
 def _spec(spec: pb.ScheduleSpec) -> NewSchedule:
@@ -165,7 +166,7 @@ def _spec(spec: pb.ScheduleSpec) -> NewSchedule:
         job=_template(spec.job),
         namespace=spec.namespace,
         cron=spec.cron or None,
-        interval_s=wire.seconds(spec.interval) if spec.HasField("interval") else None,
+        interval_s=seconds_of(spec, "interval"),
         time_zone=spec.time_zone,
         gap=_choice(schedule_wire.GAP_TO_PB, spec.gap) if spec.gap else None,
         fold=_choice(schedule_wire.FOLD_TO_PB, spec.fold) if spec.fold else None,
@@ -173,8 +174,8 @@ def _spec(spec: pb.ScheduleSpec) -> NewSchedule:
         misfire=_choice(schedule_wire.MISFIRE_TO_PB, spec.misfire),
         window_s=wire.seconds(spec.misfire_window),
         jitter_s=wire.seconds(spec.jitter),
-        starts_at=convert.time_of(spec, "starts_at"),
-        ends_at=convert.time_of(spec, "ends_at"),
+        starts_at=time_of(spec, "starts_at"),
+        ends_at=time_of(spec, "ends_at"),
         paused=spec.paused,
     )
 
@@ -185,35 +186,21 @@ def _template(job: job_pb2.JobSpec) -> NewJob:
         payload=from_json(job.payload),
         namespace=job.namespace or DEFAULT_NAMESPACE,
         route=job.route,
-        priority=job.priority if job.HasField("priority") else None,
-        delay_s=_seconds(job, "delay"),
+        priority=value_of(job, "priority"),
+        delay_s=seconds_of(job, "delay"),
         retry=convert.retry_from_wire(job.retry) if job.HasField("retry") else None,
-        ttl_s=_seconds(job, "ttl"),
-        timeout_s=_seconds(job, "timeout"),
-        start_within_s=_seconds(job, "start_within"),
-        start_by=convert.time_of(job, "start_by"),
-        job_timeout_s=_seconds(job, "job_timeout"),
-        max_crashes=job.max_crashes if job.HasField("max_crashes") else None,
+        ttl_s=seconds_of(job, "ttl"),
+        timeout_s=seconds_of(job, "timeout"),
+        start_within_s=seconds_of(job, "start_within"),
+        start_by=time_of(job, "start_by"),
+        job_timeout_s=seconds_of(job, "job_timeout"),
+        max_crashes=value_of(job, "max_crashes"),
         labels=dict(job.labels),
         limits=tuple(job.limits),
         requires=dict(job.requires),
         unique_key=job.unique_key or None,
         on_duplicate=wire.ON_DUPLICATE_FROM_PB.get(job.on_duplicate),
     )
-
-
-def _seconds(job: Any, field: str) -> float | None:
-    return wire.seconds(getattr(job, field)) if job.HasField(field) else None
-
-
-def _number(numbers: dict[Any, Any], choices: Any, given: str | None, field: str) -> Any:
-    if given is None:
-        return None
-    try:
-        return numbers[choices(given)]
-    except ValueError as exc:
-        allowed = ", ".join(choices)
-        raise InvalidInput([FieldViolation(field, f"{str(given)[:64]!r} is none of {allowed}")]) from exc
 
 
 def _choice(numbers: dict[Any, Any], number: int) -> Any:

@@ -1,6 +1,6 @@
-"""The blocking client. DO NOT EDIT: scripts/generate_sync_client.py makes it from client/async_client.py.
+"""The blocking client. DO NOT EDIT: scripts/generate_sync_client.py makes it from ``AsyncClient``.
 
-Each method hands the one of the same name in ``AsyncClient`` to the event loop of ``client.portal`` and waits.
+Each method hands the one of the same name there to the event loop of ``client.portal`` and waits.
 """
 
 from __future__ import annotations
@@ -42,7 +42,23 @@ from tenure.model.unique import OnDuplicate
 
 
 class Client:
-    """A blocking client of the coordinators. Use it as ``with`` or call ``close``; safe for many threads."""
+    """A blocking client of the coordinators. Use it as ``with`` or call ``close``; safe for many threads.
+
+    ::
+
+        with Client() as client:
+            job = client.submit("noop", {"n": 1})
+            job = client.wait(job.id, timeout_s=60)
+            print(job.state)  # completed
+
+    Ids are texts, durations seconds (``_s``), times ``datetime`` with a time zone. A request that gets no answer is
+    sent again, to the next coordinator, for as long as ``timeout_s`` lets it; nothing is done twice for it. Beside what
+    each call says, any may raise these, each a ``TenureError`` that may have a ``hint``:
+
+    - ``Unavailable``, ``DeadlineExceeded``: no coordinator answered in time.
+    - ``BoundExceeded``: the service is out of room, or too many requests wait. Later it may go.
+    - ``ConfigurationError``: the token was refused.
+    """
 
     def __init__(
         self,
@@ -114,7 +130,7 @@ class Client:
 
         Raises:
             InvalidInput: with every bad field. Conflict: the key came with another request before, or an unfinished job
-            has the ``unique_key``.
+            has the ``unique_key``. BoundExceeded: its namespace has as many unfinished jobs as it may.
             Unavailable, DeadlineExceeded: no answer; with an ``idempotency_key`` the same call may be made again.
         """
         return self._portal.call(
@@ -147,14 +163,14 @@ class Client:
         )
 
     def submit_many(self, jobs: Sequence[NewJob], *, workflow: str | None = None) -> SubmittedJobs:
-        """Submit a batch, whole or not at all, and return its members in order.
+        """Submit a batch of at most 10,000, whole or not at all, and return its members in order.
 
         Members may depend on each other: give one a ``ref`` and name it in another's ``depends_on``. Such a batch is a
         workflow, and so is one that is given a name by ``workflow``; the answer has its ``workflow_id``.
 
         Raises:
             InvalidInput: with every bad field (``jobs[3].route``), unknown references and cycles.
-            Conflict, Unavailable, DeadlineExceeded: as for ``submit``.
+            Conflict, BoundExceeded, Unavailable, DeadlineExceeded: as for ``submit``.
         """
         return self._portal.call(self._client.submit_many(jobs, workflow=workflow))
 
@@ -162,30 +178,24 @@ class Client:
         """Submit any number of jobs, each for itself, and yield what came of them, in order.
 
         Jobs are taken from ``jobs`` as the service keeps up, in a thread: it may take its time. One that is refused
-        fails alone: its ``error`` says why. A broken connection is made again, and no job written twice. They cannot
-        name each other by ``ref``.
+        fails alone: its ``error`` says why, InvalidInput, Conflict or BoundExceeded as for ``submit``. A broken
+        connection is made again, and no job written twice. They cannot name each other by ``ref``.
 
         Raises:
-            Unavailable: no coordinator answered for ``outage_s``; what was yielded is written. What ``jobs`` raises.
+            Unavailable: no coordinator answered for ``outage_s``. BoundExceeded: the service is out of room. Of both:
+            what was yielded is written; with keys of their own all may be submitted again.
+            What ``jobs`` raises, once what it gave before is answered.
         """
         return self._portal.iterate(self._client.submit_stream(jobs))
-
-    def get(self, job_id: str) -> Job:
-        """Return a job with its payload and result.
-
-        Raises:
-            NotFound: there is none. InvalidInput: not an id.
-        """
-        return self._portal.call(self._client.get(job_id))
 
     def wait(self, job_id: str, timeout_s: float | None = None) -> Job:
         """Return the job once it is terminal, whatever the outcome; waits over reconnects.
 
-        ``timeout_s`` None waits without end.
+        ``timeout_s`` None waits without end. To stop waiting changes nothing of the job.
 
         Raises:
-            DeadlineExceeded: it was not terminal in time. NotFound: there is no such job.
-            Unavailable: no coordinator answered for ``outage_s``.
+            DeadlineExceeded: it was not terminal in time. NotFound: there is no such job. InvalidInput: not an id.
+            Unavailable: no coordinator answered for ``outage_s``. BoundExceeded: the service is out of room.
         """
         return self._portal.call(self._client.wait(job_id, timeout_s))
 
@@ -200,7 +210,8 @@ class Client:
         went meanwhile are seen by their sum.
 
         Raises:
-            NotFound: there is no such job. Unavailable: no coordinator answered for ``outage_s``.
+            NotFound: there is no such job. InvalidInput: not an id.
+            Unavailable: no coordinator answered for ``outage_s``. BoundExceeded: the service is out of room.
         """
         return self._portal.iterate(self._client.watch(job_id))
 
@@ -208,9 +219,17 @@ class Client:
         """Yield the jobs now and after each change, as ``watch``, until all of them are terminal. At most 1,000.
 
         Raises:
-            InvalidInput: too many, or not ids. NotFound, Unavailable: as for ``watch``.
+            InvalidInput: too many, or not ids. NotFound, Unavailable, BoundExceeded: as for ``watch``.
         """
         return self._portal.iterate(self._client.watch_many(job_ids))
+
+    def get(self, job_id: str) -> Job:
+        """Return a job with its payload and result.
+
+        Raises:
+            NotFound: there is none. InvalidInput: not an id.
+        """
+        return self._portal.call(self._client.get(job_id))
 
     def list(
         self,
@@ -230,11 +249,11 @@ class Client:
     ) -> Iterator[Job]:
         """Yield the jobs that match every filter, newest first, without payloads and results.
 
-        Pages are fetched as they are needed. ``route_prefix`` matches whole segments; ``limit`` None means all;
-        ``deleted`` lets those through that were deleted.
+        Pages of ``page_size`` (at most 1,000) are fetched as they are needed. ``route_prefix`` matches whole segments;
+        ``limit`` None means all; ``deleted`` lets those through that were deleted.
 
         Raises:
-            InvalidInput: a filter is malformed.
+            InvalidInput: a filter is malformed, such as a time without a zone.
         """
         return self._portal.iterate(
             self._client.list(
@@ -253,13 +272,21 @@ class Client:
             )
         )
 
-    def delete(self, job_id: str) -> Job:
-        """Hide a job that has ended from listings, and return it; it can still be read by its id.
+    def attempts(self, job_id: str) -> builtins.list[Attempt]:
+        """Return the attempts at a job, oldest first, the executing one last.
 
         Raises:
-            NotFound: there is no such job. WrongState: it has not ended; cancel it first.
+            NotFound: there is no such job.
         """
-        return self._portal.call(self._client.delete(job_id))
+        return self._portal.call(self._client.attempts(job_id))
+
+    def why(self, job_id: str) -> Explanation:
+        """Say in words why a job does not run, or what it does.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        return self._portal.call(self._client.why(job_id))
 
     def cancel(self, job_id: str, reason: str = "") -> Job:
         """Cancel a job and return it: canceled at once, or executing with ``cancel_requested`` until it has stopped.
@@ -359,33 +386,167 @@ class Client:
             )
         )
 
-    def attempts(self, job_id: str) -> builtins.list[Attempt]:
-        """Return the attempts at a job, oldest first, the executing one last.
+    def delete(self, job_id: str) -> Job:
+        """Hide a job that has ended from listings, and return it; it can still be read by its id.
 
         Raises:
-            NotFound: there is no such job.
+            NotFound: there is no such job. WrongState: it has not ended; cancel it first.
         """
-        return self._portal.call(self._client.attempts(job_id))
+        return self._portal.call(self._client.delete(job_id))
 
-    def workers(self) -> builtins.list[Worker]:
-        """Return the workers that are registered now."""
-        return self._portal.call(self._client.workers())
-
-    def claims(self) -> builtins.list[HeldClaim]:
-        """Return the claims that stand now."""
-        return self._portal.call(self._client.claims())
-
-    def revoke_claim(self, job_id: str) -> bool:
-        """Take a job away from its worker; it restarts elsewhere, not counted as a crash. False: nobody held it."""
-        return self._portal.call(self._client.revoke_claim(job_id))
-
-    def why(self, job_id: str) -> Explanation:
-        """Say in words why a job does not run, or what it does.
+    def get_workflow(self, workflow_id: str) -> Workflow:
+        """Return a workflow: its state, and how many of its members are in which.
 
         Raises:
-            NotFound: there is no such job.
+            NotFound: there is none. InvalidInput: not an id.
         """
-        return self._portal.call(self._client.why(job_id))
+        return self._portal.call(self._client.get_workflow(workflow_id))
+
+    def list_workflows(
+        self, *, namespace: str | None = None, name: str | None = None, limit: int | None = None
+    ) -> Iterator[Workflow]:
+        """Yield the workflows that match every filter, newest first; ``limit`` None means all.
+
+        Raises:
+            InvalidInput: ``limit`` is below 1.
+        """
+        return self._portal.iterate(self._client.list_workflows(namespace=namespace, name=name, limit=limit))
+
+    def workflow_jobs(self, workflow_id: str) -> Iterator[Job]:
+        """Yield the members of a workflow, oldest first, with what they depend on, without payloads and results.
+
+        Raises:
+            NotFound: there is no such workflow.
+        """
+        return self._portal.iterate(self._client.workflow_jobs(workflow_id))
+
+    def watch_workflow(self, workflow_id: str) -> Iterator[WorkflowChange]:
+        """Yield the workflow now and as its members change, until all have ended.
+
+        Changes are gathered for a second or so. Resumes after a lost connection: members that ended meanwhile are told
+        of, those that were told of shortly before it perhaps again.
+
+        Raises:
+            NotFound: there is no such workflow. InvalidInput: not an id.
+            Unavailable: no coordinator answered for ``outage_s``. BoundExceeded: the service is out of room.
+        """
+        return self._portal.iterate(self._client.watch_workflow(workflow_id))
+
+    def cancel_workflow(
+        self, workflow_id: str, reason: str = "", *, grace_s: float | None = None, preview: bool = False
+    ) -> CanceledJobs:
+        """Cancel every member of a workflow that has not ended; executing ones are asked to stop.
+
+        ``grace_s`` is how long their workers have to, before the claims are taken away; None: as the coordinators are
+        set. Attempts submit no children into the workflow from then on. ``preview`` only counts.
+
+        Raises:
+            NotFound: there is no such workflow. Unavailable: what was done is done; ask again.
+        """
+        return self._portal.call(self._client.cancel_workflow(workflow_id, reason, grace_s=grace_s, preview=preview))
+
+    def draw_workflow(self, workflow_id: str, format: str = "mermaid") -> str:
+        """Return a picture of a workflow as text: ``text``, ``mermaid``, ``dot`` or ``svg`` (``client.drawing``).
+
+        Raises:
+            NotFound: there is no such workflow. InvalidInput: another format.
+        """
+        return self._portal.call(self._client.draw_workflow(workflow_id, format))
+
+    def create_schedule(self, schedule: NewSchedule) -> Schedule:
+        """Create a schedule and return it; it ticks from now on. The same once more answers with what is there.
+
+        Raises:
+            InvalidInput: with every bad field (``schedule.cron``). Conflict: the name is another schedule's.
+        """
+        return self._portal.call(self._client.create_schedule(schedule))
+
+    def get_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Return a schedule by its name or id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._portal.call(self._client.get_schedule(schedule, namespace=namespace))
+
+    def schedules(self, *, namespace: str | None = None, page_size: int = 200) -> Iterator[Schedule]:
+        """Yield the schedules of a namespace, or of all, by namespace and name; pages hold at most 1,000."""
+        return self._portal.iterate(self._client.schedules(namespace=namespace, page_size=page_size))
+
+    def update_schedule(self, schedule: NewSchedule, *, revision: int = 0) -> Schedule:
+        """Replace what a schedule is, but for its name, its namespace and whether it is paused; return it.
+
+        ``revision`` is that of the schedule from which the change was made; 0 replaces whatever is there.
+
+        Raises:
+            InvalidInput: as for ``create_schedule``. WrongState: it is at another revision. NotFound: there is none.
+        """
+        return self._portal.call(self._client.update_schedule(schedule, revision=revision))
+
+    def delete_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> None:
+        """Forget a schedule; the jobs that it made go on.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._portal.call(self._client.delete_schedule(schedule, namespace=namespace))
+
+    def pause_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Let a schedule tick no more until it is resumed, and return it; jobs that it made go on.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._portal.call(self._client.pause_schedule(schedule, namespace=namespace))
+
+    def resume_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
+        """Let a schedule tick again, and return it. What it did not tick meanwhile is not made up for.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._portal.call(self._client.resume_schedule(schedule, namespace=namespace))
+
+    def trigger_schedule(
+        self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None
+    ) -> TickJob:
+        """Make a job of a schedule now, whatever its rule, its overlap or a pause say, and return which.
+
+        Repeated over failures without doubling the job; with an ``idempotency_key`` the same call may be made again.
+
+        Raises:
+            NotFound: there is no such schedule. Conflict: an unfinished job has the ``unique_key`` of its template.
+        """
+        return self._portal.call(
+            self._client.trigger_schedule(schedule, namespace=namespace, idempotency_key=idempotency_key)
+        )
+
+    def backfill_schedule(
+        self, schedule: str, start: datetime, until: datetime, *, namespace: str = DEFAULT_NAMESPACE
+    ) -> builtins.list[TickJob]:
+        """Make the jobs of the past ticks in ``[start, until)`` that have none, and return the job of each.
+
+        Raises:
+            InvalidInput: the range holds more than 1,000 ticks, or ends after now. NotFound: there is no such schedule.
+        """
+        return self._portal.call(self._client.backfill_schedule(schedule, start, until, namespace=namespace))
+
+    def preview_schedule(
+        self,
+        schedule: str | NewSchedule,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        count: int = 10,
+        after: datetime | None = None,
+    ) -> builtins.list[Tick]:
+        """Return the next ticks of a schedule: a stored one by name or id, or one that is not stored.
+
+        ``count`` of them, at most 1,000, later than ``after``; None: than now.
+
+        Raises:
+            InvalidInput: with every bad field (``spec.cron``). NotFound: there is no such schedule.
+        """
+        return self._portal.call(self._client.preview_schedule(schedule, namespace=namespace, count=count, after=after))
 
     def put_limit(
         self,
@@ -485,7 +646,7 @@ class Client:
     ) -> CanceledJobs:
         """Cancel every job below a route prefix, wait until executing ones have stopped, and forget its pools.
 
-        ``preview`` only counts.
+        ``preview`` only counts. ``timeout_s`` None waits for them without end.
 
         Raises:
             InvalidInput: it is no route. WrongState: a worker serves it.
@@ -511,131 +672,14 @@ class Client:
         """Return who coordinates, who leads, and the versions of the stores."""
         return self._portal.call(self._client.cluster())
 
-    def create_schedule(self, schedule: NewSchedule) -> Schedule:
-        """Create a schedule and return it; it ticks from now on. The same once more answers with what is there.
+    def workers(self) -> builtins.list[Worker]:
+        """Return the workers that are registered now."""
+        return self._portal.call(self._client.workers())
 
-        Raises:
-            InvalidInput: with every bad field (``schedule.cron``). Conflict: the name is another schedule's.
-        """
-        return self._portal.call(self._client.create_schedule(schedule))
+    def claims(self) -> builtins.list[HeldClaim]:
+        """Return the claims that stand now."""
+        return self._portal.call(self._client.claims())
 
-    def get_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
-        """Return a schedule by its name or id.
-
-        Raises:
-            NotFound: there is none.
-        """
-        return self._portal.call(self._client.get_schedule(schedule, namespace=namespace))
-
-    def schedules(self, *, namespace: str | None = None, page_size: int = 200) -> Iterator[Schedule]:
-        """Yield the schedules of a namespace, or of all, by namespace and name."""
-        return self._portal.iterate(self._client.schedules(namespace=namespace, page_size=page_size))
-
-    def update_schedule(self, schedule: NewSchedule, *, revision: int = 0) -> Schedule:
-        """Replace what a schedule is, but for its name, its namespace and whether it is paused; return it.
-
-        ``revision`` is that of the schedule from which the change was made; 0 replaces whatever is there.
-
-        Raises:
-            InvalidInput: as for ``create_schedule``. WrongState: it is at another revision. NotFound: there is none.
-        """
-        return self._portal.call(self._client.update_schedule(schedule, revision=revision))
-
-    def delete_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> None:
-        """Forget a schedule; the jobs that it made go on.
-
-        Raises:
-            NotFound: there is none.
-        """
-        return self._portal.call(self._client.delete_schedule(schedule, namespace=namespace))
-
-    def pause_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
-        """Let a schedule tick no more until it is resumed, and return it."""
-        return self._portal.call(self._client.pause_schedule(schedule, namespace=namespace))
-
-    def resume_schedule(self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE) -> Schedule:
-        """Let a schedule tick again, and return it. What it did not tick meanwhile is not made up for."""
-        return self._portal.call(self._client.resume_schedule(schedule, namespace=namespace))
-
-    def trigger_schedule(
-        self, schedule: str, *, namespace: str = DEFAULT_NAMESPACE, idempotency_key: str | None = None
-    ) -> TickJob:
-        """Make a job of a schedule now, whatever its rule, its overlap or a pause say; returns which."""
-        return self._portal.call(
-            self._client.trigger_schedule(schedule, namespace=namespace, idempotency_key=idempotency_key)
-        )
-
-    def backfill_schedule(
-        self, schedule: str, start: datetime, until: datetime, *, namespace: str = DEFAULT_NAMESPACE
-    ) -> builtins.list[TickJob]:
-        """Make the jobs of the past ticks in ``[start, until)`` that have none, and return the job of each.
-
-        Raises:
-            InvalidInput: the range holds too many ticks, or ends after now.
-        """
-        return self._portal.call(self._client.backfill_schedule(schedule, start, until, namespace=namespace))
-
-    def preview_schedule(
-        self,
-        schedule: str | NewSchedule,
-        *,
-        namespace: str = DEFAULT_NAMESPACE,
-        count: int = 10,
-        after: datetime | None = None,
-    ) -> builtins.list[Tick]:
-        """Return the next ticks of a schedule: a stored one by name or id, or one that is not stored."""
-        return self._portal.call(self._client.preview_schedule(schedule, namespace=namespace, count=count, after=after))
-
-    def get_workflow(self, workflow_id: str) -> Workflow:
-        """Return a workflow: its state, and how many of its members are in which.
-
-        Raises:
-            NotFound: there is none. InvalidInput: not an id.
-        """
-        return self._portal.call(self._client.get_workflow(workflow_id))
-
-    def list_workflows(
-        self, *, namespace: str | None = None, name: str | None = None, limit: int | None = None
-    ) -> Iterator[Workflow]:
-        """Yield the workflows that match every filter, newest first; ``limit`` None means all."""
-        return self._portal.iterate(self._client.list_workflows(namespace=namespace, name=name, limit=limit))
-
-    def workflow_jobs(self, workflow_id: str) -> Iterator[Job]:
-        """Yield the members of a workflow, oldest first, with what they depend on, without payloads and results.
-
-        Raises:
-            NotFound: there is no such workflow.
-        """
-        return self._portal.iterate(self._client.workflow_jobs(workflow_id))
-
-    def watch_workflow(self, workflow_id: str) -> Iterator[WorkflowChange]:
-        """Yield the workflow now and as its members change, until all have ended.
-
-        Changes are gathered for a second or so. Resumes after a lost connection: members that ended meanwhile are told
-        of, those that were told of shortly before it perhaps again.
-
-        Raises:
-            NotFound: there is no such workflow. Unavailable: no coordinator answered for ``outage_s``.
-        """
-        return self._portal.iterate(self._client.watch_workflow(workflow_id))
-
-    def cancel_workflow(
-        self, workflow_id: str, reason: str = "", *, grace_s: float | None = None, preview: bool = False
-    ) -> CanceledJobs:
-        """Cancel every member of a workflow that has not ended; executing ones are asked to stop.
-
-        ``grace_s`` is how long their workers have to, before the claims are taken away; None: as the coordinators are
-        set. Attempts submit no children into the workflow from then on. ``preview`` only counts.
-
-        Raises:
-            NotFound: there is no such workflow. Unavailable: what was done is done; ask again.
-        """
-        return self._portal.call(self._client.cancel_workflow(workflow_id, reason, grace_s=grace_s, preview=preview))
-
-    def draw_workflow(self, workflow_id: str, format: str = "mermaid") -> str:
-        """Return a picture of a workflow as text: ``text``, ``mermaid``, ``dot`` or ``svg`` (``client.drawing``).
-
-        Raises:
-            NotFound: there is no such workflow. InvalidInput: another format.
-        """
-        return self._portal.call(self._client.draw_workflow(workflow_id, format))
+    def revoke_claim(self, job_id: str) -> bool:
+        """Take a job away from its worker; it restarts elsewhere, not counted as a crash. False: nobody held it."""
+        return self._portal.call(self._client.revoke_claim(job_id))

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from tenure.client.convert import job_from_wire, state_from_wire, time_of
+from tenure.client.convert import job_from_wire, state_from_wire
+from tenure.client.fields import time_of
 from tenure.client.records import Job
 from tenure.model.states import JobState
 from tenure.model.workflows import WorkflowState

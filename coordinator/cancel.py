@@ -27,6 +27,7 @@ from tenure.store.etcd.keyspace import CancelRequest, Keyspace
 from tenure.store.etcd.port import Compare, Etcd, Field, KeyValue, Put, Txn
 from tenure.store.postgres.database import Database, Row, Statement
 from tenure.store.postgres.locked import write_unlocked
+from tenure.store.postgres.stopped import Stopped
 
 log = structlog.get_logger(__name__)
 
@@ -197,17 +198,21 @@ class Canceler:
             [Statement("cancel_idle", columns | {"reason": reason}), Statement("settle_parents", columns)]
         )
 
-    async def tell(self, canceled: Sequence[Row], settled: Sequence[Row], asked: Sequence[Row], reason: str) -> None:
-        """Tell of what a transaction has canceled or asked to stop: the rows of its statements.
+    async def tell(self, *stopped: Stopped) -> None:
+        """Tell of jobs that a transaction has stopped. What cannot be told is made good: by the sweeps."""
+        try:
+            for one in stopped:
+                await self._tell(one)
+        except TenureError as exc:
+            log.warning("stopped_not_told", error=exc.message)
 
-        Raises:
-            Unavailable: some were not told; sweeps make it good.
-        """
+    async def _tell(self, stopped: Stopped) -> None:
+        canceled = stopped.canceled
         if canceled:
             await self._announcer.announce([Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled])
-        await self._dependants.follow(settled)
+        await self._dependants.follow(stopped.settled)
         children = await self._cancel_children([row.id for row in canceled if row.was_parked])
-        for problem in await self._ask([*asked, *children.asked], reason):
+        for problem in await self._ask([*stopped.asked, *children.asked], stopped.reason):
             raise problem
 
     async def _cancel_children(self, parked: Sequence[uuid.UUID], *, grace_s: float | None = None) -> _Step:

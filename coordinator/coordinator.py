@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Coroutine
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -123,7 +124,7 @@ async def _coordinate(
         presence = Presence(etcd, keys, clock, settings.coordinator_id, ttl_s=settings.leader_ttl_s)
         announcer = Announcer(etcd, keys, clock, done_ttl_s=settings.done_ttl_s)
         hints = Hints(presence.leader_address, lambda lanes: leader.hint(lanes))
-        lanes = Lanes(database)
+        lanes = Lanes(database, clock)
         kinds = Kinds(database, clock)
         backlogs = Backlogs(database, clock)
         dependants = Dependants(database, announcer, hints)
@@ -132,11 +133,11 @@ async def _coordinate(
         leader = Leader(
             settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints, canceler, kinds
         )
-        submitter = Submitter(database, lanes, hints, kinds, backlogs, canceler)
+        submitter = Submitter(database, lanes, hints, kinds, backlogs, canceler, clock)
         waiters = Waiters(database, etcd, keys, clock)
         retryer = Retryer(database, lanes, hints, clock)
         explainer = Explainer(database, etcd, keys)
-        jobs = JobService(database, etcd, keys, submitter, waiters, canceler, retryer, explainer)
+        jobs = JobService(database, etcd, keys, clock, submitter, waiters, canceler, retryer, explainer)
         workflows = WorkflowService(database, etcd, keys, clock, Workflows(database, clock, canceler), waiters)
         grpc_server = GrpcServer(
             (
@@ -175,7 +176,7 @@ async def _coordinate(
                         waiters.reread(),
                         presence.run(
                             CoordinatorValue(
-                                grpc=settings.grpc_advertise or grpc_server.address,
+                                grpc=settings.grpc_advertise or _advertised(grpc_server.address),
                                 http=http_server.address,
                                 version=version("tenure"),
                                 started_at=stamp(clock.wall()),
@@ -243,6 +244,19 @@ async def _within(abort: asyncio.Event, graceful: Coroutine[Any, Any, None]) -> 
             log.warning("stopping_at_once")
         ending.cancel()
         aborted.cancel()
+
+
+def _advertised(address: str) -> str:
+    """Return where others reach what listens at ``address``: this host's own address in the place of all (0.0.0.0)."""
+    host, _, port = address.rpartition(":")
+    if host not in ("", "0.0.0.0", "[::]"):
+        return address
+    name = socket.gethostname()
+    try:
+        own = socket.gethostbyname(name)  # a container's address, by its own hosts file
+    except OSError:
+        return f"{name}:{port}"
+    return f"{name if own.startswith('127.') else own}:{port}"
 
 
 def _etcd_options(settings: CoordinatorSettings, clock: SystemClock) -> EtcdOptions:

@@ -6,16 +6,15 @@ two: the leader then moves the jobs, and again a little later, for what a coordi
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
-import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import structlog
 
+from tenure.model.clock import Clock
 from tenure.model.dispatch import Lane
 from tenure.model.errors import Conflict, TenureError
 from tenure.model.jobs import JobSpec
@@ -58,17 +57,18 @@ class Placement(NamedTuple):
 class Lanes:
     """A cache of pools and lanes; every coordinator has one."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
+        self._clock = clock
         self._pools: frozenset[str] = frozenset()
         self._read_at = -math.inf
         self._ids: dict[LaneKey, int] = {}
-        self._ids_since = time.monotonic()
+        self._ids_since = self._clock.monotonic()
         self._by_id: dict[int, Lane] = {}
 
     async def refresh(self) -> None:
         """Read the known pools again."""
-        asked_at = time.monotonic()
+        asked_at = self._clock.monotonic()
         self._pools = frozenset(row.path for row in await self._database.fetch("known_pools"))
         self._read_at = asked_at
         if asked_at - self._ids_since > REMEMBERED_S:
@@ -82,7 +82,7 @@ class Lanes:
                 await self.refresh()
             except TenureError as exc:
                 log.warning("pools_not_refreshed", error=exc.message)
-            await asyncio.sleep(REFRESH_S)
+            await self._clock.sleep(REFRESH_S)
 
     async def of(self, specs: Sequence[JobSpec | Placement], database: Database | None = None) -> list[int]:
         """Return the lane of each job, making those that are new (with ``database``: by that one).
@@ -90,7 +90,7 @@ class Lanes:
         Raises:
             Unavailable: Postgres does not answer. Conflict: a lane has the id of another one.
         """
-        if time.monotonic() - self._read_at > STALE_S:
+        if self._clock.monotonic() - self._read_at > STALE_S:
             await self.refresh()  # the leader moves what was written with an older picture, but not for ever
         keys = [_key(pool_of(spec.route, self._pools), spec) for spec in specs]
         ids = {key: self._ids.get(key) for key in keys}

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg.errors import UniqueViolation
-
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes, placement_of
 from tenure.coordinator.passing import FIRST_IDS, PASS_S, WINDOW_JOBS, Span
@@ -22,9 +20,11 @@ from tenure.model.errors import NotFound, Unavailable, WrongState
 from tenure.model.ids import new_id
 from tenure.model.states import JobState
 from tenure.store.postgres.database import Database, Row, Statement
-from tenure.store.postgres.unique import holders, is_unique_key
+from tenure.store.postgres.taken import UniqueTaken
+from tenure.store.postgres.unique import holders
 
 RETRIABLE = frozenset({JobState.FAILED, JobState.CANCELED})
+LISTED = "tenure jobs list shows the jobs that are there"
 
 
 @dataclass(slots=True)
@@ -121,9 +121,7 @@ class Retryer:
                     Statement("reopen_workflows", {"new_ids": new_ids}),
                 ]
             )
-        except UniqueViolation as exc:
-            if not is_unique_key(exc):
-                raise
+        except UniqueTaken as exc:
             raise Unavailable("a unique key was taken at the same moment", hint="retry again") from exc
         self._hints.ready(set(lanes))
         return made
@@ -131,5 +129,5 @@ class Retryer:
     async def _read(self, job_id: uuid.UUID) -> Row:
         rows = await self._database.fetch("jobs_by_id", {"ids": [job_id]})
         if not rows:
-            raise NotFound(f"job {job_id} does not exist")
+            raise NotFound(f"job {job_id} does not exist", hint=LISTED)
         return rows[0]

@@ -68,4 +68,4 @@ class Revoker:
         try:
             await self._etcd.revoke(lease)
         except TenureError as exc:
-            log.info("lease left to its worker", lease=f"{lease:016x}", reason=exc.message)
+            log.info("lease_left_to_its_worker", lease=f"{lease:016x}", reason=exc.message)

@@ -20,17 +20,17 @@ from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.metrics import TICKS
-from tenure.coordinator.submit import held_conflict
 from tenure.model.clock import Clock
 from tenure.model.errors import BoundExceeded, InvalidInput, TenureError, Unavailable
 from tenure.model.ids import new_id
 from tenure.model.jobs import PlannedJob
 from tenure.model.schedules import MAX_TICKS, ScheduleSpec, decide, job_at, tick_key
-from tenure.model.unique import OnDuplicate
+from tenure.model.unique import OnDuplicate, held_conflict, unique_key_of
 from tenure.store.postgres.database import Database, Row, Statement
-from tenure.store.postgres.schedules import CANCEL_REASON, Canceled, Firing, ScheduleMoved, write_firings
-from tenure.store.postgres.submit import KeyTaken, keyed_jobs, scope_of
-from tenure.store.postgres.unique import REASON, UniqueTaken, holders, unique_key_of
+from tenure.store.postgres.schedules import Firing, ScheduleMoved, write_firings
+from tenure.store.postgres.submit import keyed_jobs, scope_of
+from tenure.store.postgres.taken import KeyTaken, UniqueTaken
+from tenure.store.postgres.unique import holders
 
 log = structlog.get_logger(__name__)
 
@@ -95,9 +95,7 @@ class Scheduler:
             firing = self._decide(row)
             if firing is not None:
                 firings.append(firing)
-            await self._clock.sleep(
-                0
-            )  # thousands of ticks may be decided upon: the leader's KeepAlives come in between
+            await self._clock.sleep(0)  # there may be thousands of ticks: the leader's KeepAlives come in between
         for group in _groups(firings):
             await self._write(group)
         return len(firings)
@@ -145,13 +143,12 @@ class Scheduler:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a write came to; ``existing`` are the jobs that ticks had already, by schedule and key.
-
-    ``firings`` are as written: without the jobs that there are already, and with the ticks that a unique key left out.
-    """
+    """What a write came to."""
 
     firings: Sequence[Firing]
-    existing: dict[TickKey, uuid.UUID]
+    """As written: without the jobs that there are already, and with the ticks that a unique key left out."""
+    instead: dict[TickKey, uuid.UUID]
+    """The jobs that there are instead of new ones: those that ticks had already, and holders of their unique key."""
 
 
 class TickWriter:
@@ -174,12 +171,12 @@ class TickWriter:
         firings = [self._as_set_for_kinds(firing) for firing in firings]
         known = await self._known([firing for firing in firings if not firing.is_tick])
         for _ in range(_TRIES):
-            met: dict[TickKey, uuid.UUID] = {}
-            now = [await self._meet_holders(firing, known, met) for firing in firings]
-            jobs = [job for firing in now for job in firing.jobs]
+            held: dict[TickKey, uuid.UUID] = {}
+            made = [await self._without_held(firing, known, held) for firing in firings]
+            jobs = [job for firing in made for job in firing.jobs]
             lanes = await self._lanes.of([job.spec for job in jobs])
             try:
-                canceled = await write_firings(self._database, now, lanes, guard=guard)
+                stopped = await write_firings(self._database, made, lanes, guard=guard)
             except KeyTaken:
                 known |= await self._known(firings)
                 continue
@@ -188,17 +185,9 @@ class TickWriter:
                     raise
                 continue
             self._hints.ready(set(lanes))
-            await self._tell(canceled)
-            return Written(now, met | known)
+            await self._canceler.tell(*stopped)
+            return Written(made, held | known)
         raise Unavailable("the keys of these ticks kept changing", hint="try again")
-
-    async def _tell(self, gone: Canceled) -> None:
-        replaced = gone.replaced
-        try:
-            await self._canceler.tell(gone.canceled, gone.settled, gone.asked, CANCEL_REASON)
-            await self._canceler.tell(replaced.canceled, replaced.settled, replaced.asked, REASON)
-        except TenureError as exc:  # the sweeps of dependants and of cancels make it good
-            log.warning("cancels_not_told", error=exc.message)
 
     async def _known(self, firings: Sequence[Firing]) -> dict[TickKey, uuid.UUID]:
         keys = [(job.spec.namespace, *_tick_key(job)) for firing in firings for job in firing.jobs]
@@ -209,38 +198,38 @@ class TickWriter:
         jobs = tuple(replace(job, spec=self._kinds.book.apply(job.spec, path="schedule.job.")) for job in firing.jobs)
         return replace(firing, jobs=jobs)
 
-    async def _meet_holders(
-        self, firing: Firing, known: Mapping[TickKey, uuid.UUID], met: dict[TickKey, uuid.UUID]
+    async def _without_held(
+        self, firing: Firing, known: Mapping[TickKey, uuid.UUID], held: dict[TickKey, uuid.UUID]
     ) -> Firing:
         """Leave out ticks that have jobs, and do as the template wants where a job has its unique key.
 
-        That is replaced, or the ticks are left out; those are noted in ``met``, with the job that stands in their way.
+        The holder is replaced, or the ticks are left out; those are noted in ``held``, with the job that is instead.
         The last tick of those that replace each other counts, though it has its job already.
         """
         new = tuple(job for job in firing.jobs if _tick_key(job) not in known)
         if not new or new[0].spec.unique_key is None:
             return replace(firing, jobs=new)
         key = unique_key_of(new[0].spec)  # of one template: all have the same key
-        held = (await holders(self._database, [key])).get(key)
+        holder = (await holders(self._database, [key])).get(key)
         replaces: tuple[tuple[uuid.UUID, uuid.UUID], ...] = ()
         if new[0].spec.on_duplicate is OnDuplicate.REPLACE:
             last = firing.jobs[-1]
             kept, left_out = (new[-1:], new[:-1]) if new[-1] is last else ((), new)
-            standing = known.get(_tick_key(last), last.id)
-            if held is not None and kept:
-                replaces = ((held.id, last.id),)
+            instead = known.get(_tick_key(last), last.id)
+            if holder is not None and kept:
+                replaces = ((holder.id, last.id),)
         else:
-            kept, left_out = ((), new) if held is not None else (new[:1], new[1:])
-            standing = held.id if held is not None else new[0].id
-            if held is not None and firing.is_asked and new[0].spec.on_duplicate is OnDuplicate.REFUSE:
-                raise held_conflict("schedule.job", new[0].spec, held)
-        met.update((_tick_key(job), standing) for job in left_out)
+            kept, left_out = ((), new) if holder is not None else (new[:1], new[1:])
+            instead = holder.id if holder is not None else new[0].id
+            if holder is not None and firing.is_asked and new[0].spec.on_duplicate is OnDuplicate.REFUSE:
+                raise held_conflict("schedule.job", new[0].spec, holder)
+        held.update((_tick_key(job), instead) for job in left_out)
         made = replace(firing, jobs=kept, replaces=replaces)
         if firing.is_asked:
-            return replace(made, answered=tuple(replace(job, id=standing) for job in left_out))
+            return replace(made, answered=tuple(replace(job, id=instead) for job in left_out))
         if not firing.is_tick or not left_out:
             return made
-        reason = f"job {standing} has the unique key"
+        reason = f"job {instead} has the unique key"
         return replace(
             made,
             cancels=firing.cancels if kept else (),  # what there is gives way to a job alone

@@ -28,7 +28,11 @@ class CoordinatorSettings(BaseSettings):
     etcd_timeout_s: float = Field(default=5.0, gt=0)
     grpc_listen: str = "127.0.0.1:7070"
     http_listen: str = "127.0.0.1:7071"
-    grpc_advertise: str = Field(default="", description="address that other coordinators reach; default: grpc_listen")
+    grpc_advertise: str = Field(
+        default="",
+        description="address that workers and other coordinators reach; default: grpc_listen, "
+        "with this host's address in the place of 0.0.0.0",
+    )
     coordinator_id: str = Field(default_factory=lambda: f"{socket.gethostname()}-{str(new_id())[-12:]}")
     postgres_pool_min: int = Field(default=2, ge=1)
     postgres_pool_max: int = Field(default=10, ge=2)

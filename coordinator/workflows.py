@@ -83,7 +83,7 @@ class Workflows:
         """
         summary = await self._reads.ask(workflow_id)
         if summary is None:
-            raise NotFound(f"workflow {workflow_id} does not exist")
+            raise NotFound(f"workflow {workflow_id} does not exist", hint="tenure workflows list")
         return summary
 
     async def summaries(self, rows: Sequence[Row]) -> list[Summary]:
@@ -107,7 +107,7 @@ class Workflows:
         if before is None and not await self._database.fetch(
             "mark_workflow_canceled", {"id": workflow_id, "reason": reason}
         ):
-            raise NotFound(f"workflow {workflow_id} does not exist")
+            raise NotFound(f"workflow {workflow_id} does not exist", hint="tenure workflows list")
         result = CanceledMembers(Canceled(), before or LAST_ID)
         until = self._clock.monotonic() + PASS_S
         while True:

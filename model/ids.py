@@ -23,4 +23,7 @@ def parse_id(text: str, field: str) -> uuid.UUID:
     try:
         return uuid.UUID(text)
     except ValueError as exc:
-        raise InvalidInput([FieldViolation(field, f"{text[:64]!r} is not a UUID")]) from exc
+        raise InvalidInput(
+            [FieldViolation(field, f"{text[:64]!r} is not an id, which is a UUID")],
+            hint="give it whole, as lists show it",
+        ) from exc

@@ -26,6 +26,7 @@ from tenure.model.routes import (
     route_error,
 )
 from tenure.model.unique import OnDuplicate
+from tenure.model.wording import sentence
 
 
 def _must(check: Any) -> AfterValidator:
@@ -176,10 +177,11 @@ class JobSpec(BaseModel):
         for name in ("labels", "requires"):
             for key, value in getattr(self, name).items():
                 if problem := name_error(key):
-                    raise ValueError(f"{name}[{key[:64]!r}] {problem}")
+                    raise ValueError(f"{name} key {key[:64]!r} {problem}")
                 if len(value) > DEFAULT_BOUNDS.label_value_chars or _UNPRINTABLE.search(value):
                     raise ValueError(
-                        f"{name}[{key!r}] must be printable, at most {DEFAULT_BOUNDS.label_value_chars} characters"
+                        f"{name} value of {key!r} must be printable, at most"
+                        f" {DEFAULT_BOUNDS.label_value_chars} characters"
                     )
         if len(set(self.limits)) < len(self.limits):
             raise ValueError("limits must not name one twice")
@@ -221,14 +223,25 @@ def violations_of(exc: ValidationError, path: str) -> list[FieldViolation]:
     found = []
     for error in exc.errors(include_url=False, include_input=False):
         field = ".".join(str(part) for part in error["loc"])
-        message = error["msg"].removeprefix("Value error, ")
+        message = sentence(error["msg"])
         if not field:
             # A rule between fields: the message begins with the field it is about, or names it.
             field = next((name for name in _RELATION_FIELDS if message.startswith(name)), "") or next(
                 (name for name in _RELATION_FIELDS if name in message), ""
             )
+        # What names its own field at the start would name it twice.
+        message = message.removeprefix(f"{field} ")
         found.append(FieldViolation(f"{path}{field}" if field else path.rstrip(".") or "job", message))
     return found
+
+
+ALONE = "job"
+"""The path of a job that is no member of a batch."""
+
+
+def member_path(path: str, index: int) -> str:
+    """Return the path of a member of a batch, such as ``jobs[3]``; of a job on its own, ``job``."""
+    return path if path == ALONE else f"{path}[{index}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +272,10 @@ def resolve_batch(
     for index, spec in enumerate(specs):
         if spec.ref is not None and by_ref.setdefault(spec.ref, index) != index:
             violations.append(
-                FieldViolation(f"{path}[{index}].ref", f"{spec.ref!r} is also the ref of {path}[{by_ref[spec.ref]}]")
+                FieldViolation(
+                    f"{member_path(path, index)}.ref",
+                    f"{spec.ref!r} is also the ref of {member_path(path, by_ref[spec.ref])}",
+                )
             )
     edges: list[list[int]] = [[] for _ in specs]
     resolved: list[tuple[uuid.UUID, ...]] = []
@@ -275,15 +291,15 @@ def resolve_batch(
             except ValueError:
                 violations.append(
                     FieldViolation(
-                        f"{path}[{index}].depends_on[{position}]",
+                        f"{member_path(path, index)}.depends_on[{position}]",
                         f"{name[:64]!r} is neither the ref of a member of this batch nor a job id",
                     )
                 )
         resolved.append(tuple(parents))
     cycle = find_cycle(edges)
     if cycle:
-        names = " -> ".join(specs[i].ref or f"{path}[{i}]" for i in cycle)
-        violations.append(FieldViolation(f"{path}[{cycle[0]}].depends_on", f"dependency cycle: {names}"))
+        names = " -> ".join(specs[i].ref or member_path(path, i) for i in cycle)
+        violations.append(FieldViolation(f"{member_path(path, cycle[0])}.depends_on", f"dependency cycle: {names}"))
     if violations:
         raise InvalidInput(violations)
     return resolved

@@ -35,5 +35,6 @@ run imports .venv/bin/lint-imports --no-logo
 run stubs stubs_are_fresh # red: make proto
 run client .venv/bin/python scripts/generate_sync_client.py --check
 run reference .venv/bin/python scripts/generate_reference.py --check
+run chart .venv/bin/python scripts/generate_chart_readme.py --check
 
 [ -z "$failed" ] || { printf 'failed:%s\n' "$failed"; exit 1; }

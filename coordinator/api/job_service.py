@@ -17,13 +17,15 @@ from tenure.coordinator.api.stream_submit import StreamedSubmit
 from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.explain import Explainer
 from tenure.coordinator.pending import show_pending
-from tenure.coordinator.retry import RETRIABLE, Retryer
-from tenure.coordinator.submit import Submitted, Submitter
+from tenure.coordinator.retry import LISTED, RETRIABLE, Retryer
+from tenure.coordinator.submit import Submitter
 from tenure.coordinator.waiters import Waiters
 from tenure.model.batch import Batcher, pieces
+from tenure.model.clock import Clock
 from tenure.model.errors import FieldViolation, InvalidInput, NotFound, WrongState
 from tenure.model.ids import parse_id
 from tenure.model.states import TERMINAL, JobState
+from tenure.model.submit import Submitted
 from tenure.model.why import Obstacle
 from tenure.model.workflows import workflow_name
 from tenure.store.etcd.keyspace import Keyspace
@@ -59,6 +61,7 @@ class JobService(JobServiceServicer):
         database: Database,
         etcd: Etcd,
         keys: Keyspace,
+        clock: Clock,
         submitter: Submitter,
         waiters: Waiters,
         canceler: Canceler,
@@ -73,6 +76,7 @@ class JobService(JobServiceServicer):
         self._explainer = explainer
         self._etcd = etcd
         self._keys = keys
+        self._clock = clock
         self._reads: Batcher[uuid.UUID, job_pb2.Job | None] = Batcher(
             self._read_group, max_items=500, in_flight=2, name="read"
         )
@@ -175,7 +179,7 @@ class JobService(JobServiceServicer):
                 self._waiters.refuse_if_closed()
                 if not left:
                     return
-                await asyncio.sleep(WATCH_GATHER_S)
+                await self._clock.sleep(WATCH_GATHER_S)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(WATCH_MANY_POLL_S - WATCH_GATHER_S):
                         await maybe_done.wait()
@@ -185,7 +189,7 @@ class JobService(JobServiceServicer):
         rows = await self._database.fetch("marks_of", {"ids": sorted(ids)})
         marks = {row.id: tuple(row[1:]) for row in rows}
         if missing := ids - marks.keys():
-            raise NotFound(f"job {min(missing)} does not exist")
+            raise NotFound(f"job {min(missing)} does not exist", hint=LISTED)
         changed = [id for id, mark in marks.items() if shown.get(id) != mark]
         shown.update((id, marks[id]) for id in changed)
         return changed
@@ -263,7 +267,7 @@ class JobService(JobServiceServicer):
     async def _read(self, job_id: uuid.UUID) -> job_pb2.Job:
         job = await self._reads.ask(job_id)
         if job is None:
-            raise NotFound(f"job {job_id} does not exist")
+            raise NotFound(f"job {job_id} does not exist", hint=LISTED)
         return job
 
     async def _read_group(self, ids: list[uuid.UUID]) -> list[job_pb2.Job | None]:

@@ -40,7 +40,7 @@ class KindService(KindServiceServicer):
         found = [row for row in rows if (row.namespace, row.name) == (request.namespace, request.kind)]
         if not found:
             where = f"in namespace {request.namespace[:64]!r}" if request.namespace else "for all namespaces"
-            raise NotFound(f"nothing is set {where} for kind {request.kind[:200]!r}")
+            raise NotFound(f"nothing is set {where} for kind {request.kind[:200]!r}", hint="tenure kinds list")
         return pb.GetKindSettingsResponse(settings=_to_pb(found[0]))
 
     async def ListKindSettings(

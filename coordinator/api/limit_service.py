@@ -51,7 +51,7 @@ class LimitService(LimitServiceServicer):
         definitions = await self._definitions()
         limit = definitions.get(request.name)
         if limit is None:
-            raise NotFound(f"limit {request.name[:200]!r} is not defined")
+            raise NotFound(f"limit {request.name[:200]!r} is not defined", hint="tenure limits list")
         uses = [use for use in await self._uses() if covering(use.name, definitions) == limit]
         return pb.GetLimitResponse(limit=_to_pb(limit), uses=uses)
 

@@ -33,7 +33,7 @@ class Refusals(grpc.aio.ServerInterceptor):
             return handler
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
-                _unary(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+                _answering(handler.unary_unary), handler.request_deserializer, handler.response_serializer
             )
         if handler.unary_stream:
             return grpc.unary_stream_rpc_method_handler(
@@ -41,12 +41,12 @@ class Refusals(grpc.aio.ServerInterceptor):
             )
         if handler.stream_stream and details.method.startswith(_OURS):
             return grpc.stream_stream_rpc_method_handler(
-                _unary(handler.stream_stream), handler.request_deserializer, handler.response_serializer
+                _answering(handler.stream_stream), handler.request_deserializer, handler.response_serializer
             )
         return handler  # reflection and health have streams of their own
 
 
-def _unary(method: Any) -> Any:
+def _answering(method: Any) -> Any:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             return await method(request, context)

@@ -173,8 +173,8 @@ class ScheduleService(ScheduleServiceServicer):
 
         firing_made, written = await self._write(request.namespace, request.schedule, firing)
         job = firing_made.jobs[0]
-        existing = written.existing.get((scope_of(job), key))
-        return pb.TriggerScheduleResponse(job_id=str(existing or job.id), created=existing is None)
+        instead = written.instead.get((scope_of(job), key))
+        return pb.TriggerScheduleResponse(job_id=str(instead or job.id), created=instead is None)
 
     async def BackfillSchedule(
         self, request: pb.BackfillScheduleRequest, context: Context
@@ -193,10 +193,10 @@ class ScheduleService(ScheduleServiceServicer):
         made, written = await self._write(request.namespace, request.schedule, firing)
         answer = []
         for job in made.jobs:
-            existing = written.existing.get((scope_of(job), job.spec.idempotency_key or ""))
+            instead = written.instead.get((scope_of(job), job.spec.idempotency_key or ""))
             answer.append(
                 pb.BackfilledJob(
-                    tick=wire.timestamp(job.scheduled_at), job_id=str(existing or job.id), created=existing is None
+                    tick=wire.timestamp(job.scheduled_at), job_id=str(instead or job.id), created=instead is None
                 )
             )
         return pb.BackfillScheduleResponse(jobs=answer)
@@ -245,7 +245,10 @@ class ScheduleService(ScheduleServiceServicer):
         params = {"namespace": _no_nul(namespace, "namespace") or DEFAULT_NAMESPACE, "name": name, "id": id}
         rows = await self._database.fetch("find_schedule", params)
         if not rows:
-            raise NotFound(f"schedule {name[:64]!r} does not exist in namespace {params['namespace']!r}")
+            raise NotFound(
+                f"schedule {name[:64]!r} does not exist in namespace {params['namespace']!r}",
+                hint="tenure schedules list",
+            )
         return rows[0]
 
     async def _change(self, namespace: str, schedule: str, change: Callable[[Row, ScheduleSpec], Change]) -> Row:

@@ -11,11 +11,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-from tenure.coordinator.submit import GROUP_BYTES, Submitted, Submitter
+from tenure.coordinator.group_commit import GROUP_BYTES
+from tenure.coordinator.submit import Submitter
 from tenure.coordinator.waiters import Waiters
 from tenure.model.batch import pieces
 from tenure.model.errors import BacklogFull, BoundExceeded, FieldViolation, InvalidInput, TenureError, Unavailable
 from tenure.model.jobs import JobSpec
+from tenure.model.submit import Submitted
 from tenure.v1 import job_pb2, wire
 from tenure.v1 import job_service_pb2 as pb
 

@@ -20,11 +20,10 @@ from pathlib import Path
 from rich.console import Console
 
 from tenure.cli.embedded.deployment import Deployment
-from tenure.client import Client, Job, JobState
+from tenure.client import Client, Job, JobState, TenureError
 from tenure.examples.inventory.findings import DiscoverRequest, Discovery, Report
 from tenure.examples.inventory.handlers import DISCOVER
 from tenure.examples.inventory.pages import Progress, show_places, show_report
-from tenure.model.errors import TenureError
 
 QUICK_HASH_MB = 24.0
 POLL_S = 0.3

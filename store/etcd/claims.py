@@ -118,7 +118,7 @@ async def claim_batch(
             last = index == len(chunks) - 1
             await _claim(etcd, keys, chunk, tail if last else (), results, timeout_s)
     except Unavailable as exc:
-        log.warning("claims unknown", jobs=len(requests) - len(results), reason=str(exc))
+        log.warning("claims_unknown", jobs=len(requests) - len(results), reason=str(exc))
         results.extend(ClaimResult(r.job, ClaimOutcome.UNKNOWN) for r in requests[len(results) :])
     return results
 
@@ -141,7 +141,7 @@ async def _claim(
         whole = isinstance(exc, BoundExceeded) and not isinstance(exc, TooLarge)  # no part of it would pass
         if len(requests) <= 1 or whole:
             outcome = _outcome_of(exc)
-            log.info("claims refused", jobs=len(requests), outcome=outcome.value, reason=str(exc))
+            log.info("claims_refused", jobs=len(requests), outcome=outcome.value, reason=str(exc))
             results.extend(ClaimResult(request.job, outcome) for request in requests)
             if tail and requests:
                 await _claim(etcd, keys, (), tail, results, timeout_s)
@@ -212,7 +212,7 @@ async def release_batch(
             size += weight
         await _release(etcd, keys, chunk, deleted, timeout_s, on_unannounced, guards)
     except Unavailable as exc:
-        log.warning("releases unknown", jobs=len(releases) - len(deleted), reason=str(exc))
+        log.warning("releases_unknown", jobs=len(releases) - len(deleted), reason=str(exc))
         deleted.extend(False for _ in range(len(releases) - len(deleted)))
     return deleted
 
@@ -242,7 +242,7 @@ async def _release(
             await _release(etcd, keys, releases[:half], deleted, timeout_s, on_unannounced, guards)
             await _release(etcd, keys, releases[half:], deleted, timeout_s, on_unannounced, guards)
             return
-        log.warning("releases refused", jobs=len(releases), reason=str(exc))
+        log.warning("releases_refused", jobs=len(releases), reason=str(exc))
         unannounced = [release.job for release in releases if release.announcement is not None]
         if not unannounced:
             deleted.extend(False for _ in releases)

@@ -115,7 +115,7 @@ class Term:
 
         def lost(reason: str) -> None:
             if not over.is_set():
-                log.warning("leadership lost", term=self.number, reason=reason)
+                log.warning("leadership_lost", term=self.number, reason=reason)
                 over.set()
 
         self._keeper.add(self._grant, lambda _lease: lost("the lease is gone"))
@@ -173,9 +173,9 @@ class Term:
         try:
             await self._etcd.revoke(self._grant.lease, timeout_s=RESIGN_TIMEOUT_S)
             self.left_behind = 0
-            log.info("stepped down", term=self.number)
+            log.info("stepped_down", term=self.number)
         except TenureError as exc:  # none may take the place of the cancel that ended the term
-            log.info("stepped down; the key is left behind", term=self.number, reason=str(exc))
+            log.info("leader_key_left_behind", term=self.number, reason=str(exc))
 
 
 class Election:
@@ -205,7 +205,7 @@ class Election:
                 failures += 1
                 if failures == 1:
                     log.warning(
-                        "no election: etcd does not answer or refuses",
+                        "election_impossible",
                         reason=str(exc),
                         next_step="check TENURE_ETCD_ENDPOINTS and that etcd runs; it is tried again until then",
                     )
@@ -254,7 +254,7 @@ class Election:
             if self._left_behind and leader.lease == self._left_behind:
                 await self._etcd.revoke(leader.lease, timeout_s=RESIGN_TIMEOUT_S)
                 self._left_behind = 0
-                log.info("revoked what an earlier term left behind", term=leader.create_revision)
+                log.info("earlier_term_revoked", term=leader.create_revision)
                 continue
             try:
                 async with asyncio.timeout(self._ttl_s):

@@ -168,7 +168,7 @@ class LeaseKeeper:
             renewals = await self._etcd.renew([kept.lease for kept in batch], timeout_s=timeout_s)
         except TenureError as exc:
             # No answer, as far as trust goes: what runs is stopped in time by it, and an operator may repair this.
-            log.error("leases not renewed: etcd refuses", reason=str(exc))
+            log.error("leases_refused", reason=str(exc))
         answers = {renewal.lease: renewal for renewal in renewals}
         for kept in batch:
             if self._kept.get(kept.lease) is not kept:
@@ -182,9 +182,9 @@ class LeaseKeeper:
                 self._gone(kept)
         missing = len(batch) - len(answers)
         if missing and not self._unanswered:
-            log.warning("leases not renewed: etcd unreachable", leases=missing, kept=len(self._kept))
+            log.warning("leases_not_renewed", leases=missing, kept=len(self._kept))
         elif self._unanswered and not missing:
-            log.info("leases renewed again", kept=len(self._kept))
+            log.info("leases_renewed_again", kept=len(self._kept))
         self._unanswered = missing > 0
 
     def _renewed(self, kept: _Kept, answer: Renewal) -> None:
@@ -207,7 +207,7 @@ class LeaseKeeper:
             self._schedule(kept, now + RETRY_S)
             return
         self.remove(kept.lease)
-        log.info("lease lost", lease=f"{kept.lease:016x}")
+        log.info("lease_lost", lease=f"{kept.lease:016x}")
         kept.on_lost(kept.lease)
 
 
@@ -279,7 +279,7 @@ class LeasePool:
             async with self._granting:
                 grant = await self._etcd.grant(ttl_s, timeout_s=timeout_s)
         except TenureError as exc:  # unreachable, no space, not allowed: all the same to who wants to claim
-            log.warning("no lease granted", ttl_s=ttl_s, reason=str(exc))
+            log.warning("no_lease_granted", ttl_s=ttl_s, reason=str(exc))
             return None
         self._asked[grant.lease] = math.ceil(ttl_s)
         self._out.add(grant.lease)
@@ -311,7 +311,7 @@ class LeasePool:
         try:
             await self._etcd.revoke(lease, timeout_s=timeout_s)
         except TenureError as exc:  # whatever the reason: it is renewed no more
-            log.info("lease left to expire", lease=f"{lease:016x}", reason=str(exc))
+            log.info("lease_left_to_expire", lease=f"{lease:016x}", reason=str(exc))
 
     async def close(self, *, timeout_s: float = 5.0) -> None:
         """Revoke every lease of the pool, idle or out, as far as the time allows."""
@@ -326,7 +326,7 @@ class LeasePool:
                 for lease in leases:
                     group.create_task(discard(lease))
         except TimeoutError:
-            log.info("leases left to expire", leases=len(leases))
+            log.info("leases_left_to_expire", leases=len(leases))
 
     def _forget(self, lease: int) -> None:
         self._keeper.remove(lease)

@@ -75,7 +75,7 @@ class Members:
         """Move on from a member that is not well, unless somebody has done so already."""
         if len(self._opened) > 1 and self._opened[self._at] is member:
             self._at = (self._at + 1) % len(self._opened)
-            log.debug("etcd member changed", failed=member.name, now=self._opened[self._at].name)
+            log.debug("etcd_member_changed", failed=member.name, now=self._opened[self._at].name)
 
     def blame(self, fault: Fault, member: Member) -> None:
         """Move on if a fault speaks against the member rather than the request."""

@@ -70,11 +70,11 @@ class View:
                 failures = 0
                 await self._follow()
             except Compacted as exc:
-                log.info("view lists again: history is compacted", prefix=self._prefix, oldest=exc.revision)
+                log.info("view_relisted", prefix=self._prefix, oldest=exc.revision)
             except (Unavailable, BoundExceeded) as exc:
                 failures += 1
                 if failures == 1:
-                    log.warning("view is stale: etcd does not answer", prefix=self._prefix, reason=str(exc))
+                    log.warning("view_stale", prefix=self._prefix, reason=str(exc))
                 await self._clock.sleep(min(RETRY_S * 2**failures, MAX_RETRY_S) * random.uniform(0.5, 1.0))
 
     async def _list(self) -> None:

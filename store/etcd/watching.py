@@ -103,7 +103,7 @@ class Watch:
                     reading.cancel()
                 if stream is not None:
                     stream.close()
-            log.debug("etcd watch broken", prefix=self._prefix, reason=reason)
+            log.debug("etcd_watch_broken", prefix=self._prefix, reason=reason)
             failures += 1
             pause_s = min(RETRY_S * 2 ** min(failures, 8), MAX_RETRY_S)
             await self._clock.sleep(pause_s * random.uniform(0.5, 1.0))

@@ -30,6 +30,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from tenure.model.errors import BoundExceeded, ConfigurationError, Deposed, Locked, OwnershipLost, Unavailable
+from tenure.store.postgres.taken import taken_error
 
 Row = Any
 """A named tuple with the columns of the query."""
@@ -155,6 +156,7 @@ class Database:
             Unavailable: Postgres did not answer; the outcome of a write is unknown.
             Locked: a row is held by somebody else; nothing was written.
             BoundExceeded: Postgres is out of room.
+            KeyTaken, UniqueTaken: a key is there already; nothing was written.
             OwnershipLost: ``assert_fence`` failed.
             Deposed: ``assert_term`` failed.
         """
@@ -164,7 +166,7 @@ class Database:
     async def transaction(self, statements: Sequence[Statement]) -> list[list[Row]]:
         """Run queries as one transaction, sent in one go; return the rows of each.
 
-        Raises: as ``fetch``; and ``psycopg.errors.UniqueViolation``, for callers that expect one.
+        Raises: as ``fetch``.
         """
         return await self._run(statements, as_transaction=True)
 
@@ -202,8 +204,10 @@ class Database:
                 except pg.ReadOnlySqlTransaction:
                     await connection.close()  # of no use any more: the pool opens another, perhaps to the primary
                     raise
-        except (pg.DeadlockDetected, pg.SerializationFailure, pg.UniqueViolation):
+        except (pg.DeadlockDetected, pg.SerializationFailure):
             raise
+        except pg.UniqueViolation as exc:
+            raise taken_error(exc) from exc
         except PoolTimeout as exc:
             raise Unavailable(f"no Postgres connection became free within {self.options.wait_s:g} s") from exc
         except (pg.DiskFull, pg.OutOfMemory, pg.ConfigurationLimitExceeded) as exc:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
-from psycopg.errors import DatabaseError, UniqueViolation
+from psycopg.errors import DatabaseError
 
 from tenure.model.jobs import PlannedJob
-from tenure.store.postgres.database import Database, Row, Statement
-from tenure.store.postgres.submit import insertion, key_error
-from tenure.store.postgres.unique import STATEMENTS, Replaced, replaced, replacing
+from tenure.store.postgres.database import Database, Statement
+from tenure.store.postgres.stopped import Stopped
+from tenure.store.postgres.submit import insertion
+from tenure.store.postgres.unique import STATEMENTS, replaced, replacing
 
 MAX_RECENT_JOBS = 20
 _NOT_AS_SEEN = "TN003"
@@ -62,23 +63,15 @@ class Firing:
         return (*self.unfinished, *new)[-MAX_RECENT_JOBS:]
 
 
-@dataclass(frozen=True, slots=True)
-class Canceled:
-    """What became of the jobs that a firing cancels: rows as ``coordinator.cancel`` knows them."""
-
-    canceled: Sequence[Row] = ()
-    settled: Sequence[Row] = ()
-    asked: Sequence[Row] = ()
-    replaced: Replaced = field(default_factory=Replaced)
-
-
 CANCEL_REASON = "the next tick of its schedule came"
 
 
 async def write_firings(
     database: Database, firings: Sequence[Firing], lanes: Sequence[int], *, guard: Statement | None = None
-) -> Canceled:
+) -> tuple[Stopped, Stopped]:
     """Write firings; ``lanes`` are those of all their jobs, in order. ``guard`` is run first.
+
+    Returns what became of the earlier jobs that they cancel, and of those that they replace.
 
     Raises:
         ScheduleMoved: one of them is not at its turn any more.
@@ -99,15 +92,15 @@ async def write_firings(
         statements.append(Statement("request_cancel", {"ids": cancels, "reason": CANCEL_REASON, "grace_s": None}))
     try:
         results = await database.transaction(statements)
-    except UniqueViolation as exc:
-        raise key_error(exc) from exc
     except DatabaseError as exc:
         if exc.sqlstate == _NOT_AS_SEEN:
             raise ScheduleMoved(str(exc)) from exc
         raise
-    gone = replaced(results[first : first + STATEMENTS] if replacement else ())
     canceled, settled, asked = results[-3:] if cancels else ((), (), ())
-    return Canceled(canceled, settled, asked, gone)
+    return (
+        Stopped(CANCEL_REASON, canceled, settled, asked),
+        replaced(results[first : first + STATEMENTS] if replacement else ()),
+    )
 
 
 def _columns(firings: Sequence[Firing]) -> dict[str, object]:

@@ -8,29 +8,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg.errors import DatabaseError, UniqueViolation
+from psycopg.errors import DatabaseError
 
 from tenure.model.bounds import IDEMPOTENCY_TTL_S
 from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.errors import WrongState
 from tenure.model.jobs import PlannedJob, RetrySpec
+from tenure.model.unique import unique_key_of
 from tenure.store.postgres.database import Database, Statement
+from tenure.store.postgres.stopped import Stopped
 from tenure.store.postgres.unique import (
     STATEMENTS,
-    Replaced,
-    UniqueTaken,
-    is_unique_key,
     replaced,
     replacing,
-    unique_key_of,
 )
 
 _DEFAULT_RETRY = RetrySpec()
 _WORKFLOW_CANCELED = "TN004"
 
-
-class KeyTaken(Exception):
-    """Some idempotency key stands for a job already: ask ``keyed_jobs`` and plan again. Nothing was written."""
+IdempotencyKey = tuple[str, str, str]
+"""Namespace, scope, key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +54,13 @@ def scope_of(job: PlannedJob) -> str:
     return str(job.parent_id) if job.parent_id else ""
 
 
-async def keyed_jobs(database: Database, keys: Sequence[tuple[str, str, str]]) -> dict[tuple[str, str, str], KeyedJob]:
-    """Return what (namespace, scope, key) triples stand for; expired keys are freed on the way."""
+def idempotency_key_of(job: PlannedJob) -> IdempotencyKey:
+    """Return the key with its scope; only for a job that has one."""
+    return (job.spec.namespace, scope_of(job), job.spec.idempotency_key or "")
+
+
+async def keyed_jobs(database: Database, keys: Sequence[IdempotencyKey]) -> dict[IdempotencyKey, KeyedJob]:
+    """Return what keys stand for; expired keys are freed on the way."""
     namespaces, scopes, names = (list(column) for column in zip(*keys, strict=True))
     params = {"namespaces": namespaces, "scopes": scopes, "keys": names}
     await database.fetch("free_expired_keys", params)
@@ -75,13 +77,13 @@ async def write_jobs(
     workflow: NewWorkflow | None = None,
     replaces: Mapping[uuid.UUID, uuid.UUID] | None = None,
     answered: Sequence[PlannedJob] = (),
-) -> Replaced:
+) -> Stopped:
     """Insert jobs with their dependencies and keys, and with ``workflow`` that, too.
 
     With ``fence`` all jobs are children of one parent, whose attempt must still execute under that fence, and whose
     workflow, if it is a member of one, must not be canceled. ``replaces`` names the holders of unique keys that the
     jobs are to replace. ``answered`` are requests that were answered with an earlier job, by whose id they go: their
-    idempotency keys are taken, for the same answer when they come again.
+    idempotency keys are taken, for the same answer when they come again. Returns what became of the replaced jobs.
 
     Raises:
         KeyTaken: an idempotency key (or an id) is taken.
@@ -92,8 +94,8 @@ async def write_jobs(
     """
     statements: list[Statement] = []
     if fence is not None:
-        statements.append(Statement("assert_fence", {"id": (*jobs, *answered)[0].parent_id, "fence": fence}))
-        if jobs and jobs[0].workflow_id is not None:
+        statements.append(Statement("assert_fence", {"id": jobs[0].parent_id, "fence": fence}))
+        if jobs[0].workflow_id is not None:
             statements.append(Statement("assert_workflow", {"id": jobs[0].workflow_id}))
     if workflow is not None:
         columns = {"id": workflow.id, "namespace": workflow.namespace, "name": workflow.name, "jobs": len(jobs)}
@@ -105,10 +107,8 @@ async def write_jobs(
     try:
         if len(statements) == 1:
             await database.fetch(*statements[0])
-            return Replaced()
+            return replaced(())
         results = await database.transaction(statements)
-    except UniqueViolation as exc:
-        raise key_error(exc) from exc
     except DatabaseError as exc:
         if exc.sqlstate == _WORKFLOW_CANCELED:
             raise WrongState(f"workflow {jobs[0].workflow_id} is canceled: nothing is submitted into it") from exc
@@ -133,11 +133,6 @@ def _insertions(
     if edges:
         children, parents = (list(column) for column in zip(*edges, strict=True))
         yield Statement("insert_dependencies", {"children": children, "parents": parents})
-
-
-def key_error(exc: UniqueViolation) -> KeyTaken | UniqueTaken:
-    """Return which kind of key was taken."""
-    return UniqueTaken(str(exc)) if is_unique_key(exc) else KeyTaken(str(exc))
 
 
 def insertion(jobs: Sequence[PlannedJob], lanes: Sequence[int], answered: Sequence[PlannedJob] = ()) -> list[Statement]:

@@ -8,52 +8,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
-from psycopg.errors import UniqueViolation
-
-from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState
+from tenure.model.unique import Holder, UniqueKey
 from tenure.store.postgres.database import Database, Row, Statement
+from tenure.store.postgres.stopped import Stopped
 
-INDEX = "job_unique"
 REASON = "replaced by a later job with its unique key"
 STATEMENTS = 3
 """As many results come of ``replacing``."""
-
-UniqueKey = tuple[str, str, str]
-"""Namespace, kind, key."""
-
-
-class UniqueTaken(Exception):
-    """Some unique key is held by an unfinished job: ask ``holders``. Nothing was written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """An unfinished job that has a unique key."""
-
-    id: uuid.UUID
-    state: JobState
-
-
-@dataclass(frozen=True, slots=True)
-class Replaced:
-    """What became of the jobs that were replaced: rows as ``coordinator.cancel`` knows them."""
-
-    canceled: Sequence[Row] = ()
-    settled: Sequence[Row] = ()
-    asked: Sequence[Row] = ()
-
-
-def unique_key_of(spec: JobSpec) -> UniqueKey:
-    """Return the key with its scope; only for a job that has one."""
-    return (spec.namespace, spec.kind, spec.unique_key or "")
-
-
-def is_unique_key(exc: UniqueViolation) -> bool:
-    """Say whether it was a unique key that was taken, rather than an idempotency key or an id."""
-    return exc.diag.constraint_name == INDEX
 
 
 async def holders(database: Database, keys: Iterable[UniqueKey]) -> dict[UniqueKey, Holder]:
@@ -78,9 +41,9 @@ def replacing(replaces: Mapping[uuid.UUID, uuid.UUID]) -> list[Statement]:
     ]
 
 
-def replaced(results: Sequence[Sequence[Row]]) -> Replaced:
+def replaced(results: Sequence[Sequence[Row]]) -> Stopped:
     """Read the results of ``replacing``."""
     if not results:
-        return Replaced()
+        return Stopped(REASON)
     taken, canceled, settled = results
-    return Replaced(canceled, settled, [row for row in taken if row.state == JobState.EXECUTING])
+    return Stopped(REASON, canceled, settled, [row for row in taken if row.state == JobState.EXECUTING])

@@ -129,6 +129,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["submit", "noop", "--delay", "soon"], 2, "--delay"),
         (["submit", "noop", "--label", "x"], 2, "KEY=VALUE"),
         (["submit", "noop", "--timeout", "5s"], 2, "--wait"),
+        (["submit", "noop", "--trigger", "odd"], 2, "'--trigger': 'odd' is not one of"),
         (
             ["submit", "--from", "-", "--pool", "p", "--wait"],
             2,
@@ -136,8 +137,8 @@ def test_help_imports_nothing_heavy() -> None:
         ),
         (["submit", "noop", "{}", "--from", "-"], 2, "[JSON]: is for one job"),
         (["jobs", "list", "--state", "odd"], 2, "odd"),
-        (["jobs", "retry"], 2, "name jobs"),
-        (["jobs", "cancel"], 2, "name jobs"),
+        (["jobs", "retry"], 2, "ID: is missing"),
+        (["jobs", "cancel"], 2, "ID: is missing"),
         (["jobs", "cancel", "x", "--all"], 2, "not both"),
         (["jobs", "retry", "x", "--kind", "k"], 2, "not both"),
         (["jobs", "list", "-c", "nowhere"], 2, "HOST:PORT"),
@@ -147,7 +148,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["claims", "watch"], 78, "TENURE_ETCD_ENDPOINTS"),
         (["coordinator"], 78, "TENURE_POSTGRES_DSN is not set"),
         (["worker", "--pool", "BAD POOL"], 78, "BAD POOL"),
-        (["worker", "--capacity", "0"], 78, "CAPACITY"),
+        (["worker", "--capacity", "0"], 78, "CAPACITY is refused: must be at least 1"),
         (["worker", "--import", "no.such.module"], 78, "no.such.module"),
     ],
 )

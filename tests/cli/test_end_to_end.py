@@ -78,6 +78,16 @@ class Tenure:
         assert done.returncode == code, done.stderr
         return json.loads(done.stdout)
 
+    def follow_all(self, *arguments: str) -> subprocess.Popen[str]:
+        """Follow what it says on stderr, too."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "tenure.cli", *arguments],
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def follow(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "tenure.cli", *arguments], env=self.env, stdout=subprocess.PIPE, text=True
@@ -164,6 +174,12 @@ def test_many_jobs_are_canceled_by_their_pool(tenure: Tenure, client: Client) ->
     asleep = client.submit("sleep", {"seconds": 600}, labels={"a": "sleeper"})
     preview = tenure.json("jobs", "cancel", "--route", "nobody", "--preview")
     assert (preview["canceled"], preview["asked"], set(preview["ids"])) == (3, 0, {job.id for job in submitted})
+    assert {job["id"]: job["route"] for job in preview["jobs"]} == {job.id: job.route for job in submitted}
+    shown = tenure("jobs", "cancel", "--route", "nobody/here/1", "--preview")
+    assert "1 job would be canceled" in shown.stderr
+    assert [text.split()[:3] for text in shown.stdout.splitlines() if "nobody/" in text] == [
+        [submitted[1].id, "noop", "nobody/here/1"]
+    ]
     assert tenure("jobs", "cancel", "--route", "nobody", stdin="").returncode == 2
     done = tenure("jobs", "cancel", "--route", "nobody", "--yes", "--reason", "pool closed")
     assert "3 jobs canceled" in done.stderr and "1 ended with them" in done.stderr
@@ -174,7 +190,7 @@ def test_many_jobs_are_canceled_by_their_pool(tenure: Tenure, client: Client) ->
         if job.state == "executing":
             break
     done = tenure("jobs", "cancel", "--label", "a=sleeper", "--yes")
-    assert "1 executing ones asked to stop" in done.stderr
+    assert "0 jobs canceled, 1 executing one asked to stop" in done.stderr
     assert client.wait(asleep.id, 60).state == "canceled"
 
 
@@ -197,6 +213,13 @@ def test_failed_jobs_are_looked_at_and_retried(tenure: Tenure) -> None:
 
     preview = tenure.json("jobs", "retry", "--label", "batch=dead", "--preview")
     assert set(preview["ids"]) == {old[1], old[2], new["id"]}
+    assert {job["id"] for job in preview["jobs"]} == set(preview["ids"])
+    assert all(job["kind"] == "command" and "CommandFailed" in job["error"] for job in preview["jobs"])
+    assert all(job["finished_at"] for job in preview["jobs"])
+    seen = tenure("jobs", "retry", "--label", "batch=dead", "--preview")
+    assert "finished" in seen.stdout and seen.stdout.count("CommandFailed") == 3
+    assert "3 jobs would be retried" in seen.stderr
+    assert "\n0 jobs would be retried" in tenure("jobs", "retry", "--kind", "zilch", "--preview").stderr
     asked = tenure("jobs", "retry", "--label", "batch=dead", stdin="")
     assert (asked.returncode, "--yes" in asked.stderr) == (2, True)
     done = tenure("jobs", "retry", "--label", "batch=dead", "--yes")
@@ -217,8 +240,12 @@ def test_doctor(tenure: Tenure) -> None:
 
 
 def test_exit_codes_and_messages(tenure: Tenure) -> None:
-    assert tenure("jobs", "get", ABSENT).returncode == 3
-    assert tenure("jobs", "get", "no-id").returncode == 2
+    absent = tenure("jobs", "get", ABSENT)
+    assert (absent.returncode, "try: tenure jobs list" in absent.stderr) == (3, True)
+    odd = tenure("jobs", "get", "no-id")
+    assert (odd.returncode, "is not an id" in odd.stderr and "try:" in odd.stderr) == (2, True)
+    for listing in ("limits", "kinds", "schedules", "workflows"):
+        assert f"try: tenure {listing} list" in tenure(listing, "get", "nothing-here").stderr
     refused = tenure("submit", "noop", "--pool", "BAD//")
     assert refused.returncode == 2
     assert "route" in refused.stderr
@@ -231,7 +258,59 @@ def test_exit_codes_and_messages(tenure: Tenure) -> None:
     second = tenure("submit", "noop", "1", "--key", "cli-key", "-o", "json")
     assert json.loads(second.stdout)["id"] == first["id"]
     assert "earlier job" in second.stderr
-    assert tenure("submit", "noop", "2", "--key", "cli-key").returncode == 4
+    other = tenure("submit", "noop", "2", "--key", "cli-key")
+    assert (other.returncode, "error: job.idempotency_key 'cli-key'" in other.stderr) == (4, True)
+
+
+def test_a_waited_for_job_says_whether_it_was_created(tenure: Tenure) -> None:
+    asked = ("submit", "noop", "--unique", "once", "--wait")
+    assert tenure.json(*asked)["created"] is True
+    held = tenure.json("submit", "noop", "--unique", "once", "--delay", "1h")
+    replacing = tenure.json(*asked, "--on-duplicate", "replace")
+    assert (replacing["created"], replacing["id"] == held["id"]) == (True, False)
+    again = [tenure.json("submit", "noop", "--key", "waited-for", "--wait") for _ in range(2)]
+    assert [one["created"] for one in again] == [True, False]
+
+
+def test_who_waits_is_told_once_what_is_in_the_way(tenure: Tenure, client: Client) -> None:
+    job = client.submit("nobody-handles-this")
+    with tenure.follow_all("jobs", "wait", job.id, "-o", "json") as waiting:
+        assert waiting.stdout is not None and waiting.stderr is not None
+        note = waiting.stderr.readline()
+        assert job.id in note and "handles the kind nobody-handles-this" in note
+        assert "still waiting" in waiting.stderr.readline()
+        assert waiting.poll() is None
+        client.cancel(job.id)
+        assert json.loads(waiting.stdout.read())["state"] == "canceled"
+        assert waiting.stderr.read() == ""
+        assert waiting.wait(30) == 1
+
+
+def test_who_submits_and_waits_is_told_of_a_pause(tenure: Tenure, client: Client) -> None:
+    client.pause(kind="noop", reason="a bad release")
+    try:
+        with tenure.follow_all("submit", "noop", "--wait") as waiting:
+            assert waiting.stderr is not None
+            assert "the kind noop is paused: a bad release" in waiting.stderr.readline()
+            client.resume(kind="noop")
+            assert waiting.wait(60) == 0
+    finally:
+        client.resume(kind="noop")
+
+
+def test_a_look_at_a_job_that_nobody_runs_names_the_command_that_says_why(tenure: Tenure, client: Client) -> None:
+    unhandled = client.submit("nobody-handles-this", labels={"look": "at"})
+    unroutable = client.submit("noop", route="nobody/here", labels={"look": "at"})
+    for job, words in ((unhandled, "handles the kind"), (unroutable, "serves the route nobody/here")):
+        told = tenure("jobs", "get", job.id).stderr
+        assert words in told and f"try: tenure jobs why {job.id}" in told
+        assert not tenure("jobs", "get", job.id, "-o", "json").stderr
+    told = tenure("jobs", "list", "--label", "look=at").stderr
+    assert "of 2 of these jobs" in told and f"try: tenure jobs why {unroutable.id}" in told
+    assert not tenure("jobs", "list", "--label", "look=at", "-o", "json").stderr
+    assert not tenure("jobs", "list", "--state", "completed").stderr
+    later = client.submit("noop", delay_s=3600)
+    assert not tenure("jobs", "get", later.id).stderr, "it waits for its time: nothing is to be done"
 
 
 def test_lines_are_submitted_and_told_of_in_their_order(tenure: Tenure) -> None:

@@ -72,7 +72,7 @@ def test_a_workflow_is_canceled_after_a_look(tenure: Tenure, client: Client) -> 
     assert tenure("workflows", "cancel", "long", stdin="").returncode == 2
     done = tenure("workflows", "cancel", "long", "--yes", "--reason", "too late", "--grace", "5s")
     assert (done.returncode, done.stdout.strip()) == (0, made.workflow_id)
-    assert "1 jobs canceled, 1 executing ones asked to stop" in done.stderr
+    assert "1 job canceled, 1 executing one asked to stop" in done.stderr
     assert tenure("workflows", "watch", "long").returncode == 1
     assert [(job.state, job.reason) for job in client.workflow_jobs(made.workflow_id or "")][1:] == [
         ("canceled", "too late"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from tenure.client import NewJob, Retry
+from tenure.client import KindSettings, NewJob, Retry
+from tenure.client.calls.limits import limit_to_wire
 from tenure.client.convert import job_from_wire, spec_to_wire
+from tenure.client.kinds import kind_to_wire
 from tenure.client.payload import from_json, to_json
 from tenure.model.errors import InvalidInput
 from tenure.model.states import JobState
@@ -85,13 +88,45 @@ def test_what_contains_itself_is_named() -> None:
         (NewJob(kind="a", delay_s=float("inf")), "delay_s"),
         (NewJob(kind="a", ttl_s="10"), "ttl_s"),  # type: ignore[arg-type]
         (NewJob(kind="a", activate_at=datetime(2026, 1, 1)), "activate_at"),
+        (NewJob(kind="a", delay_s=float("nan")), "delay_s"),
+        (NewJob(kind="a", ttl_s=10**400), "ttl_s"),
         (NewJob(kind="a", depends_on="abc"), "depends_on"),
+        (NewJob(kind="a", labels=["b"]), "labels"),  # type: ignore[arg-type]
+        (NewJob(kind="a", labels={"b": 1}), "labels['b']"),  # type: ignore[dict-item]
+        (NewJob(kind="a", requires={1: "b"}), "requires"),  # type: ignore[dict-item]
+        (NewJob(kind="a", limits=["b", 5]), "limits[1]"),  # type: ignore[list-item]
+        (NewJob(kind="a\ud800"), "kind"),
+        (NewJob(kind="a", retry={"max_attempts": 1}), "retry"),  # type: ignore[arg-type]
+        (NewJob(kind="a", retry=Retry(max_attempts="1")), "retry.max_attempts"),  # type: ignore[arg-type]
+        (NewJob(kind="a", retry=Retry(jitter="1")), "retry.jitter"),  # type: ignore[arg-type]
+        (NewJob(kind="a", payload={1, 2}), "payload"),
+        (NewJob(kind="a", trigger="soon"), "trigger"),
+        (NewJob(kind="a", upstream_failure=[]), "upstream_failure"),  # type: ignore[arg-type]
+        (NewJob(kind="a", on_duplicate="keep"), "on_duplicate"),
+        (NewJob(kind="a", retry=Retry(backoff="never")), "retry.backoff"),
     ],
 )
 def test_wrong_types_are_named(job: NewJob, field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         spec_to_wire(job, idempotency_key="k")
-    assert caught.value.violations[0].field == field
+    [violation] = caught.value.violations
+    assert violation.field == f"job.{field}"
+    assert "built-in" not in violation.description and "codec" not in violation.description
+
+
+@pytest.mark.parametrize(
+    ("refused", "field"),
+    [
+        (lambda: limit_to_wire("a", "2", None, None, None), "limit.concurrent"),  # type: ignore[arg-type]
+        (lambda: limit_to_wire("a", None, 2.5, None, None), "limit.rate"),  # type: ignore[arg-type]
+        (lambda: kind_to_wire(KindSettings(kind="a", priority="high")), "settings.priority"),  # type: ignore[arg-type]
+        (lambda: kind_to_wire(KindSettings(kind="a", limits=[5])), "settings.limits[0]"),  # type: ignore[list-item]
+    ],
+)
+def test_wrong_types_of_settings_are_named(refused: Callable[[], object], field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        refused()
+    assert [violation.field for violation in caught.value.violations] == [field]
 
 
 def test_unset_fields_stay_unset() -> None:

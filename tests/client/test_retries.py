@@ -149,6 +149,27 @@ async def test_watch_resumes_without_repeating(service: Service) -> None:
     assert seen == [("ready", 0), ("executing", 1), ("executing", 2), ("completed", 2)]
 
 
+async def test_the_callers_own_time_is_no_outage(service: Service) -> None:
+    service.streams = [[job_pb2.Job(id="x", state=READY)], [job_pb2.Job(id="x", state=COMPLETED)]]
+    async with AsyncClient(service.address, outage_s=0) as client:
+        seen = []
+        async for job in client.watch("x"):
+            seen.append(job.state.value)
+            await asyncio.sleep(0.05)
+    assert seen == ["ready", "completed"]
+
+
+async def test_a_watch_gives_up_once_an_outage_has_lasted() -> None:
+    async with serving() as service:
+        service.streams = [[job_pb2.Job(id="x", state=READY)], []]
+        client = AsyncClient(service.address, outage_s=0.3)
+        watching = client.watch("x")
+        await anext(watching)
+    with pytest.raises(Unavailable):
+        await anext(watching)
+    await client.close()
+
+
 async def test_list_fetches_pages_as_needed(service: Service) -> None:
     async with AsyncClient(service.address) as client:
         assert [job.id async for job in client.list(page_size=10)] == [str(i) for i in range(25)]

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import inspect
 import multiprocessing
+import os
 import pathlib
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import threading
 import pytest
 from tests.client.service import Service
 
+import tenure.client
 from tenure.client import AsyncClient, Client
+from tenure.model import errors
 from tenure.model.errors import NotFound, TenureError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -30,6 +33,28 @@ def test_it_has_every_method_with_the_same_parameters() -> None:
     for name, method in inspect.getmembers(AsyncClient, inspect.isfunction):
         if not name.startswith("_"):
             assert inspect.signature(method).parameters == inspect.signature(getattr(Client, name)).parameters
+
+
+def test_every_error_that_a_call_tells_of_is_at_hand() -> None:
+    told = "\n".join(inspect.getdoc(one) or "" for one in (AsyncClient, *vars(Client).values()))
+    names = {name for name, cls in inspect.getmembers(errors, inspect.isclass) if name in told}
+    assert {"BoundExceeded", "NotFound", "TenureError"} <= names <= set(tenure.client.__all__)
+
+
+@pytest.mark.parametrize("client", [AsyncClient, Client])
+async def test_the_example_of_the_docstring_runs(service: Service, client: type[AsyncClient | Client]) -> None:
+    _, _, text = inspect.getdoc(client).partition("::\n\n")  # type: ignore[union-attr]
+    example, _, _ = text.partition("\n\nIds are")
+    imports = "import asyncio\nfrom tenure.client import AsyncClient, Client"
+    program = f"{imports}\nasync def main():\n{example}\nasyncio.run(main())"
+    service.finished.set()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"TENURE_COORDINATOR": service.address},
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        out, _ = await process.communicate()
+    assert (process.returncode, out) == (0, b"completed\n")
 
 
 async def test_calls_from_many_threads(service: Service) -> None:

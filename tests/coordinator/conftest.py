@@ -17,6 +17,7 @@ from tests.fixtures.etcd import EtcdServer
 from tests.fixtures.postgres import PostgresServer
 
 from tenure.coordinator.announce import Announcer
+from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
@@ -92,7 +93,7 @@ class Parts:
     waiters: Waiters = field(init=False)
 
     def __post_init__(self) -> None:
-        self.lanes = Lanes(self.db)
+        self.lanes = Lanes(self.db, self.clock)
         self.hints = Hints(lambda: None, self._take_hint)
         self.announcer = Announcer(self.etcd, self.keys, self.clock, done_ttl_s=30.0)
         self.explainer = Explainer(self.db, self.etcd, self.keys)
@@ -102,9 +103,25 @@ class Parts:
         self.backlogs = Backlogs(self.db, self.clock)
         self.starter = Starter(self.db, self.etcd, self.keys)
         self.canceler = Canceler(self.db, self.etcd, self.keys, self.clock, self.announcer, self.dependants)
-        self.submitter = Submitter(self.db, self.lanes, self.hints, self.kinds, self.backlogs, self.canceler)
+        self.submitter = Submitter(
+            self.db, self.lanes, self.hints, self.kinds, self.backlogs, self.canceler, self.clock
+        )
         self.retryer = Retryer(self.db, self.lanes, self.hints, self.clock)
         self.waiters = Waiters(self.db, self.etcd, self.keys, self.clock)
+
+    def job_service(self) -> JobService:
+        """Return a service over these parts, not running."""
+        return JobService(
+            self.db,
+            self.etcd,
+            self.keys,
+            self.clock,
+            self.submitter,
+            self.waiters,
+            self.canceler,
+            self.retryer,
+            self.explainer,
+        )
 
     def _take_hint(self, lanes: frozenset[int]) -> bool:
         self.hinted.append(lanes)

@@ -11,12 +11,12 @@ from tests.coordinator.conftest import Parts, leader_of, running, until
 from tests.coordinator.test_schedule_service import round_of
 
 from tenure.coordinator import backlog
-from tenure.coordinator.submit import Submitted
 from tenure.model.errors import BacklogFull, BoundExceeded, Conflict
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec, PlannedJob
 from tenure.model.schedules import ticks_from, validate_schedule
 from tenure.model.states import JobState
+from tenure.model.submit import Submitted
 from tenure.model.unique import OnDuplicate
 from tenure.store.postgres.database import query
 

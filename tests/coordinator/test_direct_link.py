@@ -18,7 +18,6 @@ from tests.proxy import Direction, Proxy
 from tenure.coordinator.announce import Announcer
 from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import GrpcServer
-from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.finish import Finisher
 from tenure.coordinator.revoke import Revoker
@@ -182,9 +181,7 @@ async def linked(parts: Parts, etcd_server: EtcdServer, proxy: ProxyFactory, roo
 
 
 def _server(parts: Parts, finisher: Finisher) -> GrpcServer:
-    jobs = JobService(
-        parts.db, parts.etcd, parts.keys, parts.submitter, parts.waiters, parts.canceler, parts.retryer, parts.explainer
-    )
+    jobs = parts.job_service()
     workers = WorkerService(parts.db, parts.starter, finisher, parts.submitter)
     revoker = Revoker(parts.db, parts.etcd, parts.keys, finisher)
     schema = SchemaStatus("0001", "0001")

@@ -18,12 +18,13 @@ from tests.fixtures.network import ProxyFactory
 from tenure.client import AsyncClient, NewJob, StreamedJob
 from tenure.client.stream import MESSAGE_BYTES, WINDOW_BYTES
 from tenure.coordinator.api.grpc_server import GrpcServer
-from tenure.coordinator.api.job_service import WATCH_GATHER_S, JobService
+from tenure.coordinator.api.job_service import WATCH_GATHER_S
 from tenure.coordinator.api.stream_submit import PIECE_BYTES, StreamedSubmit
-from tenure.coordinator.submit import GROUP_BYTES, Submitted
+from tenure.coordinator.group_commit import GROUP_BYTES
 from tenure.model.errors import Conflict, InvalidInput, NotFound, WrongState
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState
+from tenure.model.submit import Submitted
 from tenure.store.postgres.database import Database, PoolOptions
 from tenure.v1 import job_pb2
 from tenure.v1 import job_service_pb2 as pb
@@ -42,9 +43,7 @@ class Service:
 
 @pytest_asyncio.fixture
 async def service(parts: Parts) -> AsyncIterator[Service]:
-    jobs = JobService(
-        parts.db, parts.etcd, parts.keys, parts.submitter, parts.waiters, parts.canceler, parts.retryer, parts.explainer
-    )
+    jobs = parts.job_service()
     server = GrpcServer([jobs], listen="127.0.0.1:0", with_reflection=False)
     await server.start()
     bodies = (parts.submitter.run(), jobs.run(), parts.waiters.watch(), parts.waiters.reread())
@@ -269,7 +268,7 @@ async def test_a_stream_says_unavailable_when_postgres_is_gone(service: Service)
     async with Database(
         "postgresql://nobody@127.0.0.1:1/none", PoolOptions(min_size=0, max_size=1, wait_s=0.2)
     ) as gone:
-        service.parts.submitter._database = gone
+        service.parts.submitter._new_jobs._database = gone
         call = service.jobs.StreamSubmitJobs(
             iter([pb.StreamSubmitJobsRequest(jobs=[job_pb2.JobSpec(kind="k")], sequences=[0])]), timeout=30
         )

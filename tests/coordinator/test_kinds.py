@@ -15,12 +15,11 @@ from tests.coordinator.test_schedule_service import PAST, round_of
 
 from tenure.client import AsyncClient, KindSettings, NewJob, NewSchedule, Retry
 from tenure.coordinator.api.grpc_server import GrpcServer
-from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.api.kind_service import KindService
 from tenure.coordinator.api.schedule_service import ScheduleService
-from tenure.coordinator.submit import Parent, Submitted, keyed_after_parent
 from tenure.model.errors import Conflict, InvalidInput, NotFound
 from tenure.model.jobs import JobSpec
+from tenure.model.submit import Parent, Submitted, keyed_after_parent
 
 FULL = KindSettings(
     kind="scan",
@@ -37,9 +36,7 @@ FULL = KindSettings(
 
 @pytest_asyncio.fixture
 async def client(alone: Parts) -> AsyncIterator[AsyncClient]:
-    jobs = JobService(
-        alone.db, alone.etcd, alone.keys, alone.submitter, alone.waiters, alone.canceler, alone.retryer, alone.explainer
-    )
+    jobs = alone.job_service()
     schedules = ScheduleService(alone.db, alone.lanes, alone.hints, alone.kinds, alone.canceler)
     services = (jobs, KindService(alone.db, alone.kinds), schedules)
     server = GrpcServer(services, listen="127.0.0.1:0", with_reflection=False)

@@ -12,14 +12,14 @@ import pytest
 from tests.coordinator.conftest import Parts, running
 from tests.coordinator.test_cancel_many import ACTIVE
 
-from tenure.coordinator import submit as submit_module
+from tenure.coordinator import group_commit
 from tenure.coordinator.finish import Report, Verdict
 from tenure.coordinator.metrics import STALE_WRITES
 from tenure.coordinator.passing import Span
-from tenure.coordinator.submit import Submitted
 from tenure.model.errors import Locked
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
+from tenure.model.submit import Submitted
 from tenure.model.unique import OnDuplicate
 
 AFTER = "SELECT tenure.submit_job('k', depends_on => ARRAY[%s]::uuid[])"
@@ -77,7 +77,7 @@ async def test_a_report_about_a_locked_job_is_written_later_and_its_neighbours_n
 async def test_a_submit_that_needs_what_is_locked_is_refused_alone(
     parts: Parts, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submit_module, "LOCKED_S", 60.0)  # however slow the machine
+    monkeypatch.setattr(group_commit, "LOCKED_S", 60.0)  # however slow the machine
     kind, key = f"k-{uuid.uuid4()}", str(uuid.uuid4())
     wants = JobSpec(kind=kind) if what == "lane" else JobSpec(kind="k", idempotency_key=key)
     statement = "SELECT tenure.submit_job(%s, idempotency_key => %s)"

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tests.coordinator.test_grpc import Service, service
 
 from tenure.model.jobs import JobSpec, PlannedJob
-from tenure.store.postgres.submit import KeyTaken, write_jobs
+from tenure.store.postgres.submit import write_jobs
+from tenure.store.postgres.taken import KeyTaken
 from tenure.v1 import cluster_service_pb2, job_service_pb2, worker_service_pb2
 
 __all__ = ["service"]

@@ -11,10 +11,10 @@ from tests.coordinator.conftest import Parts, leader_of, reaper_of, running, unt
 from tenure.coordinator.finish import Verdict
 from tenure.coordinator.reap import Reaper
 from tenure.coordinator.start import ClaimedJob
-from tenure.coordinator.submit import Parent
 from tenure.model.errors import OwnershipLost
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
+from tenure.model.submit import Parent
 from tenure.store.etcd.port import Listing
 
 TERM = 1

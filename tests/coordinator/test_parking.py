@@ -14,10 +14,10 @@ from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.finish import Verdict
 from tenure.coordinator.overdue import Overdue
 from tenure.coordinator.park import Park
-from tenure.coordinator.submit import Parent, keyed_after_parent
 from tenure.model.dependencies import Trigger
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
+from tenure.model.submit import Parent, keyed_after_parent
 from tenure.v1 import job_pb2
 from tenure.v1 import worker_service_pb2 as pb
 

@@ -13,7 +13,6 @@ from tests.coordinator.conftest import Parts, running
 from tests.coordinator.test_grpc import refused
 
 from tenure.coordinator.api.grpc_server import GrpcServer
-from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.api.limit_service import LimitService
 from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
@@ -50,9 +49,7 @@ class Services:
 
 @pytest_asyncio.fixture
 async def services(alone: Parts) -> AsyncIterator[Services]:
-    jobs = JobService(
-        alone.db, alone.etcd, alone.keys, alone.submitter, alone.waiters, alone.canceler, alone.retryer, alone.explainer
-    )
+    jobs = alone.job_service()
     made = (
         jobs,
         LimitService(alone.db, alone.etcd, alone.keys, alone.hints),

@@ -17,7 +17,6 @@ from tests.coordinator.conftest import Parts, leader_of, running, until
 from tenure.client import AsyncClient, NewJob, NewSchedule, Retry
 from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import GrpcServer
-from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.revoke import Revoker
@@ -36,9 +35,7 @@ HOUR = timedelta(hours=1)
 
 @pytest_asyncio.fixture
 async def server(alone: Parts) -> AsyncIterator[GrpcServer]:
-    jobs = JobService(
-        alone.db, alone.etcd, alone.keys, alone.submitter, alone.waiters, alone.canceler, alone.retryer, alone.explainer
-    )
+    jobs = alone.job_service()
     workers = WorkerService(alone.db, alone.starter, alone.finisher, alone.submitter)
     revoker = Revoker(alone.db, alone.etcd, alone.keys, alone.finisher)
     cluster = ClusterService(alone.db, alone.etcd, alone.keys, SchemaStatus("1", "1"), revoker, lambda lanes: True)

@@ -14,11 +14,11 @@ from tenure.coordinator.announce import KEYS_PER_LEASE, Ended
 from tenure.coordinator.finish import AttemptError, Report, Verdict
 from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.start import ClaimedJob
-from tenure.coordinator.submit import Parent, Submitted, keyed_after_parent
 from tenure.model.errors import BoundExceeded, Conflict, InvalidInput, OwnershipLost, Unavailable
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
+from tenure.model.submit import Parent, Submitted, keyed_after_parent
 from tenure.store.etcd.claims import ClaimOutcome, ClaimRequest, claim_batch
 from tenure.store.etcd.keyspace import CancelRequest, ClaimValue, DoneValue, parse_inbox, stamp
 from tenure.store.etcd.port import Get, KeyValue, Txn, TxnResult

@@ -8,7 +8,7 @@ import uuid
 from typing import Any
 
 import pytest
-from tests.coordinator.conftest import MakeParts, Parts
+from tests.coordinator.conftest import PATIENCE_S, MakeParts, Parts, leader_of, running
 
 from tenure.coordinator.workflows import Workflows
 from tenure.model.dependencies import Trigger, Verdict, verdict
@@ -18,6 +18,7 @@ from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
 from tenure.model.unique import OnDuplicate
 from tenure.model.workflows import WorkflowState
+from tenure.store.etcd.keyspace import CancelRequest, parse_inbox
 
 
 def _spec(key: str, on_duplicate: OnDuplicate = OnDuplicate.REFUSE, **more: Any) -> JobSpec:
@@ -136,6 +137,29 @@ async def test_an_executing_job_is_asked_to_stop_and_the_new_one_held_until_it_h
     assert (await parts.sql("SELECT due, held_back, waiting_on FROM tenure.job WHERE id = %s", second.id)) == [
         (True, None, 0)
     ]
+
+
+async def test_replaced_by_sql_its_worker_and_its_dependants_are_told_by_the_leader(alone: Parts, key: str) -> None:
+    worker = "w1"
+    await alone.register(worker, capacity=1)
+    [first] = await _submit(alone, _spec(key))
+    await alone.execute(first.id, worker=worker)
+    [idle] = await _submit(alone, _spec(key + "-idle"))
+    [child] = await _submit(alone, JobSpec(kind="k", depends_on=(str(idle.id),)))
+    sql = "SELECT tenure.submit_job(kind => 'k', unique_key => %s, on_duplicate => 'replace')"
+    for name in (key, key + "-idle"):
+        await alone.sql(sql, name)
+
+    async def is_told() -> bool:
+        items = (await alone.etcd.list(alone.keys.inbox(worker))).items
+        asked = [one.job for one in map(parse_inbox, (item.value for item in items)) if isinstance(one, CancelRequest)]
+        return asked == [str(first.id)] and await alone.state(child.id) is JobState.CANCELED
+
+    async with running(leader_of(alone).run()), asyncio.timeout(PATIENCE_S):
+        while not await is_told():  # noqa: ASYNC110 - of two stores, which tell nobody
+            await asyncio.sleep(0.05)
+    row = await alone.row(idle.id)
+    assert row.state == JobState.CANCELED
 
 
 async def test_a_job_that_is_held_waits_for_what_it_depends_on_too(parts: Parts, key: str) -> None:

@@ -17,16 +17,15 @@ from tests.coordinator.test_grpc import refused
 
 from tenure.coordinator import cancel, workflows
 from tenure.coordinator.api.grpc_server import GrpcServer
-from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.following import Change, Follower
-from tenure.coordinator.submit import Parent, Submitted
 from tenure.coordinator.workflows import Workflows
 from tenure.model.errors import Conflict, NotFound, WrongState
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
+from tenure.model.submit import Parent, Submitted
 from tenure.model.workflows import WorkflowState
 from tenure.store.etcd.keyspace import CancelRequest, parse_inbox
 from tenure.store.postgres.database import query
@@ -330,9 +329,7 @@ class Service:
 
 @pytest_asyncio.fixture
 async def service(alone: Parts) -> AsyncIterator[Service]:
-    jobs = JobService(
-        alone.db, alone.etcd, alone.keys, alone.submitter, alone.waiters, alone.canceler, alone.retryer, alone.explainer
-    )
+    jobs = alone.job_service()
     workers = WorkerService(alone.db, alone.starter, alone.finisher, alone.submitter)
     whole = WorkflowService(alone.db, alone.etcd, alone.keys, alone.clock, workflows_of(alone), alone.waiters)
     server = GrpcServer((jobs, workers, whole), listen="127.0.0.1:0", with_reflection=False)

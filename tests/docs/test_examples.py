@@ -123,6 +123,22 @@ def test_make_targets_exist(document: str) -> None:
     assert set(named) <= targets
 
 
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_the_examples_need_is_said(document: str, tmp_path: Path) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    unsaid = [module for module in write_modules(document, tmp_path) if f"--import {module}" not in text]
+    assert not unsaid or document == "docs/HANDLERS.md", "a whole page about modules"
+    examples = " ".join(block.text for block in blocks(document) if block.role in ("client", "shell"))
+    if re.search(r"\b(noop|sleep)\b", examples):
+        assert "HANDLERS.md#built-in-kinds" in text
+        assert "### Built-in kinds" in (ROOT / "docs/HANDLERS.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_names_the_command_that_says_why() -> None:
+    tried = (ROOT / "README.md").read_text(encoding="utf-8").split("## Try it")[1].split("## How it works")[0]
+    assert "tenure jobs why" in tried
+
+
 def test_the_readme_names_what_ci_runs() -> None:
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
     assert "make check && make test" in readme

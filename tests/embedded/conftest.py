@@ -25,7 +25,9 @@ class Up:
         self.output = data.with_suffix(".out")
         self._said_before = self.output.stat().st_size if self.output.exists() else 0
         command = [*prefix, sys.executable, "-m", "tenure.cli", "up", "--data", str(data), *arguments]
-        env = {name: value for name, value in os.environ.items() if not name.startswith("TENURE_")}
+        # As a user without settings has it, but on the programs that the tests were told to run on.
+        kept = ("TENURE_PG_BIN", "TENURE_ETCD_BIN")
+        env = {name: value for name, value in os.environ.items() if not name.startswith("TENURE_") or name in kept}
         with self.output.open("ab") as output:
             # Its own session: what would be Ctrl-C is sent to it alone, and nothing leaks to the test's terminal.
             self.process = subprocess.Popen(command, stdout=output, stderr=output, env=env, start_new_session=True)

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Makes the images that the tests' containers backend runs, out of the wheels in .venv: nothing is pulled.
+# Makes the images that the tests' containers backend runs, out of the wheels in .venv: nothing is pulled. And the base
+# of tenure's own image, out of Debian's packages, as root; once made or pulled it is left alone.
 # They carry the names of the official images, so that the same tests run on those where a registry can be reached.
 # As root on Debian or Ubuntu it installs and starts a Docker engine where none answers.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 postgres_image=${TENURE_TEST_POSTGRES_IMAGE:-postgres:18}
 etcd_image=${TENURE_TEST_ETCD_IMAGE:-quay.io/coreos/etcd:v3.5.1}
+python_image=${PYTHON_IMAGE:-python:3.11-slim-bookworm}
 here=tests/images
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -78,8 +80,21 @@ DOCKERFILE
     DOCKER_BUILDKIT=0 docker build --quiet --tag "$postgres_image" "$work/postgres"
 }
 
+build_python() {
+    docker image inspect "$python_image" >/dev/null 2>&1 && return
+    command -v debootstrap >/dev/null || apt_install debootstrap
+    [ "$(id -u)" = 0 ] || fail "only root can make $python_image"
+    echo "making $python_image from Debian's packages: some minutes"
+    debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$work/python" \
+        "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$work/debootstrap.log" || fail "$(tail -3 "$work/debootstrap.log")"
+    (cd "$work/python" && rm -rf var/cache/apt/* var/lib/apt/lists/* var/log/* usr/share/{doc,locale,man}/*)
+    tar -C "$work/python" --numeric-owner -c . | docker import --change 'CMD ["python3"]' - "$python_image"
+}
+
 command -v busybox >/dev/null || apt_install busybox-static
 start_engine
 build_etcd
 build_postgres
-docker image ls --format '{{.Repository}}:{{.Tag}} {{.Size}}' | grep -e "${postgres_image%%:*}" -e "${etcd_image%%:*}"
+build_python
+docker image ls --format '{{.Repository}}:{{.Tag}} {{.Size}}' |
+    grep -e "${postgres_image%%:*}" -e "${etcd_image%%:*}" -e "${python_image%%:*}"

@@ -332,7 +332,7 @@ _FENCE = (
         [
             (
                 "store/postgres/submit.py",
-                '        statements.append(Statement("assert_fence", {"id": (*jobs, *answered)[0].parent_id, "fence": fence}))\n',  # noqa: E501
+                '        statements.append(Statement("assert_fence", {"id": jobs[0].parent_id, "fence": fence}))\n',
                 "        pass\n",
             )
         ],
@@ -1103,8 +1103,8 @@ _WORKFLOW = (
         [
             (
                 "store/postgres/submit.py",
-                "        if jobs and jobs[0].workflow_id is not None:\n",
-                "        if jobs and jobs[0].workflow_id is not None and fence < 0:\n",
+                "        if jobs[0].workflow_id is not None:\n",
+                "        if jobs[0].workflow_id is not None and fence < 0:\n",
             )
         ],
         f"{POSTGRES}/test_workflows.py::test_no_child_is_written_into_a_canceled_workflow",
@@ -1186,7 +1186,7 @@ _UNIQUE = (
         "what settings make of a job is no part of the request, also when part of a group is known",
         [
             (
-                "coordinator/submit.py",
+                "coordinator/group_commit.py",
                 "rest = [spec for spec, job in zip(",
                 "rest = [job.spec for spec, job in zip(",
             )

@@ -13,7 +13,8 @@ from tests.postgres.conftest import Table
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec, PlannedJob, RetrySpec
 from tenure.store.postgres.database import Database, PoolOptions
-from tenure.store.postgres.submit import KeyTaken, keyed_jobs, write_jobs
+from tenure.store.postgres.submit import keyed_jobs, write_jobs
+from tenure.store.postgres.taken import KeyTaken
 
 
 def _planned(key: str | None = None, *, parent: uuid.UUID | None = None, **spec: Any) -> PlannedJob:

@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 from tests.postgres.conftest import Table
 
 from tenure.coordinator.lanes import Lanes
+from tenure.model.clock import SystemClock
 from tenure.model.dependencies import Trigger, UpstreamFailure, Verdict, verdict
 from tenure.model.errors import InvalidInput
 from tenure.model.ids import new_id
@@ -26,7 +27,9 @@ from tenure.model.jobs import JobSpec, PlannedJob, RetrySpec, validate_spec
 from tenure.model.kinds import KindBook, KindSettings
 from tenure.model.request import request_hash
 from tenure.model.states import JobState
-from tenure.store.postgres.submit import KeyTaken, keyed_jobs, write_jobs
+from tenure.store.postgres.submit import keyed_jobs, write_jobs
+from tenure.store.postgres.taken import KeyTaken
+from tenure.store.postgres.unique import replacing
 
 Connection = psycopg.Connection[Any]
 NOT_BY_SQL = {"ref"}
@@ -206,6 +209,7 @@ EDGES: list[dict[str, Any]] = [
     {"unique_key": ""},
     {"unique_key": "x" * 256},
     {"unique_key": "u", "on_duplicate": "existing"},
+    {"unique_key": "u", "on_duplicate": "replace"},
     {"unique_key": "u", "on_duplicate": "odd"},
     {"on_duplicate": "existing"},
     {"on_duplicate": "refuse"},
@@ -269,7 +273,7 @@ _REQUESTS = st.fixed_dictionaries(
         "limits": st.lists(_NAMES, max_size=9).map(tuple),
         "requires": _LABELS,
         "unique_key": _TEXTS,
-        "on_duplicate": st.sampled_from(["refuse", "existing"]),
+        "on_duplicate": st.sampled_from(["refuse", "existing", "replace", "odd"]),
         "idempotency_ttl_s": _SECONDS,
         "trigger": st.sampled_from([*map(str, Trigger), "odd"]),
         "upstream_failure": st.sampled_from([*map(str, UpstreamFailure), "odd"]),
@@ -299,7 +303,7 @@ def test_it_takes_every_field_of_a_job(connection: Connection) -> None:
     ("values", "field"),
     [
         ({"kind": None}, "kind"),
-        ({"on_duplicate": "replace", "unique_key": "u"}, "on_duplicate"),
+        ({"on_duplicate": "replace"}, "on_duplicate"),
         ({"activate_at": "infinity"}, "activate_at"),
         ({"start_by": "-infinity"}, "start_by"),
         ({"activate_at": "294276-01-01 00:00:00+00"}, "activate_at"),
@@ -393,7 +397,7 @@ async def test_its_lane_is_that_of_the_api(table: Table, connection: Connection,
     id = submit(connection, **values)
     connection.commit()
     [row] = await table.sql("SELECT lane FROM tenure.job WHERE id = %s", id)
-    assert await Lanes(table.db).of([validate_spec(values)]) == [row.lane]
+    assert await Lanes(table.db, SystemClock()).of([validate_spec(values)]) == [row.lane]
 
 
 async def test_it_is_rolled_back_with_its_transaction(table: Table, connection: Connection) -> None:
@@ -498,6 +502,74 @@ async def test_it_is_held_behind_a_job_that_is_being_replaced(
     assert await table.state(second) is JobState.WAITING
     await table.end(first, fence, JobState.CANCELED)
     assert await table.state(second) is JobState.READY
+
+
+async def test_an_idle_job_is_replaced_at_once_and_kept_as_after_any_cancel(
+    table: Table, connection: Connection
+) -> None:
+    key, other = str(uuid.uuid4()), str(uuid.uuid4())
+    values: dict[str, Any] = {
+        "kind": "k",
+        "payload": "[1]",
+        "priority": 3,
+        "retry": {"max_attempts": 9},
+        "start_within_s": 60.0,
+        "job_timeout_s": 600.0,
+        "labels": {"a": "b"},
+        "limits": ("x",),
+        "requires": {"gpu": "yes"},
+        "trigger": "any_finished",
+        "upstream_failure": "fail",
+    }
+    first, twin = submit(connection, **values, unique_key=key), submit(connection, **values, unique_key=other)
+    second = submit(connection, kind="k", unique_key=key, on_duplicate="replace")
+    connection.rollback()
+    assert await table.sql("SELECT FROM tenure.job WHERE id = ANY (%s)", [first, twin, second]) == []
+
+    first, twin = submit(connection, **values, unique_key=key), submit(connection, **values, unique_key=other)
+    connection.commit()
+    second = submit(connection, kind="k", unique_key=key, on_duplicate="replace")
+    connection.commit()
+    await table.db.transaction(replacing({twin: new_id()}))
+    assert await table.state(second) is JobState.READY
+    one, two = [(await table.sql("SELECT * FROM tenure.history WHERE id = %s", id))[0] for id in (first, twin)]
+    assert (one.state, one.replaced_by, one.reason) == ("canceled", second, two.reason)
+    differing = {"id", "unique_key", "replaced_by", "created_at", "activate_at", "finished_at", "start_by", "deadline"}
+    same = set(one._fields) - differing
+    assert {name: getattr(one, name) for name in same} == {name: getattr(two, name) for name in same}
+    assert one.start_by - one.activate_at == timedelta(minutes=1)
+    assert one.deadline - one.activate_at == timedelta(minutes=10)
+
+
+async def test_whoever_replaces_an_executing_job_waits_for_its_end(table: Table, connection: Connection) -> None:
+    key = str(uuid.uuid4())
+    first = await table.submit(unique_key=key)
+    fence = (await table.start(first))[0].fence
+    second = submit(connection, kind="k", unique_key=key, on_duplicate="replace")
+    third = submit(connection, kind="k", unique_key=key, on_duplicate="replace")
+    connection.commit()
+    row = await table.row(first)
+    assert (row.state, row.cancel_requested, row.replaced_by) == ("executing", True, second)
+    assert await table.state(second) is JobState.CANCELED
+    assert await table.state(third) is JobState.WAITING
+    await table.end(first, fence, JobState.CANCELED)
+    assert await table.state(third) is JobState.READY
+
+
+async def test_transactions_that_replace_at_the_same_moment_leave_one_job(shared_database: str, table: Table) -> None:
+    key = str(uuid.uuid4())
+    statement, params = _call({"kind": "k", "unique_key": key, "on_duplicate": "replace"})
+
+    async def once() -> None:
+        async with await psycopg.AsyncConnection.connect(shared_database) as own:
+            await own.execute(statement, params)
+
+    await asyncio.gather(*(once() for _ in range(12)))
+    rows = await table.sql("SELECT id FROM tenure.job WHERE unique_key = %s", key)
+    gone = await table.sql("SELECT state, replaced_by FROM tenure.history WHERE unique_key = %s", key)
+    assert (len(rows), len(gone)) == (1, 11)
+    assert {row.state for row in gone} == {"canceled"}
+    assert rows[0].id in {row.replaced_by for row in gone}
 
 
 SETTINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.errors import OwnershipLost
 from tenure.model.states import Outcome
+from tenure.model.wording import sentence
 from tenure.worker.execute.call import Ended, ErrorReport, ParkRequest, StopCause
 from tenure.worker.handler import Fail, Handler, Park, Reschedule
 
@@ -90,7 +91,7 @@ def invalid_payload(exc: Exception) -> Ended:
     """Fail for good because the payload does not fit."""
     if isinstance(exc, ValidationError):
         lines = [
-            f"{'.'.join(map(str, one['loc'])) or 'payload'}: {one['msg']}"
+            f"{'.'.join(map(str, one['loc'])) or 'payload'}: {sentence(one['msg'])}"
             for one in exc.errors(include_url=False, include_input=False, include_context=False)
         ]
         message = "; ".join(lines[:20]) + (f"; and {len(lines) - 20} more" if len(lines) > 20 else "")

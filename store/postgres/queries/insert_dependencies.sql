@@ -1,27 +1,2 @@
--- Write edges and count afresh what each child waits for; a parent that is gone counts as canceled.
-WITH edge AS (
-    INSERT INTO tenure.dependency (child_id, parent_id, parent_state)
-    SELECT e.child_id, e.parent_id,
-           CASE WHEN EXISTS (SELECT FROM tenure.job p WHERE p.id = e.parent_id) THEN NULL
-                ELSE coalesce((SELECT h.state FROM tenure.history h WHERE h.id = e.parent_id LIMIT 1), 'canceled') END
-    FROM unnest(%(children)s::uuid[], %(parents)s::uuid[]) AS e (child_id, parent_id)
-    RETURNING child_id, parent_state
-), counted AS (
-    SELECT child_id, count(*) FILTER (WHERE parent_state IS NULL) AS unended,
-           count(*) FILTER (WHERE parent_state = 'completed') AS completed,
-           count(*) FILTER (WHERE parent_state <> 'completed') AS otherwise
-    FROM edge GROUP BY child_id
-), judged AS (
-    SELECT j.id, c.unended + CASE WHEN j.trigger IS NULL THEN c.otherwise ELSE 0 END AS waiting_on,
-           tenure.verdict(j.trigger, c.unended, c.completed, c.otherwise) = 'run' AS runs, j.held_back IS NOT NULL AS held
-    FROM tenure.job j JOIN counted c ON j.id = c.child_id
-)
-UPDATE tenure.job j
-SET waiting_on = v.waiting_on,
-    held_back = CASE WHEN v.held THEN v.runs END,
-    state = CASE WHEN v.runs AND NOT v.held THEN 'ready' ELSE j.state END,
-    start_by = CASE WHEN v.runs AND NOT v.held THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
-                    ELSE j.start_by END,
-    deadline = CASE WHEN v.runs AND NOT v.held THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
-    due = v.runs AND NOT v.held AND j.activate_at <= now()
-FROM judged v WHERE j.id = v.id
+-- Write the edges of new jobs, and have those begin that need not wait.
+SELECT tenure.insert_edges(%(children)s::uuid[], %(parents)s::uuid[])

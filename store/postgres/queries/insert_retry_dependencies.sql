@@ -16,23 +16,5 @@ WITH RECURSIVE chain (child_id, parent_id, was) AS (
     WHERE NOT EXISTS (SELECT FROM tenure.history h WHERE h.id = c.parent_id AND h.retried_by IS NOT NULL)
     ON CONFLICT DO NOTHING
     RETURNING child_id, parent_state
-), counted AS (
-    SELECT child_id, count(*) FILTER (WHERE parent_state IS NULL) AS unended,
-           count(*) FILTER (WHERE parent_state = 'completed') AS completed,
-           count(*) FILTER (WHERE parent_state <> 'completed') AS otherwise
-    FROM edge GROUP BY child_id
-), judged AS (
-    SELECT j.id, c.unended + CASE WHEN j.trigger IS NULL THEN c.otherwise ELSE 0 END AS waiting_on,
-           tenure.verdict(j.trigger, c.unended, c.completed, c.otherwise) = 'run' AS runs, j.held_back IS NOT NULL AS held
-    FROM tenure.job j JOIN counted c ON j.id = c.child_id
 )
-UPDATE tenure.job j
-SET waiting_on = v.waiting_on,
-    held_back = CASE WHEN v.held THEN v.runs END,
-    state = CASE WHEN v.runs AND NOT v.held THEN 'ready' ELSE j.state END,
-    start_by = CASE WHEN v.runs AND NOT v.held THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
-                    ELSE j.start_by END,
-    deadline = CASE WHEN v.runs AND NOT v.held THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
-    due = v.runs AND NOT v.held
-FROM judged v WHERE j.id = v.id
-RETURNING j.id
+SELECT tenure.wait_or_begin(array_agg(child_id), array_agg(parent_state)) FROM edge

@@ -42,7 +42,7 @@ CREATE TABLE tenure.lane (
     kind      text NOT NULL,
     limits    text NOT NULL DEFAULT '',  -- names, sorted, with commas between
     requires  text NOT NULL DEFAULT '',  -- labels that a worker must have: JSON, sorted by name
-    used_at   timestamptz NOT NULL DEFAULT now(),  -- when last asked for, to the hour: coordinators remember it for one
+    used_at   timestamptz NOT NULL DEFAULT now(),  -- when last asked for, to the hour: coordinators remember it for half of one
     UNIQUE (pool, namespace, kind, limits, requires)
 );
 CREATE INDEX lane_namespace ON tenure.lane (namespace);
@@ -351,6 +351,47 @@ END $$;
 CREATE FUNCTION tenure.from_start(activate_at timestamptz, seconds double precision) RETURNS timestamptz
 LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT least(greatest(activate_at, now()) + make_interval(secs => seconds), timestamptz '9999-12-31 23:59:59+00')
+$$;
+
+-- What becomes of new jobs by the states of their parents, one for each edge (null: it has not ended): how many they wait
+-- for is counted, and those whose trigger is met begin, unless they are held back. The clock of one that waits begins when
+-- it no longer does.
+CREATE FUNCTION tenure.wait_or_begin(children uuid[], parent_states text[]) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    WITH counted AS (
+        SELECT child_id, count(*) FILTER (WHERE parent_state IS NULL) AS unended,
+               count(*) FILTER (WHERE parent_state = 'completed') AS completed,
+               count(*) FILTER (WHERE parent_state <> 'completed') AS otherwise
+        FROM unnest(children, parent_states) AS edge (child_id, parent_state) GROUP BY child_id
+    ), judged AS (
+        SELECT j.id, c.unended + CASE WHEN j.trigger IS NULL THEN c.otherwise ELSE 0 END AS waiting_on,
+               tenure.verdict(j.trigger, c.unended, c.completed, c.otherwise) = 'run' AS runs
+        FROM tenure.job j JOIN counted c ON j.id = c.child_id
+    )
+    UPDATE tenure.job j
+    SET waiting_on = v.waiting_on,
+        held_back = CASE WHEN j.held_back IS NOT NULL THEN v.runs END,
+        state = CASE WHEN v.runs AND j.held_back IS NULL THEN 'ready' ELSE j.state END,
+        start_by = CASE WHEN v.runs AND j.held_back IS NULL
+                        THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s)) ELSE j.start_by END,
+        deadline = CASE WHEN v.runs AND j.held_back IS NULL THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
+        due = v.runs AND j.held_back IS NULL AND j.activate_at <= now()
+    FROM judged v WHERE j.id = v.id
+$$;
+
+-- Writes the edges of new jobs, whose parents are held in place, and decides whether these begin. A parent that is gone
+-- counts as canceled.
+CREATE FUNCTION tenure.insert_edges(children uuid[], parents uuid[]) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    WITH edge AS (
+        INSERT INTO tenure.dependency (child_id, parent_id, parent_state)
+        SELECT e.child_id, e.parent_id,
+               CASE WHEN EXISTS (SELECT FROM tenure.job p WHERE p.id = e.parent_id) THEN NULL
+                    ELSE coalesce((SELECT h.state FROM tenure.history h WHERE h.id = e.parent_id LIMIT 1), 'canceled') END
+        FROM (SELECT DISTINCT * FROM unnest(children, parents)) AS e (child_id, parent_id)
+        RETURNING child_id, parent_state
+    )
+    SELECT tenure.wait_or_begin(array_agg(child_id), array_agg(parent_state)) FROM edge
 $$;
 
 -- Every job, active or finished, with the same columns: what reads are made of.

@@ -126,7 +126,7 @@ BEGIN
     RETURN problems;
 END $$;
 
--- What is wrong with the form of labels; their names and values are a matter of relation_error.
+-- What is wrong with the form of labels; their names and values are a matter of relation_errors.
 CREATE FUNCTION tenure.labels_errors(labels jsonb, field text) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -176,9 +176,8 @@ BEGIN
                  'idempotency_ttl_s', 'must be 600 to 2678400')
           || tenure.violation(spec.unique_key IS NULL OR tenure.is_key(spec.unique_key), 'unique_key',
                  'must be 1 to 255 characters without controls')
-          || tenure.violation(spec.on_duplicate IN ('refuse', 'existing'), 'on_duplicate',
-                 CASE WHEN spec.on_duplicate = 'replace' THEN 'cannot be replace by SQL: who cancels must tell the workers'
-                      ELSE 'must be refuse or existing' END)
+          || tenure.violation(spec.on_duplicate IN ('refuse', 'existing', 'replace'), 'on_duplicate',
+                 'must be refuse, existing or replace')
           || tenure.violation(spec.trigger IN ('all_completed', 'all_finished', 'any_completed', 'any_finished'), 'trigger',
                  'must be all_completed, all_finished, any_completed or any_finished')
           || tenure.violation(spec.upstream_failure IN ('cancel', 'fail'), 'upstream_failure', 'must be cancel or fail')
@@ -196,7 +195,7 @@ BEGIN
     RETURN problems;
 END $$;
 
--- The first rule between fields that is broken; judged where every field is right by itself.
+-- The first rule between fields that is broken, as a list of one; none: []. Judged where every field is right by itself.
 CREATE FUNCTION tenure.relation_errors(spec tenure.job_spec) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
@@ -382,6 +381,40 @@ BEGIN
     RETURN FOUND;
 END $$;
 
+-- Takes a unique key from whoever holds it, as replace_holders.sql and cancel_idle.sql do: one that executes is asked to
+-- stop, another one is canceled at once. The leader's sweeps tell its worker, and those that depend on it.
+CREATE FUNCTION tenure.replace_holder(spec tenure.job_spec, new_id uuid) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    why constant text := 'replaced by a later job with its unique key';
+BEGIN
+    -- With those that were replaced before and still execute: an end locks the replaced job, then whoever is held behind it.
+    PERFORM FROM tenure.job j
+    WHERE (j.namespace, j.kind, j.unique_key) = (spec.namespace, spec.kind, spec.unique_key) ORDER BY j.id FOR UPDATE;
+    UPDATE tenure.job j
+    SET replaced_by = new_id, reason = why, cancel_requested = true, cancel_requested_at = coalesce(j.cancel_requested_at, now())
+    WHERE (j.namespace, j.kind, j.unique_key) = (spec.namespace, spec.kind, spec.unique_key) AND j.replaced_by IS NULL
+      AND j.state = 'executing';
+    WITH gone AS (
+        DELETE FROM tenure.job j
+        WHERE (j.namespace, j.kind, j.unique_key) = (spec.namespace, spec.kind, spec.unique_key) AND j.replaced_by IS NULL
+          AND j.state IN ('waiting', 'ready', 'restarting')
+        RETURNING j.*
+    )
+    INSERT INTO tenure.history (id, namespace, kind, route, state, priority, activate_at, created_at, payload, attempt,
+                                errors, crashes, finished_at, ttl_s, timeout_s, max_crashes, retry, labels,
+                                idempotency_key, parent_id, progress, progress_message, error, cancel_requested, reason,
+                                retry_of, start_within_s, start_by, job_timeout_s, deadline, limits, requires,
+                                schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref, unique_key,
+                                replaced_by)
+    SELECT g.id, g.namespace, g.kind, g.route, 'canceled', coalesce(g.asked_priority, g.priority), g.activate_at,
+           g.created_at, g.payload, g.attempt, g.errors, g.crashes, now(), g.ttl_s, g.timeout_s, g.max_crashes, g.retry,
+           g.labels, g.idempotency_key, g.parent_id, g.progress, g.progress_message, g.error, g.cancel_requested, why,
+           g.retry_of, g.start_within_s, g.start_by, g.job_timeout_s, g.deadline, g.limits, g.requires,
+           g.schedule_id, g.scheduled_at, g.trigger, g.upstream_failure, g.workflow_id, g.ref, g.unique_key, new_id
+    FROM gone g;
+END $$;
+
 -- Holds the parents in place and refuses ids that no job has.
 CREATE FUNCTION tenure.lock_parents(parents uuid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -396,36 +429,6 @@ BEGIN
         PERFORM tenure.refuse_violations(tenure.violation(false, 'depends_on', format('job %s does not exist', missing)));
     END IF;
 END $$;
-
--- Writes the edges and counts what the job waits for: insert_dependencies.sql.
-CREATE FUNCTION tenure.insert_edges(child uuid, parents uuid[]) RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    WITH edge AS (
-        INSERT INTO tenure.dependency (child_id, parent_id, parent_state)
-        SELECT child, p, CASE WHEN EXISTS (SELECT FROM tenure.job j WHERE j.id = p) THEN NULL
-                              ELSE coalesce((SELECT h.state FROM tenure.history h WHERE h.id = p LIMIT 1), 'canceled') END
-        FROM (SELECT DISTINCT p FROM unnest(parents) AS p) AS named
-        RETURNING parent_state
-    ), counted AS (
-        SELECT count(*) FILTER (WHERE parent_state IS NULL) AS unended,
-               count(*) FILTER (WHERE parent_state = 'completed') AS completed,
-               count(*) FILTER (WHERE parent_state <> 'completed') AS otherwise
-        FROM edge
-    ), judged AS (
-        SELECT c.unended + CASE WHEN j.trigger IS NULL THEN c.otherwise ELSE 0 END AS waiting_on,
-               tenure.verdict(j.trigger, c.unended, c.completed, c.otherwise) = 'run' AS runs, j.held_back IS NOT NULL AS held
-        FROM tenure.job j, counted c WHERE j.id = child
-    )
-    UPDATE tenure.job j
-    SET waiting_on = v.waiting_on,
-        held_back = CASE WHEN v.held THEN v.runs END,
-        state = CASE WHEN v.runs AND NOT v.held THEN 'ready' ELSE j.state END,
-        start_by = CASE WHEN v.runs AND NOT v.held THEN coalesce(j.start_by, tenure.from_start(j.activate_at, j.start_within_s))
-                        ELSE j.start_by END,
-        deadline = CASE WHEN v.runs AND NOT v.held THEN tenure.from_start(j.activate_at, j.job_timeout_s) END,
-        due = v.runs AND NOT v.held AND j.activate_at <= now()
-    FROM judged v WHERE j.id = child
-$$;
 
 -- What is set for a kind in a namespace, over what is set for it in all of them. Nothing that was left unset.
 CREATE FUNCTION tenure.kind_settings(namespace text, kind text) RETURNS jsonb
@@ -560,6 +563,10 @@ BEGIN
     spec := tenure.with_defaults(tenure.as_set_for_kind(asked));
     PERFORM tenure.lock_parents(spec.depends_on);
     WHILE NOT tenure.insert_job(spec, id) LOOP
+        IF spec.on_duplicate = 'replace' THEN
+            PERFORM tenure.replace_holder(spec, id);
+            CONTINUE;
+        END IF;
         SELECT j.id, j.state INTO holder FROM tenure.job j
         WHERE (j.namespace, j.kind, j.unique_key) = (spec.namespace, spec.kind, spec.unique_key) AND j.replaced_by IS NULL;
         CONTINUE WHEN NOT FOUND;
@@ -574,7 +581,7 @@ BEGIN
     END LOOP;
     PERFORM tenure.refuse_full(spec.namespace);
     IF cardinality(spec.depends_on) > 0 THEN
-        PERFORM tenure.insert_edges(id, spec.depends_on);
+        PERFORM tenure.insert_edges(array_fill(id, ARRAY[cardinality(spec.depends_on)]), spec.depends_on);
     END IF;
     RETURN id;
 END $$;

@@ -1,0 +1,118 @@
+{{/* The environment of the processes: settings by name, and the two stores. */}}
+
+{{/* One value as text: lists with commas, maps as JSON, whole numbers without an exponent. */}}
+{{- define "tenure.text" -}}
+{{- if kindIs "slice" . -}}
+{{ join "," . }}
+{{- else if kindIs "map" . -}}
+{{ toJson . }}
+{{- else if and (kindIs "float64" .) (eq (floor .) .) -}}
+{{ printf "%.0f" . }}
+{{- else -}}
+{{ toString . }}
+{{- end -}}
+{{- end -}}
+
+{{/* settings, prefix: graceS becomes PREFIX_GRACE_S; what both processes have is TENURE_ everywhere. */}}
+{{- define "tenure.env.settings" -}}
+{{- $shared := list "etcdPrefix" "etcdTimeoutS" "logLevel" "logFormat" -}}
+{{- $prefix := .prefix -}}
+{{- range $key, $value := .settings }}
+- name: {{ ternary "TENURE_" $prefix (has $key $shared) }}{{ snakecase $key | upper }}
+  value: {{ include "tenure.text" $value | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "tenure.env.etcd" -}}
+{{- $tls := .Values.etcd.tls -}}
+- name: TENURE_ETCD_ENDPOINTS
+{{- if .Values.etcd.bundled.enabled }}
+  {{- $scheme := ternary "grpcs" "grpc" $tls.enabled }}
+  {{- $name := printf "%s-etcd" (include "tenure.fullname" .) }}
+  {{- $members := list }}
+  {{- range $i := until (.Values.etcd.bundled.members | int) }}
+  {{- $members = append $members (printf "%s://%s-%d.%s-headless.%s.svc:2379" $scheme $name $i $name $.Release.Namespace) }}
+  {{- end }}
+  value: {{ join "," $members | quote }}
+{{- else }}
+  value: {{ join "," .Values.etcd.external.endpoints | quote }}
+{{- with .Values.etcd.external.existingSecret }}
+- name: TENURE_ETCD_USER
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ $.Values.etcd.external.userKey }}
+- name: TENURE_ETCD_PASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ $.Values.etcd.external.passwordKey }}
+{{- end }}
+{{- end }}
+{{- if $tls.enabled }}
+- name: TENURE_ETCD_CA
+  value: /etc/tenure/etcd/ca.crt
+{{- if $tls.clientCertificate }}
+- name: TENURE_ETCD_CERT
+  value: /etc/tenure/etcd/tls.crt
+- name: TENURE_ETCD_KEY
+  value: /etc/tenure/etcd/tls.key
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* A part of a URI: libpq knows no plus for a space. */}}
+{{- define "tenure.percent" -}}
+{{ toString . | urlquery | replace "+" "%20" }}
+{{- end -}}
+
+{{/* The password and the TLS files go to libpq by its own variables, so that no DSN has to be put together from a Secret. */}}
+{{- define "tenure.env.postgres" -}}
+{{- $pg := .Values.postgres -}}
+{{- $external := $pg.external -}}
+- name: TENURE_POSTGRES_DSN
+{{- if $pg.bundled.enabled }}
+  value: {{ printf "postgresql://tenure@%s-postgres.%s.svc:5432/tenure" (include "tenure.fullname" .) .Release.Namespace | quote }}
+{{- else if $external.hosts }}
+  {{- $hosts := list }}
+  {{- range $external.hosts }}
+  {{- $hosts = append $hosts (ternary . (printf "%s:5432" .) (regexMatch ":[0-9]+$" .)) }}
+  {{- end }}
+  {{- $options := list }}
+  {{- range $key, $value := $external.options }}
+  {{- $options = append $options (printf "%s=%s" $key (include "tenure.percent" $value)) }}
+  {{- end }}
+  value: {{ printf "postgresql://%s@%s/%s%s" (include "tenure.percent" $external.user) (join "," $hosts) (include "tenure.percent" $external.database) (ternary (printf "?%s" (join "&" $options)) "" (gt (len $options) 0)) | quote }}
+{{- else }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $external.existingSecret }}
+      key: {{ $external.dsnKey }}
+{{- end }}
+{{- if and (include "tenure.postgresPasswordSecret" .) (or $pg.bundled.enabled $external.hosts) }}
+- name: PGPASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "tenure.postgresPasswordSecret" . }}
+      key: {{ ternary "password" $external.passwordKey $pg.bundled.enabled }}
+{{- end }}
+{{- if $pg.tls.enabled }}
+- name: PGSSLMODE
+  value: {{ $pg.tls.mode }}
+- name: PGSSLROOTCERT
+  value: /etc/tenure/postgres/ca.crt
+{{- if $pg.tls.clientCertificate }}
+- name: PGSSLCERT
+  value: /etc/tenure/postgres/tls.crt
+- name: PGSSLKEY
+  value: /etc/tenure/postgres/tls.key
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "tenure.env.podIp" -}}
+- name: POD_IP
+  valueFrom:
+    fieldRef:
+      fieldPath: status.podIP
+{{- end -}}

@@ -1,0 +1,129 @@
+{{/* Names, labels, images: what every object needs. Helpers that need more than values take a dict with "root". */}}
+
+{{- define "tenure.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* root, component, worker (optional): what selects the pods of one component. Never changes with an upgrade. */}}
+{{- define "tenure.selector" -}}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- with .worker }}
+tenure.dev/worker: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* root, component, worker and more (optional). */}}
+{{- define "tenure.labels" -}}
+{{- $own := dict "helm.sh/chart" (printf "%s-%s" .root.Chart.Name (.root.Chart.Version | replace "+" "_")) "app.kubernetes.io/version" (.root.Chart.AppVersion | replace "+" "_" | trunc 63) "app.kubernetes.io/managed-by" .root.Release.Service -}}
+{{- $selector := include "tenure.selector" . | fromYaml -}}
+{{- toYaml (merge (dict) $selector $own (default (dict) .more) .root.Values.commonLabels) -}}
+{{- end -}}
+
+{{/* root, component, name, worker, more, annotations: the metadata of an object. */}}
+{{- define "tenure.metadata" -}}
+name: {{ .name }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- include "tenure.labels" . | nindent 2 }}
+{{- with merge (dict) (default (dict) .annotations) .root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* root, component, worker, c: the metadata of a pod. Labels that change with each release stay out of it. */}}
+{{- define "tenure.pod.metadata" -}}
+labels:
+  {{- toYaml (merge (dict) (include "tenure.selector" . | fromYaml) .c.podLabels .root.Values.commonLabels) | nindent 2 }}
+{{- with merge (dict) .c.podAnnotations (default (dict) .annotations) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* root, image: registry/repository:tag or @digest. */}}
+{{- define "tenure.image" -}}
+{{- $registry := default .image.registry .root.Values.global.imageRegistry -}}
+{{- $name := .image.repository -}}
+{{- if $registry }}{{ $name = printf "%s/%s" $registry .image.repository }}{{ end -}}
+{{- if .image.digest -}}
+{{ printf "%s@%s" $name .image.digest }}
+{{- else -}}
+{{ printf "%s:%s" $name (default .root.Chart.AppVersion .image.tag) }}
+{{- end -}}
+{{- end -}}
+
+{{/* root, image: the pull secrets of a pod. */}}
+{{- define "tenure.pullSecrets" -}}
+{{- with concat .root.Values.global.imagePullSecrets .image.pullSecrets | uniq }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* root, name: a worker's values over the defaults of all workers, as YAML. */}}
+{{- define "tenure.worker" -}}
+{{- $worker := mergeOverwrite (deepCopy .root.Values.workerDefaults) (deepCopy (default (dict) (get .root.Values.workers .name))) -}}
+{{- $image := deepCopy .root.Values.image -}}
+{{- range $key, $value := $worker.image -}}
+{{- if $value }}{{ $_ := set $image $key $value }}{{ end -}}
+{{- end -}}
+{{- if and $worker.image.tag (not $worker.image.digest) }}{{ $_ := set $image "digest" "" }}{{ end -}}
+{{- if and $worker.image.repository (not $worker.image.digest) }}{{ $_ := set $image "digest" "" }}{{ end -}}
+{{- $_ := set $worker "image" $image -}}
+{{- if not $worker.pools }}{{ $_ := set $worker "pools" (list .name) }}{{ end -}}
+{{- toYaml $worker -}}
+{{- end -}}
+
+{{/* root, component, name (of a worker), account: the name of a ServiceAccount. */}}
+{{- define "tenure.serviceAccountName" -}}
+{{- $made := printf "%s-%s" (include "tenure.fullname" .root) .suffix -}}
+{{- if .account.create }}{{ default $made .account.name }}{{ else }}{{ default "default" .account.name }}{{ end -}}
+{{- end -}}
+
+{{/* Whether the migration is a hook: not where the hook would come before what it needs. */}}
+{{- define "tenure.migrationIsHook" -}}
+{{- $pg := .Values.postgres -}}
+{{- $certificates := and $pg.tls.enabled (not $pg.tls.secretName) -}}
+{{- if and .Values.migrations.enabled .Values.migrations.useHelmHooks (not $pg.bundled.enabled) (not $certificates) }}true{{ end -}}
+{{- end -}}
+
+{{- define "tenure.coordinatorGraceSeconds" -}}
+{{- $grace := 10.0 -}}
+{{- if hasKey .Values.coordinator.settings "graceS" }}{{ $grace = .Values.coordinator.settings.graceS }}{{ end -}}
+{{- add (.Values.coordinator.preStopSleepSeconds | int) ($grace | float64 | ceil | int) -}}
+{{- end -}}
+
+{{/* Where clients inside the cluster find the coordinators. */}}
+{{- define "tenure.coordinatorAddress" -}}
+{{ printf "%s-grpc.%s.svc:%d" (include "tenure.fullname" .) .Release.Namespace (.Values.coordinator.service.grpcPort | int) }}
+{{- end -}}
+
+{{- define "tenure.etcdTlsSecret" -}}
+{{ default (printf "%s-etcd-client" (include "tenure.fullname" .)) .Values.etcd.tls.secretName }}
+{{- end -}}
+{{- define "tenure.etcdServerTlsSecret" -}}
+{{ default (printf "%s-etcd-server" (include "tenure.fullname" .)) .Values.etcd.bundled.tlsSecretName }}
+{{- end -}}
+{{- define "tenure.postgresTlsSecret" -}}
+{{ default (printf "%s-postgres-client" (include "tenure.fullname" .)) .Values.postgres.tls.secretName }}
+{{- end -}}
+{{- define "tenure.postgresServerTlsSecret" -}}
+{{ default (printf "%s-postgres-server" (include "tenure.fullname" .)) .Values.postgres.bundled.tlsSecretName }}
+{{- end -}}
+{{- define "tenure.postgresPasswordSecret" -}}
+{{- if .Values.postgres.bundled.enabled -}}
+{{ default (printf "%s-postgres" (include "tenure.fullname" .)) .Values.postgres.bundled.existingSecret }}
+{{- else -}}
+{{ .Values.postgres.external.existingSecret }}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,119 @@
+{{/* What the pods of all components share. */}}
+
+{{/* root, component, worker, c, antiAffinity: where a pod may run. */}}
+{{- define "tenure.pod.placement" -}}
+{{- $terms := dict "labelSelector" (dict "matchLabels" (include "tenure.selector" . | fromYaml)) "topologyKey" "kubernetes.io/hostname" -}}
+{{- if .c.affinity }}
+affinity:
+  {{- toYaml .c.affinity | nindent 2 }}
+{{- else if eq (default "none" .c.antiAffinity) "hard" }}
+affinity:
+  podAntiAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      - {{- toYaml $terms | nindent 8 }}
+{{- else if eq (default "none" .c.antiAffinity) "soft" }}
+affinity:
+  podAntiAffinity:
+    preferredDuringSchedulingIgnoredDuringExecution:
+      - weight: 100
+        podAffinityTerm:
+          {{- toYaml $terms | nindent 10 }}
+{{- end }}
+{{- with .c.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- range . }}
+  - {{- toYaml (merge (dict) . (dict "labelSelector" $terms.labelSelector)) | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- with .c.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .c.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .c.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* user, group: the restricted level of Pod Security. */}}
+{{- define "tenure.pod.security" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ .user | int }}
+  runAsGroup: {{ .group | int }}
+  fsGroup: {{ .group | int }}
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile:
+    type: RuntimeDefault
+{{- end -}}
+
+{{- define "tenure.container.security" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+{{- end -}}
+
+{{/* c, port: the three probes of a process of tenure. */}}
+{{- define "tenure.probes" -}}
+startupProbe:
+  httpGet:
+    path: /livez
+    port: http
+  {{- toYaml .startupProbe | nindent 2 }}
+livenessProbe:
+  httpGet:
+    path: /livez
+    port: http
+  {{- toYaml .livenessProbe | nindent 2 }}
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: http
+  {{- toYaml .readinessProbe | nindent 2 }}
+{{- end -}}
+
+{{/* root, etcd, postgres (whether the pod speaks to them), c: volumes. Keys are for the group alone, as libpq asks. */}}
+{{- define "tenure.volumes" -}}
+- name: tmp
+  emptyDir: {}
+{{- if and .etcd .root.Values.etcd.tls.enabled }}
+- name: etcd-tls
+  secret:
+    secretName: {{ include "tenure.etcdTlsSecret" .root }}
+    defaultMode: 0440
+{{- end }}
+{{- if and .postgres .root.Values.postgres.tls.enabled }}
+- name: postgres-tls
+  secret:
+    secretName: {{ include "tenure.postgresTlsSecret" .root }}
+    defaultMode: 0440
+{{- end }}
+{{- with .c.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "tenure.volumeMounts" -}}
+- name: tmp
+  mountPath: /tmp
+{{- if and .etcd .root.Values.etcd.tls.enabled }}
+- name: etcd-tls
+  mountPath: /etc/tenure/etcd
+  readOnly: true
+{{- end }}
+{{- if and .postgres .root.Values.postgres.tls.enabled }}
+- name: postgres-tls
+  mountPath: /etc/tenure/postgres
+  readOnly: true
+{{- end }}
+{{- with .c.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,94 @@
+{{/* What values.schema.json cannot say: values that contradict each other. Each sentence names the value to change. */}}
+{{- define "tenure.validate" -}}
+{{- $pg := .Values.postgres -}}
+{{- $etcd := .Values.etcd -}}
+{{- $c := .Values.coordinator -}}
+{{- if and (not $pg.bundled.enabled) (not $pg.external.existingSecret) (not $pg.external.hosts) -}}
+{{- fail "postgres.external.existingSecret: name a Secret with the DSN, or give postgres.external.hosts; to try it out, set postgres.bundled.enabled=true" -}}
+{{- end -}}
+{{- if and $pg.bundled.enabled (or $pg.external.existingSecret $pg.external.hosts) -}}
+{{- fail "postgres.bundled.enabled: not together with postgres.external; choose one Postgres" -}}
+{{- end -}}
+{{- if and (not $etcd.bundled.enabled) (not $etcd.external.endpoints) -}}
+{{- fail "etcd.external.endpoints: name the members of etcd; to try it out, set etcd.bundled.enabled=true" -}}
+{{- end -}}
+{{- if and $etcd.bundled.enabled $etcd.external.endpoints -}}
+{{- fail "etcd.bundled.enabled: not together with etcd.external.endpoints; choose one etcd" -}}
+{{- end -}}
+{{- range $etcd.external.endpoints -}}
+{{- $secure := or (hasPrefix "grpcs://" .) (hasPrefix "https://" .) -}}
+{{- if and $etcd.tls.enabled (not $secure) -}}
+{{- fail (printf "etcd.external.endpoints: %s is not encrypted, but etcd.tls.enabled is true; write grpcs://" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $etcd.tls.enabled (not $etcd.tls.secretName) (not .Values.certManager.enabled) -}}
+{{- fail "etcd.tls.secretName: name a Secret with ca.crt, or set certManager.enabled=true" -}}
+{{- end -}}
+{{- if and $etcd.tls.enabled $etcd.bundled.enabled (not $etcd.bundled.tlsSecretName) (not .Values.certManager.enabled) -}}
+{{- fail "etcd.bundled.tlsSecretName: name a Secret with the members' certificate, or set certManager.enabled=true" -}}
+{{- end -}}
+{{- if and $pg.tls.enabled (not $pg.tls.secretName) (not .Values.certManager.enabled) -}}
+{{- fail "postgres.tls.secretName: name a Secret with ca.crt, or set certManager.enabled=true" -}}
+{{- end -}}
+{{- if and $pg.tls.enabled $pg.bundled.enabled (not $pg.bundled.tlsSecretName) (not .Values.certManager.enabled) -}}
+{{- fail "postgres.bundled.tlsSecretName: name a Secret with the server's certificate, or set certManager.enabled=true" -}}
+{{- end -}}
+{{- if and .Values.certManager.enabled (not .Values.certManager.issuerRef.name) -}}
+{{- fail "certManager.issuerRef.name: name the issuer" -}}
+{{- end -}}
+{{- if $c.terminationGracePeriodSeconds -}}
+{{- $needed := include "tenure.coordinatorGraceSeconds" . | int -}}
+{{- if le ($c.terminationGracePeriodSeconds | int) $needed -}}
+{{- fail (printf "coordinator.terminationGracePeriodSeconds: %d s is not longer than preStopSleepSeconds and settings.graceS together, %d s" ($c.terminationGracePeriodSeconds | int) $needed) -}}
+{{- end -}}
+{{- end -}}
+{{- if gt ($c.autoscaling.minReplicas | int) ($c.autoscaling.maxReplicas | int) -}}
+{{- fail "coordinator.autoscaling.minReplicas: above coordinator.autoscaling.maxReplicas" -}}
+{{- end -}}
+{{- range $which := list "grpc" "http" -}}
+{{- $ingress := get $.Values.ingress $which -}}
+{{- if and $ingress.enabled (not $ingress.host) -}}
+{{- fail (printf "ingress.%s.host: name the host" $which) -}}
+{{- end -}}
+{{- end -}}
+{{- $egress := .Values.networkPolicy.egress -}}
+{{- if and .Values.networkPolicy.enabled $egress.enabled -}}
+{{- if and (not $pg.bundled.enabled) (not $egress.postgres) -}}
+{{- fail "networkPolicy.egress.postgres: name where the external Postgres is, for example [{ipBlock: {cidr: 10.0.0.0/24}}]" -}}
+{{- end -}}
+{{- if and (not $etcd.bundled.enabled) (not $egress.etcd) -}}
+{{- fail "networkPolicy.egress.etcd: name where the external etcd is, for example [{ipBlock: {cidr: 10.0.0.0/24}}]" -}}
+{{- end -}}
+{{- end -}}
+{{- range $key, $unused := .Values.workers -}}
+{{- include "tenure.validateWorker" (dict "root" $ "name" $key "w" (include "tenure.worker" (dict "root" $ "name" $key) | fromYaml)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tenure.validateWorker" -}}
+{{- $w := .w -}}
+{{- $at := printf "workers.%s" .name -}}
+{{- $keda := $w.autoscaling.keda -}}
+{{- if and $w.terminationGracePeriodSeconds (le ($w.terminationGracePeriodSeconds | int) ($w.graceSeconds | int)) -}}
+{{- fail (printf "%s.terminationGracePeriodSeconds: %d s is not longer than graceSeconds, %d s" $at ($w.terminationGracePeriodSeconds | int) ($w.graceSeconds | int)) -}}
+{{- end -}}
+{{- if and $w.autoscaling.hpa.enabled $keda.enabled -}}
+{{- fail (printf "%s.autoscaling: hpa.enabled and keda.enabled exclude each other" $at) -}}
+{{- end -}}
+{{- if and $w.autoscaling.hpa.enabled (lt ($w.autoscaling.minReplicas | int) 1) -}}
+{{- fail (printf "%s.autoscaling.minReplicas: 0 is for KEDA alone" $at) -}}
+{{- end -}}
+{{- if gt ($w.autoscaling.minReplicas | int) ($w.autoscaling.maxReplicas | int) -}}
+{{- fail (printf "%s.autoscaling.minReplicas: above %s.autoscaling.maxReplicas" $at $at) -}}
+{{- end -}}
+{{- if and $keda.enabled (eq $keda.trigger "prometheus") (or (not $keda.serverAddress) (not $keda.query)) -}}
+{{- fail (printf "%s.autoscaling.keda: the trigger prometheus needs serverAddress and query" $at) -}}
+{{- end -}}
+{{- $pg := .root.Values.postgres -}}
+{{- if and $keda.enabled (eq $keda.trigger "postgresql") (not $keda.dsnSecret) (not $pg.bundled.enabled) (not $pg.external.existingSecret) -}}
+{{- fail (printf "%s.autoscaling.keda.dsnSecret: KEDA needs a DSN, as postgres.external has no Secret" $at) -}}
+{{- end -}}
+{{- if and (eq (toString $w.maxUnavailable) "0") (eq (toString $w.maxSurge) "0") -}}
+{{- fail (printf "%s.maxSurge: with maxUnavailable 0 nothing could ever be replaced" $at) -}}
+{{- end -}}
+{{- end -}}

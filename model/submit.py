@@ -1,0 +1,133 @@
+"""What is decided about a submit whatever the stores hold: plans, refusals, and the shape of an answer. Pure."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tenure.model.bounds import DEFAULT_BOUNDS
+from tenure.model.errors import FieldViolation, InvalidInput
+from tenure.model.jobs import JobSpec, PlannedJob, member_path, resolve_batch
+from tenure.model.kinds import KindBook
+from tenure.model.request import request_hash
+from tenure.model.unique import OnDuplicate, UniqueKey, unique_key_of
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The answer for one job; ``created`` is false when its key stood for an earlier job."""
+
+    id: uuid.UUID
+    created: bool
+    workflow_id: uuid.UUID | None = None
+    duplicate: bool = False
+    """It was the unique key that stood for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """On whose behalf children are submitted: an executing attempt, under its fence."""
+
+    id: uuid.UUID
+    fence: int
+    workflow_id: uuid.UUID | None = None
+    """Its children join it."""
+
+
+def plan(
+    specs: Sequence[JobSpec], ids: Sequence[uuid.UUID], parent: Parent | None, path: str, book: KindBook
+) -> list[PlannedJob]:
+    """Plan the jobs as they are to be written. The hash is of what was asked, whatever settings make of it."""
+    parents = resolve_batch(specs, ids, path=path)
+    return [
+        PlannedJob(
+            id,
+            book.apply(spec, path=f"{member_path(path, index)}."),
+            wanted,
+            request_hash(spec) if spec.idempotency_key is not None else b"",
+            parent.id if parent else None,
+        )
+        for index, (id, spec, wanted) in enumerate(zip(ids, specs, parents, strict=True))
+    ]
+
+
+def stands_alone(spec: JobSpec) -> bool:
+    """Say whether a job depends on others or replaces one, so that it cannot share a transaction with strangers."""
+    return bool(spec.depends_on) or spec.on_duplicate is OnDuplicate.REPLACE
+
+
+def refuse_too_many(specs: Sequence[JobSpec], path: str) -> None:
+    """Refuse a batch that is too large.
+
+    Raises:
+        InvalidInput: it is.
+    """
+    if len(specs) > DEFAULT_BOUNDS.batch_jobs:
+        raise InvalidInput([FieldViolation(path, f"{len(specs)} jobs, at most {DEFAULT_BOUNDS.batch_jobs} in a batch")])
+
+
+def refuse_repeated_keys(specs: Sequence[JobSpec], path: str) -> None:
+    """Refuse a batch two of whose members give the same key.
+
+    Raises:
+        InvalidInput: some do; the later ones are named.
+    """
+    seen: dict[tuple[str, ...], int] = {}
+    violations = []
+    for index, spec in enumerate(specs):
+        keys: dict[str, tuple[str, ...]] = {}
+        if spec.idempotency_key is not None:
+            keys["idempotency_key"] = (spec.namespace, spec.idempotency_key)
+        if spec.unique_key is not None:
+            keys["unique_key"] = unique_key_of(spec)
+        for name, key in keys.items():
+            first = seen.setdefault(key, index)
+            if first != index:
+                violations.append(FieldViolation(f"{path}[{index}].{name}", f"is also the key of {path}[{first}]"))
+    if violations:
+        raise InvalidInput(violations)
+
+
+def refuse_existing_for_children(specs: Sequence[JobSpec], parent: UniqueKey | None) -> None:
+    """Refuse children that cannot be their parent's by their unique keys; ``parent`` is its own key.
+
+    A parent waits for its children and reads their results: a job of somebody else does not do instead.
+
+    Raises:
+        InvalidInput: a child takes an existing job for an answer, or would replace its parent.
+    """
+    violations = [
+        FieldViolation(f"jobs[{index}].on_duplicate", "must not be existing for a child: that job may be anybody's")
+        for index, spec in enumerate(specs)
+        if spec.on_duplicate is OnDuplicate.EXISTING
+    ]
+    violations += [
+        FieldViolation(f"jobs[{index}].unique_key", "is that of the child's parent, which it would replace")
+        for index, spec in enumerate(specs)
+        if spec.on_duplicate is OnDuplicate.REPLACE and unique_key_of(spec) == parent
+    ]
+    if violations:
+        raise InvalidInput(violations)
+
+
+def keyed_after_parent(specs: Sequence[JobSpec]) -> list[JobSpec]:
+    """Give each child the key under which a repeated attempt finds it again: its own, or its ref.
+
+    Raises:
+        InvalidInput: a child has neither.
+    """
+    violations = [
+        FieldViolation(
+            f"jobs[{index}].ref",
+            "a child needs a ref or an idempotency_key, so that a repeated attempt submits it once",
+        )
+        for index, spec in enumerate(specs)
+        if spec.idempotency_key is None and spec.ref is None
+    ]
+    if violations:
+        raise InvalidInput(violations)
+    return [
+        spec if spec.idempotency_key is not None else spec.model_copy(update={"idempotency_key": spec.ref})
+        for spec in specs
+    ]

@@ -1,0 +1,189 @@
+"""The chart renders in the whole matrix of its values, to objects that Kubernetes' own schemas accept."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from helm_python import Chart
+from helm_python.chart import lint, package
+from jsonschema import Draft202012Validator
+from tests.chart.rendering import (
+    BUNDLED,
+    CASES,
+    CHART,
+    EXTERNAL,
+    ROOT,
+    Case,
+    Object,
+    of_kind,
+    over,
+    render,
+    render_text,
+)
+
+VERSIONS = ("1.26", "1.31", "1.37")
+"""The oldest that Chart.yaml admits, one in the middle, the newest whose schemas are known."""
+
+CRDS = Path(__file__).parent / "crds"
+
+
+@cache
+def crd_schema(kind: str) -> Draft202012Validator:
+    return Draft202012Validator(json.loads((CRDS / f"{kind}.json").read_text()))
+
+
+@cache
+def problem_of(text: str, versions: tuple[str, ...]) -> str:
+    """Say what is wrong with an object, or nothing. Cached: most objects are the same in many cases."""
+    made = json.loads(text)
+    if (CRDS / f"{made['kind']}.json").exists():
+        return "; ".join(f"{error.json_path}: {error.message}" for error in crd_schema(made["kind"]).iter_errors(made))
+    for version in versions:
+        try:
+            kubernetes_validate.validate(made, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            return f"Kubernetes {version}: {error.json_path}: {error.message}"
+    return ""
+
+
+def key_of(made: Object) -> str:
+    return f"{made['apiVersion']}/{made['kind']} {made['metadata'].get('namespace', '')}/{made['metadata']['name']}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_matrix_renders_valid_objects(case: Case) -> None:
+    objects = render(case.values)
+    names = [key_of(made) for made in objects]
+    assert len(names) == len(set(names))
+    versions = VERSIONS if case.name.endswith(".yaml") else VERSIONS[-1:]
+    for made in objects:
+        assert not (problem := problem_of(json.dumps(made, sort_keys=True), versions)), f"{key_of(made)}: {problem}"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_lint_finds_nothing(case: Case) -> None:
+    report = lint(CHART, case.values, strict=True)
+    assert report["errors"] == []
+    assert [message for message in report["messages"] if message["severity"] > 1] == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_rendering_twice_gives_the_same(case: Case) -> None:
+    # The bundled password is new each time here, where no cluster can be asked for the one that is kept.
+    first, second = (
+        {name: re.sub(r"(?m)^  password: \S+$", "", text) for name, text in render_text(case.values).items()}
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_every_kind_that_the_chart_knows_is_in_the_matrix() -> None:
+    kinds = {made["kind"] for case in CASES for made in render(case.values)}
+    assert kinds >= {path.stem for path in CRDS.glob("*.json")}
+    assert kinds >= {"HorizontalPodAutoscaler", "Ingress", "Job", "NetworkPolicy", "PodDisruptionBudget", "StatefulSet"}
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == project["version"]
+
+
+def test_nothing_of_a_release_is_missing_from_its_package(tmp_path: Path) -> None:
+    with Chart.load(package(CHART, destination=tmp_path)) as packed:
+        assert packed.render(EXTERNAL, name="a", namespace="b") == Chart.load(CHART).render(
+            EXTERNAL, name="a", namespace="b"
+        )
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_notes_tell_three_commands(case: Case) -> None:
+    (notes,) = [text for name, text in render_text(case.values).items() if name.endswith("NOTES.txt")]
+    for command in (
+        "1. See that it is up:      helm test prod",
+        "kubectl --namespace jobs port-forward",
+        "tenure submit",
+    ):
+        assert command in notes
+    assert ("FOR TRYING OUT" in notes) == any(
+        case.values[store].get("bundled", {}).get("enabled") and case.values[store]["bundled"].get("members", 1) == 1
+        for store in ("postgres", "etcd")
+    )
+
+
+class TestMigration:
+    def test_is_a_hook_before_install_and_upgrade_but_not_before_a_rollback(self) -> None:
+        (job,) = of_kind(render(EXTERNAL), "Job")
+        assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            over(EXTERNAL, {"migrations": {"useHelmHooks": False}}),
+            over(BUNDLED, {}),
+            over(
+                EXTERNAL,
+                {
+                    "postgres": {"tls": {"enabled": True}},
+                    "certManager": {"enabled": True, "issuerRef": {"name": "ca"}},
+                },
+            ),
+        ],
+        ids=["asked for", "its Postgres is part of the release", "its certificate is part of the release"],
+    )
+    def test_is_a_job_of_its_revision_where_a_hook_would_wait_for_ever(self, values: dict[str, object]) -> None:
+        jobs = [of_kind(render(values, revision=revision), "Job")[0] for revision in (1, 2)]
+        newer = of_kind(render(over(values, {"image": {"tag": "next"}})), "Job")[0]
+        assert all("helm.sh/hook" not in job["metadata"].get("annotations", {}) for job in jobs)
+        assert len({job["metadata"]["name"] for job in (*jobs, newer)}) == 3  # a Job cannot be changed
+
+    def test_is_left_to_the_coordinators_where_it_is_off(self) -> None:
+        objects = render(over(EXTERNAL, {"migrations": {"enabled": False}}))
+        assert not of_kind(objects, "Job")
+        assert "initContainers" not in of_kind(objects, "Deployment")[0]["spec"]["template"]["spec"]
+
+
+def test_a_worker_says_no_where_the_defaults_say_yes() -> None:
+    values = over(
+        EXTERNAL,
+        {
+            "workerDefaults": {"pdb": {"enabled": True}, "replicas": 2, "allowCommand": True},
+            "workers": {"default": {"pdb": {"enabled": False}, "replicas": 0, "allowCommand": False}},
+        },
+    )
+    objects = render(values)
+    (worker,) = [one for one in of_kind(objects, "Deployment") if one["metadata"]["name"].endswith("worker-default")]
+    assert worker["spec"]["replicas"] == 0
+    assert {"name": "TENURE_WORKER_ALLOW_COMMAND", "value": "false"} in worker["spec"]["template"]["spec"][
+        "containers"
+    ][0]["env"]
+    assert not [one for one in of_kind(objects, "PodDisruptionBudget") if "worker" in one["metadata"]["name"]]
+
+
+def test_the_default_worker_can_be_left_out() -> None:
+    objects = render(over(EXTERNAL, {"workers": {"default": None, "scan": {}}}))
+    assert [one["metadata"]["name"] for one in of_kind(objects, "Deployment")] == [
+        "prod-tenure-coordinator",
+        "prod-tenure-worker-scan",
+    ]
+
+
+def test_etcd_knows_all_of_its_members_by_name() -> None:
+    values = over(EXTERNAL, {"etcd": {"external": {"endpoints": []}, "bundled": {"enabled": True, "members": 3}}})
+    objects = render(values)
+    (etcd,) = of_kind(objects, "StatefulSet")
+    arguments = dict(one.split("=", 1) for one in etcd["spec"]["template"]["spec"]["containers"][0]["args"])
+    domain = f"{etcd['spec']['serviceName']}.jobs.svc"
+    members = dict(member.split("=", 1) for member in arguments["--initial-cluster"].split(","))
+    assert members == {f"prod-tenure-etcd-{i}": f"http://prod-tenure-etcd-{i}.{domain}:2380" for i in range(3)}
+    own = arguments["--initial-advertise-peer-urls"].replace("$(POD_NAME)", "prod-tenure-etcd-1")
+    assert own == members["prod-tenure-etcd-1"]
+    assert arguments["--quota-backend-bytes"] == "2147483648"
+    (service,) = [one for one in of_kind(objects, "Service") if one["metadata"]["name"] == etcd["spec"]["serviceName"]]
+    assert service["spec"]["publishNotReadyAddresses"] is True

@@ -1,0 +1,71 @@
+"""Alerts and dashboard speak of metrics that the processes have, and of pages that exist."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+
+from tests.chart.rendering import CHART, EXTERNAL, ROOT, Object, of_kind, over, render
+
+from tenure.coordinator.metrics import REGISTRY
+
+WATCHED = over(
+    EXTERNAL,
+    {
+        "monitoring": {
+            part: {"enabled": True} for part in ("serviceMonitor", "podMonitor", "prometheusRule", "dashboard")
+        }
+    },
+)
+METRIC = re.compile(r"\btenure_\w+")
+
+
+def known_metrics() -> set[str]:
+    """Return what coordinators count and what ``worker/probes.py`` names."""
+    counted = {sample.name for metric in REGISTRY.collect() for sample in metric.samples}
+    tree = ast.parse((ROOT / "worker" / "probes.py").read_text())
+    tables = [
+        node.value for node in ast.walk(tree) if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict)
+    ]
+    names = {key.value for table in tables for key in table.keys if isinstance(key, ast.Constant)}
+    assert names
+    return counted | {f"tenure_worker_{name}" for name in names}
+
+
+def rules() -> list[Object]:
+    (rule,) = of_kind(render(WATCHED), "PrometheusRule")
+    (group,) = rule["spec"]["groups"]
+    found: list[Object] = group["rules"]
+    return found
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_exist() -> None:
+    dashboard = json.loads((CHART / "files" / "dashboard.json").read_text())
+    asked = [rule["expr"] for rule in rules()] + [one["expr"] for p in dashboard["panels"] for one in p["targets"]]
+    names = {name for expression in asked for name in METRIC.findall(expression)}
+    assert names and names <= known_metrics()
+
+
+def test_the_labels_in_alerts_are_those_of_what_is_scraped() -> None:
+    objects = render(WATCHED)
+    (service,) = [one for one in of_kind(objects, "Service") if "tenure.dev/metrics" in one["metadata"]["labels"]]
+    (monitor,) = of_kind(objects, "ServiceMonitor")
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    (pods,) = of_kind(objects, "PodMonitor")
+    jobs = {found for rule in rules() for found in re.findall(r'job="([^"]+)"', rule["expr"])}
+    assert jobs == {service["metadata"]["name"], f"jobs/{pods['metadata']['name']}"}
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+    titles = re.findall(r"^## (\w+)$", (ROOT / "docs" / "RUNBOOKS.md").read_text(), re.MULTILINE)
+    assert [rule["alert"] for rule in rules()] == titles
+    for rule in rules():
+        assert rule["annotations"]["runbook_url"] == f"docs/RUNBOOKS.md#{rule['alert'].lower()}"
+        assert rule["labels"]["severity"] in ("critical", "warning", "info")
+
+
+def test_the_dashboard_arrives_as_it_is_kept() -> None:
+    (config,) = [one for one in of_kind(render(WATCHED), "ConfigMap") if "dashboard" in one["metadata"]["name"]]
+    assert json.loads(config["data"]["tenure.json"]) == json.loads((CHART / "files" / "dashboard.json").read_text())
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1"

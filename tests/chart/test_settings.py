@@ -1,0 +1,230 @@
+"""Chart and code agree on every setting: each can be given, and what is given reaches the process.
+
+The environment of the rendered containers is read by the processes' own settings classes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+from pydantic_settings import BaseSettings
+from tests.chart.rendering import (
+    CASES,
+    CHART,
+    EXTERNAL,
+    Case,
+    containers,
+    environment,
+    named,
+    of_kind,
+    over,
+    pod_templates,
+    render,
+)
+
+from tenure.coordinator.settings import CoordinatorSettings
+from tenure.worker.settings import WorkerSettings
+
+MADE_BY_THE_PROCESS = {"TENURE_COORDINATOR_ID", "TENURE_WORKER_ID"}
+"""Pods of one Deployment have one environment, but must differ in these: they take them from the host name."""
+
+SET_BY_THE_CHART = {
+    "TENURE_POSTGRES_DSN", "TENURE_ETCD_ENDPOINTS", "TENURE_ETCD_USER", "TENURE_ETCD_PASSWORD", "TENURE_ETCD_CA",
+    "TENURE_ETCD_CERT", "TENURE_ETCD_KEY", "TENURE_GRPC_LISTEN", "TENURE_HTTP_LISTEN", "TENURE_GRPC_ADVERTISE",
+    "TENURE_MIGRATE", "TENURE_COORDINATOR", "TENURE_WORKER_HTTP_LISTEN", "TENURE_WORKER_POOLS",
+    "TENURE_WORKER_IMPORTS", "TENURE_WORKER_CAPACITY", "TENURE_WORKER_LABELS", "TENURE_WORKER_ALLOW_COMMAND",
+    "TENURE_WORKER_HTTP_ALLOW", "TENURE_WORKER_GRACE_S",
+}  # fmt: skip
+"""From values of other names; all others are in a block ``settings``."""
+
+SHARED = ("etcdPrefix", "etcdTimeoutS", "logLevel", "logFormat")
+CLASSES: dict[str, type[BaseSettings]] = {"coordinator": CoordinatorSettings, "worker": WorkerSettings}
+
+
+def fields(kind: type[BaseSettings]) -> dict[str, tuple[str, Any]]:
+    """Each variable of the environment with its field's name and description."""
+    return {
+        field.validation_alias if isinstance(field.validation_alias, str) else f"TENURE_{name.upper()}": (name, field)
+        for name, field in kind.model_fields.items()
+    }
+
+
+def variable(process: str, key: str) -> str:
+    snake = re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", key).upper()
+    return f"TENURE_WORKER_{snake}" if process == "worker" and key not in SHARED else f"TENURE_{snake}"
+
+
+def typed(process: str) -> dict[str, dict[str, Any]]:
+    """Each variable that a block ``settings`` can give, with its schema."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    own = {"coordinator": schema["properties"]["coordinator"], "worker": schema["definitions"]["worker"]}[process]
+    blocks = (schema["properties"]["settings"], own["properties"]["settings"])
+    assert all(block["additionalProperties"] is False for block in blocks)
+    return {variable(process, key): {**one, "key": key} for block in blocks for key, one in block["properties"].items()}
+
+
+@pytest.fixture
+def parse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    def read(process: str, env: dict[str, str]) -> BaseSettings:
+        for name in [name for name in os.environ if name.startswith("TENURE_")]:
+            monkeypatch.delenv(name)
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        return CLASSES[process]()
+
+    return read
+
+
+def processes(case: Case) -> Iterator[tuple[str, dict[str, str]]]:
+    for _, pod in pod_templates(render(case.values)):
+        for container in containers(pod):
+            if container["name"] in CLASSES:
+                yield container["name"], environment(container)
+
+
+@pytest.mark.parametrize("process", CLASSES)
+def test_every_setting_can_be_given_and_nothing_else(process: str) -> None:
+    known = fields(CLASSES[process]).keys()
+    assert known - MADE_BY_THE_PROCESS - SET_BY_THE_CHART == typed(process).keys()
+
+
+def test_what_the_chart_sets_exists_and_what_is_named_above_is_set() -> None:
+    seen = {name for case in CASES for _, env in processes(case) for name in env if name.startswith("TENURE_")}
+    known = fields(CoordinatorSettings).keys() | fields(WorkerSettings).keys()
+    assert seen <= known
+    assert seen >= SET_BY_THE_CHART
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_each_process_takes_its_environment(case: Case, parse: Any) -> None:
+    for process, env in processes(case):
+        assert parse(process, env)
+
+
+@pytest.mark.parametrize("process", CLASSES)
+def test_bounds_and_choices_are_those_of_the_code(process: str) -> None:
+    for name, (_, field) in fields(CLASSES[process]).items():
+        schema = typed(process).get(name)
+        if schema is None:
+            continue
+        wanted = {}
+        for constraint in field.metadata:
+            for bound, word in (("ge", "minimum"), ("gt", "exclusiveMinimum"), ("le", "maximum")):
+                if getattr(constraint, bound, None) is not None:
+                    wanted[word] = getattr(constraint, bound)
+        words = ("minimum", "exclusiveMinimum", "maximum")
+        assert {word: schema[word] for word in words if word in schema} == wanted, name
+        kind = field.annotation
+        if get_origin(kind) is Literal:
+            assert tuple(schema["enum"]) == get_args(kind), name
+        else:
+            assert schema["type"] == {bool: "boolean", int: "integer", float: "number", str: "string"}[kind], name
+
+
+def another(schema: dict[str, Any], default: Any) -> Any:
+    """Return a value that is allowed and not the default."""
+    if "enum" in schema:
+        return next(one for one in schema["enum"] if one != default)
+    if isinstance(default, bool):
+        return not default
+    if isinstance(default, str):
+        return "/other/v2/"
+    # Large and round: YAML and JSON know such numbers as floats with an exponent.
+    return default * 2 + 1_000_000 if "maximum" not in schema and schema["type"] == "integer" else default * 2 + 0.5
+
+
+@pytest.mark.parametrize("process", CLASSES)
+def test_what_is_given_reaches_the_process(process: str, parse: Any) -> None:
+    known = fields(CLASSES[process])
+    given = {name: another(schema, known[name][1].default) for name, schema in typed(process).items()}
+    keys = {name: schema["key"] for name, schema in typed(process).items()}
+    shared = {keys[name]: value for name, value in given.items() if keys[name] in SHARED}
+    own = {keys[name]: value for name, value in given.items() if keys[name] not in SHARED}
+    block = {"coordinator": {"coordinator": {"settings": own}}, "worker": {"workerDefaults": {"settings": own}}}
+    case = Case("", over(EXTERNAL, {"settings": shared, **block[process]}))
+    settings = next(parse(name, env) for name, env in processes(case) if name == process)
+    assert {name: getattr(settings, known[name][0]) for name in given} == given
+
+
+def test_a_worker_serves_what_its_values_say(parse: Any) -> None:
+    values = {
+        "pools": ["scan/fast", "scan/slow"], "imports": ["a.b", "c"], "capacity": 9, "labels": {"zone": "a, b"},
+        "allowCommand": True, "httpAllow": ["10.0.0.0/8", "intranet"], "coordinators": ["a:7070", "b:7070"],
+        "graceSeconds": 600,
+    }  # fmt: skip
+    case = Case("", over(EXTERNAL, {"workers": {"default": None, "scan": values}}))
+    (env,) = [env for process, env in processes(case) if process == "worker"]
+    settings = parse("worker", env)
+    assert settings.pools == ("scan/fast", "scan/slow") and settings.imports == ("a.b", "c")
+    assert settings.capacity == 9 and settings.labels == {"zone": "a, b"} and settings.allow_command is True
+    assert settings.http_allow == ("10.0.0.0/8", "intranet") and settings.coordinator == ("a:7070", "b:7070")
+    assert settings.grace_s == 600
+    (worker,) = [one for one in of_kind(render(case.values), "Deployment") if "worker" in one["metadata"]["name"]]
+    assert worker["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 630
+
+
+def test_a_worker_without_pools_serves_the_one_of_its_name(parse: Any) -> None:
+    case = Case("", over(EXTERNAL, {"workers": {"default": None, "scan": {}}}))
+    (env,) = [env for process, env in processes(case) if process == "worker"]
+    assert parse("worker", env).pools == ("scan",)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_processes_have_longer_to_stop_than_they_take(case: Case, parse: Any) -> None:
+    for _, pod in pod_templates(render(case.values)):
+        for container in pod["spec"]["containers"]:
+            if container["name"] in CLASSES:
+                stop = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["", "0"])
+                grace_s = parse(container["name"], environment(container)).grace_s + float(stop[1])
+                assert pod["spec"]["terminationGracePeriodSeconds"] > grace_s
+
+
+def test_coordinators_reach_each_other_by_their_pods_addresses(parse: Any) -> None:
+    ((_, env),) = [one for one in processes(Case("", EXTERNAL)) if one[0] == "coordinator"]
+    settings = parse("coordinator", env)
+    assert settings.grpc_advertise == "10.0.0.7:7070" and settings.grpc_listen == "0.0.0.0:7070"
+    assert settings.migrate is False  # a Job does it
+
+
+class TestPostgres:
+    def env(self, values: dict[str, Any]) -> dict[str, Any]:
+        pod = named(render(over(EXTERNAL, values)), "Deployment", "prod-tenure-coordinator")["spec"]["template"]
+        every = [{one["name"]: one for one in container["env"]} for container in containers(pod)]
+        postgres = [{n: one for n, one in env.items() if n.startswith("PG") or "POSTGRES" in n} for env in every]
+        assert postgres[0] == postgres[1]  # the init container asks the same server
+        return postgres[0]
+
+    def test_takes_a_whole_dsn_from_a_secret(self) -> None:
+        assert self.env({}) == {
+            "TENURE_POSTGRES_DSN": {
+                "name": "TENURE_POSTGRES_DSN",
+                "valueFrom": {"secretKeyRef": {"name": "pg", "key": "dsn"}},
+            }
+        }
+
+    def test_is_found_among_several_hosts_with_the_password_beside_the_dsn(self) -> None:
+        import psycopg.conninfo
+
+        env = self.env({"postgres": {"external": {"hosts": ["a", "b:5433"], "user": "te nure"}}})
+        assert psycopg.conninfo.conninfo_to_dict(env["TENURE_POSTGRES_DSN"]["value"]) == {
+            "host": "a,b", "port": "5432,5433", "user": "te nure", "dbname": "tenure",
+            "target_session_attrs": "read-write",
+        }  # fmt: skip
+        assert env["PGPASSWORD"]["valueFrom"] == {"secretKeyRef": {"name": "pg", "key": "password"}}
+
+    def test_shows_a_certificate_and_checks_the_servers(self) -> None:
+        tls = {"enabled": True, "secretName": "pg-tls", "clientCertificate": True}
+        values = over(EXTERNAL, {"postgres": {"tls": tls}})
+        env = self.env(values)
+        assert env["PGSSLMODE"]["value"] == "verify-full"
+        pod = named(render(values), "Deployment", "prod-tenure-coordinator")["spec"]["template"]["spec"]
+        (mount,) = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "postgres-tls"]
+        (volume,) = [one for one in pod["volumes"] if one["name"] == "postgres-tls"]
+        for name in ("PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"):
+            assert env[name]["value"].startswith(mount["mountPath"] + "/")
+        assert volume["secret"]["defaultMode"] == 0o440  # libpq refuses a key that more than root and a group may read

@@ -1,0 +1,139 @@
+"""Values that make no sense are refused, with a sentence that names the value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from helm_python.errors import HelmError
+from tests.chart.rendering import BUNDLED, EXTERNAL, ROOT, containers, over, pod_templates, render
+
+SCALED = {"autoscaling": {"hpa": {"enabled": True}, "keda": {"enabled": True}}}
+
+REFUSED_BY_SCHEMA: list[tuple[str, dict[str, Any]]] = [
+    ("replicaCount", {"coordinator": {"replicaCount": 3}}),
+    ("coordinator/replicas", {"coordinator": {"replicas": 0}}),
+    ("leaderTTL", {"coordinator": {"settings": {"leaderTTL": 5}}}),
+    ("coordinator/settings/leaderTtlS", {"coordinator": {"settings": {"leaderTtlS": 1}}}),
+    ("settings/logLevel", {"settings": {"logLevel": "LOUD"}}),
+    ("workers/scan/capacity", {"workers": {"scan": {"capacity": 0}}}),
+    ("workers/scan/pools/0", {"workers": {"scan": {"pools": ["a'; DROP TABLE"]}}}),
+    ("Scan_", {"workers": {"Scan_": {}}}),
+    ("workers/scan/autoscaling/keda/trigger", {"workers": {"scan": {"autoscaling": {"keda": {"trigger": "magic"}}}}}),
+    ("image/tag", {"image": {"tag": "latest"}}),
+    ("image/digest", {"image": {"digest": "abc"}}),
+    ("etcd/bundled/members", {"etcd": {"bundled": {"members": 2}}}),
+    ("etcd/external/endpoints/0", {"etcd": {"external": {"endpoints": ["etcd:2379"]}}}),
+    ("etcd/external/endpoints/0", {"etcd": {"external": {"endpoints": ["grpc://me:pw@etcd:2379"]}}}),
+    ("invalid propertyName 'password'", {"postgres": {"external": {"options": {"password": "x"}}}}),
+    ("postgres/tls/mode", {"postgres": {"tls": {"mode": "prefer"}}}),
+    ("pdb/maxUnavailable", {"coordinator": {"pdb": {"maxUnavailable": 0}}}),
+]
+
+REFUSED_TOGETHER: list[tuple[str, dict[str, Any]]] = [
+    ("postgres.external.existingSecret:", {"etcd": EXTERNAL["etcd"]}),
+    ("etcd.external.endpoints:", {"postgres": EXTERNAL["postgres"]}),
+    ("postgres.bundled.enabled:", over(EXTERNAL, {"postgres": BUNDLED["postgres"]})),
+    ("etcd.bundled.enabled:", over(EXTERNAL, {"etcd": BUNDLED["etcd"]})),
+    ("etcd.tls.secretName:", over(EXTERNAL, {"etcd": {"tls": {"enabled": True}}})),
+    ("postgres.tls.secretName:", over(EXTERNAL, {"postgres": {"tls": {"enabled": True}}})),
+    (
+        "etcd.external.endpoints: grpc://etcd:2379 is not encrypted",
+        over(EXTERNAL, {"etcd": {"external": {"endpoints": ["grpc://etcd:2379"]}, "tls": {"enabled": True}}}),
+    ),
+    ("etcd.bundled.tlsSecretName:", over(BUNDLED, {"etcd": {"tls": {"enabled": True, "secretName": "a"}}})),
+    ("postgres.bundled.tlsSecretName:", over(BUNDLED, {"postgres": {"tls": {"enabled": True, "secretName": "a"}}})),
+    ("certManager.issuerRef.name:", over(EXTERNAL, {"certManager": {"enabled": True}})),
+    (
+        "coordinator.terminationGracePeriodSeconds: 30 s is not longer",
+        over(EXTERNAL, {"coordinator": {"terminationGracePeriodSeconds": 30, "settings": {"graceS": 25}}}),
+    ),
+    (
+        "workers.scan.terminationGracePeriodSeconds: 60 s is not longer",
+        over(EXTERNAL, {"workers": {"scan": {"graceSeconds": 60, "terminationGracePeriodSeconds": 60}}}),
+    ),
+    ("workers.scan.autoscaling: hpa.enabled and keda.enabled", over(EXTERNAL, {"workers": {"scan": SCALED}})),
+    (
+        "workers.scan.autoscaling.minReplicas: 0",
+        over(EXTERNAL, {"workers": {"scan": {"autoscaling": {"minReplicas": 0, "hpa": {"enabled": True}}}}}),
+    ),
+    (
+        "workers.scan.autoscaling.minReplicas: above",
+        over(EXTERNAL, {"workers": {"scan": {"autoscaling": {"minReplicas": 20}}}}),
+    ),
+    (
+        "workers.scan.autoscaling.keda: the trigger prometheus",
+        over(EXTERNAL, {"workers": {"scan": {"autoscaling": {"keda": {"enabled": True, "trigger": "prometheus"}}}}}),
+    ),
+    (
+        "workers.scan.autoscaling.keda.dsnSecret:",
+        over(
+            EXTERNAL,
+            {
+                "postgres": {"external": {"existingSecret": "", "hosts": ["pg"]}},
+                "workers": {"scan": {"autoscaling": {"keda": {"enabled": True}}}},
+            },
+        ),
+    ),
+    ("workers.default.maxSurge:", over(EXTERNAL, {"workerDefaults": {"maxSurge": 0}})),
+    ("coordinator.autoscaling.minReplicas:", over(EXTERNAL, {"coordinator": {"autoscaling": {"minReplicas": 9}}})),
+    ("ingress.grpc.host:", over(EXTERNAL, {"ingress": {"grpc": {"enabled": True}}})),
+    (
+        "networkPolicy.egress.postgres:",
+        over(EXTERNAL, {"networkPolicy": {"enabled": True, "egress": {"enabled": True}}}),
+    ),
+    (
+        "networkPolicy.egress.etcd:",
+        over(
+            EXTERNAL,
+            {"networkPolicy": {"enabled": True, "egress": {"enabled": True, "postgres": [{"podSelector": {}}]}}},
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "values"), REFUSED_BY_SCHEMA)
+def test_the_schema_refuses(path: str, values: dict[str, Any]) -> None:
+    with pytest.raises(HelmError) as refused:
+        render(over(EXTERNAL, values))
+    assert path in str(refused.value)
+
+
+@pytest.mark.parametrize(("sentence", "values"), REFUSED_TOGETHER)
+def test_values_that_contradict_each_other_are_refused(sentence: str, values: dict[str, Any]) -> None:
+    with pytest.raises(HelmError) as refused:
+        render(values)
+    assert sentence in str(refused.value)
+
+
+def test_every_image_is_in_the_list_for_air_gapped_clusters() -> None:
+    lines = [line.split("#")[0].split() for line in (ROOT / "deploy" / "images.txt").read_text().splitlines()]
+    listed = {line[0].removeprefix("docker.io/").removeprefix("library/") for line in lines if line}
+    used = {container["image"] for _, pod in pod_templates(render(BUNDLED)) for container in containers(pod)}
+    assert {image.removeprefix("docker.io/").removeprefix("library/") for image in used} <= listed
+
+
+@pytest.mark.parametrize("part", ["image", "postgres.bundled.image", "etcd.bundled.image"])
+def test_every_part_of_every_image_can_be_set(part: str) -> None:
+    wanted = {
+        "registry": "r.local", "repository": "a/b", "tag": "v9", "pullPolicy": "Always", "pullSecrets": ["s"],
+    }  # fmt: skip
+    digest = "sha256:" + "a" * 64
+
+    def rendered(image: dict[str, Any]) -> tuple[set[str], set[str], list[Any]]:
+        for key in reversed(part.split(".")):
+            image = {key: image}
+        pods = [pod for _, pod in pod_templates(render(over(BUNDLED, image)))]
+        found = [
+            (c, pod) for pod in pods for c in containers(pod) if c["image"].startswith("r.local/a/b")
+        ]  # fmt: skip
+        return (
+            {c["image"] for c, _ in found},
+            {c["imagePullPolicy"] for c, _ in found},
+            [pod["spec"]["imagePullSecrets"] for _, pod in found],
+        )
+
+    images, policies, secrets = rendered(wanted)
+    assert images == {"r.local/a/b:v9"} and policies == {"Always"}
+    assert all(one == [{"name": "s"}] for one in secrets)
+    assert rendered({**wanted, "digest": digest})[0] == {f"r.local/a/b@{digest}"}
