@@ -1,7 +1,7 @@
 """Generate deploy/helm/tenure/README.md from the chart's values.yaml and values.schema.json.
 
-``--check`` compares instead of writing and exits 1 when the committed file is stale. A comment ``# -- …`` before a value
-is its meaning. Invariant: every value has one, or lies below one that has.
+``--check`` compares instead of writing and exits 1 when the committed file is stale. A comment ``# -- …`` before a
+value is its meaning. Invariant: every value has one, or lies below one that has.
 """
 
 from __future__ import annotations

@@ -28,7 +28,12 @@ def known_metrics() -> set[str]:
     tables = [
         node.value for node in ast.walk(tree) if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict)
     ]
-    names = {key.value for table in tables for key in table.keys if isinstance(key, ast.Constant)}
+    names = {
+        key.value
+        for table in tables
+        for key in table.keys
+        if isinstance(key, ast.Constant) and isinstance(key.value, str)
+    }
     assert names
     return counted | {f"tenure_worker_{name}" for name in names}
 

@@ -36,7 +36,7 @@ def test_every_value_is_explained(script: ModuleType) -> None:
 
 def test_a_value_without_a_meaning_is_not_passed_over(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script, "meanings", lambda text: iter([("image", "what runs")]))
-    with pytest.raises(LookupError, match="coordinator.replicas"):
+    with pytest.raises(LookupError, match=r"coordinator\.replicas"):
         script.readme()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
@@ -43,6 +43,7 @@ SET_BY_THE_CHART = {
 """From values of other names; all others are in a block ``settings``."""
 
 SHARED = ("etcdPrefix", "etcdTimeoutS", "logLevel", "logFormat")
+Parse = Callable[[str, dict[str, str]], Any]
 CLASSES: dict[str, type[BaseSettings]] = {"coordinator": CoordinatorSettings, "worker": WorkerSettings}
 
 
@@ -69,8 +70,8 @@ def typed(process: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture
-def parse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    def read(process: str, env: dict[str, str]) -> BaseSettings:
+def parse(monkeypatch: pytest.MonkeyPatch) -> Parse:
+    def read(process: str, env: dict[str, str]) -> Any:
         for name in [name for name in os.environ if name.startswith("TENURE_")]:
             monkeypatch.delenv(name)
         for name, value in env.items():
@@ -101,7 +102,7 @@ def test_what_the_chart_sets_exists_and_what_is_named_above_is_set() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_each_process_takes_its_environment(case: Case, parse: Any) -> None:
+def test_each_process_takes_its_environment(case: Case, parse: Parse) -> None:
     for process, env in processes(case):
         assert parse(process, env)
 
@@ -139,7 +140,7 @@ def another(schema: dict[str, Any], default: Any) -> Any:
 
 
 @pytest.mark.parametrize("process", CLASSES)
-def test_what_is_given_reaches_the_process(process: str, parse: Any) -> None:
+def test_what_is_given_reaches_the_process(process: str, parse: Parse) -> None:
     known = fields(CLASSES[process])
     given = {name: another(schema, known[name][1].default) for name, schema in typed(process).items()}
     keys = {name: schema["key"] for name, schema in typed(process).items()}
@@ -151,7 +152,7 @@ def test_what_is_given_reaches_the_process(process: str, parse: Any) -> None:
     assert {name: getattr(settings, known[name][0]) for name in given} == given
 
 
-def test_a_worker_serves_what_its_values_say(parse: Any) -> None:
+def test_a_worker_serves_what_its_values_say(parse: Parse) -> None:
     values = {
         "pools": ["scan/fast", "scan/slow"], "imports": ["a.b", "c"], "capacity": 9, "labels": {"zone": "a, b"},
         "allowCommand": True, "httpAllow": ["10.0.0.0/8", "intranet"], "coordinators": ["a:7070", "b:7070"],
@@ -168,14 +169,14 @@ def test_a_worker_serves_what_its_values_say(parse: Any) -> None:
     assert worker["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 630
 
 
-def test_a_worker_without_pools_serves_the_one_of_its_name(parse: Any) -> None:
+def test_a_worker_without_pools_serves_the_one_of_its_name(parse: Parse) -> None:
     case = Case("", over(EXTERNAL, {"workers": {"default": None, "scan": {}}}))
     (env,) = [env for process, env in processes(case) if process == "worker"]
     assert parse("worker", env).pools == ("scan",)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_processes_have_longer_to_stop_than_they_take(case: Case, parse: Any) -> None:
+def test_processes_have_longer_to_stop_than_they_take(case: Case, parse: Parse) -> None:
     for _, pod in pod_templates(render(case.values)):
         for container in pod["spec"]["containers"]:
             if container["name"] in CLASSES:
@@ -184,7 +185,7 @@ def test_processes_have_longer_to_stop_than_they_take(case: Case, parse: Any) ->
                 assert pod["spec"]["terminationGracePeriodSeconds"] > grace_s
 
 
-def test_coordinators_reach_each_other_by_their_pods_addresses(parse: Any) -> None:
+def test_coordinators_reach_each_other_by_their_pods_addresses(parse: Parse) -> None:
     ((_, env),) = [one for one in processes(Case("", EXTERNAL)) if one[0] == "coordinator"]
     settings = parse("coordinator", env)
     assert settings.grpc_advertise == "10.0.0.7:7070" and settings.grpc_listen == "0.0.0.0:7070"
