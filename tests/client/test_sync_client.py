@@ -42,6 +42,12 @@ def test_every_error_that_a_call_tells_of_is_at_hand() -> None:
     assert {"BoundExceeded", "NotFound", "TenureError"} <= names <= set(tenure.client.__all__)
 
 
+def test_what_is_imported_late_is_listed_too() -> None:
+    script = "import tenure.client as c; print(sorted(set(c.__all__) - set(dir(c))))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("client", [AsyncClient, Client])
 async def test_the_example_of_the_docstring_runs(service: Service, client: type[AsyncClient | Client]) -> None:
     _, _, text = inspect.getdoc(client).partition("::\n\n")  # type: ignore[union-attr]
