@@ -125,3 +125,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(f"tenure.client.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_LAZY]

@@ -1,7 +1,8 @@
 """Where blocking clients run their asyncio: one event loop on one daemon thread per process, shared by them all.
 
 Owns that thread. Shared, because gRPC's asyncio polls once per process and is noisy under many loops. Started with
-the first call, stopped with the last client, made afresh in a forked child. Called by the generated ``sync_client``.
+the first call, stopped with the last client, made afresh in a forked child; a client that was used before the fork
+is of no use there, since its connections are the parent's. Called by the generated ``sync_client``.
 """
 
 from __future__ import annotations
@@ -27,12 +28,18 @@ class _Thread:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.users = 0
+        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="tenure-client", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Say whether it is a parent's: threads are not forked, and a call would wait for ever."""
+        return self._pid != os.getpid()
 
     def stop(self) -> None:
         """End the loop and wait for the thread."""
@@ -86,7 +93,7 @@ class Portal:
         with _lock:
             thread, self._thread = self._thread, None
             self._closed = True
-        if thread is None:
+        if thread is None or thread.is_elsewhere:
             return
         future = asyncio.run_coroutine_threadsafe(_await(last), thread.loop)
         try:
@@ -105,6 +112,10 @@ class Portal:
                     _shared = _Thread()
                 self._thread = _shared
                 _shared.users += 1
+            if self._thread.is_elsewhere:
+                raise TenureError(
+                    "the client was used before this process was forked", hint="make a client in each process"
+                )
             return self._thread
 
 

@@ -44,6 +44,8 @@ from tenure.model.unique import OnDuplicate
 class Client:
     """A blocking client of the coordinators. Use it as ``with`` or call ``close``; safe for many threads.
 
+    Make one in each process: a fork does not take it along.
+
     ::
 
         with Client() as client:

@@ -34,6 +34,8 @@ OWN_IMPORTS = {
 Method = ast.FunctionDef | ast.AsyncFunctionDef
 CLASS = '''class Client:
     """A blocking client of the coordinators. Use it as ``with`` or call ``close``; safe for many threads.
+
+    Make one in each process: a fork does not take it along.
 {rest}"""
 '''
 INIT_BODY = """

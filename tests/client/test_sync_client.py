@@ -8,6 +8,7 @@ import inspect
 import multiprocessing
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
@@ -39,6 +40,12 @@ def test_every_error_that_a_call_tells_of_is_at_hand() -> None:
     told = "\n".join(inspect.getdoc(one) or "" for one in (AsyncClient, *vars(Client).values()))
     names = {name for name, cls in inspect.getmembers(errors, inspect.isclass) if name in told}
     assert {"BoundExceeded", "NotFound", "TenureError"} <= names <= set(tenure.client.__all__)
+
+
+def test_what_is_imported_late_is_listed_too() -> None:
+    script = "import tenure.client as c; print(sorted(set(c.__all__) - set(dir(c))))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("client", [AsyncClient, Client])
@@ -97,6 +104,36 @@ async def test_a_script_that_never_closes_ends_quietly(service: Service) -> None
     async with asyncio.timeout(30):
         out, err = await process.communicate()
     assert (process.returncode, out, err) == (0, b"x\n", b"")
+
+
+async def test_a_forked_process_is_told_to_make_its_own(service: Service) -> None:
+    script = """
+import os, sys
+from tenure.client import Client, TenureError
+client = Client(sys.argv[1])
+client.get("x")
+if child := os.fork():
+    os.waitpid(child, 0)
+    print(client.get("parent").id)
+    client.close()
+else:
+    try:
+        client.get("child")
+    except TenureError as exc:
+        print(exc, flush=True)
+    client.close()
+    os._exit(0)
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, service.address, stdout=asyncio.subprocess.PIPE, start_new_session=True
+    )
+    try:
+        async with asyncio.timeout(60):
+            out, _ = await process.communicate()
+    except TimeoutError:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert out == b"the client was used before this process was forked\nparent\n"
 
 
 async def test_a_spawned_process_has_its_own(service: Service) -> None:
