@@ -157,21 +157,7 @@ class Canceler:
         for _ in range(_TRIES):
             locked: frozenset[uuid.UUID] = frozenset()
             if idle:
-                (canceled, settled), locked = await write_unlocked(
-                    self._database, left, lambda ids: self._cancel_idle(ids, reason)
-                )
-                if canceled:
-                    ended = [Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled]
-                    await self._announcer.announce(ended)
-                    done.dependants += await self._dependants.follow(settled)
-                    done.canceled += len(canceled)
-                    children = await self._cancel_children(
-                        [row.id for row in canceled if row.was_parked], grace_s=grace_s
-                    )
-                    done.asked.extend(children.asked)
-                    done.dependants += children.canceled + children.dependants
-                    done.locked += children.locked
-                    left = _without(left, canceled)
+                left, locked = await self._end_idle(left, reason, done, grace_s)
             if left and executing:
                 asked = await self._database.fetch(
                     "request_cancel", {"ids": left, "reason": reason, "grace_s": grace_s}
@@ -191,6 +177,24 @@ class Canceler:
                 return done
             # Neither idle, executing nor finished: they moved between the statements.
         raise Unavailable("a job kept moving between its states", hint="cancel again")
+
+    async def _end_idle(
+        self, ids: list[uuid.UUID], reason: str, done: _Step, grace_s: float | None
+    ) -> tuple[list[uuid.UUID], frozenset[uuid.UUID]]:
+        """Cancel those that nobody executes; return the others, and which of those somebody has locked."""
+        (canceled, settled), locked = await write_unlocked(
+            self._database, ids, lambda unlocked: self._cancel_idle(unlocked, reason)
+        )
+        if not canceled:
+            return ids, locked
+        await self._announcer.announce([Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled])
+        done.dependants += await self._dependants.follow(settled)
+        done.canceled += len(canceled)
+        children = await self._cancel_children([row.id for row in canceled if row.was_parked], grace_s=grace_s)
+        done.asked.extend(children.asked)
+        done.dependants += children.canceled + children.dependants
+        done.locked += children.locked
+        return _without(ids, canceled), locked
 
     async def _cancel_idle(self, ids: Set[uuid.UUID], reason: str) -> list[list[Row]]:
         columns = {"ids": sorted(ids)}

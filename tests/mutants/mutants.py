@@ -85,7 +85,7 @@ _SCHEDULE = (
     _mutant(
         "known-tick-replaces",
         "a tick that has its job already replaces nothing",
-        [("coordinator/schedule.py", "if held is not None and kept:", "if held is not None:")],
+        [("coordinator/schedule.py", "if holder is not None and kept:", "if holder is not None:")],
         f"{COORDINATOR}/test_schedule_service.py::test_a_repeated_backfill_replaces_nothing",
     ),
     _mutant(
