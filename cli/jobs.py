@@ -47,7 +47,7 @@ app = typer.Typer(
     help="List, show, explain, wait for, watch, cancel, retry and delete jobs; list attempts.", no_args_is_help=True
 )
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
-JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of jobs.")]
+JobIds = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of jobs.")]
 
 
 @app.command("list")
