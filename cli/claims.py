@@ -38,7 +38,7 @@ def list_claims(coordinator: Address = None, output: Output = Format.TABLE) -> N
 
 @app.command("revoke")
 def revoke(
-    job_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of the jobs to take away.")],
+    job_ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of the jobs to take away.")],
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:

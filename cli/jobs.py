@@ -36,7 +36,7 @@ from tenure.cli.output import (
     to_stdout,
 )
 from tenure.cli.session import Address, connect
-from tenure.cli.why import note_unserved, note_why, telling_why
+from tenure.cli.why import note_of, note_of_many, telling_why
 from tenure.model.dependencies import Trigger
 from tenure.model.states import JobState
 
@@ -47,7 +47,7 @@ app = typer.Typer(
     help="List, show, explain, wait for, watch, cancel, retry and delete jobs; list attempts.", no_args_is_help=True
 )
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
-JobIds = Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of jobs.")]
+JobIds = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of jobs.")]
 
 
 @app.command("list")
@@ -70,8 +70,7 @@ def list_jobs(
     wanted = Selection(namespace, kind, route, state, label, parent, after, before, workflow).keywords()
     with connect(coordinator) as client:
         found = list(client.list(**wanted, limit=limit, deleted=deleted))
-        if output is not Format.JSON:
-            note_unserved(client, found)
+        note = "" if output is Format.JSON else note_of_many(client, found)
     if output is Format.JSON:
         print_json(found)
         return
@@ -91,6 +90,8 @@ def list_jobs(
     print_table(list(columns), [[cell(j) for cell in columns.values()] for j in found], empty="no such jobs")
     if len(found) == limit:
         to_stderr(f"the newest {limit}; --limit shows more")
+    if note:
+        to_stderr(note)
 
 
 @app.command("get")
@@ -98,8 +99,7 @@ def get(job_id: JobId, coordinator: Address = None, output: Output = Format.TABL
     """Show one job with its payload, its result, and its story: every attempt, and how it ended."""
     with connect(coordinator) as client:
         job, story = client.get(job_id), client.attempts(job_id)
-        if output is not Format.JSON:
-            note_why(client, job)
+        note = "" if output is Format.JSON else note_of(client, job)
     if output is Format.JSON:
         print_json({**jsonable(job), "attempts": story})
         return
@@ -107,6 +107,8 @@ def get(job_id: JobId, coordinator: Address = None, output: Output = Format.TABL
     if story:
         to_stdout("")
         _print_attempts(story)
+    if note:
+        to_stderr(note)
 
 
 @app.command("why")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tenure.client import Client
 
 app = typer.Typer(help="Pools, and pauses of pools, kinds and namespaces.", no_args_is_help=True)
-Path = Annotated[str | None, typer.Argument(metavar="[POOL]", help="A pool, or any route prefix.", show_default=False)]
+Path = Annotated[str | None, typer.Argument(metavar="POOL", help="A pool, or any route prefix.", show_default=False)]
 Kind = Annotated[str | None, typer.Option("--kind", "-k", help="Instead of a pool: jobs of this kind.")]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Instead of a pool: jobs of this namespace.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, in words: `tenure jobs why` shows it.")]

@@ -6,7 +6,7 @@ Invariant: nothing is done to many before a person has seen how many, unless ``-
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -175,14 +175,16 @@ def confirm(question: str, count: int) -> None:
 def _print_many(matching: Sequence[Job], ids: Sequence[str], count: int, *, preview: bool) -> None:
     """Print the first of many: in a preview what they are, else their ids for the next command."""
     if preview:
-        print_table(
-            ("id", "kind", "route", "state", "error", "created", "finished"),
-            [
-                (j.id, j.kind, j.route, state_text(j.state), _error(j), ago(j.created_at), ago(j.finished_at))
-                for j in matching
-            ],
-            empty="no such jobs",
-        )
+        columns: dict[str, Callable[[Job], object]] = {
+            "id": lambda j: j.id,
+            "kind": lambda j: j.kind,
+            "route": lambda j: j.route,
+            "state": lambda j: state_text(j.state),
+            "created": lambda j: ago(j.created_at),
+        }
+        if any(j.finished_at for j in matching):
+            columns |= {"finished": lambda j: ago(j.finished_at), "error": _error}
+        print_table(list(columns), [[cell(j) for cell in columns.values()] for j in matching], empty="no such jobs")
     else:
         for id in ids:
             to_stdout(id)

@@ -83,7 +83,7 @@ def create(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="The name that selects a handler.")],
     payload: Annotated[
         str | None,
-        typer.Argument(metavar="[JSON]", help="The payload: JSON, @FILE, or - for stdin.", show_default="null"),
+        typer.Argument(metavar="JSON", help="The payload: JSON, @FILE, or - for stdin.", show_default="null"),
     ] = None,
     cron: Cron = None,
     every: Every = None,
@@ -110,6 +110,7 @@ def create(
     """Create a schedule and print it. It ticks from now on; the same once more prints what is there."""
     from tenure.client import NewJob, NewSchedule
 
+    _require_one_rule(cron, every)
     job = NewJob(kind=kind, payload=parse.payload(payload), namespace=namespace)
     job = _job_changed(job, route, priority, ttl, attempt_timeout, max_attempts, label)
     schedule = _changed(
@@ -281,7 +282,7 @@ def backfill(
 @app.command("preview")
 def preview(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Name or id of a stored schedule; or give a rule.")
+        str | None, typer.Argument(metavar="NAME", help="Name or id of a stored schedule; or give a rule.")
     ] = None,
     cron: Cron = None,
     every: Every = None,
@@ -306,6 +307,7 @@ def preview(
         raise InvalidInput([FieldViolation("NAME", "is for a stored schedule: give either a name or a rule")])
     which: Any = name
     if name is None:
+        _require_one_rule(cron, every)
         draft = NewSchedule(name="preview", namespace=namespace, job=NewJob(kind="preview", namespace=namespace))
         which = _changed(draft, cron, every, time_zone, gap, fold, None, None, None, None, starts_at, ends_at)
     with connect(coordinator) as client:
@@ -355,6 +357,14 @@ def show(schedule: Schedule, output: Format) -> None:
             ("revision", schedule.revision),
         )
     )
+
+
+def _require_one_rule(cron: str | None, every: str | None) -> None:
+    if (cron is None) == (every is None):
+        raise InvalidInput(
+            [FieldViolation("--cron", "give either --cron or --every")],
+            hint="for example --cron '30 2 * * *' or --every 15m",
+        )
 
 
 def _changed(

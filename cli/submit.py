@@ -27,11 +27,11 @@ FOR_LINES = {"source", "kind", "key", "coordinator", "output"}
 def submit(
     ctx: typer.Context,
     kind: Annotated[
-        str | None, typer.Argument(metavar="[KIND]", help="The name that selects a handler.", show_default=False)
+        str | None, typer.Argument(metavar="KIND", help="The name that selects a handler.", show_default=False)
     ] = None,
     payload: Annotated[
         str | None,
-        typer.Argument(metavar="[JSON]", help="The payload: JSON, @FILE, or - for stdin.", show_default="null"),
+        typer.Argument(metavar="JSON", help="The payload: JSON, @FILE, or - for stdin.", show_default="null"),
     ] = None,
     route: Annotated[
         str, typer.Option("--pool", "--route", "-p", help="Where it should run: a pool, or a path below it.")

@@ -40,29 +40,31 @@ def telling_why(client: Client, job_ids: Iterable[str]) -> Iterator[None]:
         teller.join(JOIN_S)
 
 
-def note_why(client: Client, job: Job) -> None:
-    """Say why one job does not run, where somebody has to do something about it."""
+def note_of(client: Client, job: Job) -> str:
+    """Return why a job does not run, where somebody has to do something about it; else nothing."""
     if not _waits_for_a_worker(job):
-        return
+        return ""
     with suppress(TenureError):
         found = [one.message for one in client.why(job.id).obstacles if one.code in _FOR_A_PERSON]
         if found:
-            to_stderr(f"note: it does not run: {found[0]}\ntry: tenure jobs why {job.id}")
+            return f"note: it does not run: {found[0]}\ntry: tenure jobs why {job.id}"
+    return ""
 
 
-def note_unserved(client: Client, jobs: Sequence[Job]) -> None:
-    """Say how many of the jobs no worker could run."""
+def note_of_many(client: Client, jobs: Sequence[Job]) -> str:
+    """Return how many of the jobs no worker could run; nothing if there are none."""
     ready = [job for job in jobs if _waits_for_a_worker(job)]
     if not ready:
-        return
+        return ""
     with suppress(TenureError):
         workers = client.workers()
         unserved = [job for job in ready if not any(_serves(worker, job) for worker in workers)]
         if unserved:
-            to_stderr(
+            return (
                 f"note: no worker serves the route and the kind of {len(unserved)} of these jobs\n"
                 f"try: tenure jobs why {unserved[0].id}"
             )
+    return ""
 
 
 def _tell(client: Client, job_ids: list[str], over: threading.Event) -> None:

@@ -66,7 +66,9 @@ class Retryer:
         if row.state not in RETRIABLE:
             raise WrongState(
                 f"job {job_id} is {row.state}; only a failed or a canceled one can be retried",
-                hint=None if row.state == JobState.COMPLETED else "cancel it, or wait for its end",
+                hint=f"submit another: tenure submit {row.kind}"
+                if row.state == JobState.COMPLETED
+                else "cancel it, or wait for its end",
             )
         broken = await self._database.fetch("unfinished_parents", {"ids": [job_id]})
         key = (row.namespace, row.kind, row.unique_key)

@@ -229,6 +229,8 @@ def violations_of(exc: ValidationError, path: str) -> list[FieldViolation]:
             field = next((name for name in _RELATION_FIELDS if message.startswith(name)), "") or next(
                 (name for name in _RELATION_FIELDS if name in message), ""
             )
+        if field.endswith("_s") and message[-1:].isdigit():
+            message += " s"
         # What names its own field at the start would name it twice.
         message = message.removeprefix(f"{field} ")
         found.append(FieldViolation(f"{path}{field}" if field else path.rstrip(".") or "job", message))

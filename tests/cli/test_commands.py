@@ -74,6 +74,7 @@ def test_every_command_has_help(runner: CliRunner, command: str) -> None:
     result = runner.invoke(app, [*command.split(), "--help"])
     assert result.exit_code == 0, result.output
     assert f"{command} [OPTIONS]" in result.stdout
+    assert "[[" not in result.stdout and "...]" not in result.stdout
 
 
 def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -135,7 +136,10 @@ def test_help_imports_nothing_heavy() -> None:
             2,
             "--pool: is for one job, not for --from\nerror: --wait: is",
         ),
-        (["submit", "noop", "{}", "--from", "-"], 2, "[JSON]: is for one job"),
+        (["submit", "noop", "{}", "--from", "-"], 2, "JSON: is for one job"),
+        (["schedules", "create", "s", "noop"], 2, "give either --cron or --every"),
+        (["schedules", "create", "s", "noop", "--every", "5s", "--cron", "@daily"], 2, "give either --cron or --every"),
+        (["schedules", "preview"], 2, "give either --cron or --every"),
         (["jobs", "list", "--state", "odd"], 2, "odd"),
         (["jobs", "retry"], 2, "ID: is missing"),
         (["jobs", "cancel"], 2, "ID: is missing"),

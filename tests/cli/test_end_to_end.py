@@ -230,6 +230,7 @@ def test_failed_jobs_are_looked_at_and_retried(tenure: Tenure) -> None:
     completed = tenure.json("submit", "noop", "--wait")["id"]
     refused = tenure("jobs", "retry", completed)
     assert (refused.returncode, "is completed" in refused.stderr) == (4, True)
+    assert "try: submit another" in refused.stderr
 
 
 def test_doctor(tenure: Tenure) -> None:

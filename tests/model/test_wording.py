@@ -16,8 +16,8 @@ RAW = ("Input", "Value error", "should", "String", "Field required", "permitted"
     ("values", "told"),
     [
         ({"priority": 5000}, "job.priority: must be at most 1000"),
-        ({"ttl_s": 0.5}, "job.ttl_s: must be at least 2"),
-        ({"timeout_s": 0}, "job.timeout_s: must be more than 0"),
+        ({"ttl_s": 0.5}, "job.ttl_s: must be at least 2 s"),
+        ({"timeout_s": 0}, "job.timeout_s: must be more than 0 s"),
         ({"retry": {"max_attempts": "many"}}, "job.retry.max_attempts: must be a whole number"),
         ({"retry": {"attempts": 3}}, "job.retry.attempts: is not known here"),
         ({"retry": 3}, "job.retry: must be an object"),
