@@ -7,8 +7,9 @@ so that each begins with empty tables. It measures nothing itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from tenure.bench.plan import COORDINATORS, Plan
 from tenure.bench.results import BenchError
 from tenure.cli.embedded.deployment import Deployment
 from tenure.cli.embedded.member import Member
+from tenure.cli.embedded.postgres import EmbeddedPostgres
 from tenure.client import AsyncClient, NewJob
 from tenure.model.errors import TenureError
 
@@ -91,9 +93,7 @@ class Stage:
         await asyncio.to_thread(self._deployment.start)
         try:
             self.client = AsyncClient(self._deployment.coordinator_addresses, timeout_s=CALL_S)
-            self._database = await psycopg.AsyncConnection.connect(
-                self._deployment.env["TENURE_POSTGRES_DSN"], autocommit=True, connect_timeout=10
-            )
+            await self._connect()
             await self.leader()
         except BaseException:
             await asyncio.to_thread(self._deployment.abort)
@@ -112,11 +112,21 @@ class Stage:
         finally:
             await asyncio.to_thread(self._deployment.stop if error is None else self._deployment.abort)
 
+    async def _connect(self) -> None:
+        self._database = await psycopg.AsyncConnection.connect(
+            self._deployment.env["TENURE_POSTGRES_DSN"], autocommit=True, connect_timeout=10
+        )
+
     def _tell_what_was_said(self) -> None:
         """Show the logs after a failure: they go with the data."""
         for member in (*self.coordinators, *self.workers):
             state = "runs" if member.alive else f"ended with {member.exit_code}"
             say(f"--- {member.name} ({member.id}) {state}\n{member.said()}")
+
+    @property
+    def folder(self) -> Path:
+        """Where its processes write their logs."""
+        return self._deployment.folder.path / "log"
 
     # -- processes --
 
@@ -168,6 +178,18 @@ class Stage:
                     if member.id == leader and member.alive:
                         return member
                 await asyncio.sleep(POLL_S)
+
+    @contextlib.asynccontextmanager
+    async def rest(self) -> AsyncIterator[tuple[EmbeddedPostgres, Path]]:
+        """Stop the coordinators meanwhile: others have Postgres to themselves. Give it, and a folder for logs."""
+        assert self._deployment.postgres is not None
+        for member in self.coordinators:
+            await asyncio.to_thread(member.stop)
+        try:
+            yield self._deployment.postgres, self.folder
+        finally:
+            for member in self.coordinators:
+                await self.restart(member)
 
     async def meter(self) -> Meter:
         """Begin to measure the CPU of every process of the deployment."""
@@ -247,6 +269,14 @@ class Stage:
             DeadlineExceeded: it takes too long.
         """
         await self.client.wait(last, PATIENCE_S)
+        return await self.all_drained(jobs, since, beside=beside)
+
+    async def all_drained(self, jobs: int, since: Any, *, beside: int = 0) -> Drained:
+        """Wait as ``drained`` does, by looking into Postgres alone.
+
+        Raises:
+            BenchError: jobs were lost or failed.
+        """
         await (self._until(ONLY_LEFT, {"jobs": beside}) if beside else self._until(NOTHING_LEFT))
         finished, failed, repeated, counted, seconds = (await self._rows(FINISHED, {"since": since}))[0]
         if finished != jobs or failed:
