@@ -23,6 +23,7 @@ import typer
 from tenure.bench import surroundings, tables
 from tenure.bench.blocked import blocked
 from tenure.bench.comparison import peers
+from tenure.bench.costs import costs
 from tenure.bench.failover import failover
 from tenure.bench.latency import latency
 from tenure.bench.peers.peer import PEERS
@@ -52,6 +53,7 @@ class Scenario(StrEnum):
     FAILOVER = "failover"
     TAKEOVER = "takeover"
     PEERS = "peers"
+    COSTS = "costs"
 
 
 SCENARIOS: dict[Scenario, Callable[[Stage, Results], Awaitable[None]]] = {
@@ -63,11 +65,18 @@ SCENARIOS: dict[Scenario, Callable[[Stage, Results], Awaitable[None]]] = {
     Scenario.FAILOVER: failover,
     Scenario.TAKEOVER: takeover,
     Scenario.PEERS: peers,
+    Scenario.COSTS: costs,
 }
 
 
+EVERYTHING = frozenset(Scenario) - {Scenario.COSTS}
+"""What is measured unless told otherwise: a profile is for who asks for one."""
+
+
 def bench(
-    scenarios: Annotated[list[Scenario] | None, typer.Argument(help="What to measure.  [default: everything]")] = None,
+    scenarios: Annotated[
+        list[Scenario] | None, typer.Argument(help="What to measure.  [default: all but costs]")
+    ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each case; the median is what counts.")] = 3,
     is_quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that everything works.")] = False,
     jobs: Annotated[int | None, typer.Option(min=100, help="Jobs to drain.")] = None,
@@ -89,7 +98,7 @@ def bench(
     if unknown := set(peer or ()) - PEERS.keys():
         raise typer.BadParameter(f"no peer is called {', '.join(sorted(unknown))}")
     plan = replace(plan, peers=tuple(peer or plan.peers))
-    wanted = [scenario for scenario in Scenario if not scenarios or scenario in scenarios]
+    wanted = [scenario for scenario in Scenario if scenario in (scenarios or EVERYTHING)]
     data.mkdir(parents=True, exist_ok=True)
     results = Results()
     about: dict[str, Any] = {"complete": False, "source": surroundings.commit()}

@@ -40,6 +40,14 @@ SELECT count(*) AS jobs,
        extract(epoch FROM max(finished_at) - %(since)s)::float8 AS seconds
 FROM tenure.history
 """
+STATEMENTS = """
+SELECT query, sum(calls)::bigint AS calls, sum(total_exec_time) AS milliseconds
+FROM pg_stat_statements
+WHERE query !~ 'pg_stat_statements'
+GROUP BY query
+ORDER BY milliseconds DESC
+LIMIT %(most)s
+"""
 NOTHING_LEFT = "SELECT NOT EXISTS (SELECT FROM tenure.job)"
 ONLY_LEFT = "SELECT count(*) = %(jobs)s FROM tenure.job"
 RESTARTED = """
@@ -78,6 +86,8 @@ class Stage:
 
     def __init__(self, data: Path, plan: Plan) -> None:
         self.plan = plan
+        self._counts = False
+        """Whether Postgres counts what statements take."""
         self._deployment = Deployment(
             data,
             coordinators=COORDINATORS,
@@ -127,6 +137,12 @@ class Stage:
     def folder(self) -> Path:
         """Where its processes write their logs."""
         return self._deployment.folder.path / "log"
+
+    @property
+    def etcd_address(self) -> str:
+        """The URL of etcd's HTTP."""
+        assert self._deployment.etcd is not None
+        return self._deployment.etcd.http_endpoints[0]
 
     # -- processes --
 
@@ -252,6 +268,27 @@ class Stage:
         assert etcd is not None
         for step in (etcd.kill, etcd.erase, etcd.start):
             await asyncio.to_thread(step)
+
+    async def count_statements(self) -> None:
+        """Let Postgres count what its statements take, where it can; a restart of it and of the coordinators."""
+        self._counts = bool(await self._rows("SELECT 1 FROM pg_available_extensions WHERE name = 'pg_stat_statements'"))
+        if not self._counts:
+            return
+        async with self.rest() as (postgres, _):
+            await self._rows("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'")
+            await self._database.close()
+            await asyncio.to_thread(postgres.restart)
+            await self._connect()
+            await self._rows("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+
+    async def forget_statements(self) -> None:
+        """Count from zero."""
+        if self._counts:
+            await self._rows("SELECT pg_stat_statements_reset()")
+
+    async def statements(self, most: int) -> list[tuple[str, int, float]]:
+        """Return the statements that took longest together: the text, calls and milliseconds."""
+        return [tuple(row) for row in await self._rows(STATEMENTS, {"most": most})] if self._counts else []
 
     async def clear(self) -> None:
         """Empty the tables of jobs."""
