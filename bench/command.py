@@ -22,8 +22,11 @@ import typer
 
 from tenure.bench import surroundings, tables
 from tenure.bench.blocked import blocked
+from tenure.bench.comparison import peers
+from tenure.bench.costs import costs
 from tenure.bench.failover import failover
 from tenure.bench.latency import latency
+from tenure.bench.peers.peer import PEERS
 from tenure.bench.plan import COORDINATORS, Plan, quick
 from tenure.bench.rates import drain, end_to_end, submit
 from tenure.bench.results import BenchError, Results, save
@@ -49,6 +52,8 @@ class Scenario(StrEnum):
     LATENCY = "latency"
     FAILOVER = "failover"
     TAKEOVER = "takeover"
+    PEERS = "peers"
+    COSTS = "costs"
 
 
 SCENARIOS: dict[Scenario, Callable[[Stage, Results], Awaitable[None]]] = {
@@ -59,15 +64,26 @@ SCENARIOS: dict[Scenario, Callable[[Stage, Results], Awaitable[None]]] = {
     Scenario.LATENCY: latency,
     Scenario.FAILOVER: failover,
     Scenario.TAKEOVER: takeover,
+    Scenario.PEERS: peers,
+    Scenario.COSTS: costs,
 }
 
 
+EVERYTHING = frozenset(Scenario) - {Scenario.COSTS}
+"""What is measured unless told otherwise: a profile is for who asks for one."""
+
+
 def bench(
-    scenarios: Annotated[list[Scenario] | None, typer.Argument(help="What to measure.  [default: everything]")] = None,
+    scenarios: Annotated[
+        list[Scenario] | None, typer.Argument(help="What to measure.  [default: all but costs]")
+    ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each case; the median is what counts.")] = 3,
     is_quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that everything works.")] = False,
     jobs: Annotated[int | None, typer.Option(min=100, help="Jobs to drain.")] = None,
     kills: Annotated[int | None, typer.Option(min=1, help="Kills per TTL and run.")] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option(help=f"What to measure tenure beside: {', '.join(PEERS)}.  [default: all]")
+    ] = None,
     output: Annotated[Format, typer.Option("--output", "-o", help="table for people, json for programs.")] = (
         Format.TABLE
     ),
@@ -79,7 +95,10 @@ def bench(
     """Measure tenure on a Postgres and an etcd of its own, both with fsync on, and print and keep the results."""
     plan = quick(runs) if is_quick else Plan(runs=runs)
     plan = replace(plan, drain_jobs=jobs or plan.drain_jobs, kills=kills or plan.kills)
-    wanted = [scenario for scenario in Scenario if not scenarios or scenario in scenarios]
+    if unknown := set(peer or ()) - PEERS.keys():
+        raise typer.BadParameter(f"no peer is called {', '.join(sorted(unknown))}")
+    plan = replace(plan, peers=tuple(peer or plan.peers))
+    wanted = [scenario for scenario in Scenario if scenario in (scenarios or EVERYTHING)]
     data.mkdir(parents=True, exist_ok=True)
     results = Results()
     about: dict[str, Any] = {"complete": False, "source": surroundings.commit()}
@@ -94,11 +113,11 @@ def bench(
 
 def _tell(results: Results, about: dict[str, Any], folder: Path, output: Format) -> None:
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    path = save({"at": at, **about, "results": results.to_json()}, folder)
+    path = save({"at": at, **about, "left_out": results.left_out, "results": results.to_json()}, folder)
     if output is Format.JSON:
         print(path.read_text(), end="")
     else:
-        tables.show(results, about)
+        tables.show(results, {**about, "left_out": results.left_out})
     say(f"kept in {path}")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tenure.bench.peers.peer import PEERS
+
 COORDINATORS = 2
 
 
@@ -36,6 +38,8 @@ class Plan:
     takeover_workers: tuple[int, ...] = (2, 4)
     """Workers that hold them, and as many again that take over: too few for the leader's brake, and enough."""
     leader_ttl_s: float = 5.0
+    peers: tuple[str, ...] = tuple(PEERS)
+    """What tenure is measured beside."""
 
 
 def quick(runs: int) -> Plan:
@@ -59,4 +63,5 @@ def quick(runs: int) -> Plan:
         takeover_jobs=60,
         takeover_workers=(2, 3),
         leader_ttl_s=2.0,
+        peers=(),
     )

@@ -58,6 +58,8 @@ class Results:
     """All cases of one benchmark, in the order in which they were first measured."""
 
     cases: dict[tuple[str, str], Case] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    """What could not be measured, and why."""
 
     def case(self, scenario: str, name: str) -> Case:
         """Return the case, made where missing."""

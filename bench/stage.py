@@ -7,8 +7,9 @@ so that each begins with empty tables. It measures nothing itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from tenure.bench.plan import COORDINATORS, Plan
 from tenure.bench.results import BenchError
 from tenure.cli.embedded.deployment import Deployment
 from tenure.cli.embedded.member import Member
+from tenure.cli.embedded.postgres import EmbeddedPostgres
 from tenure.client import AsyncClient, NewJob
 from tenure.model.errors import TenureError
 
@@ -37,6 +39,14 @@ SELECT count(*) AS jobs,
        count(*) FILTER (WHERE finished_at > %(since)s) AS since,
        extract(epoch FROM max(finished_at) - %(since)s)::float8 AS seconds
 FROM tenure.history
+"""
+STATEMENTS = """
+SELECT query, sum(calls)::bigint AS calls, sum(total_exec_time) AS milliseconds
+FROM pg_stat_statements
+WHERE query !~ 'pg_stat_statements'
+GROUP BY query
+ORDER BY milliseconds DESC
+LIMIT %(most)s
 """
 NOTHING_LEFT = "SELECT NOT EXISTS (SELECT FROM tenure.job)"
 ONLY_LEFT = "SELECT count(*) = %(jobs)s FROM tenure.job"
@@ -76,6 +86,8 @@ class Stage:
 
     def __init__(self, data: Path, plan: Plan) -> None:
         self.plan = plan
+        self._counts = False
+        """Whether Postgres counts what statements take."""
         self._deployment = Deployment(
             data,
             coordinators=COORDINATORS,
@@ -91,9 +103,7 @@ class Stage:
         await asyncio.to_thread(self._deployment.start)
         try:
             self.client = AsyncClient(self._deployment.coordinator_addresses, timeout_s=CALL_S)
-            self._database = await psycopg.AsyncConnection.connect(
-                self._deployment.env["TENURE_POSTGRES_DSN"], autocommit=True, connect_timeout=10
-            )
+            await self._connect()
             await self.leader()
         except BaseException:
             await asyncio.to_thread(self._deployment.abort)
@@ -112,11 +122,27 @@ class Stage:
         finally:
             await asyncio.to_thread(self._deployment.stop if error is None else self._deployment.abort)
 
+    async def _connect(self) -> None:
+        self._database = await psycopg.AsyncConnection.connect(
+            self._deployment.env["TENURE_POSTGRES_DSN"], autocommit=True, connect_timeout=10
+        )
+
     def _tell_what_was_said(self) -> None:
         """Show the logs after a failure: they go with the data."""
         for member in (*self.coordinators, *self.workers):
             state = "runs" if member.alive else f"ended with {member.exit_code}"
             say(f"--- {member.name} ({member.id}) {state}\n{member.said()}")
+
+    @property
+    def folder(self) -> Path:
+        """Where its processes write their logs."""
+        return self._deployment.folder.path / "log"
+
+    @property
+    def etcd_address(self) -> str:
+        """The URL of etcd's HTTP."""
+        assert self._deployment.etcd is not None
+        return self._deployment.etcd.http_endpoints[0]
 
     # -- processes --
 
@@ -168,6 +194,18 @@ class Stage:
                     if member.id == leader and member.alive:
                         return member
                 await asyncio.sleep(POLL_S)
+
+    @contextlib.asynccontextmanager
+    async def rest(self) -> AsyncIterator[tuple[EmbeddedPostgres, Path]]:
+        """Stop the coordinators meanwhile: others have Postgres to themselves. Give it, and a folder for logs."""
+        assert self._deployment.postgres is not None
+        for member in self.coordinators:
+            await asyncio.to_thread(member.stop)
+        try:
+            yield self._deployment.postgres, self.folder
+        finally:
+            for member in self.coordinators:
+                await self.restart(member)
 
     async def meter(self) -> Meter:
         """Begin to measure the CPU of every process of the deployment."""
@@ -231,6 +269,27 @@ class Stage:
         for step in (etcd.kill, etcd.erase, etcd.start):
             await asyncio.to_thread(step)
 
+    async def count_statements(self) -> None:
+        """Let Postgres count what its statements take, where it can; a restart of it and of the coordinators."""
+        self._counts = bool(await self._rows("SELECT 1 FROM pg_available_extensions WHERE name = 'pg_stat_statements'"))
+        if not self._counts:
+            return
+        async with self.rest() as (postgres, _):
+            await self._rows("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'")
+            await self._database.close()
+            await asyncio.to_thread(postgres.restart)
+            await self._connect()
+            await self._rows("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+
+    async def forget_statements(self) -> None:
+        """Count from zero."""
+        if self._counts:
+            await self._rows("SELECT pg_stat_statements_reset()")
+
+    async def statements(self, most: int) -> list[tuple[str, int, float]]:
+        """Return the statements that took longest together: the text, calls and milliseconds."""
+        return [tuple(row) for row in await self._rows(STATEMENTS, {"most": most})] if self._counts else []
+
     async def clear(self) -> None:
         """Empty the tables of jobs."""
         await self._rows(CLEAR)
@@ -247,6 +306,14 @@ class Stage:
             DeadlineExceeded: it takes too long.
         """
         await self.client.wait(last, PATIENCE_S)
+        return await self.all_drained(jobs, since, beside=beside)
+
+    async def all_drained(self, jobs: int, since: Any, *, beside: int = 0) -> Drained:
+        """Wait as ``drained`` does, by looking into Postgres alone.
+
+        Raises:
+            BenchError: jobs were lost or failed.
+        """
         await (self._until(ONLY_LEFT, {"jobs": beside}) if beside else self._until(NOTHING_LEFT))
         finished, failed, repeated, counted, seconds = (await self._rows(FINISHED, {"since": since}))[0]
         if finished != jobs or failed:

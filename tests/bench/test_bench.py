@@ -38,7 +38,7 @@ SAMPLES = {
 @pytest.mark.timeout(420)
 def test_a_quick_run_measures_everything_and_leaves_nothing_behind(tmp_path: Path) -> None:
     data, kept = tmp_path / "data", tmp_path / "results"
-    command = [sys.executable, "-m", "tenure.bench", "--quick", "--runs", "1", "--output", "json"]
+    command = [sys.executable, "-m", "tenure.bench", *FIGURES, "--quick", "--runs", "1", "--output", "json"]
     done = subprocess.run(
         [*command, "--data", str(data), "--results", str(kept)],
         env={name: value for name, value in os.environ.items() if not name.startswith("TENURE_")},

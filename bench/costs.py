@@ -1,0 +1,162 @@
+"""Costs: where each microsecond of a drain goes, by process and by step, with the functions that take most themselves.
+
+The jobs are drained twice as often as there are runs: untouched, for what each process takes a job, and watched by
+py-spy, for how that divides. Only threads that hold the interpreter's lock are sampled, since a thread that waits for a
+core looks busy on a full machine; what gRPC's own threads take is read from the kernel. Postgres' cost is divided by
+what its statements took (pg_stat_statements: time in the executor, commits not among it), etcd's not at all: its
+operations per job are counted instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import urllib.request
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tenure.bench.cpu import Usage
+from tenure.bench.peers.installing import NotInstalledError, python
+from tenure.bench.results import BenchError, Results
+from tenure.bench.stage import Stage, say
+from tenure.bench.steps import COORDINATOR, REST, WORKER, Profile
+
+COORDINATORS, WORKERS = "coordinators", "workers"
+GROUPS = {COORDINATORS: ("coordinator, leads", "coordinator, follows"), WORKERS: ("workers",)}
+"""Both coordinators as one: which of them a worker asks is chance, and may differ from drain to drain."""
+STEPS = {COORDINATORS: COORDINATOR, WORKERS: WORKER}
+NATIVE = "threads without Python (gRPC)"
+Pids = Mapping[str, Sequence[int]]
+RATE_HZ = 200
+FUNCTIONS = 25
+STATEMENTS = 25
+COUNTED = (
+    "etcd_mvcc_put_total",
+    "etcd_mvcc_delete_total",
+    "etcd_mvcc_range_total",
+    "etcd_mvcc_txn_total",
+    "etcd_server_proposals_applied_total",
+    "etcd_debugging_lease_granted_total",
+    "etcd_debugging_lease_revoked_total",
+    "etcd_debugging_lease_renewed_total",
+    "etcd_disk_wal_fsync_duration_seconds_count",
+    "etcd_debugging_mvcc_events_total",
+)
+
+
+async def costs(stage: Stage, results: Results) -> None:
+    """Drain untouched, drain watched, and divide."""
+    try:
+        spy = (await asyncio.to_thread(python, "py-spy")).with_name("py-spy")
+    except NotInstalledError as exc:
+        results.left_out["costs"] = str(exc)
+        return
+    await stage.count_statements()
+    for run in range(stage.plan.runs):
+        say(f"costs: {stage.plan.drain_jobs:,} jobs untouched, run {run + 1} of {stage.plan.runs}")
+        async with _filled(stage) as pids:
+            jobs, usage = await _untouched(stage, pids, results)
+        say(f"costs: {stage.plan.drain_jobs:,} jobs watched, run {run + 1} of {stage.plan.runs}")
+        async with _filled(stage) as pids:
+            profiles = await _watched(stage, spy, pids)
+        _divide(results, usage.us_per_job(jobs), profiles)
+
+
+@asynccontextmanager
+async def _filled(stage: Stage) -> AsyncIterator[Pids]:
+    """Have jobs and one worker; give the ids of the processes that are watched, by group."""
+    await stage.clear()
+    await stage.submit_bulk(stage.plan.drain_jobs)
+    await stage.add_workers(1, stage.plan.capacity)
+    yield {COORDINATORS: [member.pid for member in stage.coordinators], WORKERS: [stage.workers[0].pid]}
+    await stage.remove_workers()
+
+
+async def _untouched(stage: Stage, pids: Pids, results: Results) -> tuple[int, Usage]:
+    """Drain, and keep what the kernel, etcd and Postgres counted meanwhile."""
+    await stage.forget_statements()
+    since, meter = await stage.now(), await stage.meter()
+    native = {name: sum(map(_native_s, group)) for name, group in pids.items()}
+    counted = await _counted(stage)
+    drained = await stage.all_drained(stage.plan.drain_jobs, since)
+    usage, jobs = meter.stop(), drained.jobs or 1
+    for name, count in (await _counted(stage)).items():
+        results.case("costs: etcd", name).add({"per_job": (count - counted[name]) / jobs})
+    for name, group in pids.items():
+        spent_us = (sum(map(_native_s, group)) - native[name]) / jobs * 1e6
+        results.case(f"costs: {name}", NATIVE).add({"us_per_job": spent_us})
+    for statement, calls, milliseconds in await stage.statements(STATEMENTS):
+        figures = {"us_per_job": milliseconds * 1e3 / jobs, "jobs_per_call": jobs / calls}
+        results.case("costs: Postgres", _one_line(statement)).add(figures)
+    rate = {"jobs_per_s": drained.jobs / drained.seconds, "others_cores": usage.others_cores}
+    results.case("costs", "untouched drain, 1 worker").add(rate, usage.us_per_job(jobs))
+    return jobs, usage
+
+
+async def _watched(stage: Stage, spy: Path, pids: Pids) -> dict[str, Profile]:
+    """Drain while py-spy samples every process; return what it saw."""
+    since = await stage.now()
+    spies = []
+    for name, pid in ((name, pid) for name, group in pids.items() for pid in group):
+        raw = stage.folder / f"spy-{pid}.txt"
+        options = ["--pid", str(pid), "--rate", str(RATE_HZ), "--gil", "--format", "raw", "--output", str(raw)]
+        spies.append((name, raw, await _start(spy, "record", *options, "--duration", "86400")))
+    await stage.all_drained(stage.plan.drain_jobs, since)
+    said_of: dict[str, list[str]] = {name: [] for name in pids}
+    for name, raw, process in spies:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)  # it writes what it has
+        said, _ = await process.communicate()
+        if not raw.exists():
+            raise BenchError(f"py-spy wrote nothing about {name}: {said.decode(errors='replace').strip()[-500:]}")
+        said_of[name] += raw.read_text().splitlines()
+    return {name: Profile.parse(lines) for name, lines in said_of.items()}
+
+
+async def _start(*command: str | Path) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *map(str, command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+
+
+def _divide(results: Results, us_per_job: Mapping[str, float], profiles: Mapping[str, Profile]) -> None:
+    """Divide what each process took, less its threads without Python, by what was seen."""
+    for group, profile in profiles.items():
+        all_us = sum(us_per_job[process] for process in GROUPS[group])
+        native_us = results.case(f"costs: {group}", NATIVE).figures["us_per_job"][-1]
+        held_us = max(0.0, all_us - native_us)
+        shares = profile.by_step(STEPS[group])
+        for step in (*(step for step, _ in STEPS[group]), REST):
+            results.case(f"costs: {group}", step).add({"us_per_job": held_us * shares.get(step, 0.0)})
+        for function, share in list(profile.by_function().items())[:FUNCTIONS]:
+            results.case(f"costs: functions, {group}", function).add({"us_per_job": held_us * share})
+
+
+async def _counted(stage: Stage) -> dict[str, float]:
+    """Return etcd's counters of operations."""
+    url = f"{stage.etcd_address}/metrics"
+    text = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=10).read().decode())
+    counts = dict.fromkeys(COUNTED, 0.0)
+    for name, value in re.findall(r"^(\w+)(?:\{[^}]*\})? (\S+)$", text, re.MULTILINE):
+        if name in counts:
+            counts[name] += float(value)
+    return counts
+
+
+def _native_s(pid: int) -> float:
+    """Return the CPU seconds of a process's threads that are not Python's: those that have a name of their own."""
+    total, ticks = 0.0, os.sysconf("SC_CLK_TCK")
+    main = Path(f"/proc/{pid}/comm").read_text().strip()
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        name, _, rest = (thread / "stat").read_text().partition("(")[2].rpartition(")")
+        if name != main:
+            fields = rest.split()
+            total += (int(fields[11]) + int(fields[12])) / ticks
+    return total
+
+
+def _one_line(statement: str) -> str:
+    return re.sub(r"\s+", " ", statement).strip()[:90]

@@ -1,0 +1,42 @@
+"""A sample belongs to the innermost function that a step names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tenure.bench.steps import COORDINATOR, REST, WORKER, Profile
+
+ROOT = Path(__file__).parents[2]
+MAIN, LOOP = "main (coordinator/coordinator.py:9)", "BaseEventLoop._run_once (asyncio/base_events.py:1922)"
+FETCH = "AsyncCursor.fetchall (psycopg/cursor.py:3)"
+START = "WorkerService.StartAttempts (coordinator/api/worker_service.py:50);Starter.start (coordinator/start.py:4)"
+RAW = (
+    f"{MAIN};Dispatcher._read (coordinator/dispatch.py:180);{FETCH} 5",
+    f"{MAIN};Dispatcher._read (coordinator/dispatch.py:199);{FETCH} 1",
+    f"{MAIN};{START} 2",
+    f"{MAIN};{LOOP} 2",
+)
+FILES = re.compile(r"((?:coordinator|worker|store|bench|model)(?:/\w+)*)/(\(?[\w|]+\)?)\\\.py")
+
+
+def test_what_a_library_does_is_charged_to_the_step_that_asked_for_it() -> None:
+    profile = Profile.parse(RAW)
+    assert profile.by_step(COORDINATOR) == pytest.approx({"dispatch: read": 0.6, "start": 0.2, REST: 0.2})
+    assert profile.by_function() == pytest.approx(
+        {
+            "AsyncCursor.fetchall (psycopg/cursor.py)": 0.6,
+            "Starter.start (coordinator/start.py)": 0.2,
+            "BaseEventLoop._run_once (asyncio/base_events.py)": 0.2,
+        }
+    )
+
+
+@pytest.mark.parametrize(("step", "pattern"), [*COORDINATOR, *WORKER], ids=lambda value: str(value)[:20])
+def test_every_step_names_files_that_exist(step: str, pattern: str) -> None:
+    """A file that was renamed would move its costs to the event loop's, silently."""
+    for folder, names in FILES.findall(pattern):
+        for name in names.strip("()").split("|"):
+            assert (ROOT / folder / f"{name}.py").exists(), f"{step}: {folder}/{name}.py"
