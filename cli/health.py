@@ -18,7 +18,7 @@ LISTENS = {
     "worker": ("TENURE_WORKER_HTTP_LISTEN", ""),
 }
 """The setting that tells where a process serves, and its default."""
-LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]", "::": "[::1]"}
 """Where to ask whoever listens on every address."""
 MAX_ANSWER_BYTES = 64 * 1024
 

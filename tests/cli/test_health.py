@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tenure.cli.health import LISTENS, main
+from tenure.cli.health import LISTENS, _url, main
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.worker.settings import WorkerSettings
 
@@ -117,3 +117,9 @@ def test_it_imports_nothing_that_costs(port: int) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("host", ["[::]", "::"])
+def test_whoever_listens_on_every_address_of_ipv6(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENURE_WORKER_HTTP_LISTEN", f"{host}:7072")
+    assert _url("worker", "/livez") == "http://[::1]:7072/livez"
