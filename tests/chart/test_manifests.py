@@ -22,11 +22,16 @@ from tests.chart.rendering import (
     ROOT,
     Case,
     Object,
+    containers,
     of_kind,
     over,
+    pod_templates,
     render,
     render_text,
 )
+from typer.testing import CliRunner
+
+from tenure.cli.main import app
 
 VERSIONS = ("1.26", "1.31", "1.37")
 """The oldest that Chart.yaml admits, one in the middle, the newest whose schemas are known."""
@@ -187,3 +192,32 @@ def test_etcd_knows_all_of_its_members_by_name() -> None:
     assert arguments["--quota-backend-bytes"] == "2147483648"
     (service,) = [one for one in of_kind(objects, "Service") if one["metadata"]["name"] == etcd["spec"]["serviceName"]]
     assert service["spec"]["publishNotReadyAddresses"] is True
+
+
+class TestHelmTest:
+    def commands(self, values: dict[str, object]) -> list[list[str]]:
+        pods = of_kind(render(values), "Pod")
+        assert all(pod["metadata"]["annotations"]["helm.sh/hook"] == "test" for pod in pods)
+        return [pod["spec"]["containers"][0]["args"] for pod in pods]
+
+    def test_asks_for_readiness_and_runs_a_job_where_a_worker_is(self) -> None:
+        idle = {"autoscaling": {"minReplicas": 0, "keda": {"enabled": True}}}
+        health, submit = self.commands(
+            over(EXTERNAL, {"workers": {"a-idle": idle, "default": {"pools": ["x/y", "z"]}}})
+        )
+        assert health == ["health", "http://prod-tenure-http.jobs.svc:7071/readyz"]
+        assert submit[:4] == ["submit", "noop", "--pool", "x/y"]
+
+    def test_runs_no_job_where_no_worker_is(self) -> None:
+        assert len(self.commands(over(EXTERNAL, {"workers": {"default": {"replicas": 0}}}))) == 1
+
+
+def test_every_command_and_flag_is_one_of_the_command_line() -> None:
+    names = ("coordinator", "worker", "wait-for-schema", "migrate", "health", "submit")
+    pods = [pod for _, pod in pod_templates(render(EXTERNAL))]
+    commands = {one["name"]: one["args"] for pod in pods for one in containers(pod)}
+    assert commands.keys() == set(names)
+    for command in commands.values():
+        told = CliRunner().invoke(app, [*command[: 2 if command[0] == "db" else 1], "--help"])
+        assert told.exit_code == 0, command
+        assert all(part in told.output for part in command if part.startswith("--")), command

@@ -84,6 +84,18 @@ imagePullSecrets:
 {{- toYaml $worker -}}
 {{- end -}}
 
+{{/* A pool that some worker serves after the install; empty if none does. */}}
+{{- define "tenure.servedPool" -}}
+{{- $found := list -}}
+{{- range $key, $unused := .Values.workers -}}
+{{- $worker := include "tenure.worker" (dict "root" $ "name" $key) | fromYaml -}}
+{{- $scaling := $worker.autoscaling -}}
+{{- $fewest := ternary $scaling.minReplicas $worker.replicas (or $scaling.hpa.enabled $scaling.keda.enabled) -}}
+{{- if gt ($fewest | int) 0 }}{{ $found = append $found (first $worker.pools) }}{{ end -}}
+{{- end -}}
+{{- first (append $found "") -}}
+{{- end -}}
+
 {{/* root, component, name (of a worker), account: the name of a ServiceAccount. */}}
 {{- define "tenure.serviceAccountName" -}}
 {{- $made := printf "%s-%s" (include "tenure.fullname" .root) .suffix -}}
