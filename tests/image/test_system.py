@@ -173,7 +173,7 @@ def test_a_worker_with_packages_of_its_own(engine: Any, image: str, system: Syst
         greeted = client.submit("hello", "Ada")
         command = client.submit("command", {"argv": ["id", "-u"]})
         assert client.wait(greeted.id, timeout_s=PATIENCE_S).result == "good day, Ada"
-        assert client.wait(command.id, timeout_s=PATIENCE_S).result == 10001
+        assert client.wait(command.id, timeout_s=PATIENCE_S).result["stdout"] == "10001\n"
 
 
 def write_wheel(folder: Path) -> str:
