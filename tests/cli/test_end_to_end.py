@@ -240,13 +240,16 @@ def test_doctor(tenure: Tenure) -> None:
     assert "try:" in tenure("doctor").stdout
 
 
+def test_what_is_not_there_is_refused_with_the_list_of_what_is(tenure: Tenure) -> None:
+    for listing in ("limits", "kinds", "schedules", "workflows"):
+        assert f"try: tenure {listing} list" in tenure(listing, "get", "nothing-here").stderr
+
+
 def test_exit_codes_and_messages(tenure: Tenure) -> None:
     absent = tenure("jobs", "get", ABSENT)
     assert (absent.returncode, "try: tenure jobs list" in absent.stderr) == (3, True)
     odd = tenure("jobs", "get", "no-id")
     assert (odd.returncode, "is not an id" in odd.stderr and "try:" in odd.stderr) == (2, True)
-    for listing in ("limits", "kinds", "schedules", "workflows"):
-        assert f"try: tenure {listing} list" in tenure(listing, "get", "nothing-here").stderr
     refused = tenure("submit", "noop", "--pool", "BAD//")
     assert refused.returncode == 2
     assert "route" in refused.stderr
@@ -309,7 +312,7 @@ def test_a_look_at_a_job_that_nobody_runs_names_the_command_that_says_why(tenure
     told = tenure("jobs", "list", "--label", "look=at").stderr
     assert "of 2 of these jobs" in told and f"try: tenure jobs why {unroutable.id}" in told
     assert not tenure("jobs", "list", "--label", "look=at", "-o", "json").stderr
-    assert not tenure("jobs", "list", "--state", "completed").stderr
+    assert "note" not in tenure("jobs", "list", "--state", "completed").stderr
     later = client.submit("noop", delay_s=3600)
     assert not tenure("jobs", "get", later.id).stderr, "it waits for its time: nothing is to be done"
 
