@@ -3,8 +3,8 @@
 The jobs are drained twice as often as there are runs: untouched, for what each process takes a job, and watched by
 py-spy, for how that divides. Only threads that hold the interpreter's lock are sampled, since a thread that waits for a
 core looks busy on a full machine; what gRPC's own threads take is read from the kernel. Postgres' cost is divided by
-what its statements took (pg_stat_statements: time in the executor, commits not among it), etcd's not at all: its
-operations per job are counted instead.
+the time that its statements spent in the executor (pg_stat_statements), so commits and parsing are charged to them in
+proportion; etcd's not at all: its operations per job are counted instead.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import urllib.request
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -88,9 +89,7 @@ async def _untouched(stage: Stage, pids: Pids, results: Results) -> tuple[int, U
     for name, group in pids.items():
         spent_us = (sum(map(_native_s, group)) - native[name]) / jobs * 1e6
         results.case(f"costs: {name}", NATIVE).add({"us_per_job": spent_us})
-    for statement, calls, milliseconds in await stage.statements(STATEMENTS):
-        figures = {"us_per_job": milliseconds * 1e3 / jobs, "jobs_per_call": jobs / calls}
-        results.case("costs: Postgres", _one_line(statement)).add(figures)
+    _divide_postgres(results, await stage.statements(), usage.cpu_s["postgres"] / jobs * 1e6, jobs)
     rate = {"jobs_per_s": drained.jobs / drained.seconds, "others_cores": usage.others_cores}
     results.case("costs", "untouched drain, 1 worker").add(rate, usage.us_per_job(jobs))
     return jobs, usage
@@ -135,6 +134,18 @@ def _divide(results: Results, us_per_job: Mapping[str, float], profiles: Mapping
             results.case(f"costs: functions, {group}", function).add({"us_per_job": held_us * share})
 
 
+def _divide_postgres(results: Results, statements: Sequence[tuple[str, int, float]], cpu_us: float, jobs: int) -> None:
+    """Divide what Postgres took by the time in the executor, which is longer than its CPU on a full machine."""
+    calls: Counter[str] = Counter()
+    spent: Counter[str] = Counter()
+    for statement, times, milliseconds in statements:
+        calls[_one_line(statement)] += times
+        spent[_one_line(statement)] += round(milliseconds * 1e6)  # whole nanoseconds
+    for statement, nanoseconds in spent.most_common(STATEMENTS):
+        figures = {"us_per_job": cpu_us * nanoseconds / spent.total(), "jobs_per_call": jobs / calls[statement]}
+        results.case("costs: Postgres", statement).add(figures)
+
+
 async def _counted(stage: Stage) -> dict[str, float]:
     """Return etcd's counters of operations."""
     url = f"{stage.etcd_address}/metrics"
@@ -159,4 +170,4 @@ def _native_s(pid: int) -> float:
 
 
 def _one_line(statement: str) -> str:
-    return re.sub(r"\s+", " ", statement).strip()[:90]
+    return re.sub(r"\s+", " ", statement).strip()[:100]

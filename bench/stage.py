@@ -41,12 +41,9 @@ SELECT count(*) AS jobs,
 FROM tenure.history
 """
 STATEMENTS = """
-SELECT query, sum(calls)::bigint AS calls, sum(total_exec_time) AS milliseconds
+SELECT query, calls, total_exec_time AS milliseconds
 FROM pg_stat_statements
 WHERE query !~ 'pg_stat_statements'
-GROUP BY query
-ORDER BY milliseconds DESC
-LIMIT %(most)s
 """
 NOTHING_LEFT = "SELECT NOT EXISTS (SELECT FROM tenure.job)"
 ONLY_LEFT = "SELECT count(*) = %(jobs)s FROM tenure.job"
@@ -286,9 +283,9 @@ class Stage:
         if self._counts:
             await self._rows("SELECT pg_stat_statements_reset()")
 
-    async def statements(self, most: int) -> list[tuple[str, int, float]]:
-        """Return the statements that took longest together: the text, calls and milliseconds."""
-        return [tuple(row) for row in await self._rows(STATEMENTS, {"most": most})] if self._counts else []
+    async def statements(self) -> list[tuple[str, int, float]]:
+        """Return each statement since: the text, calls and milliseconds in the executor."""
+        return [tuple(row) for row in await self._rows(STATEMENTS)] if self._counts else []
 
     async def clear(self) -> None:
         """Empty the tables of jobs."""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tenure.bench.costs import _divide_postgres
+from tenure.bench.results import Results
 from tenure.bench.steps import COORDINATOR, REST, WORKER, Profile
 
 ROOT = Path(__file__).parents[2]
@@ -40,3 +42,14 @@ def test_every_step_names_files_that_exist(step: str, pattern: str) -> None:
     for folder, names in FILES.findall(pattern):
         for name in names.strip("()").split("|"):
             assert (ROOT / folder / f"{name}.py").exists(), f"{step}: {folder}/{name}.py"
+
+
+def test_what_postgres_took_is_divided_by_the_time_of_its_statements() -> None:
+    results = Results()
+    statements = [("SELECT 1", 4, 30.0), ("SELECT\n  1", 6, 30.0), ("UPDATE job", 5, 20.0)]
+    _divide_postgres(results, statements, cpu_us=80.0, jobs=100)
+    figures = {case.name: case.figures for case in results.cases.values()}
+    assert figures == {
+        "SELECT 1": {"us_per_job": [60.0], "jobs_per_call": [10.0]},
+        "UPDATE job": {"us_per_job": [20.0], "jobs_per_call": [20.0]},
+    }
