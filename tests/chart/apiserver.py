@@ -134,9 +134,11 @@ def running(folder: Path, binary: Path, namespace: str) -> Iterator[ApiServer]:
             "token-auth-file": str(_write_token(folder, token)),
             "authorization-mode": "AlwaysAllow",
             "service-account-issuer": "https://127.0.0.1",
-            "service-account-key-file": str(key),
+            "service-account-key-file": str(certificate),
             "service-account-signing-key-file": str(key),
             "service-cluster-ip-range": "10.0.0.0/24",
+            # Else it forbids privileged pods by itself, before their level is judged.
+            "allow-privileged": "true",
             # Nobody makes the accounts that pods name, nor the endpoints of the server itself.
             "disable-admission-plugins": "ServiceAccount",
             "endpoint-reconciler-type": "none",
