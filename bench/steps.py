@@ -23,7 +23,7 @@ COORDINATOR = (
     ("announce", r"coordinator/announce\.py"),
     ("follow etcd", r"Picture\._|coordinator/(waiters|census)\.py|claim_gone|store/etcd/(view|watching)\.py"),
     ("sweeps", r"coordinator/(reap|upkeep|overdue|schedule|kinds|backlog|stores|presence|opening)\.py"),
-    ("submit and wait", r"coordinator/(submit|following)\.py|JobService"),
+    ("submit and wait", r"coordinator/(submit|group_commit|new_jobs|following)\.py|JobService"),
     ("keepalive", r"store/etcd/(leases|keepalive|election)\.py"),
 )
 WORKER = (

@@ -44,6 +44,12 @@ def test_every_step_names_files_that_exist(step: str, pattern: str) -> None:
             assert (ROOT / folder / f"{name}.py").exists(), f"{step}: {folder}/{name}.py"
 
 
+def test_a_group_of_submits_is_charged_to_the_submit() -> None:
+    """It is written by a task of its own, in which no call of a client is to be seen."""
+    written = "GroupCommit._commit (coordinator/group_commit.py:95);NewJobs.write (coordinator/new_jobs.py:60)"
+    assert Profile.parse((f"{MAIN};{written};{FETCH} 1",)).by_step(COORDINATOR) == {"submit and wait": 1.0}
+
+
 def test_what_postgres_took_is_divided_by_the_time_of_its_statements() -> None:
     results = Results()
     statements = [("SELECT 1", 4, 30.0), ("SELECT\n  1", 6, 30.0), ("UPDATE job", 5, 20.0)]

@@ -9,6 +9,8 @@ import re
 from tests.chart.rendering import CHART, EXTERNAL, ROOT, Object, of_kind, over, render
 
 from tenure.coordinator.metrics import REGISTRY
+from tenure.model.bounds import DEFAULT_BOUNDS
+from tenure.model.trust import margin_s, renew_every_s
 
 WATCHED = over(
     EXTERNAL,
@@ -68,6 +70,13 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
     for rule in rules():
         assert rule["annotations"]["runbook_url"] == f"docs/RUNBOOKS.md#{rule['alert'].lower()}"
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
+
+
+def test_a_worker_whose_renewals_are_answered_sets_off_no_alert() -> None:
+    (alert,) = [rule["expr"] for rule in rules() if rule["alert"] == "TenureTrustRunsOut"]
+    shortest_s = DEFAULT_BOUNDS.min_ttl_s
+    least_s = shortest_s - margin_s(shortest_s) - renew_every_s(shortest_s)
+    assert float(alert.rpartition("<")[2]) < least_s
 
 
 def test_the_dashboard_arrives_as_it_is_kept() -> None:

@@ -107,6 +107,13 @@ def test_each_process_takes_its_environment(case: Case, parse: Parse) -> None:
         assert parse(process, env)
 
 
+def test_the_readme_names_the_variable_of_each_setting() -> None:
+    told = re.findall(r"^\| `(\S*)settings\.(\w+)` \| `(\w+)` \|$", (CHART / "README.md").read_text(), re.MULTILINE)
+    for process, block in (("coordinator", "coordinator."), ("worker", "workerDefaults.")):
+        named = {(key, name) for at, key, name in told if at in ("", block)}
+        assert named == {(schema["key"], name) for name, schema in typed(process).items()}
+
+
 @pytest.mark.parametrize("process", CLASSES)
 def test_bounds_and_choices_are_those_of_the_code(process: str) -> None:
     for name, (_, field) in fields(CLASSES[process]).items():

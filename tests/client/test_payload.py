@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from tenure.client import KindSettings, NewJob, Retry
+from tenure.client import AsyncClient, KindSettings, NewJob, Retry
 from tenure.client.calls.limits import limit_to_wire
 from tenure.client.convert import job_from_wire, spec_to_wire
 from tenure.client.kinds import kind_to_wire
@@ -147,3 +148,19 @@ def test_a_job_is_read_without_protobuf() -> None:
     assert (job.state, job.is_pending, job.is_terminal) == (JobState.READY, True, False)
     assert (job.created_at, job.timeout_s) == (datetime(2026, 1, 2, tzinfo=UTC), 1.5)
     assert job.started_at is None
+
+
+async def test_every_option_of_a_submit_is_one_of_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Seen(Exception): ...
+
+    def see(job: NewJob, **more: object) -> None:
+        raise Seen(job, more["idempotency_key"])
+
+    monkeypatch.setattr("tenure.client.convert.spec_to_wire", see)
+    names = [name for name in inspect.signature(AsyncClient.submit).parameters if name != "self"]
+    with pytest.raises(Seen) as seen:
+        await AsyncClient("127.0.0.1:1").submit(**{name: name for name in names})  # type: ignore[arg-type]
+    job, key = seen.value.args
+    assert {name: getattr(job, name) for name in names if name != "idempotency_key"} | {"idempotency_key": key} == {
+        name: name for name in names
+    }
