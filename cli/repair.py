@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,10 +41,10 @@ from tenure.cli.output import (
     to_stdout,
 )
 from tenure.cli.session import Address, connect
-from tenure.model.errors import FieldViolation, InvalidInput
+from tenure.model.errors import FieldViolation, InvalidInput, NotFound
 
 if TYPE_CHECKING:
-    from tenure.client import Job
+    from tenure.client import Client, Job
 
 
 def cancel(
@@ -86,7 +87,7 @@ def cancel(
             found = client.cancel_many(**wanted, all=every, preview=True)
             confirm(f"cancel {counted(found.canceled + found.asked, 'job')}?", found.canceled + found.asked)
         done = client.cancel_many(**wanted, all=every, preview=preview, reason=reason)
-        matching = [client.get(id) for id in done.ids] if preview else []
+        matching = _found(client, done.ids) if preview else []
     if output is Format.JSON:
         print_json({**jsonable(done), "jobs": [_brief(job) for job in matching]} if preview else done)
         return
@@ -134,7 +135,7 @@ def retry(
             found = client.retry_many(**wanted, all=every, preview=True)
             confirm(f"retry {counted(found.retried, 'job')}?", found.retried)
         done = client.retry_many(**wanted, all=every, preview=preview)
-        matching = [client.get(id) for id in done.ids] if preview else []
+        matching = _found(client, done.ids) if preview else []
     if output is Format.JSON:
         print_json({**jsonable(done), "jobs": [_brief(job) for job in matching]} if preview else done)
         return
@@ -190,6 +191,15 @@ def _print_many(matching: Sequence[Job], ids: Sequence[str], count: int, *, prev
             to_stdout(id)
     if count > len(ids):
         to_stderr(f"and {count - len(ids)} more")
+
+
+def _found(client: Client, ids: Sequence[str]) -> list[Job]:
+    """Return the jobs that are still there."""
+    jobs = []
+    for id in ids:
+        with suppress(NotFound):
+            jobs.append(client.get(id))
+    return jobs
 
 
 def _brief(job: Job) -> dict[str, object]:

@@ -43,7 +43,8 @@ class NewJobs:
         """Write jobs whole or not at all, in the place of those that they replace.
 
         ``answered`` are requests that were answered with the holder of their unique key, by whose id they go: their
-        idempotency keys, if they have any, are taken for the same answer. ``refuses``: also where a namespace is full.
+        idempotency keys, if they have any, are taken for the same answer. ``refuses`` says what becomes
+        of those whose namespace is full: refused, or written beyond its bound.
         ``in_haste`` waits for nobody's lock.
 
         Raises: as ``store.postgres.submit.write_jobs``.

@@ -89,7 +89,7 @@ def refuse_repeated_keys(specs: Sequence[JobSpec], path: str) -> None:
         raise InvalidInput(violations)
 
 
-def refuse_existing_for_children(specs: Sequence[JobSpec], parent: UniqueKey | None) -> None:
+def refuse_foreign_children(specs: Sequence[JobSpec], parent: UniqueKey | None) -> None:
     """Refuse children that cannot be their parent's by their unique keys; ``parent`` is its own key.
 
     A parent waits for its children and reads their results: a job of somebody else does not do instead.

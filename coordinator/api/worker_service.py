@@ -23,7 +23,7 @@ from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost
 from tenure.model.ids import parse_id
 from tenure.model.jobs import json_error
 from tenure.model.routes import limit_error
-from tenure.model.submit import Parent, keyed_after_parent, refuse_existing_for_children
+from tenure.model.submit import Parent, keyed_after_parent, refuse_foreign_children
 from tenure.store.postgres.database import Database, Row, Statement
 from tenure.v1 import job_pb2, wire
 from tenure.v1 import worker_service_pb2 as pb
@@ -140,7 +140,7 @@ class WorkerService(WorkerServiceServicer):
             message.namespace = message.namespace or namespace
         specs = keyed_after_parent(wire.specs_from_pb(request.jobs))
         has_key = bool(rows) and rows[0].unique_key is not None
-        refuse_existing_for_children(specs, (namespace, rows[0].kind, rows[0].unique_key) if has_key else None)
+        refuse_foreign_children(specs, (namespace, rows[0].kind, rows[0].unique_key) if has_key else None)
         try:
             submitted = await self._submitter.submit_batch(specs, parent=parent)
         except OwnershipLost as exc:

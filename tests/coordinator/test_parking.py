@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -211,12 +211,26 @@ async def test_a_cancel_that_came_first_wins(parts: Parts) -> None:
     assert (await parts.row(id)).reason == "enough"
 
 
-async def test_a_cancel_takes_the_children_along(parts: Parts) -> None:
-    id, _, (idle, busy, over) = await _parked(parts, 3)
+async def _cancel(parts: Parts, id: uuid.UUID) -> None:
+    await parts.canceler.cancel(id, "enough")
+
+
+async def _replace_by_sql(parts: Parts, id: uuid.UUID) -> None:
+    key = (await parts.row(id)).unique_key
+    await parts.sql("SELECT tenure.submit_job(kind => 'k', unique_key => %s, on_duplicate => 'replace')", key)
+
+
+STOPS = pytest.mark.parametrize("stop", [_cancel, _replace_by_sql])
+Stop = Callable[[Parts, uuid.UUID], Awaitable[None]]
+
+
+@STOPS
+async def test_a_cancel_takes_the_children_along(parts: Parts, stop: Stop) -> None:
+    id, _, (idle, busy, over) = await _parked(parts, 3, {"unique_key": str(uuid.uuid4())})
     await _end(parts, over)
     fence = (await parts.execute(busy)).fence
     deep = await _children(parts, busy, fence, {})
-    await parts.canceler.cancel(id, "enough")
+    await stop(parts, id)
     assert [await parts.state(one) for one in (id, idle, busy, over, deep[0])] == [
         JobState.CANCELED,
         JobState.CANCELED,
@@ -228,12 +242,13 @@ async def test_a_cancel_takes_the_children_along(parts: Parts) -> None:
     assert (await parts.row(idle)).reason == "the job that waited for it was canceled"
 
 
-async def test_a_cancel_goes_down_through_what_is_parked_below(parts: Parts) -> None:
-    id, _, (child,) = await _parked(parts, 1)
+@STOPS
+async def test_a_cancel_goes_down_through_what_is_parked_below(parts: Parts, stop: Stop) -> None:
+    id, _, (child,) = await _parked(parts, 1, {"unique_key": str(uuid.uuid4())})
     fence = (await parts.execute(child)).fence
     [below] = await _children(parts, child, fence, {})
     await _park(parts, child, fence, [below])
-    await parts.canceler.cancel(id, "enough")
+    await stop(parts, id)
     assert {await parts.state(one) for one in (id, child, below)} == {JobState.CANCELED}
 
 

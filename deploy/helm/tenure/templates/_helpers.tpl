@@ -77,8 +77,7 @@ imagePullSecrets:
 {{- range $key, $value := $worker.image -}}
 {{- if $value }}{{ $_ := set $image $key $value }}{{ end -}}
 {{- end -}}
-{{- if and $worker.image.tag (not $worker.image.digest) }}{{ $_ := set $image "digest" "" }}{{ end -}}
-{{- if and $worker.image.repository (not $worker.image.digest) }}{{ $_ := set $image "digest" "" }}{{ end -}}
+{{- if and (or $worker.image.tag $worker.image.repository) (not $worker.image.digest) }}{{ $_ := set $image "digest" "" }}{{ end -}}
 {{- $_ := set $worker "image" $image -}}
 {{- if not $worker.pools }}{{ $_ := set $worker "pools" (list .name) }}{{ end -}}
 {{- toYaml $worker -}}

@@ -381,38 +381,59 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- Takes a unique key from whoever holds it, as replace_holders.sql and cancel_idle.sql do: one that executes is asked to
--- stop, another one is canceled at once. The leader's sweeps tell its worker, and those that depend on it.
-CREATE FUNCTION tenure.replace_holder(spec tenure.job_spec, new_id uuid) RETURNS void
+-- Stops jobs for another one that takes their unique key, as replace_holders.sql and cancel_idle.sql do: those that execute
+-- are asked to, the others are canceled at once, and with them what they were parked on. The leader's sweeps remind the
+-- workers and go on with those that depend on them.
+CREATE FUNCTION tenure.stop_for(new_id uuid, ids uuid[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    why constant text := 'replaced by a later job with its unique key';
+    replacement uuid := new_id;  -- null for the children of parked ones: nobody takes their place
+    why text := 'replaced by a later job with its unique key';
+    parked uuid[];
+BEGIN
+    WHILE cardinality(ids) > 0 LOOP
+        PERFORM FROM tenure.job j WHERE j.id = ANY (ids) ORDER BY j.id FOR UPDATE;
+        UPDATE tenure.job j
+        SET replaced_by = coalesce(replacement, j.replaced_by), reason = why, cancel_requested = true,
+            cancel_requested_at = coalesce(j.cancel_requested_at, now())
+        WHERE j.id = ANY (ids) AND j.state = 'executing' AND (replacement IS NOT NULL OR NOT j.cancel_requested);
+        WITH gone AS (
+            DELETE FROM tenure.job j WHERE j.id = ANY (ids) AND j.state IN ('waiting', 'ready', 'restarting') RETURNING j.*
+        ), recorded AS (
+            INSERT INTO tenure.history (id, namespace, kind, route, state, priority, activate_at, created_at, payload, attempt,
+                                        errors, crashes, finished_at, ttl_s, timeout_s, max_crashes, retry, labels,
+                                        idempotency_key, parent_id, progress, progress_message, error, cancel_requested,
+                                        reason, retry_of, start_within_s, start_by, job_timeout_s, deadline, limits, requires,
+                                        schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref, unique_key,
+                                        replaced_by)
+            SELECT g.id, g.namespace, g.kind, g.route, 'canceled', coalesce(g.asked_priority, g.priority), g.activate_at,
+                   g.created_at, g.payload, g.attempt, g.errors, g.crashes, now(), g.ttl_s, g.timeout_s, g.max_crashes,
+                   g.retry, g.labels, g.idempotency_key, g.parent_id, g.progress, g.progress_message, g.error,
+                   g.cancel_requested, why, g.retry_of, g.start_within_s, g.start_by, g.job_timeout_s, g.deadline, g.limits,
+                   g.requires, g.schedule_id, g.scheduled_at, g.trigger, g.upstream_failure, g.workflow_id, g.ref,
+                   g.unique_key, coalesce(replacement, g.replaced_by)
+            FROM gone g
+        )
+        SELECT array_agg(g.id) INTO parked FROM gone g WHERE g.state = 'waiting' AND g.parked_attempt IS NOT NULL;
+        ids := ARRAY(  -- unended_children.sql
+            SELECT d.parent_id FROM tenure.dependency d
+            WHERE d.child_id = ANY (parked) AND d.parked_attempt IS NOT NULL AND d.parent_state IS NULL
+              AND d.parked_attempt = (SELECT max(m.parked_attempt) FROM tenure.dependency m WHERE m.child_id = d.child_id));
+        replacement := NULL;
+        why := 'the job that waited for it was canceled';
+    END LOOP;
+END $$;
+
+-- Takes a unique key from whoever holds it.
+CREATE FUNCTION tenure.replace_holder(spec tenure.job_spec, new_id uuid) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     -- With those that were replaced before and still execute: an end locks the replaced job, then whoever is held behind it.
     PERFORM FROM tenure.job j
     WHERE (j.namespace, j.kind, j.unique_key) = (spec.namespace, spec.kind, spec.unique_key) ORDER BY j.id FOR UPDATE;
-    UPDATE tenure.job j
-    SET replaced_by = new_id, reason = why, cancel_requested = true, cancel_requested_at = coalesce(j.cancel_requested_at, now())
-    WHERE (j.namespace, j.kind, j.unique_key) = (spec.namespace, spec.kind, spec.unique_key) AND j.replaced_by IS NULL
-      AND j.state = 'executing';
-    WITH gone AS (
-        DELETE FROM tenure.job j
-        WHERE (j.namespace, j.kind, j.unique_key) = (spec.namespace, spec.kind, spec.unique_key) AND j.replaced_by IS NULL
-          AND j.state IN ('waiting', 'ready', 'restarting')
-        RETURNING j.*
-    )
-    INSERT INTO tenure.history (id, namespace, kind, route, state, priority, activate_at, created_at, payload, attempt,
-                                errors, crashes, finished_at, ttl_s, timeout_s, max_crashes, retry, labels,
-                                idempotency_key, parent_id, progress, progress_message, error, cancel_requested, reason,
-                                retry_of, start_within_s, start_by, job_timeout_s, deadline, limits, requires,
-                                schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref, unique_key,
-                                replaced_by)
-    SELECT g.id, g.namespace, g.kind, g.route, 'canceled', coalesce(g.asked_priority, g.priority), g.activate_at,
-           g.created_at, g.payload, g.attempt, g.errors, g.crashes, now(), g.ttl_s, g.timeout_s, g.max_crashes, g.retry,
-           g.labels, g.idempotency_key, g.parent_id, g.progress, g.progress_message, g.error, g.cancel_requested, why,
-           g.retry_of, g.start_within_s, g.start_by, g.job_timeout_s, g.deadline, g.limits, g.requires,
-           g.schedule_id, g.scheduled_at, g.trigger, g.upstream_failure, g.workflow_id, g.ref, g.unique_key, new_id
-    FROM gone g;
+    PERFORM tenure.stop_for(new_id, ARRAY(
+        SELECT j.id FROM tenure.job j
+        WHERE (j.namespace, j.kind, j.unique_key) = (spec.namespace, spec.kind, spec.unique_key) AND j.replaced_by IS NULL));
 END $$;
 
 -- Holds the parents in place and refuses ids that no job has.
