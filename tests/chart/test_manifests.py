@@ -148,6 +148,20 @@ class TestMigration:
         assert all("helm.sh/hook" not in job["metadata"].get("annotations", {}) for job in jobs)
         assert len({job["metadata"]["name"] for job in (*jobs, newer)}) == 3  # a Job cannot be changed
 
+    def test_is_another_job_for_other_values_of_its_pod(self) -> None:
+        changes: list[dict[str, object]] = [
+            {},
+            {"postgres": {"external": {"hosts": ["pg"]}}},
+            {"postgres": {"tls": {"enabled": True, "secretName": "tls"}}},
+            {"podSecurity": {"runAsUser": 5}},
+            {"global": {"imagePullSecrets": ["mine"]}},
+            {"image": {"pullPolicy": "Always"}},
+            {"commonLabels": {"team": "a"}},
+        ]
+        base = over(EXTERNAL, {"migrations": {"useHelmHooks": False}})
+        jobs = [job for values in changes for job in of_kind(render(over(base, values)), "Job")]
+        assert len({job["metadata"]["name"] for job in jobs}) == len(changes)
+
     def test_is_left_to_the_coordinators_where_it_is_off(self) -> None:
         objects = render(over(EXTERNAL, {"migrations": {"enabled": False}}))
         assert not of_kind(objects, "Job")
