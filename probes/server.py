@@ -77,7 +77,9 @@ class HttpServer:
         host, _, port = self._listen.rpartition(":")
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._socket = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=512)
+            bare = host.strip("[]")
+            both = bare == "::" and socket.has_dualstack_ipv6()  # as gRPC does: every address, those of IPv4 too
+            self._socket = socket.create_server((bare, int(port)), family=family, backlog=512, dualstack_ipv6=both)
         except (OSError, ValueError, OverflowError) as exc:
             raise ConfigurationError(
                 f"cannot listen for HTTP on {self._listen}: {exc}",

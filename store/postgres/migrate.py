@@ -164,7 +164,9 @@ def _migrate(dsn: str) -> SchemaStatus:
         if before is not None and not _knows(script, before):
             status.require_usable()
             return status
-        connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS tenure")
+        # Asked first: Postgres refuses who may not create schemas, even if there is nothing to create.
+        if connection.exec_driver_sql("SELECT to_regnamespace('tenure')").scalar() is None:
+            connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS tenure")
         connection.commit()
         command.upgrade(_config(connection), "head")
         connection.commit()

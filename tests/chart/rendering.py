@@ -53,7 +53,7 @@ SWITCHES: tuple[Values, ...] = (
     {"etcd": {"external": {"endpoints": []}, "bundled": {"enabled": True}}},
     {"etcd": {"bundled": {"members": 3}}},
     {"etcd": {"tls": {"enabled": True, "secretName": "etcd-tls"}, "bundled": {"tlsSecretName": "etcd-server"}}},
-    {"etcd": {"bundled": {"persistence": {"enabled": False}}}},
+    {"etcd": {"bundled": {"members": 1, "persistence": {"enabled": False}}}},
     {"ingress": {"grpc": {"enabled": True, "host": "t.example.com"}}},
     {"ingress": {"http": {"enabled": True, "host": "o.example.com", "className": "nginx"}}},
     {"networkPolicy": {"enabled": True, "monitoring": [{"podSelector": {}}]}},

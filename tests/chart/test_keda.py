@@ -50,7 +50,17 @@ def test_the_query_counts_ready_and_executing_jobs_of_the_pools(database: str) -
 
 
 def test_the_query_reads_no_further_than_the_most_workers_need() -> None:
-    assert query(scaled(EXTERNAL, maxReplicas=4)).count("LIMIT 40)") == 2
+    assert query(scaled(EXTERNAL, maxReplicas=4)).count("LIMIT 40)") == 3
+
+
+def test_a_backlog_of_other_pools_is_not_read(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("INSERT INTO tenure.pool (path) VALUES ('scan/fast')")
+        connection.execute("SELECT tenure.submit_job('k', NULL, route => 'scan/fast')")
+        connection.execute("SELECT tenure.submit_job('k', NULL, route => 'other') FROM generate_series(1, 3000)")
+        connection.execute("VACUUM ANALYZE tenure.job, tenure.lane")
+        plan = connection.execute(f"EXPLAIN {query(scaled(EXTERNAL))}".encode()).fetchall()
+        assert any("using job_ready" in line for (line,) in plan), plan
 
 
 def test_the_dsn_comes_whole_from_its_secret() -> None:

@@ -22,7 +22,9 @@ from tests.chart.rendering import (
     ROOT,
     Case,
     Object,
+    chart,
     containers,
+    named,
     of_kind,
     over,
     pod_templates,
@@ -148,6 +150,20 @@ class TestMigration:
         assert all("helm.sh/hook" not in job["metadata"].get("annotations", {}) for job in jobs)
         assert len({job["metadata"]["name"] for job in (*jobs, newer)}) == 3  # a Job cannot be changed
 
+    def test_is_another_job_for_other_values_of_its_pod(self) -> None:
+        changes: list[dict[str, object]] = [
+            {},
+            {"postgres": {"external": {"hosts": ["pg"]}}},
+            {"postgres": {"tls": {"enabled": True, "secretName": "tls"}}},
+            {"podSecurity": {"runAsUser": 5}},
+            {"global": {"imagePullSecrets": ["mine"]}},
+            {"image": {"pullPolicy": "Always"}},
+            {"commonLabels": {"team": "a"}},
+        ]
+        base = over(EXTERNAL, {"migrations": {"useHelmHooks": False}})
+        jobs = [job for values in changes for job in of_kind(render(over(base, values)), "Job")]
+        assert len({job["metadata"]["name"] for job in jobs}) == len(changes)
+
     def test_is_left_to_the_coordinators_where_it_is_off(self) -> None:
         objects = render(over(EXTERNAL, {"migrations": {"enabled": False}}))
         assert not of_kind(objects, "Job")
@@ -171,12 +187,35 @@ def test_a_worker_says_no_where_the_defaults_say_yes() -> None:
     assert not [one for one in of_kind(objects, "PodDisruptionBudget") if "worker" in one["metadata"]["name"]]
 
 
+def test_names_that_look_like_numbers_stay_text() -> None:
+    texts = chart().render(over(EXTERNAL, {"workers": {"no": {}, "1": {}}}), name="2024", namespace="123")
+    made = [one for name, text in texts.items() if name.endswith(".yaml") for one in yaml.safe_load_all(text) if one]
+    for one in made:
+        metadata = one["metadata"]
+        assert {type(value) for value in (metadata["namespace"], *metadata["labels"].values())} == {str}, one["kind"]
+
+
 def test_the_default_worker_can_be_left_out() -> None:
     objects = render(over(EXTERNAL, {"workers": {"default": None, "scan": {}}}))
     assert [one["metadata"]["name"] for one in of_kind(objects, "Deployment")] == [
         "prod-tenure-coordinator",
         "prod-tenure-worker-scan",
     ]
+
+
+@pytest.mark.parametrize(("replicas", "may_go"), [(1, 0), (2, 1)])
+def test_coordinators_that_share_no_node_can_be_replaced(replicas: int, may_go: int) -> None:
+    objects = render(over(EXTERNAL, {"coordinator": {"antiAffinity": "hard", "replicas": replicas}}))
+    strategy = named(objects, "Deployment", "prod-tenure-coordinator")["spec"]["strategy"]
+    assert strategy["rollingUpdate"]["maxUnavailable"] == may_go
+
+
+def test_kubernetes_refuses_another_number_of_members() -> None:
+    def selector(members: int) -> object:
+        objects = render(over(BUNDLED, {"etcd": {"bundled": {"members": members}}}))
+        return named(objects, "StatefulSet", "prod-tenure-etcd")["spec"]["selector"]
+
+    assert selector(1) != selector(3)
 
 
 def test_etcd_knows_all_of_its_members_by_name() -> None:

@@ -20,7 +20,7 @@ WATCHED = over(
         }
     },
 )
-METRIC = re.compile(r"\btenure_\w+")
+METRIC = re.compile(r"\btenure_(?!dev_)\w+")  # labels of pods are tenure_dev_…
 
 
 def known_metrics() -> set[str]:
@@ -62,6 +62,13 @@ def test_the_labels_in_alerts_are_those_of_what_is_scraped() -> None:
     (pods,) = of_kind(objects, "PodMonitor")
     jobs = {found for rule in rules() for found in re.findall(r'job="([^"]+)"', rule["expr"])}
     assert jobs == {service["metadata"]["name"], f"jobs/{pods['metadata']['name']}"}
+
+
+def test_one_kind_of_workers_does_not_hide_that_another_is_not_ready() -> None:
+    (pods,) = of_kind(render(WATCHED), "PodMonitor")
+    (expression,) = [rule["expr"] for rule in rules() if rule["alert"] == "TenureNoWorkerReady"]
+    (label,) = pods["spec"]["podTargetLabels"]
+    assert f"by ({re.sub('[^a-z]', '_', label)})" in expression
 
 
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:

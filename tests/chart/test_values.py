@@ -35,6 +35,10 @@ REFUSED_TOGETHER: list[tuple[str, dict[str, Any]]] = [
     ("etcd.external.endpoints:", {"postgres": EXTERNAL["postgres"]}),
     ("postgres.bundled.enabled:", over(EXTERNAL, {"postgres": BUNDLED["postgres"]})),
     ("etcd.bundled.enabled:", over(EXTERNAL, {"etcd": BUNDLED["etcd"]})),
+    (
+        "etcd.bundled.persistence.enabled:",
+        over(BUNDLED, {"etcd": {"bundled": {"members": 3, "persistence": {"enabled": False}}}}),
+    ),
     ("etcd.tls.secretName:", over(EXTERNAL, {"etcd": {"tls": {"enabled": True}}})),
     ("postgres.tls.secretName:", over(EXTERNAL, {"postgres": {"tls": {"enabled": True}}})),
     (

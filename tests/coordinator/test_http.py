@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import httpx
 import pytest
@@ -15,6 +16,15 @@ from tenure.probes.server import Check, HttpServer, application
 
 def _server(ready: dict[str, Check], *, listen: str = "127.0.0.1:0") -> HttpServer:
     return HttpServer(application(ready, REGISTRY), listen=listen, variable="TENURE_HTTP_LISTEN")
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+async def test_every_address_is_every_address_of_ipv4_too() -> None:
+    server = _server({}, listen="[::]:0")
+    server.bind()
+    address = server.address.replace("[::]", "127.0.0.1")
+    async with running(server.run()), httpx.AsyncClient(base_url=f"http://{address}", timeout=20) as client:
+        assert (await client.get("/livez")).status_code == 200
 
 
 async def test_liveness_and_readiness_are_different_questions() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from tests.fixtures.postgres import PostgresServer
 from tests.postgres.conftest import until
 
@@ -58,6 +59,19 @@ def _schema(dsn: str) -> list[tuple[object, ...]]:
             ORDER BY 1, 2, 3, 4
             """
         ).fetchall()
+
+
+async def test_a_user_that_may_not_create_schemas_migrates_one_made_for_it(empty_database: str) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        connection.execute("CREATE ROLE bounded LOGIN PASSWORD 'x'")
+        connection.execute("CREATE SCHEMA tenure AUTHORIZATION bounded")
+    try:
+        bounded = make_conninfo(empty_database, user="bounded", password="x")
+        assert (await migrate(bounded)).applied
+        assert not (await migrate(bounded)).applied
+    finally:
+        with psycopg.connect(empty_database, autocommit=True) as connection:
+            connection.execute("DROP OWNED BY bounded CASCADE; DROP ROLE bounded")
 
 
 async def test_an_empty_database_gets_the_whole_schema_and_then_nothing_more(empty_database: str) -> None:

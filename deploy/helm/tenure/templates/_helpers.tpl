@@ -11,11 +11,11 @@
 
 {{/* root, component, worker (optional): what selects the pods of one component. Never changes with an upgrade. */}}
 {{- define "tenure.selector" -}}
-app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | trunc 63 | trimSuffix "-" | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- with .worker }}
-tenure.dev/worker: {{ . }}
+tenure.dev/worker: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
@@ -28,8 +28,8 @@ tenure.dev/worker: {{ . }}
 
 {{/* root, component, name, worker, more, annotations: the metadata of an object. */}}
 {{- define "tenure.metadata" -}}
-name: {{ .name }}
-namespace: {{ .root.Release.Namespace }}
+name: {{ .name | quote }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "tenure.labels" . | nindent 2 }}
 {{- with merge (dict) (default (dict) .annotations) .root.Values.commonAnnotations }}

@@ -15,6 +15,9 @@
 {{- if and $etcd.bundled.enabled $etcd.external.endpoints -}}
 {{- fail "etcd.bundled.enabled: not together with etcd.external.endpoints; choose one etcd" -}}
 {{- end -}}
+{{- if and $etcd.bundled.enabled (gt ($etcd.bundled.members | int) 1) (not $etcd.bundled.persistence.enabled) -}}
+{{- fail "etcd.bundled.persistence.enabled: with several members needed, as one that comes back empty is refused by the others" -}}
+{{- end -}}
 {{- range $etcd.external.endpoints -}}
 {{- $secure := or (hasPrefix "grpcs://" .) (hasPrefix "https://" .) -}}
 {{- if and $etcd.tls.enabled (not $secure) -}}
