@@ -530,8 +530,8 @@ async def test_an_idle_job_is_replaced_at_once_and_kept_as_after_any_cancel(
     connection.commit()
     await table.sql(
         """UPDATE tenure.job j SET attempt = 3, errors = 2, crashes = 1, progress = 0.5, progress_message = 'm',
-           error = '{}', idempotency_key = 'i', parent_id = p, retry_of = r, schedule_id = s, scheduled_at = 'epoch', workflow_id = w,
-           ref = 'r', asked_priority = 9, timeout_s = 7, max_crashes = 5, ttl_s = 33, reason = 'x'
+           error = '{}', idempotency_key = 'i', parent_id = p, retry_of = r, schedule_id = s, scheduled_at = 'epoch',
+           workflow_id = w, ref = 'r', asked_priority = 9, timeout_s = 7, max_crashes = 5, ttl_s = 33, reason = 'x'
            FROM (SELECT %s::uuid, %s::uuid, %s::uuid, %s::uuid) AS ids (p, r, s, w) WHERE j.id = ANY (%s)""",
         *(new_id() for _ in range(4)),
         [first, twin],
