@@ -147,7 +147,12 @@ def retry(
 
 
 def _refuse_both(job_ids: list[str] | None, selection: Selection, *, every: bool, preview: bool) -> None:
-    if job_ids and (selection.selects or every or preview):
+    if job_ids and preview:
+        raise InvalidInput(
+            [FieldViolation("--preview", "is for options that select jobs, not for ids")],
+            hint="tenure jobs get shows a job",
+        )
+    if job_ids and (selection.selects or every):
         raise InvalidInput(
             [FieldViolation("ID", "give ids, or options that select jobs, not both")], hint="leave one of them out"
         )

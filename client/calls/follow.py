@@ -12,6 +12,7 @@ from tenure.client.link import Link
 from tenure.client.records import Job
 from tenure.client.resume import Resumption
 from tenure.model.errors import DeadlineExceeded
+from tenure.model.states import JobState
 from tenure.v1 import job_service_pb2 as pb
 
 WAIT_STEP_S = 20.0
@@ -59,8 +60,10 @@ class FollowCalls:
             if job.is_terminal:
                 return job
             if deadline is not None and loop.time() >= deadline:
+                look = "wait" if job.state is JobState.EXECUTING else "why"
                 raise DeadlineExceeded(
-                    f"job {job_id} is still {job.state} after {timeout_s:g} s", hint=f"tenure jobs wait {job_id}"
+                    f"job {job_id} is still {job.state} after {round(timeout_s or 0.0, 1):g} s",
+                    hint=f"tenure jobs {look} {job_id}",
                 )
 
     async def wait_many(self, job_ids: Iterable[str], timeout_s: float | None = None) -> list[Job]:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import copy
 import functools
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -36,6 +37,14 @@ Row = Any
 """A named tuple with the columns of the query."""
 Params = Mapping[str, Any]
 Connection = psycopg.AsyncConnection[Any]
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell whether a pipeline's end is worth a line: not where it was aborted, whose cause is raised besides."""
+    return not (str(record.msg).startswith("error ignored terminating") and "pipeline aborted" in record.getMessage())
+
+
+logging.getLogger("psycopg").addFilter(_is_news)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

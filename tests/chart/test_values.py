@@ -20,6 +20,7 @@ REFUSED_BY_SCHEMA: list[tuple[str, dict[str, Any]]] = [
     ("workers/scan/pools/0", {"workers": {"scan": {"pools": ["a'; DROP TABLE"]}}}),
     ("Scan_", {"workers": {"Scan_": {}}}),
     ("workers/scan/autoscaling/keda/trigger", {"workers": {"scan": {"autoscaling": {"keda": {"trigger": "magic"}}}}}),
+    ("image/repository", {"image": {"repository": "registry.example.com:5000/scans:1.0"}}),
     ("image/tag", {"image": {"tag": "latest"}}),
     ("image/digest", {"image": {"digest": "abc"}}),
     ("etcd/bundled/members", {"etcd": {"bundled": {"members": 2}}}),
@@ -101,6 +102,12 @@ def test_the_schema_refuses(path: str, values: dict[str, Any]) -> None:
     with pytest.raises(HelmError) as refused:
         render(over(EXTERNAL, values))
     assert path in str(refused.value)
+
+
+def test_what_is_wrong_in_a_worker_is_told_alone() -> None:
+    with pytest.raises(HelmError) as refused:
+        render(over(EXTERNAL, {"workers": {"scan": {"capcity": 5}}}))
+    assert "capcity" in str(refused.value) and "null" not in str(refused.value)
 
 
 @pytest.mark.parametrize(("sentence", "values"), REFUSED_TOGETHER)

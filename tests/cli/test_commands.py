@@ -145,6 +145,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["jobs", "cancel"], 2, "ID: is missing"),
         (["jobs", "cancel", "x", "--all"], 2, "not both"),
         (["jobs", "retry", "x", "--kind", "k"], 2, "not both"),
+        (["jobs", "retry", "x", "--preview"], 2, "--preview: is for options that select jobs"),
         (["jobs", "list", "-c", "nowhere"], 2, "HOST:PORT"),
         (["db", "migrate"], 78, "TENURE_POSTGRES_DSN"),
         (["db", "status", "--postgres", "postgresql://127.0.0.1:1/x"], 6, "Postgres"),

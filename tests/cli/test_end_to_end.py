@@ -433,8 +433,9 @@ def test_client_errors(client: Client) -> None:
     with pytest.raises(Conflict):
         client.submit("noop", 2, idempotency_key="client-key")
     later = client.submit("noop", delay_s=3600)
-    with pytest.raises(DeadlineExceeded, match="still ready"):
+    with pytest.raises(DeadlineExceeded, match="still ready") as late:
         client.wait(later.id, timeout_s=0.5)
+    assert late.value.hint == f"tenure jobs why {later.id}"
     assert client.cancel(later.id, "not needed").state is JobState.CANCELED
 
 

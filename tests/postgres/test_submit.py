@@ -30,6 +30,15 @@ async def test_a_batch_with_a_taken_key_writes_nothing(table: Table) -> None:
     assert [await table.row(job.id) for job in others] == [None] * 3
 
 
+async def test_a_taken_key_is_no_warning(table: Table, caplog: pytest.LogCaptureFixture) -> None:
+    job = _planned(str(uuid.uuid4()))
+    await write_jobs(table.db, [job], [1])
+    for _ in range(50):
+        with pytest.raises(KeyTaken):
+            await write_jobs(table.db, [job], [1])
+    assert not caplog.records
+
+
 async def test_a_key_stands_for_its_job(table: Table) -> None:
     key = str(uuid.uuid4())
     job = _planned(key)
