@@ -93,10 +93,11 @@ async def write_jobs(
         Unavailable: the outcome is unknown.
     """
     statements: list[Statement] = []
-    if fence is not None:
-        statements.append(Statement("assert_fence", {"id": jobs[0].parent_id, "fence": fence}))
-        if jobs[0].workflow_id is not None:
-            statements.append(Statement("assert_workflow", {"id": jobs[0].workflow_id}))
+    child = next(iter([*jobs, *answered]), None)
+    if fence is not None and child is not None:
+        statements.append(Statement("assert_fence", {"id": child.parent_id, "fence": fence}))
+        if child.workflow_id is not None:
+            statements.append(Statement("assert_workflow", {"id": child.workflow_id}))
     if workflow is not None:
         columns = {"id": workflow.id, "namespace": workflow.namespace, "name": workflow.name, "jobs": len(jobs)}
         statements.append(Statement("insert_workflow", columns))
@@ -111,7 +112,9 @@ async def write_jobs(
         results = await database.transaction(statements)
     except DatabaseError as exc:
         if exc.sqlstate == _WORKFLOW_CANCELED:
-            raise WrongState(f"workflow {jobs[0].workflow_id} is canceled: nothing is submitted into it") from exc
+            raise WrongState(
+                f"workflow {child and child.workflow_id} is canceled: nothing is submitted into it"
+            ) from exc
         raise
     return replaced(results[first : first + STATEMENTS] if replacement else ())
 

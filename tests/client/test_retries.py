@@ -121,7 +121,7 @@ async def test_wait_is_asked_again_over_a_lost_coordinator() -> None:
 async def test_wait_says_in_time_that_it_is_not_over(service: Service) -> None:
     began = time.monotonic()
     async with AsyncClient(service.address) as client:
-        with pytest.raises(DeadlineExceeded, match="still executing after 0.2 s") as caught:
+        with pytest.raises(DeadlineExceeded, match=r"still executing after 0\.2 s") as caught:
             await client.wait("x", timeout_s=0.200123)
     assert caught.value.hint == "tenure jobs wait x"
     assert time.monotonic() - began < 3
