@@ -332,7 +332,7 @@ _FENCE = (
         [
             (
                 "store/postgres/submit.py",
-                '        statements.append(Statement("assert_fence", {"id": jobs[0].parent_id, "fence": fence}))\n',
+                '        statements.append(Statement("assert_fence", {"id": child.parent_id, "fence": fence}))\n',
                 "        pass\n",
             )
         ],
@@ -1103,8 +1103,8 @@ _WORKFLOW = (
         [
             (
                 "store/postgres/submit.py",
-                "        if jobs[0].workflow_id is not None:\n",
-                "        if jobs[0].workflow_id is not None and fence < 0:\n",
+                "        if child.workflow_id is not None:\n",
+                "        if child.workflow_id is not None and fence < 0:\n",
             )
         ],
         f"{POSTGRES}/test_workflows.py::test_no_child_is_written_into_a_canceled_workflow",
