@@ -395,7 +395,7 @@ async def test_history_is_compacted_while_the_leader_looks_away(rig: MakeRig) ->
     outcomes = [one.outcome for one in await on.client.attempts(job.id)]
     assert outcomes[0] in ("released", "lost"), "the vanished claim was reaped, by the listing alone: the sweep sleeps"
     assert second.fence > first.fence
-    await on.until(lambda: _said(on, "history is compacted"))
+    await on.until(lambda: _said(on, "view_relisted"))
     assert (await on.client.wait(job.id)).state == "completed"
     await etcd.close()
 
