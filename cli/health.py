@@ -10,6 +10,7 @@ import argparse
 import http.client
 import json
 import os
+import threading
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ LISTENS = {
 LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]", "::": "[::1]"}
 """Where to ask whoever listens on every address."""
 MAX_ANSWER_BYTES = 64 * 1024
+MAX_TIMEOUT_S = 3_600
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,12 +31,12 @@ def main(arguments: Sequence[str]) -> int:
     asked = parser.parse_args(arguments)
     try:
         url = _url(asked.who, "/readyz" if asked.ready else "/livez")
-        connect = _connection(url, asked.timeout)
+        connection = _connection(url, asked.timeout)
     except ValueError as exc:
         parser.error(str(exc))
     path = urlsplit(url).path
     word = "ready" if path.endswith("/readyz") else "alive"
-    problem = _problem(connect, path)
+    problem = _problem_within(asked.timeout, connection, path)
     print(f"{word}: {url}" if problem is None else f"not {word}: {problem} ({url})")  # noqa: T201 - not typer's echo
     return 0 if problem is None else 1
 
@@ -67,7 +69,8 @@ def _url(who: str, probe: str) -> str:
     if not listen:
         raise ValueError(f"{variable} is not set: this worker serves no probes")
     host, _, port = listen.rpartition(":")
-    return f"http://{LOOPBACK.get(host, host)}:{port}{probe}"
+    near = LOOPBACK.get(host, host)
+    return f"http://{f'[{near}]' if ':' in near and not near.startswith('[') else near}:{port}{probe}"
 
 
 def _connection(url: str, timeout_s: float) -> http.client.HTTPConnection:
@@ -79,10 +82,19 @@ def _connection(url: str, timeout_s: float) -> http.client.HTTPConnection:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is not an address such as http://127.0.0.1:7071")
-    if not timeout_s > 0:
-        raise ValueError(f"--timeout: {timeout_s:g} is not above 0")
+    if not 0 < timeout_s <= MAX_TIMEOUT_S:
+        raise ValueError(f"--timeout: {timeout_s:g} is not above 0 and at most {MAX_TIMEOUT_S}")
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     return kind(parts.hostname, parts.port, timeout=timeout_s)
+
+
+def _problem_within(timeout_s: float, connection: http.client.HTTPConnection, path: str) -> str | None:
+    """Ask, but wait no longer: a connection's own timeout is for each read, and none is for the name's look-up."""
+    problems: list[str | None] = ["no answer: timed out"]
+    asking = threading.Thread(target=lambda: problems.append(_problem(connection, path)), daemon=True)
+    asking.start()
+    asking.join(timeout_s)
+    return problems[-1]
 
 
 def _problem(connection: http.client.HTTPConnection, path: str) -> str | None:
@@ -90,7 +102,7 @@ def _problem(connection: http.client.HTTPConnection, path: str) -> str | None:
         connection.request("GET", path)
         answer = connection.getresponse()
         text = answer.read(MAX_ANSWER_BYTES)
-    except (OSError, http.client.HTTPException) as exc:
+    except (OSError, ValueError, http.client.HTTPException) as exc:
         return f"no answer: {exc or type(exc).__name__}"
     finally:
         connection.close()

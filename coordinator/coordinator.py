@@ -34,6 +34,7 @@ from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.leader import Leader
+from tenure.coordinator.looks import Looks
 from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.opening import Opening
 from tenure.coordinator.presence import Presence
@@ -51,7 +52,6 @@ from tenure.store.etcd.connect import connect_with
 from tenure.store.etcd.election import Election
 from tenure.store.etcd.keyspace import CoordinatorValue, Keyspace, stamp
 from tenure.store.etcd.options import EtcdOptions
-from tenure.store.etcd.port import Etcd
 from tenure.store.postgres import migrate
 from tenure.store.postgres.database import Database, PoolOptions
 
@@ -135,6 +135,7 @@ async def _coordinate(
         )
         submitter = Submitter(database, lanes, hints, kinds, backlogs, canceler, clock)
         waiters = Waiters(database, etcd, keys, clock)
+        looks = Looks(database, etcd, keys, clock)
         retryer = Retryer(database, lanes, hints, clock)
         explainer = Explainer(database, etcd, keys)
         jobs = JobService(database, etcd, keys, clock, submitter, waiters, canceler, retryer, explainer)
@@ -174,6 +175,7 @@ async def _coordinate(
                         backlogs.keep_fresh(),
                         waiters.watch(),
                         waiters.reread(),
+                        looks.run(),
                         presence.run(
                             CoordinatorValue(
                                 grpc=settings.grpc_advertise or _advertised(grpc_server.address),
@@ -187,10 +189,10 @@ async def _coordinate(
                 leading = group.create_task(leader.run())
                 await grpc_server.set_serving(True)
                 del checks["start"]
-                checks["postgres"] = lambda: _postgres_problem(database)
-                checks["etcd"] = lambda: _etcd_problem(etcd)
+                checks["postgres"] = looks.postgres_problem
                 log.info("coordinator_ready", grpc=grpc_server.address, http=http_server.address)
                 await stop.wait()
+                checks["stop"] = _stopping
                 log.info("stopping", grace_s=settings.grace_s)
                 leading.cancel()  # first of all: another one leads at once
                 await presence.close()
@@ -282,17 +284,5 @@ def _pool_options(settings: CoordinatorSettings) -> PoolOptions:
     )
 
 
-async def _postgres_problem(database: Database) -> str | None:
-    try:
-        await database.fetch("cluster")
-    except TenureError as exc:
-        return exc.message
-    return None
-
-
-async def _etcd_problem(etcd: Etcd) -> str | None:
-    try:
-        await etcd.status(timeout_s=2.0)
-    except TenureError as exc:
-        return exc.message
-    return None
+async def _stopping() -> str:
+    return "stopping"

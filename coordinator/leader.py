@@ -25,6 +25,7 @@ from tenure.coordinator.flight import Flight, Held, Outstanding
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import REFRESH_S, Lanes
+from tenure.coordinator.metrics import LEADS
 from tenure.coordinator.overdue import Overdue
 from tenure.coordinator.reap import Reaper
 from tenure.coordinator.schedule import Scheduler
@@ -109,6 +110,7 @@ class Leader:
                     await term.lead(self._lead(term))
                 finally:
                     self._dispatcher = None  # before any respite: hints are for whoever leads next
+                    LEADS.set(0)
                     log.info("term_ends", term=term.number)
             except* Deposed as group:
                 log.warning("deposed", term=term.number, reason=str(group.exceptions[0]))
@@ -186,6 +188,7 @@ class Leader:
             for view in views:
                 await view.ready.wait()
             self._dispatcher = dispatcher
+            LEADS.set(1)
             for body in (
                 dispatcher.run(),
                 dispatcher.move_strays_forever(),

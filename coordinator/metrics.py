@@ -1,4 +1,4 @@
-"""Counters of what a healthy deployment has few of, served at ``/metrics`` in Prometheus' text format.
+"""Numbers served at ``/metrics`` in Prometheus' text format: counters of what should be rare, and gauges.
 
 Each coordinator counts what it did itself, from its start on: sum over coordinators. The names are a contract with
 whoever alerts on them. Incremented beside the log line that tells the same with its job; nothing here decides anything.
@@ -6,7 +6,7 @@ whoever alerts on them. Incremented beside the log line that tells the same with
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from tenure.model.states import Outcome
 
@@ -37,7 +37,19 @@ TICKS = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
+READY = Gauge(
+    "tenure_coordinator_ready",
+    "1 while this store answers this coordinator; etcd counts as answering only with a quorum.",
+    ["check"],
+    registry=REGISTRY,
+)
+LEADS = Gauge(
+    "tenure_coordinator_leads",
+    "1 while this coordinator leads: it dispatches, reaps and fires schedules.",
+    registry=REGISTRY,
+)
 
+READY.labels("postgres")  # 0 from the start, while it is waited for; etcd is told of once it was asked
 for _write in ("start", "finish", "progress", "checkpoint", "children"):
     STALE_WRITES.labels(_write)  # shown as 0 from the start, so that the first one is a rise
 for _outcome in (Outcome.LOST, Outcome.RELEASED, Outcome.TIMED_OUT, Outcome.CANCELED):

@@ -6,10 +6,11 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tenure.model.ids import new_id
+from tenure.model.listen import listened
 
 
 class CoordinatorSettings(BaseSettings):
@@ -71,6 +72,11 @@ class CoordinatorSettings(BaseSettings):
         if isinstance(endpoints, str):
             values["etcd_endpoints"] = tuple(part.strip() for part in endpoints.split(",") if part.strip())
         return values
+
+    @field_validator("grpc_listen", "http_listen")
+    @classmethod
+    def _listened(cls, value: str) -> str:
+        return listened(value)
 
     @model_validator(mode="after")
     def _safe(self) -> CoordinatorSettings:

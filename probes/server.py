@@ -41,7 +41,7 @@ def application(
 
 
 async def _answer(checks: Mapping[str, Check]) -> JSONResponse:
-    problems = {name: problem for name, check in checks.items() if (problem := await check()) is not None}
+    problems = {name: problem for name, check in tuple(checks.items()) if (problem := await check()) is not None}
     return JSONResponse(
         {"status": "unavailable" if problems else "ok", "problems": problems}, status_code=503 if problems else 200
     )

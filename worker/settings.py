@@ -7,10 +7,11 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tenure.model.ids import new_id
+from tenure.model.listen import listened
 from tenure.model.routes import DEFAULT_ROUTE, name_error, route_error
 
 _LISTS = ("etcd_endpoints", "coordinator", "imports", "pools")
@@ -83,6 +84,11 @@ class WorkerSettings(BaseSettings):
             if isinstance(value, str) and plain in (*_LISTS, "http_allow"):
                 values[name] = tuple(part.strip() for part in value.split(",") if part.strip())
         return values
+
+    @field_validator("worker_http_listen")
+    @classmethod
+    def _listened(cls, value: str) -> str:
+        return listened(value) if value else value
 
     @model_validator(mode="after")
     def _checked(self) -> WorkerSettings:

@@ -86,6 +86,27 @@ def test_whoever_hangs_is_not_waited_for(capsys: pytest.CaptureFixture[str]) -> 
     assert "no answer: timed out" in capsys.readouterr().out
 
 
+def test_whoever_trickles_is_not_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each byte comes within the timeout, the answer never ends."""
+    over = threading.Event()
+
+    class Trickling(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+            while not over.wait(0.02):
+                self.wfile.write(b"x")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Trickling) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            assert main([f"http://127.0.0.1:{server.server_address[1]}", "--timeout", "0.3"]) == 1
+        finally:
+            over.set()
+            server.shutdown()
+    assert "no answer: timed out" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -93,6 +114,8 @@ def test_whoever_hangs_is_not_waited_for(capsys: pytest.CaptureFixture[str]) -> 
         (["nowhere"], "is not an address"),
         (["http://h:x"], "Port"),
         (["http://h:1", "--timeout", "0"], "not above 0"),
+        (["http://h:1", "--timeout", "inf"], "inf is not above 0 and at most 3600"),
+        (["http://h:1", "--timeout", "nan"], "not above 0"),
     ],
 )
 def test_mistakes(port: int, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,6 +140,12 @@ def test_it_imports_nothing_that_costs(port: int) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("host", ["fd00::1", "[fd00::1]"])
+def test_an_address_of_ipv6_is_asked_in_brackets(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENURE_HTTP_LISTEN", f"{host}:7071")
+    assert _url("coordinator", "/livez") == "http://[fd00::1]:7071/livez"
 
 
 @pytest.mark.parametrize("host", ["[::]", "::"])

@@ -1,4 +1,4 @@
-"""The probes: alive while the process is, ready while both stores answer."""
+"""The probes: alive while the process is, ready while no check of readiness has a problem."""
 
 from __future__ import annotations
 
@@ -28,25 +28,39 @@ async def test_every_address_is_every_address_of_ipv4_too() -> None:
 
 
 async def test_liveness_and_readiness_are_different_questions() -> None:
-    problems: dict[str, str | None] = {"postgres": None, "etcd": None}
+    problems: dict[str, str | None] = {"postgres": None, "stop": None}
 
     async def postgres() -> str | None:
         return problems["postgres"]
 
-    async def etcd() -> str | None:
-        return problems["etcd"]
+    async def stop() -> str | None:
+        return problems["stop"]
 
-    server = _server({"postgres": postgres, "etcd": etcd})
+    server = _server({"postgres": postgres, "stop": stop})
     server.bind()
     async with running(server.run()), httpx.AsyncClient(base_url=f"http://{server.address}", timeout=20) as client:
         ready = await client.get("/readyz")
         assert (ready.status_code, ready.json()) == (200, {"status": "ok", "problems": {}})
-        problems["etcd"] = "no endpoint answers"
+        problems["stop"] = "stopping"
         ready = await client.get("/readyz")
         assert ready.status_code == 503
-        assert ready.json()["problems"] == {"etcd": "no endpoint answers"}
+        assert ready.json()["problems"] == {"stop": "stopping"}
         assert (await client.get("/livez")).status_code == 200
         assert (await client.get("/else")).status_code == 404
+
+
+async def test_a_check_that_comes_while_others_are_asked_breaks_no_answer() -> None:
+    checks: dict[str, Check] = {}
+
+    async def postgres() -> str | None:
+        checks["stop"] = postgres
+        return None
+
+    checks["postgres"] = postgres
+    server = _server(checks)
+    server.bind()
+    async with running(server.run()), httpx.AsyncClient(base_url=f"http://{server.address}", timeout=20) as client:
+        assert (await client.get("/readyz")).status_code == 200
 
 
 async def test_a_port_that_is_taken_is_a_configuration_error() -> None:

@@ -131,7 +131,7 @@ async def test_reaped_attempts_and_the_brake_are_counted(alone: Parts) -> None:
     assert [now - then for now, then in zip(figures(), before, strict=True)] == [3, 1, 1]
 
 
-async def test_the_counters_are_served() -> None:
+async def test_the_numbers_are_served() -> None:
     server = HttpServer(application({}, REGISTRY), listen="127.0.0.1:0", variable="TENURE_HTTP_LISTEN")
     server.bind()
     async with running(server.run()), httpx.AsyncClient(base_url=f"http://{server.address}", timeout=20) as client:
@@ -139,5 +139,6 @@ async def test_the_counters_are_served() -> None:
     assert answer.headers["content-type"].startswith("text/plain")
     outcomes = ("lost", "released", "timed_out", "canceled")
     reaped = [f'attempts_reaped_total{{outcome="{outcome}"}}' for outcome in outcomes]
-    for name in ('stale_writes_refused_total{write="finish"}', *reaped, "brakes_total"):
+    gauges = ('coordinator_ready{check="postgres"}', "coordinator_leads")
+    for name in ('stale_writes_refused_total{write="finish"}', *reaped, "brakes_total", *gauges):
         assert f"\ntenure_{name} " in answer.text
