@@ -195,6 +195,47 @@ def test_names_that_look_like_numbers_stay_text() -> None:
         assert {type(value) for value in (metadata["namespace"], *metadata["labels"].values())} == {str}, one["kind"]
 
 
+def test_values_that_look_like_something_else_stay_text() -> None:
+    odd = "a: b #c"
+    values: dict[str, object] = {
+        "global": {"imagePullSecrets": ["123"]},
+        "postgres": {
+            "external": {"existingSecret": "123", "hosts": ["pg"], "user": odd, "passwordKey": odd},
+            "tls": {"enabled": True},
+        },
+        "etcd": {"external": {"existingSecret": "1e3", "userKey": odd, "passwordKey": odd}},
+        "certManager": {"enabled": True, "issuerRef": {"name": "12"}, "duration": "1", "renewBefore": "2"},
+        "coordinator": {"priorityClassName": "1", "serviceAccount": {"name": "2"}},
+        "ingress": {"http": {"enabled": True, "host": "h", "className": "3", "tlsSecretName": "4", "paths": ["/a: b"]}},
+        "monitoring": {
+            "serviceMonitor": {"enabled": True, "interval": "5"},
+            "prometheusRule": {"enabled": True, "runbookUrl": odd},
+        },
+    }
+    objects = render(over(EXTERNAL, values))
+    pod = named(objects, "Deployment", "prod-tenure-coordinator")["spec"]["template"]["spec"]
+    sources = {one["name"]: one["valueFrom"] for one in pod["containers"][0]["env"] if "valueFrom" in one}
+    assert sources["PGPASSWORD"] == {"secretKeyRef": {"name": "123", "key": odd}}
+    assert sources["TENURE_ETCD_USER"] == {"secretKeyRef": {"name": "1e3", "key": odd}}
+    assert (pod["priorityClassName"], pod["serviceAccountName"]) == ("1", "2")
+    assert pod["imagePullSecrets"] == [{"name": "123"}]
+    certificate = of_kind(objects, "Certificate")[0]["spec"]
+    assert [certificate[key] for key in ("commonName", "duration", "renewBefore")] == [odd, "1", "2"]
+    (ingress,) = of_kind(objects, "Ingress")
+    assert (ingress["spec"]["ingressClassName"], ingress["spec"]["tls"][0]["secretName"]) == ("3", "4")
+    assert ingress["spec"]["rules"][0]["http"]["paths"][0]["path"] == "/a: b"
+    assert of_kind(objects, "ServiceMonitor")[0]["spec"]["endpoints"][0]["interval"] == "5"
+    for rule in of_kind(objects, "PrometheusRule")[0]["spec"]["groups"][0]["rules"]:
+        assert rule["annotations"]["runbook_url"].startswith(f"{odd}#")
+
+
+def test_a_dsn_stays_whole_where_its_key_looks_like_a_map() -> None:
+    objects = render(over(EXTERNAL, {"postgres": {"external": {"existingSecret": "123", "dsnKey": "a: b"}}}))
+    env = named(objects, "Deployment", "prod-tenure-coordinator")["spec"]["template"]["spec"]["containers"][0]["env"]
+    (dsn,) = [one["valueFrom"] for one in env if one["name"] == "TENURE_POSTGRES_DSN"]
+    assert dsn == {"secretKeyRef": {"name": "123", "key": "a: b"}}
+
+
 def test_the_default_worker_can_be_left_out() -> None:
     objects = render(over(EXTERNAL, {"workers": {"default": None, "scan": {}}}))
     assert [one["metadata"]["name"] for one in of_kind(objects, "Deployment")] == [

@@ -40,13 +40,13 @@
 - name: TENURE_ETCD_USER
   valueFrom:
     secretKeyRef:
-      name: {{ . }}
-      key: {{ $.Values.etcd.external.userKey }}
+      name: {{ . | quote }}
+      key: {{ $.Values.etcd.external.userKey | quote }}
 - name: TENURE_ETCD_PASSWORD
   valueFrom:
     secretKeyRef:
-      name: {{ . }}
-      key: {{ $.Values.etcd.external.passwordKey }}
+      name: {{ . | quote }}
+      key: {{ $.Values.etcd.external.passwordKey | quote }}
 {{- end }}
 {{- end }}
 {{- if $tls.enabled }}
@@ -86,15 +86,15 @@
 {{- else }}
   valueFrom:
     secretKeyRef:
-      name: {{ $external.existingSecret }}
-      key: {{ $external.dsnKey }}
+      name: {{ $external.existingSecret | quote }}
+      key: {{ $external.dsnKey | quote }}
 {{- end }}
 {{- if and (include "tenure.postgresPasswordSecret" .) (or $pg.bundled.enabled $external.hosts) }}
 - name: PGPASSWORD
   valueFrom:
     secretKeyRef:
-      name: {{ include "tenure.postgresPasswordSecret" . }}
-      key: {{ ternary "password" $external.passwordKey $pg.bundled.enabled }}
+      name: {{ include "tenure.postgresPasswordSecret" . | quote }}
+      key: {{ ternary "password" $external.passwordKey $pg.bundled.enabled | quote }}
 {{- end }}
 {{- if $pg.tls.enabled }}
 - name: PGSSLMODE

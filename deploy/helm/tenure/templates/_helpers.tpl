@@ -65,7 +65,7 @@ annotations:
 {{- with concat .root.Values.global.imagePullSecrets .image.pullSecrets | uniq }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end -}}
