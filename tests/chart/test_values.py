@@ -80,6 +80,16 @@ REFUSED_TOGETHER: list[tuple[str, dict[str, Any]]] = [
             },
         ),
     ),
+    (
+        "workers.scan.autoscaling.keda.dsnSecret: KEDA has none of the files",
+        over(
+            EXTERNAL,
+            {
+                "postgres": {"external": {"hosts": ["pg"]}, "tls": {"enabled": True, "secretName": "tls"}},
+                "workers": {"scan": {"autoscaling": {"keda": {"enabled": True}}}},
+            },
+        ),
+    ),
     ("workers.default.maxSurge:", over(EXTERNAL, {"workerDefaults": {"maxSurge": 0}})),
     ("coordinator.autoscaling.minReplicas:", over(EXTERNAL, {"coordinator": {"autoscaling": {"minReplicas": 9}}})),
     ("ingress.grpc.host:", over(EXTERNAL, {"ingress": {"grpc": {"enabled": True}}})),

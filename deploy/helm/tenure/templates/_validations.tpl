@@ -91,6 +91,9 @@
 {{- if and $keda.enabled (eq $keda.trigger "postgresql") (not $keda.dsnSecret) (not $pg.bundled.enabled) (not $pg.external.existingSecret) -}}
 {{- fail (printf "%s.autoscaling.keda.dsnSecret: KEDA needs a DSN, as postgres.external has no Secret" $at) -}}
 {{- end -}}
+{{- if and $keda.enabled (eq $keda.trigger "postgresql") (not $keda.dsnSecret) $pg.tls.enabled (or (ne $pg.tls.mode "require") $pg.tls.clientCertificate) -}}
+{{- fail (printf "%s.autoscaling.keda.dsnSecret: KEDA has none of the files of postgres.tls; name a Secret with a DSN for it, for example with sslmode=require" $at) -}}
+{{- end -}}
 {{- if and (eq (toString $w.maxUnavailable) "0") (eq (toString $w.maxSurge) "0") -}}
 {{- fail (printf "%s.maxSurge: with maxUnavailable 0 nothing could ever be replaced" $at) -}}
 {{- end -}}
