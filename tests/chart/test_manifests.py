@@ -244,6 +244,19 @@ def test_the_default_worker_can_be_left_out() -> None:
     ]
 
 
+def test_pods_that_are_not_ready_hold_up_no_drain_unless_they_are_members_of_etcd() -> None:
+    objects = render(over(BUNDLED, {"etcd": {"bundled": {"members": 3}}}))
+    told = {
+        one["metadata"]["name"]: one["spec"].get("unhealthyPodEvictionPolicy")
+        for one in of_kind(objects, "PodDisruptionBudget")
+    }
+    assert told == {
+        "prod-tenure-coordinator": "AlwaysAllow",
+        "prod-tenure-worker-default": "AlwaysAllow",
+        "prod-tenure-etcd": None,
+    }
+
+
 @pytest.mark.parametrize(("replicas", "may_go"), [(1, 0), (2, 1)])
 def test_coordinators_that_share_no_node_can_be_replaced(replicas: int, may_go: int) -> None:
     objects = render(over(EXTERNAL, {"coordinator": {"antiAffinity": "hard", "replicas": replicas}}))
@@ -287,6 +300,11 @@ class TestHelmTest:
         )
         assert health == ["health", "http://prod-tenure-http.jobs.svc:7071/readyz"]
         assert submit[:4] == ["submit", "noop", "--pool", "x/y"]
+
+    def test_runs_where_coordinators_may(self) -> None:
+        where = {"nodeSelector": {"disk": "ssd"}, "tolerations": [{"operator": "Exists"}]}
+        for pod in of_kind(render(over(EXTERNAL, {"coordinator": where})), "Pod"):
+            assert {key: pod["spec"][key] for key in where} == where
 
     def test_runs_no_job_where_no_worker_is(self) -> None:
         assert len(self.commands(over(EXTERNAL, {"workers": {"default": {"replicas": 0}}}))) == 1

@@ -29,6 +29,10 @@ REFUSED_BY_SCHEMA: list[tuple[str, dict[str, Any]]] = [
     ("invalid propertyName 'password'", {"postgres": {"external": {"options": {"password": "x"}}}}),
     ("postgres/tls/mode", {"postgres": {"tls": {"mode": "prefer"}}}),
     ("pdb/maxUnavailable", {"coordinator": {"pdb": {"maxUnavailable": 0}}}),
+    ("pdb/maxUnavailable", {"workerDefaults": {"pdb": {"maxUnavailable": "0%"}}}),
+    ("a-name-too-long1", {"workers": {"a-name-too-long1": {}}}),
+    ("fullnameOverride", {"fullnameOverride": "a.b"}),
+    ("fullnameOverride", {"fullnameOverride": "1a"}),
 ]
 
 REFUSED_TOGETHER: list[tuple[str, dict[str, Any]]] = [
@@ -54,8 +58,8 @@ REFUSED_TOGETHER: list[tuple[str, dict[str, Any]]] = [
         over(EXTERNAL, {"coordinator": {"terminationGracePeriodSeconds": 30, "settings": {"graceS": 25}}}),
     ),
     (
-        "workers.scan.terminationGracePeriodSeconds: 60 s is not longer",
-        over(EXTERNAL, {"workers": {"scan": {"graceSeconds": 60, "terminationGracePeriodSeconds": 60}}}),
+        "workers.scan.terminationGracePeriodSeconds: 80 s is not longer",
+        over(EXTERNAL, {"workers": {"scan": {"graceSeconds": 60, "terminationGracePeriodSeconds": 80}}}),
     ),
     ("workers.scan.autoscaling: hpa.enabled and keda.enabled", over(EXTERNAL, {"workers": {"scan": SCALED}})),
     (

@@ -66,6 +66,15 @@
 {{ toString . | urlquery | replace "+" "%20" }}
 {{- end -}}
 
+{{/* A host of Postgres with its port: an IPv6 address, which is what has more than one colon, stands in brackets. */}}
+{{- define "tenure.hostPort" -}}
+{{- if or (hasPrefix "[" .) (lt (len (splitList ":" .)) 3) -}}
+{{ ternary . (printf "%s:5432" .) (regexMatch ":[0-9]+$" (regexReplaceAll "^\\[.*\\]" . "h")) }}
+{{- else -}}
+{{ printf "[%s]:5432" . }}
+{{- end -}}
+{{- end -}}
+
 {{/* The password and the TLS files go to libpq by its own variables, so that no DSN has to be put together from a Secret. */}}
 {{- define "tenure.env.postgres" -}}
 {{- $pg := .Values.postgres -}}
@@ -76,7 +85,7 @@
 {{- else if $external.hosts }}
   {{- $hosts := list }}
   {{- range $external.hosts }}
-  {{- $hosts = append $hosts (ternary . (printf "%s:5432" .) (regexMatch ":[0-9]+$" .)) }}
+  {{- $hosts = append $hosts (include "tenure.hostPort" .) }}
   {{- end }}
   {{- $options := list }}
   {{- range $key, $value := $external.options }}

@@ -72,8 +72,8 @@
 {{- $w := .w -}}
 {{- $at := printf "workers.%s" .name -}}
 {{- $keda := $w.autoscaling.keda -}}
-{{- if and $w.terminationGracePeriodSeconds (le ($w.terminationGracePeriodSeconds | int) ($w.graceSeconds | int)) -}}
-{{- fail (printf "%s.terminationGracePeriodSeconds: %d s is not longer than graceSeconds, %d s" $at ($w.terminationGracePeriodSeconds | int) ($w.graceSeconds | int)) -}}
+{{- if and $w.terminationGracePeriodSeconds (le ($w.terminationGracePeriodSeconds | int) (add ($w.graceSeconds | int) 20 | int)) -}}
+{{- fail (printf "%s.terminationGracePeriodSeconds: %d s is not longer than graceSeconds and the 20 s in which the last reports are sent, %d s together" $at ($w.terminationGracePeriodSeconds | int) (add ($w.graceSeconds | int) 20 | int)) -}}
 {{- end -}}
 {{- if and $w.autoscaling.hpa.enabled $keda.enabled -}}
 {{- fail (printf "%s.autoscaling: hpa.enabled and keda.enabled exclude each other" $at) -}}
