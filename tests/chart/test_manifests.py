@@ -117,11 +117,25 @@ def test_the_notes_tell_three_commands(case: Case) -> None:
         "kubectl --namespace jobs port-forward",
         "tenure submit",
     ):
-        assert command in notes
+        assert command in notes, command
     assert ("FOR TRYING OUT" in notes) == any(
         case.values[store].get("bundled", {}).get("enabled") and case.values[store]["bundled"].get("members", 1) == 1
         for store in ("postgres", "etcd")
     )
+
+
+@pytest.mark.parametrize(
+    ("worker", "told"),
+    [
+        ({"replicas": 0}, "no worker runs"),
+        ({"autoscaling": {"minReplicas": 0, "keda": {"enabled": True}}}, "--pool default --wait"),
+    ],
+    ids=["none", "none before the first job"],
+)
+def test_the_notes_say_whether_a_pool_is_served(worker: dict[str, object], told: str) -> None:
+    texts = render_text(over(EXTERNAL, {"workers": {"default": worker}}))
+    (notes,) = [text for name, text in texts.items() if name.endswith("NOTES.txt")]
+    assert told in notes
 
 
 class TestMigration:
@@ -188,7 +202,8 @@ def test_a_worker_says_no_where_the_defaults_say_yes() -> None:
 
 
 def test_names_that_look_like_numbers_stay_text() -> None:
-    texts = chart().render(over(EXTERNAL, {"workers": {"no": {}, "1": {}}}), name="2024", namespace="123")
+    values = over(EXTERNAL, {"fullnameOverride": "true", "workers": {"no": {}, "1": {}}})
+    texts = chart().render(values, name="2024", namespace="123")
     made = [one for name, text in texts.items() if name.endswith(".yaml") for one in yaml.safe_load_all(text) if one]
     for one in made:
         metadata = one["metadata"]

@@ -23,6 +23,13 @@
 {{- end }}
 {{- end -}}
 
+{{/* root, w: what a worker's values say, and its settings. */}}
+{{- define "tenure.env.workerSettings" -}}
+{{- include "tenure.env.settings" (dict "prefix" "TENURE_WORKER_" "settings" (merge (dict
+    "pools" .w.pools "imports" .w.imports "capacity" .w.capacity "labels" .w.labels "allowCommand" .w.allowCommand
+    "httpAllow" .w.httpAllow "graceS" .w.graceSeconds) .w.settings .root.Values.settings)) -}}
+{{- end -}}
+
 {{- define "tenure.env.etcd" -}}
 {{- $tls := .Values.etcd.tls -}}
 - name: TENURE_ETCD_ENDPOINTS

@@ -72,6 +72,7 @@ imagePullSecrets:
 
 {{/* root, name: a worker's values over the defaults of all workers, as YAML. */}}
 {{- define "tenure.worker" -}}
+{{- if not (kindIs "map" .root.Values.workerDefaults) }}{{ fail "workerDefaults: cannot be null, as workers are made from it; leave it out, or give {}" }}{{ end -}}
 {{- $worker := mergeOverwrite (deepCopy .root.Values.workerDefaults) (deepCopy (default (dict) (get .root.Values.workers .name))) -}}
 {{- $image := deepCopy .root.Values.image -}}
 {{- range $key, $value := $worker.image -}}
