@@ -66,14 +66,15 @@ def readme() -> str:
     values, told = yaml.safe_load(text), dict(meanings(text))
     if silent := [path for path in leaves(values) if not any(path == to or path.startswith(f"{to}.") for to in told)]:
         raise LookupError(f"values.yaml says nothing of {', '.join(silent)}")
-    parts, section = [HEAD], ""
+    sections: dict[str, list[str]] = {}
     for path, meaning in told.items():
-        top = path.split(".")[0] if "." in path else "Release"
-        if top != section:
-            section = top
-            parts.append(f"\n## {section}\n\n| Value | Default | Meaning |\n| --- | --- | --- |\n")
-        parts.append(f"| `{path}` | {_default(_at(values, path))} | {meaning.replace('|', chr(92) + '|')} |\n")
-    return "".join([*parts, SETTINGS, *_settings()])
+        line = f"| `{path}` | {_default(_at(values, path))} | {meaning.replace('|', chr(92) + '|')} |\n"
+        sections.setdefault(path.split(".")[0] if "." in path else "Release", []).append(line)
+    parts = [
+        f"\n## {section}\n\n| Value | Default | Meaning |\n| --- | --- | --- |\n{''.join(lines)}"
+        for section, lines in sections.items()
+    ]
+    return "".join([HEAD, *parts, SETTINGS, *_settings()])
 
 
 def meanings(text: str) -> Iterator[tuple[str, str]]:

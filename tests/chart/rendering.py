@@ -39,7 +39,7 @@ SWITCHES: tuple[Values, ...] = (
     {"coordinator": {"serviceAccount": {"create": False}}},
     {"workers": {"default": {"replicas": 0}}},
     {"workers": {"more": {"autoscaling": {"hpa": {"enabled": True}}}}},
-    {"workers": {"scaled": {"autoscaling": {"keda": {"enabled": True}}}}},
+    {"workers": {"scaled": {"autoscaling": {"keda": {"enabled": True, "dsnSecret": "keda"}}}}},
     {"workers": {"shell": {"allowCommand": True, "pools": ["shell"]}}},
     {"workerDefaults": {"antiAffinity": "hard"}},
     {"workerDefaults": {"image": {"repository": "mine", "tag": "1"}}},

@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tests.chart.rendering import BUNDLED, named, render
+from tests.chart.rendering import BUNDLED, named, over, render
 
 from tenure.cli.embedded.binaries import etcd_program
 
@@ -32,6 +32,13 @@ def answers(url: str) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def test_members_listen_where_they_are_told() -> None:
+    values = over(BUNDLED, {"etcd": {"bundled": {"listenHost": "[::]"}}})
+    (container,) = named(render(values), "StatefulSet", "prod-tenure-etcd")["spec"]["template"]["spec"]["containers"]
+    listening = [one.partition("=")[2] for one in container["args"] if one.startswith("--listen-")]
+    assert listening == ["http://[::]:2379", "http://[::]:2380", "http://[::]:2381"]
 
 
 def test_etcd_starts_with_its_flags_and_answers_its_probes(tmp_path: Path) -> None:

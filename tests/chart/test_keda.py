@@ -63,6 +63,14 @@ def test_a_backlog_of_other_pools_is_not_read(database: str) -> None:
         assert any("using job_ready" in line for (line,) in plan), plan
 
 
+def test_the_first_host_is_asked_at_its_own_port() -> None:
+    for host, asked in (("pg", ("pg", "5432")), ("pg:5433", ("pg", "5433")), ("[fd00::1]:5433", ("fd00::1", "5433"))):
+        values = over(EXTERNAL, {"postgres": {"external": {"hosts": [host, "other"]}}})
+        (scaler,) = of_kind(scaled(values), "ScaledObject")
+        metadata = scaler["spec"]["triggers"][0]["metadata"]
+        assert (metadata["host"], metadata["port"]) == asked
+
+
 def test_the_dsn_comes_whole_from_its_secret() -> None:
     (authentication,) = of_kind(scaled(EXTERNAL), "TriggerAuthentication")
     assert authentication["spec"]["secretTargetRef"] == [{"parameter": "connection", "name": "pg", "key": "dsn"}]

@@ -117,11 +117,25 @@ def test_the_notes_tell_three_commands(case: Case) -> None:
         "kubectl --namespace jobs port-forward",
         "tenure submit",
     ):
-        assert command in notes
+        assert command in notes, command
     assert ("FOR TRYING OUT" in notes) == any(
         case.values[store].get("bundled", {}).get("enabled") and case.values[store]["bundled"].get("members", 1) == 1
         for store in ("postgres", "etcd")
     )
+
+
+@pytest.mark.parametrize(
+    ("worker", "told"),
+    [
+        ({"replicas": 0}, "no worker runs"),
+        ({"autoscaling": {"minReplicas": 0, "keda": {"enabled": True}}}, "--pool default --wait"),
+    ],
+    ids=["none", "none before the first job"],
+)
+def test_the_notes_say_whether_a_pool_is_served(worker: dict[str, object], told: str) -> None:
+    texts = render_text(over(EXTERNAL, {"workers": {"default": worker}}))
+    (notes,) = [text for name, text in texts.items() if name.endswith("NOTES.txt")]
+    assert told in notes
 
 
 class TestMigration:
@@ -188,11 +202,53 @@ def test_a_worker_says_no_where_the_defaults_say_yes() -> None:
 
 
 def test_names_that_look_like_numbers_stay_text() -> None:
-    texts = chart().render(over(EXTERNAL, {"workers": {"no": {}, "1": {}}}), name="2024", namespace="123")
+    values = over(EXTERNAL, {"fullnameOverride": "true", "workers": {"no": {}, "1": {}}})
+    texts = chart().render(values, name="2024", namespace="123")
     made = [one for name, text in texts.items() if name.endswith(".yaml") for one in yaml.safe_load_all(text) if one]
     for one in made:
         metadata = one["metadata"]
         assert {type(value) for value in (metadata["namespace"], *metadata["labels"].values())} == {str}, one["kind"]
+
+
+def test_values_that_look_like_something_else_stay_text() -> None:
+    odd = "a: b #c"
+    values: dict[str, object] = {
+        "global": {"imagePullSecrets": ["123"]},
+        "postgres": {
+            "external": {"existingSecret": "123", "hosts": ["pg"], "user": odd, "passwordKey": odd},
+            "tls": {"enabled": True},
+        },
+        "etcd": {"external": {"existingSecret": "1e3", "userKey": odd, "passwordKey": odd}},
+        "certManager": {"enabled": True, "issuerRef": {"name": "12"}, "duration": "1", "renewBefore": "2"},
+        "coordinator": {"priorityClassName": "1", "serviceAccount": {"name": "2"}},
+        "ingress": {"http": {"enabled": True, "host": "h", "className": "3", "tlsSecretName": "4", "paths": ["/a: b"]}},
+        "monitoring": {
+            "serviceMonitor": {"enabled": True, "interval": "5"},
+            "prometheusRule": {"enabled": True, "runbookUrl": odd},
+        },
+    }
+    objects = render(over(EXTERNAL, values))
+    pod = named(objects, "Deployment", "prod-tenure-coordinator")["spec"]["template"]["spec"]
+    sources = {one["name"]: one["valueFrom"] for one in pod["containers"][0]["env"] if "valueFrom" in one}
+    assert sources["PGPASSWORD"] == {"secretKeyRef": {"name": "123", "key": odd}}
+    assert sources["TENURE_ETCD_USER"] == {"secretKeyRef": {"name": "1e3", "key": odd}}
+    assert (pod["priorityClassName"], pod["serviceAccountName"]) == ("1", "2")
+    assert pod["imagePullSecrets"] == [{"name": "123"}]
+    certificate = of_kind(objects, "Certificate")[0]["spec"]
+    assert [certificate[key] for key in ("commonName", "duration", "renewBefore")] == [odd, "1", "2"]
+    (ingress,) = of_kind(objects, "Ingress")
+    assert (ingress["spec"]["ingressClassName"], ingress["spec"]["tls"][0]["secretName"]) == ("3", "4")
+    assert ingress["spec"]["rules"][0]["http"]["paths"][0]["path"] == "/a: b"
+    assert of_kind(objects, "ServiceMonitor")[0]["spec"]["endpoints"][0]["interval"] == "5"
+    for rule in of_kind(objects, "PrometheusRule")[0]["spec"]["groups"][0]["rules"]:
+        assert rule["annotations"]["runbook_url"].startswith(f"{odd}#")
+
+
+def test_a_dsn_stays_whole_where_its_key_looks_like_a_map() -> None:
+    objects = render(over(EXTERNAL, {"postgres": {"external": {"existingSecret": "123", "dsnKey": "a: b"}}}))
+    env = named(objects, "Deployment", "prod-tenure-coordinator")["spec"]["template"]["spec"]["containers"][0]["env"]
+    (dsn,) = [one["valueFrom"] for one in env if one["name"] == "TENURE_POSTGRES_DSN"]
+    assert dsn == {"secretKeyRef": {"name": "123", "key": "a: b"}}
 
 
 def test_the_default_worker_can_be_left_out() -> None:
@@ -201,6 +257,19 @@ def test_the_default_worker_can_be_left_out() -> None:
         "prod-tenure-coordinator",
         "prod-tenure-worker-scan",
     ]
+
+
+def test_pods_that_are_not_ready_hold_up_no_drain_unless_they_are_members_of_etcd() -> None:
+    objects = render(over(BUNDLED, {"etcd": {"bundled": {"members": 3}}}))
+    told = {
+        one["metadata"]["name"]: one["spec"].get("unhealthyPodEvictionPolicy")
+        for one in of_kind(objects, "PodDisruptionBudget")
+    }
+    assert told == {
+        "prod-tenure-coordinator": "AlwaysAllow",
+        "prod-tenure-worker-default": "AlwaysAllow",
+        "prod-tenure-etcd": None,
+    }
 
 
 @pytest.mark.parametrize(("replicas", "may_go"), [(1, 0), (2, 1)])
@@ -246,6 +315,11 @@ class TestHelmTest:
         )
         assert health == ["health", "http://prod-tenure-http.jobs.svc:7071/readyz"]
         assert submit[:4] == ["submit", "noop", "--pool", "x/y"]
+
+    def test_runs_where_coordinators_may(self) -> None:
+        where = {"nodeSelector": {"disk": "ssd"}, "tolerations": [{"operator": "Exists"}]}
+        for pod in of_kind(render(over(EXTERNAL, {"coordinator": where})), "Pod"):
+            assert {key: pod["spec"][key] for key in where} == where
 
     def test_runs_no_job_where_no_worker_is(self) -> None:
         assert len(self.commands(over(EXTERNAL, {"workers": {"default": {"replicas": 0}}}))) == 1

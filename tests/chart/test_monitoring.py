@@ -71,6 +71,20 @@ def test_one_kind_of_workers_does_not_hide_that_another_is_not_ready() -> None:
     assert f"by ({re.sub('[^a-z]', '_', label)})" in expression
 
 
+def test_a_worker_without_any_pod_is_not_ready_either_where_one_is_wanted() -> None:
+    asleep = {"autoscaling": {"minReplicas": 0, "keda": {"enabled": True}}}
+    workers = {"scan": {}, "asleep": asleep, "off": {"replicas": 0}}
+    (rule,) = of_kind(render(over(WATCHED, {"workers": workers})), "PrometheusRule")
+    (expression,) = [one["expr"] for one in rule["spec"]["groups"][0]["rules"] if one["alert"] == "TenureNoWorkerReady"]
+    assert re.findall(r'absent\(tenure_worker_ready\{.*?tenure_dev_worker="(\w+)"', expression) == ["default", "scan"]
+
+
+def test_nobody_is_missed_where_nothing_asks_workers() -> None:
+    values = over(WATCHED, {"monitoring": {"podMonitor": {"enabled": False}}})
+    (rule,) = of_kind(render(values), "PrometheusRule")
+    assert "absent(tenure_worker" not in str(rule)
+
+
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
     titles = re.findall(r"^## (\w+)$", (ROOT / "docs" / "RUNBOOKS.md").read_text(), re.MULTILINE)
     assert [rule["alert"] for rule in rules()] == titles

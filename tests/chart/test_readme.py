@@ -26,6 +26,11 @@ def test_the_readme_is_what_the_script_makes(script: ModuleType) -> None:
     assert (CHART / "README.md").read_text() == script.readme()
 
 
+def test_no_heading_comes_twice(script: ModuleType) -> None:
+    headings = re.findall(r"^## .*$", script.readme(), re.MULTILINE)
+    assert len(headings) == len(set(headings))
+
+
 def test_every_value_is_explained(script: ModuleType) -> None:
     text = (CHART / "values.yaml").read_text()
     told = [path for path, _ in script.meanings(text)]

@@ -225,6 +225,14 @@ class TestPostgres:
         }  # fmt: skip
         assert env["PGPASSWORD"]["valueFrom"] == {"secretKeyRef": {"name": "pg", "key": "password"}}
 
+    def test_is_found_by_addresses_of_ipv6(self) -> None:
+        import psycopg.conninfo
+
+        hosts = ["fd00::1", "[fd00::2]", "[fd00::3]:5433"]
+        dsn = self.env({"postgres": {"external": {"hosts": hosts}}})["TENURE_POSTGRES_DSN"]["value"]
+        found = psycopg.conninfo.conninfo_to_dict(dsn)
+        assert (found["host"], found["port"]) == ("fd00::1,fd00::2,fd00::3", "5432,5432,5433")
+
     def test_shows_a_certificate_and_checks_the_servers(self) -> None:
         tls = {"enabled": True, "secretName": "pg-tls", "clientCertificate": True}
         values = over(EXTERNAL, {"postgres": {"tls": tls}})

@@ -29,6 +29,10 @@ REFUSED_BY_SCHEMA: list[tuple[str, dict[str, Any]]] = [
     ("invalid propertyName 'password'", {"postgres": {"external": {"options": {"password": "x"}}}}),
     ("postgres/tls/mode", {"postgres": {"tls": {"mode": "prefer"}}}),
     ("pdb/maxUnavailable", {"coordinator": {"pdb": {"maxUnavailable": 0}}}),
+    ("pdb/maxUnavailable", {"workerDefaults": {"pdb": {"maxUnavailable": "0%"}}}),
+    ("a-name-too-long1", {"workers": {"a-name-too-long1": {}}}),
+    ("fullnameOverride", {"fullnameOverride": "a.b"}),
+    ("fullnameOverride", {"fullnameOverride": "1a"}),
 ]
 
 REFUSED_TOGETHER: list[tuple[str, dict[str, Any]]] = [
@@ -54,8 +58,8 @@ REFUSED_TOGETHER: list[tuple[str, dict[str, Any]]] = [
         over(EXTERNAL, {"coordinator": {"terminationGracePeriodSeconds": 30, "settings": {"graceS": 25}}}),
     ),
     (
-        "workers.scan.terminationGracePeriodSeconds: 60 s is not longer",
-        over(EXTERNAL, {"workers": {"scan": {"graceSeconds": 60, "terminationGracePeriodSeconds": 60}}}),
+        "workers.scan.terminationGracePeriodSeconds: 80 s is not longer",
+        over(EXTERNAL, {"workers": {"scan": {"graceSeconds": 60, "terminationGracePeriodSeconds": 80}}}),
     ),
     ("workers.scan.autoscaling: hpa.enabled and keda.enabled", over(EXTERNAL, {"workers": {"scan": SCALED}})),
     (
@@ -79,6 +83,27 @@ REFUSED_TOGETHER: list[tuple[str, dict[str, Any]]] = [
                 "workers": {"scan": {"autoscaling": {"keda": {"enabled": True}}}},
             },
         ),
+    ),
+    (
+        "workers.scan.autoscaling.keda.dsnSecret: KEDA has none of the files",
+        over(
+            EXTERNAL,
+            {
+                "postgres": {"external": {"hosts": ["pg"]}, "tls": {"enabled": True, "secretName": "tls"}},
+                "workers": {"scan": {"autoscaling": {"keda": {"enabled": True}}}},
+            },
+        ),
+    ),
+    ("workerDefaults: cannot be null", over(EXTERNAL, {"workerDefaults": None})),
+    ("fullnameOverride: prod-a.b", over(EXTERNAL, {"nameOverride": "a.b"})),
+    *(
+        (f"postgres.bundled.parameters.{name}:", over(BUNDLED, {"postgres": {"bundled": {"parameters": {name: off}}}}))
+        for name in ("fsync", "full_page_writes", "synchronous_commit")
+        for off in ("off", False, 0)
+    ),
+    (
+        "etcd.bundled.extraFlags.auto-compaction-mode:",
+        over(BUNDLED, {"etcd": {"bundled": {"extraFlags": {"auto-compaction-mode": "periodic"}}}}),
     ),
     ("workers.default.maxSurge:", over(EXTERNAL, {"workerDefaults": {"maxSurge": 0}})),
     ("coordinator.autoscaling.minReplicas:", over(EXTERNAL, {"coordinator": {"autoscaling": {"minReplicas": 9}}})),
@@ -115,6 +140,30 @@ def test_values_that_contradict_each_other_are_refused(sentence: str, values: di
     with pytest.raises(HelmError) as refused:
         render(values)
     assert sentence in str(refused.value)
+
+
+def test_a_number_among_the_servers_options_is_written_as_it_is() -> None:
+    values = over(BUNDLED, {"postgres": {"bundled": {"parameters": {"work_mem": 16000000}}}})
+    (server,) = [c for _, pod in pod_templates(render(values)) for c in containers(pod) if c["name"] == "postgres"]
+    assert "work_mem=16000000" in server["args"] and "max_connections=100" in server["args"]
+
+
+def test_no_variable_of_the_chart_can_be_set_again() -> None:
+    places = {
+        "coordinator": "coordinator",
+        "wait-for-schema": "coordinator",
+        "worker": "workers.default",
+        "migrate": "migrations",
+    }
+    for container in (c for _, pod in pod_templates(render(EXTERNAL)) for c in containers(pod)):
+        place = places.get(container["name"])
+        for name in [one["name"] for one in container["env"]] if place else []:
+            values: dict[str, Any] = {"extraEnv": [{"name": name, "value": "x"}]}
+            for key in reversed(str(place).split(".")):
+                values = {key: values}
+            with pytest.raises(HelmError) as refused:
+                render(over(EXTERNAL, values))
+            assert f"{place}.extraEnv: {name} is set by the chart already" in str(refused.value)
 
 
 def test_every_image_is_in_the_list_for_air_gapped_clusters() -> None:

@@ -23,6 +23,13 @@
 {{- end }}
 {{- end -}}
 
+{{/* root, w: what a worker's values say, and its settings. */}}
+{{- define "tenure.env.workerSettings" -}}
+{{- include "tenure.env.settings" (dict "prefix" "TENURE_WORKER_" "settings" (merge (dict
+    "pools" .w.pools "imports" .w.imports "capacity" .w.capacity "labels" .w.labels "allowCommand" .w.allowCommand
+    "httpAllow" .w.httpAllow "graceS" .w.graceSeconds) .w.settings .root.Values.settings)) -}}
+{{- end -}}
+
 {{- define "tenure.env.etcd" -}}
 {{- $tls := .Values.etcd.tls -}}
 - name: TENURE_ETCD_ENDPOINTS
@@ -40,13 +47,13 @@
 - name: TENURE_ETCD_USER
   valueFrom:
     secretKeyRef:
-      name: {{ . }}
-      key: {{ $.Values.etcd.external.userKey }}
+      name: {{ . | quote }}
+      key: {{ $.Values.etcd.external.userKey | quote }}
 - name: TENURE_ETCD_PASSWORD
   valueFrom:
     secretKeyRef:
-      name: {{ . }}
-      key: {{ $.Values.etcd.external.passwordKey }}
+      name: {{ . | quote }}
+      key: {{ $.Values.etcd.external.passwordKey | quote }}
 {{- end }}
 {{- end }}
 {{- if $tls.enabled }}
@@ -66,6 +73,15 @@
 {{ toString . | urlquery | replace "+" "%20" }}
 {{- end -}}
 
+{{/* A host of Postgres with its port: an IPv6 address, which is what has more than one colon, stands in brackets. */}}
+{{- define "tenure.hostPort" -}}
+{{- if or (hasPrefix "[" .) (lt (len (splitList ":" .)) 3) -}}
+{{ ternary . (printf "%s:5432" .) (regexMatch ":[0-9]+$" (regexReplaceAll "^\\[.*\\]" . "h")) }}
+{{- else -}}
+{{ printf "[%s]:5432" . }}
+{{- end -}}
+{{- end -}}
+
 {{/* The password and the TLS files go to libpq by its own variables, so that no DSN has to be put together from a Secret. */}}
 {{- define "tenure.env.postgres" -}}
 {{- $pg := .Values.postgres -}}
@@ -76,7 +92,7 @@
 {{- else if $external.hosts }}
   {{- $hosts := list }}
   {{- range $external.hosts }}
-  {{- $hosts = append $hosts (ternary . (printf "%s:5432" .) (regexMatch ":[0-9]+$" .)) }}
+  {{- $hosts = append $hosts (include "tenure.hostPort" .) }}
   {{- end }}
   {{- $options := list }}
   {{- range $key, $value := $external.options }}
@@ -86,15 +102,15 @@
 {{- else }}
   valueFrom:
     secretKeyRef:
-      name: {{ $external.existingSecret }}
-      key: {{ $external.dsnKey }}
+      name: {{ $external.existingSecret | quote }}
+      key: {{ $external.dsnKey | quote }}
 {{- end }}
 {{- if and (include "tenure.postgresPasswordSecret" .) (or $pg.bundled.enabled $external.hosts) }}
 - name: PGPASSWORD
   valueFrom:
     secretKeyRef:
-      name: {{ include "tenure.postgresPasswordSecret" . }}
-      key: {{ ternary "password" $external.passwordKey $pg.bundled.enabled }}
+      name: {{ include "tenure.postgresPasswordSecret" . | quote }}
+      key: {{ ternary "password" $external.passwordKey $pg.bundled.enabled | quote }}
 {{- end }}
 {{- if $pg.tls.enabled }}
 - name: PGSSLMODE

@@ -65,13 +65,14 @@ annotations:
 {{- with concat .root.Values.global.imagePullSecrets .image.pullSecrets | uniq }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end -}}
 
 {{/* root, name: a worker's values over the defaults of all workers, as YAML. */}}
 {{- define "tenure.worker" -}}
+{{- if not (kindIs "map" .root.Values.workerDefaults) }}{{ fail "workerDefaults: cannot be null, as workers are made from it; leave it out, or give {}" }}{{ end -}}
 {{- $worker := mergeOverwrite (deepCopy .root.Values.workerDefaults) (deepCopy (default (dict) (get .root.Values.workers .name))) -}}
 {{- $image := deepCopy .root.Values.image -}}
 {{- range $key, $value := $worker.image -}}
@@ -83,14 +84,17 @@ imagePullSecrets:
 {{- toYaml $worker -}}
 {{- end -}}
 
+{{/* A worker's values: how many of it there are always. */}}
+{{- define "tenure.fewestWorkers" -}}
+{{- ternary .autoscaling.minReplicas .replicas (or .autoscaling.hpa.enabled .autoscaling.keda.enabled) | int -}}
+{{- end -}}
+
 {{/* A pool that some worker serves after the install; empty if none does. */}}
 {{- define "tenure.servedPool" -}}
 {{- $found := list -}}
 {{- range $key, $unused := .Values.workers -}}
 {{- $worker := include "tenure.worker" (dict "root" $ "name" $key) | fromYaml -}}
-{{- $scaling := $worker.autoscaling -}}
-{{- $fewest := ternary $scaling.minReplicas $worker.replicas (or $scaling.hpa.enabled $scaling.keda.enabled) -}}
-{{- if gt ($fewest | int) 0 }}{{ $found = append $found (first $worker.pools) }}{{ end -}}
+{{- if gt (include "tenure.fewestWorkers" $worker | int) 0 }}{{ $found = append $found (first $worker.pools) }}{{ end -}}
 {{- end -}}
 {{- first (append $found "") -}}
 {{- end -}}

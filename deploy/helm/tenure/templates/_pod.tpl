@@ -34,7 +34,7 @@ tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .c.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
@@ -86,13 +86,13 @@ readinessProbe:
 {{- if and .etcd .root.Values.etcd.tls.enabled }}
 - name: etcd-tls
   secret:
-    secretName: {{ include "tenure.etcdTlsSecret" .root }}
+    secretName: {{ include "tenure.etcdTlsSecret" .root | quote }}
     defaultMode: 0440
 {{- end }}
 {{- if and .postgres .root.Values.postgres.tls.enabled }}
 - name: postgres-tls
   secret:
-    secretName: {{ include "tenure.postgresTlsSecret" .root }}
+    secretName: {{ include "tenure.postgresTlsSecret" .root | quote }}
     defaultMode: 0440
 {{- end }}
 {{- with .c.extraVolumes }}

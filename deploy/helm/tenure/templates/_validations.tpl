@@ -45,6 +45,24 @@
 {{- fail (printf "coordinator.terminationGracePeriodSeconds: %d s is not longer than preStopSleepSeconds and settings.graceS together, %d s" ($c.terminationGracePeriodSeconds | int) $needed) -}}
 {{- end -}}
 {{- end -}}
+{{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" (include "tenure.fullname" .)) -}}
+{{- fail (printf "fullnameOverride: %s, made from the names of release and chart, is no name of a Service, which begins with a letter and has no dots; give another one" (include "tenure.fullname" .)) -}}
+{{- end -}}
+{{- range $key, $value := $pg.bundled.parameters -}}
+{{- if and (has (lower $key) (list "fsync" "full_page_writes" "synchronous_commit")) (regexMatch "^(of|off|f|fa|fal|fals|false|n|no|0)$" (toString $value | lower)) -}}
+{{- fail (printf "postgres.bundled.parameters.%s: leave it on; without it Postgres may forget what it has confirmed" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- range $key, $unused := $etcd.bundled.extraFlags -}}
+{{- if hasPrefix "auto-compaction" $key -}}
+{{- fail (printf "etcd.bundled.extraFlags.%s: leave it out; the leader of tenure compacts" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- $postgresEnv := include "tenure.env.postgres" . -}}
+{{- $coordinatorEnv := list $postgresEnv (include "tenure.env.etcd" .) (include "tenure.env.settings" (dict "prefix" "TENURE_" "settings" (merge (dict) $c.settings .Values.settings))) | join "\n" -}}
+{{- $own := list "POD_IP" "TENURE_GRPC_LISTEN" "TENURE_HTTP_LISTEN" "TENURE_GRPC_ADVERTISE" "TENURE_MIGRATE" -}}
+{{- include "tenure.validateEnv" (dict "at" "coordinator.extraEnv" "env" $coordinatorEnv "own" $own "extra" $c.extraEnv) -}}
+{{- include "tenure.validateEnv" (dict "at" "migrations.extraEnv" "env" $postgresEnv "own" list "extra" .Values.migrations.extraEnv) -}}
 {{- if gt ($c.autoscaling.minReplicas | int) ($c.autoscaling.maxReplicas | int) -}}
 {{- fail "coordinator.autoscaling.minReplicas: above coordinator.autoscaling.maxReplicas" -}}
 {{- end -}}
@@ -68,12 +86,26 @@
 {{- end -}}
 {{- end -}}
 
+{{/* at, env (of the chart, as YAML), own (more of its names), extra: what is set twice would be refused, or win by chance. */}}
+{{- define "tenure.validateEnv" -}}
+{{- $taken := .own -}}
+{{- range fromYamlArray .env }}{{ $taken = append $taken .name }}{{ end -}}
+{{- range .extra -}}
+{{- if has .name $taken -}}
+{{- fail (printf "%s: %s is set by the chart already; use the value that stands for it" $.at .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "tenure.validateWorker" -}}
 {{- $w := .w -}}
 {{- $at := printf "workers.%s" .name -}}
 {{- $keda := $w.autoscaling.keda -}}
-{{- if and $w.terminationGracePeriodSeconds (le ($w.terminationGracePeriodSeconds | int) ($w.graceSeconds | int)) -}}
-{{- fail (printf "%s.terminationGracePeriodSeconds: %d s is not longer than graceSeconds, %d s" $at ($w.terminationGracePeriodSeconds | int) ($w.graceSeconds | int)) -}}
+{{- $env := list (include "tenure.env.etcd" .root) (include "tenure.env.workerSettings" .) | join "\n" -}}
+{{- $own := ternary (list "TENURE_WORKER_HTTP_LISTEN" "TENURE_COORDINATOR") (list "TENURE_WORKER_HTTP_LISTEN") (gt (len $w.coordinators) 0) -}}
+{{- include "tenure.validateEnv" (dict "at" (printf "%s.extraEnv" $at) "env" $env "own" $own "extra" $w.extraEnv) -}}
+{{- if and $w.terminationGracePeriodSeconds (le ($w.terminationGracePeriodSeconds | int) (add ($w.graceSeconds | int) 20 | int)) -}}
+{{- fail (printf "%s.terminationGracePeriodSeconds: %d s is not longer than graceSeconds and the 20 s in which the last reports are sent, %d s together" $at ($w.terminationGracePeriodSeconds | int) (add ($w.graceSeconds | int) 20 | int)) -}}
 {{- end -}}
 {{- if and $w.autoscaling.hpa.enabled $keda.enabled -}}
 {{- fail (printf "%s.autoscaling: hpa.enabled and keda.enabled exclude each other" $at) -}}
@@ -90,6 +122,9 @@
 {{- $pg := .root.Values.postgres -}}
 {{- if and $keda.enabled (eq $keda.trigger "postgresql") (not $keda.dsnSecret) (not $pg.bundled.enabled) (not $pg.external.existingSecret) -}}
 {{- fail (printf "%s.autoscaling.keda.dsnSecret: KEDA needs a DSN, as postgres.external has no Secret" $at) -}}
+{{- end -}}
+{{- if and $keda.enabled (eq $keda.trigger "postgresql") (not $keda.dsnSecret) $pg.tls.enabled (or (ne $pg.tls.mode "require") $pg.tls.clientCertificate) -}}
+{{- fail (printf "%s.autoscaling.keda.dsnSecret: KEDA has none of the files of postgres.tls; name a Secret with a DSN for it, for example with sslmode=require" $at) -}}
 {{- end -}}
 {{- if and (eq (toString $w.maxUnavailable) "0") (eq (toString $w.maxSurge) "0") -}}
 {{- fail (printf "%s.maxSurge: with maxUnavailable 0 nothing could ever be replaced" $at) -}}
