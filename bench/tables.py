@@ -37,7 +37,7 @@ def _targets(judged: Sequence[Judged]) -> Table:
         measured = number(each.measured)
         if each.count > 1:
             measured += f" ({number(each.lowest)} to {number(each.highest)})"
-        needed = f"{target.sign} {number(target.needed)}"
+        needed = f"{target.sign} {target.needed:,g}"
         table.add_row(str(target.number), target.what, needed, measured, str(each.count), "yes" if each.met else "NO")
     return table
 
