@@ -22,13 +22,14 @@ Rows = Sequence[tuple[str, Mapping[str, float]]]
 """Label, and value by part; the parts of all rows are drawn in the order in which they first occur."""
 
 
-def bars(title: str, rows: Rows) -> str:
-    """Draw a chart."""
+def bars(title: str, rows: Rows, cut: float | None = None) -> str:
+    """Draw a chart. What is longer than ``cut`` is broken off there, so that one bar does not dwarf the others."""
     names = list(dict.fromkeys(part for _, parts in rows for part in parts))
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     top = 54.0 if len(names) > 1 else 34.0
     height = top + ROW * len(rows) + 8
     longest = max((sum(parts.values()) for _, parts in rows), default=0.0) or 1.0
+    longest = min(longest, cut or longest)
     drawn = [f'<text class="title" x="4" y="20">{escape(title)}</text>']
     if len(names) > 1:
         drawn += _legend(colours)
@@ -55,12 +56,14 @@ def _legend(colours: Mapping[str, str]) -> list[str]:
 
 def _row(label: str, parts: Mapping[str, float], colours: Mapping[str, str], longest: float, top: float) -> list[str]:
     per_unit = (WIDTH - LABELS - VALUES) / longest
-    left = LABELS
+    left, end = LABELS, WIDTH - VALUES
+    total = sum(parts.values())
     drawn = [f'<text x="{LABELS - 8:.0f}" y="{top + 13:.1f}" text-anchor="end">{escape(label)}</text>']
     for name, value in parts.items():
         told = f"<title>{escape(name)}: {number(value)}</title>"
-        place = f'x="{left:.1f}" y="{top:.1f}" width="{value * per_unit:.1f}" height="{BAR:g}"'
+        width = min(value * per_unit, end - left)
+        place = f'x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{BAR:g}"'
         drawn.append(f'<rect {place} fill="{colours[name]}">{told}</rect>')
-        left += value * per_unit
-    total = number(sum(parts.values()))
-    return [*drawn, f'<text class="value" x="{left + 6:.1f}" y="{top + 13:.1f}">{total}</text>']
+        left += width
+    told = number(total) if total <= longest else f"» {number(total)}"
+    return [*drawn, f'<text class="value" x="{left + 6:.1f}" y="{top + 13:.1f}">{told}</text>']

@@ -231,7 +231,9 @@ def _plots(cases: Cases) -> Iterator[tuple[str, str]]:
         rates = [(name, {"jobs/s": _median(case, "jobs_per_s")}) for name, case in drained.items()]
         yield "drain", bars("Jobs drained per second, 1 worker", rates)
         cheapest = sorted(drained.items(), key=lambda each: _median(each[1], "cpu_us_per_job"))
-        yield "cpu", bars("CPU per drained job, µs, of all processes", [(n, _parts(case)) for n, case in cheapest])
+        rows = [(name, _parts(case)) for name, case in cheapest]
+        own = [sum(parts.values()) for name, parts in rows if name == "tenure"]
+        yield "cpu", bars("CPU per drained job, µs, of all processes", rows, cut=2 * own[0] if own else None)
     if steps := _by_step(cases):
         rows = [
             (f"{process}: {step}" if process in ("coordinators", "workers") else step.strip("`"), {process: value})

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tenure.bench.bars import LABELS, VALUES, WIDTH, bars
 from tenure.bench.plan import Plan
 from tenure.bench.rates import draining
 from tenure.bench.results import Results
@@ -19,6 +20,7 @@ SPEC = importlib.util.spec_from_file_location("generate_performance", SCRIPT)
 assert SPEC is not None and SPEC.loader is not None
 figures = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(figures)
+SVG = "{http://www.w3.org/2000/svg}"
 CPU = {"client": 1.0, "postgres": 100.0, "etcd": 50.0, "coordinator, leads": 90.0, "workers": 60.0, "all": 301.0}
 
 
@@ -69,6 +71,13 @@ def test_the_newest_of_several_files_counts_and_what_is_around_stays() -> None:
     assert {path.stem for path in drawings} == {"drain", "cpu", "steps"}
     assert all(ElementTree.fromstring(made[path]).tag.endswith("svg") for path in drawings)
     assert figures.outputs(gathered, page) == made  # a second time changes nothing
+
+
+def test_a_bar_that_would_dwarf_the_others_is_broken_off() -> None:
+    drawing = bars("t", [("short", {"a": 50.0}), ("long", {"a": 90.0, "b": 910.0})], cut=100.0)
+    widths = [float(box.get("width", 0)) for box in ElementTree.fromstring(drawing).iter(f"{SVG}rect")]
+    room = WIDTH - LABELS - VALUES
+    assert widths[-3:] == pytest.approx([0.5 * room, 0.9 * room, 0.1 * room]) and "» 1,000" in drawing
 
 
 def test_without_results_the_page_says_so() -> None:
