@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -21,10 +22,13 @@ from typing import Annotated, Any
 import typer
 
 from tenure.bench import surroundings, tables
+from tenure.bench.backlog import backlog
 from tenure.bench.blocked import blocked
 from tenure.bench.comparison import peers
 from tenure.bench.costs import costs
 from tenure.bench.failover import failover
+from tenure.bench.half_load import half_load
+from tenure.bench.held import held
 from tenure.bench.latency import latency
 from tenure.bench.peers.peer import PEERS
 from tenure.bench.plan import COORDINATORS, Plan, quick
@@ -32,6 +36,7 @@ from tenure.bench.rates import drain, end_to_end, submit
 from tenure.bench.results import BenchError, Results, save
 from tenure.bench.stage import Stage, say
 from tenure.bench.takeover import takeover
+from tenure.bench.targets import judge
 from tenure.model.errors import TenureError
 
 
@@ -50,6 +55,9 @@ class Scenario(StrEnum):
     BLOCKED = "blocked"
     END_TO_END = "end-to-end"
     LATENCY = "latency"
+    HALF_LOAD = "half-load"
+    BACKLOG = "backlog"
+    HELD = "held"
     FAILOVER = "failover"
     TAKEOVER = "takeover"
     PEERS = "peers"
@@ -62,6 +70,9 @@ SCENARIOS: dict[Scenario, Callable[[Stage, Results], Awaitable[None]]] = {
     Scenario.BLOCKED: blocked,
     Scenario.END_TO_END: end_to_end,
     Scenario.LATENCY: latency,
+    Scenario.HALF_LOAD: half_load,
+    Scenario.BACKLOG: backlog,
+    Scenario.HELD: held,
     Scenario.FAILOVER: failover,
     Scenario.TAKEOVER: takeover,
     Scenario.PEERS: peers,
@@ -69,6 +80,8 @@ SCENARIOS: dict[Scenario, Callable[[Stage, Results], Awaitable[None]]] = {
 }
 
 
+WITHIN_PEERS = frozenset((Scenario.SUBMIT, Scenario.DRAIN, Scenario.END_TO_END, Scenario.LATENCY))
+"""What tenure does beside its peers, too: it is not measured twice."""
 EVERYTHING = frozenset(Scenario) - {Scenario.COSTS}
 """What is measured unless told otherwise: a profile is for who asks for one."""
 
@@ -78,6 +91,7 @@ def bench(
         list[Scenario] | None, typer.Argument(help="What to measure.  [default: all but costs]")
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each case; the median is what counts.")] = 3,
+    long_runs: Annotated[int, typer.Option(min=1, help="Runs of failover, takeover and held.")] = 1,
     is_quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that everything works.")] = False,
     jobs: Annotated[int | None, typer.Option(min=100, help="Jobs to drain.")] = None,
     kills: Annotated[int | None, typer.Option(min=1, help="Kills per TTL and run.")] = None,
@@ -94,11 +108,14 @@ def bench(
 ) -> None:
     """Measure tenure on a Postgres and an etcd of its own, both with fsync on, and print and keep the results."""
     plan = quick(runs) if is_quick else Plan(runs=runs)
-    plan = replace(plan, drain_jobs=jobs or plan.drain_jobs, kills=kills or plan.kills)
+    plan = replace(plan, long_runs=long_runs, drain_jobs=jobs or plan.drain_jobs, kills=kills or plan.kills)
     if unknown := set(peer or ()) - PEERS.keys():
         raise typer.BadParameter(f"no peer is called {', '.join(sorted(unknown))}")
     plan = replace(plan, peers=tuple(peer or plan.peers))
-    wanted = [scenario for scenario in Scenario if scenario in (scenarios or EVERYTHING)]
+    asked = frozenset(scenarios or EVERYTHING)
+    wanted = [
+        scenario for scenario in Scenario if scenario in asked - (WITHIN_PEERS if Scenario.PEERS in asked else set())
+    ]
     data.mkdir(parents=True, exist_ok=True)
     results = Results()
     about: dict[str, Any] = {"complete": False, "source": surroundings.commit()}
@@ -108,16 +125,26 @@ def bench(
         about["complete"] = True
     finally:  # what was measured before a failure or Ctrl-C is worth keeping, too
         if results.cases:
-            _tell(results, about, folder, output)
+            _tell(results, plan, about, folder, output)
 
 
-def _tell(results: Results, about: dict[str, Any], folder: Path, output: Format) -> None:
+def _tell(results: Results, plan: Plan, about: dict[str, Any], folder: Path, output: Format) -> None:
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    path = save({"at": at, **about, "left_out": results.left_out, "results": results.to_json()}, folder)
+    judged = judge(results, plan)
+    report = {
+        "at": at,
+        **about,
+        "left_out": results.left_out,
+        "targets": [each.to_json() for each in judged],
+        "results": results.to_json(),
+    }
+    path = save(report, folder, results.drawings)
     if output is Format.JSON:
         print(path.read_text(), end="")
     else:
-        tables.show(results, {**about, "left_out": results.left_out})
+        tables.show(results, judged, {**about, "left_out": results.left_out})
+    for what, why in results.left_out.items():
+        say(f"left out: {what}: {why}")
     say(f"kept in {path}")
 
 
@@ -130,8 +157,11 @@ async def _measure(place: Path, plan: Plan, scenarios: list[Scenario], results: 
     about["settings"] = {**asdict(plan), "coordinators": COORDINATORS, "postgres_fsync": True, "etcd_fsync": True}
     async with Stage(place, plan) as stage:
         about["versions"] = {**surroundings.versions(), **await stage.versions()}
+        about["took_s"] = took_s = dict[str, int]()
         for scenario in scenarios:
+            began = time.monotonic()
             await SCENARIOS[scenario](stage, results)
+            took_s[scenario] = round(time.monotonic() - began)
         machine["load_average_at_end"] = [round(load, 2) for load in os.getloadavg()]
 
 

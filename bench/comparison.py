@@ -1,8 +1,9 @@
 """The comparison: tenure and its peers doing the same on one machine, by turns, with the rates' ratios to one of them.
 
 In every run each system submits singly and in bulk, drains with one worker and with two, carries jobs from submit to
-end, and starts single jobs while idle. Ratios are taken within a run and their median is what counts, since a machine
-changes over minutes. CPU is that of all processes that take part: database, broker, workers, client.
+end, and starts single jobs while idle; tenure by its own scenarios, whose tables are filled as well. Ratios are taken
+within a run and their median is what counts, since a machine changes over minutes. CPU is that of all processes that
+take part: database, broker, workers, client.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tenure.bench.cpu import Usage
-from tenure.bench.latency import latency
+from tenure.bench.latency import ANOTHER, latency
 from tenure.bench.peers import ground
 from tenure.bench.peers.ground import Ground
 from tenure.bench.peers.installing import NotInstalledError
 from tenure.bench.peers.peer import PEERS, YARDSTICK, Peer, Place
 from tenure.bench.peers.program import PeerError, Program
 from tenure.bench.plan import Plan
-from tenure.bench.rates import drain, end_to_end, submit
-from tenure.bench.results import Results, percentile
+from tenure.bench.rates import drain, draining, end_to_end, in_batches, singly, submit
+from tenure.bench.results import Case, Results, percentile
 from tenure.bench.stage import Stage, say
 from tenure.cli.embedded.postgres import EmbeddedPostgres
 
@@ -61,7 +62,9 @@ async def peers(stage: Stage, results: Results) -> None:
         for name in names:
             say(f"peers: {name}, run {run + 1} of {stage.plan.runs}")
             try:
-                measured = await (_tenure(stage) if name == "tenure" else _peer(stage, PEERS[name], installed[name]))
+                measured = await (
+                    _tenure(stage, results) if name == "tenure" else _peer(stage, PEERS[name], installed[name])
+                )
             except PeerError as exc:
                 results.left_out[f"{name}, run {run + 1}"] = str(exc)
                 continue
@@ -96,56 +99,53 @@ def _keep(results: Results, name: str, measured: Run, yardstick: Run) -> None:
         results.case("peers", f"{what}: {name}").add(figures, each.cpu_us_per_job)
 
 
-async def _tenure(stage: Stage) -> Run:
-    """Measure tenure by the scenarios that it has for itself, one run of each."""
-    plan, scratch = stage.plan, Results()
-    stage.plan = replace(plan, runs=1, submits_in_flight=(plan.singles_in_flight,))
+async def _tenure(stage: Stage, results: Results) -> Run:
+    """Measure tenure by the scenarios that it has for itself, one run of each; they have their own tables, too."""
+    plan = stage.plan
+    stage.plan = replace(plan, runs=1)
     try:
         for scenario in (submit, drain, end_to_end, latency):
-            await scenario(stage, scratch)
+            await scenario(stage, results)
     finally:
         stage.plan = plan
+    one_by_one, batches = singly(plan.singles_in_flight[0]), in_batches(plan)
     named = {
-        ("submit", f"SubmitJob, {plan.singles_in_flight} in flight"): SINGLES,
-        ("submit", f"SubmitJobs, batches of {plan.batch_jobs:,}"): BULK,
-        ("end-to-end", f"SubmitJob, {plan.singles_in_flight} in flight"): THROUGH,
-        ("end-to-end", f"SubmitJobs, batches of {plan.batch_jobs:,}"): BULK_THROUGH,
-        ("latency", "asking another coordinator"): LATENCY,
-        **{
-            ("drain", f"{plan.drain_jobs:,} jobs, {_workers(workers)}"): f"drain, {_workers(workers)}"
-            for workers in plan.drain_workers
-        },
+        ("submit", one_by_one): SINGLES,
+        ("submit", batches): BULK,
+        ("end-to-end", one_by_one): THROUGH,
+        ("end-to-end", batches): BULK_THROUGH,
+        ("latency", ANOTHER): LATENCY,
+        **{("drain", draining(plan, workers)): f"drain, {_workers(workers)}" for workers in plan.drain_workers},
     }
-    return {what: _measured(scratch, *key) for key, what in named.items()}
+    return {what: _last_of(results.case(*key)) for key, what in named.items()}
 
 
-def _measured(scratch: Results, scenario: str, name: str) -> Measured:
-    case = scratch.cases[scenario, name]
+def _last_of(case: Case) -> Measured:
     wanted = ("jobs_per_s", "others_cores", "submit_to_start_p50_ms", "submit_to_start_p99_ms")
     return Measured(
-        {figure: values[0] for figure, values in case.figures.items() if figure in wanted},
-        {group: values[0] for group, values in case.cpu_us_per_job.items()},
+        {figure: values[-1] for figure, values in case.figures.items() if figure in wanted},
+        {group: values[-1] for group, values in case.cpu_us_per_job.items()},
     )
 
 
 async def _peer(stage: Stage, peer: Peer, interpreter: Path) -> Run:
     """Measure a peer, each time on ground that nothing was done on before."""
-    plan, run = stage.plan, Run()
+    plan, run, in_flight = stage.plan, Run(), stage.plan.singles_in_flight[0]
     async with stage.rest() as (postgres, logs):
         for what, order in (
-            (SINGLES, {"do": "singles", "in_flight": plan.singles_in_flight, "seconds": plan.submit_s}),
+            (SINGLES, {"do": "singles", "in_flight": in_flight, "seconds": plan.submit_s}),
             (BULK, {"do": "bulk", "batch": plan.batch_jobs, "seconds": plan.submit_s}),
         ):
-            async with _laid(peer, interpreter, postgres, logs, plan.singles_in_flight) as laid:
+            async with _laid(peer, interpreter, postgres, logs, in_flight) as laid:
                 run[what] = await _submitted(laid, order)
         for workers in plan.drain_workers:
             async with _laid(peer, interpreter, postgres, logs) as laid:
                 run[f"drain, {_workers(workers)}"] = await _drained(laid, plan, peer, workers)
         for what, order in (
-            (THROUGH, {"do": "singles", "in_flight": plan.singles_in_flight, "jobs": _share(plan.singles, peer)}),
+            (THROUGH, {"do": "singles", "in_flight": in_flight, "jobs": _share(plan.singles, peer)}),
             (BULK_THROUGH, {"do": "bulk", "batch": plan.batch_jobs, "jobs": _share(plan.bulk_jobs, peer)}),
         ):
-            async with _laid(peer, interpreter, postgres, logs, plan.singles_in_flight) as laid:
+            async with _laid(peer, interpreter, postgres, logs, in_flight) as laid:
                 run[what] = await _carried_through(laid, order)
         async with _laid(peer, interpreter, postgres, logs) as laid:
             run[LATENCY] = await _started(laid, plan)

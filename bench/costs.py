@@ -20,17 +20,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tenure.bench.cpu import Usage
+from tenure.bench.flame import flame_graph
 from tenure.bench.peers.installing import NotInstalledError, python
 from tenure.bench.results import BenchError, Results
 from tenure.bench.stage import Stage, say
-from tenure.bench.steps import COORDINATOR, REST, WORKER, Profile
+from tenure.bench.steps import COORDINATOR, REST, WORKER, Profile, Steps, gone
 
 COORDINATORS, WORKERS = "coordinators", "workers"
-GROUPS = {COORDINATORS: ("coordinator, leads", "coordinator, follows"), WORKERS: ("workers",)}
+LEADER, FOLLOWER = "coordinator, leads", "coordinator, follows"
+GROUPS = {COORDINATORS: (LEADER, FOLLOWER), WORKERS: (WORKERS,)}
 """Both coordinators as one: which of them a worker asks is chance, and may differ from drain to drain."""
-STEPS = {COORDINATORS: COORDINATOR, WORKERS: WORKER}
+STEPS: dict[str, Steps] = {COORDINATORS: COORDINATOR, WORKERS: WORKER}
 NATIVE = "threads without Python (gRPC)"
-Pids = Mapping[str, Sequence[int]]
+Pids = Mapping[str, int]
+SOURCES = Path(__file__).resolve().parents[1]
 RATE_HZ = 200
 FUNCTIONS = 25
 STATEMENTS = 25
@@ -55,39 +58,47 @@ async def costs(stage: Stage, results: Results) -> None:
     except NotInstalledError as exc:
         results.left_out["costs"] = str(exc)
         return
+    if lost := [each for steps in STEPS.values() for each in gone(steps, SOURCES)]:
+        results.left_out["steps that bench/steps.py no longer finds"] = "; ".join(lost)
     await stage.count_statements()
+    watched: dict[str, Profile] = {}
     for run in range(stage.plan.runs):
         say(f"costs: {stage.plan.drain_jobs:,} jobs untouched, run {run + 1} of {stage.plan.runs}")
-        async with _filled(stage) as pids:
-            jobs, usage = await _untouched(stage, pids, results)
+        async with _filled(stage) as (last, pids):
+            jobs, usage = await _untouched(stage, last, pids, results)
         say(f"costs: {stage.plan.drain_jobs:,} jobs watched, run {run + 1} of {stage.plan.runs}")
-        async with _filled(stage) as pids:
-            profiles = await _watched(stage, spy, pids)
+        async with _filled(stage) as (last, pids):
+            profiles = await _watched(stage, spy, last, pids)
+        for process, profile in profiles.items():
+            watched[process] = watched.get(process, Profile({})) + profile
         _divide(results, usage.us_per_job(jobs), profiles)
+    for process, profile in watched.items():
+        results.drawings[process.replace(", ", "-")] = flame_graph(process, profile)
 
 
 @asynccontextmanager
-async def _filled(stage: Stage) -> AsyncIterator[Pids]:
-    """Have jobs and one worker; give the ids of the processes that are watched, by group."""
+async def _filled(stage: Stage) -> AsyncIterator[tuple[str, Pids]]:
+    """Have jobs and one worker; give the last job and the ids of the processes that are watched."""
     await stage.clear()
-    await stage.submit_bulk(stage.plan.drain_jobs)
+    last = await stage.submit_bulk(stage.plan.drain_jobs)
     await stage.add_workers(1, stage.plan.capacity)
-    yield {COORDINATORS: [member.pid for member in stage.coordinators], WORKERS: [stage.workers[0].pid]}
+    leader, follower = await stage.leader(), await stage.follower()
+    yield last, {LEADER: leader.pid, FOLLOWER: follower.pid, WORKERS: stage.workers[0].pid}
     await stage.remove_workers()
 
 
-async def _untouched(stage: Stage, pids: Pids, results: Results) -> tuple[int, Usage]:
+async def _untouched(stage: Stage, last: str, pids: Pids, results: Results) -> tuple[int, Usage]:
     """Drain, and keep what the kernel, etcd and Postgres counted meanwhile."""
     await stage.forget_statements()
     since, meter = await stage.now(), await stage.meter()
-    native = {name: sum(map(_native_s, group)) for name, group in pids.items()}
+    native = {process: _native_s(pid) for process, pid in pids.items()}
     counted = await _counted(stage)
-    drained = await stage.all_drained(stage.plan.drain_jobs, since)
+    drained = await stage.drained(last, stage.plan.drain_jobs, since)
     usage, jobs = meter.stop(), drained.jobs or 1
     for name, count in (await _counted(stage)).items():
         results.case("costs: etcd", name).add({"per_job": (count - counted[name]) / jobs})
-    for name, group in pids.items():
-        spent_us = (sum(map(_native_s, group)) - native[name]) / jobs * 1e6
+    for name, group in GROUPS.items():
+        spent_us = sum(_native_s(pids[process]) - native[process] for process in group) / jobs * 1e6
         results.case(f"costs: {name}", NATIVE).add({"us_per_job": spent_us})
     _divide_postgres(results, await stage.statements(), usage.cpu_s["postgres"] / jobs * 1e6, jobs)
     rate = {"jobs_per_s": drained.jobs / drained.seconds, "others_cores": usage.others_cores}
@@ -95,24 +106,24 @@ async def _untouched(stage: Stage, pids: Pids, results: Results) -> tuple[int, U
     return jobs, usage
 
 
-async def _watched(stage: Stage, spy: Path, pids: Pids) -> dict[str, Profile]:
+async def _watched(stage: Stage, spy: Path, last: str, pids: Pids) -> dict[str, Profile]:
     """Drain while py-spy samples every process; return what it saw."""
     since = await stage.now()
     spies = []
-    for name, pid in ((name, pid) for name, group in pids.items() for pid in group):
+    for process, pid in pids.items():
         raw = stage.folder / f"spy-{pid}.txt"
         options = ["--pid", str(pid), "--rate", str(RATE_HZ), "--gil", "--format", "raw", "--output", str(raw)]
-        spies.append((name, raw, await _start(spy, "record", *options, "--duration", "86400")))
-    await stage.all_drained(stage.plan.drain_jobs, since)
-    said_of: dict[str, list[str]] = {name: [] for name in pids}
-    for name, raw, process in spies:
-        if process.returncode is None:
-            process.send_signal(signal.SIGINT)  # it writes what it has
-        said, _ = await process.communicate()
+        spies.append((process, raw, await _start(spy, "record", *options, "--duration", "86400")))
+    await stage.drained(last, stage.plan.drain_jobs, since)
+    profiles = {}
+    for process, raw, watching in spies:
+        if watching.returncode is None:
+            watching.send_signal(signal.SIGINT)  # it writes what it has
+        said, _ = await watching.communicate()
         if not raw.exists():
-            raise BenchError(f"py-spy wrote nothing about {name}: {said.decode(errors='replace').strip()[-500:]}")
-        said_of[name] += raw.read_text().splitlines()
-    return {name: Profile.parse(lines) for name, lines in said_of.items()}
+            raise BenchError(f"py-spy wrote nothing about {process}: {said.decode(errors='replace').strip()[-500:]}")
+        profiles[process] = Profile.parse(raw.read_text().splitlines())
+    return profiles
 
 
 async def _start(*command: str | Path) -> asyncio.subprocess.Process:
@@ -123,12 +134,13 @@ async def _start(*command: str | Path) -> asyncio.subprocess.Process:
 
 def _divide(results: Results, us_per_job: Mapping[str, float], profiles: Mapping[str, Profile]) -> None:
     """Divide what each process took, less its threads without Python, by what was seen."""
-    for group, profile in profiles.items():
-        all_us = sum(us_per_job[process] for process in GROUPS[group])
+    for group, members in GROUPS.items():
+        profile = sum((profiles[process] for process in members), Profile({}))
+        all_us = sum(us_per_job[process] for process in members)
         native_us = results.case(f"costs: {group}", NATIVE).figures["us_per_job"][-1]
         held_us = max(0.0, all_us - native_us)
         shares = profile.by_step(STEPS[group])
-        for step in (*(step for step, _ in STEPS[group]), REST):
+        for step in (*STEPS[group], REST):
             results.case(f"costs: {group}", step).add({"us_per_job": held_us * shares.get(step, 0.0)})
         for function, share in list(profile.by_function().items())[:FUNCTIONS]:
             results.case(f"costs: functions, {group}", function).add({"us_per_job": held_us * share})

@@ -11,11 +11,23 @@ import asyncio
 import random
 import time
 
-from tenure.bench.handlers import HOLD, STAMP
+from tenure.bench.handlers import HOLD
+from tenure.bench.plan import Plan
 from tenure.bench.results import BenchError, Results
 from tenure.bench.stage import PATIENCE_S, POOL, Stage, say
+from tenure.bench.stamp import STAMP
 from tenure.cli.embedded.member import Member
 from tenure.client import Job, JobState
+
+
+def worker_killed(ttl_s: float) -> str:
+    """Name the case of a worker's end."""
+    return f"worker killed, TTL {ttl_s:g} s"
+
+
+def leader_killed(plan: Plan) -> str:
+    """Name the case of the leader's end."""
+    return f"leader killed, TTL {plan.leader_ttl_s:g} s"
 
 
 async def failover(stage: Stage, results: Results) -> None:
@@ -23,14 +35,14 @@ async def failover(stage: Stage, results: Results) -> None:
     plan = stage.plan
     await stage.clear()
     await stage.add_workers(plan.failover_workers, 32)
-    for run in range(plan.runs):
+    for run in range(plan.long_runs):
         for ttl_s in plan.ttls_s:
-            say(f"failover: TTL {ttl_s:g} s, {plan.kills} kill(s), run {run + 1} of {plan.runs}")
-            case = results.case("failover", f"worker killed, TTL {ttl_s:g} s")
+            say(f"failover: TTL {ttl_s:g} s, {plan.kills} kill(s), run {run + 1} of {plan.long_runs}")
+            case = results.case("failover", worker_killed(ttl_s))
             for _ in range(plan.kills):
                 case.sample("kill_to_restart_s", [await _kill_worker(stage, ttl_s)])
-        say(f"failover: leader, {plan.kills} kill(s), run {run + 1} of {plan.runs}")
-        case = results.case("failover", f"leader killed, TTL {plan.leader_ttl_s:g} s")
+        say(f"failover: leader, {plan.kills} kill(s), run {run + 1} of {plan.long_runs}")
+        case = results.case("failover", leader_killed(plan))
         for _ in range(plan.kills):
             case.sample("kill_to_restart_s", [await _kill_leader(stage)])
     await stage.remove_workers()

@@ -1,4 +1,4 @@
-"""What the measured workers run. Stamps are CLOCK_MONOTONIC, which all processes of one machine share."""
+"""What the measured workers run; ``tenure.bench.stamp`` is apart, for a worker that serves it alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from tenure.worker.context import AsyncContext
 from tenure.worker.handler import handler
 
 NOOP = "bench.noop"
-STAMP = "bench.stamp"
 HOLD = "bench.hold"
 HOLD_S = 3_600.0
 
@@ -17,12 +16,6 @@ HOLD_S = 3_600.0
 @handler(NOOP)
 async def noop() -> None:
     """Do nothing: what remains is the cost of the scheduler."""
-
-
-@handler(STAMP)
-async def stamp() -> int:
-    """Return the instant at which the handler began, in nanoseconds."""
-    return time.monotonic_ns()
 
 
 @handler(HOLD)

@@ -7,30 +7,32 @@ from __future__ import annotations
 
 import time
 
-from tenure.bench.handlers import STAMP
 from tenure.bench.results import Case, Results, percentile
 from tenure.bench.stage import PATIENCE_S, POOL, Stage, say
+from tenure.bench.stamp import STAMP
 from tenure.client import AsyncClient
+
+LEADER, ANOTHER = "asking the leader", "asking another coordinator"
 
 
 async def latency(stage: Stage, results: Results) -> None:
     """Measure through the coordinator that leads and through one that does not."""
     plan = stage.plan
     await stage.add_workers(1, 32)
-    leader = await stage.leader()
-    follower = next(member for member in stage.coordinators if member is not leader)
+    leader, follower = await stage.leader(), await stage.follower()
     for run in range(plan.runs):
-        for name, member in (("asking the leader", leader), ("asking another coordinator", follower)):
+        for name, member in ((LEADER, leader), (ANOTHER, follower)):
             say(f"latency: {name}, run {run + 1} of {plan.runs}")
             await stage.clear()
             meter = await stage.meter()
             async with stage.client_of(member) as client:
-                await _measure(client, results.case("latency", name), plan.latency_warmup, plan.latency_samples)
+                await idle_latency(client, results.case("latency", name), plan.latency_warmup, plan.latency_samples)
             results.case("latency", name).add({"others_cores": meter.stop().others_cores})
     await stage.remove_workers()
 
 
-async def _measure(client: AsyncClient, case: Case, warmup: int, samples: int) -> None:
+async def idle_latency(client: AsyncClient, case: Case, warmup: int, samples: int) -> None:
+    """Measure one job at a time."""
     taken: dict[str, list[float]] = {"submit_ack": [], "submit_to_start": [], "submit_to_answer": []}
     for index in range(warmup + samples):
         called = time.monotonic_ns()

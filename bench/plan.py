@@ -14,23 +14,35 @@ class Plan:
     """The sizes. Recorded with the results: numbers of different plans do not compare."""
 
     runs: int = 3
+    long_runs: int = 1
+    """Runs of what takes minutes: failover, takeover, held."""
     submit_s: float = 5.0
     """How long each way of submitting is measured."""
     submits_in_flight: tuple[int, ...] = (1, 20, 50)
     batch_jobs: int = 1_000
+    batches_in_flight: tuple[int, ...] = (1, 4)
     drain_jobs: int = 20_000
     drain_workers: tuple[int, ...] = (1, 2)
     blocked_jobs: int = 100_000
     """Jobs that cannot run, in front of those that are drained."""
     capacity: int = 1_000
     """Jobs that each worker takes at once in the scenarios that measure rates."""
-    singles: int = 3_000
-    singles_in_flight: int = 20
+    singles: int = 6_000
+    singles_in_flight: tuple[int, ...] = (20, 50)
+    """With the first of them peers are measured; with the last, what half of the rate is."""
+    half_load_s: float = 10.0
     bulk_jobs: int = 10_000
+    backlog_jobs: int = 1_000_000
+    """Ready jobs beside those that are drained."""
+    held_jobs: int = 5_000
+    held_ttl_s: float = 10.0
+    held_s: float = 30.0
+    passing_jobs_per_s: int = 500
+    """Jobs that pass beside those that are held."""
     latency_samples: int = 200
     latency_warmup: int = 30
-    ttls_s: tuple[float, ...] = (2.0, 5.0, 10.0)
-    kills: int = 4
+    ttls_s: tuple[float, ...] = (2.0, 10.0)
+    kills: int = 6
     """Workers killed per TTL and run, and leaders killed per run."""
     failover_workers: int = 3
     takeover_jobs: int = 5_000
@@ -52,8 +64,13 @@ def quick(runs: int) -> Plan:
         drain_jobs=300,
         drain_workers=(2,),
         blocked_jobs=600,
+        backlog_jobs=2_000,
+        held_jobs=100,
+        held_s=1.0,
+        passing_jobs_per_s=50,
         capacity=200,
         singles=60,
+        half_load_s=1.0,
         bulk_jobs=200,
         latency_samples=20,
         latency_warmup=3,

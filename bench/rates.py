@@ -4,49 +4,91 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 from tenure.bench.handlers import NOOP
+from tenure.bench.plan import Plan
 from tenure.bench.results import Case, Results
 from tenure.bench.stage import PATIENCE_S, POOL, Stage, say
 from tenure.client import NewJob
 
+STREAM = "StreamSubmitJobs, one stream"
+Submit = Callable[[Stage, float], Coroutine[Any, Any, int]]
+"""Submits until an instant of the monotonic clock, and returns how many jobs were acknowledged."""
+
+
+def singly(in_flight: int) -> str:
+    """Name the case of unary submits."""
+    return f"SubmitJob, {in_flight} in flight"
+
+
+def in_batches(plan: Plan, in_flight: int = 1) -> str:
+    """Name the case of batches, one call after the other or so many at a time."""
+    return f"SubmitJobs, batches of {plan.batch_jobs:,}" + (f", {in_flight} in flight" if in_flight > 1 else "")
+
+
+def draining(plan: Plan, workers: int) -> str:
+    """Name the case of a drain."""
+    return f"{plan.drain_jobs:,} jobs, {workers} worker{'s' if workers > 1 else ''}"
+
 
 async def submit(stage: Stage, results: Results) -> None:
-    """Measure submits that nobody works off: unary calls with so many in flight, then batches."""
+    """Measure submits that nobody works off: unary calls with so many in flight, batches, and one endless stream."""
     plan = stage.plan
+    ways: dict[str, tuple[int, Submit]] = {
+        **{singly(in_flight): (in_flight, _one) for in_flight in plan.submits_in_flight},
+        **{in_batches(plan, in_flight): (in_flight, _batch) for in_flight in plan.batches_in_flight},
+        STREAM: (1, _stream),
+    }
     for run in range(plan.runs):
-        for in_flight in plan.submits_in_flight:
-            case = results.case("submit", f"SubmitJob, {in_flight} in flight")
-            say(f"submit: {in_flight} in flight, run {run + 1} of {plan.runs}")
-            await _submit_for(stage, case, in_flight, batch_jobs=0)
-        case = results.case("submit", f"SubmitJobs, batches of {plan.batch_jobs:,}")
-        say(f"submit: batches, run {run + 1} of {plan.runs}")
-        await _submit_for(stage, case, 1, batch_jobs=plan.batch_jobs)
+        for name, (in_flight, way) in ways.items():
+            say(f"submit: {name}, run {run + 1} of {plan.runs}")
+            await _submit_for(stage, results.case("submit", name), in_flight, way)
 
 
-async def _submit_for(stage: Stage, case: Case, in_flight: int, *, batch_jobs: int) -> None:
+async def _submit_for(stage: Stage, case: Case, in_flight: int, way: Submit) -> None:
     await stage.clear()
     await stage.client.submit(NOOP, route=POOL)  # connected, and the lane is known
-    submitted = 0
     meter = await stage.meter()
     began = time.monotonic()
     until = began + stage.plan.submit_s
-
-    async def one_after_the_other() -> None:
-        nonlocal submitted
-        while time.monotonic() < until:
-            if batch_jobs:
-                await stage.client.submit_many([NewJob(kind=NOOP, route=POOL) for _ in range(batch_jobs)])
-            else:
-                await stage.client.submit(NOOP, route=POOL)
-            submitted += batch_jobs or 1
-
     async with asyncio.TaskGroup() as group:
-        for _ in range(in_flight):
-            group.create_task(one_after_the_other())
+        submitting = [group.create_task(way(stage, until)) for _ in range(in_flight)]
     seconds = time.monotonic() - began
-    usage = meter.stop()
+    usage, submitted = meter.stop(), sum(task.result() for task in submitting)
     case.add({"jobs_per_s": submitted / seconds, "others_cores": usage.others_cores}, usage.us_per_job(submitted))
+
+
+async def _one(stage: Stage, until: float) -> int:
+    submitted = 0
+    while time.monotonic() < until:
+        await stage.client.submit(NOOP, route=POOL)
+        submitted += 1
+    return submitted
+
+
+async def _batch(stage: Stage, until: float) -> int:
+    submitted = 0
+    while time.monotonic() < until:
+        batch = [NewJob(kind=NOOP, route=POOL) for _ in range(stage.plan.batch_jobs)]
+        submitted += len(await stage.client.submit_many(batch))
+    return submitted
+
+
+async def _stream(stage: Stage, until: float) -> int:
+    """Give jobs as fast as they are taken; each that is counted has its answer."""
+    submitted = 0
+    async for answer in stage.client.submit_stream(_endless(until)):
+        if answer.error is not None:
+            raise answer.error
+        submitted += 1
+    return submitted
+
+
+def _endless(until: float) -> Iterator[NewJob]:
+    while time.monotonic() < until:
+        yield NewJob(kind=NOOP, route=POOL)
 
 
 async def drain(stage: Stage, results: Results) -> None:
@@ -56,9 +98,9 @@ async def drain(stage: Stage, results: Results) -> None:
     """
     plan = stage.plan
     for run in range(plan.runs):
+        rates: list[float] = []
         for workers in plan.drain_workers:
             say(f"drain: {plan.drain_jobs:,} jobs, {workers} worker(s), run {run + 1} of {plan.runs}")
-            case = results.case("drain", f"{plan.drain_jobs:,} jobs, {workers} worker{'s' if workers > 1 else ''}")
             await stage.clear()
             last = await stage.submit_bulk(plan.drain_jobs)
             await stage.add_workers(workers, plan.capacity)
@@ -66,9 +108,11 @@ async def drain(stage: Stage, results: Results) -> None:
             meter = await stage.meter()
             drained = await stage.drained(last, plan.drain_jobs, since)
             usage = meter.stop()
-            case.add(
+            rates.append(drained.jobs / drained.seconds if drained.jobs else 0.0)
+            results.case("drain", draining(plan, workers)).add(
                 {
-                    "jobs_per_s": drained.jobs / drained.seconds if drained.jobs else 0.0,
+                    "jobs_per_s": rates[-1],
+                    "of_the_fewest": rates[-1] / rates[0] if rates[0] else 0.0,
                     "jobs_counted": float(drained.jobs),
                     "repeated_jobs": float(drained.repeated),
                     "others_cores": usage.others_cores,
@@ -81,38 +125,52 @@ async def drain(stage: Stage, results: Results) -> None:
 async def end_to_end(stage: Stage, results: Results) -> None:
     """Measure from the first submit to the last end, with one worker that stands ready."""
     plan = stage.plan
-    await stage.add_workers(1, plan.capacity)
-    await stage.client.wait((await stage.client.submit(NOOP, route=POOL)).id, PATIENCE_S)  # a warm worker
+    in_flight = plan.singles_in_flight[-1]
+    await stage.add_warm_worker()
     for run in range(plan.runs):
-        for name, jobs, waiting in (
-            (f"SubmitJob, {plan.singles_in_flight} in flight", plan.singles, False),
-            (f"SubmitJob then WaitJob, {plan.singles_in_flight} in flight", plan.singles, True),
-            (f"SubmitJobs, batches of {plan.batch_jobs:,}", plan.bulk_jobs, None),
-        ):
-            say(f"end-to-end: {name}, {jobs:,} jobs, run {run + 1} of {plan.runs}")
-            await stage.clear()
-            since = await stage.now()
-            meter = await stage.meter()
-            last = await (stage.submit_bulk(jobs) if waiting is None else _singles(stage, jobs, waiting=waiting))
-            submitted_s = time.monotonic()
-            drained = await stage.drained(last, jobs, since)
-            behind_s = time.monotonic() - submitted_s
-            usage = meter.stop()
-            results.case("end-to-end", name).add(
-                {
-                    "jobs_per_s": jobs / drained.seconds,
-                    "last_end_after_last_ack_s": behind_s,
-                    "repeated_jobs": float(drained.repeated),
-                    "others_cores": usage.others_cores,
-                },
-                usage.us_per_job(jobs),
-            )
+        for count in plan.singles_in_flight:
+            say(f"end-to-end: {singly(count)}, run {run + 1} of {plan.runs}")
+            await _carry_through(stage, results.case("end-to-end", singly(count)), plan.singles, _singles(stage, count))
+        say(f"end-to-end: waited for, run {run + 1} of {plan.runs}")
+        case = results.case("end-to-end", f"SubmitJob then WaitJob, {in_flight} in flight")
+        await _carry_through(stage, case, plan.singles, _singles(stage, in_flight, waiting=True))
+        say(f"end-to-end: {in_batches(plan)}, run {run + 1} of {plan.runs}")
+        case = results.case("end-to-end", in_batches(plan))
+        await _carry_through(stage, case, plan.bulk_jobs, stage.submit_bulk(plan.bulk_jobs))
     await stage.remove_workers()
 
 
-async def _singles(stage: Stage, jobs: int, *, waiting: bool) -> str:
+async def single_rate(stage: Stage) -> float:
+    """Return how many single submits a second a warm worker carries to their ends."""
+    case = Case("", "")
+    await _carry_through(stage, case, stage.plan.singles, _singles(stage, stage.plan.singles_in_flight[-1]))
+    return case.figures["jobs_per_s"][0]
+
+
+async def _carry_through(stage: Stage, case: Case, jobs: int, submitting: Coroutine[Any, Any, str]) -> None:
+    """Measure one way of submitting, which returns the last job's id."""
+    await stage.clear()
+    since = await stage.now()
+    meter = await stage.meter()
+    last = await submitting
+    submitted_s = time.monotonic()
+    drained = await stage.drained(last, jobs, since)
+    behind_s = time.monotonic() - submitted_s
+    usage = meter.stop()
+    case.add(
+        {
+            "jobs_per_s": jobs / drained.seconds,
+            "last_end_after_last_ack_s": behind_s,
+            "repeated_jobs": float(drained.repeated),
+            "others_cores": usage.others_cores,
+        },
+        usage.us_per_job(jobs),
+    )
+
+
+async def _singles(stage: Stage, in_flight: int, *, waiting: bool = False) -> str:
     """Submit jobs one by one with so many in flight, waiting for each where told to; return the last one's id."""
-    left, last = jobs, ""
+    left, last = stage.plan.singles, ""
 
     async def one_after_the_other() -> None:
         nonlocal left, last
@@ -123,6 +181,6 @@ async def _singles(stage: Stage, jobs: int, *, waiting: bool) -> str:
                 await stage.client.wait(last, PATIENCE_S)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(stage.plan.singles_in_flight):
+        for _ in range(in_flight):
             group.create_task(one_after_the_other())
     return last

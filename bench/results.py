@@ -60,6 +60,8 @@ class Results:
     cases: dict[tuple[str, str], Case] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     """What could not be measured, and why."""
+    drawings: dict[str, str] = field(default_factory=dict)
+    """SVG by name."""
 
     def case(self, scenario: str, name: str) -> Case:
         """Return the case, made where missing."""
@@ -79,10 +81,10 @@ def percentile(values: Sequence[float], percent: float) -> float:
 def over_runs(values: Sequence[float]) -> dict[str, Any]:
     """Sum up one value per run."""
     return {
-        "median": _round(statistics.median(values)),
-        "min": _round(min(values)),
-        "max": _round(max(values)),
-        "runs": [_round(value) for value in values],
+        "median": rounded(statistics.median(values)),
+        "min": rounded(min(values)),
+        "max": rounded(max(values)),
+        "runs": [rounded(value) for value in values],
     }
 
 
@@ -90,22 +92,24 @@ def over_samples(values: Sequence[float]) -> dict[str, Any]:
     """Sum up single measurements."""
     return {
         "count": len(values),
-        "min": _round(min(values)),
-        "p50": _round(percentile(values, 50)),
-        "p99": _round(percentile(values, 99)),
-        "max": _round(max(values)),
-        "values": [_round(value) for value in values],
+        "min": rounded(min(values)),
+        "p50": rounded(percentile(values, 50)),
+        "p99": rounded(percentile(values, 99)),
+        "max": rounded(max(values)),
+        "values": [rounded(value) for value in values],
     }
 
 
-def save(report: Mapping[str, Any], folder: Path) -> Path:
-    """Write the report as ``<time>.json`` and return the file."""
+def save(report: Mapping[str, Any], folder: Path, drawings: Mapping[str, str]) -> Path:
+    """Write the report as ``<time>.json``, the drawings as ``<time>-<name>.svg``, and return the first file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{report['at'].replace(':', '')}.json"
     path.write_text(json.dumps(report, indent=2) + "\n")
+    for name, drawing in drawings.items():
+        path.with_name(f"{path.stem}-{name}.svg").write_text(drawing)
     return path
 
 
-def _round(value: float) -> float:
-    """Keep four significant digits below a thousand, whole numbers above: no more was measured."""
+def rounded(value: float) -> float:
+    """Return four significant digits below a thousand, a whole number above: no more was measured."""
     return float(f"{value:.4g}") if abs(value) < 1_000 else float(round(value))

@@ -21,6 +21,7 @@ from tenure.bench.cpu import Meter
 from tenure.bench.handlers import HOLD, NOOP
 from tenure.bench.plan import COORDINATORS, Plan
 from tenure.bench.results import BenchError
+from tenure.bench.stamp import STAMP
 from tenure.cli.embedded.deployment import Deployment
 from tenure.cli.embedded.member import Member
 from tenure.cli.embedded.postgres import EmbeddedPostgres
@@ -28,6 +29,9 @@ from tenure.client import AsyncClient, NewJob
 from tenure.model.errors import TenureError
 
 POOL = "bench"
+STAMPS = ("tenure.bench.stamp",)
+"""Of a worker that serves the stamp alone: whatever else is ready in its pool waits."""
+HANDLERS = ("tenure.bench.handlers", *STAMPS)
 CALL_S = 60.0
 PATIENCE_S = 600.0
 POLL_S = 0.02
@@ -47,6 +51,28 @@ WHERE query !~ 'pg_stat_statements'
 """
 NOTHING_LEFT = "SELECT NOT EXISTS (SELECT FROM tenure.job)"
 ONLY_LEFT = "SELECT count(*) = %(jobs)s FROM tenure.job"
+STAMPED = "SELECT count(*) = %(jobs)s FROM tenure.history WHERE kind = %(kind)s"
+STAMPS_OF = "SELECT id::text, result::text::bigint FROM tenure.history WHERE kind = %(kind)s"
+FIRST_ATTEMPTS = "SELECT count(*) FROM tenure.job WHERE kind = %(kind)s AND state = 'executing' AND attempt = 1"
+FILL = """
+INSERT INTO tenure.job
+       (id, namespace, kind, route, lane, state, due, priority, activate_at, payload, ttl_s, max_crashes)
+SELECT tenure.new_id(), namespace, kind, route, lane, state, due, priority, activate_at, payload, ttl_s, max_crashes
+FROM tenure.job, generate_series(1, %(copies)s)
+WHERE id = %(id)s
+"""
+FILL_ROWS = 100_000
+"""Written at once."""
+FIRST_FINISHED = """
+SELECT count(*) FILTER (WHERE priority = %(priority)s AND state = 'completed') = %(jobs)s
+FROM tenure.history
+"""
+RATE_UNTIL_FIRST = """
+SELECT count(*) FILTER (WHERE finished_at > %(since)s) AS jobs,
+       extract(epoch FROM max(finished_at) - %(since)s)::float8 AS seconds
+FROM tenure.history
+WHERE finished_at <= (SELECT max(finished_at) FROM tenure.history WHERE priority = %(priority)s)
+"""
 RESTARTED = """
 SELECT count(*) AS jobs,
        count(*) FILTER (WHERE state <> 'completed' OR attempt < 2) AS wrong,
@@ -153,12 +179,20 @@ class Stage:
         """The workers that scenarios brought."""
         return self._deployment.workers
 
-    async def add_workers(self, count: int, capacity: int) -> None:
+    async def add_workers(
+        self, count: int, capacity: int, *, pool: str = POOL, handlers: Sequence[str] = HANDLERS
+    ) -> None:
         """Start workers together and return when all have registered."""
-        args = ["--import", "tenure.bench.handlers", "--pool", POOL, "--capacity", str(capacity)]
+        imported = [part for module in handlers for part in ("--import", module)]
+        args = [*imported, "--pool", pool, "--capacity", str(capacity)]
         added = [await asyncio.to_thread(self._deployment.add_worker, args, wait=False) for _ in range(count)]
         for member in added:
             await asyncio.to_thread(self._deployment.wait_for_worker, member)
+
+    async def add_warm_worker(self) -> None:
+        """Start a worker for rates, and return when it has run a job."""
+        await self.add_workers(1, self.plan.capacity)
+        await self.client.wait((await self.client.submit(NOOP, route=POOL)).id, PATIENCE_S)
 
     async def remove_workers(self) -> None:
         """Stop all workers."""
@@ -191,6 +225,11 @@ class Stage:
                     if member.id == leader and member.alive:
                         return member
                 await asyncio.sleep(POLL_S)
+
+    async def follower(self) -> Member:
+        """Return a coordinator that does not lead."""
+        leader = await self.leader()
+        return next(member for member in self.coordinators if member is not leader)
 
     @contextlib.asynccontextmanager
     async def rest(self) -> AsyncIterator[tuple[EmbeddedPostgres, Path]]:
@@ -230,20 +269,21 @@ class Stage:
 
     # -- jobs --
 
-    async def submit_bulk(self, jobs: int) -> str:
+    async def submit_bulk(self, jobs: int, priority: int = 0) -> str:
         """Submit no-op jobs in batches, one after the other, and return the id of the last."""
         last = ""
         while jobs > 0:
-            batch = [NewJob(kind=NOOP, route=POOL) for _ in range(min(jobs, self.plan.batch_jobs))]
+            size = min(jobs, self.plan.batch_jobs)
+            batch = [NewJob(kind=NOOP, route=POOL, priority=priority) for _ in range(size)]
             last = (await self.client.submit_many(batch))[-1].id
             jobs -= len(batch)
         return last
 
-    async def hold(self, jobs: int, ttl_s: float) -> None:
+    async def hold(self, jobs: int, ttl_s: float, pool: str = POOL) -> None:
         """Submit jobs that hold their first attempt, and return when all of them execute."""
         for start in range(0, jobs, self.plan.batch_jobs):
             size = min(self.plan.batch_jobs, jobs - start)
-            await self.client.submit_many([NewJob(kind=HOLD, route=POOL, ttl_s=ttl_s) for _ in range(size)])
+            await self.client.submit_many([NewJob(kind=HOLD, route=pool, ttl_s=ttl_s) for _ in range(size)])
         await self._until("SELECT count(*) = %(jobs)s FROM tenure.job WHERE state = 'executing'", {"jobs": jobs})
 
     async def restarted(self, jobs: int) -> Restarted:
@@ -302,20 +342,47 @@ class Stage:
             BenchError: jobs were lost or failed.
             DeadlineExceeded: it takes too long.
         """
-        await self.client.wait(last, PATIENCE_S)
-        return await self.all_drained(jobs, since, beside=beside)
-
-    async def all_drained(self, jobs: int, since: Any, *, beside: int = 0) -> Drained:
-        """Wait as ``drained`` does, by looking into Postgres alone.
-
-        Raises:
-            BenchError: jobs were lost or failed.
-        """
+        await self.client.wait(last, PATIENCE_S)  # looking all the time would be among the costs
         await (self._until(ONLY_LEFT, {"jobs": beside}) if beside else self._until(NOTHING_LEFT))
         finished, failed, repeated, counted, seconds = (await self._rows(FINISHED, {"since": since}))[0]
         if finished != jobs or failed:
             raise BenchError(f"of {jobs} jobs {finished} finished, {failed} of them failed")
         return Drained(counted, seconds, repeated)
+
+    async def drained_first(self, last: str, jobs: int, priority: int, since: Any) -> tuple[int, float]:
+        """Wait until the jobs of a priority are done; return how many of any ended since, by then, and in how long.
+
+        Raises:
+            DeadlineExceeded, TimeoutError: it takes too long, or some of them failed.
+        """
+        await self.client.wait(last, PATIENCE_S)
+        await self._until(FIRST_FINISHED, {"priority": priority, "jobs": jobs})
+        counted, seconds = (await self._rows(RATE_UNTIL_FIRST, {"since": since, "priority": priority}))[0]
+        return counted, seconds
+
+    async def fill(self, job: NewJob, jobs: int) -> None:
+        """Have jobs that nobody submits one by one: copies, by SQL, of one that the service wrote."""
+        first = (await self.client.submit_many([job]))[0].id
+        for start in range(1, jobs, FILL_ROWS):
+            await self._rows(FILL, {"id": first, "copies": min(FILL_ROWS, jobs - start)})
+
+    async def settle(self) -> None:
+        """Do what autovacuum and the checkpointer will have done by the time that there are many jobs."""
+        await self._rows("VACUUM (ANALYZE) tenure.job")
+        await self._rows("CHECKPOINT")
+
+    async def stamps(self, jobs: int) -> dict[str, int]:
+        """Wait until so many jobs have told when they began; return that by job."""
+        await self._until(STAMPED, {"jobs": jobs, "kind": STAMP})
+        return dict(await self._rows(STAMPS_OF, {"kind": STAMP}))
+
+    async def first_attempts(self, kind: str) -> int:
+        """Return how many jobs of a kind execute for the first time."""
+        return int((await self._rows(FIRST_ATTEMPTS, {"kind": kind}))[0][0])
+
+    async def empty(self) -> None:
+        """Wait until no job is left."""
+        await self._until(NOTHING_LEFT)
 
     async def _until(self, query: LiteralString, values: dict[str, Any] | None = None) -> None:
         async with asyncio.timeout(PATIENCE_S):

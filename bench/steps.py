@@ -2,39 +2,111 @@
 
 A sample is a stack of frames, the innermost last. It belongs to the innermost frame that a step names, so that what
 psycopg, grpc or json do is charged to the step that asked for it. What no step asked for is the event loop's.
+
+Steps name places: a file, or functions and classes in it. Of two steps that name a frame the first has it. A place that
+is no more would move its costs silently: ``gone`` names it.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-COORDINATOR = (
-    ("dispatch: read", r"_read\b.*coordinator/dispatch\.py|candidate_from_row|_poll \(coordinator/dispatch\.py"),
-    ("dispatch: offer", r"\.(_offer|_offer_of|_put|_withdraw)\b.*coordinator/dispatch\.py|store/etcd/claims\.py"),
-    ("dispatch: choose", r"coordinator/(dispatch|flight|allowance|lanes|pending)\.py|model/dispatch\.py"),
-    ("start", r"coordinator/start\.py|WorkerService\.StartAttempts|_started_to_pb|_slots \(coordinator/api/worker"),
-    (
-        "finish",
-        r"coordinator/(finish|dependants|retry)\.py|WorkerService\.FinishAttempts|_report_from_pb|_finished_to_pb",
+Steps = Mapping[str, Sequence[str]]
+"""By name: ``folder/file.py``, or ``folder/file.py: function Class``."""
+COORDINATOR: Steps = {
+    "dispatch: read": ("coordinator/dispatch.py: _read _poll", "coordinator/flight.py: candidate_from_row"),
+    "dispatch: offer": ("coordinator/dispatch.py: _offer _offer_of _put _withdraw", "store/etcd/claims.py"),
+    "dispatch: choose": (
+        "coordinator/dispatch.py",
+        "coordinator/flight.py",
+        "coordinator/allowance.py",
+        "coordinator/lanes.py",
+        "coordinator/pending.py",
+        "model/dispatch.py",
     ),
-    ("announce", r"coordinator/announce\.py"),
-    ("follow etcd", r"Picture\._|coordinator/(waiters|census)\.py|claim_gone|store/etcd/(view|watching)\.py"),
-    ("sweeps", r"coordinator/(reap|upkeep|overdue|schedule|kinds|backlog|stores|presence|opening)\.py"),
-    ("submit and wait", r"coordinator/(submit|group_commit|new_jobs|following)\.py|JobService"),
-    ("keepalive", r"store/etcd/(leases|keepalive|election)\.py"),
-)
-WORKER = (
-    ("inbox", r"worker/inbox\.py|DirectLink\.(receive|_answer|_discard)|store/etcd/(view|watching)\.py"),
-    ("claim", r"worker/claim\.py|store/etcd/claims\.py"),
-    ("keepalive", r"store/etcd/(leases|keepalive)\.py|DirectLink\.(_verify|trusted_until)"),
-    ("start", r"DirectLink\._start|_assignment \("),
-    ("finish", r"worker/report\.py|DirectLink\.(finish|_forget)|_report_to_pb|Control\.(_ended|_report|_answered)"),
-    ("run", r"worker/(attempt|context|handler|control)\.py|worker/execute/|bench/handlers\.py"),
-)
+    "start": ("coordinator/start.py", "coordinator/api/worker_service.py: StartAttempts _started_to_pb _slots"),
+    "finish": (
+        "coordinator/finish.py",
+        "coordinator/dependants.py",
+        "coordinator/retry.py",
+        "coordinator/api/worker_service.py: FinishAttempts _report_from_pb _finished_to_pb",
+    ),
+    "announce": ("coordinator/announce.py",),
+    "follow etcd": (
+        "coordinator/leader.py: Picture",
+        "coordinator/waiters.py",
+        "coordinator/census.py",
+        "coordinator/reap.py: claim_gone",
+        "store/etcd/view.py",
+        "store/etcd/watching.py",
+    ),
+    "sweeps": (
+        "coordinator/reap.py",
+        "coordinator/upkeep.py",
+        "coordinator/overdue.py",
+        "coordinator/schedule.py",
+        "coordinator/kinds.py",
+        "coordinator/backlog.py",
+        "coordinator/stores.py",
+        "coordinator/presence.py",
+        "coordinator/opening.py",
+    ),
+    "submit and wait": (
+        "coordinator/submit.py",
+        "coordinator/group_commit.py",
+        "coordinator/new_jobs.py",
+        "coordinator/following.py",
+        "coordinator/api/job_service.py: JobService",
+    ),
+    "keepalive": ("store/etcd/leases.py", "store/etcd/keepalive.py", "store/etcd/election.py"),
+}
+WORKER: Steps = {
+    "inbox": (
+        "worker/inbox.py",
+        "worker/direct.py: receive _answer _discard",
+        "store/etcd/view.py",
+        "store/etcd/watching.py",
+    ),
+    "claim": ("worker/claim.py", "store/etcd/claims.py"),
+    "keepalive": (
+        "store/etcd/leases.py",
+        "store/etcd/keepalive.py",
+        "worker/direct.py: verify_forever _verify trusted_until",
+    ),
+    "start": ("worker/direct.py: _start _assignment",),
+    "finish": (
+        "worker/report.py",
+        "worker/direct.py: finish _forget _report_to_pb",
+        "worker/control.py: _ended _report _answered",
+    ),
+    "run": (
+        "worker/attempt.py",
+        "worker/context.py",
+        "worker/handler.py",
+        "worker/control.py",
+        "worker/execute/",
+        "bench/handlers.py",
+    ),
+}
 REST = "event loop and gRPC"
+
+
+def gone(steps: Steps, root: Path) -> list[str]:
+    """Return what steps name that is not in the sources below ``root``."""
+    return [f"{step}: {place}" for step, places in steps.items() for named in places for place in _gone(named, root)]
+
+
+def _gone(place: str, root: Path) -> Iterator[str]:
+    file, _, names = place.partition(":")
+    if not (root / file).exists():
+        yield file
+        return
+    text = (root / file).read_text() if names else ""
+    yield from (f"{name} in {file}" for name in names.split() if not re.search(rf"\b(?:def|class) {name}\b", text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +114,9 @@ class Profile:
     """How often a process was seen where."""
 
     samples: Mapping[tuple[str, ...], int]
+
+    def __add__(self, other: Profile) -> Profile:
+        return Profile(Counter(self.samples) + Counter(other.samples))
 
     @classmethod
     def parse(cls, raw: Iterable[str]) -> Profile:
@@ -53,9 +128,9 @@ class Profile:
                 samples[tuple(re.sub(r":\d+\)$", ")", frame) for frame in stack.split(";"))] += int(count)
         return cls(samples)
 
-    def by_step(self, steps: Sequence[tuple[str, str]]) -> dict[str, float]:
+    def by_step(self, steps: Steps) -> dict[str, float]:
         """Return each step's share of all samples, the largest first."""
-        compiled = [(step, re.compile(pattern)) for step, pattern in steps]
+        compiled = [(step, _pattern(place)) for step, places in steps.items() for place in places]
         counts: Counter[str] = Counter()
         for stack, count in self.samples.items():
             counts[_step(stack, compiled)] += count
@@ -67,6 +142,13 @@ class Profile:
         for stack, count in self.samples.items():
             counts[stack[-1]] += count
         return _shares(counts)
+
+
+def _pattern(place: str) -> re.Pattern[str]:
+    """Match the frames of a place, which read ``Class.function (folder/file.py)``."""
+    file, _, names = place.partition(":")
+    named = rf"\b(?:{'|'.join(names.split())})\b.*" if names else ""
+    return re.compile(named + rf"[(/]{re.escape(file)}")
 
 
 def _step(stack: Sequence[str], steps: Sequence[tuple[str, re.Pattern[str]]]) -> str:

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tenure.bench.results import Case, Results, percentile
+from tenure.bench.targets import Judged
 
 
-def show(results: Results, surroundings: Mapping[str, Any]) -> None:
-    """Print all results on stdout."""
+def show(results: Results, judged: Sequence[Judged], surroundings: Mapping[str, Any]) -> None:
+    """Print all results on stdout, and the targets last."""
     console = Console(highlight=False, markup=False, width=None if Console().is_terminal else 200)
     for name, values in surroundings.items():
         console.print(f"{name}: {_words(values)}")
@@ -23,6 +24,22 @@ def show(results: Results, surroundings: Mapping[str, Any]) -> None:
         _print(console, f"{scenario}: median of the runs (lowest to highest)", cases, [c.figures for c in cases])
         _print(console, f"{scenario}: CPU per job, µs", cases, [case.cpu_us_per_job for case in cases])
         _print_samples(console, scenario, cases)
+    if judged:
+        console.print(_targets(judged))
+
+
+def _targets(judged: Sequence[Judged]) -> Table:
+    title = "targets: median of the runs, or p99 of the samples (lowest to highest)"
+    table = _table(title, ("what", "needed", "measured", "of", "met"), first="target")
+    table.columns[1].justify = "left"
+    for each in judged:
+        target = each.target
+        measured = number(each.measured)
+        if each.count > 1:
+            measured += f" ({number(each.lowest)} to {number(each.highest)})"
+        needed = f"{target.sign} {target.needed:,g}"
+        table.add_row(str(target.number), target.what, needed, measured, str(each.count), "yes" if each.met else "NO")
+    return table
 
 
 def _print(console: Console, title: str, cases: Sequence[Case], values: Sequence[Mapping[str, list[float]]]) -> None:
@@ -42,12 +59,12 @@ def _print_samples(console: Console, scenario: str, cases: Sequence[Case]) -> No
     table = _table(f"{scenario}: all samples", ("what", "count", "min", "p50", "p99", "max"))
     for case_name, name, values in sampled:
         numbers = (min(values), percentile(values, 50), percentile(values, 99), max(values))
-        table.add_row(case_name, name, str(len(values)), *(_number(number) for number in numbers))
+        table.add_row(case_name, name, str(len(values)), *map(number, numbers))
     console.print(table)
 
 
-def _table(title: str, columns: Iterable[str]) -> Table:
-    table = Table("case", title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+def _table(title: str, columns: Iterable[str], first: str = "case") -> Table:
+    table = Table(first, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right")
     return table
@@ -56,11 +73,12 @@ def _table(title: str, columns: Iterable[str]) -> Table:
 def _over_runs(values: list[float] | None) -> str:
     if not values:
         return ""
-    middle = _number(statistics.median(values))
-    return middle if len(values) == 1 else f"{middle} ({_number(min(values))} to {_number(max(values))})"
+    middle = number(statistics.median(values))
+    return middle if len(values) == 1 else f"{middle} ({number(min(values))} to {number(max(values))})"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Write a value with as many digits as were measured."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
 
 

@@ -10,18 +10,24 @@ from __future__ import annotations
 import asyncio
 import time
 
+from tenure.bench.plan import Plan
 from tenure.bench.results import Case, Results
 from tenure.bench.stage import Stage, say
+
+
+def claims_lost(plan: Plan, workers: int) -> str:
+    """Name the case of so many workers' end."""
+    return f"{workers} workers killed, {plan.takeover_jobs:,} claims, TTL {plan.ttls_s[-1]:g} s"
 
 
 async def takeover(stage: Stage, results: Results) -> None:
     """Kill all workers that hold claims; then erase etcd under as many."""
     plan = stage.plan
     ttl_s = plan.ttls_s[-1]
-    for run in range(plan.runs):
-        say(f"takeover: {plan.takeover_jobs:,} claims, TTL {ttl_s:g} s, run {run + 1} of {plan.runs}")
+    for run in range(plan.long_runs):
+        say(f"takeover: {plan.takeover_jobs:,} claims, TTL {ttl_s:g} s, run {run + 1} of {plan.long_runs}")
         for workers in plan.takeover_workers:
-            case = results.case("takeover", f"{workers} workers killed, {plan.takeover_jobs:,} claims, TTL {ttl_s:g} s")
+            case = results.case("takeover", claims_lost(plan, workers))
             await _kill_workers(stage, workers, ttl_s, case)
         case = results.case("takeover", f"etcd erased, {plan.takeover_jobs:,} claims, TTL {ttl_s:g} s")
         await _erase_etcd(stage, ttl_s, case)

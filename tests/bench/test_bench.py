@@ -14,7 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tenure.bench.plan import quick
 from tenure.bench.results import over_samples, percentile
+from tenure.bench.targets import targets
 
 PROCESSES = {"client", "postgres", "etcd", "coordinator, leads", "coordinator, follows", "workers", "all"}
 FIGURES = {
@@ -23,6 +25,9 @@ FIGURES = {
     "blocked": {"jobs_per_s", "of_the_rate_alone"},
     "end-to-end": {"jobs_per_s", "last_end_after_last_ack_s"},
     "latency": {"submit_to_start_p50_ms", "submit_to_answer_p99_ms"},
+    "half-load": {"whole_jobs_per_s", "jobs_per_s", "submit_to_start_p99_ms", "called_late_p99_ms"},
+    "backlog": set[str](),
+    "held": {"holder_percent", "claims_lost", "attempts_lost", "jobs_per_s"},
     "failover": set[str](),
     "takeover": set[str](),
 }
@@ -35,7 +40,7 @@ SAMPLES = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(620)
 def test_a_quick_run_measures_everything_and_leaves_nothing_behind(tmp_path: Path) -> None:
     data, kept = tmp_path / "data", tmp_path / "results"
     command = [sys.executable, "-m", "tenure.bench", *FIGURES, "--quick", "--runs", "1", "--output", "json"]
@@ -44,7 +49,7 @@ def test_a_quick_run_measures_everything_and_leaves_nothing_behind(tmp_path: Pat
         env={name: value for name, value in os.environ.items() if not name.startswith("TENURE_")},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -63,6 +68,9 @@ def test_a_quick_run_measures_everything_and_leaves_nothing_behind(tmp_path: Pat
             assert SAMPLES.get(scenario, set()) == case["samples"].keys()
             if scenario in ("submit", "drain", "end-to-end"):
                 assert case["cpu_us_per_job"].keys() == PROCESSES
+    told = [target.what for target in targets(quick(1)) if target.scenario in FIGURES]
+    assert [each["what"] for each in report["targets"]] == told
+    assert {each["target"] for each in report["targets"]} == {2, 3, 4, 5, 6, 7}  # the first is a matter of peers
     assert not list(data.iterdir())
     assert not [
         each.pid for each in psutil.process_iter(["cmdline"]) if str(data) in " ".join(each.info["cmdline"] or ())

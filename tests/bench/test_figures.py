@@ -1,0 +1,97 @@
+"""The page of figures is made from files of results: the newest counts, the text around it stays."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from tenure.bench.bars import LABELS, VALUES, WIDTH, bars
+from tenure.bench.plan import Plan
+from tenure.bench.rates import draining
+from tenure.bench.results import Results
+from tenure.bench.targets import judge
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "generate_performance.py"
+SPEC = importlib.util.spec_from_file_location("generate_performance", SCRIPT)
+assert SPEC is not None and SPEC.loader is not None
+figures = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(figures)
+SVG = "{http://www.w3.org/2000/svg}"
+CPU = {"client": 1.0, "postgres": 100.0, "etcd": 50.0, "coordinator, leads": 90.0, "workers": 60.0, "all": 301.0}
+
+
+def _report(at: str, results: Results) -> dict[str, Any]:
+    return {
+        "at": at,
+        "source": {"commit": "0123456789abcdef", "changed": False},
+        "machine": {"cores": 2, "cpu": "A CPU", "memory_mib": 4096, "file_system": "ext4"},
+        "versions": {"python": "3.11", "postgres": "18", "etcd": "3.5"},
+        "settings": {"runs": 1},
+        "left_out": {},
+        "targets": [each.to_json() for each in judge(results, Plan())],
+        "results": results.to_json(),
+    }
+
+
+def _peers(rate: float) -> Results:
+    results = Results()
+    for name, factor in (("pgqueuer", 1.0), ("tenure", 0.5)):
+        drained = {"jobs_per_s": rate * factor, "of_pgqueuer": factor, "cpu_us_per_job": 301.0, "cpu_of_pgqueuer": 1.0}
+        results.case("peers", f"drain, 1 worker: {name}").add(drained, CPU)
+    return results
+
+
+def _costs() -> Results:
+    results = Results()
+    results.case("costs", "untouched drain, 1 worker").add({"jobs_per_s": 9.0}, CPU)
+    for process, step in (("coordinators", "finish"), ("workers", "claim"), ("Postgres", "SELECT 1 | 2")):
+        results.case(f"costs: {process}", step).add({"us_per_job": 42.0})
+    return results
+
+
+def test_the_newest_of_several_files_counts_and_what_is_around_stays() -> None:
+    old, new = (
+        _report("2026-01-01T00:00:00+00:00", _peers(1000.0)),
+        _report("2026-01-02T00:00:00+00:00", _peers(8000.0)),
+    )
+    costs = _report("2026-01-01T12:00:00+00:00", _costs())
+    gathered = figures.gather([new, costs, old])
+    assert [report["at"] for report in gathered["reports"]] == [costs["at"], new["at"]]
+    made = figures.outputs(gathered, f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n")
+    page = made[figures.PAGE]
+    assert page.startswith("before\n") and page.endswith(f"{figures.END}\nafter\n") and "old" not in page
+    assert "| 1 | drain, 1 worker, of PgQueuer's rate | ≥ 1 | 0.50 | **no** |" in page
+    assert "| tenure | 4,000 | 0.50 | 301 |" in page and "500" not in page
+    assert "| `SELECT 1 ∣ 2` | 42.0 |" in page
+    drawings = [path for path in made if path.suffix == ".svg"]
+    assert {path.stem for path in drawings} == {"drain", "cpu", "steps"}
+    assert all(ElementTree.fromstring(made[path]).tag.endswith("svg") for path in drawings)
+    assert figures.outputs(gathered, page) == made  # a second time changes nothing
+
+
+def test_a_bar_that_would_dwarf_the_others_is_broken_off() -> None:
+    drawing = bars("t", [("short", {"a": 50.0}), ("long", {"a": 90.0, "b": 910.0})], cut=100.0)
+    widths = [float(box.get("width", 0)) for box in ElementTree.fromstring(drawing).iter(f"{SVG}rect")]
+    room = WIDTH - LABELS - VALUES
+    assert widths[-3:] == pytest.approx([0.5 * room, 0.9 * room, 0.1 * room]) and "» 1,000" in drawing
+
+
+def test_without_results_the_page_says_so() -> None:
+    [page] = figures.outputs(None, f"{figures.BEGIN}{figures.END}").values()
+    assert figures.NOTHING in page
+
+
+def test_runs_are_told_as_median_lowest_and_highest() -> None:
+    results = Results()
+    for rate in (1.0, 3.0, 2.0):
+        results.case("drain", draining(Plan(), 1)).add({"jobs_per_s": rate})
+    page = figures.outputs(figures.gather([_report("2026-01-01", results)]), figures.BEGIN + figures.END)[figures.PAGE]
+    assert "2.00 (1.00–3.00)" in page
+
+
+def test_what_is_committed_is_what_the_script_makes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert figures.main(["--check"]) == 0, capsys.readouterr().out
