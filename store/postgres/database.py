@@ -31,6 +31,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from tenure.model.errors import BoundExceeded, ConfigurationError, Deposed, Locked, OwnershipLost, Unavailable
+from tenure.store.postgres.arrays import ArrayDumper
 from tenure.store.postgres.taken import taken_error
 
 Row = Any
@@ -114,6 +115,7 @@ class Database:
                 "row_factory": namedtuple_row,
                 "options": settings,
                 "application_name": name,
+                "client_encoding": "UTF8",  # whatever the database's own is: ArrayDumper writes no other
                 "connect_timeout": CONNECT_S,
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,
@@ -144,6 +146,7 @@ class Database:
     async def _configure(self, connection: Connection) -> None:
         # JSON travels through as text: tenure stores what it was given and parses only what it must.
         set_json_loads(_as_text, connection)
+        connection.adapters.register_dumper(list, ArrayDumper)
         if connection.info.server_version >= _HAS_TRANSACTION_TIMEOUT:
             # A process that is stopped between two statements of a pipeline is not idle by Postgres' account.
             milliseconds = int(self.options.transaction_timeout_s * 1000)
