@@ -182,7 +182,7 @@ class GroupCommit:
                 continue
             answers[index] = Submitted(holder.id, False, duplicate=True)
             if specs[index].idempotency_key is not None:
-                keyed[index] = replace(planned[index], id=holder.id)
+                keyed[index] = planned[index]._replace(id=holder.id)
         try:
             await self._new_jobs.write((), list(keyed.values()))
         except (KeyTaken, Locked):  # since then; or by somebody's open transaction, which concerns one of them alone

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from tenure.coordinator.backlog import Backlogs
@@ -61,7 +61,7 @@ class _Batch:
         self.workflow = None if self.parent or not self.new else _workflow_of(self.planned, self.workflow_name)
         self.joined = self.workflow.id if self.workflow else self.parent.workflow_id if self.parent else None
         if self.joined:
-            self.new = [replace(job, workflow_id=self.joined) for job in self.new]
+            self.new = [job._replace(workflow_id=self.joined) for job in self.new]
 
     def stand_for(self, index: int, earlier: uuid.UUID) -> None:
         """Have a member be an earlier job, so that references in the batch mean that one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.errors import FieldViolation, InvalidInput
@@ -14,8 +15,7 @@ from tenure.model.request import request_hash
 from tenure.model.unique import OnDuplicate, UniqueKey, unique_key_of
 
 
-@dataclass(frozen=True, slots=True)
-class Submitted:
+class Submitted(NamedTuple):
     """The answer for one job; ``created`` is false when its key stood for an earlier job."""
 
     id: uuid.UUID
@@ -40,15 +40,13 @@ def plan(
 ) -> list[PlannedJob]:
     """Plan the jobs as they are to be written. The hash is of what was asked, whatever settings make of it."""
     parents = resolve_batch(specs, ids, path=path)
+    to_write = specs
+    if not book.is_empty:
+        to_write = [book.apply(spec, path=f"{member_path(path, index)}.") for index, spec in enumerate(specs)]
+    parent_id = parent.id if parent else None
     return [
-        PlannedJob(
-            id,
-            book.apply(spec, path=f"{member_path(path, index)}."),
-            wanted,
-            request_hash(spec) if spec.idempotency_key is not None else b"",
-            parent.id if parent else None,
-        )
-        for index, (id, spec, wanted) in enumerate(zip(ids, specs, parents, strict=True))
+        PlannedJob(id, spec, wanted, request_hash(asked) if asked.idempotency_key is not None else b"", parent_id)
+        for id, spec, wanted, asked in zip(ids, to_write, parents, specs, strict=True)
     ]
 
 

@@ -6,7 +6,8 @@ Deliberately does not validate what the service validates: there is one rule set
 
 from __future__ import annotations
 
-import uuid
+import os
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -158,4 +159,5 @@ class SubmitCalls:
 
 def new_key() -> str:
     """Return a key that nobody else has."""
-    return f"auto-{uuid.uuid4().hex}"
+    # In order of time, so that the index of keys grows at its end; never twice, not even in processes that fork.
+    return f"auto-{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
