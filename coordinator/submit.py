@@ -7,6 +7,7 @@ request; a unique key that an unfinished job has is dealt with as the request sa
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -102,6 +103,21 @@ class Submitter:
         if stands_alone(spec) or self._backlogs.is_full(spec.namespace):
             return (await self.submit_batch([spec], path=ALONE))[0]
         return await self._group.ask(spec)
+
+    async def submit_together(self, specs: Sequence[JobSpec]) -> list[Answer]:
+        """Write jobs that one call brought, each as ``submit`` does."""
+        alone = [
+            index for index, spec in enumerate(specs) if stands_alone(spec) or self._backlogs.is_full(spec.namespace)
+        ]
+        apart = set(alone)
+        grouped = [index for index in range(len(specs)) if index not in apart] if apart else range(len(specs))
+        asked = self._group.ask_together([specs[index] for index in grouped])
+        answers: dict[int, Answer] = {index: await self._submit_alone(specs[index]) for index in alone}
+        for index, answer in zip(grouped, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            if not isinstance(answer, (tuple, Exception)):
+                raise answer
+            answers[index] = answer
+        return [answers[index] for index in range(len(specs))]
 
     async def submit_each(self, specs: Sequence[JobSpec]) -> list[Answer]:
         """Write jobs that have nothing to do with each other, in order, in few transactions; each fails alone."""

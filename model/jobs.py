@@ -205,8 +205,11 @@ def _is_one_of(error: Callable[[str], str | None], most: int) -> Callable[[Any],
     return lambda value: type(value) is str and len(value) <= most and remembered(value) is None
 
 
-def _is_from(least: float, most: float, type_: type) -> Callable[[Any], bool]:
-    return lambda value: type(value) is type_ and least <= value <= most
+def _is_from(least: float, most: float, type_: type[int | float]) -> Callable[[Any], bool]:
+    def is_right(value: Any) -> bool:
+        return type(value) is type_ and bool(least <= value <= most)
+
+    return is_right
 
 
 def _is_payload(value: Any) -> bool:

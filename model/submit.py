@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from tenure.model.bounds import DEFAULT_BOUNDS
@@ -23,6 +24,9 @@ class Submitted(NamedTuple):
     workflow_id: uuid.UUID | None = None
     duplicate: bool = False
     """It was the unique key that stood for it."""
+    written: PlannedJob | None = None
+    """The job as it was written, ready at once, where that is known without reading it."""
+    written_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,31 @@ def plan(
         PlannedJob(id, spec, wanted, request_hash(asked) if asked.idempotency_key is not None else b"", parent_id)
         for id, spec, wanted, asked in zip(ids, to_write, parents, specs, strict=True)
     ]
+
+
+def is_ready_as_written(job: PlannedJob) -> bool:
+    """Say whether a job may start as soon as it is written, and its row holds what was asked for to the letter.
+
+    Otherwise Postgres has a say: times are reckoned, a unique key may hold the job back, and what is no whole number of
+    seconds is rounded to a ``real``.
+    """
+    spec = job.spec
+    return (
+        not job.parents
+        and spec.ttl_s % 1 == 0
+        and (spec.timeout_s is None or spec.timeout_s % 1 == 0)
+        and all(
+            asked is None
+            for asked in (
+                spec.activate_at,
+                spec.delay_s,
+                spec.start_by,
+                spec.start_within_s,
+                spec.job_timeout_s,
+                spec.unique_key,
+            )
+        )
+    )
 
 
 def stands_alone(spec: JobSpec) -> bool:

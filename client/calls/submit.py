@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from tenure.client import convert
+from tenure.client.gather import Gathering
 from tenure.client.link import Link
 from tenure.client.records import Job, NewJob, Retry, SubmittedJobs
 from tenure.client.resume import Resumption
@@ -30,6 +31,7 @@ class SubmitCalls:
     """Submit jobs."""
 
     _link: Link
+    _gathering: Gathering
 
     async def submit(
         self,
@@ -95,9 +97,7 @@ class SubmitCalls:
             idempotency_ttl_s=idempotency_ttl_s,
         )
         spec = convert.spec_to_wire(job, idempotency_key=idempotency_key or new_key())
-        answer: pb.SubmitJobResponse = await self._link.unary(
-            lambda to: to.jobs.SubmitJob, pb.SubmitJobRequest(job=spec)
-        )
+        answer = await self._gathering.submit(spec)
         # A repeated call may find its own job; one under another key is somebody else's, met by its unique key.
         own = idempotency_key is None and answer.job.idempotency_key == spec.idempotency_key
         return convert.job_from_wire(answer.job, created=answer.created or own)
