@@ -20,6 +20,7 @@ from tenure.client.calls.pools import PoolCalls
 from tenure.client.calls.schedules import ScheduleCalls
 from tenure.client.calls.submit import SubmitCalls
 from tenure.client.calls.workflows import WorkflowCalls
+from tenure.client.gather import Gathering
 from tenure.client.link import TLS, TOKEN_VARIABLE, Link, addresses_of
 
 
@@ -75,6 +76,7 @@ class AsyncClient(
         """
         token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
         self._link = Link(addresses_of(address), token=token, tls=tls, timeout_s=timeout_s, outage_s=outage_s)
+        self._gathering = Gathering(self._link)
 
     async def __aenter__(self) -> Self:
         return self

@@ -6,8 +6,9 @@ what else of the client holds jobs; what is not about jobs is read where it is a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import lru_cache, partial
 from typing import Any
 
 from tenure.client.fields import (
@@ -58,35 +59,19 @@ def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "job.") -> jo
     Raises:
         InvalidInput: a value has the wrong type for its field, or cannot be written as JSON.
     """
-    payload = to_json(job.payload, path=f"{path}payload")
+    fields: dict[str, Any] = {
+        "kind": text(job.kind, f"{path}kind"),
+        "payload": to_json(job.payload, path=f"{path}payload"),
+        "namespace": text(job.namespace, f"{path}namespace"),
+        "route": text(job.route, f"{path}route"),
+        "idempotency_key": text(idempotency_key, f"{path}idempotency_key"),
+    }
     try:
-        return job_pb2.JobSpec(
-            kind=text(job.kind, f"{path}kind"),
-            payload=payload,
-            namespace=text(job.namespace, f"{path}namespace"),
-            route=text(job.route, f"{path}route"),
-            priority=whole(job.priority, f"{path}priority"),
-            activate_at=timestamp(job.activate_at, f"{path}activate_at"),
-            delay=duration(job.delay_s, f"{path}delay_s"),
-            retry=retry_to_wire(job.retry, f"{path}retry."),
-            ttl=duration(job.ttl_s, f"{path}ttl_s"),
-            timeout=duration(job.timeout_s, f"{path}timeout_s"),
-            start_within=duration(job.start_within_s, f"{path}start_within_s"),
-            start_by=timestamp(job.start_by, f"{path}start_by"),
-            job_timeout=duration(job.job_timeout_s, f"{path}job_timeout_s"),
-            max_crashes=whole(job.max_crashes, f"{path}max_crashes"),
-            idempotency_key=text(idempotency_key, f"{path}idempotency_key"),
-            labels=labels(job.labels, f"{path}labels"),
-            limits=names(job.limits, f"{path}limits"),
-            requires=labels(job.requires, f"{path}requires"),
-            depends_on=names(job.depends_on, f"{path}depends_on"),
-            ref=text(job.ref or "", f"{path}ref"),
-            trigger=number_of(wire.TRIGGER_TO_PB, job.trigger, f"{path}trigger"),
-            upstream_failure=number_of(wire.UPSTREAM_FAILURE_TO_PB, job.upstream_failure, f"{path}upstream_failure"),
-            unique_key=None if job.unique_key is None else text(job.unique_key, f"{path}unique_key"),
-            on_duplicate=number_of(wire.ON_DUPLICATE_TO_PB, job.on_duplicate, f"{path}on_duplicate"),
-            idempotency_ttl=duration(job.idempotency_ttl_s, f"{path}idempotency_ttl_s"),
-        )
+        for name, unset, wire_name, write in _ASKED:
+            value = getattr(job, name)
+            if value != unset:
+                fields[wire_name] = write(value, f"{path}{name}")
+        return job_pb2.JobSpec(**fields)
     except (TypeError, ValueError) as exc:
         raise InvalidInput([FieldViolation(path.rstrip("."), str(exc))]) from exc
 
@@ -145,7 +130,7 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         activate_at=time_of(job, "activate_at"),
         started_at=time_of(job, "started_at"),
         finished_at=time_of(job, "finished_at"),
-        retry=_retry(job.retry),
+        retry=_retry(job.retry.SerializeToString()),
         ttl_s=wire.seconds(job.ttl),
         timeout_s=seconds_of(job, "timeout"),
         max_crashes=job.max_crashes,
@@ -259,7 +244,39 @@ def retry_to_wire(retry: Retry | None, path: str) -> job_pb2.RetryPolicy | None:
     )
 
 
-def _retry(retry: job_pb2.RetryPolicy) -> RetryPolicy:
+_ASKED: tuple[tuple[str, Any, str, Callable[[Any, str], Any]], ...] = (
+    ("priority", None, "priority", whole),
+    ("activate_at", None, "activate_at", timestamp),
+    ("delay_s", None, "delay", duration),
+    ("retry", None, "retry", lambda retry, field: retry_to_wire(retry, f"{field}.")),
+    ("ttl_s", None, "ttl", duration),
+    ("timeout_s", None, "timeout", duration),
+    ("start_within_s", None, "start_within", duration),
+    ("start_by", None, "start_by", timestamp),
+    ("job_timeout_s", None, "job_timeout", duration),
+    ("max_crashes", None, "max_crashes", whole),
+    ("labels", {}, "labels", labels),
+    ("limits", (), "limits", names),
+    ("requires", {}, "requires", labels),
+    ("depends_on", (), "depends_on", names),
+    ("ref", None, "ref", text),
+    ("trigger", Trigger.ALL_COMPLETED, "trigger", partial(number_of, wire.TRIGGER_TO_PB)),
+    (
+        "upstream_failure",
+        UpstreamFailure.CANCEL,
+        "upstream_failure",
+        partial(number_of, wire.UPSTREAM_FAILURE_TO_PB),
+    ),
+    ("unique_key", None, "unique_key", text),
+    ("on_duplicate", None, "on_duplicate", partial(number_of, wire.ON_DUPLICATE_TO_PB)),
+    ("idempotency_ttl_s", None, "idempotency_ttl", duration),
+)
+"""What most jobs do not ask for: the field, what it is then, its name on the wire and how it is written."""
+
+
+@lru_cache(256)
+def _retry(written: bytes) -> RetryPolicy:
+    retry = job_pb2.RetryPolicy.FromString(written)
     # Read field by field: what an older service leaves out keeps the default of the rule.
     known: dict[str, Any] = {
         name: getattr(retry, name) for name in ("max_attempts", "multiplier", "jitter") if retry.HasField(name)

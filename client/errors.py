@@ -17,7 +17,12 @@ from tenure.model.errors import (
     TenureError,
     Unavailable,
 )
-from tenure.v1 import wire
+from tenure.v1 import job_service_pb2, wire
+
+
+class UnknownCall(TenureError):
+    """The coordinator is of a release that does not have this call."""
+
 
 RETRYABLE = (Unavailable, DeadlineExceeded, OwnershipLost)
 """What may be sent again as it was: UNAVAILABLE, and DEADLINE_EXCEEDED and ABORTED, since each request of the
@@ -49,10 +54,18 @@ def translate(error: grpc.aio.AioRpcError, address: str) -> TenureError:
         hint = hint or "is TENURE_TOKEN set, and valid for this?"
         return ConfigurationError(f"refused by {address}: {details}", hint=hint)
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return TenureError(
+        return UnknownCall(
             f"the coordinator at {address} does not know this call", hint="do the versions fit? see `tenure cluster`"
         )
     return BY_GRPC_STATUS.get(code.name, TenureError)(details or code.name, hint=hint)
+
+
+def refused(refusal: job_service_pb2.JobRefusal) -> TenureError:
+    """Return the error that one of several jobs was refused with."""
+    hint = refusal.hint or None
+    if refusal.fields:
+        return InvalidInput([FieldViolation(one.field, one.description) for one in refusal.fields], hint=hint)
+    return BY_GRPC_STATUS.get(refusal.status, TenureError)(refusal.message, hint=hint)
 
 
 def _first_line(text: str) -> str:

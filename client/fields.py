@@ -7,7 +7,7 @@ cannot be written is refused with the name of its field. Called by whatever in `
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from numbers import Real
 from operator import index
 from typing import Any, TypeVar, overload
@@ -19,6 +19,7 @@ from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.v1 import wire
 
 N = TypeVar("N")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_DURATION_S = 315_576_000_000.0
 """google.protobuf.Duration holds at most ten thousand years."""
 
@@ -135,8 +136,8 @@ def time_of(message: Any, field: str) -> datetime | None:
     """Read an instant, None where it is unset."""
     if not message.HasField(field):
         return None
-    at: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
-    return at
+    at = getattr(message, field)
+    return _EPOCH + timedelta(seconds=at.seconds, microseconds=at.nanos // 1_000)
 
 
 def seconds_of(message: Any, field: str) -> float | None:

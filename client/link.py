@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_before_delay
 
 from tenure.client.errors import RETRYABLE, translate
 from tenure.model.errors import ConfigurationError, FieldViolation, InvalidInput, TenureError
@@ -121,17 +120,18 @@ class Link:
         deadline = loop.time() + timeout_s
         # Half of the time for one attempt, so that a coordinator that hangs leaves time for another one.
         attempt_s = attempt_timeout_s if attempt_timeout_s is not None else timeout_s / 2
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(RETRYABLE),
-            wait=self._backoff_s,
-            stop=stop_before_delay(timeout_s),
-            reraise=True,
-        ):
-            with attempt:
-                stubs = self._peer()
-                left_s = max(0.001, min(attempt_s, deadline - loop.time()))
+        attempts = 0
+        while True:
+            stubs = self._peer()
+            left_s = max(0.001, min(attempt_s, deadline - loop.time()))
+            try:
                 return await self._attempt(stubs, pick(stubs)(request, timeout=left_s, metadata=self._metadata))
-        raise AssertionError("unreachable: tenacity reraises")
+            except RETRYABLE:
+                attempts += 1
+                pause_s = backoff_s(attempts, len(self._addresses))
+                if loop.time() + pause_s >= deadline:
+                    raise
+            await asyncio.sleep(pause_s)
 
     async def pages(self, pick: Callable[[Stubs], Callable[..., Any]], request: Any) -> AsyncIterator[Any]:
         """Yield the answers to a call that answers in pages, to the last one; ``request`` is turned to each page.
@@ -185,9 +185,6 @@ class Link:
         if isinstance(error, RETRYABLE) and self._addresses[self._current] == stubs.address:
             self._current = (self._current + 1) % len(self._addresses)
         return error
-
-    def _backoff_s(self, state: RetryCallState) -> float:
-        return backoff_s(state.attempt_number, len(self._addresses))
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -16,9 +16,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from tenure.client import convert
+from tenure.client.errors import refused
 from tenure.client.records import NewJob
 from tenure.model.batch import pieces
-from tenure.model.errors import BY_GRPC_STATUS, FieldViolation, InvalidInput, TenureError
+from tenure.model.errors import InvalidInput, TenureError
 from tenure.v1 import job_pb2
 from tenure.v1 import job_service_pb2 as pb
 
@@ -189,11 +190,4 @@ def _streamed(answer: pb.StreamedJob, has_own_key: bool) -> StreamedJob:
     if not answer.HasField("refusal"):
         created = answer.created or (has_own_key and not answer.duplicate)
         return StreamedJob(number=answer.sequence, id=answer.id, created=created)
-    refusal = answer.refusal
-    error: TenureError
-    if refusal.fields:
-        violations = [FieldViolation(one.field, one.description) for one in refusal.fields]
-        error = InvalidInput(violations, hint=refusal.hint or None)
-    else:
-        error = BY_GRPC_STATUS.get(refusal.status, TenureError)(refusal.message, hint=refusal.hint or None)
-    return StreamedJob(number=answer.sequence, error=error)
+    return StreamedJob(number=answer.sequence, error=refused(answer.refusal))

@@ -7,6 +7,7 @@ Called by ``coordinator.submit``, which deals with a job alone as with a batch.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,7 @@ from tenure.model.clock import Clock
 from tenure.model.errors import BacklogFull, BoundExceeded, Locked, Unavailable
 from tenure.model.ids import new_id
 from tenure.model.jobs import ALONE, JobSpec, PlannedJob
-from tenure.model.submit import Submitted, plan
+from tenure.model.submit import Submitted, is_ready_as_written, plan
 from tenure.model.unique import Holder, OnDuplicate, held_conflict, unique_key_of
 from tenure.store.postgres.database import Database
 from tenure.store.postgres.submit import IdempotencyKey, KeyedJob, idempotency_key_of, keyed_jobs
@@ -40,6 +41,8 @@ class _Manner:
 
     refuses: bool
     """Whether there is room is still to be seen; single submits are in a group because there was when each came."""
+    tells: bool = False
+    """The answers say how the jobs were written."""
     hasty_until: float | None = None
     """Monotonic. Somebody's lock was met: those who need it are sought, until then, without waiting for it again."""
 
@@ -63,9 +66,9 @@ class GroupCommit:
         self._clock = clock
         self._submit_alone = submit_alone
         self._asked: Batcher[JobSpec, Submitted] = Batcher(
-            lambda specs: self._commit(specs, _Manner(refuses=False)),
+            lambda specs: self._commit(specs, _Manner(refuses=False, tells=True)),
             max_items=500,
-            in_flight=3,
+            in_flight=2,
             weigh=_payload_bytes,
             max_weight=GROUP_BYTES,
             name="submit",
@@ -78,6 +81,10 @@ class GroupCommit:
     async def ask(self, spec: JobSpec) -> Submitted:
         """Write one job together with others that are asked for at the same time; raises what is its answer."""
         return await self._asked.ask(spec)
+
+    def ask_together(self, specs: Sequence[JobSpec]) -> list[asyncio.Future[Submitted]]:
+        """Write jobs that came together with others that are asked for at the same time, as ``ask`` does each."""
+        return [self._asked.add(spec) for spec in specs]
 
     async def commit(self, specs: Sequence[JobSpec]) -> list[Answer]:
         """Write jobs that came together, each for itself."""
@@ -93,8 +100,13 @@ class GroupCommit:
             keys = [idempotency_key_of(job) for job in planned if job.spec.idempotency_key]
             if len(keys) == len(set(keys)):
                 in_haste = manner.hasty_until is not None
-                await self._new_jobs.write(planned, refuses=manner.refuses, in_haste=in_haste)
-                return [Submitted(job.id, True) for job in planned]
+                at = await self._new_jobs.write(
+                    planned, refuses=manner.refuses, in_haste=in_haste, tells_time=manner.tells
+                )
+                return [
+                    Submitted(job.id, True, written=job if at and is_ready_as_written(job) else None, written_at=at)
+                    for job in planned
+                ]
         except (KeyTaken, BacklogFull) as exc:
             if known := await keyed_jobs(self._database, keys) if keys else {}:
                 return await self._commit_unknown(specs, planned, known, manner)
@@ -182,7 +194,7 @@ class GroupCommit:
                 continue
             answers[index] = Submitted(holder.id, False, duplicate=True)
             if specs[index].idempotency_key is not None:
-                keyed[index] = replace(planned[index], id=holder.id)
+                keyed[index] = planned[index]._replace(id=holder.id)
         try:
             await self._new_jobs.write((), list(keyed.values()))
         except (KeyTaken, Locked):  # since then; or by somebody's open transaction, which concerns one of them alone

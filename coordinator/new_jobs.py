@@ -7,6 +7,7 @@ is taken or a namespace is full is theirs to decide.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
@@ -39,28 +40,37 @@ class NewJobs:
         workflow: NewWorkflow | None = None,
         refuses: bool = True,
         in_haste: bool = False,
-    ) -> None:
+        tells_time: bool = False,
+    ) -> datetime | None:
         """Write jobs whole or not at all, in the place of those that they replace.
 
         ``answered`` are requests that were answered with the holder of their unique key, by whose id they go: their
         idempotency keys, if they have any, are taken for the same answer. ``refuses`` says what becomes
         of those whose namespace is full: refused, or written beyond its bound.
-        ``in_haste`` waits for nobody's lock.
+        ``in_haste`` waits for nobody's lock. With ``tells_time`` the time of their creation is returned.
 
         Raises: as ``store.postgres.submit.write_jobs``.
             BacklogFull: there is no room for all of them.
         """
         answered = [job for job in answered if job.spec.idempotency_key is not None]
         if not jobs and not answered:
-            return
+            return None
         database = self._hasty if in_haste else self._database
         wanted = {unique_key_of(job.spec): job.id for job in jobs if job.spec.on_duplicate is OnDuplicate.REPLACE}
         held = await holders(self._database, wanted) if wanted else {}
         replaces = {holder.id: wanted[key] for key, holder in held.items()}
         with self._backlogs.writing(jobs, refuses=refuses):
             lanes = await self._lanes.of([job.spec for job in jobs], database)
-            replaced = await write_jobs(
-                database, jobs, lanes, fence=fence, workflow=workflow, replaces=replaces, answered=answered
+            written = await write_jobs(
+                database,
+                jobs,
+                lanes,
+                fence=fence,
+                workflow=workflow,
+                replaces=replaces,
+                answered=answered,
+                tells_time=tells_time,
             )
         self._hints.ready(set(lanes))
-        await self._canceler.tell(replaced)
+        await self._canceler.tell(written.replaced)
+        return written.at

@@ -195,7 +195,7 @@ class TickWriter:
         return {(scope, key): one.job_id for (_, scope, key), one in found.items()}
 
     def _as_set_for_kinds(self, firing: Firing) -> Firing:
-        jobs = tuple(replace(job, spec=self._kinds.book.apply(job.spec, path="schedule.job.")) for job in firing.jobs)
+        jobs = tuple(job._replace(spec=self._kinds.book.apply(job.spec, path="schedule.job.")) for job in firing.jobs)
         return replace(firing, jobs=jobs)
 
     async def _without_held(
@@ -226,7 +226,7 @@ class TickWriter:
         held.update((_tick_key(job), instead) for job in left_out)
         made = replace(firing, jobs=kept, replaces=replaces)
         if firing.is_asked:
-            return replace(made, answered=tuple(replace(job, id=instead) for job in left_out))
+            return replace(made, answered=tuple(job._replace(id=instead) for job in left_out))
         if not firing.is_tick or not left_out:
             return made
         reason = f"job {instead} has the unique key"

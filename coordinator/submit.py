@@ -7,9 +7,10 @@ request; a unique key that an unfinished job has is dealt with as the request sa
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from tenure.coordinator.backlog import Backlogs
@@ -61,7 +62,7 @@ class _Batch:
         self.workflow = None if self.parent or not self.new else _workflow_of(self.planned, self.workflow_name)
         self.joined = self.workflow.id if self.workflow else self.parent.workflow_id if self.parent else None
         if self.joined:
-            self.new = [replace(job, workflow_id=self.joined) for job in self.new]
+            self.new = [job._replace(workflow_id=self.joined) for job in self.new]
 
     def stand_for(self, index: int, earlier: uuid.UUID) -> None:
         """Have a member be an earlier job, so that references in the batch mean that one."""
@@ -102,6 +103,21 @@ class Submitter:
         if stands_alone(spec) or self._backlogs.is_full(spec.namespace):
             return (await self.submit_batch([spec], path=ALONE))[0]
         return await self._group.ask(spec)
+
+    async def submit_together(self, specs: Sequence[JobSpec]) -> list[Answer]:
+        """Write jobs that one call brought, each as ``submit`` does."""
+        alone = [
+            index for index, spec in enumerate(specs) if stands_alone(spec) or self._backlogs.is_full(spec.namespace)
+        ]
+        apart = set(alone)
+        grouped = [index for index in range(len(specs)) if index not in apart] if apart else range(len(specs))
+        asked = self._group.ask_together([specs[index] for index in grouped])
+        answers: dict[int, Answer] = {index: await self._submit_alone(specs[index]) for index in alone}
+        for index, answer in zip(grouped, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+            if not isinstance(answer, (tuple, Exception)):
+                raise answer
+            answers[index] = answer
+        return [answers[index] for index in range(len(specs))]
 
     async def submit_each(self, specs: Sequence[JobSpec]) -> list[Answer]:
         """Write jobs that have nothing to do with each other, in order, in few transactions; each fails alone."""

@@ -75,12 +75,20 @@ class Batcher(Generic[Item, Answer]):
         Raises:
             BoundExceeded: too many items are waiting; whatever ``carry_out`` gives for this item.
         """
+        return await self.add(item)
+
+    def add(self, item: Item) -> asyncio.Future[Answer]:
+        """Add an item to the next batch; its answer is to come.
+
+        Raises:
+            BoundExceeded: too many items are waiting.
+        """
         if len(self._waiting) >= self._max_waiting:
             raise BoundExceeded(f"{self._name}: {self._max_waiting} requests are waiting", hint="try again later")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         self._more.set()
-        return await future
+        return future
 
     def _next(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
         waiting = islice(self._waiting, self._max_items)

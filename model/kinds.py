@@ -132,6 +132,11 @@ class KindBook:
         self._settings = settings
         self._merged: dict[tuple[str, str], KindSettings | None] = {}
 
+    @property
+    def is_empty(self) -> bool:
+        """Say whether nothing is set for any kind."""
+        return not self._settings
+
     def settings_of(self, namespace: str, kind: str) -> KindSettings | None:
         """Return what holds for a kind in a namespace, None where nothing was set."""
         wide = self._settings.get((ALL_NAMESPACES, kind))

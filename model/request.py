@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -33,16 +34,23 @@ def request_hash(spec: JobSpec) -> bytes:
 
 
 def _fields(model: BaseModel, prefix: str) -> Iterator[str]:
-    defaults = type(model).model_fields
+    defaults = _defaults(type(model))
     for name in sorted(model.model_fields_set - _NOT_ASKED_FOR):
         value = getattr(model, name)
-        if value is None or value == defaults[name].get_default(call_default_factory=True):
+        if value is None or value == defaults[name]:
             continue
-        if isinstance(value, BaseModel):
+        if type(value) is str:
+            yield f"{prefix}{name}:{len(value)}:{value}"
+        elif isinstance(value, BaseModel):
             yield from _fields(value, f"{prefix}{name}.")
         else:
             text = _text(name, value)
             yield f"{prefix}{name}:{len(text)}:{text}"
+
+
+@cache
+def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+    return {name: field.get_default(call_default_factory=True) for name, field in model.model_fields.items()}
 
 
 def _text(name: str, value: Any) -> str:

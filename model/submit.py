@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
 
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.errors import FieldViolation, InvalidInput
@@ -14,8 +16,7 @@ from tenure.model.request import request_hash
 from tenure.model.unique import OnDuplicate, UniqueKey, unique_key_of
 
 
-@dataclass(frozen=True, slots=True)
-class Submitted:
+class Submitted(NamedTuple):
     """The answer for one job; ``created`` is false when its key stood for an earlier job."""
 
     id: uuid.UUID
@@ -23,6 +24,9 @@ class Submitted:
     workflow_id: uuid.UUID | None = None
     duplicate: bool = False
     """It was the unique key that stood for it."""
+    written: PlannedJob | None = None
+    """The job as it was written, ready at once, where that is known without reading it."""
+    written_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +44,39 @@ def plan(
 ) -> list[PlannedJob]:
     """Plan the jobs as they are to be written. The hash is of what was asked, whatever settings make of it."""
     parents = resolve_batch(specs, ids, path=path)
+    to_write = specs
+    if not book.is_empty:
+        to_write = [book.apply(spec, path=f"{member_path(path, index)}.") for index, spec in enumerate(specs)]
+    parent_id = parent.id if parent else None
     return [
-        PlannedJob(
-            id,
-            book.apply(spec, path=f"{member_path(path, index)}."),
-            wanted,
-            request_hash(spec) if spec.idempotency_key is not None else b"",
-            parent.id if parent else None,
-        )
-        for index, (id, spec, wanted) in enumerate(zip(ids, specs, parents, strict=True))
+        PlannedJob(id, spec, wanted, request_hash(asked) if asked.idempotency_key is not None else b"", parent_id)
+        for id, spec, wanted, asked in zip(ids, to_write, parents, specs, strict=True)
     ]
+
+
+def is_ready_as_written(job: PlannedJob) -> bool:
+    """Say whether a job may start as soon as it is written, and its row holds what was asked for to the letter.
+
+    Otherwise Postgres has a say: times are reckoned, a unique key may hold the job back, and what is no whole number of
+    seconds is rounded to a ``real``.
+    """
+    spec = job.spec
+    return (
+        not job.parents
+        and spec.ttl_s % 1 == 0
+        and (spec.timeout_s is None or spec.timeout_s % 1 == 0)
+        and all(
+            asked is None
+            for asked in (
+                spec.activate_at,
+                spec.delay_s,
+                spec.start_by,
+                spec.start_within_s,
+                spec.job_timeout_s,
+                spec.unique_key,
+            )
+        )
+    )
 
 
 def stands_alone(spec: JobSpec) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 
 from tenure.model.dependencies import Trigger, UpstreamFailure
-from tenure.model.jobs import RetrySpec
+from tenure.model.jobs import PlannedJob, RetrySpec
 from tenure.model.states import JobState
 from tenure.store.postgres.database import Row
 from tenure.v1 import job_pb2 as pb
@@ -85,6 +86,37 @@ def job_to_pb(row: Row, *, parents: Sequence[object] = (), claim: pb.Claim | Non
         unique_key=row.unique_key,
         replaced_by=str(row.replaced_by) if row.replaced_by else None,
         deleted_at=wire.timestamp(row.deleted_at),
+    )
+
+
+def written_to_pb(job: PlannedJob, at: datetime) -> pb.Job:
+    """Convert a job that was written at this time and is ready: what ``job_to_pb`` makes of its row."""
+    spec = job.spec
+    written_at = wire.timestamp(at)
+    return pb.Job(
+        id=str(job.id),
+        namespace=spec.namespace,
+        kind=spec.kind,
+        route=spec.route,
+        state=pb.JOB_STATE_READY,
+        priority=spec.priority,
+        payload=spec.payload,
+        created_at=written_at,
+        activate_at=written_at,
+        retry=_DEFAULT_RETRY if spec.retry == wire.DEFAULT_RETRY else wire.retry_to_pb(spec.retry),
+        ttl=wire.duration(spec.ttl_s),
+        timeout=wire.duration(spec.timeout_s),
+        max_crashes=spec.max_crashes,
+        idempotency_key=spec.idempotency_key,
+        labels=spec.labels,
+        parent_id=str(job.parent_id) if job.parent_id else None,
+        limits=sorted(spec.limits),
+        requires=spec.requires,
+        trigger=None if spec.trigger is Trigger.ALL_COMPLETED else wire.TRIGGER_TO_PB[spec.trigger],
+        upstream_failure=None
+        if spec.upstream_failure is UpstreamFailure.CANCEL
+        else wire.UPSTREAM_FAILURE_TO_PB[spec.upstream_failure],
+        unique_key=spec.unique_key,
     )
 
 

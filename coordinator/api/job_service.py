@@ -13,7 +13,8 @@ import grpc
 
 from tenure.coordinator.api import convert
 from tenure.coordinator.api.filters import filters_from_pb, mass_filters, page_key, span_from_token, token_of_span
-from tenure.coordinator.api.stream_submit import StreamedSubmit
+from tenure.coordinator.api.refusals import is_of_all, refusal_to_pb
+from tenure.coordinator.api.stream_submit import MESSAGE_JOBS, StreamedSubmit
 from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.explain import Explainer
 from tenure.coordinator.pending import show_pending
@@ -24,6 +25,7 @@ from tenure.model.batch import Batcher, pieces
 from tenure.model.clock import Clock
 from tenure.model.errors import FieldViolation, InvalidInput, NotFound, WrongState
 from tenure.model.ids import parse_id
+from tenure.model.jobs import JobSpec
 from tenure.model.states import TERMINAL, JobState
 from tenure.model.submit import Submitted
 from tenure.model.why import Obstacle
@@ -87,9 +89,8 @@ class JobService(JobServiceServicer):
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> pb.SubmitJobResponse:
         """Write one job."""
-        spec = wire.spec_from_pb(request.job)
-        submitted = await self._submitter.submit(spec)
-        return pb.SubmitJobResponse(job=await self._read(submitted.id), created=submitted.created)
+        submitted = await self._submitter.submit(wire.spec_from_pb(request.job))
+        return pb.SubmitJobResponse(job=await self._as_submitted(submitted), created=submitted.created)
 
     async def SubmitJobs(self, request: pb.SubmitJobsRequest, context: Context) -> pb.SubmitJobsResponse:
         """Write a batch, whole or not at all."""
@@ -99,6 +100,30 @@ class JobService(JobServiceServicer):
         return pb.SubmitJobsResponse(
             jobs=submitted_to_pb(submitted, [spec.ref for spec in specs]), workflow_id=_workflow_id(submitted)
         )
+
+    async def SubmitEach(self, request: pb.SubmitEachRequest, context: Context) -> pb.SubmitEachResponse:
+        """Write jobs that were sent together, each for itself."""
+        if not 1 <= len(request.jobs) <= MESSAGE_JOBS:
+            raise InvalidInput([FieldViolation("jobs", f"must be 1 to {MESSAGE_JOBS} in a call")])
+        asked = [_spec_or_refusal(message) for message in request.jobs]
+        answers = iter(
+            await self._submitter.submit_together([spec for spec in asked if not isinstance(spec, InvalidInput)])
+        )
+        return pb.SubmitEachResponse(
+            jobs=[await self._each(spec if isinstance(spec, InvalidInput) else next(answers)) for spec in asked]
+        )
+
+    async def _each(self, answer: Submitted | Exception) -> pb.SubmittedEach:
+        if isinstance(answer, Submitted):
+            return pb.SubmittedEach(job=await self._as_submitted(answer), created=answer.created)
+        if is_of_all(answer):
+            raise answer
+        return pb.SubmittedEach(refusal=refusal_to_pb(answer))
+
+    async def _as_submitted(self, submitted: Submitted) -> job_pb2.Job:
+        if submitted.written is not None and submitted.written_at is not None:
+            return convert.written_to_pb(submitted.written, submitted.written_at)
+        return await self._read(submitted.id)
 
     async def StreamSubmitJobs(self, requests: AsyncIterator[pb.StreamSubmitJobsRequest], context: Context) -> None:
         """Write jobs as they come, each for itself."""
@@ -277,6 +302,13 @@ class JobService(JobServiceServicer):
         parents = {edge.child_id: edge.parents for edge in edges}
         jobs = {id: convert.job_to_pb(row, parents=parents.get(id, ())) for id, row in rows.items()}
         return [jobs.get(id) for id in ids]
+
+
+def _spec_or_refusal(message: job_pb2.JobSpec) -> JobSpec | InvalidInput:
+    try:
+        return wire.spec_from_pb(message)
+    except InvalidInput as exc:
+        return exc
 
 
 def submitted_to_pb(submitted: list[Submitted], refs: list[str | None]) -> list[pb.SubmittedJob]:

@@ -15,10 +15,12 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from tenure.model.errors import InvalidInput, TenureError
+from tenure.model.errors import BacklogFull, BoundExceeded, InvalidInput, TenureError, Unavailable
+from tenure.v1 import job_service_pb2 as pb
 
 log = structlog.get_logger(__name__)
 
+_DEFECT = "internal error; the coordinator's log has the details"
 _OURS = "/tenure."
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
@@ -74,7 +76,7 @@ def _streaming(method: Any) -> Any:
 async def _refuse(exc: Exception, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
     if not isinstance(exc, TenureError):
         log.exception("call_failed")
-        await context.abort(grpc.StatusCode.INTERNAL, "internal error; the coordinator's log has the details")
+        await context.abort(grpc.StatusCode.INTERNAL, _DEFECT)
     status = status_pb2.Status(code=_number(exc.grpc_status), message=exc.message)
     if isinstance(exc, InvalidInput):
         detail = error_details_pb2.BadRequest(
@@ -89,6 +91,25 @@ async def _refuse(exc: Exception, context: grpc.aio.ServicerContext[Any, Any]) -
             _packed(error_details_pb2.Help(links=[error_details_pb2.Help.Link(description=exc.hint)]))
         )
     await context.abort_with_status(rpc_status.to_status(status))
+
+
+def is_of_all(exc: Exception) -> bool:
+    """Say whether an error is no fault of the one job that it came for: a store's trouble, or too much to do."""
+    return isinstance(exc, (Unavailable, BoundExceeded)) and not isinstance(exc, BacklogFull)
+
+
+def refusal_to_pb(exc: Exception) -> pb.JobRefusal:
+    """Convert what one of several jobs was refused with; a defect of ours is logged and says no more than that."""
+    if not isinstance(exc, TenureError):
+        log.error("submit_failed", exc_info=exc)
+        return pb.JobRefusal(status=grpc.StatusCode.INTERNAL.name, message=_DEFECT)
+    violations = exc.violations if isinstance(exc, InvalidInput) else ()
+    return pb.JobRefusal(
+        status=exc.grpc_status,
+        message=exc.message,
+        hint=exc.hint,
+        fields=[pb.RefusedField(field=one.field, description=one.description) for one in violations],
+    )
 
 
 def _number(name: str) -> int:

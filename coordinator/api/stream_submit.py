@@ -11,11 +11,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+from tenure.coordinator.api.refusals import is_of_all, refusal_to_pb
 from tenure.coordinator.group_commit import GROUP_BYTES
 from tenure.coordinator.submit import Submitter
 from tenure.coordinator.waiters import Waiters
 from tenure.model.batch import pieces
-from tenure.model.errors import BacklogFull, BoundExceeded, FieldViolation, InvalidInput, TenureError, Unavailable
+from tenure.model.errors import FieldViolation, InvalidInput, TenureError
 from tenure.model.jobs import JobSpec
 from tenure.model.submit import Submitted
 from tenure.v1 import job_pb2, wire
@@ -160,17 +161,6 @@ def _spec(message: job_pb2.JobSpec) -> JobSpec | InvalidInput:
 def _answer(sequence: int, answer: Submitted | Exception) -> pb.StreamedJob:
     if isinstance(answer, Submitted):
         return pb.StreamedJob(sequence=sequence, id=str(answer.id), created=answer.created, duplicate=answer.duplicate)
-    if not isinstance(answer, TenureError):
+    if not isinstance(answer, TenureError) or is_of_all(answer):
         raise answer
-    if isinstance(answer, (Unavailable, BoundExceeded)) and not isinstance(answer, BacklogFull):
-        raise answer
-    violations = answer.violations if isinstance(answer, InvalidInput) else ()
-    return pb.StreamedJob(
-        sequence=sequence,
-        refusal=pb.JobRefusal(
-            status=answer.grpc_status,
-            message=answer.message,
-            hint=answer.hint,
-            fields=[pb.RefusedField(field=one.field, description=one.description) for one in violations],
-        ),
-    )
+    return pb.StreamedJob(sequence=sequence, refusal=refusal_to_pb(answer))

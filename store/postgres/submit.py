@@ -6,7 +6,8 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from psycopg.errors import DatabaseError
 
@@ -37,6 +38,15 @@ class NewWorkflow:
     id: uuid.UUID
     namespace: str
     name: str | None
+
+
+class Written(NamedTuple):
+    """What came of a transaction that wrote jobs."""
+
+    replaced: Stopped
+    """What became of the jobs that were replaced."""
+    at: datetime | None
+    """When the jobs were created, by Postgres' clock; None unless asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +87,14 @@ async def write_jobs(
     workflow: NewWorkflow | None = None,
     replaces: Mapping[uuid.UUID, uuid.UUID] | None = None,
     answered: Sequence[PlannedJob] = (),
-) -> Stopped:
+    tells_time: bool = False,
+) -> Written:
     """Insert jobs with their dependencies and keys, and with ``workflow`` that, too.
 
     With ``fence`` all jobs are children of one parent, whose attempt must still execute under that fence, and whose
     workflow, if it is a member of one, must not be canceled. ``replaces`` names the holders of unique keys that the
     jobs are to replace. ``answered`` are requests that were answered with an earlier job, by whose id they go: their
-    idempotency keys are taken, for the same answer when they come again. Returns what became of the replaced jobs.
+    idempotency keys are taken, for the same answer when they come again. ``tells_time`` asks for the time of creation.
 
     Raises:
         KeyTaken: an idempotency key (or an id) is taken.
@@ -105,10 +116,12 @@ async def write_jobs(
     replacement = replacing(replaces or {})
     statements.extend(replacement)
     statements.extend(_insertions(jobs, lanes, answered))
+    if tells_time:
+        statements.append(Statement("time", {}))
     try:
         if len(statements) == 1:
             await database.fetch(*statements[0])
-            return replaced(())
+            return Written(replaced(()), None)
         results = await database.transaction(statements)
     except DatabaseError as exc:
         if exc.sqlstate == _WORKFLOW_CANCELED:
@@ -116,7 +129,9 @@ async def write_jobs(
                 f"workflow {child and child.workflow_id} is canceled: nothing is submitted into it"
             ) from exc
         raise
-    return replaced(results[first : first + STATEMENTS] if replacement else ())
+    return Written(
+        replaced(results[first : first + STATEMENTS] if replacement else ()), results[-1][0].now if tells_time else None
+    )
 
 
 def _insertions(

@@ -32,6 +32,9 @@ class Service(job_service_pb2_grpc.JobServiceServicer):
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     lose_answers: int = 0
     violations: dict[str, str] = field(default_factory=dict)
+    refusals: dict[str, job_service_pb2.JobRefusal] = field(default_factory=dict)
+    """By kind: what such a job is answered with where others were sent with it."""
+    knows_each: bool = True
     port: int = 0
 
     @property
@@ -58,19 +61,29 @@ class Service(job_service_pb2_grpc.JobServiceServicer):
 
     async def SubmitJob(self, request: Any, context: Any) -> Any:
         await self._enter(request, context)
-        key = request.job.idempotency_key
-        created = key not in self.jobs
-        new = job_pb2.Job(
-            id=f"job-{len(self.jobs)}",
-            kind=request.job.kind,
-            state=READY,
-            idempotency_key=request.job.idempotency_key,
-        )
-        job = self.jobs.setdefault(key, new)
+        created = request.job.idempotency_key not in self.jobs
+        job = self._submitted(request.job)
         if self.lose_answers:
             self.lose_answers -= 1
             await context.abort(grpc.StatusCode.UNAVAILABLE, "after the commit")
         return job_service_pb2.SubmitJobResponse(job=job, created=created)
+
+    def _submitted(self, spec: job_pb2.JobSpec) -> job_pb2.Job:
+        new = job_pb2.Job(id=f"job-{len(self.jobs)}", kind=spec.kind, state=READY, idempotency_key=spec.idempotency_key)
+        return self.jobs.setdefault(spec.idempotency_key, new)
+
+    async def SubmitEach(self, request: Any, context: Any) -> Any:
+        await self._enter(request, context)
+        if not self.knows_each:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "of an older release")
+        return job_service_pb2.SubmitEachResponse(
+            jobs=[
+                job_service_pb2.SubmittedEach(refusal=self.refusals[spec.kind])
+                if spec.kind in self.refusals
+                else job_service_pb2.SubmittedEach(job=self._submitted(spec), created=True)
+                for spec in request.jobs
+            ]
+        )
 
     async def GetJob(self, request: Any, context: Any) -> Any:
         await self._enter(request, context)

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -15,10 +15,10 @@ import pytest_asyncio
 from tests.coordinator.conftest import Parts, running, until
 from tests.fixtures.network import ProxyFactory
 
-from tenure.client import AsyncClient, NewJob, StreamedJob
+from tenure.client import AsyncClient, NewJob, Retry, StreamedJob
 from tenure.client.stream import MESSAGE_BYTES, WINDOW_BYTES
 from tenure.coordinator.api.grpc_server import GrpcServer
-from tenure.coordinator.api.job_service import WATCH_GATHER_S
+from tenure.coordinator.api.job_service import WATCH_GATHER_S, JobService
 from tenure.coordinator.api.stream_submit import PIECE_BYTES, StreamedSubmit
 from tenure.coordinator.group_commit import GROUP_BYTES
 from tenure.model.errors import Conflict, InvalidInput, NotFound, WrongState
@@ -78,6 +78,76 @@ async def test_a_stream_is_answered_in_order_and_bad_jobs_fail_alone(service: Se
     )
     assert {str(row.id): int(row.payload) for row in rows} == {one.id: one.number for one in made if one.id}
     assert all(one.created for one in made if one.id)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"payload": {"é": 1}, "priority": -3, "ttl_s": 30, "timeout_s": 60, "max_crashes": 7},
+        {"labels": {"b": "2", "a": "1"}, "limits": ["z", "a"], "requires": {"gpu": "yes"}, "route": "pool/x"},
+        {"retry": Retry(max_attempts=5, backoff="fixed", initial_backoff_s=0.25, non_retryable=["ValueError"])},
+        {"trigger": "any_finished", "upstream_failure": "fail", "namespace": "n"},
+        {"ttl_s": 2.1, "timeout_s": 1_000_000.3},
+        {"delay_s": 0.000_001_5},
+        {"start_within_s": 60.0, "job_timeout_s": 3_600.0},
+        {"unique_key": "u", "idempotency_key": "i"},
+    ],
+)
+async def test_a_submit_is_answered_with_the_job_as_it_is_read(service: Service, asked: dict[str, Any]) -> None:
+    one, *_, other = await asyncio.gather(
+        service.client.submit("k", **asked), service.client.submit("other"), service.client.submit("another")
+    )
+    assert one == replace(await service.client.get(one.id), created=True)
+    assert other == replace(await service.client.get(other.id), created=True)
+
+
+async def test_a_plain_submit_is_answered_without_reading_it(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(JobService, "_read", None)
+    assert (await service.client.submit("k", route="pool")).state is JobState.READY
+
+
+async def test_jobs_that_are_sent_together_are_each_written_or_refused(service: Service) -> None:
+    parent = await service.client.submit("parent")
+    mark = str(uuid.uuid4())
+    asked = [
+        job_pb2.JobSpec(kind="k"),
+        job_pb2.JobSpec(kind="no spaces"),
+        job_pb2.JobSpec(kind="k", idempotency_key=mark),
+        job_pb2.JobSpec(kind="child", depends_on=[parent.id]),
+        job_pb2.JobSpec(kind="child", depends_on=[mark]),
+        job_pb2.JobSpec(kind="k", idempotency_key=mark, priority=1),
+    ]
+    answer: pb.SubmitEachResponse = await service.jobs.SubmitEach(pb.SubmitEachRequest(jobs=asked))
+    states = [one.job.state for one in answer.jobs]
+    refused = [(one.refusal.status, [bad.field for bad in one.refusal.fields]) for one in answer.jobs]
+    assert states == [job_pb2.JOB_STATE_READY, 0, job_pb2.JOB_STATE_READY, job_pb2.JOB_STATE_WAITING, 0, 0]
+    assert refused[1] == ("INVALID_ARGUMENT", ["job.kind"])
+    assert refused[4] == ("INVALID_ARGUMENT", ["job.depends_on"])
+    assert refused[5] == ("ALREADY_EXISTS", [])
+    assert all(one.created for one in answer.jobs if one.HasField("job"))
+    again: pb.SubmitEachResponse = await service.jobs.SubmitEach(pb.SubmitEachRequest(jobs=asked[2:3]))
+    assert (again.jobs[0].job.id, again.jobs[0].created) == (answer.jobs[2].job.id, False)
+
+
+@pytest.mark.parametrize("jobs", [0, 1_001])
+async def test_only_so_many_are_sent_together(service: Service, jobs: int) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await service.jobs.SubmitEach(pb.SubmitEachRequest(jobs=[job_pb2.JobSpec(kind="k")] * jobs))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_defect_met_by_one_job_is_told_to_it_alone(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def submitted(specs: Sequence[JobSpec]) -> list[Submitted | Exception]:
+        return [RuntimeError("a secret"), Submitted((await service.parts.submitter.submit(specs[1])).id, True)]
+
+    monkeypatch.setattr(service.parts.submitter, "submit_together", submitted)
+    answer: pb.SubmitEachResponse = await service.jobs.SubmitEach(
+        pb.SubmitEachRequest(jobs=[job_pb2.JobSpec(kind="a"), job_pb2.JobSpec(kind="b")])
+    )
+    assert answer.jobs[0].refusal.status == "INTERNAL"
+    assert "secret" not in answer.jobs[0].refusal.message
+    assert answer.jobs[1].job.kind == "b"
 
 
 async def test_a_stream_of_keys_makes_each_job_once(service: Service) -> None:

@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import itertools
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tenure.model import jobs
 from tenure.model.batch import Batcher, pieces
 from tenure.model.errors import BoundExceeded, InvalidInput
 from tenure.model.jobs import JobSpec, find_cycle, json_error, resolve_batch, validate_spec
+from tenure.model.request import request_hash
 
 
 @pytest.mark.parametrize(
@@ -188,3 +190,60 @@ def test_nesting_is_bounded_by_the_bound_that_is_given(depth: int, most: int, is
     text = "[" * depth + "]" * depth
     assert (json_error(text, max_bytes=1_000, max_depth=most) is not None) is is_refused
     assert json_error(f'"{text}"', max_bytes=1_000, max_depth=most) is None
+
+
+_TEXTS = st.one_of(
+    st.sampled_from(
+        ["", "k", "a.b", "A", "pool/a", "-", "null", '"é"', '"\\u0000"', "{", "NaN", "a\n", "\x00", "\ud800", "x" * 300]
+    ),
+    st.text(max_size=5),
+)
+_NUMBERS = st.one_of(
+    st.integers(-2_000, 5_000), st.sampled_from([0.0, 2.0, 1e-12, 3_600.5, 1e9, float("nan"), float("inf")]), st.none()
+)
+_ODD = st.sampled_from([True, [], b"k", "1"])
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {"kind": st.sampled_from(["noop", "k", "K", "-"])},
+        optional={
+            **dict.fromkeys(("payload", "namespace", "route", "idempotency_key", "ref"), st.one_of(_TEXTS, _ODD)),
+            **dict.fromkeys(
+                ("priority", "max_crashes", "ttl_s", "timeout_s", "delay_s"),
+                st.one_of(_NUMBERS, st.sampled_from([1, 10.0]), _ODD),
+            ),
+            "labels": st.one_of(st.dictionaries(_TEXTS, st.one_of(_TEXTS, _ODD), max_size=3), _ODD),
+        },
+    )
+)
+def test_a_plain_job_is_judged_and_built_as_pydantic_does(values: dict[str, Any]) -> None:
+    def by_pydantic() -> JobSpec:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jobs, "_plain", lambda values: None)
+            return validate_spec(values)
+
+    def outcome(build: Callable[[], JobSpec]) -> Any:
+        try:
+            spec = build()
+        except InvalidInput as exc:
+            return exc.violations
+        return spec, vars(spec), sorted(spec.model_fields_set), spec.model_dump_json(), request_hash(spec)
+
+    assert repr(outcome(lambda: validate_spec(values))) == repr(outcome(by_pydantic))
+
+
+def test_a_plain_job_needs_no_pydantic() -> None:
+    values = {
+        "kind": "k",
+        "payload": '"é"',
+        "route": "a/b",
+        "idempotency_key": "x",
+        "priority": 1,
+        "labels": {"a": "b"},
+    }
+    assert jobs._plain(values) == JobSpec.model_validate(values)
+    one, other = jobs._plain({"kind": "k"}), jobs._plain({"kind": "k"})
+    assert one is not None and other is not None
+    assert one.labels is not other.labels

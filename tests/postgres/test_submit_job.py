@@ -6,7 +6,6 @@ import asyncio
 import json
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -629,7 +628,7 @@ async def test_settings_of_kinds_are_applied_as_the_api_does(
         return
     by_sql = submit(connection, **values)
     connection.commit()
-    await write_jobs(table.db, [replace(planned, spec=planned.spec.model_copy(update={"idempotency_key": None}))], [1])
+    await write_jobs(table.db, [planned._replace(spec=planned.spec.model_copy(update={"idempotency_key": None}))], [1])
     one, two = await table.row(by_sql), await table.row(planned.id)
     names = ("priority", "ttl_s", "timeout_s", "job_timeout_s", "max_crashes", "limits", "trigger", "upstream_failure")
     assert {name: getattr(one, name) for name in names} == {name: getattr(two, name) for name in names}

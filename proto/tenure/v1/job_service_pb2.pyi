@@ -101,6 +101,28 @@ class StreamSubmitJobsResponse(_message.Message):
     jobs: _containers.RepeatedCompositeFieldContainer[StreamedJob]
     def __init__(self, jobs: _Optional[_Iterable[_Union[StreamedJob, _Mapping]]] = ...) -> None: ...
 
+class SubmitEachRequest(_message.Message):
+    __slots__ = ("jobs",)
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    jobs: _containers.RepeatedCompositeFieldContainer[_job_pb2.JobSpec]
+    def __init__(self, jobs: _Optional[_Iterable[_Union[_job_pb2.JobSpec, _Mapping]]] = ...) -> None: ...
+
+class SubmittedEach(_message.Message):
+    __slots__ = ("job", "created", "refusal")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    job: _job_pb2.Job
+    created: bool
+    refusal: JobRefusal
+    def __init__(self, job: _Optional[_Union[_job_pb2.Job, _Mapping]] = ..., created: _Optional[bool] = ..., refusal: _Optional[_Union[JobRefusal, _Mapping]] = ...) -> None: ...
+
+class SubmitEachResponse(_message.Message):
+    __slots__ = ("jobs",)
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    jobs: _containers.RepeatedCompositeFieldContainer[SubmittedEach]
+    def __init__(self, jobs: _Optional[_Iterable[_Union[SubmittedEach, _Mapping]]] = ...) -> None: ...
+
 class GetJobRequest(_message.Message):
     __slots__ = ("id",)
     ID_FIELD_NUMBER: _ClassVar[int]

@@ -53,6 +53,11 @@ class JobServiceStub:
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.StreamSubmitJobsRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_job__service__pb2.StreamSubmitJobsResponse.FromString,
                 _registered_method=True)
+        self.SubmitEach = channel.unary_unary(
+                '/tenure.v1.JobService/SubmitEach',
+                request_serializer=tenure_dot_v1_dot_job__service__pb2.SubmitEachRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_job__service__pb2.SubmitEachResponse.FromString,
+                _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/tenure.v1.JobService/GetJob',
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.GetJobRequest.SerializeToString,
@@ -140,6 +145,14 @@ class JobServiceServicer:
         """Writes more jobs than fit into a batch, each for itself: the service groups what has arrived into transactions. Answers
         come in order, after the commit. A job that is refused fails alone. When the stream breaks, what was not answered is
         sent again on another; with idempotency keys no job is written twice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitEach(self, request, context):
+        """Writes jobs that have nothing to do with each other and happen to be sent together: each is written, or refused, as
+        SubmitJob would. For a client that many callers share: a call costs more than a job. 1 to 1,000.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -245,6 +258,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.StreamSubmitJobs,
                     request_deserializer=tenure_dot_v1_dot_job__service__pb2.StreamSubmitJobsRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_job__service__pb2.StreamSubmitJobsResponse.SerializeToString,
+            ),
+            'SubmitEach': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitEach,
+                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.SubmitEachRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_job__service__pb2.SubmitEachResponse.SerializeToString,
             ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
@@ -392,6 +410,33 @@ class JobService:
             '/tenure.v1.JobService/StreamSubmitJobs',
             tenure_dot_v1_dot_job__service__pb2.StreamSubmitJobsRequest.SerializeToString,
             tenure_dot_v1_dot_job__service__pb2.StreamSubmitJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitEach(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.JobService/SubmitEach',
+            tenure_dot_v1_dot_job__service__pb2.SubmitEachRequest.SerializeToString,
+            tenure_dot_v1_dot_job__service__pb2.SubmitEachResponse.FromString,
             options,
             channel_credentials,
             insecure,

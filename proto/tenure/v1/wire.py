@@ -88,42 +88,26 @@ def spec_from_pb(message: pb.JobSpec, *, path: str = "job.") -> JobSpec:
         InvalidInput: with every violation; ``path`` leads to the message.
     """
     values: dict[str, Any] = {"kind": message.kind}
-    for name in ("payload", "namespace", "route", "idempotency_key", "ref", "unique_key"):
-        text = getattr(message, name)
-        if text:
-            values[name] = text
-    if message.labels:
-        values["labels"] = dict(message.labels)
-    if message.limits:
-        values["limits"] = tuple(message.limits)
-    if message.requires:
-        values["requires"] = dict(message.requires)
-    if message.depends_on:
-        values["depends_on"] = tuple(message.depends_on)
-    present = {field.name for field, _ in message.ListFields()}
     violations: list[FieldViolation] = []
-    for name in ("activate_at", "start_by"):
-        if name in present:
+    for field, value in message.ListFields():
+        name = field.name
+        if name in _AS_THEY_ARE:
+            values[name] = value
+        elif name in _DURATIONS:
+            values[f"{name}_s"] = seconds(value)
+        elif name in _MAPS:
+            values[name] = dict(value)
+        elif name in _LISTS:
+            values[name] = tuple(value)
+        elif name in _TIMES:
             try:
-                values[name] = getattr(message, name).ToDatetime(tzinfo=UTC)
+                values[name] = value.ToDatetime(tzinfo=UTC)
             except (ValueError, OverflowError) as exc:
                 violations.append(FieldViolation(f"{path}{name}", str(exc)))
-    for name in ("delay", "ttl", "timeout", "start_within", "job_timeout", "idempotency_ttl"):
-        if name in present:
-            values[f"{name}_s"] = seconds(getattr(message, name))
-    for name in ("priority", "max_crashes"):
-        if name in present:
-            values[name] = getattr(message, name)
-    if message.trigger:
-        values["trigger"] = TRIGGER_FROM_PB.get(message.trigger, str(message.trigger))
-    if message.upstream_failure:
-        values["upstream_failure"] = UPSTREAM_FAILURE_FROM_PB.get(
-            message.upstream_failure, str(message.upstream_failure)
-        )
-    if "retry" in present:
-        values["retry"] = retry_values(message.retry)
-    if message.on_duplicate:
-        values["on_duplicate"] = ON_DUPLICATE_FROM_PB.get(message.on_duplicate, str(message.on_duplicate))
+        elif name == "retry":
+            values[name] = retry_values(value)
+        else:
+            values[name] = _WORDS[name].get(value, str(value))
     try:
         spec = validate_spec(values, path=path)
     except InvalidInput as exc:
@@ -131,6 +115,20 @@ def spec_from_pb(message: pb.JobSpec, *, path: str = "job.") -> JobSpec:
     if violations:
         raise InvalidInput(violations)
     return spec
+
+
+_AS_THEY_ARE = frozenset(
+    {"kind", "payload", "namespace", "route", "idempotency_key", "ref", "unique_key", "priority", "max_crashes"}
+)
+_DURATIONS = frozenset({"delay", "ttl", "timeout", "start_within", "job_timeout", "idempotency_ttl"})
+_MAPS = frozenset({"labels", "requires"})
+_LISTS = frozenset({"limits", "depends_on"})
+_TIMES = frozenset({"activate_at", "start_by"})
+_WORDS: dict[str, dict[int, Any]] = {
+    "trigger": TRIGGER_FROM_PB,
+    "upstream_failure": UPSTREAM_FAILURE_FROM_PB,
+    "on_duplicate": ON_DUPLICATE_FROM_PB,
+}
 
 
 def retry_values(message: pb.RetryPolicy) -> dict[str, Any]:
