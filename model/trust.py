@@ -7,7 +7,7 @@ expire before; counting from the arrival of the answer would add the answer's de
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 DRIFT_SHARE = 0.05
 """Share of the TTL given to clocks that run at different rates."""
@@ -46,8 +46,7 @@ def was_alive(*, session_age_s: float, ttl_s: float) -> bool:
     return session_age_s * RENEWALS_PER_TTL < ttl_s * (RENEWALS_PER_TTL - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(NamedTuple):
     """The trust in one lease, by the worker's monotonic clock in seconds."""
 
     sent_at: float

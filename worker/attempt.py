@@ -50,12 +50,13 @@ class Attempt:
         clock: Clock,
         on_ended: Callable[[Attempt, Ended], None],
         timeout_s: float | None = None,
+        trusted_until: float | None = None,
     ) -> None:
         self.started = started
         self.execution: Execution | None = None
         self.cause: StopCause | None = None
         self.ended: Ended | None = None
-        self._trusted_until = link.trusted_until(started)
+        self._trusted_until = link.trusted_until(started) if trusted_until is None else trusted_until
         self._link = link
         self._clock = clock
         self._on_ended = on_ended
@@ -82,8 +83,17 @@ class Attempt:
         if self.execution is not None:
             self.execution.stop(cause)
 
+    @property
+    def due(self) -> float:
+        """The instant before which there is nothing to check, unless the attempt is told to stop meanwhile.
+
+        The trust as it was last seen can only have been extended since: whoever takes it away says so, by ``stop``.
+        """
+        due = self._overdue_at if self.cause is StopCause.LOST else min(self._overdue_at, self._trusted_until)
+        return due if self.cause is None else min(due, self._kill_at)
+
     def check(self, now: float) -> None:
-        """Stop or kill what is due; called every few hundredths of a second. Timeouts are the engines' affair."""
+        """Stop or kill what is due. Timeouts are the engines' affair."""
         if self.cause is not None and now >= self._kill_at:
             self._kill_at = now + STOP_GRACE_S  # once is enough, but a kill that missed is repeated
             if self.execution is not None:

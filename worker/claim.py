@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tenure.model.clock import Clock
 from tenure.model.errors import TenureError
@@ -21,8 +21,7 @@ from tenure.store.etcd.port import Etcd
 _LEASE_IS_FREE = frozenset({ClaimOutcome.HELD, ClaimOutcome.REFUSED})
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A claim that was won."""
 
     offer: Offer

@@ -7,6 +7,7 @@ answered; an attempt whose claim is not trusted any more is told to stop, whatev
 from __future__ import annotations
 
 import asyncio
+import math
 
 import structlog
 
@@ -23,6 +24,7 @@ from tenure.worker.report import Reports
 log = structlog.get_logger(__name__)
 
 TICK_S = 0.05
+"""How late a handler is stopped at most; the margin of trust has room for twice as much."""
 
 
 class Control:
@@ -35,6 +37,8 @@ class Control:
         self._capacity = capacity
         self._running: dict[str, Attempt] = {}
         self._unanswered = Census()
+        self._due = math.inf
+        """The earliest instant at which one of the attempts may have to be stopped or killed."""
         self._idle = asyncio.Event()
         self._idle.set()
         self.link: Link
@@ -62,22 +66,38 @@ class Control:
     async def execute(self) -> None:
         """Begin attempts as they start, until cancelled."""
         async for batch in self.link.attempts():
+            now = self._clock.monotonic()
             for started in batch:
-                self._begin(started)
+                self._begin(started, now)
 
     async def tick_forever(self) -> None:
         """Watch over deadlines, until cancelled."""
         while True:
-            now = self._clock.monotonic()
-            for attempt in list(self._running.values()):
-                attempt.check(now)
+            self.tick()
             await self._clock.sleep(TICK_S)
+
+    def tick(self) -> None:
+        """Stop and kill what is due; with thousands of attempts that is seldom, since their trust moves on."""
+        now = self._clock.monotonic()
+        if now < self._due:
+            return
+        self._due = math.inf
+        for attempt in list(self._running.values()):
+            attempt.check(now)
+            self._watch(attempt)
+
+    def _watch(self, attempt: Attempt) -> None:
+        self._due = min(self._due, attempt.due)
+
+    def _stop(self, attempt: Attempt, cause: StopCause) -> None:
+        attempt.stop(cause)
+        self._watch(attempt)
 
     def stop(self, job_id: str, fence: int | None, cause: StopCause) -> None:
         """Stop a job's attempt, if it runs here under that fence."""
         attempt = self._running.get(job_id)
         if attempt is not None and fence in (None, attempt.started.assignment.fence):
-            attempt.stop(cause)
+            self._stop(attempt, cause)
 
     async def drain(self, grace_s: float) -> None:
         """Let attempts finish within a grace period, then hand them back; return when every report is answered."""
@@ -89,7 +109,7 @@ class Control:
         except TimeoutError:
             log.warning("drain_grace_over", running=len(self._running))
         for attempt in list(self._running.values()):
-            attempt.stop(StopCause.RELEASED)
+            self._stop(attempt, StopCause.RELEASED)
         await self._idle.wait()
 
     async def stop_all(self, timeout_s: float) -> None:
@@ -98,9 +118,10 @@ class Control:
         if not await self._unanswered.empty(timeout_s):
             log.warning("reports_given_up", reports=len(self._unanswered))
 
-    def _begin(self, started: Started) -> None:
+    def _begin(self, started: Started, now: float) -> None:
         assignment = started.assignment
-        if self._clock.monotonic() >= self.link.trusted_until(started):
+        trusted_until = self.link.trusted_until(started)
+        if now >= trusted_until:
             # Claimed and started, but too late: to run it now would be to run without trust.
             self._report(started, Ended(Outcome.RELEASED))
             return
@@ -109,36 +130,30 @@ class Control:
             error = ErrorReport("UnknownKind", f"this worker has no handler for kind {assignment.kind!r}")
             self._report(started, Ended(Outcome.FAILED, error=error))
             return
-        attempt = Attempt(started, self.link, self._clock, self._ended, timeout_s(handler, assignment))
+        limit_s = timeout_s(handler, assignment)
+        attempt = Attempt(started, self.link, self._clock, self._ended, limit_s, trusted_until)
         if (before := self._running.get(assignment.job_id)) is not None:
-            before.stop(StopCause.LOST)  # the job came back to us under a newer fence: the older attempt is a zombie
+            self._stop(
+                before, StopCause.LOST
+            )  # the job came back to us under a newer fence: the older attempt is a zombie
             self._running[f"{assignment.job_id}#{before.started.assignment.fence}"] = before
         self._running[assignment.job_id] = attempt
+        self._watch(attempt)
         self._idle.clear()
         attempt.execution = self._engines.begin(Call(handler, assignment, attempt, attempt.finished))
 
     def _ended(self, attempt: Attempt, ended: Ended) -> None:
-        job_id, fence = attempt.started.assignment.job_id, attempt.started.assignment.fence
-        for key in (job_id, f"{job_id}#{fence}"):
-            if self._running.get(key) is attempt:
-                del self._running[key]
+        assignment = attempt.started.assignment
+        if self._running.get(assignment.job_id) is attempt:
+            del self._running[assignment.job_id]
+        else:
+            self._running.pop(f"{assignment.job_id}#{assignment.fence}", None)
         self._report(attempt.started, ended)
 
     def _report(self, started: Started, ended: Ended) -> None:
         self._unanswered.enter()
         self._idle.clear()
-        self.reports.add(
-            Report(
-                started,
-                ended.outcome,
-                ended.result,
-                ended.error,
-                ended.retryable,
-                ended.delay_s,
-                ended.spends_budget,
-                ended.park,
-            )
-        )
+        self.reports.add(Report(started, ended))
 
     def _answered(self, report: Report) -> None:
         self._unanswered.leave()

@@ -16,6 +16,7 @@ from tenure.model.clock import Clock
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import BoundExceeded, OwnershipLost, TenureError
 from tenure.model.jobs import JobSpec
+from tenure.model.states import Outcome
 from tenure.store.etcd.claims import verify_batch
 from tenure.store.etcd.keyspace import CancelRequest, Keyspace, Offers
 from tenure.store.etcd.leases import LeaseKeeper, LeasePool
@@ -24,7 +25,7 @@ from tenure.v1 import job_pb2, wire
 from tenure.v1 import worker_service_pb2 as pb
 from tenure.worker.claim import Claimed, Claimer
 from tenure.worker.coordinators import Coordinators
-from tenure.worker.execute.call import Assignment, ErrorReport, StopCause
+from tenure.worker.execute.call import NO_LABELS, Assignment, Ended, ErrorReport, StopCause
 from tenure.worker.inbox import Inbox
 from tenure.worker.link import Answer, Report, Started, StopAttempt
 from tenure.worker.upstream import UpstreamJob, UpstreamPage
@@ -309,37 +310,46 @@ def _require(verdict: pb.Verdict, started: Started) -> None:
 
 def _assignment(message: pb.StartedAttempt) -> Assignment:
     return Assignment(
-        job_id=message.job_id,
-        attempt=message.attempt,
-        fence=message.fence,
-        namespace=message.namespace,
-        kind=message.kind,
-        route=message.route,
-        payload=message.payload,
-        checkpoint=message.checkpoint or None,
-        labels=dict(message.labels) if message.labels else {},
-        timeout_s=wire.seconds(message.timeout) if message.HasField("timeout") else None,
-        parent_id=message.parent_id or None,
-        parked_attempt=message.parked_attempt or None,
+        message.job_id,
+        message.attempt,
+        message.fence,
+        message.namespace,
+        message.kind,
+        message.route,
+        message.payload,
+        message.checkpoint or None,
+        dict(message.labels) if message.labels else NO_LABELS,
+        wire.seconds(message.timeout) if message.HasField("timeout") else None,
+        message.parent_id or None,
+        message.parked_attempt or None,
     )
 
 
 def _report_to_pb(report: Report) -> pb.AttemptReport:
-    one = report.started
-    error = report.error
-    park = report.park
+    assignment, lease, claim_revision = report.started
+    ended = report.ended
+    message = pb.AttemptReport(
+        job_id=assignment.job_id,
+        fence=assignment.fence,
+        outcome=wire.OUTCOME_TO_PB[ended.outcome],
+        result=ended.result,
+        lease=lease,
+        claim_revision=claim_revision,
+    )
+    if ended.outcome is not Outcome.COMPLETED:
+        message.MergeFrom(_more(ended))
+    return message
+
+
+def _more(ended: Ended) -> pb.AttemptReport:
+    """Return what there is to say of an attempt that did not complete."""
+    error, park = ended.error, ended.park
     return pb.AttemptReport(
-        job_id=one.assignment.job_id,
-        fence=one.assignment.fence,
-        outcome=wire.OUTCOME_TO_PB[report.outcome],
-        result=report.result,
         error=job_pb2.JobError(type=error.type, message=error.message, traceback=error.traceback) if error else None,
-        permanent=not report.retryable,
-        delay=wire.duration(report.delay_s) if report.delay_s else None,
-        lease=one.lease,
-        claim_revision=one.claim_revision,
+        permanent=not ended.retryable,
+        delay=wire.duration(ended.delay_s) if ended.delay_s else None,
         error_bases=error.bases if error else (),
-        spends_budget=report.spends_budget,
+        spends_budget=ended.spends_budget,
         park=pb.Park(
             children=park.children, checkpoint=park.checkpoint, trigger=wire.TRIGGER_TO_PB[Trigger(park.trigger)]
         )

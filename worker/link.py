@@ -7,17 +7,14 @@ alive is the link's affair; *that* an attempt is executed only while its claim i
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tenure.model.jobs import JobSpec
-from tenure.model.states import Outcome
-from tenure.worker.execute.call import Assignment, ErrorReport, ParkRequest, StopCause
+from tenure.worker.execute.call import Assignment, Ended, StopCause
 from tenure.worker.upstream import UpstreamPage
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(NamedTuple):
     """An attempt to execute now, and the claim under which it runs."""
 
     assignment: Assignment
@@ -25,24 +22,16 @@ class Started:
     claim_revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """How an attempt ended, to be reported until it is answered."""
 
     started: Started
-    outcome: Outcome
-    result: str | None = None
-    error: ErrorReport | None = None
-    retryable: bool = True
-    delay_s: float = 0.0
-    spends_budget: bool = False
-    park: ParkRequest | None = None
+    ended: Ended
     is_substitute: bool = False
     """Stands for a report that was refused as malformed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What became of a report: recorded, or refused because ownership was lost, or malformed (``problem``).
 
     ``locked``: nothing yet, since a transaction has locked the job; report again.

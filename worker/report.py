@@ -10,14 +10,14 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import structlog
 
 from tenure.model.clock import Clock
 from tenure.model.errors import BoundExceeded, InvalidInput, TenureError, Unavailable
 from tenure.model.states import Outcome
-from tenure.worker.execute.call import ErrorReport
+from tenure.worker.execute.call import Ended, ErrorReport
 from tenure.worker.link import Answer, Link, Report
 
 log = structlog.get_logger(__name__)
@@ -124,7 +124,7 @@ class Reports:
                     so_far=self._lost,
                     job=report.started.assignment.job_id,
                     fence=report.started.assignment.fence,
-                    outcome=report.outcome,
+                    outcome=report.ended.outcome,
                 )
             self._on_answered(report)
 
@@ -136,15 +136,4 @@ class Reports:
             self._on_answered(report)
             return
         error = ErrorReport("InvalidReport", f"the result was refused: {problem}")
-        self.add(
-            replace(
-                report,
-                outcome=Outcome.FAILED,
-                result=None,
-                error=error,
-                retryable=False,
-                delay_s=0.0,
-                park=None,
-                is_substitute=True,
-            )
-        )
+        self.add(Report(report.started, Ended(Outcome.FAILED, error=error, retryable=False), is_substitute=True))

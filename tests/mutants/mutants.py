@@ -254,7 +254,7 @@ _START = (
     _mutant(
         "run-without-trust",
         "an attempt that started too late to be trusted is not run",
-        [("worker/control.py", "if self._clock.monotonic() >= self.link.trusted_until(started):", "if not started:")],
+        [("worker/control.py", "if now >= trusted_until:", "if not started:")],
         f"{WORKER}/test_control.py::test_what_starts_after_its_trust_has_ended_is_handed_back_unrun",
     ),
 )
@@ -853,7 +853,7 @@ _DRAIN = (
     _mutant(
         "drain-hands-nothing-back",
         "what outlives the drain is handed back",
-        [("worker/control.py", "            attempt.stop(StopCause.RELEASED)\n", "            pass\n")],
+        [("worker/control.py", "            self._stop(attempt, StopCause.RELEASED)\n", "            pass\n")],
         f"{E2E}/test_faults.py::test_what_outlives_the_drain_is_handed_back",
     ),
     _mutant(

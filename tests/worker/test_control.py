@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from tenure.model.states import Outcome
 from tenure.model.trust import Trust
-from tenure.worker.attempt import LOST_GRACE_S, OVERDUE_S, Attempt
+from tenure.worker.attempt import LOST_GRACE_S, OVERDUE_S, STOP_GRACE_S, Attempt
 from tenure.worker.control import Control
 from tenure.worker.execute.call import Assignment, Call, Ended, StopCause
 from tenure.worker.execute.engines import Engines
@@ -49,8 +49,10 @@ class Script:
     reports: list[Report] = field(default_factory=list)
     reported: asyncio.Event = field(default_factory=asyncio.Event)
     forsaken: int = 0
+    asked: int = 0
 
     def trusted_until(self, started: Started) -> float:
+        self.asked += 1
         return self.trust.until
 
     def forsake(self, started: Started) -> None:
@@ -168,7 +170,7 @@ async def test_what_starts_after_its_trust_has_ended_is_handed_back_unrun() -> N
     script = Script(Trust(clock.now - TTL_S, TTL_S))
     engine = await _run(script, clock)
     assert engine.calls == []
-    assert [(report.started, report.outcome) for report in script.reports] == [(STARTED, Outcome.RELEASED)]
+    assert [(report.started, report.ended.outcome) for report in script.reports] == [(STARTED, Outcome.RELEASED)]
 
 
 async def test_what_starts_in_time_is_run() -> None:
@@ -189,3 +191,48 @@ async def test_a_claim_is_forsaken_when_its_handler_outlives_its_own_timeout() -
     assert script.forsaken == 0
     attempt.check(clock.now + 3.0 + OVERDUE_S)
     assert script.forsaken == 1
+
+
+def _control(script: Script, clock: Clock) -> tuple[Control, Stubborn]:
+    """Return a control loop in which one attempt runs."""
+    engine = Stubborn()
+    registry = Registry([Handler(kind="k", mode=Mode.ASYNC, target=lambda: None)])
+    control = Control(clock, registry, cast(Engines, engine), 1)
+    control.attach(cast(Link, script))
+    control._begin(STARTED, clock.now)
+    return control, engine
+
+
+def test_the_loop_looks_when_trust_could_have_ended_and_not_before() -> None:
+    clock = Clock()
+    script = Script(Trust(clock.now, TTL_S))
+    control, engine = _control(script, clock)
+    asked = script.asked
+    seen = script.trust.until
+    script.trust = Trust(clock.now + 3.0, TTL_S)
+    for clock.now in (101.0, 105.0, seen - 0.01):
+        control.tick()
+    assert script.asked == asked, "nothing was due"
+    clock.now = seen
+    control.tick()
+    assert (script.asked, engine.causes) == (asked + 1, [])
+    clock.now = script.trust.until
+    control.tick()
+    assert engine.causes == [StopCause.LOST]
+    clock.now += LOST_GRACE_S
+    control.tick()
+    assert engine.kills == 1
+
+
+def test_the_loop_kills_a_canceled_handler_that_does_not_stop_though_its_trust_lasts() -> None:
+    clock = Clock()
+    script = Script(Trust(clock.now, 60.0))
+    control, engine = _control(script, clock)
+    control.tick()
+    control.stop("job", 7, StopCause.CANCELED)
+    clock.now += STOP_GRACE_S - 0.01
+    control.tick()
+    assert (engine.causes, engine.kills) == ([StopCause.CANCELED], 0)
+    clock.now += 0.01
+    control.tick()
+    assert engine.kills == 1

@@ -13,7 +13,7 @@ from tenure.model.states import Outcome
 from tenure.store.etcd.port import Delete, Txn
 from tenure.v1 import job_pb2
 from tenure.v1 import worker_service_pb2 as pb
-from tenure.worker.execute.call import StopCause
+from tenure.worker.execute.call import Ended, StopCause
 from tenure.worker.link import Report, Started
 from tenure.worker.report import Reports
 
@@ -53,7 +53,7 @@ async def test_a_report_that_cannot_be_stored_becomes_a_failure_then_lets_go(
     reports = Reports(station.link, SystemClock(), answered.append)
     running = asyncio.ensure_future(reports.run())
     coordinator.verdict, coordinator.problem = pb.VERDICT_INVALID, "result: too odd"
-    reports.add(Report(started, Outcome.COMPLETED, result='"x"'))
+    reports.add(Report(started, Ended(Outcome.COMPLETED, '"x"')))
 
     async def given_up() -> bool:
         return bool(answered)
@@ -75,7 +75,7 @@ async def test_reports_go_again_until_they_are_answered(station: Station, coordi
     reports = Reports(station.link, SystemClock(), answered.append)
     running = asyncio.ensure_future(reports.run())
     coordinator.refuse_finishes = grpc.StatusCode.INTERNAL
-    reports.add(Report(started, Outcome.COMPLETED, result='"x"'))
+    reports.add(Report(started, Ended(Outcome.COMPLETED, '"x"')))
     await asyncio.sleep(0.5)
     assert answered == []
     coordinator.refuse_finishes = None
@@ -98,14 +98,14 @@ async def test_a_report_about_a_locked_job_goes_again_and_nobody_with_it(
     coordinator.locked = {first}
     running = asyncio.ensure_future(reports.run())
     for job in (first, second):
-        reports.add(Report(started[job], Outcome.COMPLETED))
+        reports.add(Report(started[job], Ended(Outcome.COMPLETED)))
 
     async def told_again() -> bool:
         return coordinator.report_calls.count([first]) >= 2
 
     await until(told_again)
     assert answered == [second]
-    reports.add(Report(started[third], Outcome.COMPLETED))
+    reports.add(Report(started[third], Ended(Outcome.COMPLETED)))
     coordinator.locked = set()
 
     async def all_answered() -> bool:
@@ -136,7 +136,7 @@ async def test_a_claim_that_goes_with_its_report_is_not_called_taken_away(
     [job] = await station.offer()
     [started] = await _first(station)
     coordinator.passing_reports.clear()
-    finishing = asyncio.ensure_future(station.link.finish([Report(started, Outcome.COMPLETED)]))
+    finishing = asyncio.ensure_future(station.link.finish([Report(started, Ended(Outcome.COMPLETED))]))
     await station.etcd.txn(Txn((), (Delete(station.keys.claim(job)),)))
     await asyncio.sleep(0.5)  # several looks at the claims
     coordinator.passing_reports.set()

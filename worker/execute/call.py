@@ -9,9 +9,10 @@ that is ``model.retry`` in the coordinator.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tenure.model.dependencies import Trigger
 from tenure.model.jobs import JobSpec
@@ -35,8 +36,10 @@ class StopCause(StrEnum):
     """The worker gives the job back, because it stops."""
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+
+class Assignment(NamedTuple):
     """One attempt as its worker was given it. ``payload`` and ``checkpoint`` are JSON text."""
 
     job_id: str
@@ -47,7 +50,7 @@ class Assignment:
     route: str
     payload: str
     checkpoint: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = NO_LABELS
     timeout_s: float | None = None
     parent_id: str | None = None
     parked_attempt: int | None = None
@@ -74,8 +77,7 @@ class ParkRequest:
     trigger: str = Trigger.ALL_FINISHED
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """How an attempt ended. ``result`` is JSON text, for completed; ``delay_s`` is for rescheduled.
 
     An attempt stopped as LOST ends as ``released``: its report is refused by the fence if the loss was real, and
@@ -123,8 +125,7 @@ class Reporter(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One attempt to execute."""
 
     handler: Handler
@@ -137,7 +138,10 @@ class Call:
 
 def timeout_s(handler: Handler, assignment: Assignment) -> float | None:
     """Return after how long an attempt times out: the job's timeout or the handler's, the shorter one."""
-    return min((one for one in (handler.timeout_s, assignment.timeout_s) if one is not None), default=None)
+    own, asked = handler.timeout_s, assignment.timeout_s
+    if own is None or asked is None:
+        return asked if own is None else own
+    return min(own, asked)
 
 
 class Execution(Protocol):

@@ -98,7 +98,8 @@ def _attempt(connection: socket.socket, request: dict[str, Any]) -> bool:
     else:
         assignment = Assignment(**request["assignment"])
         ended = _asynchronously(handler, assignment, link) if handler.is_async else _plainly(handler, assignment, link)
-    return link.send({"what": "ended", **asdict(ended)})
+    nested = {name: asdict(one) for name in ("error", "park") if (one := getattr(ended, name)) is not None}
+    return link.send({"what": "ended", **ended._asdict(), **nested})
 
 
 def find(module: str, path: str, kind: str) -> Handler:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -56,7 +55,7 @@ class ProcessExecution(ForkedExecution):
         request = {
             "what": "attempt",
             "reference": call.handler.reference,
-            "assignment": {**asdict(assignment), "labels": dict(assignment.labels)},
+            "assignment": {**assignment._asdict(), "labels": dict(assignment.labels)},
             "deadline": self.shared(self.bridge.deadline()),
             "timeout_at": self.shared(self.bridge.timeout_at),
             "env": identity(call),
