@@ -101,12 +101,13 @@ class Allowance:
         Raises:
             Deposed: the term is over.
         """
-        wanted: Counter[str] = Counter()
-        for one in chosen:
-            wanted.update(name for name in lanes[one.candidate.lane].limits if self._rate_of(name) is not None)
+        used = {name for lane in lanes.values() for name in lane.limits}
+        rates = {name: rate for name in used if (rate := self._rate_of(name)) is not None}
+        if not rates:
+            return list(chosen)
+        wanted = Counter([name for one in chosen for name in lanes[one.candidate.lane].limits if name in rates])
         if not wanted:
             return list(chosen)
-        rates = {name: rate for name in wanted if (rate := self._rate_of(name)) is not None}
         params = {
             "names": list(wanted),
             "wanted": list(wanted.values()),

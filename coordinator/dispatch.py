@@ -11,13 +11,13 @@ import asyncio
 import itertools
 import math
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
 from tenure.coordinator.allowance import Allowance, Slots
-from tenure.coordinator.flight import Flight, Outstanding, candidate_from_row
+from tenure.coordinator.flight import Flight, Outstanding
 from tenure.coordinator.lanes import Lanes, lane_from_row
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.model.clock import Clock
@@ -38,6 +38,11 @@ OFFERS_PER_TERM = 1_000_000
 """Keeps the keys of terms apart: the next term's number is higher by at least a 64th of the offers made."""
 MIN_PER_LANE = 4
 LOOK_AGAIN_S = 0.05
+"""After a job left flight: most have run, and the rest can wait as long for the next reading."""
+WORTH = 0.25
+"""The share of the workers' places that is worth a round while jobs wait for room: fuller rounds cost less a job."""
+WORTH_WITHIN_S = 0.01
+"""Then whatever room there is."""
 STRAYS_EVERY_S = 1.0
 INTERRUPTED_S = 0.4
 """After a round that a store did not let through."""
@@ -70,8 +75,6 @@ class Dispatcher:
         self._known: dict[int, Lane] = {}
         """Lanes that may have ready jobs which are not in flight."""
         self._hinted: set[int] = set()
-        self._met: defaultdict[int, int] = defaultdict(int)
-        """Lane to the rows that were in flight, of those read last."""
         self._strays = asyncio.Event()
         self._look = asyncio.Event()
         self._braked_at = self._braked_until = 0.0
@@ -79,7 +82,9 @@ class Dispatcher:
         """When a store last gave no answer: offers made before may be unanswered for that reason alone."""
         self._poll_at = 0.0
         self._again_at = math.inf
-        """When rows that were met in flight may have come free."""
+        """When to read lanes again in which a job may have come free."""
+        self._crowded_until = math.inf
+        """Until when jobs that wait for room are to wait for more of it; never: none wait for room."""
         self._admitted_at = math.inf
         """When a limit with a rate admits another start."""
         self._sequence = itertools.count()
@@ -115,7 +120,11 @@ class Dispatcher:
                 if now >= self._poll_at:
                     self._poll_at = now + self._settings.poll_s
                     await self._poll()
-                self._admitted_at = self._again_at = math.inf
+                self._admitted_at = math.inf
+                self._flight.settle(now)
+                self._look_again(now)
+                if now >= self._crowded_until:
+                    self._crowded_until = math.inf
                 progressed = now >= self._braked_until and await self._cycle()
             except (Unavailable, BoundExceeded) as exc:
                 log.warning("dispatch_interrupted", error=exc.message)
@@ -125,10 +134,18 @@ class Dispatcher:
             if not progressed:
                 await self._wait()
 
+    def _look_again(self, now: float) -> None:
+        """Have the lanes read in which a job may have come free without a hint; together, since most have just run."""
+        if now >= self._again_at:
+            self._hinted |= self._flight.take_freed()
+            self._again_at = math.inf
+        elif self._flight.has_freed and self._again_at == math.inf:
+            self._again_at = now + LOOK_AGAIN_S
+
     async def _wait(self) -> None:
         try:
-            until = min(self._poll_at, self._admitted_at, self._again_at)
-            async with asyncio.timeout(max(0.001, until - self._clock.monotonic())):
+            due = (self._poll_at, self._admitted_at, self._again_at, self._crowded_until, self._flight.settles_at)
+            async with asyncio.timeout(max(0.001, min(due) - self._clock.monotonic())):
                 await self._look.wait()
         except TimeoutError:
             pass
@@ -142,22 +159,25 @@ class Dispatcher:
         if len(self._known) < len(rows):
             await self._lanes.restore([row.id for row in rows if row.pool is None])
             self._look.set()  # the next poll finds them
-        self._met = defaultdict(int, {lane: met for lane, met in self._met.items() if lane in self._known})
         await self._withdraw(self._flight.overdue(self._clock.monotonic() - self._settings.offer_timeout_s))
 
     async def _cycle(self) -> bool:
         """Make one round of offers; return whether another may be useful at once."""
-        self._flight.settle(self._clock.monotonic())
+        seats = self._flight.seats(self._settings.offers_per_worker)
+        if self._gathers(seats):
+            return False
+        self._crowded_until = math.inf
         if self._hinted:
             hinted, self._hinted = self._hinted, set()
             self._known.update(await self._lanes.by_id(hinted))
         lanes, units, wait_s = self._allowance.open(self._known.values())
         self._admitted_at = self._clock.monotonic() + wait_s
-        serving = servable(lanes, self._flight.seats(self._settings.offers_per_worker))
+        serving = servable(lanes, seats)
         if not serving:
             return False
         served = {lane.id: lane for lane in lanes if lane.id in serving}
-        candidates, cut, ended = await self._read(list(served.values()), units, _room(serving.values()))
+        room = _room(serving.values())
+        candidates, cut, ended, met = await self._read(list(served.values()), units, room)
         chosen = assign(
             windows(candidates, served, cut),
             served,
@@ -169,46 +189,52 @@ class Dispatcher:
         if len(assignments) == len(candidates):
             for lane in ended:  # until a hint or the next poll
                 self._known.pop(lane, None)
-        return bool(assignments) and await self._offer(assignments, served)
+        if len(assignments) == room:
+            self._crowded_until = self._clock.monotonic() + WORTH_WITHIN_S
+        offered = bool(assignments) and await self._offer(assignments, served)
+        return offered or met
+
+    def _gathers(self, seats: Sequence[Seat]) -> bool:
+        """Say whether jobs wait for room, and it is better to let more of it come together."""
+        if self._crowded_until == math.inf:
+            return False
+        places = self._flight.places(self._settings.offers_per_worker)
+        return sum(seat.free for seat in seats) < WORTH * places
 
     async def _read(
         self, lanes: Sequence[Lane], units: Mapping[str, int], room: int
-    ) -> tuple[list[Candidate], dict[int, Order | None], list[int]]:
+    ) -> tuple[list[Candidate], dict[int, Order | None], list[int], bool]:
         """Read the first candidates of the lanes.
 
-        Returns those that are free, where the reading of each lane stopped (see ``windows``), and the lanes of which
-        no more needs to be read for now.
+        Returns those that are free, where the reading of each lane stopped (see ``windows``), the lanes of which no
+        more needs to be read for now, and whether rows were met that the next reading passes over.
         """
         candidates: list[Candidate] = []
         cut: dict[int, Order | None] = {}
         ended: list[int] = []
+        met = False
         share = -(-room // len(lanes)) + MIN_PER_LANE
         for page in _pages(lanes):
             admitted = [min([share, *(units.get(name, share) for name in lane.limits)]) for lane in page]
-            # Rows in flight are still at the head of their lanes: read past as many as there can be, or as were met.
-            wanted = [
-                most + max(self._flight.unstarted(lane), self._met[lane.id])
-                for lane, most in zip(page, admitted, strict=True)
-            ]
-            rows = await self._database.fetch("ready_window", {"lanes": [lane.id for lane in page], "wanted": wanted})
-            found = [candidate_from_row(row) for row in rows]
-            unpaused = self._not_paused(found)
-            free = self._flight.free_of(unpaused)
+            ids = [lane.id for lane in page]
+            # Rows in flight are still at the head of their lanes.
+            passed = f"{{{','.join(self._flight.passed_over(frozenset(ids)))}}}"
+            window = {"lanes": ids, "wanted": admitted, "passed": passed}
+            found = list(map(Candidate._make, await self._database.fetch("ready_window", window)))
+            free = self._flight.free_of(self._not_paused(found))
+            if len(free) < len(found):
+                met = True
+                self._flight.pass_over(set(found).difference(free), self._clock.monotonic())
             candidates.extend(free)
-            read, free_of = Counter(one.lane for one in found), Counter(one.lane for one in free)
-            # Claimed and not yet started, or back before their last claim was gone: they may come free without a hint.
-            moving = {one.lane for one in unpaused if self._flight.moves(str(one.id))}
-            if moving:
-                self._again_at = self._clock.monotonic() + LOOK_AGAIN_S
+            read, free_of = Counter([one.lane for one in found]), Counter([one.lane for one in free])
             last = {one.lane: one.order for one in found}  # in order within each lane
-            for lane, most, asked in zip(page, admitted, wanted, strict=True):
-                self._met[lane.id] = read[lane.id] - free_of[lane.id]
-                if read[lane.id] < asked and lane.id not in moving:
-                    ended.append(lane.id)
+            for lane, most in zip(ids, admitted, strict=True):
+                if read[lane] < most:
+                    ended.append(lane)
                 # All that its limits admit was read: nothing that comes after it can start, so it is in nobody's way.
-                whole = read[lane.id] < asked or (most < share and free_of[lane.id] >= most)
-                cut[lane.id] = None if whole else last[lane.id]
-        return candidates, cut, ended
+                whole = read[lane] < most or (most < share and free_of[lane] >= most)
+                cut[lane] = None if whole else last[lane]
+        return candidates, cut, ended, met
 
     def _not_paused(self, found: list[Candidate]) -> list[Candidate]:
         """Leave out jobs below a paused route that were written to the lane above it: they are to be moved."""
@@ -255,20 +281,14 @@ class Dispatcher:
         offers = {}
         for candidate in candidates:
             lane = lanes[candidate.lane]
-            slots = self._allowance.slots_for(lane, given)
+            slots = self._allowance.slots_for(lane, given) if lane.limits else ()
             if slots is None:
                 continue  # taken since the limit was looked at
-            offers[str(candidate.id)] = Offer(
-                job=str(candidate.id),
-                attempt=candidate.attempt,
-                ttl_s=candidate.ttl_s,
-                namespace=lane.namespace,
-                kind=lane.kind,
-                route=candidate.route,
-                slots=slots,
+            offers[candidate.id] = Offer(
+                candidate.id, candidate.attempt, candidate.ttl_s, lane.namespace, lane.kind, candidate.route, slots
             )
         value = Offers(term=self._term.number, offers=tuple(offers.values()))
-        where = {str(candidate.id): candidate.lane for candidate in candidates}
+        where = {candidate.id: candidate.lane for candidate in candidates}
         return Put(key, value.to_json(), lease), Outstanding(key, worker, offers, self._clock.monotonic(), where)
 
     async def _put(self, puts: Sequence[tuple[Put, Outstanding]]) -> None:

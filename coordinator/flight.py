@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from itertools import takewhile
+from typing import NamedTuple, TypeVar
 
-from tenure.model.dispatch import Candidate, Lane, Seat
+from tenure.model.dispatch import Candidate, Seat
 from tenure.store.etcd.keyspace import Offer, WorkerValue, parse_slot_name
-from tenure.store.postgres.database import Row
 
 SETTLE_S = 0.5
 """How long after an answered offer a job that shows no claim counts as still in flight: the claim's event may be
@@ -23,10 +23,10 @@ behind that of the offer's deletion."""
 SUSPECT_S = 15.0
 """Longer than the session of a worker outlives it."""
 
-_Key = TypeVar("_Key")
+PASSED_S = 2.0
+"""How long readings pass over a job in flight without a look at its row: by then it has started, most often."""
 
-_UNKNOWN = 0
-"""No lane has this id."""
+_Key = TypeVar("_Key")
 
 
 @dataclass(slots=True)
@@ -42,8 +42,7 @@ class Outstanding:
     """Job id to its lane, where it is known: an offer of an earlier term does not say."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """Who has claimed a job, and whose job it is."""
 
     worker: str
@@ -73,12 +72,14 @@ class Flight:
     """Job id to slots that were given away with its offer and not yet seen in etcd."""
     _offered: dict[str, str] = field(default_factory=dict)
     """Job id to inbox key."""
-    _settling: dict[str, tuple[float, int]] = field(default_factory=dict)
-    """Job id to the instant until which its answered offer counts, and its lane."""
-    _unstarted: Counter[int] = field(default_factory=Counter)
-    """Lane to its jobs that are offered or settling."""
-    _claimed: Counter[str] = field(default_factory=Counter)
-    _pending: Counter[str] = field(default_factory=Counter)
+    _settling: dict[str, float] = field(default_factory=dict)
+    """Job id to the instant until which its answered offer counts, the earliest first."""
+    _passed: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Job id to its lane, and since when: in flight, and ready in Postgres as far as is known. The oldest first."""
+    _freed: set[int] = field(default_factory=set)
+    """Lanes of jobs that were passed over and are in flight no more."""
+    _load: Counter[str] = field(default_factory=Counter)
+    """Worker to the jobs that it has claimed or is offered."""
 
     def worker_seen(self, worker: str, value: WorkerValue, lease: int) -> None:
         """A worker registered or changed."""
@@ -98,42 +99,56 @@ class Flight:
     def claim_seen(self, job: str, held: Held) -> None:
         """A job was claimed: its offer, if any, is answered."""
         before = self.claims.get(job)
-        if before is not None:
-            self._unclaimed(before)
         self.claims[job] = held
-        self.suspects.pop(held.worker, None)
-        self._claimed[held.worker] += 1
-        self.by_namespace[held.namespace] += 1
-        self._settled(job)
+        if self.suspects:
+            self.suspects.pop(held.worker, None)
         key = self._offered.pop(job, None)
         if key is not None:
             offer = self.offers[key]
-            self._unoffered(offer, job)
-            self._started(_lane_of(offer, job))
-            if offer.worker != held.worker:  # claimed under an earlier offer, with the slots of that one
+            offered = Held(offer.worker, offer.offers[job].namespace)
+            if offered == held:
+                return  # it counts since it was offered
+            self._uncount(offered)
+            if offered.worker != held.worker:  # claimed under an earlier offer, with the slots of that one
                 self._take_back(job)
+        elif before is not None:
+            self._uncount(before)
+        self._settling.pop(job, None)
+        self._load[held.worker] += 1
+        self.by_namespace[held.namespace] += 1
 
     def claim_gone(self, job: str) -> None:
         """A claim was released or expired."""
         held = self.claims.pop(job, None)
         if held is not None:
-            self._unclaimed(held)
+            self._uncount(held)
             self._take_back(job)
+            self._free(job)
+
+    def hold_gone(self, job: str) -> None:
+        """An operator let a job go."""
+        self.holds.discard(job)
+        self._free(job)
 
     def offered(self, offer: Outstanding) -> None:
         """An offer was written."""
         self.offers[offer.key] = offer
-        for one in offer.offers.values():
-            if one.job in self.claims or one.job in self._offered:
-                continue  # a watch that went over its past again: this offer is history
+        # Left out is what a watch tells that went over its past again: that offer is history.
+        fresh = [one for job, one in offer.offers.items() if job not in self.claims and job not in self._offered]
+        if not fresh:
+            return
+        self._load[offer.worker] += len(fresh)
+        self.by_namespace.update([one.namespace for one in fresh])
+        for one in fresh:
             self._offered[one.job] = offer.key
-            self._pending[offer.worker] += 1
-            self.by_namespace[one.namespace] += 1
-            self._settled(one.job)
-            self._unstarted[_lane_of(offer, one.job)] += 1
-            slots = tuple(slot for slot in one.slots if self._give(slot, one.job))
-            if slots:
-                self._given[one.job] = slots
+            self._settling.pop(one.job, None)
+            lane = offer.lanes.get(one.job)
+            if lane is not None:
+                self._passed[one.job] = lane, offer.made_at
+            if one.slots:
+                slots = tuple(slot for slot in one.slots if self._give(slot, one.job))
+                if slots:
+                    self._given[one.job] = slots
 
     def offer_gone(self, key: str, now: float) -> None:
         """An offer was answered or withdrawn; what it offered and was not claimed is free after a moment."""
@@ -143,24 +158,18 @@ class Flight:
         for job in offer.offers:
             if self._offered.get(job) == key:
                 del self._offered[job]
-                self._unoffered(offer, job)
-                self._settling[job] = (now + SETTLE_S, _lane_of(offer, job))
+                self._uncount(Held(offer.worker, offer.offers[job].namespace))
+                self._settling[job] = now + SETTLE_S
 
-    def _settled(self, job: str) -> None:
-        waited = self._settling.pop(job, None)
-        if waited is not None:
-            self._started(waited[1])
-
-    def _started(self, lane: int) -> None:
-        _one_less(self._unstarted, lane)
-
-    def _unclaimed(self, held: Held) -> None:
-        _one_less(self._claimed, held.worker)
+    def _uncount(self, held: Held) -> None:
+        _one_less(self._load, held.worker)
         _one_less(self.by_namespace, held.namespace)
 
-    def _unoffered(self, offer: Outstanding, job: str) -> None:
-        _one_less(self._pending, offer.worker)
-        _one_less(self.by_namespace, offer.offers[job].namespace)
+    def _free(self, job: str) -> None:
+        """Have a job's lane read again, if it was passed over."""
+        passed = self._passed.pop(job, None)
+        if passed is not None:
+            self._freed.add(passed[0])
 
     def _give(self, slot: str, job: str) -> bool:
         limit, number = parse_slot_name(slot)
@@ -194,9 +203,12 @@ class Flight:
 
     def settle(self, now: float) -> None:
         """Forget jobs whose moment after an answered offer is over, and suspicions that have had their time."""
-        for job in [job for job, (until, _) in self._settling.items() if until <= now]:
-            self._settled(job)
+        for job in list(takewhile(lambda job: self._settling[job] <= now, self._settling)):
+            del self._settling[job]
             self._take_back(job)
+            self._free(job)
+        for job in list(takewhile(lambda job: self._passed[job][1] <= now - PASSED_S, self._passed)):
+            del self._passed[job]
         for worker, until in list(self.suspects.items()):
             if until <= now:
                 del self.suspects[worker]  # still registered: it lives, though it answered too late to win anything
@@ -217,26 +229,46 @@ class Flight:
             worker not in self.suspects for worker, (value, _) in self.workers.items() if not value.draining
         )
         for worker, (value, _) in self.workers.items():
-            free = min(most, value.capacity - self._claimed[worker] - self._pending[worker])
+            free = min(most, value.capacity - self._load[worker])
             if free > 0 and not value.draining and not (beyond_doubt and worker in self.suspects):
                 seats.append(Seat(worker, tuple(value.pools), frozenset(value.kinds), free, value.labels))
         return seats
 
+    def places(self, most: int) -> int:
+        """Return how many places the workers have, taken or not, each at most ``most``."""
+        return sum(min(most, value.capacity) for value, _ in self.workers.values() if not value.draining)
+
     def in_flight(self, job: str) -> bool:
-        """Say whether a job is offered, claimed or held back, and so not to be offered."""
-        return self.moves(job) or job in self.holds
-
-    def moves(self, job: str) -> bool:
-        """Say whether a job is offered or claimed, or was a moment ago."""
-        return job in self._offered or job in self.claims or job in self._settling
-
-    def unstarted(self, lane: Lane) -> int:
-        """An upper bound of a lane's ready rows that are in flight: offers, and those just answered."""
-        return self._unstarted.get(lane.id, 0) + self._unstarted.get(_UNKNOWN, 0)
+        """Say whether a job is offered or claimed, or was a moment ago, or is held back: it is not to be offered."""
+        return job in self._offered or job in self.claims or job in self._settling or job in self.holds
 
     def free_of(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """Return the candidates that are not in flight."""
-        return [candidate for candidate in candidates if not self.in_flight(str(candidate.id))]
+        return [candidate for candidate in candidates if not self.in_flight(candidate.id)]
+
+    def pass_over(self, met: Iterable[Candidate], now: float) -> None:
+        """Note ready jobs that cannot be offered, so that the next reading passes over them."""
+        for candidate in met:
+            self._passed[candidate.id] = candidate.lane, now
+
+    def passed_over(self, lanes: Container[int]) -> list[str]:
+        """Return the jobs in flight that some lanes may still show as ready. Others may be, too: see ``in_flight``."""
+        return [job for job, (lane, _) in self._passed.items() if lane in lanes]
+
+    @property
+    def settles_at(self) -> float:
+        """When the next answered offer counts no more, unless its claim is seen."""
+        return next(iter(self._settling.values()), math.inf)
+
+    @property
+    def has_freed(self) -> bool:
+        """Whether ``take_freed`` has lanes to return."""
+        return bool(self._freed)
+
+    def take_freed(self) -> set[int]:
+        """Return, once, the lanes in which a job may have come free without a hint."""
+        freed, self._freed = self._freed, set()
+        return freed
 
 
 def _one_less(counts: Counter[_Key], key: _Key) -> None:
@@ -244,12 +276,3 @@ def _one_less(counts: Counter[_Key], key: _Key) -> None:
     counts[key] -= 1
     if not counts[key]:
         del counts[key]
-
-
-def _lane_of(offer: Outstanding, job: str) -> int:
-    return offer.lanes.get(job, _UNKNOWN)
-
-
-def candidate_from_row(row: Row) -> Candidate:
-    """Convert a row of ``ready_window``."""
-    return Candidate(row.id, row.lane, row.attempt, row.priority, row.activate_at, row.route, row.ttl_s)

@@ -303,7 +303,7 @@ class Picture:
     def _hold_changed(self, event: Event) -> None:
         job = self._keys.last(event.item.key)
         if event.kind is EventKind.DELETE:
-            self._flight.holds.discard(job)
+            self._flight.hold_gone(job)
         else:
             self._flight.holds.add(job)
 

@@ -8,15 +8,16 @@ a limit is full) is passed over, never in the way of those behind it.
 from __future__ import annotations
 
 import heapq
-import uuid
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from typing import NamedTuple
 
 from tenure.model.routes import covers
 
-Order = tuple[int, datetime, uuid.UUID]
+Order = tuple[int, float, str]
+"""Rank, activation time, id: what comes first is the least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +34,23 @@ class Lane:
     """Labels that a worker must have, sorted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A ready job, as the dispatcher read it."""
+class Candidate(NamedTuple):
+    """A ready job, as the dispatcher read it: thousands a second, so a tuple. It begins with its order."""
 
-    id: uuid.UUID
+    rank: int
+    """Its priority, negated."""
+    activate_at_s: float
+    """Seconds since 1970, by Postgres' clock."""
+    id: str
     lane: int
     attempt: int
-    priority: int
-    activate_at: datetime
     route: str
     ttl_s: float
 
     @property
     def order(self) -> Order:
         """The key by which candidates of one namespace are served."""
-        return (-self.priority, self.activate_at, self.id)
+        return self[:3]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,7 @@ class Share:
     weight: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(NamedTuple):
     """One job for one worker."""
 
     worker: str
@@ -128,9 +129,9 @@ def windows(
         by_namespace[lanes[candidate.lane].namespace].append(candidate)
     found = []
     for namespace, end in stop.items():
-        mine = sorted(by_namespace[namespace], key=lambda candidate: candidate.order)
-        kept = mine if end is None else [candidate for candidate in mine if candidate.order <= end]
-        found.append(Window(namespace, tuple(kept), end))
+        mine = sorted(by_namespace[namespace])
+        kept = len(mine) if end is None else bisect_right(mine, end, key=lambda candidate: candidate.order)
+        found.append(Window(namespace, tuple(mine[:kept]), end))
     return found
 
 
@@ -162,9 +163,9 @@ def assign(
         if taken[source] < len(window.candidates):
             head = window.candidates[taken[source]]
             weight = shares.get(window.namespace, Share()).weight
-            heapq.heappush(queue, (-head.priority, in_flight[window.namespace] / weight, head.order, source))
+            heapq.heappush(queue, (head.rank, in_flight[window.namespace] / weight, head.order, source))
         elif window.cut is not None:
-            unread = -window.cut[0] if unread is None else max(unread, -window.cut[0])
+            unread = window.cut[0] if unread is None else min(unread, window.cut[0])
 
     for source in range(len(sources)):
         push(source)
@@ -172,12 +173,16 @@ def assign(
     while queue and places.left:
         source = heapq.heappop(queue)[-1]
         window = sources[source]
-        candidate = window.candidates[taken[source]]
-        if unread is not None and candidate.priority < unread:
-            break
-        taken[source] += 1
-        limits = lanes[candidate.lane].limits
-        if all(left.get(name, 1) > 0 for name in limits):
+        end = taken[source] + 1 if queue else None  # alone it keeps the turn
+        for candidate in window.candidates[taken[source] : end]:
+            if unread is not None and candidate.rank > unread:
+                return chosen
+            if not places.left:
+                break
+            taken[source] += 1
+            limits = lanes[candidate.lane].limits
+            if limits and not all(left.get(name, 1) > 0 for name in limits):
+                continue
             worker = places.take(candidate.lane)
             if worker is not None:
                 chosen.append(Assignment(worker, candidate))

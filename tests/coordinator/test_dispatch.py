@@ -15,6 +15,7 @@ from tests.fixtures.network import ProxyFactory
 from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Held, Outstanding
 from tenure.coordinator.leader import Picture
 from tenure.coordinator.start import ClaimedJob
+from tenure.model.dispatch import Seat
 from tenure.model.errors import Deposed, Unavailable
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
@@ -240,9 +241,93 @@ async def test_a_backlog_is_read_in_bounded_windows(alone: Parts, slow: dict[str
             return len(await stage.offered("w1")) == 5
 
         await until(five)
-        candidates, cut, _ = await stage.dispatcher._read(list(stage.dispatcher._known.values()), {}, 5)
+        candidates, cut, _, _ = await stage.dispatcher._read(list(stage.dispatcher._known.values()), {}, 5)
         assert len(candidates) <= 5 + len(stage.flight._offered) + 4
         assert None not in cut.values()
+
+
+async def test_what_was_not_claimed_is_offered_again_without_a_hint(alone: Parts) -> None:
+    """No poll comes to help: the worker takes one of two offers, and lets its claim go before it has started."""
+    stage = Stage(alone, await begin_term(alone), poll_s=3_600.0, offer_timeout_s=3_600.0)
+    jobs = [await alone.submit() for _ in range(2)]
+    await stage.worker("w1")
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("w1", jobs)
+        await alone.etcd.txn(Txn((), tuple(Delete(key) for key in stage.flight.offers)))
+        stage.flight.claim_seen(str(jobs[0]), Held("w1", "default"))
+        for key in list(stage.flight.offers):
+            stage.flight.offer_gone(key, alone.clock.monotonic())
+        stage.dispatcher.hint(())
+        await stage.until_offered("w1", jobs[1:])
+        stage.flight.claim_gone(str(jobs[0]))
+        stage.dispatcher.hint(())
+        await stage.until_offered("w1", jobs)
+
+
+async def test_a_job_that_comes_back_before_its_claim_is_gone_is_offered_then(alone: Parts) -> None:
+    """The hint finds the claim of the attempt before: nobody hints again when the watch tells that it is gone."""
+    stage = Stage(alone, await begin_term(alone), poll_s=3_600.0, offer_timeout_s=3_600.0)
+    job, other = [await alone.submit() for _ in range(2)]
+    stage.flight.claim_seen(str(job), Held("w2", "default"))
+    await stage.worker("w1")
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("w1", [other])
+        stage.flight.claim_gone(str(job))
+        stage.dispatcher.hint(())
+        await stage.until_offered("w1", [job, other])
+
+
+async def test_claims_that_fill_a_window_are_read_past(alone: Parts) -> None:
+    """A new leader does not know of what lane they are: more of them than there is room, and none has started."""
+    jobs = [await alone.submit() for _ in range(40)]
+    stage = Stage(alone, await begin_term(alone), poll_s=3_600.0, offer_timeout_s=3_600.0)
+    for job in jobs[:38]:
+        stage.flight.claim_seen(str(job), Held("w2", "default"))
+    await stage.worker("w1", capacity=5)
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("w1", jobs[38:])
+
+
+async def test_what_is_let_go_is_offered(alone: Parts) -> None:
+    job, other = [await alone.submit() for _ in range(2)]
+    stage = Stage(alone, await begin_term(alone), poll_s=3_600.0, offer_timeout_s=3_600.0)
+    stage.flight.holds.add(str(job))
+    await stage.worker("w1")
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("w1", [other])
+        stage.flight.hold_gone(str(job))
+        stage.dispatcher.hint(())
+        await stage.until_offered("w1", [job, other])
+
+
+async def test_jobs_that_wait_for_room_wait_for_a_little_more_of_it(alone: Parts) -> None:
+    """For a moment, and only where the last round left none."""
+    stage = Stage(alone, await begin_term(alone))
+    await stage.worker("w1", capacity=100)
+    await stage.worker("w2", capacity=100, draining=True)
+    dispatcher = stage.dispatcher
+
+    def gathers(room: int) -> bool:
+        return dispatcher._gathers([Seat("w1", ("default",), frozenset(), room)])
+
+    assert not gathers(0)
+    dispatcher._crowded_until = alone.clock.monotonic() + 600.0
+    assert [gathers(room) for room in (0, 24, 25, 100)] == [True, True, False, False]
+
+
+async def test_a_little_room_is_given_away(alone: Parts) -> None:
+    """Places of a hundred come free one by one, never many together."""
+    jobs = [await alone.submit() for _ in range(102)]
+    stage = Stage(alone, await begin_term(alone), poll_s=3_600.0, offer_timeout_s=3_600.0)
+    await stage.worker("w1", capacity=100)
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("w1", jobs[:100])
+        for job in jobs[:2]:
+            stage.flight.claim_seen(str(job), Held("w1", "default"))
+            await alone.sql("DELETE FROM tenure.job WHERE id = %s", job)
+            stage.flight.claim_gone(str(job))
+            stage.dispatcher.hint(())
+        await stage.until_offered("w1", jobs)
 
 
 def _flight(**capacities: int) -> Flight:

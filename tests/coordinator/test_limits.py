@@ -270,7 +270,7 @@ async def test_a_deposed_leader_takes_no_tokens(alone: Parts) -> None:
     await allowance.read_rules()
     lane = Lane(1, "default", "default", "k", ("api",))
     row = await alone.row(await alone.submit(limits=("api",)))
-    candidate = Candidate(row.id, 1, 0, 0, row.activate_at, "default", 10.0)
+    candidate = Candidate(0, 0.0, str(row.id), 1, 0, "default", 10.0)
     with pytest.raises(Deposed):
         await allowance.take_tokens([Assignment("w1", candidate)], {1: lane})
     assert await alone.sql("SELECT 1 FROM tenure.bucket") == []
@@ -297,7 +297,7 @@ async def test_a_bucket_that_is_full_again_is_forgotten(alone: Parts) -> None:
     lanes = {n: Lane(n, "default", "default", "k", (f"api:t{n}",)) for n in (1, 2)}
     row = await alone.row(await alone.submit())
     for n in lanes:
-        one = Assignment("w1", Candidate(row.id, n, 0, 0, row.activate_at, "default", 10.0))
+        one = Assignment("w1", Candidate(0, 0.0, str(row.id), n, 0, "default", 10.0))
         assert await allowance.take_tokens([one] * n, lanes) == [one] * n
     await allowance.read_rules()
     assert set(allowance._tokens) == {"api:t1", "api:t2"}

@@ -176,7 +176,7 @@ async def test_the_queries_of_dispatch_read_nothing_of_what_cannot_run(free: tup
     """Rows and pages are counted, not time: the same with 120,000 jobs in front as without."""
     parts, lane = free
     queries: dict[str, dict[str, Any]] = {
-        "ready_window": {"lanes": [lane], "wanted": [50]},
+        "ready_window": {"lanes": [lane], "wanted": [50], "passed": "{}"},
         "lanes_with_ready": {},
         "activate_due": {"limit": 2_000},
         "next_activation": {},

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter, defaultdict
-from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tenure.model.dispatch import Assignment, Candidate, Lane, Order, Seat, Share, assign, servable, windows
 
-WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 NAMESPACES = ("a", "b", "c")
 LANES = {
     n * 2 + way: Lane(n * 2 + way, "p", namespace, "k", ("one",) if way else ())
@@ -22,7 +19,7 @@ LANES = {
 
 def job(number: int, lane: int, *, priority: int = 0, at: int = 0) -> Candidate:
     """Return a ready job."""
-    return Candidate(uuid.UUID(int=number), lane, 0, priority, WHEN + timedelta(seconds=at), "p", 10.0)
+    return Candidate(-priority, float(at), f"{number:032x}", lane, 0, "p", 10.0)
 
 
 def choose(
@@ -59,7 +56,7 @@ def test_priority_comes_before_fairness() -> None:
     urgent = [job(n, 0, priority=5) for n in range(50)]
     others = [job(1_000 + n, 2, priority=4) for n in range(50)]
     chosen = choose(urgent + others, 60)
-    assert Counter(one.candidate.priority for one in chosen) == {5: 50, 4: 10}
+    assert Counter(one.candidate.rank for one in chosen) == {-5: 50, -4: 10}
 
 
 @given(
@@ -107,7 +104,7 @@ def test_nothing_goes_ahead_of_what_was_not_read(jobs: list[Candidate], room: in
                 continue
             blocked = bool(LANES[other.lane].limits) and limited == 3
             same = LANES[other.lane].namespace == LANES[each.candidate.lane].namespace
-            ahead = other.order < each.candidate.order if same else other.priority > each.candidate.priority
+            ahead = other.order < each.candidate.order if same else other.rank < each.candidate.rank
             assert blocked or not ahead, f"{other} was passed over for {each.candidate}"
     if read and not chosen:
         raise AssertionError("nothing was given away though something could run")

@@ -7,7 +7,6 @@ import math
 import uuid
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -118,7 +117,6 @@ def test_a_fence_is_epoch_and_sequence(epoch: int, sequence: int) -> None:
 
 
 LANES = [Lane(1, "a", "n", "k"), Lane(2, "a/b", "n", "k"), Lane(3, "z", "n", "k"), Lane(4, "a", "n", "other")]
-WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @st.composite
@@ -126,10 +124,9 @@ def candidates(draw: st.DrawFn) -> list[Candidate]:
     """Ready jobs in the order in which they are read."""
     found = draw(st.lists(st.tuples(st.sampled_from([1, 2, 3, 4]), st.integers(-5, 5), st.integers(0, 5)), max_size=60))
     jobs = [
-        Candidate(uuid.UUID(int=n), lane, 0, priority, WHEN + timedelta(seconds=at), "r", 10.0)
-        for n, (lane, priority, at) in enumerate(found)
+        Candidate(-priority, float(at), f"{n:032x}", lane, 0, "r", 10.0) for n, (lane, priority, at) in enumerate(found)
     ]
-    return sorted(jobs, key=lambda job: job.order)
+    return sorted(jobs)
 
 
 SEATS = st.lists(

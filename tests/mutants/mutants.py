@@ -892,7 +892,7 @@ _DECISIONS = (
         [
             (
                 "coordinator/flight.py",
-                "                self._settling[job] = (now + SETTLE_S, _lane_of(offer, job))\n",
+                "                self._settling[job] = now + SETTLE_S\n",
                 "",
             )
         ],
@@ -910,7 +910,7 @@ _DECISIONS = (
         [
             (
                 "coordinator/flight.py",
-                "        _one_less(self._claimed, held.worker)\n",
+                "        _one_less(self._load, held.worker)\n",
                 "",
             )
         ],
@@ -963,7 +963,7 @@ _DECISIONS = (
     _mutant(
         "ahead-of-the-unread",
         "nothing is given away ahead of what was not read",
-        [("model/dispatch.py", "if unread is not None and candidate.priority < unread:", "if False:")],
+        [("model/dispatch.py", "if unread is not None and candidate.rank > unread:", "if False:")],
         "tests/model/test_fairness.py::test_nothing_goes_ahead_of_what_was_not_read",
     ),
     _mutant(
@@ -972,8 +972,8 @@ _DECISIONS = (
         [
             (
                 "model/dispatch.py",
-                "heapq.heappush(queue, (-head.priority, in_flight[window.namespace] / weight, head.order, source))",
-                "heapq.heappush(queue, (-head.priority, 0.0 * weight, head.order, source))",
+                "heapq.heappush(queue, (head.rank, in_flight[window.namespace] / weight, head.order, source))",
+                "heapq.heappush(queue, (head.rank, 0.0 * weight, head.order, source))",
             )
         ],
         "tests/model/test_fairness.py::test_a_backlog_does_not_starve_a_namespace_with_few",

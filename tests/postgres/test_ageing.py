@@ -50,7 +50,8 @@ async def submit(table: Table, ago: timedelta = OLD, **spec: Any) -> uuid.UUID:
 
 async def window(table: Table, lane: int) -> list[uuid.UUID]:
     """Read a lane in the order in which it is served."""
-    return [row.id for row in await table.db.fetch("ready_window", {"lanes": [lane], "wanted": [100]})]
+    window = {"lanes": [lane], "wanted": [100], "passed": "{}"}
+    return [uuid.UUID(row.id) for row in await table.db.fetch("ready_window", window)]
 
 
 async def test_what_is_old_goes_first_and_what_was_asked_for_is_still_told(table: Table) -> None:

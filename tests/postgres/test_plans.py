@@ -97,10 +97,25 @@ def _read(nodes: list[dict[str, Any]]) -> int:
 
 def test_the_ready_window_reads_only_what_it_returns(large: psycopg.Connection[dict[str, Any]]) -> None:
     lanes = [row["id"] for row in large.execute("SELECT id FROM tenure.lane ORDER BY id LIMIT 10")]
-    nodes = _plan(large, "ready_window", {"lanes": lanes, "wanted": [50] * 10})
+    nodes = _plan(large, "ready_window", {"lanes": lanes, "wanted": [50] * 10, "passed": "{}"})
     assert _scans(nodes) == {"job_ready"}
     assert _read(nodes) <= 10 * 50
     assert "Incremental Sort" not in {node["Node Type"] for node in nodes}
+
+
+def test_the_ready_window_passes_over_what_is_in_flight(large: psycopg.Connection[dict[str, Any]]) -> None:
+    """Whatever their number: they are put into one table that is hashed, and looked up there."""
+    found = large.execute("SELECT lane FROM tenure.job WHERE due GROUP BY lane ORDER BY count(*) DESC LIMIT 1")
+    params: dict[str, Any] = {"lanes": [row["lane"] for row in found], "wanted": [50], "passed": "{}"}
+    rows = large.execute(query("ready_window"), {**params, "wanted": [60]}).fetchall()
+    passed = [row["id"] for row in rows[:50:5]]
+    params["passed"] = f"{{{','.join(passed)}}}"
+    left = large.execute(query("ready_window"), params).fetchall()
+    assert left == [row for row in rows if row["id"] not in passed]
+    nodes = _plan(large, "ready_window", params)
+    assert _scans(nodes) == {"job_ready"}
+    assert _read(nodes) == 60
+    assert any("hashed SubPlan" in str(node.get("Filter")) for node in nodes)
 
 
 def test_lanes_with_ready_jobs_cost_one_probe_each(large: psycopg.Connection[dict[str, Any]]) -> None:

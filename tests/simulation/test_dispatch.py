@@ -9,7 +9,6 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 from hypothesis import note, settings
 from hypothesis import strategies as st
@@ -27,7 +26,6 @@ from tenure.model.dispatch import Assignment, Candidate, Lane, Seat, assign, by_
 from tenure.model.limits import Limit, free_numbers
 from tenure.store.etcd.keyspace import Offer, parse_slot_name, slot_name
 
-WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 LANES = (
     Lane(1, "a", "n", "k"),
     Lane(2, "a/b", "n", "k"),
@@ -66,6 +64,8 @@ class Dispatching(RuleBasedStateMachine):
         self.claims: dict[str, str] = {}
         self.slots: dict[int, str] = {}
         """Of the limit ``two``, as etcd holds them."""
+        self.passed: set[str] = set()
+        """Jobs that readings passed over when last looked."""
         self.messages = 0
         self.submitted = 0
 
@@ -75,7 +75,7 @@ class Dispatching(RuleBasedStateMachine):
     def submit(self, lane: Lane, priority: int, at: int) -> None:
         self.submitted += 1
         id = uuid.UUID(int=self.submitted)
-        self.ready[str(id)] = Candidate(id, lane.id, 0, priority, WHEN + timedelta(seconds=at), lane.pool, 10.0)
+        self.ready[str(id)] = Candidate(-priority, float(at), str(id), lane.id, 0, lane.pool, 10.0)
 
     @rule(
         name=st.sampled_from("xyz"),
@@ -170,13 +170,16 @@ class Dispatching(RuleBasedStateMachine):
 
     def _cycle(self) -> list[Assignment]:
         seats = self.flight.seats(MOST)
-        candidates = sorted(self.flight.free_of(self.ready.values()), key=lambda one: one.order)
+        passed = self.flight.passed_over(BY_ID)
+        read = [one for job, one in self.ready.items() if job not in passed]
+        candidates = sorted(self.flight.free_of(read))
+        self.flight.pass_over(set(read).difference(candidates), self.now)
         serving = servable(LANES, seats)
-        read = [one for one in candidates if one.lane in serving]
+        served = [one for one in candidates if one.lane in serving]
         numbers = list(free_numbers(TWO, self.flight.slots.get("two", {})))
         assert not set(numbers) & self.slots.keys(), "a slot that is held counts as free"
         chosen = assign(
-            windows(read, BY_ID, dict.fromkeys(serving)), BY_ID, serving, shares={}, units={"two": len(numbers)}
+            windows(served, BY_ID, dict.fromkeys(serving)), BY_ID, serving, shares={}, units={"two": len(numbers)}
         )
         self._check_cycle(candidates, seats, chosen, len(numbers))
         for worker, mine in by_worker(chosen).items():
@@ -185,8 +188,9 @@ class Dispatching(RuleBasedStateMachine):
             for one in mine:
                 limits = BY_ID[one.lane].limits
                 slots = tuple(slot_name(limit, numbers.pop(0)) for limit in limits)
-                offers[str(one.id)] = Offer(str(one.id), 0, 10.0, "n", BY_ID[one.lane].kind, "r", slots)
-            self.flight.offered(Outstanding(f"message{self.messages:05d}", worker, offers, self.now))
+                offers[one.id] = Offer(one.id, 0, 10.0, "n", BY_ID[one.lane].kind, "r", slots)
+            lanes = {one.id: one.lane for one in mine}
+            self.flight.offered(Outstanding(f"message{self.messages:05d}", worker, offers, self.now, lanes))
         return chosen
 
     def _check_cycle(
@@ -197,7 +201,7 @@ class Dispatching(RuleBasedStateMachine):
         given = {one.candidate.id: one.worker for one in chosen}
         assert len(given) == len(chosen), "a job was given twice"
         offered = {job for offer in self.flight.offers.values() for job in offer.offers}
-        assert not {str(id) for id in given} & (offered | self.claims.keys()), "a job in flight was given again"
+        assert not given.keys() & (offered | self.claims.keys()), "a job in flight was given again"
         for candidate in candidates:
             worker = given.get(candidate.id)
             serving = [seat.worker for seat in seats if seat.serves(BY_ID[candidate.lane])]
@@ -233,16 +237,21 @@ class Dispatching(RuleBasedStateMachine):
         assert flight.slots.get("two", {}).keys() >= self.slots.keys()
         claimed = Counter(self.claims.values())
         pending = Counter(flight.offers[key].worker for key in flight._offered.values())
-        for worker in {*flight.workers, *flight._claimed, *flight._pending}:
-            assert flight._claimed[worker] == claimed[worker], f"claims of {worker} are miscounted"
-            assert flight._pending[worker] == pending[worker], f"offers to {worker} are miscounted"
+        for worker in {*flight.workers, *flight._load}:
+            load = claimed[worker] + pending[worker]
+            assert flight._load[worker] == load, f"claims of {worker} and offers to it are miscounted"
         for job, key in flight._offered.items():
             assert job in flight.offers[key].offers
         assert not flight._offered.keys() & flight.claims.keys(), "offered though claimed"
-        for lane in LANES:
-            mine = [job for job, one in self.ready.items() if one.lane == lane.id and job not in flight.claims]
-            assert flight.unstarted(lane) >= sum(flight.in_flight(job) for job in mine)
-        assert sum(flight._unstarted.values()) == len(flight._offered) + len(flight._settling)
+
+    @invariant()
+    def what_readings_pass_over_is_in_flight_or_read_again(self) -> None:
+        passed = set(self.flight.passed_over(BY_ID))
+        assert all(map(self.flight.in_flight, passed)), "a job that could be offered is passed over"
+        for job in self.passed - passed:
+            if job in self.ready and not self.flight.in_flight(job):
+                assert self.ready[job].lane in self.flight._freed, f"{job} came free and nobody looks"
+        self.passed = passed
 
     @invariant()
     def nobody_is_a_suspect_who_is_not_there(self) -> None:

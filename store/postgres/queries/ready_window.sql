@@ -1,10 +1,13 @@
--- The first ready jobs of some lanes, as many as wanted of each, in the order in which a lane is served.
-SELECT g.lane, r.id, r.attempt, r.priority, r.activate_at, r.route, r.ttl_s
+-- The first ready jobs of some lanes, as many as wanted of each, in the order in which a lane is served: Candidate's
+-- fields. Those passed over come as one set that is hashed once; a parameter would be searched for each row.
+SELECT -r.priority AS rank, date_part('epoch', r.activate_at) AS activate_at_s, r.id::text AS id, g.lane,
+       r.attempt, r.route, r.ttl_s
 FROM unnest(%(lanes)s::bigint[], %(wanted)s::int[]) AS g (lane, wanted)
 CROSS JOIN LATERAL (
     SELECT j.id, j.attempt, j.priority, j.activate_at, j.route, j.ttl_s
     FROM tenure.job j
     WHERE j.lane = g.lane AND j.due AND j.state IN ('ready', 'restarting')
+      AND j.id NOT IN (SELECT unnest(%(passed)s::uuid[]))
     ORDER BY j.priority DESC, j.activate_at, j.id
     LIMIT g.wanted
 ) r
