@@ -14,7 +14,7 @@ from typing import Any
 from tenure.bench import held
 from tenure.bench.backlog import backlogs
 from tenure.bench.comparison import BULK_THROUGH
-from tenure.bench.failover import leader_killed, worker_killed
+from tenure.bench.failover import SLEEP_S, leader_killed, worker_killed
 from tenure.bench.half_load import AT_RANDOM
 from tenure.bench.latency import ANOTHER
 from tenure.bench.plan import Plan
@@ -143,6 +143,8 @@ def _recovery(plan: Plan) -> Iterator[Target]:
     yield Target(5, f"{name}, the last, s", promised_s, "takeover", name, "loss_to_last_restart_s", at_most=True)
     name, promised_s = leader_killed(plan), plan.leader_ttl_s + SLACK_S
     yield Target(5, f"{name}, p99, s", promised_s, "failover", name, "kill_to_restart_s", at_most=True)
+    what, figure = f"{name}, last end of what was claimed, p99, s", "kill_to_end_of_claimed_s"
+    yield Target(5, what, SLEEP_S + SLACK_S, "failover", name, figure, at_most=True)
 
 
 def _scale(plan: Plan) -> Iterator[Target]:
