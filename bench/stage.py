@@ -267,6 +267,17 @@ class Stage:
         """Return a client that asks these coordinators, the first one first."""
         return AsyncClient([member.grpc for member in members], timeout_s=CALL_S)
 
+    @contextlib.asynccontextmanager
+    async def callers(self, count: int, *, apart: bool) -> AsyncIterator[list[AsyncClient]]:
+        """Give the client of each of so many callers, connected: one for all of them, or each its own."""
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [self.client] * count
+            if apart:
+                clients = [await stack.enter_async_context(self.client_of(*self.coordinators)) for _ in range(count)]
+            for client in dict.fromkeys(clients):
+                await client.cluster()
+            yield clients
+
     async def versions(self) -> dict[str, str]:
         """Return the releases of the stores."""
         cluster = await self.client.cluster()
