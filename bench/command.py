@@ -91,7 +91,9 @@ def bench(
         list[Scenario] | None, typer.Argument(help="What to measure.  [default: all but costs]")
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each case; the median is what counts.")] = 3,
-    long_runs: Annotated[int, typer.Option(min=1, help="Runs of failover, takeover and held.")] = 1,
+    long_runs: Annotated[
+        int, typer.Option(min=1, help="Runs of failover, takeover, held, and of all peers but the yardstick.")
+    ] = 1,
     is_quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that everything works.")] = False,
     jobs: Annotated[int | None, typer.Option(min=100, help="Jobs to drain.")] = None,
     kills: Annotated[int | None, typer.Option(min=1, help="Kills per TTL and run.")] = None,

@@ -51,7 +51,7 @@ Run = dict[str, Measured]
 
 
 async def peers(stage: Stage, results: Results) -> None:
-    """Measure the yardstick, tenure and the other peers by turns, as often as there are runs."""
+    """Measure the yardstick and tenure by turns, as often as there are runs, and the other peers between them."""
     installed = await _installed(stage.plan, results)
     names = sorted({*installed, "tenure"}, key=lambda name: (name != YARDSTICK, name != "tenure"))
     for what in _everything(stage.plan):  # so that the table groups what is to be compared
@@ -60,6 +60,8 @@ async def peers(stage: Stage, results: Results) -> None:
     for run in range(stage.plan.runs):
         yardstick: Run = {}
         for name in names:
+            if run >= stage.plan.long_runs and name not in (YARDSTICK, "tenure"):
+                continue
             say(f"peers: {name}, run {run + 1} of {stage.plan.runs}")
             try:
                 measured = await (

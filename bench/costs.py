@@ -90,9 +90,9 @@ async def _filled(stage: Stage) -> AsyncIterator[tuple[str, Pids]]:
 async def _untouched(stage: Stage, last: str, pids: Pids, results: Results) -> tuple[int, Usage]:
     """Drain, and keep what the kernel, etcd and Postgres counted meanwhile."""
     await stage.forget_statements()
-    since, meter = await stage.now(), await stage.meter()
     native = {process: _native_s(pid) for process, pid in pids.items()}
     counted = await _counted(stage)
+    since, meter = await stage.now(), await stage.meter()
     drained = await stage.drained(last, stage.plan.drain_jobs, since)
     usage, jobs = meter.stop(), drained.jobs or 1
     for name, count in (await _counted(stage)).items():

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 from tenure.bench.handlers import NOOP
 from tenure.bench.plan import Plan
 from tenure.bench.results import Case, Results
 from tenure.bench.stage import PATIENCE_S, POOL, Stage, say
-from tenure.client import NewJob
+from tenure.client import AsyncClient, NewJob
 
 STREAM = "StreamSubmitJobs, one stream"
-Submit = Callable[[Stage, float], Coroutine[Any, Any, int]]
+Submit = Callable[[AsyncClient, Plan, float], Coroutine[Any, Any, int]]
 """Submits until an instant of the monotonic clock, and returns how many jobs were acknowledged."""
 
 
-def singly(in_flight: int) -> str:
-    """Name the case of unary submits."""
-    return f"SubmitJob, {in_flight} in flight"
+def singly(in_flight: int, *, apart: bool = False) -> str:
+    """Name the case of single submits; ``apart``: each by a client of its own, so that no two of them share a call."""
+    return f"SubmitJob, {in_flight} in flight" + (f" from {in_flight} clients" if apart else "")
 
 
 def in_batches(plan: Plan, in_flight: int = 1) -> str:
@@ -36,50 +36,52 @@ def draining(plan: Plan, workers: int) -> str:
 async def submit(stage: Stage, results: Results) -> None:
     """Measure submits that nobody works off: unary calls with so many in flight, batches, and one endless stream."""
     plan = stage.plan
-    ways: dict[str, tuple[int, Submit]] = {
-        **{singly(in_flight): (in_flight, _one) for in_flight in plan.submits_in_flight},
-        **{in_batches(plan, in_flight): (in_flight, _batch) for in_flight in plan.batches_in_flight},
-        STREAM: (1, _stream),
+    most = plan.submits_in_flight[-1]
+    ways: dict[str, tuple[int, bool, Submit]] = {
+        **{singly(in_flight): (in_flight, False, _one) for in_flight in plan.submits_in_flight},
+        singly(most, apart=True): (most, True, _one),
+        **{in_batches(plan, in_flight): (in_flight, False, _batch) for in_flight in plan.batches_in_flight},
+        STREAM: (1, False, _stream),
     }
     for run in range(plan.runs):
-        for name, (in_flight, way) in ways.items():
+        for name, (in_flight, apart, way) in ways.items():
             say(f"submit: {name}, run {run + 1} of {plan.runs}")
-            await _submit_for(stage, results.case("submit", name), in_flight, way)
+            async with stage.callers(in_flight, apart=apart) as clients:
+                await _submit_for(stage, results.case("submit", name), clients, way)
 
 
-async def _submit_for(stage: Stage, case: Case, in_flight: int, way: Submit) -> None:
+async def _submit_for(stage: Stage, case: Case, clients: Sequence[AsyncClient], way: Submit) -> None:
     await stage.clear()
-    await stage.client.submit(NOOP, route=POOL)  # connected, and the lane is known
+    await stage.client.submit(NOOP, route=POOL)  # so that the lane is known
     meter = await stage.meter()
     began = time.monotonic()
     until = began + stage.plan.submit_s
     async with asyncio.TaskGroup() as group:
-        submitting = [group.create_task(way(stage, until)) for _ in range(in_flight)]
+        submitting = [group.create_task(way(client, stage.plan, until)) for client in clients]
     seconds = time.monotonic() - began
     usage, submitted = meter.stop(), sum(task.result() for task in submitting)
     case.add({"jobs_per_s": submitted / seconds, "others_cores": usage.others_cores}, usage.us_per_job(submitted))
 
 
-async def _one(stage: Stage, until: float) -> int:
+async def _one(client: AsyncClient, plan: Plan, until: float) -> int:
     submitted = 0
     while time.monotonic() < until:
-        await stage.client.submit(NOOP, route=POOL)
+        await client.submit(NOOP, route=POOL)
         submitted += 1
     return submitted
 
 
-async def _batch(stage: Stage, until: float) -> int:
+async def _batch(client: AsyncClient, plan: Plan, until: float) -> int:
     submitted = 0
     while time.monotonic() < until:
-        batch = [NewJob(kind=NOOP, route=POOL) for _ in range(stage.plan.batch_jobs)]
-        submitted += len(await stage.client.submit_many(batch))
+        submitted += len(await client.submit_many([NewJob(kind=NOOP, route=POOL) for _ in range(plan.batch_jobs)]))
     return submitted
 
 
-async def _stream(stage: Stage, until: float) -> int:
+async def _stream(client: AsyncClient, plan: Plan, until: float) -> int:
     """Give jobs as fast as they are taken; each that is counted has its answer."""
     submitted = 0
-    async for answer in stage.client.submit_stream(_endless(until)):
+    async for answer in client.submit_stream(_endless(until)):
         if answer.error is not None:
             raise answer.error
         submitted += 1
@@ -125,25 +127,29 @@ async def drain(stage: Stage, results: Results) -> None:
 async def end_to_end(stage: Stage, results: Results) -> None:
     """Measure from the first submit to the last end, with one worker that stands ready."""
     plan = stage.plan
-    in_flight = plan.singles_in_flight[-1]
+    most = plan.singles_in_flight[-1]
+    ways = {
+        **{singly(in_flight): (in_flight, False, False) for in_flight in plan.singles_in_flight},
+        singly(most, apart=True): (most, True, False),
+        f"SubmitJob then WaitJob, {most} in flight": (most, False, True),
+    }
     await stage.add_warm_worker()
     for run in range(plan.runs):
-        for count in plan.singles_in_flight:
-            say(f"end-to-end: {singly(count)}, run {run + 1} of {plan.runs}")
-            await _carry_through(stage, results.case("end-to-end", singly(count)), plan.singles, _singles(stage, count))
-        say(f"end-to-end: waited for, run {run + 1} of {plan.runs}")
-        case = results.case("end-to-end", f"SubmitJob then WaitJob, {in_flight} in flight")
-        await _carry_through(stage, case, plan.singles, _singles(stage, in_flight, waiting=True))
+        for name, (in_flight, apart, waiting) in ways.items():
+            say(f"end-to-end: {name}, run {run + 1} of {plan.runs}")
+            case = results.case("end-to-end", name)
+            async with stage.callers(in_flight, apart=apart) as clients:
+                await _carry_through(stage, case, plan.singles, _singles(plan, clients, waiting=waiting))
         say(f"end-to-end: {in_batches(plan)}, run {run + 1} of {plan.runs}")
         case = results.case("end-to-end", in_batches(plan))
         await _carry_through(stage, case, plan.bulk_jobs, stage.submit_bulk(plan.bulk_jobs))
     await stage.remove_workers()
 
 
-async def single_rate(stage: Stage) -> float:
-    """Return how many single submits a second a warm worker carries to their ends."""
+async def single_rate(stage: Stage, clients: Sequence[AsyncClient]) -> float:
+    """Return how many submits a second, one in flight for each client, a warm worker carries to their ends."""
     case = Case("", "")
-    await _carry_through(stage, case, stage.plan.singles, _singles(stage, stage.plan.singles_in_flight[-1]))
+    await _carry_through(stage, case, stage.plan.singles, _singles(stage.plan, clients))
     return case.figures["jobs_per_s"][0]
 
 
@@ -168,19 +174,19 @@ async def _carry_through(stage: Stage, case: Case, jobs: int, submitting: Corout
     )
 
 
-async def _singles(stage: Stage, in_flight: int, *, waiting: bool = False) -> str:
-    """Submit jobs one by one with so many in flight, waiting for each where told to; return the last one's id."""
-    left, last = stage.plan.singles, ""
+async def _singles(plan: Plan, clients: Sequence[AsyncClient], *, waiting: bool = False) -> str:
+    """Submit jobs one by one, one in flight for each client, and wait for each where told to; return the last's id."""
+    left, last = plan.singles, ""
 
-    async def one_after_the_other() -> None:
+    async def one_after_the_other(client: AsyncClient) -> None:
         nonlocal left, last
         while left > 0:
             left -= 1
-            last = (await stage.client.submit(NOOP, route=POOL)).id
+            last = (await client.submit(NOOP, route=POOL)).id
             if waiting:
-                await stage.client.wait(last, PATIENCE_S)
+                await client.wait(last, PATIENCE_S)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(in_flight):
-            group.create_task(one_after_the_other())
+        for client in clients:
+            group.create_task(one_after_the_other(client))
     return last

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, LiteralString, Self
+from uuid import UUID
 
 import psycopg
 
@@ -54,6 +55,10 @@ ONLY_LEFT = "SELECT count(*) = %(jobs)s FROM tenure.job"
 STAMPED = "SELECT count(*) = %(jobs)s FROM tenure.history WHERE kind = %(kind)s"
 STAMPS_OF = "SELECT id::text, result::text::bigint FROM tenure.history WHERE kind = %(kind)s"
 FIRST_ATTEMPTS = "SELECT count(*) FROM tenure.job WHERE kind = %(kind)s AND state = 'executing' AND attempt = 1"
+ALL_ENDED = "SELECT count(*) = cardinality(%(ids)s) FROM tenure.history WHERE id = ANY (%(ids)s)"
+LAST_END = """
+SELECT extract(epoch FROM max(finished_at) - %(since)s)::float8 FROM tenure.history WHERE id = ANY (%(ids)s)
+"""
 FILL = """
 INSERT INTO tenure.job
        (id, namespace, kind, route, lane, state, due, priority, activate_at, payload, ttl_s, max_crashes)
@@ -262,6 +267,17 @@ class Stage:
         """Return a client that asks these coordinators, the first one first."""
         return AsyncClient([member.grpc for member in members], timeout_s=CALL_S)
 
+    @contextlib.asynccontextmanager
+    async def callers(self, count: int, *, apart: bool) -> AsyncIterator[list[AsyncClient]]:
+        """Give the client of each of so many callers, connected: one for all of them, or each its own."""
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [self.client] * count
+            if apart:
+                clients = [await stack.enter_async_context(self.client_of(*self.coordinators)) for _ in range(count)]
+            for client in dict.fromkeys(clients):
+                await client.cluster()
+            yield clients
+
     async def versions(self) -> dict[str, str]:
         """Return the releases of the stores."""
         cluster = await self.client.cluster()
@@ -375,6 +391,12 @@ class Stage:
         """Wait until so many jobs have told when they began; return that by job."""
         await self._until(STAMPED, {"jobs": jobs, "kind": STAMP})
         return dict(await self._rows(STAMPS_OF, {"kind": STAMP}))
+
+    async def ended_s(self, ids: Sequence[str], since: Any) -> float:
+        """Wait until these have ended; return how many seconds after an instant the last one did."""
+        jobs = {"ids": [UUID(each) for each in ids], "since": since}
+        await self._until(ALL_ENDED, jobs)
+        return float((await self._rows(LAST_END, jobs))[0][0])
 
     async def first_attempts(self, kind: str) -> int:
         """Return how many jobs of a kind execute for the first time."""

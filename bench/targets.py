@@ -14,7 +14,7 @@ from typing import Any
 from tenure.bench import held
 from tenure.bench.backlog import backlogs
 from tenure.bench.comparison import BULK_THROUGH
-from tenure.bench.failover import leader_killed, worker_killed
+from tenure.bench.failover import SLEEP_S, leader_killed, worker_killed
 from tenure.bench.half_load import AT_RANDOM
 from tenure.bench.latency import ANOTHER
 from tenure.bench.plan import Plan
@@ -111,14 +111,15 @@ def _throughput(plan: Plan) -> Iterator[Target]:
     two = draining(plan, plan.drain_workers[-1])
     if len(plan.drain_workers) > 1:
         yield Target(1, "drain, 2 workers, of 1 worker's rate", 1.0, "drain", two, "of_the_fewest", above=True)
-    for in_flight in plan.submits_in_flight[-1:]:
-        yield Target(2, f"SubmitJob, {in_flight} in flight, /s", 3_000, "submit", singly(in_flight), "jobs_per_s")
+    for apart in (False, True):
+        name = singly(plan.submits_in_flight[-1], apart=apart)
+        yield Target(2, f"{name}, /s", 3_000, "submit", name, "jobs_per_s")
     for in_flight in plan.batches_in_flight:
         name = in_batches(plan, in_flight)
         yield Target(2, f"{name}, /s", 25_000, "submit", name, "jobs_per_s")
     yield Target(2, f"{STREAM}, /s", 25_000, "submit", STREAM, "jobs_per_s")
-    for in_flight in plan.singles_in_flight:
-        name = singly(in_flight)
+    most = plan.singles_in_flight[-1]
+    for name in (*map(singly, plan.singles_in_flight), singly(most, apart=True)):
         yield Target(3, f"end to end, {name}, /s", 2_000, "end-to-end", name, "jobs_per_s")
     yield Target(3, "end to end, in bulk, of PgQueuer's rate", 1.0, "peers", bulk, "of_pgqueuer")
 
@@ -143,6 +144,8 @@ def _recovery(plan: Plan) -> Iterator[Target]:
     yield Target(5, f"{name}, the last, s", promised_s, "takeover", name, "loss_to_last_restart_s", at_most=True)
     name, promised_s = leader_killed(plan), plan.leader_ttl_s + SLACK_S
     yield Target(5, f"{name}, p99, s", promised_s, "failover", name, "kill_to_restart_s", at_most=True)
+    what, figure = f"{name}, last end of what was claimed, p99, s", "kill_to_end_of_claimed_s"
+    yield Target(5, what, SLEEP_S + SLACK_S, "failover", name, figure, at_most=True)
 
 
 def _scale(plan: Plan) -> Iterator[Target]:

@@ -24,6 +24,8 @@ GATHERED = FOLDER / "results.json"
 BEGIN, END = "<!-- figures: scripts/generate_performance.py -->", "<!-- end of figures -->"
 NOTHING = "To be renewed on a machine that does nothing else. None are given here until then.\n"
 STATEMENTS = 8
+DRAWN_US = 0.5
+"""Steps that take less have no bar."""
 SCENARIOS = (
     "submit",
     "drain",
@@ -239,8 +241,9 @@ def _plots(cases: Cases) -> Iterator[tuple[str, str]]:
             (f"{process}: {step}" if process in ("coordinators", "workers") else step.strip("`"), {process: value})
             for process, values in steps.items()
             for step, value in sorted(values.items(), key=lambda each: -each[1])
+            if value >= DRAWN_US
         ]
-        yield "steps", bars("CPU of a drained job by step, µs", [(label[:36], parts) for label, parts in rows])
+        yield "steps", bars("CPU of a drained job by step, µs", [(label[:34], parts) for label, parts in rows])
 
 
 def _parts(case: Mapping[str, Any]) -> dict[str, float]:

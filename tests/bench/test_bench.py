@@ -40,7 +40,7 @@ SAMPLES = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(620)
+@pytest.mark.timeout(920)
 def test_a_quick_run_measures_everything_and_leaves_nothing_behind(tmp_path: Path) -> None:
     data, kept = tmp_path / "data", tmp_path / "results"
     command = [sys.executable, "-m", "tenure.bench", *FIGURES, "--quick", "--runs", "1", "--output", "json"]
@@ -49,7 +49,7 @@ def test_a_quick_run_measures_everything_and_leaves_nothing_behind(tmp_path: Pat
         env={name: value for name, value in os.environ.items() if not name.startswith("TENURE_")},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -65,7 +65,10 @@ def test_a_quick_run_measures_everything_and_leaves_nothing_behind(tmp_path: Pat
         assert cases, scenario
         for case in cases:
             assert FIGURES[scenario] <= case["figures"].keys()
-            assert SAMPLES.get(scenario, set()) == case["samples"].keys()
+            samples = SAMPLES.get(scenario, set())
+            if case["case"].startswith("leader killed"):
+                samples = samples | {"kill_to_end_of_claimed_s"}
+            assert samples == case["samples"].keys()
             if scenario in ("submit", "drain", "end-to-end"):
                 assert case["cpu_us_per_job"].keys() == PROCESSES
     told = [target.what for target in targets(quick(1)) if target.scenario in FIGURES]
