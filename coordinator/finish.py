@@ -7,11 +7,10 @@ may be repeated until it is answered. In a batch one bad member fails alone.
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -25,7 +24,7 @@ from tenure.model.jobs import RetrySpec, json_error
 from tenure.model.retry import Next, after_outcome, within_deadline
 from tenure.model.states import CLAIMABLE, TERMINAL, JobState, Outcome
 from tenure.store.postgres.database import Database, Row, Statement
-from tenure.store.postgres.locked import write_unlocked
+from tenure.store.postgres.locked import write_rows
 
 log = structlog.get_logger(__name__)
 
@@ -55,11 +54,10 @@ class AttemptError:
         return json.dumps({name: text.replace("\x00", "\ufffd") for name, text in fields.items()})
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """How a worker says that an attempt ended."""
 
-    job_id: uuid.UUID
+    job_id: str
     fence: int
     outcome: Outcome
     result: str | None = None
@@ -71,8 +69,7 @@ class Report:
     park: Park | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """The answer to one report."""
 
     verdict: Verdict
@@ -81,11 +78,10 @@ class Finished:
     claim_deleted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """A decided end of an attempt, ready to be written under its fence."""
 
-    job_id: uuid.UUID
+    job_id: str
     fence: int
     outcome: Outcome
     then: Next
@@ -96,6 +92,8 @@ class Ending:
     park: Park | None = None
 
 
+_STATES = {state.value: state for state in JobState}
+_COMPLETED = Next(JobState.COMPLETED)
 STEPS_AT_ONCE = 10
 """How deep the ends of dependants are followed while reports, or the reaper, wait for the answer."""
 _REPORTABLE = frozenset(
@@ -166,10 +164,10 @@ class Finisher:
         write: Callable[[Sequence[Ending], Statement | None], Awaitable[list[Row]]],
         guard: Statement | None,
     ) -> list[Row]:
-        async def write_some(ids: Set[uuid.UUID]) -> list[Row]:
+        async def write_some(ids: Set[str]) -> list[Row]:
             return await write([ending for ending in endings if ending.job_id in ids], guard)
 
-        rows, _ = await write_unlocked(self._database, [ending.job_id for ending in endings], write_some)
+        rows, _ = await write_rows(self._database, [ending.job_id for ending in endings], write_some)
         return rows
 
     async def tell(self, rows: Iterable[Row], *, keep_slots: bool = False) -> set[str]:
@@ -182,8 +180,8 @@ class Finisher:
         deleted = await self._announcer.announce(
             [
                 Ended(
-                    str(row.id),
-                    JobState(row.state),
+                    row.id,
+                    _STATES[row.state],
                     row.attempt,
                     row.claim_revision,
                     row.lease,
@@ -200,7 +198,7 @@ class Finisher:
     async def _refused(self, reports: Sequence[Report]) -> list[Finished | None]:
         """Answer the reports that are malformed; None for the others."""
         answers = [_invalid(report) for report in reports]
-        parks: dict[uuid.UUID, Park] = {}
+        parks: dict[str, Park] = {}
         for report, answer in zip(reports, answers, strict=True):
             if answer is None and report.park is not None:
                 # Two of one job can only be under two fences: whichever holds, nothing goes unlooked at.
@@ -231,7 +229,7 @@ class Finisher:
         return rows
 
     async def _write_canceled(
-        self, again: Sequence[Ending], returned: set[tuple[uuid.UUID, int]], guard: Statement | None
+        self, again: Sequence[Ending], returned: set[tuple[str, int]], guard: Statement | None
     ) -> list[Row]:
         """End jobs that were to come back, but for which a cancel came in meanwhile."""
         left = {(e.job_id, e.fence): e for e in again if (e.job_id, e.fence) not in returned}
@@ -239,7 +237,7 @@ class Finisher:
             "executing_by_fence", {"ids": [id for id, _ in left], "fences": [fence for _, fence in left]}
         )
         canceled = [
-            replace(left[row.id, row.fence], then=Next(JobState.CANCELED, reason=row.reason))
+            left[row.id, row.fence]._replace(then=Next(JobState.CANCELED, reason=row.reason))
             for row in rows
             if row.cancel_requested
         ]
@@ -258,9 +256,7 @@ class Finisher:
     async def _decide(self, reports: Sequence[Report]) -> list[Ending]:
         """Decide what becomes of each job; only those that did not complete need their rows for it."""
         endings = [
-            Ending(
-                report.job_id, report.fence, report.outcome, Next(JobState.COMPLETED), result=report.result or "null"
-            )
+            Ending(report.job_id, report.fence, Outcome.COMPLETED, _COMPLETED, report.result or "null")
             for report in reports
             if report.outcome is Outcome.COMPLETED
         ]
@@ -277,7 +273,7 @@ class Finisher:
                     endings.append(_decide_one(report, row))
         return endings
 
-    async def _recorded(self, reports: Sequence[Report]) -> dict[tuple[uuid.UUID, int], Row]:
+    async def _recorded(self, reports: Sequence[Report]) -> dict[tuple[str, int], Row]:
         if not reports:
             return {}
         rows = await self._database.fetch(
@@ -292,7 +288,7 @@ class Finisher:
             if row.outcome == outcomes[row.id, row.fence] and row.state is not None
         }
 
-    async def _locked(self, reports: Sequence[Report]) -> set[tuple[uuid.UUID, int]]:
+    async def _locked(self, reports: Sequence[Report]) -> set[tuple[str, int]]:
         """Return those that could not be written, though their attempts execute: their jobs are locked."""
         if not reports:
             return set()
@@ -344,21 +340,21 @@ def _invalid(report: Report) -> Finished | None:
 
 def _answer(
     report: Report,
-    written: dict[tuple[uuid.UUID, int], Row],
-    earlier: dict[tuple[uuid.UUID, int], Row],
-    locked: Set[tuple[uuid.UUID, int]],
+    written: dict[tuple[str, int], Row],
+    earlier: dict[tuple[str, int], Row],
+    locked: Set[tuple[str, int]],
     deleted: set[str],
 ) -> Finished:
     key = (report.job_id, report.fence)
-    claim_deleted = str(report.job_id) in deleted
+    claim_deleted = report.job_id in deleted
     if key in written:
-        return Finished(Verdict.RECORDED, JobState(written[key].state), claim_deleted=claim_deleted)
+        return Finished(Verdict.RECORDED, _STATES[written[key].state], claim_deleted=claim_deleted)
     if key in earlier:
-        return Finished(Verdict.REPEATED, JobState(earlier[key].state), claim_deleted=claim_deleted)
+        return Finished(Verdict.REPEATED, _STATES[earlier[key].state], claim_deleted=claim_deleted)
     if key in locked:
         return Finished(Verdict.LOCKED, message="a transaction has locked the job: report again")
     STALE_WRITES.labels("finish").inc()
-    log.warning("stale_finish_refused", job=str(report.job_id), fence=report.fence, outcome=report.outcome)
+    log.warning("stale_finish_refused", job=report.job_id, fence=report.fence, outcome=report.outcome)
     return Finished(Verdict.LOST, message="the attempt is not yours any more; its result was dropped")
 
 
@@ -366,8 +362,8 @@ def _columns(endings: Sequence[Ending]) -> dict[str, Any]:
     return {
         "ids": [ending.job_id for ending in endings],
         "fences": [ending.fence for ending in endings],
-        "outcomes": [str(ending.outcome) for ending in endings],
-        "states": [str(ending.then.state) for ending in endings],
+        "outcomes": [ending.outcome.value for ending in endings],
+        "states": [ending.then.state.value for ending in endings],
         "errors": [ending.error for ending in endings],
         "reasons": [ending.then.reason for ending in endings],
         "error_counts": [int(ending.is_error) for ending in endings],

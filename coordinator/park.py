@@ -34,7 +34,7 @@ class Park:
 class Parking:
     """A decided parking, ready to be written under its fence."""
 
-    job_id: uuid.UUID
+    job_id: str
     fence: int
     park: Park
 
@@ -51,13 +51,13 @@ def problem_of(park: Park) -> str | None:
     return None
 
 
-async def strangers(database: Database, parks: Mapping[uuid.UUID, Park]) -> dict[uuid.UUID, str]:
+async def strangers(database: Database, parks: Mapping[str, Park]) -> dict[str, str]:
     """Say, of each job that may not park as it asks, for whom it would wait that is no child of its own."""
     parked, children = _pairs(parks.items())
     if not parked:
         return {}
     rows = await database.fetch("not_to_park_on", {"parked": parked, "children": children})
-    found: dict[uuid.UUID, str] = {}
+    found: dict[str, str] = {}
     for row in sorted(rows, key=lambda row: row.waits_for):
         asked = parks[row.id].children
         if row.waits_for in asked:
@@ -90,6 +90,6 @@ async def write_parkings(
     return (await database.transaction(statements))[-1]
 
 
-def _pairs(parks: Iterable[tuple[uuid.UUID, Park]]) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
+def _pairs(parks: Iterable[tuple[str, Park]]) -> tuple[list[str], list[uuid.UUID]]:
     pairs = [(id, child) for id, park in parks for child in dict.fromkeys(park.children)]
     return [id for id, _ in pairs], [child for _, child in pairs]

@@ -259,7 +259,7 @@ class Reaper:
             {"ids": [row.id for row in verdict.lost], "fences": [row.fence for row in verdict.lost]},
         )
         executing = {(row.id, row.fence) for row in rows}
-        return replace(verdict, lost=tuple(row for row in verdict.lost if (row.id, row.fence) in executing))
+        return replace(verdict, lost=tuple(row for row in verdict.lost if (str(row.id), row.fence) in executing))
 
     async def _taken(self, lost: Sequence[Executing]) -> set[Executing]:
         """Return those whose claim was taken from a worker that lives: its session is older than the claim, and fresh.
@@ -321,7 +321,7 @@ class Reaper:
         for row in rows:
             log.warning(
                 "attempt_reaped",
-                job=str(row.id),
+                job=row.id,
                 attempt=row.attempt,
                 fence=row.fence,
                 worker=row.worker,
@@ -356,21 +356,21 @@ def executing_from_row(row: Row) -> Executing:
 
 def _lost(row: Executing) -> Ending:
     error = AttemptError("WorkerLost", f"the claim of worker {row.worker} vanished (lease {row.lease:016x})").to_json()
-    return Ending(row.id, row.fence, Outcome.LOST, next_of_lost(row), error=error, is_crash=True)
+    return Ending(str(row.id), row.fence, Outcome.LOST, next_of_lost(row), error=error, is_crash=True)
 
 
 def _taken(row: Executing) -> Ending:
     error = AttemptError("ClaimTaken", f"the claim was taken from worker {row.worker}, which lives").to_json()
-    return Ending(row.id, row.fence, Outcome.RELEASED, next_of_taken(row), error=error)
+    return Ending(str(row.id), row.fence, Outcome.RELEASED, next_of_taken(row), error=error)
 
 
 def _timed_out(row: Executing) -> Ending:
     error = AttemptError(
         "TimedOut", "the attempt outlived its timeout, or the deadline of its job, and its worker did not end it"
     ).to_json()
-    return Ending(row.id, row.fence, Outcome.TIMED_OUT, next_of_timed_out(row), error=error, is_error=True)
+    return Ending(str(row.id), row.fence, Outcome.TIMED_OUT, next_of_timed_out(row), error=error, is_error=True)
 
 
 def _unheeded(row: Executing) -> Ending:
     error = AttemptError("CancelUnheeded", "the worker was asked to stop the attempt and did not").to_json()
-    return Ending(row.id, row.fence, Outcome.CANCELED, next_of_unheeded(row), error=error)
+    return Ending(str(row.id), row.fence, Outcome.CANCELED, next_of_unheeded(row), error=error)

@@ -41,7 +41,8 @@ class Revoker:
         claim = await self._etcd.get(self._keys.claim(str(job_id)))
         rows = await self._database.fetch("executing_by_id", {"ids": [job_id], "timeout_grace_s": TIMEOUT_GRACE_S})
         endings = [
-            Ending(row.id, row.fence, Outcome.RELEASED, next_of_taken(row)) for row in map(executing_from_row, rows)
+            Ending(str(row.id), row.fence, Outcome.RELEASED, next_of_taken(row))
+            for row in map(executing_from_row, rows)
         ]
         ended = await self._finisher.write(endings)
         told = await self._finisher.tell(ended, keep_slots=True)

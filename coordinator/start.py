@@ -6,10 +6,8 @@ before anybody has noticed. Who shows no claim in etcd starts nothing.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -19,16 +17,15 @@ from tenure.store.etcd.claims import verify_batch
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd
 from tenure.store.postgres.database import Database, Row
-from tenure.store.postgres.locked import write_unlocked
+from tenure.store.postgres.locked import write_rows
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedJob:
+class ClaimedJob(NamedTuple):
     """A claim that a worker says it holds, for the job as it was offered."""
 
-    job_id: uuid.UUID
+    job_id: str
     attempt_seen: int
     lease: int
     claim_revision: int
@@ -51,28 +48,29 @@ class Starter:
             Unavailable: a store did not answer; repeat the call with the same claims.
         """
         held = await verify_batch(
-            self._etcd, self._keys, [(str(claim.job_id), claim.claim_revision, claim.lease) for claim in claims]
+            self._etcd, self._keys, [(claim.job_id, claim.claim_revision, claim.lease) for claim in claims]
         )
-        shown = sorted((claim for claim in claims if str(claim.job_id) in held), key=lambda claim: claim.job_id)
-        rows, locked = await self._start(worker, shown) if shown else ([], frozenset[uuid.UUID]())
-        answered = locked.union(row.id for row in rows)
-        for claim in claims:
-            if claim.job_id not in answered:
-                STALE_WRITES.labels("start").inc()
-                log.info("stale_start_refused", job=str(claim.job_id), worker=worker, lease=f"{claim.lease:016x}")
+        shown = sorted([claim for claim in claims if claim.job_id in held])
+        rows, locked = await self._start(worker, shown) if shown else ([], frozenset[str]())
+        if len(rows) < len(claims):
+            answered = locked.union(row.id for row in rows)
+            for claim in claims:
+                if claim.job_id not in answered:
+                    STALE_WRITES.labels("start").inc()
+                    log.info("stale_start_refused", job=claim.job_id, worker=worker, lease=f"{claim.lease:016x}")
         return rows
 
-    async def _start(self, worker: str, shown: Sequence[ClaimedJob]) -> tuple[list[Row], frozenset[uuid.UUID]]:
+    async def _start(self, worker: str, shown: Sequence[ClaimedJob]) -> tuple[list[Row], frozenset[str]]:
         """Return the started attempts, and the jobs that somebody has locked: they will be offered again."""
 
-        async def write(ids: Set[uuid.UUID]) -> list[Row]:
+        async def write(ids: Set[str]) -> list[Row]:
             return await self._database.fetch(
                 "start_attempts", _columns(worker, [claim for claim in shown if claim.job_id in ids])
             )
 
-        locked: frozenset[uuid.UUID] = frozenset()
+        locked: frozenset[str] = frozenset()
         try:
-            rows, locked = await write_unlocked(self._database, [claim.job_id for claim in shown], write)
+            rows, locked = await write_rows(self._database, [claim.job_id for claim in shown], write)
         except Unavailable:
             # The outcome is unknown: a row that carries this very claim is this worker's.
             rows = []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 
 import uuid_utils.compat
 
 from tenure.model.errors import FieldViolation, InvalidInput
+
+_is_written_out = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 
 
 def new_id() -> uuid.UUID:
@@ -27,3 +30,11 @@ def parse_id(text: str, field: str) -> uuid.UUID:
             [FieldViolation(field, f"{text[:64]!r} is not an id, which is a UUID")],
             hint="give it whole, as lists show it",
         ) from exc
+
+
+def id_text(text: str, field: str) -> str:
+    """Read an id and return it as it is written everywhere: for those who only compare it and pass it on.
+
+    Raises: as ``parse_id``.
+    """
+    return text if _is_written_out(text) else str(parse_id(text, field))

@@ -20,9 +20,10 @@ from tenure.coordinator.submit import Submitter
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost
-from tenure.model.ids import parse_id
+from tenure.model.ids import id_text, parse_id
 from tenure.model.jobs import json_error
 from tenure.model.routes import limit_error
+from tenure.model.states import Outcome
 from tenure.model.submit import Parent, keyed_after_parent, refuse_foreign_children
 from tenure.store.postgres.database import Database, Row, Statement
 from tenure.v1 import job_pb2, wire
@@ -62,16 +63,16 @@ class WorkerService(WorkerServiceServicer):
             raise InvalidInput([FieldViolation("worker", "must be 1 to 255 printable characters")])
         claims = [
             ClaimedJob(
-                parse_id(claim.job_id, f"claims[{index}].job_id"),
+                id_text(claim.job_id, f"claims[{index}].job_id"),
                 claim.attempt_seen,
                 claim.lease,
                 claim.claim_revision,
-                _slots(claim.slots, f"claims[{index}].slots"),
+                _slots(claim.slots, f"claims[{index}].slots") if claim.slots else (),
             )
             for index, claim in enumerate(request.claims)
         ]
         rows = await self._starter.start(request.worker, claims)
-        return pb.StartAttemptsResponse(attempts=[_started_to_pb(row) for row in rows])
+        return pb.StartAttemptsResponse(attempts=_started_to_pb(rows))
 
     async def FinishAttempts(self, request: pb.FinishAttemptsRequest, context: Context) -> pb.FinishAttemptsResponse:
         """Record how attempts ended."""
@@ -205,22 +206,27 @@ def _text(text: str, limit: int) -> str:
     return text[:limit].replace("\x00", "\ufffd")
 
 
-def _started_to_pb(row: Row) -> pb.StartedAttempt:
-    return pb.StartedAttempt(
-        job_id=str(row.id),
-        attempt=row.attempt,
-        fence=row.fence,
-        namespace=row.namespace,
-        kind=row.kind,
-        route=row.route,
-        payload=row.payload,
-        checkpoint=row.checkpoint,
-        timeout=wire.duration(row.timeout_s if row.timeout_s is None else round(row.timeout_s, 6)),
-        labels=convert.labels_from_text(row.labels),
-        started_at=wire.timestamp(row.started_at),
-        parent_id=str(row.parent_id) if row.parent_id else None,
-        parked_attempt=row.parked_attempt,
-    )
+def _started_to_pb(rows: Sequence[Row]) -> list[pb.StartedAttempt]:
+    # Those that one statement started have one time in common.
+    times = {at: wire.timestamp(at) for at in {row.started_at for row in rows}}
+    return [
+        pb.StartedAttempt(
+            job_id=row.id,
+            attempt=row.attempt,
+            fence=row.fence,
+            namespace=row.namespace,
+            kind=row.kind,
+            route=row.route,
+            payload=row.payload,
+            checkpoint=row.checkpoint,
+            timeout=row.timeout_s if row.timeout_s is None else wire.duration(round(row.timeout_s, 6)),
+            labels=row.labels if row.labels is None else convert.labels_from_text(row.labels),
+            started_at=times[row.started_at],
+            parent_id=row.parent_id,
+            parked_attempt=row.parked_attempt,
+        )
+        for row in rows
+    ]
 
 
 def _report_from_pb(message: pb.AttemptReport) -> Report | Finished:
@@ -229,10 +235,13 @@ def _report_from_pb(message: pb.AttemptReport) -> Report | Finished:
     if outcome is None:
         return Finished(Verdict.INVALID, message="outcome: must be set")
     try:
-        job_id = parse_id(message.job_id, "job_id")
+        job_id = id_text(message.job_id, "job_id")
         park = _park_from_pb(message.park) if message.HasField("park") else None
     except InvalidInput as exc:
         return Finished(Verdict.INVALID, message=exc.message)
+    if outcome is Outcome.COMPLETED and park is None:  # as most do, and with nothing but a result
+        delay_s = wire.seconds(message.delay) if message.HasField("delay") else 0.0
+        return Report(job_id, message.fence, outcome, message.result or None, delay_s=delay_s)
     error = message.error
     return Report(
         job_id=job_id,

@@ -106,6 +106,10 @@ class Database:
             f"-c statement_timeout={int(options.statement_timeout_s * 1000)}"
             f" -c lock_timeout={int(options.lock_timeout_s * 1000)}"
             f" -c idle_in_transaction_session_timeout={int(options.idle_in_transaction_timeout_s * 1000)}"
+            # A plan that scans the table of jobs, made when a queue was empty, would serve until the next ANALYZE, with
+            # however many jobs by then. What only a scan can answer is scanned for all that; PostgreSQL before 18 takes
+            # that for costly enough to compile.
+            " -c enable_seqscan=off -c jit=off"
             " -c timezone=UTC"  # elsewhere the first and last day of the calendar cannot be read back
         )
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(

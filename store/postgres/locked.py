@@ -12,16 +12,17 @@ from typing import TypeVar
 import structlog
 
 from tenure.model.errors import Locked
-from tenure.store.postgres.database import Database
+from tenure.store.postgres.database import Database, Row
 
 log = structlog.get_logger(__name__)
 
 Written = TypeVar("Written")
+Id = TypeVar("Id", str, uuid.UUID)
 
 
 async def write_unlocked(
-    database: Database, ids: Iterable[uuid.UUID], write: Callable[[Set[uuid.UUID]], Awaitable[Written]]
-) -> tuple[Written, frozenset[uuid.UUID]]:
+    database: Database, ids: Iterable[Id], write: Callable[[Set[Id]], Awaitable[Written]]
+) -> tuple[Written, frozenset[Id]]:
     """Write to those jobs of a batch that nobody else has locked; return what ``write`` did, and the jobs left out.
 
     Raises:
@@ -32,8 +33,24 @@ async def write_unlocked(
         return await write(wanted), frozenset()
     except Locked as exc:
         rows = await database.fetch("locked_jobs", {"ids": sorted(wanted)})
-        locked = frozenset(row.id for row in rows)
+        names = {str(row.id) for row in rows}
+        locked = frozenset(id for id in wanted if str(id) in names)
         log.warning(
             "jobs_locked", jobs=len(locked), of=len(wanted), some=sorted(map(str, locked))[:3], error=exc.message
         )
         return await write(wanted - locked), locked
+
+
+async def write_rows(
+    database: Database, ids: Iterable[str], write: Callable[[Set[str]], Awaitable[list[Row]]]
+) -> tuple[list[Row], frozenset[str]]:
+    """Do as ``write_unlocked`` with a statement that returns a row for each job it wrote, and try the others once more.
+
+    A statement that goes by the places of rows passes over one that somebody changes meanwhile: its place is another.
+    """
+    wanted = frozenset(ids)
+    rows, locked = await write_unlocked(database, wanted, write)
+    if len(rows) + len(locked) < len(wanted) and (missed := wanted - locked - {row.id for row in rows}):
+        more, locked_since = await write_unlocked(database, missed, write)
+        return [*rows, *more], locked | locked_since
+    return rows, locked

@@ -142,7 +142,7 @@ class Parts:
         value = ClaimValue(worker, "default", "k", "default", lease, stamp(self.clock.wall())).to_json()
         [result] = await claim_batch(self.etcd, self.keys, [ClaimRequest(str(id), lease, value)])
         assert result.outcome is ClaimOutcome.WON
-        return ClaimedJob(id, (await self.row(id)).attempt, lease, result.create_revision)
+        return ClaimedJob(str(id), (await self.row(id)).attempt, lease, result.create_revision)
 
     async def execute(self, id: uuid.UUID, *, worker: str = WORKER) -> Any:
         """Claim and start a job; returns the started attempt."""
@@ -151,7 +151,7 @@ class Parts:
 
     async def finish(self, id: uuid.UUID, fence: int, outcome: Outcome = Outcome.COMPLETED, **report: Any) -> Any:
         """Report the end of an attempt."""
-        return (await self.finisher.finish([Report(id, fence, outcome, **report)]))[0]
+        return (await self.finisher.finish([Report(str(id), fence, outcome, **report)]))[0]
 
     async def lose_claim(self, id: uuid.UUID) -> None:
         """Revoke the lease of a job's claim, as its expiry would."""

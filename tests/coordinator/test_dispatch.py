@@ -134,8 +134,8 @@ async def test_an_offer_that_comes_twice_wins_nothing(alone: Parts) -> None:
         lease = (await alone.etcd.grant(60)).lease
         [result] = await claim_batch(alone.etcd, alone.keys, [ClaimRequest(str(job), lease, b"{}")])
         if result.outcome is ClaimOutcome.WON:
-            won.append(ClaimedJob(job, 0, lease, result.create_revision))
-    assert [one.job_id for one in won] == [done, again]
+            won.append(ClaimedJob(str(job), 0, lease, result.create_revision))
+    assert [one.job_id for one in won] == [str(done), str(again)]
     assert await alone.starter.start(WORKER, won) == []
 
 

@@ -57,7 +57,7 @@ async def take(parts: Parts, worker: str = "w1") -> dict[uuid.UUID, ClaimedJob]:
             parts.etcd, parts.keys, [ClaimRequest(offer.job, lease, value, offer.slots)], inbox_key=key
         )
         if result.outcome is ClaimOutcome.WON:
-            claimed[id] = ClaimedJob(id, offer.attempt, lease, result.create_revision, offer.slots)
+            claimed[id] = ClaimedJob(str(id), offer.attempt, lease, result.create_revision, offer.slots)
     return claimed
 
 
@@ -112,7 +112,7 @@ async def test_a_slot_goes_with_its_claim_and_lets_the_next_start(alone: Parts, 
         await until_offered(alone, 2)
         claimed = await take(alone)
         assert await slots(alone) == ["db/0", "db/1"]
-        started = {row.id: row for row in await alone.starter.start("w1", list(claimed.values()))}
+        started = {uuid.UUID(row.id): row for row in await alone.starter.start("w1", list(claimed.values()))}
         assert set(started) == set(jobs[:2])
         assert await until_offered(alone, 0) == {}
         first = jobs[0]
@@ -146,7 +146,7 @@ def _completed(id: uuid.UUID, fence: int) -> Any:
     from tenure.coordinator.finish import Report
     from tenure.model.states import Outcome
 
-    return Report(id, fence, Outcome.COMPLETED)
+    return Report(str(id), fence, Outcome.COMPLETED)
 
 
 async def test_changing_a_limit_acts_at_once(alone: Parts, patient: dict[str, Any]) -> None:
@@ -325,7 +325,7 @@ async def test_slots_that_a_snapshot_brought_back_are_deleted_with_their_claims(
     value = b'{"worker":"w1","namespace":"n","kind":"k","route":"r","lease":"1","claimed_at":"x"}'
     requests = [ClaimRequest(str(id), lease, value, ("db/0",)), ClaimRequest(str(other), kept, value, ("db/1",))]
     results = await claim_batch(alone.etcd, alone.keys, requests)
-    await alone.starter.start("w1", [ClaimedJob(other, 0, kept, results[1].create_revision, ("db/1",))])
+    await alone.starter.start("w1", [ClaimedJob(str(other), 0, kept, results[1].create_revision, ("db/1",))])
     watchman = await begin_watch(alone)
     assert await watchman.reaper.drop_strays() == 1
     assert await slots(alone) == ["db/1"]

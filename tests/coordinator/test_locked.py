@@ -44,7 +44,7 @@ async def test_a_job_starts_while_somebody_submits_another_that_waits_for_it(par
     claims = [await parts.claim(id) for id in jobs]
     async with open_transaction(parts, AFTER, jobs[1]):
         started = await parts.starter.start("w1", claims)
-    assert {row.id for row in started} == set(jobs)
+    assert {row.id for row in started} == set(map(str, jobs))
 
 
 async def test_a_job_that_is_locked_does_not_start_and_its_neighbours_do(parts: Parts) -> None:
@@ -53,7 +53,7 @@ async def test_a_job_that_is_locked_does_not_start_and_its_neighbours_do(parts: 
     refused = _refused_starts()
     async with open_transaction(parts, "SELECT id FROM tenure.job WHERE id = %s FOR UPDATE", jobs[1]):
         started = await parts.starter.start("w1", claims)
-    assert {row.id for row in started} == {jobs[0], jobs[2]}
+    assert {row.id for row in started} == {str(jobs[0]), str(jobs[2])}
     assert _refused_starts() == refused, "it was counted as a start by somebody else"
     assert await parts.starter.start("w1", claims)
 
@@ -63,7 +63,7 @@ async def test_a_report_about_a_locked_job_is_written_later_and_its_neighbours_n
     parts: Parts, outcome: Outcome
 ) -> None:
     jobs = [await parts.submit() for _ in range(3)]
-    reports = [Report(id, (await parts.execute(id)).fence, outcome, delay_s=0.0) for id in jobs]
+    reports = [Report(str(id), (await parts.execute(id)).fence, outcome, delay_s=0.0) for id in jobs]
     async with open_transaction(parts, f"{AFTER} FROM tenure.job WHERE id = %s FOR UPDATE", jobs[1], jobs[1]) as child:
         answers = await parts.finisher.finish(reports)
         assert [answer.verdict for answer in answers] == [Verdict.RECORDED, Verdict.LOCKED, Verdict.RECORDED]

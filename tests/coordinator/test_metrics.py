@@ -108,7 +108,7 @@ async def test_a_start_that_came_second_is_refused_and_counted(parts: Parts) -> 
     await parts.lose_claim(job)
     late = await parts.claim(job, worker="w2")
     before = stale("start")
-    assert await parts.starter.start("w2", [ClaimedJob(job, 0, late.lease, late.claim_revision)]) == []
+    assert await parts.starter.start("w2", [ClaimedJob(str(job), 0, late.lease, late.claim_revision)]) == []
     assert stale("start") == before + 1
 
 

@@ -91,7 +91,7 @@ async def test_an_offer_that_was_overtaken_starts_nothing(parts: Parts) -> None:
     started = await parts.execute(id, worker="quick")
     await parts.finish(id, started.fence, Outcome.FAILED)
     claim = await parts.claim(id, worker="slow")
-    overtaken = ClaimedJob(id, 0, claim.lease, claim.claim_revision)
+    overtaken = ClaimedJob(str(id), 0, claim.lease, claim.claim_revision)
     assert await parts.starter.start("slow", [overtaken]) == []
     assert await parts.state(id) is JobState.READY
 
@@ -114,7 +114,7 @@ async def test_a_start_of_unknown_outcome_is_not_anothers(parts: Parts) -> None:
     started = await parts.execute(id, worker="w1")
     await parts.lose_claim(id)
     claim = await parts.claim(id, worker="w1")
-    again = ClaimedJob(id, 0, claim.lease, claim.claim_revision)
+    again = ClaimedJob(str(id), 0, claim.lease, claim.claim_revision)
     assert await parts.starter.start("w1", [again]) == []
     assert (await parts.row(id)).fence == started.fence
 

@@ -216,7 +216,7 @@ async def test_a_claim_that_nobody_owns_for_a_while_is_given_up(alone: Parts) ->
     await alone.execute(owned)
     await alone.claim(idle)
     started = await alone.execute(ended)
-    await alone.finisher.write(await alone.finisher._decide([Report(ended, started.fence, Outcome.COMPLETED)]))
+    await alone.finisher.write(await alone.finisher._decide([Report(str(ended), started.fence, Outcome.COMPLETED)]))
     leases = {id: (await alone.claim_of(id)).lease for id in (idle, ended)}  # type: ignore[union-attr]
     reaper = await reaper_of(alone)
     assert await reaper.drop_orphans() == 0  # as yet

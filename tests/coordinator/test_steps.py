@@ -197,9 +197,9 @@ async def test_the_deepest_of_nested_pools_wins(alone: Parts) -> None:
 async def test_a_claim_that_is_not_there_starts_nothing(parts: Parts) -> None:
     id = await parts.submit()
     claim = await parts.claim(id)
-    other = ClaimedJob(id, 0, claim.lease, claim.claim_revision - 1)
+    other = ClaimedJob(str(id), 0, claim.lease, claim.claim_revision - 1)
     assert await parts.starter.start("w1", [other]) == []
-    assert await parts.starter.start("w1", [ClaimedJob(await parts.submit(), 0, 1, 1)]) == []
+    assert await parts.starter.start("w1", [ClaimedJob(str(await parts.submit()), 0, 1, 1)]) == []
     await parts.lose_claim(id)
     assert await parts.starter.start("w1", [claim]) == []
     assert await parts.state(id) is JobState.READY
@@ -211,7 +211,7 @@ async def test_a_start_repeated_under_the_same_claim_answers_the_same(parts: Par
     first = await parts.starter.start("w1", claims[:2])
     again = await parts.starter.start("w1", claims)
     assert {row.id: row.fence for row in first}.items() <= {row.id: row.fence for row in again}.items()
-    assert {row.id for row in again} == set(ids)
+    assert {row.id for row in again} == set(map(str, ids))
     assert {row.attempt for row in again} == {1}
 
 
@@ -231,7 +231,7 @@ async def test_a_start_with_many_claims_passes_over_what_is_not_ready(parts: Par
     ready, canceled = await parts.submit(), await parts.submit()
     claims = [await parts.claim(ready), await parts.claim(canceled)]
     await parts.canceler.cancel(canceled, "")
-    assert [row.id for row in await parts.starter.start("w1", claims)] == [ready]
+    assert [row.id for row in await parts.starter.start("w1", claims)] == [str(ready)]
 
 
 # -- finish --
@@ -283,10 +283,10 @@ async def test_a_bad_member_of_a_batch_fails_alone(parts: Parts) -> None:
     ids = [await parts.submit() for _ in range(4)]
     fences = [(await parts.execute(id)).fence for id in ids]
     reports = [
-        Report(ids[0], fences[0], Outcome.COMPLETED, result='"\\u0000"'),
-        Report(ids[1], fences[1], Outcome.COMPLETED, result='"\\\\u0000"'),  # a backslash, no NUL
-        Report(ids[2], fences[2], Outcome.FAILED, error=AttemptError("E", "nul \x00 in it", "t" * 100_000)),
-        Report(ids[3], fences[3], Outcome.LOST),
+        Report(str(ids[0]), fences[0], Outcome.COMPLETED, result='"\\u0000"'),
+        Report(str(ids[1]), fences[1], Outcome.COMPLETED, result='"\\\\u0000"'),  # a backslash, no NUL
+        Report(str(ids[2]), fences[2], Outcome.FAILED, error=AttemptError("E", "nul \x00 in it", "t" * 100_000)),
+        Report(str(ids[3]), fences[3], Outcome.LOST),
     ]
     answers = await parts.finisher.finish(reports)
     assert [answer.verdict for answer in answers] == [

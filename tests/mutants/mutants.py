@@ -185,8 +185,8 @@ _START = (
         [
             (
                 f"{QUERIES}/start_attempts.sql",
-                "WHERE j.state IN ('ready', 'restarting') AND j.attempt = c.attempt",
-                "WHERE j.attempt = c.attempt",
+                " AND j.state IN ('ready', 'restarting')",
+                "",
             )
         ],
         f"{POSTGRES}/test_start_and_end.py::test_a_start_needs_the_attempt_that_was_seen",
@@ -203,7 +203,13 @@ _START = (
         "start-unlocked",
         "of two starts at the same moment the second sees what the first wrote",
         [
-            (f"{QUERIES}/start_attempts.sql", "\n    ORDER BY j.id FOR NO KEY UPDATE OF j\n", "\n"),
+            (
+                f"{QUERIES}/start_attempts.sql",
+                "WHERE j.ctid = c.place AND j.id = c.id AND j.state IN ('ready', 'restarting')"
+                " AND j.attempt = c.attempt",
+                "WHERE j.id = c.id AND EXISTS (SELECT FROM tenure.job s WHERE s.id = c.id"
+                " AND s.state IN ('ready', 'restarting') AND s.attempt = c.attempt)",
+            ),
         ],
         f"{POSTGRES}/test_held_rows.py::test_a_start_that_waited_for_another_starts_nothing",
     ),
@@ -213,8 +219,8 @@ _START = (
         [
             (
                 "coordinator/start.py",
-                "(claim for claim in claims if str(claim.job_id) in held)",
-                "(claim for claim in claims if held is not None)",
+                "[claim for claim in claims if claim.job_id in held]",
+                "[claim for claim in claims if held is not None]",
             )
         ],
         f"{COORDINATOR}/test_steps.py::test_a_claim_that_is_not_there_starts_nothing",
@@ -245,7 +251,7 @@ _START = (
         [
             (
                 f"{QUERIES}/start_attempts.sql",
-                "  AND coalesce(k.postgres_timeline = (SELECT tenure.timeline()), true)\n",
+                "  AND (SELECT coalesce(k.postgres_timeline = tenure.timeline(), true) FROM tenure.cluster k)\n",
                 "",
             )
         ],
@@ -264,8 +270,7 @@ _FENCE = (
         "end-fence-unchecked",
         "an end is recorded for the attempt whose fence it carries",
         [
-            (f"{QUERIES}/end_attempts.sql", "ON j.id = r.id AND j.fence = r.fence\n", "ON j.id = r.id\n"),
-            (f"{QUERIES}/end_attempts.sql", " AND r.fence = j.fence AND j.state", " AND j.state"),
+            (f"{QUERIES}/end_attempts.sql", " AND j.fence = r.fence AND j.state", " AND j.state"),
         ],
         f"{POSTGRES}/test_start_and_end.py::test_another_fence_ends_nothing",
         f"{POSTGRES}/test_start_and_end.py::test_a_zombie_changes_nothing_after_another_has_started",
@@ -1048,7 +1053,7 @@ _DECISIONS = (
         [
             (
                 f"{QUERIES}/start_attempts.sql",
-                "      AND (j.attempt > 0 OR j.start_by IS NULL OR j.start_by > now())"
+                "  AND (j.attempt > 0 OR j.start_by IS NULL OR j.start_by > now())"
                 " AND (j.deadline IS NULL OR j.deadline > now())\n",
                 "",
             )

@@ -16,8 +16,9 @@ from tenure.model.states import JobState
 from tenure.store.postgres.arrays import ArrayDumper
 
 TEXTS = [
-    "", " ", " lead and trail ", "NULL", "null", "Null", "a,b", "{}", "{a", "}", '"', '""', "\\", "\\\\", '\\"', '"\\', "'", "$1",
-    "%s", "\n", "\t\r", "\x01", "\x7f", "é", "日本", "😀", "\u2028", "\u00a0", "e\u0301", '{"a": "\\u0000 \\" \\\\"}', "true", "0",
+    "", " ", " lead and trail ", "NULL", "null", "Null", "a,b", "{}", "{a", "}", '"', '""', "\\", "\\\\", '\\"', '"\\',
+    "'", "$1", "%s", "\n", "\t\r", "\x01", "\x7f", "é", "日本", "😀", "\u2028", "\u00a0", "e\u0301", "true", "0",
+    '{"a": "\\u0000 \\" \\\\"}',
 ]  # fmt: skip
 
 

@@ -136,7 +136,7 @@ async def test_a_child_with_a_delay_waits_for_its_time_too(table: Table) -> None
 async def test_an_edge_written_while_its_parent_ends_is_never_lost(table: Table) -> None:
     """Two connections, the end and the edge at the same moment, many times: the child is always ready in the end."""
     parents = [await table.submit() for _ in range(RACES)]
-    fences = {row.id: row.fence for row in await table.start(*parents)}
+    fences = {uuid.UUID(row.id): row.fence for row in await table.start(*parents)}
     children = []
     for index, parent in enumerate(parents):
         ending = table.end(parent, fences[parent])
@@ -151,7 +151,7 @@ async def test_an_edge_written_while_its_parent_ends_is_never_lost(table: Table)
 
 async def test_batches_of_edges_and_batches_of_ends_do_not_deadlock(table: Table) -> None:
     parents = [await table.submit() for _ in range(40)]
-    fences = {row.id: row.fence for row in await table.start(*parents)}
+    fences = {uuid.UUID(row.id): row.fence for row in await table.start(*parents)}
     children = [new_id() for _ in range(6)]
 
     async def edges(child: uuid.UUID, order: list[uuid.UUID]) -> None:

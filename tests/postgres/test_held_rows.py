@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Set
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec, PlannedJob
 from tenure.model.states import JobState
 from tenure.store.postgres.database import PoolOptions, Statement, query
+from tenure.store.postgres.locked import write_rows
 from tenure.store.postgres.submit import insertion, write_jobs
 from tenure.store.postgres.unique import replacing
 
@@ -87,6 +88,27 @@ async def test_an_end_that_waited_for_a_reap_records_nothing(fresh: Table) -> No
     assert [row.outcome for row in await fresh.db.fetch("attempts_of", {"id": id})] == ["lost"]
 
 
+async def test_an_end_that_waited_for_progress_is_recorded(fresh: Table) -> None:
+    """Another write has moved the row meanwhile: it is written on the second try."""
+    id = await fresh.submit()
+    [started] = await fresh.start(id)
+    tries: list[int] = []
+
+    async def end(ids: Set[str]) -> list[Any]:
+        tries.append(len(ids))
+        return await fresh.end(id, started.fence)
+
+    progress = {"ids": [id], "fences": [started.fence], "fractions": [0.5], "messages": ["half"]}
+    async with open_transaction(fresh, ("report_progress", progress)):
+        ending = await started_and_waiting(fresh, write_rows(fresh.db, [started.id], end))
+        assert not ending.done(), "not exercised: the end waited for nothing"
+    rows, locked = await ending
+    assert ([row.id for row in rows], locked) == ([started.id], frozenset())
+    assert 1 <= len(tries) <= 2
+    row = await fresh.row(id)
+    assert (row.state, row.progress_message) == ("completed", "half")
+
+
 async def test_an_edge_waits_for_a_parent_that_is_about_to_end(fresh: Table) -> None:
     """The parent's end does not see the edge, so the edge must see the end."""
     parent = await fresh.submit()
@@ -102,14 +124,14 @@ async def test_an_edge_waits_for_a_parent_that_is_about_to_end(fresh: Table) -> 
 async def test_a_park_waits_for_a_child_that_is_about_to_end(fresh: Table) -> None:
     """The child's end does not see the edge, so the park must see the end."""
     parent, child = await fresh.submit(), await fresh.submit()
-    fences = {row.id: row.fence for row in await fresh.start(parent, child)}
+    fences = {uuid.UUID(row.id): row.fence for row in await fresh.start(parent, child)}
     async with open_transaction(
         fresh, ("end_attempts", _end(child, fences[child])), ("settle_parents", {"ids": [child]})
     ):
-        parking = Parking(parent, fences[parent], Park((child,)))
+        parking = Parking(str(parent), fences[parent], Park((child,)))
         park = await started_and_waiting(fresh, write_parkings(fresh.db, [parking]))
         assert not park.done(), "not exercised: the park waited for nothing"
-    assert [(row.id, row.state) for row in await park] == [(parent, "ready")]
+    assert [(row.id, row.state) for row in await park] == [(str(parent), "ready")]
     assert await fresh.db.fetch("unsettled_parents", {"limit": 10}) == []
 
 

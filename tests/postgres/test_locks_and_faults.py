@@ -190,7 +190,7 @@ async def test_a_start_cut_off_in_its_answer_is_found_again_by_its_claim(
     with pytest.raises(Unavailable):
         await remote.fetch("start_attempts", columns)
     rows = await until(lambda: table.db.fetch("started_by_claim", columns))  # the server may still be at it
-    assert (rows[0].id, rows[0].attempt) == (id, 1)
+    assert (rows[0].id, rows[0].attempt) == (str(id), 1)
 
 
 async def test_a_submit_cut_off_in_its_commit_is_whole_or_not_at_all(
@@ -263,7 +263,7 @@ async def quick_to_see_deadlocks(table: Table) -> AsyncIterator[None]:
 async def test_a_deadlock_is_tried_again(table: Table) -> None:
     """Transactions lock two jobs in opposite order, many at once: the victims run again and all succeed."""
     a, b = await table.submit(), await table.submit()
-    fence = {row.id: row.fence for row in await table.start(a, b)}
+    fence = {uuid.UUID(row.id): row.fence for row in await table.start(a, b)}
 
     def progress(first: uuid.UUID, second: uuid.UUID) -> list[Statement]:
         return [

@@ -14,7 +14,7 @@ from tenure.model.states import JobState
 async def test_another_fence_parks_nothing(table: Table, off_by: int) -> None:
     id, child = await table.submit(), await table.submit()
     [started] = await table.start(id)
-    parking = Parking(id, started.fence + off_by, Park((child,), '"stale"'))
+    parking = Parking(str(id), started.fence + off_by, Park((child,), '"stale"'))
     assert await write_parkings(table.db, [parking]) == []
     [row] = await table.sql("SELECT state, fence, checkpoint, parked_attempt FROM tenure.job WHERE id = %s", id)
     assert (row.state, row.fence, row.checkpoint, row.parked_attempt) == ("executing", started.fence, None, None)
@@ -25,7 +25,7 @@ async def test_a_park_that_a_cancel_came_before_parks_nothing(table: Table) -> N
     id, child = await table.submit(), await table.submit()
     [started] = await table.start(id)
     await table.db.fetch("request_cancel", {"ids": [id], "reason": "r", "grace_s": None})
-    assert await write_parkings(table.db, [Parking(id, started.fence, Park((child,)))]) == []
+    assert await write_parkings(table.db, [Parking(str(id), started.fence, Park((child,)))]) == []
     assert await table.state(id) is JobState.EXECUTING
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +12,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 from tests.fixtures.postgres import PostgresServer
+from tests.postgres.conftest import Table
 
 from tenure.store.postgres.database import query
 
@@ -150,6 +153,31 @@ def test_a_start_touches_its_jobs_alone(large: psycopg.Connection[dict[str, Any]
     )
     assert _scans(nodes) == {"job_pkey"}
     assert _read(nodes) <= 3 * count
+
+
+@pytest.mark.parametrize("vacuum", [False, True])
+@pytest.mark.parametrize("name", ["start_attempts", "end_attempts"])
+async def test_a_plan_made_while_the_queue_was_empty_goes_by_the_primary_key(
+    fresh: Table, name: str, vacuum: bool
+) -> None:
+    """It is kept until the next ANALYZE, however many jobs there are by then."""
+    ids = [str(uuid.uuid4()) for _ in range(80)]
+    zeros = [0] * 80
+    # All parameters of both; those that one does not name are passed over.
+    params = {
+        "worker": "w", "ids": ids, "attempts": zeros, "leases": zeros, "revisions": zeros, "slots": [""] * 80,
+        "fences": zeros, "outcomes": ids, "states": ids, "results": ids, "errors": ids, "reasons": ids,
+        "error_counts": zeros, "crash_counts": zeros,
+    }  # fmt: skip
+    async with fresh.db._pool.connection() as connection:
+        if vacuum:
+            await connection.execute("VACUUM ANALYZE tenure.job")
+        rows = await (await connection.execute(f"EXPLAIN (COSTS OFF) {query(name)}".encode(), params)).fetchall()
+    scans = {line.strip() for (line,) in rows if re.search(r"\b(on|using) job", line)}
+    assert {re.sub(r"^->  ", "", scan) for scan in scans if "Scan" in scan} == {
+        "Tid Scan on job j",
+        "Index Scan using job_pkey on job f",
+    }
 
 
 @pytest.mark.parametrize("count", [1, 60, 500])

@@ -80,9 +80,9 @@ async def test_a_start_that_is_found_again_has_only_what_is_left_of_its_timeout(
     await table.sql("UPDATE tenure.job SET started_at = started_at - interval '5 s' WHERE id = ANY (%s)", [long, short])
     columns = {"worker": "w1", "ids": [long, short, none], "leases": [5] * 3, "revisions": [50] * 3}
     left_s = {row.id: row.timeout_s for row in await table.db.fetch("started_by_claim", columns)}
-    assert 0 < left_s[long] <= 55.0
-    assert 0 < left_s[short] < 0.1
-    assert left_s[none] is None
+    assert 0 < left_s[str(long)] <= 55.0
+    assert 0 < left_s[str(short)] < 0.1
+    assert left_s[str(none)] is None
 
 
 async def test_a_start_returns_what_the_handler_needs(table: Table) -> None:

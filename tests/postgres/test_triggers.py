@@ -130,7 +130,7 @@ async def test_a_wide_fan_in_is_not_recounted_at_each_end(fresh: Table) -> None:
     assert await _rows_read(fresh, "settle_parents", {"ids": [one]}) < 50
     await fresh.db.fetch("settle_parents", {"ids": [one]})
     rest = [p.id for p in parents if p.id != one]
-    fences = {row.id: row.fence for row in await fresh.start(*rest)}
+    fences = {uuid.UUID(row.id): row.fence for row in await fresh.start(*rest)}
     # In portions: on a busy machine one statement that ends them all outlasts the statement timeout.
     for first in range(0, len(rest), 1_000):
         some = rest[first : first + 1_000]

@@ -1,15 +1,15 @@
 -- executing -> completed, failed, canceled: move to history under the fence, with the attempt.
-WITH report AS (
-    SELECT * FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(outcomes)s::text[], %(states)s::text[],
-                         %(results)s::text[], %(errors)s::text[], %(reasons)s::text[], %(error_counts)s::int[],
-                         %(crash_counts)s::int[])
-             AS r (id, fence, outcome, next_state, result, error, reason, error_count, crash_count)
-), locked AS (
-    SELECT j.id FROM tenure.job j JOIN report r ON j.id = r.id AND j.fence = r.fence
-    WHERE j.state = 'executing' ORDER BY j.id FOR UPDATE OF j
-), gone AS (
-    DELETE FROM tenure.job j USING locked l, report r
-    WHERE j.id = l.id AND r.id = j.id AND r.fence = j.fence AND j.state = 'executing'
+-- The place of each row is looked up as in start_attempts.sql.
+WITH gone AS (
+    DELETE FROM tenure.job j USING (
+        SELECT report.*, found.place
+        FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(outcomes)s::text[], %(states)s::text[], %(results)s::text[],
+                    %(errors)s::text[], %(reasons)s::text[], %(error_counts)s::int[], %(crash_counts)s::int[])
+                 AS report (id, fence, outcome, next_state, result, error, reason, error_count, crash_count)
+        CROSS JOIN LATERAL (SELECT f.ctid AS place FROM tenure.job f WHERE f.id = report.id LIMIT 1) found
+        WHERE report.error_count BETWEEN 0 AND 2147483647 ORDER BY report.id
+    ) r
+    WHERE j.ctid = r.place AND j.id = r.id AND j.fence = r.fence AND j.state = 'executing'
     RETURNING j.*, r.outcome, r.next_state, r.result, r.error AS new_error, r.reason AS new_reason,
               r.error_count, r.crash_count
 ), recorded AS (
@@ -34,4 +34,4 @@ WITH report AS (
                                 finished_at, slots)
     SELECT id, attempt, fence, worker, lease, claim_revision, outcome, new_error::json, started_at, now(), slots FROM gone
 )
-SELECT id, fence, next_state AS state, worker, lease, claim_revision, attempt, slots FROM gone
+SELECT id::text, fence, next_state AS state, worker, lease, claim_revision, attempt, slots FROM gone

@@ -43,4 +43,4 @@ WITH report AS (
                                 finished_at, slots)
     SELECT id, attempt, fence, worker, lease, claim_revision, 'parked', started_at, now(), slots FROM moved
 )
-SELECT id, fence, state, worker, lease, claim_revision, attempt, lane, slots, verdict = 'broken' AS broken FROM moved
+SELECT id::text, fence, state, worker, lease, claim_revision, attempt, lane, slots, verdict = 'broken' AS broken FROM moved

@@ -26,4 +26,4 @@ WITH report AS (
                                 finished_at, slots)
     SELECT id, attempt, fence, worker, lease, claim_revision, outcome, error::json, started_at, now(), slots FROM moved
 )
-SELECT id, fence, next_state AS state, worker, lease, claim_revision, attempt, lane, slots FROM moved
+SELECT id::text, fence, next_state AS state, worker, lease, claim_revision, attempt, lane, slots FROM moved
