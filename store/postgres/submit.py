@@ -103,6 +103,9 @@ async def write_jobs(
         WrongState: the parent's workflow is canceled.
         Unavailable: the outcome is unknown.
     """
+    if fence is None and workflow is None and not replaces and not answered and _are_plain(jobs):
+        (row,) = await database.fetch("insert_plain_jobs", _plain_columns(jobs, lanes))
+        return Written(replaced(()), row.now)
     statements: list[Statement] = []
     child = next(iter([*jobs, *answered]), None)
     if fence is not None and child is not None:
@@ -132,6 +135,40 @@ async def write_jobs(
     return Written(
         replaced(results[first : first + STATEMENTS] if replacement else ()), results[-1][0].now if tells_time else None
     )
+
+
+def _are_plain(jobs: Sequence[PlannedJob]) -> bool:
+    """Say whether all jobs are such as ``insert_plain_jobs`` can write."""
+    return _asked_for(jobs) <= _PLAIN and not any(
+        job.parents or job.parent_id or job.schedule_id or job.workflow_id for job in jobs
+    )
+
+
+def _asked_for(jobs: Sequence[PlannedJob]) -> frozenset[str]:
+    return frozenset[str]().union(*(job.spec.model_fields_set for job in jobs))
+
+
+_PLAIN = frozenset(
+    {"kind", "namespace", "route", "priority", "payload", "ttl_s", "max_crashes", "idempotency_key", "ref"}
+)
+
+
+def _plain_columns(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> dict[str, Any]:
+    specs = [job.spec for job in jobs]
+    return {
+        "ids": [job.id for job in jobs],
+        "namespaces": [spec.namespace for spec in specs],
+        "kinds": [spec.kind for spec in specs],
+        "routes": [spec.route for spec in specs],
+        "lanes": lanes,
+        "priorities": [spec.priority for spec in specs],
+        "payloads": [spec.payload for spec in specs],
+        "ttls": [spec.ttl_s for spec in specs],
+        "max_crashes": [spec.max_crashes for spec in specs],
+        "keys": [spec.idempotency_key for spec in specs],
+        "hashes": [job.request_hash for job in jobs],
+        "key_ttl": IDEMPOTENCY_TTL_S,
+    }
 
 
 def _insertions(
@@ -183,23 +220,15 @@ def _key_columns(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
 def _job_columns(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> dict[str, Any]:
     specs = [job.spec for job in jobs]
     columns = {
-        "ids": [job.id for job in jobs],
-        "namespaces": [spec.namespace for spec in specs],
-        "kinds": [spec.kind for spec in specs],
-        "routes": [spec.route for spec in specs],
-        "lanes": list(lanes),
+        **_plain_columns(jobs, lanes),
         "waits": _unless_empty([True if job.parents else None for job in jobs]),
-        "priorities": [spec.priority for spec in specs],
-        "payloads": [spec.payload for spec in specs],
-        "ttls": [spec.ttl_s for spec in specs],
-        "max_crashes": [spec.max_crashes for spec in specs],
         "parents": _unless_empty([job.parent_id for job in jobs]),
         "schedules": _unless_empty([job.schedule_id for job in jobs]),
         "ticks": _unless_empty([job.scheduled_at for job in jobs]),
         "workflows": _unless_empty([job.workflow_id for job in jobs]),
         "refs": _unless_empty([job.spec.ref if job.workflow_id else None for job in jobs]),
     }
-    asked = frozenset[str]().union(*(spec.model_fields_set for spec in specs))
+    asked = _asked_for(jobs)
     for column, (name, stored) in _ASKED.items():
         columns[column] = [stored(getattr(spec, name)) for spec in specs] if name in asked else []
     return columns
@@ -220,7 +249,6 @@ _ASKED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "timeouts": ("timeout_s", _as_it_is),
     "retries": ("retry", lambda retry: None if retry == _DEFAULT_RETRY else retry.model_dump_json()),
     "labels": ("labels", lambda labels: json.dumps(labels) if labels else None),
-    "keys": ("idempotency_key", _as_it_is),
     "limits": ("limits", lambda limits: ",".join(sorted(limits)) or None),
     "requires": ("requires", lambda requires: json.dumps(requires) if requires else None),
     "start_withins": ("start_within_s", _as_it_is),
