@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -103,6 +103,9 @@ async def write_jobs(
         WrongState: the parent's workflow is canceled.
         Unavailable: the outcome is unknown.
     """
+    if fence is None and workflow is None and not replaces and not answered and _are_plain(jobs):
+        (row,) = await database.fetch("insert_plain_jobs", _plain_columns(jobs, lanes))
+        return Written(replaced(()), row.now)
     statements: list[Statement] = []
     child = next(iter([*jobs, *answered]), None)
     if fence is not None and child is not None:
@@ -132,6 +135,40 @@ async def write_jobs(
     return Written(
         replaced(results[first : first + STATEMENTS] if replacement else ()), results[-1][0].now if tells_time else None
     )
+
+
+def _are_plain(jobs: Sequence[PlannedJob]) -> bool:
+    """Say whether all jobs are such as ``insert_plain_jobs`` can write."""
+    return _asked_for(jobs) <= _PLAIN and not any(
+        job.parents or job.parent_id or job.schedule_id or job.workflow_id for job in jobs
+    )
+
+
+def _asked_for(jobs: Sequence[PlannedJob]) -> frozenset[str]:
+    return frozenset[str]().union(*(job.spec.model_fields_set for job in jobs))
+
+
+_PLAIN = frozenset(
+    {"kind", "namespace", "route", "priority", "payload", "ttl_s", "max_crashes", "idempotency_key", "ref"}
+)
+
+
+def _plain_columns(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> dict[str, Any]:
+    specs = [job.spec for job in jobs]
+    return {
+        "ids": [job.id for job in jobs],
+        "namespaces": [spec.namespace for spec in specs],
+        "kinds": [spec.kind for spec in specs],
+        "routes": [spec.route for spec in specs],
+        "lanes": lanes,
+        "priorities": [spec.priority for spec in specs],
+        "payloads": [spec.payload for spec in specs],
+        "ttls": [spec.ttl_s for spec in specs],
+        "max_crashes": [spec.max_crashes for spec in specs],
+        "keys": [spec.idempotency_key for spec in specs],
+        "hashes": [job.request_hash for job in jobs],
+        "key_ttl": IDEMPOTENCY_TTL_S,
+    }
 
 
 def _insertions(
@@ -172,7 +209,7 @@ def _rows(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> Iterator[Statemen
 def _key_columns(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
     return {
         "namespaces": [job.spec.namespace for job in jobs],
-        "scopes": [scope_of(job) for job in jobs],
+        "scopes": _unless_empty([scope_of(job) or None for job in jobs]),
         "keys": [job.spec.idempotency_key for job in jobs],
         "ids": [job.id for job in jobs],
         "hashes": [job.request_hash for job in jobs],
@@ -182,36 +219,46 @@ def _key_columns(jobs: Sequence[PlannedJob]) -> dict[str, Any]:
 
 def _job_columns(jobs: Sequence[PlannedJob], lanes: Sequence[int]) -> dict[str, Any]:
     specs = [job.spec for job in jobs]
-    return {
-        "ids": [job.id for job in jobs],
-        "namespaces": [spec.namespace for spec in specs],
-        "kinds": [spec.kind for spec in specs],
-        "routes": [spec.route for spec in specs],
-        "lanes": list(lanes),
-        "waits": [bool(job.parents) for job in jobs],
-        "priorities": [spec.priority for spec in specs],
-        "activations": [spec.activate_at for spec in specs],
-        "delays": [spec.delay_s or 0.0 for spec in specs],
-        "payloads": [spec.payload for spec in specs],
-        "ttls": [spec.ttl_s for spec in specs],
-        "timeouts": [spec.timeout_s for spec in specs],
-        "max_crashes": [spec.max_crashes for spec in specs],
-        "retries": [None if spec.retry == _DEFAULT_RETRY else spec.retry.model_dump_json() for spec in specs],
-        "labels": [json.dumps(spec.labels) if spec.labels else None for spec in specs],
-        "keys": [spec.idempotency_key for spec in specs],
-        "parents": [job.parent_id for job in jobs],
-        "limits": [",".join(sorted(spec.limits)) or None for spec in specs],
-        "requires": [json.dumps(spec.requires) if spec.requires else None for spec in specs],
-        "start_withins": [spec.start_within_s for spec in specs],
-        "start_bys": [spec.start_by for spec in specs],
-        "job_timeouts": [spec.job_timeout_s for spec in specs],
-        "schedules": [job.schedule_id for job in jobs],
-        "ticks": [job.scheduled_at for job in jobs],
-        "triggers": [None if spec.trigger is Trigger.ALL_COMPLETED else str(spec.trigger) for spec in specs],
-        "upstream_failures": [
-            None if spec.upstream_failure is UpstreamFailure.CANCEL else str(spec.upstream_failure) for spec in specs
-        ],
-        "workflows": [job.workflow_id for job in jobs],
-        "refs": [job.spec.ref if job.workflow_id else None for job in jobs],
-        "unique_keys": [spec.unique_key for spec in specs],
+    columns = {
+        **_plain_columns(jobs, lanes),
+        "waits": _unless_empty([True if job.parents else None for job in jobs]),
+        "parents": _unless_empty([job.parent_id for job in jobs]),
+        "schedules": _unless_empty([job.schedule_id for job in jobs]),
+        "ticks": _unless_empty([job.scheduled_at for job in jobs]),
+        "workflows": _unless_empty([job.workflow_id for job in jobs]),
+        "refs": _unless_empty([job.spec.ref if job.workflow_id else None for job in jobs]),
     }
+    asked = _asked_for(jobs)
+    for column, (name, stored) in _ASKED.items():
+        columns[column] = [stored(getattr(spec, name)) for spec in specs] if name in asked else []
+    return columns
+
+
+def _unless_empty(values: list[Any]) -> list[Any]:
+    """Return a column, with nothing in it where it is null for all."""
+    return values if any(value is not None for value in values) else []
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+_ASKED: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "activations": ("activate_at", _as_it_is),
+    "delays": ("delay_s", lambda seconds: seconds or None),
+    "timeouts": ("timeout_s", _as_it_is),
+    "retries": ("retry", lambda retry: None if retry == _DEFAULT_RETRY else retry.model_dump_json()),
+    "labels": ("labels", lambda labels: json.dumps(labels) if labels else None),
+    "limits": ("limits", lambda limits: ",".join(sorted(limits)) or None),
+    "requires": ("requires", lambda requires: json.dumps(requires) if requires else None),
+    "start_withins": ("start_within_s", _as_it_is),
+    "start_bys": ("start_by", _as_it_is),
+    "job_timeouts": ("job_timeout_s", _as_it_is),
+    "triggers": ("trigger", lambda trigger: None if trigger is Trigger.ALL_COMPLETED else str(trigger)),
+    "upstream_failures": (
+        "upstream_failure",
+        lambda ending: None if ending is UpstreamFailure.CANCEL else str(ending),
+    ),
+    "unique_keys": ("unique_key", _as_it_is),
+}
+"""Columns that are null where nobody asked for anything: the field, and what is stored of it."""

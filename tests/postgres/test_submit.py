@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,8 @@ from tests.postgres.conftest import Table
 
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec, PlannedJob, RetrySpec
-from tenure.store.postgres.database import Database, PoolOptions
+from tenure.store.postgres import submit
+from tenure.store.postgres.database import Database, PoolOptions, Row, Statement
 from tenure.store.postgres.submit import keyed_jobs, write_jobs
 from tenure.store.postgres.taken import KeyTaken
 
@@ -47,6 +49,46 @@ async def test_a_key_stands_for_its_job(table: Table) -> None:
     known = await keyed_jobs(table.db, [triple, ("default", "", "another"), ("other", "", key)])
     assert set(known) == {triple}
     assert (known[triple].job_id, known[triple].request_hash) == (job.id, b"h")
+
+
+async def test_plain_jobs_are_written_in_one_statement_as_they_are_in_two(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def jobs(mark: str) -> list[PlannedJob]:
+        plain = _planned(f"{mark}-plain", namespace="n", route="a/b", priority=5, payload='{"b": 1}', ttl_s=2.5)
+        return [plain, _planned(f"{mark}-bare"), _planned(max_crashes=9)]
+
+    async def written(mark: str) -> list[Any]:
+        made = jobs(mark)
+        told = await write_jobs(table.db, made, [1, 2, 1], tells_time=True)
+        ids = [job.id for job in made]
+        rows = await table.sql("SELECT * FROM tenure.job WHERE id = ANY (%s) ORDER BY id", ids)
+        assert {row.created_at for row in rows} == {told.at}
+        keys = await table.sql(
+            "SELECT namespace, scope, right(key, 5), request_hash, expires_at - %s AS lasts FROM tenure.idempotency"
+            " WHERE job_id = ANY (%s) ORDER BY job_id",
+            told.at,
+            ids,
+        )
+        same = [{**row._asdict(), "id": None, "created_at": None, "activate_at": None} for row in rows]
+        return [{**row, "idempotency_key": (row["idempotency_key"] or "")[-5:]} for row in same] + keys
+
+    statements: list[list[str]] = []
+    run = table.db._run
+
+    async def noted(asked: Sequence[Statement], *, as_transaction: bool) -> list[list[Row]]:
+        statements.append([statement.name for statement in asked])
+        return await run(asked, as_transaction=as_transaction)
+
+    monkeypatch.setattr(table.db, "_run", noted)
+    in_one = await written(str(uuid.uuid4()))
+    monkeypatch.setattr(submit, "_are_plain", lambda jobs: False)
+    in_two = await written(str(uuid.uuid4()))
+    assert [names for names in statements if "time" in names or len(names) == 1] == [
+        ["insert_plain_jobs"],
+        ["take_keys", "insert_jobs", "time"],
+    ]
+    assert in_one == in_two
 
 
 async def test_an_expired_key_is_free(table: Table) -> None:

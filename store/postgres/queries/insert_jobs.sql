@@ -1,18 +1,19 @@
 -- Write new jobs. Those with parents begin as waiting; insert_dependencies decides whether they need to.
+-- Columns in which no job has anything come as empty arrays: unnest makes nulls of them.
 INSERT INTO tenure.job (id, namespace, kind, route, lane, state, due, priority, activate_at, payload, ttl_s, timeout_s,
                         max_crashes, retry, labels, idempotency_key, parent_id, start_within_s, start_by, job_timeout_s,
                         deadline, limits, requires, schedule_id, scheduled_at, trigger, upstream_failure,
                         workflow_id, ref, unique_key)
 SELECT id, namespace, kind, route, lane, CASE WHEN waits THEN 'waiting' ELSE 'ready' END,
-       NOT waits AND delay_s = 0 AND coalesce(activate_at <= now(), true),
-       priority, coalesce(activate_at, now() + make_interval(secs => delay_s)), payload::json, ttl_s, timeout_s,
+       waits IS NOT true AND delay_s IS NULL AND coalesce(activate_at <= now(), true),
+       priority, coalesce(activate_at, now() + make_interval(secs => delay_s), now()), payload::json, ttl_s, timeout_s,
        max_crashes, retry::json, labels::jsonb, idempotency_key, parent_id, start_within_s,
        -- The clock of one that waits for others begins when it no longer does.
-       coalesce(start_by, CASE WHEN NOT waits THEN
-           tenure.from_start(coalesce(activate_at, now() + make_interval(secs => delay_s)), start_within_s) END),
+       coalesce(start_by, CASE WHEN waits IS NOT true THEN
+           tenure.from_start(coalesce(activate_at, now() + make_interval(secs => delay_s), now()), start_within_s) END),
        job_timeout_s,
-       CASE WHEN NOT waits THEN
-           tenure.from_start(coalesce(activate_at, now() + make_interval(secs => delay_s)), job_timeout_s) END,
+       CASE WHEN waits IS NOT true THEN
+           tenure.from_start(coalesce(activate_at, now() + make_interval(secs => delay_s), now()), job_timeout_s) END,
        string_to_array(limits, ','), requires::jsonb, schedule_id, scheduled_at,
        trigger, upstream_failure, workflow_id, ref, unique_key
 FROM unnest(%(ids)s::uuid[], %(namespaces)s::text[], %(kinds)s::text[], %(routes)s::text[], %(lanes)s::bigint[],
