@@ -1,13 +1,14 @@
 """Step 7, announce: delete the claim of an ended attempt and tell of its end under ``done/``, in one transaction.
 
-Only a hint: Postgres was written first, and waiters re-read it now and then. Done keys hang on leases that rotate,
-so that no expiry deletes more than a few hundred at once.
+Only a hint: Postgres was written first, and waiters re-read it now and then. Those of this coordinator are told at
+once, since their news need not travel through etcd. Done keys hang on leases that rotate, so that no expiry deletes
+more than a few hundred at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -43,11 +44,21 @@ class Ended:
 class Announcer:
     """Writes announcements; etcd being away costs the hint, never the job."""
 
-    def __init__(self, etcd: Etcd, keys: Keyspace, clock: Clock, *, done_ttl_s: float) -> None:
+    def __init__(
+        self,
+        etcd: Etcd,
+        keys: Keyspace,
+        clock: Clock,
+        *,
+        done_ttl_s: float,
+        tell_here: Callable[[Iterable[str]], None] = lambda jobs: None,
+    ) -> None:
+        """``tell_here`` wakes those who wait in this process for jobs that are terminal."""
         self._etcd = etcd
         self._keys = keys
         self._clock = clock
         self._done_ttl_s = done_ttl_s
+        self._tell_here = tell_here
         self._lease = 0
         self._lease_until = 0.0
         self._lease_keys = 0
@@ -55,6 +66,7 @@ class Announcer:
 
     async def announce(self, ended: Sequence[Ended]) -> set[str]:
         """Announce and return the job ids whose very claim etcd says was deleted; their leases may be used again."""
+        self._tell_here(one.job_id for one in ended if one.state in TERMINAL)
         if not ended or self._clock.monotonic() < self._silent_until:
             return set()
         try:

@@ -122,7 +122,8 @@ async def _coordinate(
     async with Database(dsn, _pool_options(settings), name=f"tenure-{settings.coordinator_id}") as database:
         election = Election(etcd, keys, settings.coordinator_id, settings.leader_ttl_s, clock)
         presence = Presence(etcd, keys, clock, settings.coordinator_id, ttl_s=settings.leader_ttl_s)
-        announcer = Announcer(etcd, keys, clock, done_ttl_s=settings.done_ttl_s)
+        waiters = Waiters(database, etcd, keys, clock)
+        announcer = Announcer(etcd, keys, clock, done_ttl_s=settings.done_ttl_s, tell_here=waiters.wake)
         hints = Hints(presence.leader_address, lambda lanes: leader.hint(lanes))
         lanes = Lanes(database, clock)
         kinds = Kinds(database, clock)
@@ -134,7 +135,6 @@ async def _coordinate(
             settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints, canceler, kinds
         )
         submitter = Submitter(database, lanes, hints, kinds, backlogs, canceler, clock)
-        waiters = Waiters(database, etcd, keys, clock)
         looks = Looks(database, etcd, keys, clock)
         retryer = Retryer(database, lanes, hints, clock)
         explainer = Explainer(database, etcd, keys)

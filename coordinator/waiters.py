@@ -1,6 +1,7 @@
-"""Telling submitters: waiting calls are woken by ``done/`` in etcd, and by a re-read of Postgres now and then.
+"""Telling submitters: waiting calls are woken by an end that is written here, by ``done/``, and by a re-read.
 
-The watch makes it quick; the re-read alone would suffice.
+An end that this process writes wakes them at the commit, one of another coordinator through etcd. The re-read of
+Postgres, now and then, alone would suffice.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Waiters:
     def close(self) -> None:
         """Wake every waiting call, so that none holds up the stop."""
         self._closed = True
-        self._wake(list(self._waiting))
+        self.wake(list(self._waiting))
 
     async def watch(self) -> None:
         """Follow ``done/`` for ever. A gap in history is harmless here: the next re-read fills it."""
@@ -76,7 +77,7 @@ class Waiters:
             try:
                 async for batch in self._etcd.watch(prefix, start_revision=start):
                     start = batch.revision + 1
-                    self._wake(event.item.key[len(prefix) :] for event in batch.events if event.kind is EventKind.PUT)
+                    self.wake(event.item.key[len(prefix) :] for event in batch.events if event.kind is EventKind.PUT)
             except Compacted:
                 start = 0
             except TenureError as exc:
@@ -94,15 +95,16 @@ class Waiters:
                 except TenureError as exc:
                     log.warning("waiters_not_reread", error=exc.message)
                     break
-                self._wake(str(row.id) for row in rows)
+                self.wake(str(row.id) for row in rows)
+
+    def wake(self, job_ids: Iterable[str]) -> None:
+        """Have whoever waits for these jobs read them again; call it after the commit."""
+        for job_id in job_ids:
+            for event in self._waiting.get(job_id, ()):
+                event.set()
 
     def _forget(self, job_id: str, event: asyncio.Event) -> None:
         events = self._waiting[job_id]
         events.discard(event)
         if not events:
             del self._waiting[job_id]
-
-    def _wake(self, job_ids: Iterable[str]) -> None:
-        for job_id in job_ids:
-            for event in self._waiting.get(job_id, ()):
-                event.set()

@@ -18,7 +18,7 @@ from tenure.model.errors import BoundExceeded, OwnershipLost, TenureError
 from tenure.model.jobs import JobSpec
 from tenure.model.states import Outcome
 from tenure.store.etcd.claims import verify_batch
-from tenure.store.etcd.keyspace import CancelRequest, Keyspace, Offers
+from tenure.store.etcd.keyspace import CancelRequest, InboxValue, Keyspace, Offers
 from tenure.store.etcd.leases import LeaseKeeper, LeasePool
 from tenure.store.etcd.port import Delete, Etcd, Txn
 from tenure.v1 import job_pb2, wire
@@ -62,7 +62,7 @@ class DirectLink:
         self._coordinators = coordinators
         self._leases = LeasePool(etcd, keeper, self._lease_lost, max_idle=idle_leases)
         self._claimer = Claimer(etcd, keys, clock, self._leases, worker)
-        self._inbox = Inbox(etcd, keys, clock, worker)
+        self._inbox = Inbox(etcd, keys, clock, worker, self._take)
         self._worker = worker
         self._room = room
         self._stop = stop
@@ -75,22 +75,25 @@ class DirectLink:
         self._reported: set[int] = set()
         """Of these, the leases whose report was sent: their claims go as soon as it is recorded."""
         self._draining = False
+        self._answering: asyncio.TaskGroup
+        """The answers to messages, each a task: they stay as many as leaders dare to offer."""
         self._moved = asyncio.Event()
 
     # -- from offers to attempts --
 
     async def receive(self) -> None:
         """Answer the messages of the inbox, each at once and apart from the others."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._inbox.run())
-            async for key, message in self._inbox.messages():
-                if isinstance(message, CancelRequest):
-                    self._stop(message.job, message.fence, StopCause.CANCELED)
-                    group.create_task(self._discard(key))
-                elif self._draining:
-                    group.create_task(self._discard(key))
-                else:
-                    group.create_task(self._answer(key, message))
+        async with asyncio.TaskGroup() as self._answering:
+            await self._inbox.run()
+
+    def _take(self, key: str, message: InboxValue) -> None:
+        if isinstance(message, CancelRequest):
+            self._stop(message.job, message.fence, StopCause.CANCELED)
+            self._answering.create_task(self._discard(key))
+        elif self._draining:
+            self._answering.create_task(self._discard(key))
+        else:
+            self._answering.create_task(self._answer(key, message))
 
     async def attempts(self) -> AsyncIterator[Sequence[Started]]:
         """Yield attempts as they start."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -16,26 +15,25 @@ log = structlog.get_logger(__name__)
 
 
 class Inbox:
-    """A mirror of the worker's inbox that hands on each message once. ``run`` is the body of a task."""
+    """A mirror of the worker's inbox that hands on each message, with its key, once. ``run`` is the body of a task."""
 
-    def __init__(self, etcd: Etcd, keys: Keyspace, clock: Clock, worker: str) -> None:
+    def __init__(
+        self, etcd: Etcd, keys: Keyspace, clock: Clock, worker: str, take: Callable[[str, InboxValue], None]
+    ) -> None:
         self._view = View(etcd, keys.inbox(worker), clock, self._arrived)
-        self._messages: asyncio.Queue[tuple[str, InboxValue]] = asyncio.Queue()  # bounded by what leaders dare to offer
+        self._take = take
 
     async def run(self) -> None:
         """Follow the inbox until cancelled."""
         await self._view.run()
-
-    async def messages(self) -> AsyncIterator[tuple[str, InboxValue]]:
-        """Yield each message with its key, for ever."""
-        while True:
-            yield await self._messages.get()
 
     def _arrived(self, events: Sequence[Event]) -> None:
         for event in events:
             if event.kind is not EventKind.PUT:
                 continue
             try:
-                self._messages.put_nowait((event.item.key, parse_inbox(event.item.value)))
+                message = parse_inbox(event.item.value)
             except ValueError as exc:
                 log.error("message_unreadable", key=event.item.key, error=str(exc))
+                continue
+            self._take(event.item.key, message)

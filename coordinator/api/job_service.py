@@ -32,7 +32,7 @@ from tenure.model.why import Obstacle
 from tenure.model.workflows import workflow_name
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd
-from tenure.store.postgres.database import Database, Row
+from tenure.store.postgres.database import Database
 from tenure.v1 import job_pb2, wire
 from tenure.v1 import job_service_pb2 as pb
 from tenure.v1.job_service_pb2_grpc import JobServiceServicer
@@ -297,10 +297,8 @@ class JobService(JobServiceServicer):
 
     async def _read_group(self, ids: list[uuid.UUID]) -> list[job_pb2.Job | None]:
         wanted = list(set(ids))
-        rows: dict[uuid.UUID, Row] = {row.id: row for row in await self._database.fetch("jobs_by_id", {"ids": wanted})}
-        edges = await self._database.fetch("dependencies_of", {"ids": wanted})
-        parents = {edge.child_id: edge.parents for edge in edges}
-        jobs = {id: convert.job_to_pb(row, parents=parents.get(id, ())) for id, row in rows.items()}
+        rows = await self._database.fetch("jobs_with_parents", {"ids": wanted})
+        jobs = {row.id: convert.job_to_pb(row, parents=row.parents) for row in rows}
         return [jobs.get(id) for id in ids]
 
 

@@ -30,6 +30,7 @@ from tenure.store.postgres.migrate import SchemaStatus
 from tenure.worker.claim import Claimed, Claimer
 from tenure.worker.coordinators import Coordinators
 from tenure.worker.direct import DirectLink
+from tenure.worker.execute.call import Ended
 from tenure.worker.link import Report, Started
 
 TTL_S = 10.0
@@ -190,7 +191,7 @@ def _server(parts: Parts, finisher: Finisher) -> GrpcServer:
 
 
 async def _finish(linked: Linked, started: Started) -> Any:
-    [answer] = await linked.link.finish([Report(started, Outcome.COMPLETED, result="1")])
+    [answer] = await linked.link.finish([Report(started, Ended(Outcome.COMPLETED, "1"))])
     return answer
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.coordinator.conftest import MakeParts, Parts, running, until
 
 from tenure.coordinator import lanes as lanes_module
-from tenure.coordinator.announce import KEYS_PER_LEASE, Ended
+from tenure.coordinator.announce import KEYS_PER_LEASE, Announcer, Ended
 from tenure.coordinator.finish import AttemptError, Report, Verdict
 from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.start import ClaimedJob
@@ -669,6 +669,21 @@ async def test_a_waiter_is_woken_by_the_announcement(parts: Parts) -> None:
             return ended.is_set()
 
         await until(woken)
+
+
+async def test_a_waiter_is_woken_by_an_end_that_this_process_writes_though_etcd_is_silent(parts: Parts) -> None:
+    announcer = Announcer(parts.etcd, parts.keys, parts.clock, done_ttl_s=30.0, tell_here=parts.waiters.wake)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(announcer, "_announce", lambda ended: asyncio.Event().wait())
+        ended, other = str(new_id()), str(new_id())
+        async with parts.waiters.waiting(ended) as told, parts.waiters.waiting(other) as untold:
+            announcing = asyncio.ensure_future(
+                announcer.announce([Ended(ended, JobState.COMPLETED, 1), Ended(other, JobState.READY, 1)])
+            )
+            async with asyncio.timeout(10):
+                await told.wait()
+            assert not announcing.done() and not untold.is_set()
+            announcing.cancel()
 
 
 async def test_a_waiter_is_woken_by_postgres_alone(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,7 +215,17 @@ def test_the_sweep_pages_through_executing_jobs_alone(large: psycopg.Connection[
     assert _read(nodes) <= 500
 
 
-@pytest.mark.parametrize("name", ["executing_by_fence", "executing_by_id", "jobs_by_id", "cancel_idle", "known_jobs"])
+LOOKUPS = (
+    "executing_by_fence",
+    "executing_by_id",
+    "jobs_by_id",
+    "jobs_with_parents",
+    "cancel_idle",
+    "known_jobs",
+)
+
+
+@pytest.mark.parametrize("name", LOOKUPS)
 def test_lookups_by_id_use_an_index(large: psycopg.Connection[dict[str, Any]], name: str) -> None:
     rows = _ids(large, "executing", 20)
     nodes = _plan(
@@ -228,7 +238,7 @@ def test_lookups_by_id_use_an_index(large: psycopg.Connection[dict[str, Any]], n
             "reason": "",
         },
     )
-    assert _scans(nodes) <= {"job_pkey", "job_executing"}
+    assert _scans(nodes) <= {"job_pkey", "job_executing", "dependency_pkey"}
     assert _scans(nodes)
 
 

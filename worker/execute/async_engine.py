@@ -91,7 +91,7 @@ class AsyncEngine:
         self._waiting.append(execution)
         if not self._is_kicked:
             self._is_kicked = True
-            self.thread.loop.call_soon_threadsafe(self._kick)
+            self._control.call_soon(self._wake)
         return execution
 
     async def close(self, grace_s: float = 5.0) -> None:
@@ -105,6 +105,10 @@ class AsyncEngine:
     def _stop_all(self) -> None:
         for execution in (*self._waiting, *self._running):
             execution._stop(StopCause.RELEASED)
+
+    def _wake(self) -> None:
+        """Wake the handler loop, once for all that began together: that costs more than a handler that does nothing."""
+        self.thread.loop.call_soon_threadsafe(self._kick)
 
     def _kick(self) -> None:
         self._is_kicked = False

@@ -1,0 +1,5 @@
+-- Jobs, active or finished, with the parents that they were submitted with. As in jobs_by_id, seen twice is finished.
+SELECT DISTINCT ON (j.id) j.*,
+       ARRAY(SELECT d.parent_id FROM tenure.dependency d
+             WHERE d.child_id = j.id AND d.parked_attempt IS NULL ORDER BY d.parent_id) AS parents
+FROM tenure.jobs j WHERE j.id = ANY (%(ids)s) ORDER BY j.id, j.finished_at NULLS LAST
