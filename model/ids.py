@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 
 import uuid_utils.compat
 
 from tenure.model.errors import FieldViolation, InvalidInput
 
+_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
 
 def new_id() -> uuid.UUID:
     """Return a fresh UUIDv7."""
     return uuid_utils.compat.uuid7()
+
+
+def is_id(text: str) -> bool:
+    """Say whether this is an id as tenure writes it; much cheaper than reading it."""
+    return _ID.fullmatch(text) is not None
 
 
 def parse_id(text: str, field: str) -> uuid.UUID:
