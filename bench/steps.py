@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 COORDINATOR = (
-    ("dispatch: read", r"_read\b.*coordinator/dispatch\.py|candidate_from_row|_poll \(coordinator/dispatch\.py"),
-    ("dispatch: offer", r"\.(_offer|_offer_of|_put|_withdraw)\b.*coordinator/dispatch\.py|store/etcd/claims\.py"),
+    ("dispatch: read", r"coordinator/reading\.py|_poll \(coordinator/dispatch\.py"),
+    ("dispatch: offer", r"\.(_offer|_offer_of|_put|_withdraw)\b.*coordinator/dispatch\.py"),
     ("dispatch: choose", r"coordinator/(dispatch|flight|allowance|lanes|pending)\.py|model/dispatch\.py"),
     ("start", r"coordinator/start\.py|WorkerService\.StartAttempts|_started_to_pb|_slots \(coordinator/api/worker"),
     (
