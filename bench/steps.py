@@ -18,7 +18,7 @@ from pathlib import Path
 Steps = Mapping[str, Sequence[str]]
 """By name: ``folder/file.py``, or ``folder/file.py: function Class``."""
 COORDINATOR: Steps = {
-    "dispatch: read": ("coordinator/dispatch.py: _read _poll", "coordinator/flight.py: candidate_from_row"),
+    "dispatch: read": ("coordinator/reading.py", "coordinator/dispatch.py: _poll"),
     "dispatch: offer": ("coordinator/dispatch.py: _offer _offer_of _put _withdraw", "store/etcd/claims.py"),
     "dispatch: choose": (
         "coordinator/dispatch.py",

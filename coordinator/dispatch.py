@@ -11,7 +11,6 @@ import asyncio
 import itertools
 import math
 import random
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
@@ -19,9 +18,10 @@ import structlog
 from tenure.coordinator.allowance import Allowance, Slots
 from tenure.coordinator.flight import Flight, Outstanding
 from tenure.coordinator.lanes import Lanes, lane_from_row
+from tenure.coordinator.reading import Reader
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.model.clock import Clock
-from tenure.model.dispatch import Assignment, Candidate, Lane, Order, Seat, assign, by_worker, servable, windows
+from tenure.model.dispatch import Assignment, Candidate, Lane, Seat, assign, by_worker, servable, windows
 from tenure.model.errors import BoundExceeded, Deposed, TenureError, Unavailable
 from tenure.store.etcd.election import Term
 from tenure.store.etcd.keyspace import Keyspace, Offer, Offers
@@ -33,15 +33,13 @@ log = structlog.get_logger(__name__)
 KEYS_PER_TXN = 64
 JOBS_PER_OFFER = 100
 """As many as one claim transaction takes."""
-LANES_PER_READ = 64
 OFFERS_PER_TERM = 1_000_000
 """Keeps the keys of terms apart: the next term's number is higher by at least a 64th of the offers made."""
-MIN_PER_LANE = 4
 LOOK_AGAIN_S = 0.05
-"""After a job left flight: most have run, and the rest can wait as long for the next reading."""
+"""After a job left flight (most have run, and the rest can wait as long), or a hint that came soon after a reading."""
 WORTH = 0.25
 """The share of the workers' places that is worth a round while jobs wait for room: fuller rounds cost less a job."""
-WORTH_WITHIN_S = 0.01
+WORTH_WITHIN_S = 0.02
 """Then whatever room there is."""
 STRAYS_EVERY_S = 1.0
 INTERRUPTED_S = 0.4
@@ -72,17 +70,19 @@ class Dispatcher:
         self._flight = flight
         self._allowance = allowance
         self._term = term
+        self._reader = Reader(database, clock, flight, allowance)
         self._known: dict[int, Lane] = {}
         """Lanes that may have ready jobs which are not in flight."""
         self._hinted: set[int] = set()
-        self._strays = asyncio.Event()
+        self._again: set[int] = set()
+        """Lanes that were hinted at soon after they were read, with jobs left."""
         self._look = asyncio.Event()
         self._braked_at = self._braked_until = 0.0
         self._disturbed_at = 0.0
         """When a store last gave no answer: offers made before may be unanswered for that reason alone."""
         self._poll_at = 0.0
         self._again_at = math.inf
-        """When to read lanes again in which a job may have come free."""
+        """When to read lanes again in which a job may have come free, or whose hint came soon after a reading."""
         self._crowded_until = math.inf
         """Until when jobs that wait for room are to wait for more of it; never: none wait for room."""
         self._admitted_at = math.inf
@@ -135,11 +135,13 @@ class Dispatcher:
                 await self._wait()
 
     def _look_again(self, now: float) -> None:
-        """Have the lanes read in which a job may have come free without a hint; together, since most have just run."""
+        """Have lanes read that were hinted at too soon, and those in which a job may have come free without a hint."""
         if now >= self._again_at:
-            self._hinted |= self._flight.take_freed()
+            # Where more is waiting anyway, what came free is seen by the next poll.
+            self._hinted |= self._again | (self._flight.take_freed() - self._known.keys())
+            self._again = set()
             self._again_at = math.inf
-        elif self._flight.has_freed and self._again_at == math.inf:
+        elif self._again_at == math.inf and self._flight.has_freed:
             self._again_at = now + LOOK_AGAIN_S
 
     async def _wait(self) -> None:
@@ -154,6 +156,7 @@ class Dispatcher:
     async def _poll(self) -> None:
         """The backup of hints: read the rules and every lane that has ready jobs, withdraw offers nobody answered."""
         await self._allowance.read_rules()
+        self._reader.forget_all()
         rows = await self._database.fetch("lanes_with_ready")
         self._known = {row.id: lane_from_row(row) for row in rows if row.pool is not None}
         if len(self._known) < len(rows):
@@ -169,6 +172,9 @@ class Dispatcher:
         self._crowded_until = math.inf
         if self._hinted:
             hinted, self._hinted = self._hinted, set()
+            self._again |= self._reader.forget(hinted)
+            if self._again:
+                self._again_at = min(self._again_at, self._clock.monotonic() + LOOK_AGAIN_S)
             self._known.update(await self._lanes.by_id(hinted))
         lanes, units, wait_s = self._allowance.open(self._known.values())
         self._admitted_at = self._clock.monotonic() + wait_s
@@ -177,22 +183,23 @@ class Dispatcher:
             return False
         served = {lane.id: lane for lane in lanes if lane.id in serving}
         room = _room(serving.values())
-        candidates, cut, ended, met = await self._read(list(served.values()), units, room)
+        found = await self._reader.read(list(served.values()), units, room)
         chosen = assign(
-            windows(candidates, served, cut),
+            windows(found.candidates, served, found.cut),
             served,
             serving,
             shares=self._allowance.shares(served.values()),
             units=units,
         )
         assignments = await self._allowance.take_tokens(chosen, served)
-        if len(assignments) == len(candidates):
-            for lane in ended:  # until a hint or the next poll
+        self._reader.take([one.candidate for one in assignments])
+        if len(assignments) == len(found.candidates):
+            for lane in found.ended:  # until a hint or the next poll
                 self._known.pop(lane, None)
         if len(assignments) == room:
             self._crowded_until = self._clock.monotonic() + WORTH_WITHIN_S
         offered = bool(assignments) and await self._offer(assignments, served)
-        return offered or met
+        return offered or found.met
 
     def _gathers(self, seats: Sequence[Seat]) -> bool:
         """Say whether jobs wait for room, and it is better to let more of it come together."""
@@ -201,54 +208,11 @@ class Dispatcher:
         places = self._flight.places(self._settings.offers_per_worker)
         return sum(seat.free for seat in seats) < WORTH * places
 
-    async def _read(
-        self, lanes: Sequence[Lane], units: Mapping[str, int], room: int
-    ) -> tuple[list[Candidate], dict[int, Order | None], list[int], bool]:
-        """Read the first candidates of the lanes.
-
-        Returns those that are free, where the reading of each lane stopped (see ``windows``), the lanes of which no
-        more needs to be read for now, and whether rows were met that the next reading passes over.
-        """
-        candidates: list[Candidate] = []
-        cut: dict[int, Order | None] = {}
-        ended: list[int] = []
-        met = False
-        share = -(-room // len(lanes)) + MIN_PER_LANE
-        for page in _pages(lanes):
-            admitted = [min([share, *(units.get(name, share) for name in lane.limits)]) for lane in page]
-            ids = [lane.id for lane in page]
-            # Rows in flight are still at the head of their lanes.
-            passed = f"{{{','.join(self._flight.passed_over(frozenset(ids)))}}}"
-            window = {"lanes": ids, "wanted": admitted, "passed": passed}
-            found = list(map(Candidate._make, await self._database.fetch("ready_window", window)))
-            free = self._flight.free_of(self._not_paused(found))
-            if len(free) < len(found):
-                met = True
-                self._flight.pass_over(set(found).difference(free), self._clock.monotonic())
-            candidates.extend(free)
-            read, free_of = Counter([one.lane for one in found]), Counter([one.lane for one in free])
-            last = {one.lane: one.order for one in found}  # in order within each lane
-            for lane, most in zip(ids, admitted, strict=True):
-                if read[lane] < most:
-                    ended.append(lane)
-                # All that its limits admit was read: nothing that comes after it can start, so it is in nobody's way.
-                whole = read[lane] < most or (most < share and free_of[lane] >= most)
-                cut[lane] = None if whole else last[lane]
-        return candidates, cut, ended, met
-
-    def _not_paused(self, found: list[Candidate]) -> list[Candidate]:
-        """Leave out jobs below a paused route that were written to the lane above it: they are to be moved."""
-        rules = self._allowance.rules
-        kept = [one for one in found if not rules.paused_pools or rules.pause_of_route(one.route) is None]
-        if len(kept) < len(found):
-            self._strays.set()
-        return kept
-
     async def move_strays_forever(self) -> None:
         """Give jobs of paused routes lanes of their own, so that they are read no more: the body of a task."""
         while True:
-            await self._strays.wait()
-            self._strays.clear()
+            await self._reader.strays.wait()
+            self._reader.strays.clear()
             pools = self._allowance.rules.paused_pools
             try:
                 await self._lanes.register_pools(pools)
@@ -339,7 +303,3 @@ class Dispatcher:
 def _room(groups: Iterable[Sequence[Seat]]) -> int:
     """Return the places of all workers that serve any of the lanes."""
     return sum({seat.worker: seat.free for seats in groups for seat in seats}.values())
-
-
-def _pages(lanes: Sequence[Lane]) -> Iterable[Sequence[Lane]]:
-    return (lanes[start : start + LANES_PER_READ] for start in range(0, len(lanes), LANES_PER_READ))

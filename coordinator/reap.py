@@ -21,6 +21,7 @@ from tenure.coordinator.metrics import BRAKES, REAPED
 from tenure.coordinator.passing import FIRST_ID
 from tenure.model.clock import Clock
 from tenure.model.errors import BoundExceeded, TenureError, Unavailable
+from tenure.model.ids import is_id
 from tenure.model.jobs import RetrySpec
 from tenure.model.reap import (
     Executing,
@@ -42,6 +43,8 @@ from tenure.store.postgres.database import Database, Row, Statement
 log = structlog.get_logger(__name__)
 
 PAGE_JOBS = 2_000
+SWEEP_JOBS = 10_000
+"""Rows that are compared with one listing of the claims."""
 TIMEOUT_GRACE_S = 5.0
 """How long after an attempt's timeout its worker may still report it; then the leader ends it."""
 REPORTS_FIRST_S = 20.0
@@ -55,7 +58,7 @@ ORPHANED_S = 30.0
 SESSIONS_AT_ONCE = 64
 GATHER_S = 0.05
 
-Claim = tuple[uuid.UUID, int, int]
+Claim = tuple[str, int, int]
 """Of a job: create revision and lease."""
 
 
@@ -90,7 +93,7 @@ class Reaper:
         self._term_guard = term_guard
         self._sweep_s = sweep_s
         self._cancel_grace_s = cancel_grace_s
-        self._vanished: dict[uuid.UUID, None] = {}
+        self._vanished: dict[str, None] = {}
         self._some = asyncio.Event()
         self._reports_first_s = reports_first_s
         self._timeouts_from = clock.monotonic() + reports_first_s
@@ -100,8 +103,14 @@ class Reaper:
         """Claims that no executing row owns, and since when that is known."""
 
     def claim_gone(self, job_id: str) -> None:
-        """Note that a claim was deleted: by a release, most often; the rows will tell."""
-        self._vanished[uuid.UUID(job_id)] = None
+        """Note that a claim was deleted: by a release, most often; the rows will tell.
+
+        Raises:
+            ValueError: it was no job's.
+        """
+        if not is_id(job_id):
+            raise ValueError(f"{job_id[:64]!r} is not an id")
+        self._vanished[job_id] = None
         self._some.set()
 
     async def watch_forever(self) -> None:
@@ -113,9 +122,9 @@ class Reaper:
             vanished, self._vanished = list(self._vanished), {}
             try:
                 for start in range(0, len(vanished), PAGE_JOBS):
+                    ids = f"{{{','.join(vanished[start : start + PAGE_JOBS])}}}"
                     rows = await self._database.fetch(
-                        "executing_by_id",
-                        {"ids": vanished[start : start + PAGE_JOBS], "timeout_grace_s": TIMEOUT_GRACE_S},
+                        "executing_by_id", {"ids": ids, "timeout_grace_s": TIMEOUT_GRACE_S}
                     )
                     if rows:
                         await self._judge(rows)
@@ -156,9 +165,9 @@ class Reaper:
         ripe = [one for one, since in self._orphans.items() if now - since >= orphaned_s]
         if not ripe:
             return 0
-        rows = await self._database.fetch("attempts_by_claim", {"ids": [job for job, _, _ in ripe]})
-        started = {(row.job_id, row.claim_revision, row.lease) for row in rows}
-        releases = [Release(str(job), revision, lease) for job, revision, lease in ripe]
+        rows = await self._database.fetch("attempts_by_claim", {"ids": [uuid.UUID(job) for job, _, _ in ripe]})
+        started = {(str(row.job_id), row.claim_revision, row.lease) for row in rows}
+        releases = [Release(*one) for one in ripe]
         dropped = await release_batch(self._etcd, self._keys, releases, guard=self._term_guard)
         for one, is_dropped in zip(ripe, dropped, strict=True):
             if is_dropped and one not in started:
@@ -166,10 +175,10 @@ class Reaper:
         log.warning("orphaned_claims_deleted", claims=sum(dropped))
         return sum(dropped)
 
-    async def _owned(self) -> dict[uuid.UUID, tuple[int, int]]:
+    async def _owned(self) -> dict[str, tuple[int, int]]:
         """Return the claim of every executing row."""
-        owned: dict[uuid.UUID, tuple[int, int]] = {}
-        after = FIRST_ID
+        owned: dict[str, tuple[int, int]] = {}
+        after = str(FIRST_ID)
         while rows := await self._page(after):
             owned.update((row.id, (row.claim_revision, row.lease)) for row in rows)
             after = rows[-1].id
@@ -177,12 +186,14 @@ class Reaper:
 
     async def sweep(self) -> int:
         """Do one comparison of everything; return how many attempts were reaped."""
-        after, reaped = FIRST_ID, 0
+        after, reaped = str(FIRST_ID), 0
         canceled: list[Executing] = []
-        while rows := await self._page(after):
+        while rows := await self._pages(after):
             reaped += await self._judge(rows)
             canceled.extend(executing_from_row(row) for row in rows if row.cancel_requested)
             after = rows[-1].id
+            if len(rows) < SWEEP_JOBS:
+                break
         try:
             await self._reminder.remind(canceled)
         except TenureError as exc:
@@ -200,7 +211,7 @@ class Reaper:
         slots = await self._slots()
         owned = await self._owned()
         strays = [
-            Release(str(job), revision, lease, slots[job, revision, lease])
+            Release(job, revision, lease, slots[job, revision, lease])
             for job, (revision, lease) in claims.items()
             if owned.get(job) != (revision, lease)
         ]
@@ -209,14 +220,28 @@ class Reaper:
             log.warning("stray_claims_deleted", claims=dropped)
         return dropped
 
-    async def _page(self, after: uuid.UUID) -> list[Row]:
+    async def _pages(self, after: str) -> list[Row]:
+        """Read ``SWEEP_JOBS`` executing rows, or all that are left: a page at a time, since a page stops the loop."""
+        rows = page = await self._page(after)
+        while len(page) == PAGE_JOBS and len(rows) < SWEEP_JOBS:
+            page = await self._page(page[-1].id)
+            rows.extend(page)
+        return rows
+
+    async def _page(self, after: str) -> list[Row]:
         return await self._database.fetch(
             "executing_page", {"after": after, "limit": PAGE_JOBS, "timeout_grace_s": TIMEOUT_GRACE_S}
         )
 
     async def _judge(self, rows: Sequence[Row]) -> int:
         claims = await self._claims()
-        verdict = judge(map(executing_from_row, rows), claims, cancel_grace_s=self._cancel_grace_s)
+        # Nearly all rows have their claims, and nothing more is to be known of them.
+        doubtful = [
+            executing_from_row(row)
+            for row in rows
+            if row.timed_out or row.cancel_requested or claims.get(row.id) != (row.claim_revision, row.lease)
+        ]
+        verdict = judge(doubtful, claims, cancel_grace_s=self._cancel_grace_s)
         verdict = await self._still_executing(verdict)
         if self._clock.monotonic() < self._timeouts_from:
             verdict = replace(verdict, timed_out=(), unheeded=())
@@ -229,7 +254,9 @@ class Reaper:
         endings.extend(_unheeded(row) for row in verdict.unheeded)
         if not endings:
             return 0
-        written = await self._finisher.write(endings, guard=self._guard)
+        written: list[Row] = []
+        for start in range(0, len(endings), PAGE_JOBS):
+            written += await self._finisher.write(endings[start : start + PAGE_JOBS], guard=self._guard)
         outcomes = {(ending.job_id, ending.fence): ending.outcome for ending in endings}
         for row in written:
             REAPED.labels(str(outcomes[row.id, row.fence])).inc()
@@ -293,24 +320,23 @@ class Reaper:
             tasks = [group.create_task(taken_from(worker, rows)) for worker, rows in by_worker.items()]
         return {row for task in tasks for row in task.result()}
 
-    async def _claims(self) -> Mapping[uuid.UUID, tuple[int, int]]:
+    async def _claims(self) -> Mapping[str, tuple[int, int]]:
         """List every claim (job to create revision and lease) at one revision, no older than this call."""
         listing = await self._etcd.list(self._keys.claims, keys_only=True)
-        claims = {}
-        for item in listing.items:
-            try:
-                claims[uuid.UUID(self._keys.last(item.key))] = (item.create_revision, item.lease)
-            except ValueError:
-                log.error("key_unreadable", key=item.key)  # written by hand: no job's claim
+        begin = len(self._keys.claims)
+        claims = {item.key[begin:]: (item.create_revision, item.lease) for item in listing.items}
+        for job in [job for job in claims if not is_id(job)]:
+            log.error("key_unreadable", key=self._keys.claim(job))  # written by hand: no job's claim
+            del claims[job]
         return claims
 
-    async def _slots(self) -> Mapping[tuple[uuid.UUID, int, int], tuple[str, ...]]:
+    async def _slots(self) -> Mapping[Claim, tuple[str, ...]]:
         """List every slot by the claim with which it was put: job, create revision, lease."""
         listing = await self._etcd.list(self._keys.slots)
-        slots: dict[tuple[uuid.UUID, int, int], tuple[str, ...]] = defaultdict(tuple)
+        slots: dict[Claim, tuple[str, ...]] = defaultdict(tuple)
         for item in listing.items:
             try:
-                job = uuid.UUID(SlotValue.from_json(item.value).job)
+                job = SlotValue.from_json(item.value).job
             except ValueError:
                 log.error("key_unreadable", key=item.key)
                 continue
@@ -334,7 +360,7 @@ class Reaper:
 def executing_from_row(row: Row) -> Executing:
     """Convert a row of ``executing_page`` or ``executing_by_id``."""
     return Executing(
-        row.id,
+        uuid.UUID(row.id),
         row.fence,
         row.worker,
         row.lease,

@@ -69,14 +69,14 @@ class Verdict:
 
 
 def judge(
-    rows: Iterable[Executing], claims: Mapping[uuid.UUID, tuple[int, int]], *, cancel_grace_s: float = math.inf
+    rows: Iterable[Executing], claims: Mapping[str, tuple[int, int]], *, cancel_grace_s: float = math.inf
 ) -> Verdict:
     """Compare rows with claims that were read *after* them (job id to create revision and lease)."""
     lost: list[Executing] = []
     timed_out: list[Executing] = []
     unheeded: list[Executing] = []
     for row in rows:
-        if claims.get(row.id) != (row.claim_revision, row.lease):
+        if claims.get(str(row.id)) != (row.claim_revision, row.lease):
             lost.append(row)
         elif row.timed_out:
             timed_out.append(row)

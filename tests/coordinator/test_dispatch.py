@@ -241,9 +241,9 @@ async def test_a_backlog_is_read_in_bounded_windows(alone: Parts, slow: dict[str
             return len(await stage.offered("w1")) == 5
 
         await until(five)
-        candidates, cut, _, _ = await stage.dispatcher._read(list(stage.dispatcher._known.values()), {}, 5)
-        assert len(candidates) <= 5 + len(stage.flight._offered) + 4
-        assert None not in cut.values()
+        found = await stage.dispatcher._reader.read(list(stage.dispatcher._known.values()), {}, 5)
+        assert len(found.candidates) <= 5 + 4
+        assert None not in found.cut.values()
 
 
 async def test_what_was_not_claimed_is_offered_again_without_a_hint(alone: Parts) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from tests.coordinator.conftest import WORKER, Parts, reaper_of, running, until
 from tests.coordinator.stage import begin_watch
 
+from tenure.coordinator import reap
 from tenure.coordinator.finish import Report
 from tenure.model.errors import Deposed
 from tenure.model.states import JobState, Outcome
@@ -38,6 +40,34 @@ async def test_a_sweep_reaps_what_has_lost_its_own_claim_and_nothing_else(alone:
     assert watchman.suspects.count("w1") == 1
     assert watchman.brakes == []
     assert await alone.claim_of(replaced) is not None  # not its claim: not its to delete
+
+
+async def test_pages_of_rows_are_compared_with_one_listing(alone: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as are kept at a time; and ends are written a page at a time."""
+    monkeypatch.setattr(reap, "PAGE_JOBS", 2)
+    monkeypatch.setattr(reap, "SWEEP_JOBS", 4)
+    jobs = [await alone.submit() for _ in range(7)]
+    for id in jobs:
+        await alone.execute(id)
+    for id in jobs[1:]:
+        await alone.lose_claim(id)
+    watchman = await begin_watch(alone)
+    asked: Counter[str] = Counter()
+    listed, fetch = alone.etcd.list, alone.db.fetch
+
+    async def counting(prefix: str, **options: Any) -> Any:
+        asked[prefix] += 1
+        return await listed(prefix, **options)
+
+    async def counting_pages(name: str, params: Any = None) -> Any:
+        asked[name] += 1
+        return await fetch(name, params)
+
+    monkeypatch.setattr(alone.etcd, "list", counting)
+    monkeypatch.setattr(alone.db, "fetch", counting_pages)
+    assert await watchman.reaper.sweep() == 6
+    assert (asked["executing_page"], asked[alone.keys.claims]) == (4, 2)
+    assert [await alone.state(id) for id in jobs] == [JobState.EXECUTING, *[JobState.RESTARTING] * 6]
 
 
 async def test_a_vanished_claim_is_noticed_by_the_watch(alone: Parts) -> None:

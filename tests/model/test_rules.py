@@ -168,7 +168,7 @@ def _row(number: int, *, worker: str = "w", timed_out: bool = False, crashes: in
 def test_reaping_is_by_identity() -> None:
     """A claim of somebody else, or of the same revision on another lease, is no claim of one's own."""
     rows = [_row(1), _row(2), _row(3), _row(4, timed_out=True)]
-    claims = {rows[0].id: (71, 7), rows[1].id: (99, 7), rows[2].id: (73, 8), rows[3].id: (74, 7)}
+    claims = dict(zip([str(row.id) for row in rows], [(71, 7), (99, 7), (73, 8), (74, 7)], strict=True))
     verdict = judge(rows, claims)
     assert [row.fence for row in verdict.lost] == [2, 3]
     assert [row.fence for row in verdict.timed_out] == [4]

@@ -487,7 +487,13 @@ _REAP = (
     _mutant(
         "reap-by-existence",
         "a row is safe only while its own claim is there",
-        [("model/reap.py", "if claims.get(row.id) != (row.claim_revision, row.lease):", "if row.id not in claims:")],
+        [
+            (
+                "model/reap.py",
+                "if claims.get(str(row.id)) != (row.claim_revision, row.lease):",
+                "if str(row.id) not in claims:",
+            )
+        ],
         f"{MODEL}/test_rules.py::test_reaping_is_by_identity",
         f"{COORDINATOR}/test_reap.py::test_a_sweep_reaps_what_has_lost_its_own_claim_and_nothing_else",
         f"{E2E}/test_ownership.py::test_a_job_is_taken_over_though_a_foreign_claim_stands_in_its_place",
@@ -498,8 +504,8 @@ _REAP = (
         [
             (
                 "model/reap.py",
-                "claims.get(row.id) != (row.claim_revision, row.lease)",
-                "claims.get(row.id, (0,))[0] != row.claim_revision",
+                "claims.get(str(row.id)) != (row.claim_revision, row.lease)",
+                "claims.get(str(row.id), (0,))[0] != row.claim_revision",
             )
         ],
         f"{MODEL}/test_rules.py::test_reaping_is_by_identity",
@@ -511,8 +517,8 @@ _REAP = (
         [
             (
                 "coordinator/reap.py",
-                "reaped = FIRST_ID, 0\n",
-                "reaped = FIRST_ID, 0\n        claims = await self._claims()\n",
+                "reaped = str(FIRST_ID), 0\n",
+                "reaped = str(FIRST_ID), 0\n        claims = await self._claims()\n",
             ),
             (
                 "coordinator/reap.py",
@@ -526,8 +532,8 @@ _REAP = (
             ),
             (
                 "coordinator/reap.py",
-                "        claims = await self._claims()\n        verdict",
-                "        claims = claims or await self._claims()\n        verdict",
+                "        claims = await self._claims()\n        #",
+                "        claims = claims or await self._claims()\n        #",
             ),
         ],
         f"{COORDINATOR}/test_ownership.py::test_an_attempt_that_starts_during_a_sweep_is_not_reaped",
@@ -544,8 +550,8 @@ _REAP = (
         [
             (
                 "coordinator/reap.py",
-                "        self._vanished[uuid.UUID(job_id)] = None\n        self._some.set()\n",
-                "        uuid.UUID(job_id)\n",
+                "        self._vanished[job_id] = None\n        self._some.set()\n",
+                "",
             )
         ],
         f"{COORDINATOR}/test_ownership.py::test_a_claim_that_vanished_while_nobody_led_is_noticed",
@@ -669,7 +675,7 @@ _LEAD = (
     _mutant(
         "reaping-unguarded",
         "what the reaper writes to Postgres asserts the term in the same transaction",
-        [("coordinator/reap.py", "self._finisher.write(endings, guard=self._guard)", "self._finisher.write(endings)")],
+        [("coordinator/reap.py", "PAGE_JOBS], guard=self._guard)", "PAGE_JOBS])")],
         f"{COORDINATOR}/test_reap.py::test_a_leader_whose_term_is_over_reaps_nothing",
     ),
     _mutant(

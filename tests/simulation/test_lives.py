@@ -180,7 +180,7 @@ class Lives(RuleBasedStateMachine):
     def sweep(self) -> None:
         """Judge all rows against all claims, and write."""
         rows = [job.row for job in self.jobs if job.row is not None]
-        verdict = judge(rows, self.claims)
+        verdict = judge(rows, {str(id): claim for id, claim in self.claims.items()})
         healthy = {row.id for row in rows if self.claims.get(row.id) == (row.claim_revision, row.lease)}
         assert {row.id for row in verdict.lost} == {row.id for row in rows} - healthy
         assert {row.id for row in verdict.timed_out} == {row.id for row in rows if row.timed_out} & healthy
