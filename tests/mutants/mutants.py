@@ -106,27 +106,40 @@ _CLAIM = (
     _mutant(
         "claim-without-absence",
         "a claim is put only where there is none",
-        [("store/etcd/claims.py", "            Compare(claim, Field.CREATE, 0),\n", "")],
+        [("store/etcd/claims.py", "        Compare(keys.claim(request.job), Field.CREATE, 0),\n", "")],
         f"{ETCD}/test_claims.py::test_a_claim_is_won_once[grpc]",
         f"{ETCD}/test_claims.py::test_a_race_has_one_winner[grpc]",
     ),
     _mutant(
         "claim-over-a-hold",
         "a claim respects an operator's hold",
-        [("store/etcd/claims.py", "            Compare(keys.hold(request.job), Field.CREATE, 0),\n", "")],
+        [("store/etcd/claims.py", "        Compare(keys.hold(request.job), Field.CREATE, 0),\n", "")],
         f"{ETCD}/test_claims.py::test_jobs_in_a_batch_succeed_or_fail_alone[grpc]",
         f"{E2E}/test_faults.py::test_a_hold_stops_a_job_and_keeps_it_stopped",
     ),
     _mutant(
         "claim-over-a-slot",
         "a claim takes only slots that are free",
-        [("store/etcd/claims.py", "            *(Compare(slot, Field.CREATE, 0) for slot in slots),\n", "")],
+        [
+            (
+                "store/etcd/claims.py",
+                "        *[Compare(keys.slot(slot), Field.CREATE, 0) for slot in request.slots],\n",
+                "",
+            )
+        ],
         f"{ETCD}/test_claims.py::test_a_slot_named_twice_goes_to_one[grpc]",
+    ),
+    _mutant(
+        "release-together-by-name",
+        "a release deletes the releaser's own claim or nothing, also in a batch that is there as a whole",
+        [("store/etcd/claims.py", "            compares += _identity(key, release)\n", "")],
+        f"{ETCD}/test_claims.py::test_release_is_by_identity[grpc]",
+        f"{COORDINATOR}/test_steps.py::test_only_the_very_claim_is_deleted",
     ),
     _mutant(
         "release-by-name",
         "a release deletes the releaser's own claim or nothing",
-        [("store/etcd/claims.py", "Txn(compares=identity, then=(Delete(key),))", "Txn(then=(Delete(key),))")],
+        [("store/etcd/claims.py", "Txn(_identity(key, release), (Delete(key),))", "Txn(then=(Delete(key),))")],
         f"{ETCD}/test_claims.py::test_release_is_by_identity[grpc]",
         f"{COORDINATOR}/test_steps.py::test_only_the_very_claim_is_deleted",
         f"{COORDINATOR}/test_ownership.py::test_the_late_report_of_an_ended_attempt_leaves_the_next_claim_alone",
@@ -134,7 +147,7 @@ _CLAIM = (
     _mutant(
         "release-by-revision",
         "a release compares the lease too: revisions come again after etcd was lost",
-        [("store/etcd/claims.py", ", Compare(key, Field.LEASE, release.lease))", ",)")],
+        [("store/etcd/claims.py", ", Compare(key, Field.LEASE, release.lease)\n", ",\n")],
         f"{ETCD}/test_claims.py::test_release_is_by_identity[grpc]",
     ),
     _mutant(
@@ -223,8 +236,21 @@ _START = (
     _mutant(
         "start-by-revision",
         "a start is verified by create revision and lease together",
-        [("store/etcd/claims.py", "if seen == tuple(identity)}", "if seen and seen[0] == identity[0]}")],
+        [
+            ("store/etcd/claims.py", "create_revision), Compare(key, Field.LEASE, lease)\n", "create_revision),\n"),
+            (
+                "store/etcd/claims.py",
+                "[seen.create_revision, seen.lease] == identity\n",
+                "[seen.create_revision] == identity[:1]\n",
+            ),
+        ],
         f"{ETCD}/test_claims.py::test_large_batches_are_split[grpc]",
+    ),
+    _mutant(
+        "verified-by-any-member",
+        "claims are verified linearizably",
+        [("store/etcd/claims.py", "Txn(tuple(compares), otherwise=(read,))", "Txn(tuple(compares))")],
+        f"{ETCD}/test_claims.py::test_claims_are_verified_by_a_transaction_that_etcd_answers_linearizably[grpc]",
     ),
     _mutant(
         "start-found-by-worker",
