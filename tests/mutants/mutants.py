@@ -385,7 +385,7 @@ _TRUST = (
         [
             (
                 "store/etcd/keepalive.py",
-                "answers.append(Renewal(answer.id, float(max(answer.ttl, 0)), sent[answer.id]))",
+                "answers.append(Renewal(answer.id, float(max(answer.ttl, 0)), sent_at))",
                 "answers.append(Renewal(answer.id, float(max(answer.ttl, 0)), now()))",
             )
         ],
@@ -423,7 +423,7 @@ _TRUST = (
         "late-answer-for-the-next",
         "an answer counts for the KeepAlive that it answers: a stream with unread answers is thrown away",
         [
-            ("store/etcd/keepalive.py", "            if leads:\n", "            if leads or not complete:\n"),
+            ("store/etcd/keepalive.py", "            if leads and", "            if (leads or not complete) and"),
         ],
         f"{ETCD}/test_leases.py::test_late_answers_do_not_stretch_trust[grpc]",
     ),
