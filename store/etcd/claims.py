@@ -53,6 +53,7 @@ key. A batch that fits so fits with its jobs apart, too, where a nested transact
 MAX_VERIFIED = MAX_COMPARES // 2
 MAX_READS = 128
 _Item = TypeVar("_Item")
+_CREATE, _LEASE = Field.CREATE, Field.LEASE  # named once, as looking them up is slow
 
 
 class ClaimOutcome(StrEnum):
@@ -203,9 +204,9 @@ def _claims_apart(keys: Keyspace, requests: Sequence[ClaimRequest], tail: tuple[
 
 def _demands(keys: Keyspace, request: ClaimRequest) -> tuple[Compare, ...]:
     return (
-        Compare(keys.claim(request.job), Field.CREATE, 0),
-        Compare(keys.hold(request.job), Field.CREATE, 0),
-        *[Compare(keys.slot(slot), Field.CREATE, 0) for slot in request.slots],
+        Compare(keys.claim(request.job), _CREATE, 0),
+        Compare(keys.hold(request.job), _CREATE, 0),
+        *[Compare(keys.slot(slot), _CREATE, 0) for slot in request.slots],
     )
 
 
@@ -324,7 +325,7 @@ def _own_keys(keys: Keyspace, release: Release) -> tuple[str, ...]:
 
 def _identity(key: str, release: Release) -> tuple[Compare, Compare]:
     # Claim and slots were created by one transaction: they share its revision.
-    return Compare(key, Field.CREATE, release.create_revision), Compare(key, Field.LEASE, release.lease)
+    return Compare(key, _CREATE, release.create_revision), Compare(key, _LEASE, release.lease)
 
 
 def _deleted_one(result: object) -> bool:
@@ -359,7 +360,7 @@ async def _all_stand(
     compares: list[Compare] = []
     for job, create_revision, lease in claims:
         key = keys.claim(job)
-        compares += Compare(key, Field.CREATE, create_revision), Compare(key, Field.LEASE, lease)
+        compares += Compare(key, _CREATE, create_revision), Compare(key, _LEASE, lease)
     # A transaction that only compares is answered by any member from what it has, old or not (etcd: isTxnSerializable).
     # One that may read is linearizable, whichever branch is taken.
     read = Get(keys.claim(claims[0][0]), keys_only=True)

@@ -7,10 +7,11 @@ of an answer is a new object each time it is named, so that each is named once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, overload
+from typing import overload
 
 from tenure.etcdpb import rpc_pb2 as rpc
 from tenure.store.etcd.port import (
+    Compare,
     Delete,
     DeleteResult,
     Event,
@@ -28,25 +29,36 @@ from tenure.store.etcd.port import (
 from tenure.store.etcd.ranges import prefix_range
 
 _PUT = PutResult()
-_DELETED = rpc.Event.DELETE
-_COMPARED = {
-    Field.CREATE: (rpc.Compare.CREATE, "create_revision"),
-    Field.MOD: (rpc.Compare.MOD, "mod_revision"),
-    Field.VERSION: (rpc.Compare.VERSION, "version"),
-    Field.LEASE: (rpc.Compare.LEASE, "lease"),
-}
+# Named once: to look up a member of an enumeration costs as much as to fill the field.
+_CREATE, _LEASE, _MOD = Field.CREATE, Field.LEASE, Field.MOD
+_WAS_PUT, _WAS_DELETED, _DELETED = EventKind.PUT, EventKind.DELETE, rpc.Event.DELETE
+_BY_CREATE, _BY_LEASE = rpc.Compare.CREATE, rpc.Compare.LEASE
 
 
 def fill_txn(message: rpc.TxnRequest, txn: Txn) -> None:
     """Write a transaction into an empty message."""
-    add_compare: Any = message.compare.add
+    add_compare = message.compare.add
     for compare in txn.compares:
-        target, number = _COMPARED[compare.field]
-        add_compare(key=compare.key.encode(), target=target, **{number: compare.number})
+        _fill_compare(add_compare(), compare)
     for branch, operations in ((message.success, txn.then), (message.failure, txn.otherwise)):
         add = branch.add
         for operation in operations:
             _fill_operation(add(), operation)
+
+
+def _fill_compare(message: rpc.Compare, compare: Compare) -> None:
+    message.key = compare.key.encode()
+    if compare.field is _CREATE:
+        message.target = _BY_CREATE
+        message.create_revision = compare.number
+    elif compare.field is _LEASE:
+        message.target = _BY_LEASE
+        message.lease = compare.number
+    elif compare.field is _MOD:
+        message.target = rpc.Compare.MOD
+        message.mod_revision = compare.number
+    else:
+        message.version = compare.number
 
 
 def _fill_operation(message: rpc.RequestOp, operation: Operation) -> None:
@@ -131,6 +143,6 @@ def key_values(messages: Iterable[rpc.KeyValue]) -> tuple[KeyValue, ...]:
 
 def event(message: rpc.Event) -> Event:
     """Read one change."""
-    kind = EventKind.DELETE if message.type == _DELETED else EventKind.PUT
+    kind = _WAS_DELETED if message.type == _DELETED else _WAS_PUT
     previous = key_value(message.prev_kv) if message.HasField("prev_kv") else None
     return Event(kind, key_value(message.kv), previous)

@@ -106,14 +106,14 @@ _CLAIM = (
     _mutant(
         "claim-without-absence",
         "a claim is put only where there is none",
-        [("store/etcd/claims.py", "        Compare(keys.claim(request.job), Field.CREATE, 0),\n", "")],
+        [("store/etcd/claims.py", "        Compare(keys.claim(request.job), _CREATE, 0),\n", "")],
         f"{ETCD}/test_claims.py::test_a_claim_is_won_once[grpc]",
         f"{ETCD}/test_claims.py::test_a_race_has_one_winner[grpc]",
     ),
     _mutant(
         "claim-over-a-hold",
         "a claim respects an operator's hold",
-        [("store/etcd/claims.py", "        Compare(keys.hold(request.job), Field.CREATE, 0),\n", "")],
+        [("store/etcd/claims.py", "        Compare(keys.hold(request.job), _CREATE, 0),\n", "")],
         f"{ETCD}/test_claims.py::test_jobs_in_a_batch_succeed_or_fail_alone[grpc]",
         f"{E2E}/test_faults.py::test_a_hold_stops_a_job_and_keeps_it_stopped",
     ),
@@ -123,7 +123,7 @@ _CLAIM = (
         [
             (
                 "store/etcd/claims.py",
-                "        *[Compare(keys.slot(slot), Field.CREATE, 0) for slot in request.slots],\n",
+                "        *[Compare(keys.slot(slot), _CREATE, 0) for slot in request.slots],\n",
                 "",
             )
         ],
@@ -147,7 +147,7 @@ _CLAIM = (
     _mutant(
         "release-by-revision",
         "a release compares the lease too: revisions come again after etcd was lost",
-        [("store/etcd/claims.py", ", Compare(key, Field.LEASE, release.lease)\n", ",\n")],
+        [("store/etcd/claims.py", ", Compare(key, _LEASE, release.lease)\n", ",\n")],
         f"{ETCD}/test_claims.py::test_release_is_by_identity[grpc]",
     ),
     _mutant(
@@ -237,7 +237,7 @@ _START = (
         "start-by-revision",
         "a start is verified by create revision and lease together",
         [
-            ("store/etcd/claims.py", "create_revision), Compare(key, Field.LEASE, lease)\n", "create_revision),\n"),
+            ("store/etcd/claims.py", "create_revision), Compare(key, _LEASE, lease)\n", "create_revision),\n"),
             (
                 "store/etcd/claims.py",
                 "[seen.create_revision, seen.lease] == identity\n",
@@ -945,7 +945,7 @@ _DECISIONS = (
     _mutant(
         "slots-kept-on-the-lease",
         "a claim is released with its slots",
-        [("coordinator/announce.py", "one.lease, one.slots, await", "one.lease, (), await")],
+        [("coordinator/announce.py", "one.lease, one.slots, done", "one.lease, (), done")],
         f"{COORDINATOR}/test_limits.py::test_a_slot_goes_with_its_claim_and_lets_the_next_start",
         f"{COORDINATOR}/test_limits.py::test_a_repeated_report_releases_the_slot_with_the_claim",
     ),
