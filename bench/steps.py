@@ -24,12 +24,12 @@ COORDINATOR = (
     ("follow etcd", r"Picture\._|coordinator/(waiters|census)\.py|claim_gone|store/etcd/(view|watching)\.py"),
     ("sweeps", r"coordinator/(reap|upkeep|overdue|schedule|kinds|backlog|stores|presence|opening)\.py"),
     ("submit and wait", r"coordinator/(submit|group_commit|new_jobs|following)\.py|JobService"),
-    ("keepalive", r"store/etcd/(leases|keepalive|election)\.py"),
+    ("keepalive", r"store/etcd/(leases|keepalive|http2_stream|election)\.py"),
 )
 WORKER = (
     ("inbox", r"worker/inbox\.py|DirectLink\.(receive|_answer|_discard)|store/etcd/(view|watching)\.py"),
     ("claim", r"worker/claim\.py|store/etcd/claims\.py"),
-    ("keepalive", r"store/etcd/(leases|keepalive)\.py|DirectLink\.(_verify|trusted_until)"),
+    ("keepalive", r"store/etcd/(leases|keepalive|http2_stream)\.py|DirectLink\.(_verify|trusted_until)"),
     ("start", r"DirectLink\._start|_assignment \("),
     ("finish", r"worker/report\.py|DirectLink\.(finish|_forget)|_report_to_pb|Control\.(_ended|_report|_answered)"),
     ("run", r"worker/(attempt|context|handler|control)\.py|worker/execute/|bench/handlers\.py"),
