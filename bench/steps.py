@@ -62,7 +62,7 @@ COORDINATOR: Steps = {
         "coordinator/following.py",
         "coordinator/api/job_service.py: JobService",
     ),
-    "keepalive": ("store/etcd/leases.py", "store/etcd/keepalive.py", "store/etcd/election.py"),
+    "keepalive": ("store/etcd/leases.py", "store/etcd/keepalive.py", "store/etcd/http2_stream.py", "store/etcd/election.py"),
 }
 WORKER: Steps = {
     "inbox": (
@@ -75,6 +75,7 @@ WORKER: Steps = {
     "keepalive": (
         "store/etcd/leases.py",
         "store/etcd/keepalive.py",
+        "store/etcd/http2_stream.py",
         "worker/direct.py: verify_forever _verify trusted_until",
     ),
     "start": ("worker/direct.py: _start _assignment",),

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import structlog
+from msgspec import Struct
 
 from tenure.model.clock import Clock
 from tenure.model.errors import TenureError
@@ -29,8 +29,7 @@ SILENCE_S = 1.0
 """How long nothing is announced after etcd did not answer in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """An attempt that ended, or a job canceled without one (``claim_revision`` 0)."""
 
     job_id: str
@@ -95,25 +94,25 @@ class Announcer:
 
     async def _write(self, ended: Sequence[Ended], on_unannounced: Callable[[str], None]) -> set[str]:
         finished_at = stamp(self._clock.wall())
-        releases = [
-            Release(one.job_id, one.claim_revision, one.lease, one.slots, await self._done(one, finished_at))
-            for one in ended
-        ]
+        releases = []
+        for one in ended:
+            done = None
+            if one.state in TERMINAL:
+                if not self._lease_serves():
+                    await self._new_lease()
+                self._lease_keys += 1
+                value = DoneValue(one.state, one.attempt, finished_at).to_json()
+                done = Put(self._keys.announcement(one.job_id), value, self._lease)
+            releases.append(Release(one.job_id, one.claim_revision, one.lease, one.slots, done))
         deleted = await release_batch(self._etcd, self._keys, releases, on_unannounced=on_unannounced)
         return {one.job_id for one, gone in zip(ended, deleted, strict=True) if gone}
 
-    async def _done(self, one: Ended, finished_at: str) -> Put | None:
-        if one.state not in TERMINAL:
-            return None
-        value = DoneValue(one.state, one.attempt, finished_at).to_json()
-        return Put(self._keys.announcement(one.job_id), value, await self._done_lease())
+    def _lease_serves(self) -> bool:
+        until = self._lease_until if self._lease and self._lease_keys < KEYS_PER_LEASE else 0.0
+        return self._clock.monotonic() < until
 
-    async def _done_lease(self) -> int:
-        now = self._clock.monotonic()
-        if not self._lease or now >= self._lease_until or self._lease_keys >= KEYS_PER_LEASE:
-            grant = await self._etcd.grant(self._done_ttl_s)
-            # Never renewed: used for the first half of its life, so that each key stays for at least the other half.
-            self._lease, self._lease_keys = grant.lease, 0
-            self._lease_until = grant.sent_at + grant.ttl_s / 2
-        self._lease_keys += 1
-        return self._lease
+    async def _new_lease(self) -> None:
+        grant = await self._etcd.grant(self._done_ttl_s)
+        # Never renewed: used for the first half of its life, so that each key stays for at least the other half.
+        self._lease, self._lease_keys = grant.lease, 0
+        self._lease_until = grant.sent_at + grant.ttl_s / 2

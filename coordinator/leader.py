@@ -36,7 +36,7 @@ from tenure.model.clock import Clock
 from tenure.model.errors import Deposed, TenureError
 from tenure.store.etcd.compact import CompactionPolicy, Compactor
 from tenure.store.etcd.election import Election, Term
-from tenure.store.etcd.keyspace import ClaimValue, Keyspace, SlotValue, WorkerValue, parse_inbox
+from tenure.store.etcd.keyspace import ClaimHolder, Keyspace, SlotValue, WorkerValue, parse_inbox
 from tenure.store.etcd.port import Etcd, Event, EventKind, KeyValue
 from tenure.store.etcd.view import View
 from tenure.store.postgres.database import Database, Statement
@@ -297,7 +297,7 @@ class Picture:
             self._flight.claim_gone(job)
             self._reaper.claim_gone(job)
             return
-        value = ClaimValue.from_json(event.item.value)
+        value = ClaimHolder.from_json(event.item.value)
         self._flight.claim_seen(job, Held(value.worker, value.namespace))
 
     def _hold_changed(self, event: Event) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import replace
 
 import structlog
+from msgspec.structs import replace
 
 from tenure.model.clock import Clock
 from tenure.model.errors import TenureError

@@ -5,23 +5,29 @@ together or not at all, only where none of them existed and nobody holds the job
 its identity, create revision and lease together (revisions are given again after etcd was lost). Workers call
 ``claim_batch`` and ``verify_batch``, coordinators ``release_batch``.
 
-A batch is one transaction with a nested one per job, so that jobs succeed or fail alone. Etcd refuses a transaction as
-a whole for one bad member (a key written twice, a lease that is gone): the batch is then halved and tried again, down
-to the culprit. A release may be sent again after an unknown outcome: a deletion that finds nothing counts as none. A
-claim may not: the first sending could arrive when the job has ended and its lease, given back as free, carries another
-claim. Deliberately not here: leases (``leases``), and what to do about a job that was not won.
+A batch is one flat transaction: what every job demands is compared at its top, and all of it is written or nothing.
+That is what all but few batches are answered by, and a third cheaper for etcd than a nested transaction per job. If a
+demand is not met the batch goes again with the jobs apart, a nested transaction each, so that they succeed or fail
+alone. For claims, too, that is no second sending: the answer "not met" is certain, and nothing was written.
+
+Etcd refuses a transaction as a whole for one bad member (a key written twice, a lease that is gone): the batch is then
+halved and tried again, down to the culprit. A release may be sent again after an unknown outcome: a deletion that finds
+nothing counts as none. A claim may not: the first sending could arrive when the job has ended and its lease, given back
+as free, carries another claim. Deliberately not here: leases (``leases``), and what to do about a job that was not won.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
+from typing import TypeVar
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from tenure.model.errors import BoundExceeded, Deposed, Unavailable
-from tenure.store.etcd.keyspace import Keyspace
+from tenure.store.etcd.keyspace import Keyspace, SlotValue
 from tenure.store.etcd.port import (
     Compare,
     Delete,
@@ -41,9 +47,13 @@ from tenure.store.etcd.port import (
 
 log = structlog.get_logger(__name__)
 
-MAX_OPERATIONS = 100
-"""Operations at the top of one transaction. Etcd allows 128 on a path of nested ones, so 28 are left to each job."""
+MAX_COMPARES = 127
+"""Etcd allows 128 in a transaction, and as many operations in either branch; one is left for the guard or the inbox
+key. A batch that fits so fits with its jobs apart, too, where a nested transaction's count with those above it."""
+MAX_VERIFIED = MAX_COMPARES // 2
 MAX_READS = 128
+_Item = TypeVar("_Item")
+_CREATE, _LEASE = Field.CREATE, Field.LEASE  # named once, as looking them up is slow
 
 
 class ClaimOutcome(StrEnum):
@@ -60,8 +70,7 @@ class ClaimOutcome(StrEnum):
     """No answer. The lease may carry the claim: discard it."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimRequest:
+class ClaimRequest(Struct, frozen=True):
     """A job to be claimed."""
 
     job: str
@@ -73,8 +82,7 @@ class ClaimRequest:
     """``<limit>/<n>`` each."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimResult:
+class ClaimResult(Struct, frozen=True):
     """The outcome for one job. ``create_revision`` is the claim's identity, 0 unless won."""
 
     job: str
@@ -82,8 +90,7 @@ class ClaimResult:
     create_revision: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Struct, frozen=True):
     """A claim to be given up, if it is still this one."""
 
     job: str
@@ -112,15 +119,27 @@ async def claim_batch(
     """
     results: list[ClaimResult] = []
     tail: tuple[Operation, ...] = (Delete(inbox_key),) if inbox_key else ()
-    chunks = [requests[at : at + MAX_OPERATIONS] for at in range(0, len(requests), MAX_OPERATIONS)] or [requests]
+    pages = list(_pages(requests, lambda request: 2 + len(request.slots))) or [requests]
     try:
-        for index, chunk in enumerate(chunks):
-            last = index == len(chunks) - 1
-            await _claim(etcd, keys, chunk, tail if last else (), results, timeout_s)
+        for page in pages:
+            await _claim(etcd, keys, page, tail if page is pages[-1] else (), results, timeout_s)
     except Unavailable as exc:
         log.warning("claims_unknown", jobs=len(requests) - len(results), reason=str(exc))
         results.extend(ClaimResult(r.job, ClaimOutcome.UNKNOWN) for r in requests[len(results) :])
     return results
+
+
+def _pages(items: Sequence[_Item], compares: Callable[[_Item], int]) -> Iterator[Sequence[_Item]]:
+    """Split a batch into what one transaction takes."""
+    start = size = 0
+    for index, item in enumerate(items):
+        weight = compares(item)
+        if index > start and size + weight > MAX_COMPARES:
+            yield items[start:index]
+            start, size = index, 0
+        size += weight
+    if items:
+        yield items[start:]
 
 
 async def _claim(
@@ -130,13 +149,15 @@ async def _claim(
     tail: tuple[Operation, ...],
     results: list[ClaimResult],
     timeout_s: float | None,
+    *,
+    apart: bool = False,
 ) -> None:
     """Append the result of each request, splitting what etcd refuses."""
     if not requests and not tail:
         return
-    txn = Txn(then=(*(_claim_txn(keys, request) for request in requests), *tail))
+    form = _claims_apart if apart else _claims_together
     try:
-        answer = await etcd.txn(txn, timeout_s=timeout_s)
+        answer = await etcd.txn(form(keys, requests, tail), timeout_s=timeout_s)
     except (Refused, BoundExceeded) as exc:
         whole = isinstance(exc, BoundExceeded) and not isinstance(exc, TooLarge)  # no part of it would pass
         if len(requests) <= 1 or whole:
@@ -150,11 +171,16 @@ async def _claim(
         await _claim(etcd, keys, requests[:half], (), results, timeout_s)
         await _claim(etcd, keys, requests[half:], tail, results, timeout_s)
         return
-    for request, result in zip(requests, answer.results, strict=False):
-        if isinstance(result, TxnResult) and result.succeeded:
-            results.append(ClaimResult(request.job, ClaimOutcome.WON, answer.revision))
-        else:
-            results.append(ClaimResult(request.job, ClaimOutcome.HELD))
+    if apart:
+        for request, result in zip(requests, answer.results, strict=False):
+            if isinstance(result, TxnResult) and result.succeeded:
+                results.append(ClaimResult(request.job, ClaimOutcome.WON, answer.revision))
+            else:
+                results.append(ClaimResult(request.job, ClaimOutcome.HELD))
+    elif answer.succeeded:
+        results.extend([ClaimResult(request.job, ClaimOutcome.WON, answer.revision) for request in requests])
+    else:
+        await _claim(etcd, keys, requests, tail, results, timeout_s, apart=True)
 
 
 def _outcome_of(exc: Refused | BoundExceeded) -> ClaimOutcome:
@@ -163,21 +189,33 @@ def _outcome_of(exc: Refused | BoundExceeded) -> ClaimOutcome:
     return ClaimOutcome.REFUSED
 
 
-def _claim_txn(keys: Keyspace, request: ClaimRequest) -> Txn:
-    claim = keys.claim(request.job)
-    slots = [keys.slot(slot) for slot in request.slots]
-    slot_value = b'{"job":"%s"}' % request.job.encode()
-    return Txn(
-        compares=(
-            Compare(claim, Field.CREATE, 0),
-            Compare(keys.hold(request.job), Field.CREATE, 0),
-            *(Compare(slot, Field.CREATE, 0) for slot in slots),
-        ),
-        then=(
-            Put(claim, request.value, request.lease),
-            *(Put(slot, slot_value, request.lease) for slot in slots),
-        ),
+def _claims_together(keys: Keyspace, requests: Sequence[ClaimRequest], tail: tuple[Operation, ...]) -> Txn:
+    compares: list[Compare] = []
+    puts: list[Operation] = []
+    for request in requests:
+        compares += _demands(keys, request)
+        puts += _puts(keys, request)
+    return Txn(tuple(compares), (*puts, *tail))
+
+
+def _claims_apart(keys: Keyspace, requests: Sequence[ClaimRequest], tail: tuple[Operation, ...]) -> Txn:
+    return Txn(then=(*(Txn(_demands(keys, request), _puts(keys, request)) for request in requests), *tail))
+
+
+def _demands(keys: Keyspace, request: ClaimRequest) -> tuple[Compare, ...]:
+    return (
+        Compare(keys.claim(request.job), _CREATE, 0),
+        Compare(keys.hold(request.job), _CREATE, 0),
+        *[Compare(keys.slot(slot), _CREATE, 0) for slot in request.slots],
     )
+
+
+def _puts(keys: Keyspace, request: ClaimRequest) -> tuple[Put, ...]:
+    claim = Put(keys.claim(request.job), request.value, request.lease)
+    if not request.slots:
+        return (claim,)
+    value = SlotValue(request.job).to_json()
+    return (claim, *[Put(keys.slot(slot), value, request.lease) for slot in request.slots])
 
 
 async def release_batch(
@@ -200,17 +238,9 @@ async def release_batch(
     """
     guards = () if guard is None else (guard,)
     deleted: list[bool] = []
-    chunk: list[Release] = []
-    size = 0
     try:
-        for release in releases:
-            weight = 1 + len(release.slots) + (release.announcement is not None)
-            if chunk and size + weight > MAX_OPERATIONS:
-                await _release(etcd, keys, chunk, deleted, timeout_s, on_unannounced, guards)
-                chunk, size = [], 0
-            chunk.append(release)
-            size += weight
-        await _release(etcd, keys, chunk, deleted, timeout_s, on_unannounced, guards)
+        for page in _pages(releases, lambda release: 2 * len(_own_keys(keys, release)) or 1):
+            await _release(etcd, keys, page, deleted, timeout_s, on_unannounced, guards)
     except Unavailable as exc:
         log.warning("releases_unknown", jobs=len(releases) - len(deleted), reason=str(exc))
         deleted.extend(False for _ in range(len(releases) - len(deleted)))
@@ -225,15 +255,13 @@ async def _release(
     timeout_s: float | None,
     on_unannounced: Callable[[str], None],
     guards: tuple[Compare, ...],
+    *,
+    apart: bool = False,
 ) -> None:
     """Append whether each claim was deleted, splitting what etcd refuses."""
-    if not releases:
-        return
-    operations: list[Operation] = []
-    for release in releases:
-        operations.extend(_release_operations(keys, release))
+    form = _releases_apart if apart else _releases_together
     try:
-        answer = await etcd.txn(Txn(guards, tuple(operations)), timeout_s=timeout_s, repeatable=True)
+        answer = await etcd.txn(form(keys, releases, guards), timeout_s=timeout_s, repeatable=True)
     except (Refused, BoundExceeded) as exc:
         # No room, or too much asked of it: halves would pass no better, but without announcements all may.
         whole = isinstance(exc, BoundExceeded) and not isinstance(exc, TooLarge)
@@ -252,53 +280,102 @@ async def _release(
         bare = [replace(release, announcement=None) for release in releases]
         await _release(etcd, keys, bare, deleted, timeout_s, on_unannounced, guards)
         return
+    if not apart:
+        if answer.succeeded:  # each claim was there, as this very one, and was deleted
+            deleted.extend([release.create_revision > 0 for release in releases])
+        else:  # a claim is not, or the guard does not hold
+            await _release(etcd, keys, releases, deleted, timeout_s, on_unannounced, guards, apart=True)
+        return
     if not answer.succeeded:
         raise Deposed("the leader key has changed hands")
     at = 0
     for release in releases:
-        deleted.append(_deleted_one(answer.results[at]))
-        at += 1 + len(release.slots) + (release.announcement is not None)
+        own = len(_own_keys(keys, release))
+        deleted.append(own > 0 and _deleted_one(answer.results[at]))
+        at += own + (release.announcement is not None)
 
 
-def _release_operations(keys: Keyspace, release: Release) -> list[Operation]:
+def _releases_together(keys: Keyspace, releases: Sequence[Release], guards: tuple[Compare, ...]) -> Txn:
+    compares: list[Compare] = list(guards)
+    operations: list[Operation] = []
+    for release in releases:
+        for key in _own_keys(keys, release):
+            compares += _identity(key, release)
+            operations.append(Delete(key))
+        if release.announcement is not None:
+            operations.append(release.announcement)
+    return Txn(tuple(compares), tuple(operations))
+
+
+def _releases_apart(keys: Keyspace, releases: Sequence[Release], guards: tuple[Compare, ...]) -> Txn:
+    operations: list[Operation] = []
+    for release in releases:
+        operations += [Txn(_identity(key, release), (Delete(key),)) for key in _own_keys(keys, release)]
+        if release.announcement is not None:
+            operations.append(release.announcement)
+    return Txn(guards, tuple(operations))
+
+
+def _own_keys(keys: Keyspace, release: Release) -> tuple[str, ...]:
+    """Return the claim's key and its slots', none for a job that had no claim."""
+    if not release.create_revision:
+        return ()
+    return (keys.claim(release.job), *map(keys.slot, release.slots))
+
+
+def _identity(key: str, release: Release) -> tuple[Compare, Compare]:
     # Claim and slots were created by one transaction: they share its revision.
-    operations: list[Operation] = [_delete_if(keys.claim(release.job), release)]
-    operations.extend(_delete_if(keys.slot(slot), release) for slot in release.slots)
-    if release.announcement is not None:
-        operations.append(release.announcement)
-    return operations
-
-
-def _delete_if(key: str, release: Release) -> Txn:
-    identity = (Compare(key, Field.CREATE, release.create_revision), Compare(key, Field.LEASE, release.lease))
-    return Txn(compares=identity, then=(Delete(key),))
+    return Compare(key, _CREATE, release.create_revision), Compare(key, _LEASE, release.lease)
 
 
 def _deleted_one(result: object) -> bool:
     if not isinstance(result, TxnResult) or not result.succeeded:
         return False
-    return isinstance(result.results[0], DeleteResult) and result.results[0].deleted == 1
+    first = result.results[0]
+    return isinstance(first, DeleteResult) and first.deleted == 1
 
 
 async def verify_batch(
     etcd: Etcd, keys: Keyspace, claims: Sequence[tuple[str, int, int]], *, timeout_s: float | None = None
 ) -> set[str]:
-    """Return the ids of those jobs whose claim is the one given (job, create revision, lease); linearizable reads.
+    """Return the ids of those jobs whose claim is the one given (job, create revision, lease); linearizable.
 
     Raises:
         Unavailable: etcd did not answer; nothing is known about any of them.
     """
-    found = await _read(etcd, [keys.claim(job) for job, _, _ in claims], timeout_s)
-    return {job for (job, *identity), seen in zip(claims, found, strict=True) if seen == tuple(identity)}
+    shown: set[str] = set()
+    for start in range(0, len(claims), MAX_VERIFIED):
+        page = claims[start : start + MAX_VERIFIED]
+        if await _all_stand(etcd, keys, page, timeout_s):
+            shown.update([job for job, _, _ in page])
+        else:
+            shown |= await _read(etcd, keys, page, timeout_s)
+    return shown
 
 
-async def _read(etcd: Etcd, names: Sequence[str], timeout_s: float | None) -> list[tuple[int, int] | None]:
-    """Return create revision and lease of each key, None if absent."""
+async def _all_stand(
+    etcd: Etcd, keys: Keyspace, claims: Sequence[tuple[str, int, int]], timeout_s: float | None
+) -> bool:
+    """Ask whether every claim is the one given. One bool is all that etcd sends and that is read here."""
+    compares: list[Compare] = []
+    for job, create_revision, lease in claims:
+        key = keys.claim(job)
+        compares += Compare(key, _CREATE, create_revision), Compare(key, _LEASE, lease)
+    # A transaction that only compares is answered by any member from what it has, old or not (etcd: isTxnSerializable).
+    # One that may read is linearizable, whichever branch is taken.
+    read = Get(keys.claim(claims[0][0]), keys_only=True)
+    return (await etcd.txn(Txn(tuple(compares), otherwise=(read,)), timeout_s=timeout_s)).succeeded
 
-    async def read(chunk: Sequence[str]) -> list[tuple[int, int] | None]:
-        answer = await etcd.txn(Txn(then=tuple(Get(key, keys_only=True) for key in chunk)), timeout_s=timeout_s)
-        found = (r.items[0] if isinstance(r, GetResult) and r.items else None for r in answer.results)
-        return [(item.create_revision, item.lease) if item is not None else None for item in found]
 
-    chunks = [names[at : at + MAX_READS] for at in range(0, len(names), MAX_READS)]
-    return [identity for chunk in chunks for identity in await read(chunk)]
+async def _read(
+    etcd: Etcd, keys: Keyspace, claims: Sequence[tuple[str, int, int]], timeout_s: float | None
+) -> set[str]:
+    """Read each claim and return the jobs whose claim is the one given."""
+    reads = tuple([Get(keys.claim(job), keys_only=True) for job, _, _ in claims])
+    answer = await etcd.txn(Txn(then=reads), timeout_s=timeout_s)
+    found = (r.items[0] if isinstance(r, GetResult) and r.items else None for r in answer.results)
+    return {
+        job
+        for (job, *identity), seen in zip(claims, found, strict=True)
+        if seen is not None and [seen.create_revision, seen.lease] == identity
+    }

@@ -1,20 +1,22 @@
 """A member over etcd's own gRPC API: the default transport.
 
 Owns: the channel to one member and its calls, built once by their full paths. Everything about several members,
-repetition and tokens is in ``members``.
+repetition and tokens is in ``members``; KeepAlives go beside the channel (``http2_stream``).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import ssl
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
 
 from tenure.etcdpb import rpc_pb2 as rpc
 from tenure.store.etcd.faults import fault, unreachable
-from tenure.store.etcd.member import KEEP_ALIVE, UNARY, WATCH, CallFailed, Method
+from tenure.store.etcd.http2_stream import Http2KeepAliveStream
+from tenure.store.etcd.member import UNARY, WATCH, CallFailed, Method
 from tenure.store.etcd.options import Address, EtcdOptions
 
 QUIET_S = 5.0
@@ -28,6 +30,7 @@ _CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_time_ms", 10_000),  # etcd refuses pings more often than every 5 s
     ("grpc.keepalive_timeout_ms", 3_000),
     ("grpc.enable_retries", 0),  # what may be repeated is decided in ``members``
+    ("grpc.enable_http_proxy", 0),  # KeepAlives go straight, so that all else must, too
 ]
 _NEEDS_LEADER = ("hasleader", "true")
 """Metadata by which a member without a leader refuses calls and cancels watches instead of hanging."""
@@ -39,14 +42,17 @@ Metadata = tuple[tuple[str, str], ...]
 class GrpcMember:
     """``member.Member`` over one channel. To be made inside the event loop that uses it."""
 
-    def __init__(self, address: Address, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(
+        self, address: Address, credentials: grpc.ChannelCredentials | None, tls: ssl.SSLContext | None
+    ) -> None:
         self.name = address.target
+        self._address = address
+        self._tls = tls
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(address.target, options=_CHANNEL_OPTIONS)
         else:
             self._channel = grpc.aio.secure_channel(address.target, credentials, options=_CHANNEL_OPTIONS)
         self._unary = {method: self._build(self._channel.unary_unary, method) for method in UNARY}
-        self._keep_alive = self._build(self._channel.stream_stream, KEEP_ALIVE)
         self._watch = self._build(self._channel.stream_stream, WATCH)
         self._token: str | None = None
         self._metadata: Metadata = (_NEEDS_LEADER,)
@@ -78,9 +84,9 @@ class GrpcMember:
     def _failed(self, exc: grpc.aio.AioRpcError) -> CallFailed:
         return CallFailed(fault(exc.code().value[0], exc.details() or exc.code().name, self.name))
 
-    def keep_alive(self, token: str | None) -> GrpcKeepAliveStream:
+    def keep_alive(self, token: str | None) -> Http2KeepAliveStream:
         """Return a new stream for KeepAlives."""
-        return GrpcKeepAliveStream(self._keep_alive(metadata=self._metadata_with(token)), self._failed, self.name)
+        return Http2KeepAliveStream(self._address, self._tls, self._metadata_with(token))
 
     def watch(self, token: str | None) -> GrpcWatchStream:
         """Return a new stream for one watch."""
@@ -89,38 +95,6 @@ class GrpcMember:
     async def close(self) -> None:
         """Close the channel; calls and streams under way are cancelled."""
         await self._channel.close()
-
-
-class GrpcKeepAliveStream:
-    """``member.KeepAliveStream``: one bidirectional stream."""
-
-    def __init__(self, call: Any, failed: Callable[[grpc.aio.AioRpcError], CallFailed], name: str) -> None:
-        self._call = call
-        self._failed = failed
-        self._name = name
-
-    async def exchange(
-        self, leases: Sequence[int], sending: Callable[[int], None]
-    ) -> AsyncIterator[rpc.LeaseKeepAliveResponse]:
-        """Write all, then read as many."""
-        write, read = self._call.write, self._call.read
-        try:
-            for lease in leases:
-                sending(lease)
-                await write(rpc.LeaseKeepAliveRequest(id=lease))
-            for _ in leases:
-                answer = await read()
-                if answer is grpc.aio.EOF:
-                    raise CallFailed(unreachable("ended the KeepAlive stream", self._name, sent=True))
-                yield answer
-        except grpc.aio.AioRpcError as exc:
-            raise self._failed(exc) from exc
-        except asyncio.InvalidStateError as exc:  # written to a stream that has ended
-            raise CallFailed(unreachable(str(exc), self._name, sent=True)) from exc
-
-    def close(self) -> None:
-        """Cancel the stream."""
-        self._call.cancel()
 
 
 class GrpcWatchStream:
@@ -165,8 +139,12 @@ class GrpcWatchStream:
 
 def open_members(addresses: Sequence[Address], options: EtcdOptions) -> list[GrpcMember]:
     """Open a channel to each member."""
-    credentials = None
+    credentials = tls = None
     if addresses[0].tls:
         files = (options.ca_file, options.key_file, options.cert_file)
         credentials = grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))
-    return [GrpcMember(address, credentials) for address in addresses]
+        tls = ssl.create_default_context(cafile=options.ca_file)
+        tls.set_alpn_protocols(["h2"])
+        if options.cert_file:
+            tls.load_cert_chain(options.cert_file, options.key_file)
+    return [GrpcMember(address, credentials, tls) for address in addresses]

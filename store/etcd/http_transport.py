@@ -178,14 +178,10 @@ class HttpKeepAliveStream:
         self._member = member
         self._token = token
 
-    async def exchange(
-        self, leases: Sequence[int], sending: Callable[[int], None]
-    ) -> AsyncIterator[rpc.LeaseKeepAliveResponse]:
+    async def exchange(self, leases: Sequence[int]) -> AsyncIterator[rpc.LeaseKeepAliveResponse]:
         """Send all, then read all."""
 
         def work() -> list[rpc.LeaseKeepAliveResponse]:
-            for lease in leases:
-                sending(lease)
             body = b"".join(b'{"ID":"%d"}' % lease for lease in leases)
             response = self._member.post_stream(KEEP_ALIVE, body, self._token, read_timeout_s=10.0, stream=False)
             return [parse_result(self._member, line, KEEP_ALIVE) for line in response.content.splitlines() if line]

@@ -73,7 +73,7 @@ class KeepAlives:
                 raise exc.fault.error from exc
         finally:
             # Also when the time is over: unread answers must not be taken for those of a later batch.
-            if leads:
+            if leads and not self._members.closed:
                 self._idle.append(opened)
             else:
                 opened.stream.close()
@@ -93,13 +93,9 @@ class KeepAlives:
         raft_term = opened.raft_term
         todo = list(pending)
         for start in range(0, len(todo), WINDOW):
-            sent: dict[int, float] = {}
-
-            def sending(lease: int, sent: dict[int, float] = sent) -> None:
-                sent[lease] = now()
-
-            async for answer in opened.stream.exchange(todo[start : start + WINDOW], sending):
-                answers.append(Renewal(answer.id, float(max(answer.ttl, 0)), sent[answer.id]))
+            sent_at = now()
+            async for answer in opened.stream.exchange(todo[start : start + WINDOW]):
+                answers.append(Renewal(answer.id, float(max(answer.ttl, 0)), sent_at))
                 pending.pop(answer.id, None)
                 raft_term = answer.header.raft_term
         return len(self._members) == 1 or raft_term == opened.raft_term

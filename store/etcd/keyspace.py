@@ -2,17 +2,18 @@
 
 Owns: the spelling of every key. Invariant: keys are built from ids and names that were validated before, and every
 value can be read by a version that knows fewer or more fields (unknown ones are ignored, new ones have defaults).
-Offers, claims and announcements are written thousands of times a second: plain dataclasses and ``json``.
+Offers, claims and announcements are written thousands of times a second: structs that msgspec writes and reads in C.
 No payloads, results or secrets are ever put here.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+from msgspec import DecodeError, Struct
+from msgspec.json import decode, encode
 
 from tenure.model.routes import kind_error, route_error
 
@@ -115,15 +116,14 @@ def stamp(instant: datetime) -> str:
     return instant.isoformat(timespec="milliseconds")
 
 
-def _encode(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+_T = TypeVar("_T")
 
 
-def _decode(data: bytes) -> dict[str, Any]:
-    value = json.loads(data)
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, found {data[:40]!r}")
-    return value
+def _decode(data: bytes, kind: type[_T]) -> _T:
+    try:
+        return decode(data, type=kind)
+    except (DecodeError, UnicodeDecodeError) as exc:
+        raise ValueError(f"{kind.__name__.strip('_')}: {exc} in {data[:40]!r}") from exc
 
 
 def _require_words(name: str, words: tuple[object, ...], problem_of: Callable[[str], str | None]) -> None:
@@ -133,13 +133,12 @@ def _require_words(name: str, words: tuple[object, ...], problem_of: Callable[[s
             raise ValueError(f"{name}: {word!r} {problem}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Value:
+class _Value(Struct, frozen=True):
     """A value whose fields are JSON as they are. The reader ignores what it does not know."""
 
     def to_json(self) -> bytes:
         """Write the value as etcd stores it."""
-        return _encode({name: getattr(self, name) for name in self.__dataclass_fields__})
+        return encode(self)
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
@@ -148,23 +147,17 @@ class _Value:
         Raises:
             ValueError: it is not the JSON that belongs here (keys can be written by hand).
         """
-        names = cls.__dataclass_fields__
-        try:
-            return cls(**{name: value for name, value in _decode(data).items() if name in names})
-        except TypeError as exc:
-            raise ValueError(f"{cls.__name__}: {exc}") from exc
+        return _decode(data, cls)
 
 
-@dataclass(frozen=True, slots=True)
-class LeaderValue(_Value):
+class LeaderValue(_Value, frozen=True):
     """Who leads."""
 
     coordinator: str
     since: str
 
 
-@dataclass(frozen=True, slots=True)
-class CoordinatorValue(_Value):
+class CoordinatorValue(_Value, frozen=True):
     """Where a coordinator serves; empty if it does not."""
 
     grpc: str
@@ -173,8 +166,7 @@ class CoordinatorValue(_Value):
     started_at: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerValue:
+class WorkerValue(Struct, frozen=True):
     """What a worker offers to do."""
 
     pools: tuple[str, ...]
@@ -190,7 +182,7 @@ class WorkerValue:
 
     def to_json(self) -> bytes:
         """Write the value as etcd stores it."""
-        return _encode({name: getattr(self, name) for name in self.__dataclass_fields__})
+        return encode(self)
 
     @classmethod
     def from_json(cls, data: bytes) -> WorkerValue:
@@ -199,7 +191,7 @@ class WorkerValue:
         Raises:
             ValueError: it is not a worker's.
         """
-        value = _decode(data)
+        value = _decode(data, dict[str, Any])
         try:
             pools, kinds, capacity = tuple(value["pools"]), tuple(value["kinds"]), int(value["capacity"])
             labels = dict(value.get("labels") or {})
@@ -220,8 +212,18 @@ class WorkerValue:
             raise ValueError(f"WorkerValue: {exc!r}") from exc
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimValue:
+class _ClaimText(_Value, frozen=True):
+    """A claim's value as it is written."""
+
+    worker: str
+    namespace: str
+    kind: str
+    route: str
+    lease: str
+    claimed_at: str
+
+
+class ClaimValue(Struct, frozen=True):
     """Who holds a job. The lease is written in hex, as ``etcdctl lease revoke`` takes it."""
 
     worker: str
@@ -233,16 +235,8 @@ class ClaimValue:
 
     def to_json(self) -> bytes:
         """Write the value as etcd stores it."""
-        return _encode(
-            {
-                "worker": self.worker,
-                "namespace": self.namespace,
-                "kind": self.kind,
-                "route": self.route,
-                "lease": f"{self.lease:016x}",
-                "claimed_at": self.claimed_at,
-            }
-        )
+        lease = f"{self.lease:016x}"
+        return encode(_ClaimText(self.worker, self.namespace, self.kind, self.route, lease, self.claimed_at))
 
     @classmethod
     def from_json(cls, data: bytes) -> ClaimValue:
@@ -251,48 +245,42 @@ class ClaimValue:
         Raises:
             ValueError: it is not a claim's.
         """
-        value = _decode(data)
-        try:
-            return cls(
-                str(value["worker"]),
-                str(value["namespace"]),
-                value["kind"],
-                value["route"],
-                int(value["lease"], 16),
-                value["claimed_at"],
-            )
-        except (KeyError, TypeError) as exc:
-            raise ValueError(f"ClaimValue: {exc!r}") from exc
+        text = _ClaimText.from_json(data)
+        return cls(text.worker, text.namespace, text.kind, text.route, int(text.lease, 16), text.claimed_at)
 
 
-@dataclass(frozen=True, slots=True)
-class SlotValue(_Value):
+class ClaimHolder(_Value, frozen=True):
+    """What the leader reads of a claim's value."""
+
+    worker: str
+    namespace: str
+
+
+class SlotValue(_Value, frozen=True):
     """Which job holds a slot."""
 
     job: str
 
 
-@dataclass(frozen=True, slots=True)
-class HoldValue:
+class HoldValue(Struct, frozen=True):
     """Why a job is held. Written by hand, so any text is a reason."""
 
     reason: str
 
     def to_json(self) -> bytes:
         """Write the value as etcd stores it."""
-        return _encode({"reason": self.reason})
+        return encode(self)
 
     @classmethod
     def from_json(cls, data: bytes) -> HoldValue:
         """Read a value, whatever it is."""
         try:
-            return cls(str(_decode(data).get("reason", "")))
+            return cls(str(_decode(data, dict[str, Any]).get("reason", "")))
         except ValueError:
             return cls(data.decode(errors="replace"))
 
 
-@dataclass(frozen=True, slots=True)
-class DoneValue(_Value):
+class DoneValue(_Value, frozen=True):
     """How a job ended."""
 
     state: str
@@ -300,8 +288,7 @@ class DoneValue(_Value):
     finished_at: str
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(Struct, frozen=True, omit_defaults=True):
     """One job offered to a worker."""
 
     job: str
@@ -315,8 +302,7 @@ class Offer:
     """The units of limits (``<limit>/<n>``) to be put on the claim's lease."""
 
 
-@dataclass(frozen=True, slots=True)
-class Offers:
+class Offers(Struct, frozen=True):
     """Jobs offered by the leader of a term."""
 
     term: int
@@ -324,24 +310,10 @@ class Offers:
 
     def to_json(self) -> bytes:
         """Write the value as etcd stores it."""
-        offers = []
-        for offer in self.offers:
-            told: dict[str, object] = {
-                "job": offer.job,
-                "attempt": offer.attempt,
-                "ttl_s": offer.ttl_s,
-                "namespace": offer.namespace,
-                "kind": offer.kind,
-                "route": offer.route,
-            }
-            if offer.slots:
-                told["slots"] = offer.slots
-            offers.append(told)
-        return _encode({"term": self.term, "offers": offers})
+        return encode(self)
 
 
-@dataclass(frozen=True, slots=True)
-class CancelRequest:
+class CancelRequest(Struct, frozen=True):
     """A wish that an attempt be stopped."""
 
     job: str
@@ -350,10 +322,18 @@ class CancelRequest:
 
     def to_json(self) -> bytes:
         """Write the value as etcd stores it."""
-        return _encode({"cancel": {"job": self.job, "fence": self.fence, "reason": self.reason}})
+        return encode({"cancel": self})
 
 
 InboxValue = Offers | CancelRequest
+
+
+class _Message(Struct, frozen=True):
+    """A message to a worker as it is written: offers, or a cancel request."""
+
+    term: int = 0
+    offers: tuple[Offer, ...] | None = None
+    cancel: CancelRequest | None = None
 
 
 def parse_inbox(data: bytes) -> InboxValue:
@@ -362,23 +342,9 @@ def parse_inbox(data: bytes) -> InboxValue:
     Raises:
         ValueError: it is neither offers nor a cancel request.
     """
-    value = _decode(data)
-    try:
-        if "cancel" in value:
-            cancel = value["cancel"]
-            return CancelRequest(cancel["job"], int(cancel["fence"]), cancel.get("reason", ""))
-        offers = tuple(
-            Offer(
-                o["job"],
-                int(o["attempt"]),
-                float(o["ttl_s"]),
-                o["namespace"],
-                o["kind"],
-                o["route"],
-                tuple(o.get("slots", ())),
-            )
-            for o in value["offers"]
-        )
-        return Offers(int(value["term"]), offers)
-    except (KeyError, TypeError, AttributeError) as exc:
-        raise ValueError(f"inbox message: {exc!r}") from exc
+    message = _decode(data, _Message)
+    if message.cancel is not None:
+        return message.cancel
+    if message.offers is None or not message.term:
+        raise ValueError(f"neither offers of a term nor a cancel request: {data[:40]!r}")
+    return Offers(message.term, message.offers)

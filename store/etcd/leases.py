@@ -45,6 +45,7 @@ YOUNG_S = 1.0
 """A lease this young that is said to be gone is asked for once more (etcd before 3.5.3 errs, PR 13932)."""
 
 OnLost = Callable[[int], None]
+IsWanted = Callable[[int], bool]
 
 
 @dataclass(slots=True)
@@ -55,6 +56,7 @@ class _Kept:
     granted_at: float
     due: float
     is_session: bool = False
+    is_wanted: IsWanted | None = None
     doubted: bool = False
 
 
@@ -74,14 +76,23 @@ class LeaseKeeper:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def add(self, grant: Grant, on_lost: OnLost, *, is_session: bool = False) -> None:
+    def add(
+        self, grant: Grant, on_lost: OnLost, *, is_session: bool = False, is_wanted: IsWanted | None = None
+    ) -> None:
         """Keep a lease alive from now on; ``on_lost(lease)`` is called, once, when the server says that it is gone.
 
         The callback runs in the keeper's loop and must be quick; the lease is forgotten before. A session is renewed
-        more often than any other lease that is kept: by its age others tell whether this process lives.
+        more often than any other lease that is kept: by its age others tell whether this process lives. When a lease
+        falls due ``is_wanted(lease)`` is asked; who says no has removed it and lets it expire.
         """
         kept = _Kept(
-            grant.lease, Trust(grant.sent_at, grant.ttl_s), on_lost, grant.sent_at, grant.sent_at, is_session=is_session
+            grant.lease,
+            Trust(grant.sent_at, grant.ttl_s),
+            on_lost,
+            grant.sent_at,
+            grant.sent_at,
+            is_session=is_session,
+            is_wanted=is_wanted,
         )
         self._kept[grant.lease] = kept
         if is_session:
@@ -155,7 +166,7 @@ class LeaseKeeper:
         while self._heap and len(batch) < BATCH and self._heap[0][0] <= horizon:
             due, lease = heapq.heappop(self._heap)
             kept = self._kept.get(lease)
-            if kept is not None and kept.due == due:
+            if kept is not None and kept.due == due and (kept.is_wanted is None or kept.is_wanted(lease)):
                 kept.due = -1.0  # in flight: a second entry for the same instant is not taken
                 batch.append(kept)
         return batch
@@ -213,6 +224,11 @@ class LeaseKeeper:
 
 GRANTS_AT_ONCE = 32
 MAX_IDLE = 256
+WARM = 32
+"""So many idle leases are kept however long nobody needs them, so that a worker with nothing to do claims at once."""
+IDLE_TTLS = 3
+"""An idle lease beyond these expires when nobody has used it for so many TTLs: about when its renewals have cost as
+much as another grant."""
 
 
 class LeasePool:
@@ -221,6 +237,7 @@ class LeasePool:
     A lease goes out by ``acquire`` and comes back by ``give_back`` (only after etcd answered that its claim was
     deleted) or goes for good by ``discard`` (after any unknown outcome). While out, as well as idle, the keeper
     renews it; ``on_lost`` is told only of leases that are out. At most ``max_idle`` are idle, of all TTLs together.
+    What was returned last is used first, so that what is not needed shows by its age: it is renewed no more.
     """
 
     def __init__(self, etcd: Etcd, keeper: LeaseKeeper, on_lost: OnLost, *, max_idle: int = MAX_IDLE) -> None:
@@ -230,6 +247,7 @@ class LeasePool:
         self._max_idle = max_idle
         self._idle: dict[int, list[int]] = {}
         """Idle leases by TTL, the oldest first; the TTL that was used last comes last."""
+        self._idle_since: dict[int, float] = {}
         self._asked: dict[int, int] = {}
         """The TTL asked for, of every lease of the pool, idle or out."""
         self._out: set[int] = set()
@@ -238,7 +256,7 @@ class LeasePool:
     @property
     def idle(self) -> int:
         """How many leases are ready."""
-        return sum(map(len, self._idle.values()))
+        return len(self._idle_since)
 
     @property
     def out(self) -> int:
@@ -264,6 +282,7 @@ class LeasePool:
         now = self._keeper.now()
         while idle and len(ready) < count:
             lease = idle.pop()
+            del self._idle_since[lease]
             trust = self._keeper.trust(lease)
             if trust is not None and trust.holds(now):
                 self._out.add(lease)
@@ -283,8 +302,17 @@ class LeasePool:
             return None
         self._asked[grant.lease] = math.ceil(ttl_s)
         self._out.add(grant.lease)
-        self._keeper.add(grant, self._lost)
+        self._keeper.add(grant, self._lost, is_wanted=self._is_wanted)
         return grant
+
+    def _is_wanted(self, lease: int) -> bool:
+        idle_since = self._idle_since.get(lease)
+        if idle_since is None or len(self._idle_since) <= WARM:
+            return True
+        if self._keeper.now() - idle_since < IDLE_TTLS * self._asked[lease]:
+            return True
+        self._forget(lease)
+        return False
 
     async def give_back(self, lease: int) -> None:
         """Take a lease back whose claim is certainly deleted.
@@ -302,6 +330,7 @@ class LeasePool:
             idle = self._idle.pop(ttl_s, [])
             idle.append(lease)
             self._idle[ttl_s] = idle
+            self._idle_since[lease] = self._keeper.now()
         if surplus is not None:
             await self.discard(surplus)
 
@@ -332,7 +361,7 @@ class LeasePool:
         self._keeper.remove(lease)
         self._out.discard(lease)
         ttl_s = self._asked.pop(lease, None)
-        if ttl_s is not None and lease in self._idle.get(ttl_s, ()):
+        if ttl_s is not None and self._idle_since.pop(lease, None) is not None:
             self._idle[ttl_s].remove(lease)
             if not self._idle[ttl_s]:
                 del self._idle[ttl_s]

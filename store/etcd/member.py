@@ -7,7 +7,7 @@ member, repetition, tokens, watches that resume and the port's vocabulary, is wr
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,10 +55,8 @@ WATCH = Method("Watch/Watch", "watch", rpc.WatchRequest, rpc.WatchResponse)
 class KeepAliveStream(Protocol):
     """A way to send KeepAlives to one member, one batch at a time."""
 
-    def exchange(
-        self, leases: Sequence[int], sending: Callable[[int], None]
-    ) -> AsyncIterator[rpc.LeaseKeepAliveResponse]:
-        """Send a KeepAlive for each lease, calling ``sending`` just before, and yield the answers to these.
+    def exchange(self, leases: Sequence[int]) -> AsyncIterator[rpc.LeaseKeepAliveResponse]:
+        """Send a KeepAlive for each lease, none before this is called, and yield the answers to these.
 
         Raises:
             CallFailed: the stream is broken; answers may be missing.

@@ -11,14 +11,17 @@ Errors, the only ones a caller sees, translated once in the transports:
     ``model.errors.ConfigurationError`` authentication or permission refused
     ``Compacted``                     a watch or a read at a revision that etcd has forgotten: list again
     ``Refused``                       this request cannot be done as it stands, and nothing of it was done
+
+What is asked and answered is made by the thousand every second: structs of msgspec, which C makes.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
+
+from msgspec import Struct
 
 from tenure.model.errors import BoundExceeded, TenureError
 
@@ -62,8 +65,7 @@ class Field(StrEnum):
     LEASE = "lease"
 
 
-@dataclass(frozen=True, slots=True)
-class Compare:
+class Compare(Struct, frozen=True, gc=False):
     """``field`` of ``key`` equals ``number``. CREATE 0 means that the key is absent."""
 
     key: str
@@ -71,8 +73,7 @@ class Compare:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(Struct, frozen=True, gc=False):
     """Write a key, on a lease unless 0."""
 
     key: str
@@ -80,16 +81,14 @@ class Put:
     lease: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Struct, frozen=True, gc=False):
     """Delete a key, or every key under it as a prefix."""
 
     key: str
     prefix: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Get:
+class Get(Struct, frozen=True, gc=False):
     """Read a key, or every key under it as a prefix. Linearizable."""
 
     key: str
@@ -97,8 +96,7 @@ class Get:
     keys_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Txn:
+class Txn(Struct, frozen=True, gc=False):
     """If all of ``compares`` hold do ``then``, else ``otherwise``; may nest. A key may be written once in all of it."""
 
     compares: tuple[Compare, ...] = ()
@@ -109,8 +107,7 @@ class Txn:
 Operation = Put | Delete | Get | Txn
 
 
-@dataclass(frozen=True, slots=True)
-class KeyValue:
+class KeyValue(Struct, frozen=True, gc=False):
     """A key as etcd stores it. A deleted key has only ``key`` and ``mod_revision`` (of its deletion)."""
 
     key: str
@@ -120,31 +117,28 @@ class KeyValue:
     lease: int
 
 
-@dataclass(frozen=True, slots=True)
-class PutResult:
+class PutResult(Struct, frozen=True, gc=False):
     """A put was done."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteResult:
+class DeleteResult(Struct, frozen=True, gc=False):
     """How many keys were deleted."""
 
     deleted: int
 
 
-@dataclass(frozen=True, slots=True)
-class GetResult:
+class GetResult(Struct, frozen=True, gc=False):
     """The keys found, in key order."""
 
     items: tuple[KeyValue, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TxnResult:
+class TxnResult(Struct, frozen=True):
     """The branch that was taken and its results, one per operation. ``revision`` is the store's after it."""
 
     succeeded: bool
-    results: tuple[OperationResult, ...]
+    results: Sequence[OperationResult]
+    """Read from etcd's answer when they are looked at: most transactions answer by ``succeeded`` alone."""
     revision: int = 0
     """Zero in nested results."""
 
@@ -152,16 +146,14 @@ class TxnResult:
 OperationResult = PutResult | DeleteResult | GetResult | TxnResult
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True, gc=False):
     """Keys under a prefix at one revision."""
 
     items: tuple[KeyValue, ...]
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True, gc=False):
     """A lease as granted. ``sent_at`` is the monotonic instant at which the request was sent."""
 
     lease: int
@@ -169,16 +161,14 @@ class Grant:
     sent_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class TimeToLive:
+class TimeToLive(Struct, frozen=True, gc=False):
     """What is left of a lease, in whole seconds rounded down, and what was granted."""
 
     remaining_s: float
     granted_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Renewal:
+class Renewal(Struct, frozen=True, gc=False):
     """The answer to one KeepAlive. ``ttl_s`` 0 means that the lease is gone. ``sent_at`` as in ``Grant``."""
 
     lease: int
@@ -193,8 +183,7 @@ class EventKind(StrEnum):
     DELETE = "delete"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True, gc=False):
     """One change. For DELETE ``previous`` is the key before, where the watch asked for it and etcd still knew."""
 
     kind: EventKind
@@ -202,16 +191,14 @@ class Event:
     previous: KeyValue | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Events:
+class Events(Struct, frozen=True, gc=False):
     """Changes in revision order, complete up to ``revision``; empty for a progress notice."""
 
     events: tuple[Event, ...]
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True, gc=False):
     """What an endpoint says of itself and the cluster."""
 
     cluster_id: int

@@ -1,11 +1,13 @@
 """The port's operations as etcd's protobuf messages, and back. Pure; used by the client for both transports.
 
-Written for speed: requests are filled in place, since the parts of a protobuf message are copied when assigned.
+Written for speed: requests are filled in place, since the parts of a protobuf message are copied when assigned; a part
+of an answer is a new object each time it is named, so that each is named once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import overload
 
 from tenure.etcdpb import rpc_pb2 as rpc
 from tenure.store.etcd.port import (
@@ -15,7 +17,6 @@ from tenure.store.etcd.port import (
     Event,
     EventKind,
     Field,
-    Get,
     GetResult,
     KeyValue,
     Operation,
@@ -28,6 +29,10 @@ from tenure.store.etcd.port import (
 from tenure.store.etcd.ranges import prefix_range
 
 _PUT = PutResult()
+# Named once: to look up a member of an enumeration costs as much as to fill the field.
+_CREATE, _LEASE, _MOD = Field.CREATE, Field.LEASE, Field.MOD
+_WAS_PUT, _WAS_DELETED, _DELETED = EventKind.PUT, EventKind.DELETE, rpc.Event.DELETE
+_BY_CREATE, _BY_LEASE = rpc.Compare.CREATE, rpc.Compare.LEASE
 
 
 def fill_txn(message: rpc.TxnRequest, txn: Txn) -> None:
@@ -43,59 +48,75 @@ def fill_txn(message: rpc.TxnRequest, txn: Txn) -> None:
 
 def _fill_compare(message: rpc.Compare, compare: Compare) -> None:
     message.key = compare.key.encode()
-    match compare.field:
-        case Field.CREATE:
-            message.target = rpc.Compare.CREATE
-            message.create_revision = compare.number
-        case Field.MOD:
-            message.target = rpc.Compare.MOD
-            message.mod_revision = compare.number
-        case Field.VERSION:
-            message.version = compare.number
-        case Field.LEASE:
-            message.target = rpc.Compare.LEASE
-            message.lease = compare.number
+    if compare.field is _CREATE:
+        message.target = _BY_CREATE
+        message.create_revision = compare.number
+    elif compare.field is _LEASE:
+        message.target = _BY_LEASE
+        message.lease = compare.number
+    elif compare.field is _MOD:
+        message.target = rpc.Compare.MOD
+        message.mod_revision = compare.number
+    else:
+        message.version = compare.number
 
 
 def _fill_operation(message: rpc.RequestOp, operation: Operation) -> None:
-    match operation:
-        case Txn():
-            nested = message.request_txn
-            nested.SetInParent()
-            fill_txn(nested, operation)
-        case Put():
-            put = message.request_put
-            put.key = operation.key.encode()
-            put.value = operation.value
-            if operation.lease:
-                put.lease = operation.lease
-        case Delete():
-            delete = message.request_delete_range
-            if operation.prefix:
-                delete.key, delete.range_end = prefix_range(operation.key)
-            else:
-                delete.key = operation.key.encode()
-        case Get():
-            read = message.request_range
-            if operation.prefix:
-                read.key, read.range_end = prefix_range(operation.key)
-            else:
-                read.key = operation.key.encode()
-            if operation.keys_only:
-                read.keys_only = True
+    if isinstance(operation, Put):
+        put = message.request_put
+        put.key = operation.key.encode()
+        put.value = operation.value
+        if operation.lease:
+            put.lease = operation.lease
+    elif isinstance(operation, Delete):
+        delete = message.request_delete_range
+        if operation.prefix:
+            delete.key, delete.range_end = prefix_range(operation.key)
+        else:
+            delete.key = operation.key.encode()
+    elif isinstance(operation, Txn):
+        nested = message.request_txn
+        nested.SetInParent()
+        fill_txn(nested, operation)
+    else:
+        read = message.request_range
+        if operation.prefix:
+            read.key, read.range_end = prefix_range(operation.key)
+        else:
+            read.key = operation.key.encode()
+        if operation.keys_only:
+            read.keys_only = True
+
+
+class _Results(Sequence[OperationResult]):
+    """The results in an answer, read when they are looked at."""
+
+    def __init__(self, messages: Sequence[rpc.ResponseOp]) -> None:
+        self._messages = messages
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @overload
+    def __getitem__(self, index: int) -> OperationResult: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[OperationResult]: ...
+    def __getitem__(self, index: int | slice) -> OperationResult | Sequence[OperationResult]:
+        if isinstance(index, slice):
+            return _Results(self._messages[index])
+        return _operation_result(self._messages[index])
 
 
 def txn_result(message: rpc.TxnResponse) -> TxnResult:
     """Read the answer to a transaction."""
-    revision = message.header.revision if message.HasField("header") else 0
-    return TxnResult(message.succeeded, tuple(_operation_result(r) for r in message.responses), revision)
+    return TxnResult(message.succeeded, _Results(message.responses), message.header.revision)
 
 
 def _operation_result(message: rpc.ResponseOp) -> OperationResult:
     match message.WhichOneof("response"):
         case "response_txn":
             nested = message.response_txn
-            return TxnResult(nested.succeeded, tuple(_operation_result(r) for r in nested.responses))
+            return TxnResult(nested.succeeded, tuple(map(_operation_result, nested.responses)))
         case "response_put":
             return _PUT
         case "response_delete_range":
@@ -122,6 +143,6 @@ def key_values(messages: Iterable[rpc.KeyValue]) -> tuple[KeyValue, ...]:
 
 def event(message: rpc.Event) -> Event:
     """Read one change."""
-    kind = EventKind.DELETE if message.type == rpc.Event.DELETE else EventKind.PUT
+    kind = _WAS_DELETED if message.type == _DELETED else _WAS_PUT
     previous = key_value(message.prev_kv) if message.HasField("prev_kv") else None
     return Event(kind, key_value(message.kv), previous)

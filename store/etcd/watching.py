@@ -130,7 +130,9 @@ class Watch:
             return self._notice(answer.header.revision)
         self._refused = False
         # Some versions repeat events after a reconnect (etcd PR 15274): what was yielded once is dropped.
-        fresh = tuple(event(e) for e in answer.events if e.kv.mod_revision >= self._next)
+        fresh = tuple(map(event, answer.events))
+        if fresh[0].item.mod_revision < self._next:
+            fresh = tuple([one for one in fresh if one.item.mod_revision >= self._next])
         if not fresh:
             return None
         self._next = fresh[-1].item.mod_revision + 1

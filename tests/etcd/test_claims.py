@@ -22,13 +22,30 @@ from tenure.store.etcd.claims import (
     verify_batch,
 )
 from tenure.store.etcd.keyspace import ClaimValue, HoldValue, Keyspace, slot_name
-from tenure.store.etcd.port import Etcd, Put, Txn, TxnResult
+from tenure.store.etcd.port import Etcd, Get, Put, Txn, TxnResult
 
 WON, HELD, GONE = ClaimOutcome.WON, ClaimOutcome.HELD, ClaimOutcome.LEASE_GONE
 
 
 def job() -> str:
     return str(uuid.uuid4())
+
+
+def _nested(txn: Txn) -> bool:
+    return any(isinstance(operation, Txn) for operation in txn.then)
+
+
+@pytest.fixture
+def sent(etcd: Etcd, monkeypatch: pytest.MonkeyPatch) -> list[Txn]:
+    """Give the transactions that are sent from now on."""
+    txn, sent = etcd.txn, []
+
+    async def note(transaction: Txn, **options: Any) -> TxnResult:
+        sent.append(transaction)
+        return await txn(transaction, **options)
+
+    monkeypatch.setattr(etcd, "txn", note)
+    return sent
 
 
 async def request(etcd: Etcd, job_id: str, *slots: str, lease: int = 0) -> ClaimRequest:
@@ -109,6 +126,58 @@ async def test_large_batches_are_split(etcd: Etcd, keys: Keyspace) -> None:
     releases = [Release(r.job, r.create_revision, q.lease, q.slots) for r, q in zip(results, requests, strict=True)]
     assert await release_batch(etcd, keys, releases) == [True] * 250
     assert list((await etcd.list(keys.prefix)).items) == []
+
+
+async def test_a_batch_is_one_flat_transaction_and_goes_apart_only_if_a_demand_is_not_met(
+    etcd: Etcd, keys: Keyspace, sent: list[Txn]
+) -> None:
+    requests = [await request(etcd, job(), f"db/{n}") for n in range(20)]
+    won = await claim_batch(etcd, keys, requests, inbox_key=keys.message("worker", 1))
+    held = [(r.job, r.create_revision, q.lease) for r, q in zip(won, requests, strict=True)]
+    assert len(await verify_batch(etcd, keys, held)) == 20
+    releases = [
+        Release(r.job, r.create_revision, q.lease, q.slots, Put(keys.announcement(r.job), b"{}"))
+        for r, q in zip(won, requests, strict=True)
+    ]
+    assert await release_batch(etcd, keys, releases) == [True] * 20
+    assert len(sent) == 3 and not any(map(_nested, sent))
+    again = await claim_batch(etcd, keys, requests)
+    assert [r.outcome for r in again] == [WON] * 20
+    sent.clear()
+    assert [r.outcome for r in await claim_batch(etcd, keys, requests)] == [HELD] * 20
+    assert [_nested(txn) for txn in sent] == [False, True]
+    sent.clear()
+    assert await release_batch(etcd, keys, releases) == [False] * 20
+    assert [_nested(txn) for txn in sent] == [False, True]
+
+
+async def test_claims_are_verified_by_a_transaction_that_etcd_answers_linearizably(
+    etcd: Etcd, keys: Keyspace, sent: list[Txn]
+) -> None:
+    """One without any read is answered by a member from what it happens to have."""
+    mine = await request(etcd, job())
+    [won] = await claim_batch(etcd, keys, [mine])
+    sent.clear()
+    assert await verify_batch(etcd, keys, [(mine.job, won.create_revision, mine.lease)]) == {mine.job}
+    [txn] = sent
+    assert any(isinstance(operation, Get) for operation in (*txn.then, *txn.otherwise))
+
+
+async def test_a_job_without_a_claim_is_announced_and_nothing_of_it_deleted(etcd: Etcd, keys: Keyspace) -> None:
+    """Canceled before it was started: somebody may have claimed it meanwhile."""
+    mine, other = await request(etcd, job()), await request(etcd, job())
+    [won, _] = await claim_batch(etcd, keys, [mine, other])
+    releases = [
+        Release(other.job, 0, 0, (), Put(keys.announcement(other.job), b"{}")),
+        Release(mine.job, won.create_revision, mine.lease, (), Put(keys.announcement(mine.job), b"{}")),
+        Release(job(), 0, 0),
+    ]
+    assert await release_batch(etcd, keys, releases) == [False, True, False]
+    assert [item.key for item in (await etcd.list(keys.claims)).items] == [keys.claim(other.job)]
+    assert len((await etcd.list(keys.done)).items) == 2
+    # Together with one that is not there, each apart.
+    assert await release_batch(etcd, keys, releases) == [False, False, False]
+    assert [item.key for item in (await etcd.list(keys.claims)).items] == [keys.claim(other.job)]
 
 
 async def test_a_race_has_one_winner(etcd: Etcd, keys: Keyspace) -> None:

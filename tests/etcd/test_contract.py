@@ -117,12 +117,12 @@ async def test_the_other_branch_is_taken_when_a_compare_fails(etcd: Etcd, etcd_p
         Txn((Compare(etcd_prefix + "a", Field.CREATE, 0),), (), (Delete(etcd_prefix, prefix=True),))
     )
     assert not answer.succeeded
-    assert answer.results == (DeleteResult(3),)
+    assert list(answer.results) == [DeleteResult(3)]
 
 
 async def test_an_empty_transaction_succeeds(etcd: Etcd) -> None:
     assert (await etcd.txn(Txn())).succeeded
-    assert (await etcd.txn(Txn(then=(Txn(),)))).results == (TxnResult(True, ()),)
+    assert list((await etcd.txn(Txn(then=(Txn(),)))).results) == [TxnResult(True, ())]
 
 
 async def test_a_key_named_twice_refuses_the_whole(etcd: Etcd, etcd_prefix: str) -> None:

@@ -15,7 +15,7 @@ from tests.proxy import Direction
 
 from tenure.model.clock import SystemClock
 from tenure.model.errors import BoundExceeded
-from tenure.store.etcd.leases import LeaseKeeper, LeasePool
+from tenure.store.etcd.leases import IDLE_TTLS, WARM, LeaseKeeper, LeasePool
 from tenure.store.etcd.port import Etcd, Grant, Put, Renewal, Txn
 
 
@@ -223,6 +223,30 @@ async def test_leases_given_back_are_used_again(etcd: Etcd, keeper: LeaseKeeper,
     assert len(keeper) == 0
     answers = await etcd.renew([g.lease for g in first], timeout_s=5)
     assert [a.ttl_s for a in answers] == [0.0] * 3
+    assert lost.leases == []
+
+
+async def test_idle_leases_that_nobody_needs_are_left_to_expire(
+    etcd: Etcd, keeper: LeaseKeeper, lost: Lost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = LeasePool(etcd, keeper, lost)
+    grants = await pool.acquire(5, WARM + 4)
+    out, *rest = grants
+    for grant in rest:
+        await pool.give_back(grant.lease)
+    assert pool.idle == WARM + 3
+    later = keeper.now() + 5 * IDLE_TTLS
+    monkeypatch.setattr(keeper, "now", lambda: later)
+    async with asyncio.timeout(60):
+        while pool.idle > WARM or len(keeper) > WARM + 1:  # noqa: ASYNC110 - nobody is told of idle leases
+            await asyncio.sleep(0.05)
+        (gone, *_) = [grant.lease for grant in rest if keeper.trust(grant.lease) is None]
+        while await etcd.time_to_live(gone) is not None:  # noqa: ASYNC110 - nor of those that expire
+            await asyncio.sleep(0.1)
+    monkeypatch.undo()
+    assert pool.idle == WARM and pool.out == 1 and keeper.trust(out.lease) is not None
+    assert len(await pool.acquire(5, WARM)) == WARM and pool.idle == 0
+    await pool.close()
     assert lost.leases == []
 
 

@@ -127,19 +127,20 @@ async def test_a_stream_that_has_ended_is_a_failure_to_whoever_writes_to_it(
     """By a loop that was blocked the end is not read before the next request for progress is written."""
     link = await proxy(etcd_server.port, etcd_server.host)
     host, _, port = link.address.rpartition(":")
-    member = GrpcMember(Address(host, int(port), tls=False), None)
+    member = GrpcMember(Address(host, int(port), tls=False), None, None)
     watch, renewals = member.watch(None), member.keep_alive(None)
     try:
         await watch.open(rpc.WatchCreateRequest(key=b"k"))
-        [_] = [answer async for answer in renewals.exchange([4711], lambda lease: None)]
+        [_] = [answer async for answer in renewals.exchange([4711])]
         await link.cut()
         async with asyncio.timeout(30):
-            await asyncio.gather(watch._call.code(), renewals._call.code())
+            await watch._call.code()
         with pytest.raises(CallFailed):
             await watch.ask()
         with pytest.raises(CallFailed):
-            await anext(aiter(renewals.exchange([4711], lambda lease: None)))
+            await anext(aiter(renewals.exchange([4711])))
     finally:
+        renewals.close()
         await member.close()
 
 

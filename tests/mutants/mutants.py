@@ -106,27 +106,40 @@ _CLAIM = (
     _mutant(
         "claim-without-absence",
         "a claim is put only where there is none",
-        [("store/etcd/claims.py", "            Compare(claim, Field.CREATE, 0),\n", "")],
+        [("store/etcd/claims.py", "        Compare(keys.claim(request.job), _CREATE, 0),\n", "")],
         f"{ETCD}/test_claims.py::test_a_claim_is_won_once[grpc]",
         f"{ETCD}/test_claims.py::test_a_race_has_one_winner[grpc]",
     ),
     _mutant(
         "claim-over-a-hold",
         "a claim respects an operator's hold",
-        [("store/etcd/claims.py", "            Compare(keys.hold(request.job), Field.CREATE, 0),\n", "")],
+        [("store/etcd/claims.py", "        Compare(keys.hold(request.job), _CREATE, 0),\n", "")],
         f"{ETCD}/test_claims.py::test_jobs_in_a_batch_succeed_or_fail_alone[grpc]",
         f"{E2E}/test_faults.py::test_a_hold_stops_a_job_and_keeps_it_stopped",
     ),
     _mutant(
         "claim-over-a-slot",
         "a claim takes only slots that are free",
-        [("store/etcd/claims.py", "            *(Compare(slot, Field.CREATE, 0) for slot in slots),\n", "")],
+        [
+            (
+                "store/etcd/claims.py",
+                "        *[Compare(keys.slot(slot), _CREATE, 0) for slot in request.slots],\n",
+                "",
+            )
+        ],
         f"{ETCD}/test_claims.py::test_a_slot_named_twice_goes_to_one[grpc]",
+    ),
+    _mutant(
+        "release-together-by-name",
+        "a release deletes the releaser's own claim or nothing, also in a batch that is there as a whole",
+        [("store/etcd/claims.py", "            compares += _identity(key, release)\n", "")],
+        f"{ETCD}/test_claims.py::test_release_is_by_identity[grpc]",
+        f"{COORDINATOR}/test_steps.py::test_only_the_very_claim_is_deleted",
     ),
     _mutant(
         "release-by-name",
         "a release deletes the releaser's own claim or nothing",
-        [("store/etcd/claims.py", "Txn(compares=identity, then=(Delete(key),))", "Txn(then=(Delete(key),))")],
+        [("store/etcd/claims.py", "Txn(_identity(key, release), (Delete(key),))", "Txn(then=(Delete(key),))")],
         f"{ETCD}/test_claims.py::test_release_is_by_identity[grpc]",
         f"{COORDINATOR}/test_steps.py::test_only_the_very_claim_is_deleted",
         f"{COORDINATOR}/test_ownership.py::test_the_late_report_of_an_ended_attempt_leaves_the_next_claim_alone",
@@ -134,7 +147,7 @@ _CLAIM = (
     _mutant(
         "release-by-revision",
         "a release compares the lease too: revisions come again after etcd was lost",
-        [("store/etcd/claims.py", ", Compare(key, Field.LEASE, release.lease))", ",)")],
+        [("store/etcd/claims.py", ", Compare(key, _LEASE, release.lease)\n", ",\n")],
         f"{ETCD}/test_claims.py::test_release_is_by_identity[grpc]",
     ),
     _mutant(
@@ -229,8 +242,21 @@ _START = (
     _mutant(
         "start-by-revision",
         "a start is verified by create revision and lease together",
-        [("store/etcd/claims.py", "if seen == tuple(identity)}", "if seen and seen[0] == identity[0]}")],
+        [
+            ("store/etcd/claims.py", "create_revision), Compare(key, _LEASE, lease)\n", "create_revision),\n"),
+            (
+                "store/etcd/claims.py",
+                "[seen.create_revision, seen.lease] == identity\n",
+                "[seen.create_revision] == identity[:1]\n",
+            ),
+        ],
         f"{ETCD}/test_claims.py::test_large_batches_are_split[grpc]",
+    ),
+    _mutant(
+        "verified-by-any-member",
+        "claims are verified linearizably",
+        [("store/etcd/claims.py", "Txn(tuple(compares), otherwise=(read,))", "Txn(tuple(compares))")],
+        f"{ETCD}/test_claims.py::test_claims_are_verified_by_a_transaction_that_etcd_answers_linearizably[grpc]",
     ),
     _mutant(
         "start-found-by-worker",
@@ -364,7 +390,7 @@ _TRUST = (
         [
             (
                 "store/etcd/keepalive.py",
-                "answers.append(Renewal(answer.id, float(max(answer.ttl, 0)), sent[answer.id]))",
+                "answers.append(Renewal(answer.id, float(max(answer.ttl, 0)), sent_at))",
                 "answers.append(Renewal(answer.id, float(max(answer.ttl, 0)), now()))",
             )
         ],
@@ -402,7 +428,7 @@ _TRUST = (
         "late-answer-for-the-next",
         "an answer counts for the KeepAlive that it answers: a stream with unread answers is thrown away",
         [
-            ("store/etcd/keepalive.py", "            if leads:\n", "            if leads or not complete:\n"),
+            ("store/etcd/keepalive.py", "            if leads and", "            if (leads or not complete) and"),
         ],
         f"{ETCD}/test_leases.py::test_late_answers_do_not_stretch_trust[grpc]",
     ),
@@ -930,7 +956,7 @@ _DECISIONS = (
     _mutant(
         "slots-kept-on-the-lease",
         "a claim is released with its slots",
-        [("coordinator/announce.py", "one.lease, one.slots, await", "one.lease, (), await")],
+        [("coordinator/announce.py", "one.lease, one.slots, done", "one.lease, (), done")],
         f"{COORDINATOR}/test_limits.py::test_a_slot_goes_with_its_claim_and_lets_the_next_start",
         f"{COORDINATOR}/test_limits.py::test_a_repeated_report_releases_the_slot_with_the_claim",
     ),
