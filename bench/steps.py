@@ -62,7 +62,12 @@ COORDINATOR: Steps = {
         "coordinator/following.py",
         "coordinator/api/job_service.py: JobService",
     ),
-    "keepalive": ("store/etcd/leases.py", "store/etcd/keepalive.py", "store/etcd/http2_stream.py", "store/etcd/election.py"),
+    "keepalive": (
+        "store/etcd/leases.py",
+        "store/etcd/keepalive.py",
+        "store/etcd/http2_stream.py",
+        "store/etcd/election.py",
+    ),
 }
 WORKER: Steps = {
     "inbox": (
