@@ -2,7 +2,8 @@
 
 Measured twice over some seconds: while nothing else happens, and while other jobs pass through another worker. Counted
 is the CPU of the process with its children, by the kernel, in percent of a core. A claim that is not there at the end
-as it was made (its lease and revision) is lost; an attempt that is not the first, or not executing, is lost, too.
+as it was made (its lease and revision) is lost; so is an attempt that is not the first or not executing, also where
+that happened while the jobs were begun.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from tenure.bench.cpu import Meter, Usage
 from tenure.bench.handlers import HOLD, NOOP
 from tenure.bench.plan import Plan
-from tenure.bench.results import BenchError, Case, Results
+from tenure.bench.results import Case, Results
 from tenure.bench.stage import PATIENCE_S, POOL, Stage, say
 from tenure.client import NewJob
 
@@ -52,8 +53,6 @@ async def held(stage: Stage, results: Results) -> None:
 async def _measure(stage: Stage, holder: int, jobs_per_s: int, case: Case) -> None:
     plan = stage.plan
     claims = await _claims(stage)
-    if len(claims) != plan.held_jobs:
-        raise BenchError(f"of {plan.held_jobs} jobs {len(claims)} are held")
     all_parts, meter = await stage.meter(), Meter({"holder": (holder,)})
     began = time.monotonic()
     passed = await _pass(stage, jobs_per_s, began + plan.held_s)
@@ -62,6 +61,7 @@ async def _measure(stage: Stage, holder: int, jobs_per_s: int, case: Case) -> No
     still = await _claims(stage)
     case.add(
         {
+            "held": float(len(claims)),
             "holder_percent": usage.cpu_s["holder"] / seconds * 100,
             "claims_lost": float(len(claims - still)),
             "attempts_lost": float(plan.held_jobs - await stage.first_attempts(HOLD)),

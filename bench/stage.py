@@ -59,6 +59,10 @@ ALL_ENDED = "SELECT count(*) = cardinality(%(ids)s) FROM tenure.history WHERE id
 LAST_END = """
 SELECT extract(epoch FROM max(finished_at) - %(since)s)::float8 FROM tenure.history WHERE id = ANY (%(ids)s)
 """
+ALL_BEGUN = """
+SELECT (SELECT count(*) FROM tenure.job WHERE kind = %(kind)s AND state = 'executing')
+     + (SELECT count(*) FROM tenure.history WHERE kind = %(kind)s) >= %(jobs)s
+"""
 FILL = """
 INSERT INTO tenure.job
        (id, namespace, kind, route, lane, state, due, priority, activate_at, payload, ttl_s, max_crashes)
@@ -295,12 +299,16 @@ class Stage:
             jobs -= len(batch)
         return last
 
-    async def hold(self, jobs: int, ttl_s: float, pool: str = POOL) -> None:
-        """Submit jobs that hold their first attempt, and return when all of them execute."""
+    async def hold(self, jobs: int, ttl_s: float, pool: str = POOL) -> int:
+        """Submit jobs that hold their first attempt; return how many do, once all of them were begun.
+
+        One that is lost while others are begun ends by its second attempt.
+        """
         for start in range(0, jobs, self.plan.batch_jobs):
             size = min(self.plan.batch_jobs, jobs - start)
             await self.client.submit_many([NewJob(kind=HOLD, route=pool, ttl_s=ttl_s) for _ in range(size)])
-        await self._until("SELECT count(*) = %(jobs)s FROM tenure.job WHERE state = 'executing'", {"jobs": jobs})
+        await self._until(ALL_BEGUN, {"jobs": jobs, "kind": HOLD})
+        return await self.first_attempts(HOLD)
 
     async def restarted(self, jobs: int) -> Restarted:
         """Wait until held jobs have all been taken away and run again.

@@ -11,7 +11,7 @@ import asyncio
 import time
 
 from tenure.bench.plan import Plan
-from tenure.bench.results import Case, Results
+from tenure.bench.results import BenchError, Case, Results
 from tenure.bench.stage import Stage, say
 
 
@@ -52,7 +52,9 @@ async def _erase_etcd(stage: Stage, ttl_s: float, case: Case) -> None:
 async def _all_held(stage: Stage, workers: int, ttl_s: float) -> None:
     await stage.clear()
     await _add_workers(stage, workers)
-    await stage.hold(stage.plan.takeover_jobs, ttl_s)
+    held = await stage.hold(stage.plan.takeover_jobs, ttl_s)
+    if held != stage.plan.takeover_jobs:
+        raise BenchError(f"of {stage.plan.takeover_jobs} jobs {held} are held")
 
 
 async def _add_workers(stage: Stage, workers: int) -> None:

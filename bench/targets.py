@@ -151,6 +151,7 @@ def _recovery(plan: Plan) -> Iterator[Target]:
 def _scale(plan: Plan) -> Iterator[Target]:
     name = held.beside(plan)
     yield Target(6, f"{name}, % of a core", 10.0, "held", name, "holder_percent", at_most=True)
+    yield Target(6, f"{name}, jobs/s that did pass", 0.95 * plan.passing_jobs_per_s, "held", name, "jobs_per_s")
     yield Target(6, f"{name}, claims lost", 0.0, "held", name, "claims_lost", at_most=True)
     yield Target(6, f"{name}, attempts lost", 0.0, "held", name, "attempts_lost", at_most=True)
     for name, (jobs, _) in backlogs(plan).items():
