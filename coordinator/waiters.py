@@ -17,7 +17,7 @@ import structlog
 from tenure.model.clock import Clock
 from tenure.model.errors import TenureError, Unavailable
 from tenure.store.etcd.keyspace import Keyspace
-from tenure.store.etcd.port import Compacted, Etcd, EventKind
+from tenure.store.etcd.port import Compacted, Etcd
 from tenure.store.postgres.database import Database
 
 log = structlog.get_logger(__name__)
@@ -75,9 +75,9 @@ class Waiters:
         start = 0
         while True:
             try:
-                async for batch in self._etcd.watch(prefix, start_revision=start):
+                async for batch in self._etcd.watch(prefix, start_revision=start, deletions=False):
                     start = batch.revision + 1
-                    self.wake(event.item.key[len(prefix) :] for event in batch.events if event.kind is EventKind.PUT)
+                    self.wake(event.item.key[len(prefix) :] for event in batch.events)
             except Compacted:
                 start = 0
             except TenureError as exc:

@@ -120,10 +120,24 @@ class EtcdClient:
         return await self._keep_alives.renew(leases, timeout_s)
 
     def watch(
-        self, prefix: str, *, start_revision: int = 0, previous: bool = False, progress: bool = False
+        self,
+        prefix: str,
+        *,
+        start_revision: int = 0,
+        previous: bool = False,
+        progress: bool = False,
+        deletions: bool = True,
     ) -> AsyncIterator[Events]:
         """Stream changes under a prefix from a revision on (0: from now), over reconnects without gap or repeat."""
-        return Watch(self._members, self._clock, prefix, start_revision, previous=previous, progress=progress).run()
+        return Watch(
+            self._members,
+            self._clock,
+            prefix,
+            start_revision,
+            previous=previous,
+            progress=progress,
+            deletions=deletions,
+        ).run()
 
     async def status(self, *, timeout_s: float | None = None) -> Status:
         """Ask a member for its status."""

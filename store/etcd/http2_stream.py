@@ -12,6 +12,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from struct import Struct
+from typing import cast
 from urllib.parse import unquote
 
 from h2.config import H2Configuration
@@ -96,8 +97,7 @@ class _Connection(asyncio.Protocol):
         self._something = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         self._http.initiate_connection()
         self._stream = self._http.get_next_available_stream_id()
         self._http.send_headers(self._stream, self._headers)

@@ -34,8 +34,9 @@ log = structlog.get_logger(__name__)
 
 BATCH = 500
 """Leases renewed at a time: few enough that a lease with a short TTL never waits long behind others."""
-EARLY_S = 0.02
-"""Leases due within this time are renewed together."""
+EARLY = 0.03
+"""Leases due within this share of the shortest interval are renewed with one that is due, so that thousands of them,
+granted at any time, make a few batches in a second."""
 MIN_TIMEOUT_S = 0.25
 RETRY_S = 0.1
 SLOW_RETRY_S = 1.0
@@ -148,7 +149,7 @@ class LeaseKeeper:
                 await self._renew(batch)
                 continue
             self._woken.clear()
-            wait_s = self._heap[0][0] - EARLY_S - self._clock.monotonic() if self._heap else None
+            wait_s = self._heap[0][0] - self._clock.monotonic() if self._heap else None
             try:
                 async with asyncio.timeout(None if wait_s is None else min(max(wait_s, 0.001), LOOK_S)):
                     await self._woken.wait()
@@ -161,7 +162,10 @@ class LeaseKeeper:
 
     def _take_due(self) -> list[_Kept]:
         """Take the most urgent leases that are due; entries of removed or rescheduled ones are dropped on the way."""
-        horizon = self._clock.monotonic() + EARLY_S
+        now = self._clock.monotonic()
+        if not self._heap or self._heap[0][0] > now:
+            return []
+        horizon = now + EARLY * renew_every_s(min(self._ttls, default=0.0))
         batch: list[_Kept] = []
         while self._heap and len(batch) < BATCH and self._heap[0][0] <= horizon:
             due, lease = heapq.heappop(self._heap)

@@ -253,9 +253,17 @@ class Etcd(Protocol):
         ...
 
     def watch(
-        self, prefix: str, *, start_revision: int = 0, previous: bool = False, progress: bool = False
+        self,
+        prefix: str,
+        *,
+        start_revision: int = 0,
+        previous: bool = False,
+        progress: bool = False,
+        deletions: bool = True,
     ) -> AsyncIterator[Events]:
         """Stream changes under a prefix from a revision on (0: from now), over reconnects without gap or repeat.
+
+        Without ``deletions`` etcd does not send them.
 
         Raises ``Compacted`` when the next revision is forgotten. The first item is sent when the watch is
         established (empty events). An async generator: closing it cancels the watch.

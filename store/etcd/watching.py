@@ -43,7 +43,15 @@ class Watch:
     """The state of one watch over its streams. ``run`` is the async generator that the port promises."""
 
     def __init__(
-        self, members: Members, clock: Clock, prefix: str, start_revision: int, *, previous: bool, progress: bool
+        self,
+        members: Members,
+        clock: Clock,
+        prefix: str,
+        start_revision: int,
+        *,
+        previous: bool,
+        progress: bool,
+        deletions: bool,
     ) -> None:
         self._members = members
         self._clock = clock
@@ -52,6 +60,7 @@ class Watch:
         """The first revision not yet yielded; 0 until the first stream is established."""
         self._previous = previous
         self._progress = progress
+        self._filters = () if deletions else (rpc.WatchCreateRequest.NODELETE,)
         self._noticed = 0
         """Revision of the last progress notice."""
         self._established = False
@@ -110,7 +119,9 @@ class Watch:
 
     def _request(self) -> rpc.WatchCreateRequest:
         start, end = prefix_range(self._prefix)
-        return rpc.WatchCreateRequest(key=start, range_end=end, start_revision=self._next, prev_kv=self._previous)
+        return rpc.WatchCreateRequest(
+            key=start, range_end=end, start_revision=self._next, prev_kv=self._previous, filters=self._filters
+        )
 
     async def _ask(self, stream: WatchStream, asked: bool) -> None:
         if asked:

@@ -121,6 +121,16 @@ async def test_a_watch_from_now_misses_nothing_after_a_cut(
     assert event.item.mod_revision == revision
 
 
+async def test_deletions_that_nobody_wants_are_not_sent(etcd: Etcd, etcd_prefix: str) -> None:
+    watch = etcd.watch(etcd_prefix, deletions=False)
+    await anext(watch)
+    await put(etcd, etcd_prefix + "a")
+    await etcd.txn(Txn(then=(Delete(etcd_prefix + "a"),)))
+    last = await put(etcd, etcd_prefix + "b")
+    first, second = await take(watch, 2)
+    assert [first.kind, second.kind] == [EventKind.PUT] * 2 and second.item.mod_revision == last
+
+
 async def test_a_stream_that_has_ended_is_a_failure_to_whoever_writes_to_it(
     etcd_server: EtcdServer, proxy: ProxyFactory
 ) -> None:
