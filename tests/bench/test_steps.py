@@ -17,8 +17,8 @@ MAIN, LOOP = "main (coordinator/coordinator.py:9)", "BaseEventLoop._run_once (as
 FETCH = "AsyncCursor.fetchall (psycopg/cursor.py:3)"
 START = "WorkerService.StartAttempts (coordinator/api/worker_service.py:50);Starter.start (coordinator/start.py:4)"
 RAW = (
-    f"{MAIN};Dispatcher._read (coordinator/dispatch.py:180);{FETCH} 5",
-    f"{MAIN};Dispatcher._read (coordinator/dispatch.py:199);{FETCH} 1",
+    f"{MAIN};Reader._fetch (coordinator/reading.py:180);{FETCH} 5",
+    f"{MAIN};Reader._fetch (coordinator/reading.py:199);{FETCH} 1",
     f"{MAIN};{START} 2",
     f"{MAIN};{LOOP} 2",
 )
