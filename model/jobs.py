@@ -54,7 +54,7 @@ def json_error(text: str, *, max_bytes: int, max_depth: int) -> str | None:
     if _depth(text, max_depth) > max_depth:
         return f"is nested deeper than {max_depth} levels"
     try:
-        json.loads(text, parse_constant=_no_constant)
+        _READER.decode(text)
     except (ValueError, RecursionError) as exc:
         return f"is not JSON: {exc}"
     if _NUL.search(text):
@@ -74,6 +74,9 @@ _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_READER = json.JSONDecoder(parse_constant=_no_constant)  # json.loads would make one for each text
 
 
 def _depth(text: str, enough: int) -> int:
