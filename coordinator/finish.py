@@ -331,7 +331,7 @@ def _invalid(report: Report) -> Finished | None:
         return Finished(Verdict.INVALID, message=problem)
     if not 0 <= report.delay_s <= DEFAULT_BOUNDS.delay_s:
         return Finished(Verdict.INVALID, message=f"delay: must be 0 to {DEFAULT_BOUNDS.delay_s:g} s")
-    if report.result:
+    if report.result and report.result != "null":  # what a handler that returns nothing sends
         problem = json_error(report.result, max_bytes=DEFAULT_BOUNDS.result_bytes, max_depth=DEFAULT_BOUNDS.json_depth)
         if problem:
             return Finished(Verdict.INVALID, message=f"result: {problem}")

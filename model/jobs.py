@@ -55,7 +55,7 @@ def json_error(text: str, *, max_bytes: int, max_depth: int) -> str | None:
     if _depth(text, max_depth) > max_depth:
         return f"is nested deeper than {max_depth} levels"
     try:
-        _JSON.decode(text)
+_READER = json.JSONDecoder(parse_constant=_no_constant)  # json.loads would make one for each text
     except (ValueError, RecursionError) as exc:
         return f"is not JSON: {exc}"
     if "\\u0000" in text and _NUL.search(text):
@@ -86,7 +86,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_JSON = json.JSONDecoder(parse_constant=_no_constant)
+_READER = json.JSONDecoder(parse_constant=_no_constant)  # json.loads would make one for each text
 
 
 def _depth(text: str, enough: int) -> int:

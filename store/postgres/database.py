@@ -16,6 +16,7 @@ import copy
 import functools
 import logging
 import os
+import random
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,6 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import namedtuple_row
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from tenure.model.errors import BoundExceeded, ConfigurationError, Deposed, Locked, OwnershipLost, Unavailable
 from tenure.store.postgres.arrays import ArrayDumper
@@ -79,6 +79,8 @@ ROLL_BACK_S = 2.0
 READ_S = 1.0
 HASTY_LOCK_S = 0.1
 CONNECT_S = 5
+RETRY_PAUSES_S = (0.01, 0.02, 0.04, 0.08)
+"""The longest pause before each further try of what Postgres rolled back."""
 RECONNECT_S = 2.0
 _HAS_TRANSACTION_TIMEOUT = 170_000
 
@@ -187,27 +189,23 @@ class Database:
         return await self._run(statements, as_transaction=True)
 
     async def _run(self, statements: Sequence[Statement], *, as_transaction: bool) -> list[list[Row]]:
+        # A deadlock or serialization failure rolled everything back: running the same again is safe.
+        for longest_s in RETRY_PAUSES_S:
+            try:
+                return await self._once(statements, as_transaction=as_transaction)
+            except (pg.DeadlockDetected, pg.SerializationFailure):
+                await asyncio.sleep(random.uniform(0, longest_s))
         try:
-            return await self._retried(statements, as_transaction=as_transaction)
+            return await self._once(statements, as_transaction=as_transaction)
         except (pg.DeadlockDetected, pg.SerializationFailure) as exc:
             raise Unavailable(f"Postgres kept rolling back: {_one_line(exc)}") from exc
 
-    async def _retried(self, statements: Sequence[Statement], *, as_transaction: bool) -> list[list[Row]]:
-        # A deadlock or serialization failure rolled everything back: running the same again is safe.
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((pg.DeadlockDetected, pg.SerializationFailure)),
-            stop=stop_after_attempt(5),
-            wait=wait_random_exponential(multiplier=0.01, max=0.2),
-            reraise=True,
-        ):
-            with attempt:
-                async with self._connection() as connection:
-                    if as_transaction or self._first:
-                        results = await _in_transaction(connection, (*self._first, *statements))
-                        return results[len(self._first) :]
-                    cursor = await connection.execute(query(statements[0].name), statements[0].params)
-                    return [await cursor.fetchall() if cursor.description else []]
-        raise AssertionError("unreachable: the retrying either returns or raises")
+    async def _once(self, statements: Sequence[Statement], *, as_transaction: bool) -> list[list[Row]]:
+        async with self._connection() as connection:
+            if as_transaction or self._first:
+                results = await _in_transaction(connection, (*self._first, *statements))
+                return results[len(self._first) :]
+            return [await _rows(await connection.execute(query(statements[0].name), statements[0].params))]
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
@@ -327,7 +325,13 @@ async def _in_transaction(connection: Connection, statements: Sequence[Statement
     if (begin.statusmessage, commit.statusmessage) != ("BEGIN", "COMMIT"):
         connection.pgconn.finish()
         raise pg.OperationalError(f"a transaction was answered by {begin.statusmessage} and {commit.statusmessage}")
-    return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]
+    return [await _rows(cursor) for cursor in cursors]
+
+
+async def _rows(cursor: psycopg.AsyncCursor[Any]) -> list[Row]:
+    # Not cursor.description, which makes an object of each column to say so.
+    has_columns = cursor.pgresult is not None and cursor.pgresult.nfields > 0
+    return await cursor.fetchall() if has_columns else []
 
 
 def _as_text(data: bytes | str) -> str:

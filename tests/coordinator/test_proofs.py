@@ -60,7 +60,7 @@ async def run_some(parts: Parts) -> list[Any]:
         return []
     started = await parts.starter.start("w1", list(claimed.values()))
     await parts.finisher.finish([Report(row.id, row.fence, Outcome.COMPLETED) for row in started])
-    return sorted(started, key=lambda row: row.fence)
+    return sorted((row._replace(id=uuid.UUID(row.id)) for row in started), key=lambda row: row.fence)
 
 
 async def run_until(parts: Parts, most: int, wanted: set[uuid.UUID]) -> list[Any]:
