@@ -1,6 +1,7 @@
 """Hints: telling the leader that jobs became ready, so that it need not wait for its next poll.
 
-A hint grants nothing and may be lost. While one is under way the next ones gather into one.
+A hint grants nothing and may be lost. While one is under way, and for a moment after, the next ones gather into one: a
+call costs both coordinators as much as several submits.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from tenure.v1.cluster_service_pb2_grpc import ClusterServiceStub
 log = structlog.get_logger(__name__)
 
 HINT_TIMEOUT_S = 1.0
+PAUSE_S = 0.005
+"""After a hint, until the next."""
 EVERYWHERE: frozenset[int] = frozenset()
 """On the wire, and to the leader, no lane means all of them."""
 
@@ -72,6 +75,7 @@ class Hints:
                     )
                 except grpc.aio.AioRpcError as exc:
                     log.debug("hint_lost", leader=leader, status=exc.code().name)
+                await asyncio.sleep(PAUSE_S)
         finally:
             if channel is not None:
                 await channel.close()

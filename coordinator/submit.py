@@ -159,7 +159,9 @@ class Submitter:
         refuse_repeated_keys(specs, path)
         batch = _Batch(specs, path, parent, workflow_name, [new_id() for _ in specs], [True] * len(specs))
         for _ in range(_TRIES):
+            await asyncio.sleep(0)  # a large batch takes some time to plan, and to write out: others have their turn
             batch.plan(self._kinds.book)
+            await asyncio.sleep(0)
             await self._require_parents(batch)
             if await self._write(batch):
                 return await self._answers(batch)
@@ -167,7 +169,9 @@ class Submitter:
 
     async def _require_parents(self, batch: _Batch) -> None:
         """Refuse a batch that depends on jobs which do not exist."""
-        outside = {parent for job in batch.planned for parent in job.parents} - {job.id for job in batch.planned}
+        outside = {parent for job in batch.planned for parent in job.parents}
+        if outside:
+            outside -= {job.id for job in batch.planned}
         if not outside:
             return
         rows = await self._database.fetch("known_jobs", {"ids": sorted(outside)})

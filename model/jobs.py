@@ -55,7 +55,7 @@ def json_error(text: str, *, max_bytes: int, max_depth: int) -> str | None:
     if _depth(text, max_depth) > max_depth:
         return f"is nested deeper than {max_depth} levels"
     try:
-_READER = json.JSONDecoder(parse_constant=_no_constant)  # json.loads would make one for each text
+        _READER.decode(text)
     except (ValueError, RecursionError) as exc:
         return f"is not JSON: {exc}"
     if "\\u0000" in text and _NUL.search(text):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 
 from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.jobs import PlannedJob, RetrySpec
@@ -92,8 +93,9 @@ def job_to_pb(row: Row, *, parents: Sequence[object] = (), claim: pb.Claim | Non
 def written_to_pb(job: PlannedJob, at: datetime) -> pb.Job:
     """Convert a job that was written at this time and is ready: what ``job_to_pb`` makes of its row."""
     spec = job.spec
-    written_at = wire.timestamp(at)
-    return pb.Job(
+    asked = spec.model_fields_set
+    written_at = _timestamp(at)
+    message = pb.Job(
         id=str(job.id),
         namespace=spec.namespace,
         kind=spec.kind,
@@ -103,21 +105,33 @@ def written_to_pb(job: PlannedJob, at: datetime) -> pb.Job:
         payload=spec.payload,
         created_at=written_at,
         activate_at=written_at,
-        retry=_DEFAULT_RETRY if spec.retry == wire.DEFAULT_RETRY else wire.retry_to_pb(spec.retry),
-        ttl=wire.duration(spec.ttl_s),
-        timeout=wire.duration(spec.timeout_s),
+        retry=wire.retry_to_pb(spec.retry) if "retry" in asked else _DEFAULT_RETRY,
+        ttl=_duration(spec.ttl_s),
         max_crashes=spec.max_crashes,
         idempotency_key=spec.idempotency_key,
-        labels=spec.labels,
-        parent_id=str(job.parent_id) if job.parent_id else None,
-        limits=sorted(spec.limits),
-        requires=spec.requires,
-        trigger=None if spec.trigger is Trigger.ALL_COMPLETED else wire.TRIGGER_TO_PB[spec.trigger],
-        upstream_failure=None
-        if spec.upstream_failure is UpstreamFailure.CANCEL
-        else wire.UPSTREAM_FAILURE_TO_PB[spec.upstream_failure],
-        unique_key=spec.unique_key,
     )
+    if asked <= _IN_EVERY_JOB:
+        return message
+    message.MergeFrom(
+        pb.Job(
+            timeout=wire.duration(spec.timeout_s),
+            labels=spec.labels,
+            limits=sorted(spec.limits),
+            requires=spec.requires,
+            trigger=None if spec.trigger is Trigger.ALL_COMPLETED else wire.TRIGGER_TO_PB[spec.trigger],
+            upstream_failure=None
+            if spec.upstream_failure is UpstreamFailure.CANCEL
+            else wire.UPSTREAM_FAILURE_TO_PB[spec.upstream_failure],
+        )
+    )
+    return message
+
+
+_IN_EVERY_JOB = frozenset(
+    {"kind", "namespace", "route", "priority", "payload", "retry", "ttl_s", "max_crashes", "idempotency_key", "ref"}
+)
+_timestamp = lru_cache(64)(wire.timestamp)
+_duration = lru_cache(64)(wire.duration)
 
 
 def attempt_to_pb(row: Row) -> pb.Attempt:

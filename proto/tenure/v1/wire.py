@@ -37,6 +37,8 @@ UPSTREAM_FAILURE_TO_PB: dict[UpstreamFailure, pb.UpstreamFailure] = {
 }
 UPSTREAM_FAILURE_FROM_PB: dict[int, UpstreamFailure] = {number: each for each, number in UPSTREAM_FAILURE_TO_PB.items()}
 DEFAULT_RETRY = RetrySpec()
+MAX_VIOLATIONS = 100
+"""About as many are told of one batch."""
 
 
 def timestamp(at: datetime | None) -> Timestamp | None:
@@ -61,20 +63,20 @@ def duration(seconds: float | None) -> Duration | None:
     return Duration(seconds=whole, nanos=round((seconds - whole) * 1e9))
 
 
-def specs_from_pb(messages: Sequence[pb.JobSpec], *, path: str = "jobs") -> list[JobSpec]:
-    """Validate the members of a batch.
+def specs_from_pb(messages: Sequence[pb.JobSpec], *, path: str = "jobs", first: int = 0) -> list[JobSpec]:
+    """Validate members of a batch, from the ``first`` on.
 
     Raises:
         InvalidInput: with the violations of every member (the first hundred).
     """
     specs: list[JobSpec] = []
     violations: list[FieldViolation] = []
-    for index, message in enumerate(messages):
+    for index, message in enumerate(messages, first):
         try:
             specs.append(spec_from_pb(message, path=f"{path}[{index}]."))
         except InvalidInput as exc:
             violations.extend(exc.violations)
-            if len(violations) >= 100:
+            if len(violations) >= MAX_VIOLATIONS:
                 break
     if violations:
         raise InvalidInput(violations)
