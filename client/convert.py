@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache, partial
+from operator import attrgetter
 from typing import Any
 
 from tenure.client.fields import (
@@ -67,10 +68,11 @@ def spec_to_wire(job: NewJob, *, idempotency_key: str, path: str = "job.") -> jo
         "idempotency_key": text(idempotency_key, f"{path}idempotency_key"),
     }
     try:
-        for name, unset, wire_name, write in _ASKED:
-            value = getattr(job, name)
-            if value != unset:
-                fields[wire_name] = write(value, f"{path}{name}")
+        values = _asked_of(job)
+        if values != _UNSET:
+            for (name, unset, wire_name, write), value in zip(_ASKED, values, strict=True):
+                if value != unset:
+                    fields[wire_name] = write(value, f"{path}{name}")
         return job_pb2.JobSpec(**fields)
     except (TypeError, ValueError) as exc:
         raise InvalidInput([FieldViolation(path.rstrip("."), str(exc))]) from exc
@@ -272,6 +274,8 @@ _ASKED: tuple[tuple[str, Any, str, Callable[[Any, str], Any]], ...] = (
     ("idempotency_ttl_s", None, "idempotency_ttl", duration),
 )
 """What most jobs do not ask for: the field, what it is then, its name on the wire and how it is written."""
+_asked_of = attrgetter(*(name for name, *_ in _ASKED))
+_UNSET = tuple(unset for _, unset, *_ in _ASKED)
 
 
 @lru_cache(256)

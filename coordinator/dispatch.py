@@ -23,6 +23,7 @@ from tenure.coordinator.settings import CoordinatorSettings
 from tenure.model.clock import Clock
 from tenure.model.dispatch import Assignment, Candidate, Lane, Seat, assign, by_worker, servable, windows
 from tenure.model.errors import BoundExceeded, Deposed, TenureError, Unavailable
+from tenure.store.etcd.claims import MAX_COMPARES
 from tenure.store.etcd.election import Term
 from tenure.store.etcd.keyspace import Keyspace, Offer, Offers
 from tenure.store.etcd.port import Delete, Etcd, Put, TooLarge, Txn
@@ -31,8 +32,8 @@ from tenure.store.postgres.database import Database
 log = structlog.get_logger(__name__)
 
 KEYS_PER_TXN = 64
-JOBS_PER_OFFER = 100
-"""As many as one claim transaction takes."""
+JOBS_PER_OFFER = MAX_COMPARES // 2
+"""As many as one claim transaction takes, where no limits are."""
 OFFERS_PER_TERM = 1_000_000
 """Keeps the keys of terms apart: the next term's number is higher by at least a 64th of the offers made."""
 LOOK_AGAIN_S = 0.05

@@ -20,7 +20,7 @@ _TEXTS = frozenset({str, NoneType})
 
 
 class ArrayDumper(ListDumper):
-    """Writes lists of numbers, truths, ids and texts, with None among them; leaves any other to psycopg."""
+    """Writes lists of numbers, truths, ids, texts and octets, some with None among them; leaves others to psycopg."""
 
     def get_key(self, obj: list[Any], format: PyFormat) -> type:
         """One dumper for all lists: the oid stays unknown."""
@@ -35,6 +35,8 @@ class ArrayDumper(ListDumper):
         types = set(map(type, obj))
         if types == {str}:
             return _quoted(obj).encode()
+        if types == {bytes}:
+            return ("{" + ",".join([rf'"\\x{octets.hex()}"' for octets in obj]) + "}").encode()
         if types == {uuid.UUID}:
             return ("{" + ",".join([f"{id.int:032x}" for id in obj]) + "}").encode()
         if types <= _BARE:

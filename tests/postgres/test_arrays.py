@@ -44,6 +44,7 @@ async def connection(shared_database: str) -> AsyncIterator[psycopg.AsyncConnect
         ("bool", [True, False, None]),
         ("uuid", [uuid.UUID(int=0), uuid.UUID(int=2**128 - 1), uuid.UUID("01a2007a-ccb4-773a-a6c6-ff4b0446a86a")]),
         ("uuid", [uuid.UUID(int=7), None]),
+        ("bytea", [b"", b"\x00\\\xff", b'"{},', bytes(range(256))]),
         ("bytea", [b"", b"\x00\\\xff", None]),
         ("timestamptz", [datetime.datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=datetime.UTC)]),
     ],
