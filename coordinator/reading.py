@@ -64,12 +64,16 @@ class Reader:
         self._flight = flight
         self._allowance = allowance
         self._rests: dict[int, _Rest] = {}
+        self._barred: set[int] = set()
+        """Lanes of which nothing that was read last can be offered: the next reading goes as far as any. A few at a
+        time would take longer than they are passed over for, and what is behind them would never be reached."""
         self.strays = asyncio.Event()
         """Set when jobs of paused routes were met in the lanes above these."""
 
     def forget_all(self) -> None:
         """Read every lane anew."""
         self._rests.clear()
+        self._barred.clear()
 
     def forget(self, lanes: Iterable[int]) -> set[int]:
         """Have lanes read anew; return those that are to be named again, a little later."""
@@ -130,7 +134,7 @@ class Reader:
 
     async def _fetch(self, wanted: Mapping[int, int]) -> bool:
         """Read some lanes, further than wanted; return whether jobs were met that are not to be offered."""
-        asked = {lane: min(AHEAD * most, max(MOST_AHEAD, most)) for lane, most in wanted.items()}
+        asked = {lane: self._further(lane, most) for lane, most in wanted.items()}
         passed = f"{{{','.join(self._flight.passed_over(asked))}}}"
         params = {"lanes": list(asked), "wanted": list(asked.values()), "passed": passed}
         now = self._clock.monotonic()
@@ -145,7 +149,17 @@ class Reader:
             self._rests[lane] = _Rest([], last[lane].order if counts[lane] == most else None, now)
         for one in free:
             self._rests[one.lane].jobs.append(one)
+        for lane in asked:
+            if self._rests[lane].end is not None and not self._rests[lane].jobs:
+                self._barred.add(lane)
+            else:
+                self._barred.discard(lane)
         return met
+
+    def _further(self, lane: int, most: int) -> int:
+        """Return how many jobs of a lane to read for rounds of so many."""
+        furthest = max(MOST_AHEAD, most)
+        return furthest if lane in self._barred else min(AHEAD * most, furthest)
 
     def _free_of(self, jobs: Sequence[Candidate]) -> list[Candidate]:
         """Return those that may be offered: not in flight, nor below a paused route in the lane above it."""

@@ -254,14 +254,15 @@ class Reaper:
         endings.extend(_unheeded(row) for row in verdict.unheeded)
         if not endings:
             return 0
-        written: list[Row] = []
-        for start in range(0, len(endings), PAGE_JOBS):
-            written += await self._finisher.write(endings[start : start + PAGE_JOBS], guard=self._guard)
         outcomes = {(ending.job_id, ending.fence): ending.outcome for ending in endings}
-        for row in written:
-            REAPED.labels(str(outcomes[row.id, row.fence])).inc()
-        await self._tell(written)
-        return len(written)
+        reaped = 0
+        for start in range(0, len(endings), PAGE_JOBS):
+            written = await self._finisher.write(endings[start : start + PAGE_JOBS], guard=self._guard)
+            for row in written:
+                REAPED.labels(str(outcomes[row.id, row.fence])).inc()
+            await self._tell(written)  # before the next page, which may fail: nobody would tell of these later
+            reaped += len(written)
+        return reaped
 
     def _brake_for(self, verdict: Verdict) -> None:
         now = self._clock.monotonic()

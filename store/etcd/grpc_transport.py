@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from tenure.etcdpb import rpc_pb2 as rpc
+from tenure.model.errors import ConfigurationError
 from tenure.store.etcd.faults import fault, unreachable
 from tenure.store.etcd.http2_stream import Http2KeepAliveStream
 from tenure.store.etcd.member import UNARY, WATCH, CallFailed, Method
@@ -143,8 +144,18 @@ def open_members(addresses: Sequence[Address], options: EtcdOptions) -> list[Grp
     if addresses[0].tls:
         files = (options.ca_file, options.key_file, options.cert_file)
         credentials = grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))
-        tls = ssl.create_default_context(cafile=options.ca_file)
-        tls.set_alpn_protocols(["h2"])
-        if options.cert_file:
-            tls.load_cert_chain(options.cert_file, options.key_file)
+        tls = _tls(options)
     return [GrpcMember(address, credentials, tls) for address in addresses]
+
+
+def _tls(options: EtcdOptions) -> ssl.SSLContext:
+    """Return what KeepAlives are secured with: what the channel beside them takes, they take."""
+    try:
+        tls = ssl.create_default_context(cafile=options.ca_file)
+        if options.cert_file:
+            tls.load_cert_chain(options.cert_file, options.key_file, password="")  # else it would ask the terminal
+    except OSError as exc:
+        raise ConfigurationError(f"the TLS files for etcd cannot be used: {exc}") from exc
+    tls.verify_flags &= ~ssl.VERIFY_X509_STRICT  # set from Python 3.13 on; many a private authority does not meet it
+    tls.set_alpn_protocols(["h2"])
+    return tls

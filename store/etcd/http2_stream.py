@@ -9,6 +9,7 @@ status in the trailers.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from struct import Struct
@@ -33,6 +34,8 @@ from tenure.store.etcd.faults import fault, unreachable
 from tenure.store.etcd.member import KEEP_ALIVE, CallFailed
 from tenure.store.etcd.options import Address
 
+CONNECT_S = 1.0
+"""How long one attempt to connect may take, as for all other calls (see ``grpc_transport``)."""
 _PREFIX = Struct(">BI")
 """Before each message: not compressed, and its length."""
 
@@ -43,22 +46,12 @@ class Http2KeepAliveStream:
     def __init__(self, address: Address, tls: ssl.SSLContext | None, metadata: Sequence[tuple[str, str]]) -> None:
         self._address = address
         self._tls = tls
-        self._connection = _Connection(address, metadata)
+        self._metadata = metadata
+        self._connection: _Connection | None = None
 
     async def exchange(self, leases: Sequence[int]) -> AsyncIterator[rpc.LeaseKeepAliveResponse]:
         """Write all, then yield as many answers."""
-        connection = self._connection
-        if connection.transport is None:
-            try:
-                await asyncio.get_running_loop().create_connection(
-                    lambda: connection,
-                    self._address.host,
-                    self._address.port,
-                    ssl=self._tls,
-                    server_hostname=self._address.host if self._tls else None,
-                )
-            except OSError as exc:
-                raise CallFailed(unreachable(str(exc), self._address.target, sent=False)) from exc
+        connection = self._connection = self._connection or await self._connect()
         connection.send([rpc.LeaseKeepAliveRequest(id=lease).SerializeToString() for lease in leases])
         left = len(leases)
         while left:
@@ -67,17 +60,40 @@ class Http2KeepAliveStream:
                 yield rpc.LeaseKeepAliveResponse.FromString(message)
             left -= len(messages)
 
+    async def _connect(self) -> _Connection:
+        """Try each address of the host, none for long: a name may stand for several members, one of them silent."""
+        loop = asyncio.get_running_loop()
+        reason = "has no address"
+        try:
+            found = await loop.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
+            for *_, place in found:
+                try:
+                    async with asyncio.timeout(CONNECT_S):
+                        _, connection = await loop.create_connection(
+                            lambda: _Connection(self._address, self._metadata),
+                            str(place[0]),
+                            self._address.port,
+                            ssl=self._tls,
+                            server_hostname=self._address.host if self._tls else None,
+                        )
+                    return connection
+                except OSError as exc:  # of which a TimeoutError is one
+                    reason = str(exc) or f"took no connection within {CONNECT_S:g} s"
+        except OSError as exc:
+            reason = str(exc)
+        raise CallFailed(unreachable(reason, self._address.target, sent=False))
+
     def close(self) -> None:
         """Cut the connection."""
-        if self._connection.transport is not None:
-            self._connection.transport.abort()
+        if self._connection is not None:
+            self._connection.close()
 
 
 class _Connection(asyncio.Protocol):
     """Messages out and in. Once it has failed, each further use says so."""
 
     def __init__(self, address: Address, metadata: Sequence[tuple[str, str]]) -> None:
-        self.transport: asyncio.Transport | None = None
+        self._transport: asyncio.Transport | None = None
         self._name = address.target
         self._headers = [
             (":method", "POST"),
@@ -97,7 +113,7 @@ class _Connection(asyncio.Protocol):
         self._something = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         self._http.initiate_connection()
         self._stream = self._http.get_next_available_stream_id()
         self._http.send_headers(self._stream, self._headers)
@@ -123,9 +139,14 @@ class _Connection(asyncio.Protocol):
         messages, self._messages = self._messages, []
         return messages
 
+    def close(self) -> None:
+        """Cut it."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def _flush(self) -> None:
-        if self.transport is not None:
-            self.transport.write(self._http.data_to_send())
+        if self._transport is not None:
+            self._transport.write(self._http.data_to_send())
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -114,6 +114,20 @@ async def test_a_lane_of_which_all_is_in_flight_still_stops_where_it_was_read(
     assert (desk.readings, desk.ended) == (2, [desk.lane.id])
 
 
+async def test_behind_many_that_cannot_be_offered_the_reading_goes_further(
+    alone: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is passed over for a while only: at a round's pace the first would be back before the last was met."""
+    jobs = [await alone.submit() for _ in range(3 * AHEAD * ROUND)]
+    desk = Desk(alone, await lane_of(alone, jobs[0]), monkeypatch)
+    for job in jobs[:-1]:
+        desk.flight.holds.add(str(job))
+    assert await desk.shown() == []
+    desk.reader.forget([desk.lane.id])  # hints are no reason to begin small again
+    assert await desk.shown() == jobs[-1:]
+    assert (desk.readings, desk.ended) == (2, [desk.lane.id])
+
+
 async def test_a_hint_waits_a_little_where_jobs_are_left_and_no_time_elsewhere(
     alone: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

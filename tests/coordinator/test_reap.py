@@ -13,7 +13,7 @@ from tests.coordinator.stage import begin_watch
 
 from tenure.coordinator import reap
 from tenure.coordinator.finish import Report
-from tenure.model.errors import Deposed
+from tenure.model.errors import Deposed, Unavailable
 from tenure.model.states import JobState, Outcome
 from tenure.store.etcd.port import Delete, Put, Txn
 
@@ -68,6 +68,34 @@ async def test_pages_of_rows_are_compared_with_one_listing(alone: Parts, monkeyp
     assert await watchman.reaper.sweep() == 6
     assert (asked["executing_page"], asked[alone.keys.claims]) == (4, 2)
     assert [await alone.state(id) for id in jobs] == [JobState.EXECUTING, *[JobState.RESTARTING] * 6]
+
+
+async def test_ends_of_one_page_are_told_though_the_next_is_not_written(
+    alone: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are executing no more: no later sweep would find them, nor tell who waits for the jobs."""
+    monkeypatch.setattr(reap, "PAGE_JOBS", 1)
+    jobs = [await alone.submit(max_crashes=1) for _ in range(2)]
+    for id in jobs:
+        await alone.execute(id)
+        await alone.lose_claim(id)
+    watchman = await begin_watch(alone)
+    write = alone.finisher.write
+    calls = 0
+
+    async def once(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise Unavailable("Postgres is away")
+        return await write(*args, **options)
+
+    monkeypatch.setattr(alone.finisher, "write", once)
+    with pytest.raises(Unavailable):
+        await watchman.reaper.sweep()
+    assert await alone.done(jobs[0]) is not None
+    assert await watchman.reaper.sweep() == 1
+    assert await alone.done(jobs[1]) is not None
 
 
 async def test_a_vanished_claim_is_noticed_by_the_watch(alone: Parts) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 from h2.config import H2Configuration
@@ -13,6 +15,7 @@ from h2.events import DataReceived
 
 from tenure.etcdpb import rpc_pb2 as rpc
 from tenure.model.errors import Unavailable
+from tenure.store.etcd import http2_stream
 from tenure.store.etcd.faults import Known
 from tenure.store.etcd.http2_stream import Http2KeepAliveStream
 from tenure.store.etcd.member import CallFailed
@@ -120,3 +123,32 @@ async def test_a_member_that_does_not_listen_was_sent_nothing() -> None:
         async for _ in stream.exchange([1]):
             pass
     assert failed.value.fault.known is Known.NOT_DONE and isinstance(failed.value.fault.error, Unavailable)
+
+
+async def test_of_a_name_with_a_silent_address_the_next_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that is gone answers no SYN; etcd behind one name has as many addresses as members."""
+    monkeypatch.setattr(http2_stream, "CONNECT_S", 0.2)
+    with socket.create_server(("127.0.0.2", 0), backlog=0) as silent, ExitStack() as waiting:
+        for _ in range(3):  # its queue is full: the kernel drops what else comes
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(silent.getsockname())
+        port = silent.getsockname()[1]
+        took = asyncio.Event()
+        async with await asyncio.start_server(lambda _r, _w: took.set(), "127.0.0.1", port):
+            loop = asyncio.get_running_loop()
+            resolved = [
+                (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("127.0.0.2", "127.0.0.1")
+            ]
+
+            async def getaddrinfo(host: str, *args: object, **options: object) -> object:
+                return [one for one in resolved if host in ("etcd", one[-1][0])]
+
+            monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
+            stream = Http2KeepAliveStream(Address("etcd", port, tls=False), None, [])
+            exchanging = asyncio.ensure_future(anext(aiter(stream.exchange([1]))))
+            async with asyncio.timeout(20):
+                await took.wait()
+            exchanging.cancel()
+            await asyncio.wait([exchanging])
+            stream.close()

@@ -110,6 +110,14 @@ def test_tls_files_that_are_not_there_are_named(tmp_path: Path) -> None:
         connect(["https://127.0.0.1:1"], cert_file=tmp_path / "nothing.pem")
 
 
+@pytest.mark.parametrize("transport", ["grpc"])
+async def test_tls_files_that_hold_something_else_are_told_as_that(connection: Connector, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate\n")
+    etcd = await connection("127.0.0.1:1", tls=True, ca_file=tmp_path / "ca.pem")
+    with pytest.raises(ConfigurationError, match="TLS files"):
+        await etcd.get("/k", timeout_s=1)
+
+
 def test_the_password_is_not_shown() -> None:
     assert "s3cret" not in repr(EtcdOptions(("grpc://127.0.0.1:1",), user="u", password="s3cret"))
 
