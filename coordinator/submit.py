@@ -112,8 +112,12 @@ class Submitter:
         apart = set(alone)
         grouped = [index for index in range(len(specs)) if index not in apart] if apart else range(len(specs))
         asked = self._group.ask_together([specs[index] for index in grouped])
-        answers: dict[int, Answer] = {index: await self._submit_alone(specs[index]) for index in alone}
-        for index, answer in zip(grouped, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+        own, others = await asyncio.gather(
+            asyncio.gather(*(self._submit_alone(specs[index]) for index in alone)),
+            asyncio.gather(*asked, return_exceptions=True),
+        )
+        answers: dict[int, Answer] = dict(zip(alone, own, strict=True))
+        for index, answer in zip(grouped, others, strict=True):
             if not isinstance(answer, (tuple, Exception)):
                 raise answer
             answers[index] = answer
