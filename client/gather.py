@@ -122,4 +122,3 @@ class Gathering:
         first, *others = answer.jobs
         turn.settle(others)
         return first
-
