@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 import pytest_asyncio
 from tests.coordinator.conftest import Parts, running, until
@@ -165,6 +166,17 @@ async def test_what_one_of_several_jobs_meets_is_told_to_it_alone(
     )
     assert [one.refusal.status for one in answer.jobs] == ["UNAVAILABLE", "NOT_FOUND", ""]
     assert answer.jobs[2].job.id == str(there.id)
+
+
+async def test_a_locked_key_holds_up_no_other_job_of_its_call(service: Service) -> None:
+    key = str(uuid.uuid4())
+    async with await psycopg.AsyncConnection.connect(service.parts.dsn) as connection:
+        await connection.execute("SELECT tenure.submit_job('other', idempotency_key => %s)", [key])
+        locked = asyncio.create_task(service.client.submit("k", idempotency_key=key))
+        others = await asyncio.gather(*(service.client.submit("k") for _ in range(3)))
+        assert not locked.done()
+        await connection.rollback()
+    assert len({job.id for job in (await locked, *others)}) == 4
 
 
 async def test_jobs_that_are_sent_together_are_read_in_one_statement(
