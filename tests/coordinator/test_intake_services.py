@@ -168,6 +168,17 @@ async def test_what_one_of_several_jobs_meets_is_told_to_it_alone(
     assert answer.jobs[2].job.id == str(there.id)
 
 
+@pytest.mark.parametrize(("kind", "bad"), [("not a kind", 10), ("not a kind", 600), ("nö", 600), ("x" * 5_000, 600)])
+async def test_a_batch_with_many_bad_jobs_is_refused_with_as_many_as_there_is_room_for(
+    service: Service, kind: str, bad: int
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        await service.client.submit_many([NewJob(kind=kind)] * bad)
+    fields = [violation.field for violation in refused.value.violations]
+    assert fields == [f"jobs[{n}].kind" for n in range(len(fields))]
+    assert len(fields) == 10 or ("more)" in refused.value.violations[-1].description and len(fields) > 10)
+
+
 async def test_a_locked_key_holds_up_no_other_job_of_its_call(service: Service) -> None:
     key = str(uuid.uuid4())
     async with await psycopg.AsyncConnection.connect(service.parts.dsn) as connection:
