@@ -12,9 +12,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tenure.client.errors import UnknownCall, refused
+from tenure.client.errors import RETRYABLE, UnknownCall, refused
 from tenure.client.link import Link
-from tenure.model.errors import TenureError
+from tenure.model.errors import BoundExceeded, TenureError
 from tenure.v1 import job_pb2
 from tenure.v1 import job_service_pb2 as pb
 
@@ -71,7 +71,7 @@ class Gathering:
         turn = self._turn
         if turn is not None and len(turn.specs) < CALL_JOBS and turn.size + size <= CALL_BYTES:
             answer = await turn.add(spec, size)
-            return await self._alone(spec) if answer is None else _own(answer)
+            return await self._own(spec, answer)
         if time.monotonic() < self._alone_until:
             return await self._alone(spec)
         turn = self._turn = _Turn([spec], size)
@@ -82,11 +82,22 @@ class Gathering:
         finally:
             self._close(turn)
             turn.settle([None] * len(turn.others))  # this caller may have given up: the others have not
-        return await self._alone(spec) if own is None else _own(own)
+        return await self._own(spec, own)
 
     def _close(self, turn: _Turn) -> None:
         if self._turn is turn:
             self._turn = None
+
+    async def _own(self, spec: job_pb2.JobSpec, answer: Answer | None) -> Answer:
+        """Return the answer to this job if it has one, and else ask for it alone, as long as that may take."""
+        if answer is None:
+            return await self._alone(spec)
+        if isinstance(answer, pb.SubmittedEach) and answer.HasField("refusal"):
+            error = refused(answer.refusal)
+            if not isinstance(error, RETRYABLE):
+                raise error
+            return await self._alone(spec)
+        return answer
 
     async def _alone(self, spec: job_pb2.JobSpec) -> Answer:
         answer: pb.SubmitJobResponse = await self._link.unary(
@@ -95,7 +106,7 @@ class Gathering:
         return answer
 
     async def _together(self, turn: _Turn) -> Answer | None:
-        """Send what the turn has, tell the others their answers and return the first; None: none knows this call."""
+        """Send what the turn has, tell the others their answers and return the first; None: each is to send its own."""
         try:
             answer: pb.SubmitEachResponse = await self._link.unary(
                 lambda to: to.jobs.SubmitEach, pb.SubmitEachRequest(jobs=turn.specs)
@@ -103,16 +114,11 @@ class Gathering:
         except UnknownCall:
             self._alone_until = time.monotonic() + ALONE_S
             return None
+        except BoundExceeded:
+            return None  # of all together, perhaps: each of the answers fits into a message, and not all of them
         except TenureError as exc:
             turn.settle([exc] * len(turn.others))
             raise
         first, *others = answer.jobs
         turn.settle(others)
         return first
-
-
-def _own(answer: Answer) -> Answer:
-    """Return an answer that is none of refusal."""
-    if isinstance(answer, pb.SubmittedEach) and answer.HasField("refusal"):
-        raise refused(answer.refusal)
-    return answer

@@ -34,6 +34,8 @@ from tenure.store.postgres.unique import holders
 
 _TRIES = 10
 """How often a batch is planned again because a key was taken at the same moment."""
+_APART_AT_ONCE = 5
+"""How many transactions jobs of one call have at a time: the leader needs connections, too."""
 
 
 @dataclass(slots=True)
@@ -112,12 +114,26 @@ class Submitter:
         apart = set(alone)
         grouped = [index for index in range(len(specs)) if index not in apart] if apart else range(len(specs))
         asked = self._group.ask_together([specs[index] for index in grouped])
-        answers: dict[int, Answer] = {index: await self._submit_alone(specs[index]) for index in alone}
-        for index, answer in zip(grouped, await asyncio.gather(*asked, return_exceptions=True), strict=True):
+        own, others = await asyncio.gather(
+            self._submit_apart([specs[index] for index in alone]),
+            asyncio.gather(*asked, return_exceptions=True),
+        )
+        answers: dict[int, Answer] = dict(zip(alone, own, strict=True))
+        for index, answer in zip(grouped, others, strict=True):
             if not isinstance(answer, (tuple, Exception)):
                 raise answer
             answers[index] = answer
         return [answers[index] for index in range(len(specs))]
+
+    async def _submit_apart(self, specs: Sequence[JobSpec]) -> list[Answer]:
+        """Write jobs in a transaction each; who waits for a lock holds up few others."""
+        room = asyncio.Semaphore(_APART_AT_ONCE)
+
+        async def submitted(spec: JobSpec) -> Answer:
+            async with room:
+                return await self._submit_alone(spec)
+
+        return await asyncio.gather(*map(submitted, specs))
 
     async def submit_each(self, specs: Sequence[JobSpec]) -> list[Answer]:
         """Write jobs that have nothing to do with each other, in order, in few transactions; each fails alone."""

@@ -115,7 +115,7 @@ class Attempt(ABC):
     @property
     def labels(self) -> Mapping[str, str]:
         """The job's labels."""
-        return self._assignment.labels
+        return dict(self._assignment.labels)  # one that can be pickled, and written as JSON
 
     @property
     def parent_id(self) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import uuid
-from collections.abc import AsyncIterator, Sequence, Set
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import suppress
 from typing import Any
 
@@ -23,7 +23,7 @@ from tenure.coordinator.submit import Submitter
 from tenure.coordinator.waiters import Waiters
 from tenure.model.batch import Batcher, pieces
 from tenure.model.clock import Clock
-from tenure.model.errors import FieldViolation, InvalidInput, NotFound, WrongState
+from tenure.model.errors import FieldViolation, InvalidInput, Locked, NotFound, WrongState
 from tenure.model.ids import parse_id
 from tenure.model.jobs import JobSpec
 from tenure.model.states import TERMINAL, JobState
@@ -112,20 +112,18 @@ class JobService(JobServiceServicer):
             await self._submitter.submit_together([spec for spec in asked if not isinstance(spec, InvalidInput)])
         )
         return pb.SubmitEachResponse(
-            jobs=[await self._each(spec if isinstance(spec, InvalidInput) else next(answers)) for spec in asked]
+            jobs=await self._each([spec if isinstance(spec, InvalidInput) else next(answers) for spec in asked])
         )
 
-    async def _each(self, answer: Submitted | Exception) -> pb.SubmittedEach:
-        if isinstance(answer, Submitted):
-            return pb.SubmittedEach(job=await self._as_submitted(answer), created=answer.created)
-        if is_of_all(answer):
-            raise answer
-        return pb.SubmittedEach(refusal=refusal_to_pb(answer))
+    async def _each(self, answers: Sequence[Submitted | Exception]) -> list[pb.SubmittedEach]:
+        if of_all := next((one for one in answers if isinstance(one, Exception) and _is_of_call(one)), None):
+            raise of_all
+        unread = [one.id for one in answers if isinstance(one, Submitted) and one.written is None]
+        read = dict(zip(unread, await self._read_group(unread), strict=True)) if unread else {}
+        return [_one_of_each(answer, read) for answer in answers]
 
     async def _as_submitted(self, submitted: Submitted) -> job_pb2.Job:
-        if submitted.written is not None and submitted.written_at is not None:
-            return convert.written_to_pb(submitted.written, submitted.written_at)
-        return await self._read(submitted.id)
+        return _as_written(submitted) or await self._read(submitted.id)
 
     async def StreamSubmitJobs(self, requests: AsyncIterator[pb.StreamSubmitJobsRequest], context: Context) -> None:
         """Write jobs as they come, each for itself."""
@@ -294,7 +292,7 @@ class JobService(JobServiceServicer):
     async def _read(self, job_id: uuid.UUID) -> job_pb2.Job:
         job = await self._reads.ask(job_id)
         if job is None:
-            raise NotFound(f"job {job_id} does not exist", hint=LISTED)
+            raise _not_found(job_id)
         return job
 
     async def _read_group(self, ids: list[uuid.UUID]) -> list[job_pb2.Job | None]:
@@ -326,6 +324,29 @@ def _spec_or_refusal(message: job_pb2.JobSpec) -> JobSpec | InvalidInput:
         return wire.spec_from_pb(message)
     except InvalidInput as exc:
         return exc
+
+
+def _is_of_call(exc: Exception) -> bool:
+    """Say whether an error concerns all jobs that were sent together; somebody's lock is in the way of one of them."""
+    return is_of_all(exc) and not isinstance(exc, Locked)
+
+
+def _as_written(submitted: Submitted) -> job_pb2.Job | None:
+    if submitted.written is None or submitted.written_at is None:
+        return None
+    return convert.written_to_pb(submitted.written, submitted.written_at)
+
+
+def _one_of_each(answer: Submitted | Exception, read: Mapping[uuid.UUID, job_pb2.Job | None]) -> pb.SubmittedEach:
+    if isinstance(answer, Submitted):
+        if job := _as_written(answer) or read[answer.id]:
+            return pb.SubmittedEach(job=job, created=answer.created)
+        answer = _not_found(answer.id)  # its key stands for a job that is kept no longer
+    return pb.SubmittedEach(refusal=refusal_to_pb(answer))
+
+
+def _not_found(job_id: uuid.UUID) -> NotFound:
+    return NotFound(f"job {job_id} does not exist", hint=LISTED)
 
 
 def submitted_to_pb(submitted: list[Submitted], refs: list[str | None]) -> list[pb.SubmittedJob]:

@@ -15,13 +15,15 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from tenure.model.errors import BacklogFull, BoundExceeded, InvalidInput, TenureError, Unavailable
+from tenure.model.errors import BacklogFull, BoundExceeded, FieldViolation, InvalidInput, TenureError, Unavailable
 from tenure.v1 import job_service_pb2 as pb
 
 log = structlog.get_logger(__name__)
 
 _DEFECT = "internal error; the coordinator's log has the details"
 _OURS = "/tenure."
+TOLD_BYTES = 5_500
+"""Of violations in a refusal: gRPC takes no more than 8 KiB of what ends a call, and drops all of it beyond that."""
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
@@ -77,6 +79,8 @@ async def _refuse(exc: Exception, context: grpc.aio.ServicerContext[Any, Any]) -
     if not isinstance(exc, TenureError):
         log.exception("call_failed")
         await context.abort(grpc.StatusCode.INTERNAL, _DEFECT)
+    if isinstance(exc, InvalidInput):
+        exc = _told(exc)
     status = status_pb2.Status(code=_number(exc.grpc_status), message=exc.message)
     if isinstance(exc, InvalidInput):
         detail = error_details_pb2.BadRequest(
@@ -91,6 +95,20 @@ async def _refuse(exc: Exception, context: grpc.aio.ServicerContext[Any, Any]) -
             _packed(error_details_pb2.Help(links=[error_details_pb2.Help.Link(description=exc.hint)]))
         )
     await context.abort_with_status(rpc_status.to_status(status))
+
+
+def _told(exc: InvalidInput) -> InvalidInput:
+    """Return the first violations, as many as a refusal has room for; the last says how many more there are."""
+    room = TOLD_BYTES
+    for told, violation in enumerate(exc.violations):
+        size = len(f"{violation.field}: {violation.description}; ".encode())
+        # As text, with three bytes for each that is not ASCII, and twice in the details, which travel as base64.
+        room -= size * (4 if violation.description.isascii() and violation.field.isascii() else 6)
+        if room < 0 and told:
+            more = len(exc.violations) - told
+            last = FieldViolation(violation.field, f"{violation.description[:200]} (and {more - 1} more)")
+            return InvalidInput([*exc.violations[:told], last], hint=exc.hint)
+    return exc
 
 
 def is_of_all(exc: Exception) -> bool:

@@ -87,3 +87,19 @@ async def test_a_caller_that_gives_up_takes_no_other_along(service: Service, gon
         outcomes: list[Any] = await asyncio.gather(*callers, return_exceptions=True)
     assert isinstance(outcomes.pop(gone), asyncio.CancelledError)
     assert [job.kind for job in outcomes] == [f"k{n}" for n in range(3) if n != gone]
+
+
+async def test_who_is_in_nobodys_way_but_cannot_be_written_now_asks_again_alone(service: Service) -> None:
+    service.refusals = {"locked": pb.JobRefusal(status="UNAVAILABLE", message="somebody has locked its key")}
+    async with AsyncClient(service.address) as client:
+        jobs = await _submitted(client, "locked", "good", "locked")
+    assert [job.kind for job in jobs] == ["locked", "good", "locked"]
+    assert _sizes(service) == [3, None, None]
+
+
+async def test_answers_that_are_too_much_for_one_message_are_asked_for_one_by_one(service: Service) -> None:
+    service.failures = [grpc.StatusCode.RESOURCE_EXHAUSTED]
+    async with AsyncClient(service.address) as client:
+        assert [job.kind for job in await _submitted(client, "a", "b", "c")] == ["a", "b", "c"]
+        await _submitted(client, "d", "e")
+    assert _sizes(service) == [3, None, None, None, 2]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 import pytest_asyncio
 from tests.coordinator.conftest import Parts, running, until
@@ -21,7 +22,7 @@ from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.job_service import WATCH_GATHER_S, JobService
 from tenure.coordinator.api.stream_submit import PIECE_BYTES, StreamedSubmit
 from tenure.coordinator.group_commit import GROUP_BYTES
-from tenure.model.errors import Conflict, InvalidInput, NotFound, WrongState
+from tenure.model.errors import Conflict, InvalidInput, Locked, NotFound, WrongState
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState
 from tenure.model.submit import Submitted
@@ -148,6 +149,74 @@ async def test_a_defect_met_by_one_job_is_told_to_it_alone(service: Service, mon
     assert answer.jobs[0].refusal.status == "INTERNAL"
     assert "secret" not in answer.jobs[0].refusal.message
     assert answer.jobs[1].job.kind == "b"
+
+
+async def test_what_one_of_several_jobs_meets_is_told_to_it_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = await service.parts.submitter.submit(JobSpec(kind="k"))
+    gone = Submitted(uuid.uuid4(), False)  # its key stands for a job that is kept no longer
+
+    async def submitted(specs: Sequence[JobSpec]) -> list[Submitted | Exception]:
+        return [Locked("somebody has locked the key"), gone, there._replace(written=None)]
+
+    monkeypatch.setattr(service.parts.submitter, "submit_together", submitted)
+    answer: pb.SubmitEachResponse = await service.jobs.SubmitEach(
+        pb.SubmitEachRequest(jobs=[job_pb2.JobSpec(kind="k")] * 3)
+    )
+    assert [one.refusal.status for one in answer.jobs] == ["UNAVAILABLE", "NOT_FOUND", ""]
+    assert answer.jobs[2].job.id == str(there.id)
+
+
+@pytest.mark.parametrize(("kind", "bad"), [("not a kind", 10), ("not a kind", 600), ("nö", 600), ("x" * 5_000, 600)])
+async def test_a_batch_with_many_bad_jobs_is_refused_with_as_many_as_there_is_room_for(
+    service: Service, kind: str, bad: int
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        await service.client.submit_many([NewJob(kind=kind)] * bad)
+    fields = [violation.field for violation in refused.value.violations]
+    assert fields == [f"jobs[{n}].kind" for n in range(len(fields))]
+    assert len(fields) == 10 or ("more)" in refused.value.violations[-1].description and len(fields) > 10)
+
+
+async def test_a_locked_key_holds_up_no_other_job_of_its_call(service: Service) -> None:
+    key = str(uuid.uuid4())
+    async with await psycopg.AsyncConnection.connect(service.parts.dsn) as connection:
+        await connection.execute("SELECT tenure.submit_job('other', idempotency_key => %s)", [key])
+        locked = asyncio.create_task(service.client.submit("k", idempotency_key=key))
+        others = await asyncio.gather(*(service.client.submit("k") for _ in range(3)))
+        assert not locked.done()
+        await connection.rollback()
+    assert len({job.id for job in (await locked, *others)}) == 4
+
+
+async def test_jobs_that_are_sent_together_are_read_in_one_statement(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(JobService, "_read", None)
+    later = await asyncio.gather(*(service.client.submit("k", delay_s=60.0) for _ in range(5)))
+    assert len({job.id for job in later}) == 5
+
+
+async def test_jobs_sent_together_that_need_a_transaction_of_their_own_do_not_wait_for_each_other(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered = 0
+    all_entered = asyncio.Event()
+    submit_batch = service.parts.submitter.submit_batch
+
+    async def submitted(specs: Sequence[JobSpec], **options: Any) -> list[Submitted]:
+        nonlocal entered
+        entered += 1
+        if entered == 3:
+            all_entered.set()
+        await all_entered.wait()
+        return await submit_batch(specs, **options)
+
+    parent = await service.client.submit("parent")
+    monkeypatch.setattr(service.parts.submitter, "submit_batch", submitted)
+    children = await asyncio.gather(*(service.client.submit("child", depends_on=[parent.id]) for _ in range(3)))
+    assert {job.state for job in children} == {JobState.WAITING}
 
 
 async def test_a_stream_of_keys_makes_each_job_once(service: Service) -> None:

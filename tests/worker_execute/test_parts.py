@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import pickle
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tenure.model.errors import InvalidInput, OwnershipLost, TenureError, Unavailable
+from tenure.worker.context import Context
 from tenure.worker.execute import frames, outcome
+from tenure.worker.execute.call import NO_LABELS, Assignment
 from tenure.worker.execute.child import error_from
 from tenure.worker.execute.forkserver import describe_status
 from tenure.worker.execute.forkserver_main import children_of, parent_of, processes, stat_fields
@@ -128,3 +134,11 @@ def test_an_error_that_cannot_be_shown() -> None:
     ended = outcome.raised(Unspeakable(), define("k", lambda: None), None)
     assert ended.error is not None
     assert "cannot be shown" in ended.error.message
+
+
+@pytest.mark.parametrize("labels", [NO_LABELS, {"zone": "a"}])
+def test_labels_can_be_written_as_json_and_sent_to_another_process(labels: Mapping[str, str]) -> None:
+    assignment = Assignment("job", 1, 7, "default", "k", "default", "null", labels=labels)
+    found = Context(assignment, cast("Any", None), cast("Any", None)).labels
+    assert pickle.dumps(found)
+    assert json.loads(json.dumps(found)) == dict(labels)
