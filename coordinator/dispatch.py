@@ -148,7 +148,8 @@ class Dispatcher:
     async def _wait(self) -> None:
         try:
             due = (self._poll_at, self._admitted_at, self._again_at, self._crowded_until, self._flight.settles_at)
-            async with asyncio.timeout(max(0.001, min(due) - self._clock.monotonic())):
+            now = self._clock.monotonic()
+            async with asyncio.timeout(max(0.001, min(*due, self._flight.rested_at(now)) - now)):
                 await self._look.wait()
         except TimeoutError:
             pass
@@ -167,7 +168,7 @@ class Dispatcher:
 
     async def _cycle(self) -> bool:
         """Make one round of offers; return whether another may be useful at once."""
-        seats = self._flight.seats(self._settings.offers_per_worker)
+        seats = self._flight.seats(self._settings.offers_per_worker, self._clock.monotonic())
         if self._gathers(seats):
             return False
         self._crowded_until = math.inf

@@ -26,6 +26,12 @@ SUSPECT_S = 15.0
 PASSED_S = 2.0
 """How long readings pass over a job in flight without a look at its row: by then it has started, most often."""
 
+REST = 4.0
+"""From an offer to a worker to the next one: so many times what its answer took. A trip to a worker costs every process
+the same however many jobs make it, so the busier the system is, the more of them go together."""
+REST_S = 0.05
+"""At most; answered or not."""
+
 _Key = TypeVar("_Key")
 
 
@@ -78,6 +84,10 @@ class Flight:
     """Job id to its lane, and since when: in flight, and ready in Postgres as far as is known. The oldest first."""
     _freed: set[int] = field(default_factory=set)
     """Lanes of jobs that were passed over and are in flight no more."""
+    _unanswered: Counter[str] = field(default_factory=Counter)
+    """Worker to its offers that are not answered."""
+    _rests: dict[str, float] = field(default_factory=dict)
+    """Worker to the instant before which it gets no further offer."""
     _load: Counter[str] = field(default_factory=Counter)
     """Worker to the jobs that it has claimed or is offered."""
 
@@ -90,6 +100,7 @@ class Flight:
         """A worker's session ended."""
         self.workers.pop(worker, None)
         self.suspects.pop(worker, None)
+        self._rests.pop(worker, None)
 
     def suspect(self, worker: str) -> None:
         """Offer nothing to a worker that may be dead: its session can outlive it by a TTL."""
@@ -133,6 +144,8 @@ class Flight:
     def offered(self, offer: Outstanding) -> None:
         """An offer was written."""
         self.offers[offer.key] = offer
+        self._unanswered[offer.worker] += 1
+        self._rest(offer.worker, offer.made_at + REST_S)
         # Left out is what a watch tells that went over its past again: that offer is history.
         fresh = [one for job, one in offer.offers.items() if job not in self.claims and job not in self._offered]
         if not fresh:
@@ -155,11 +168,18 @@ class Flight:
         offer = self.offers.pop(key, None)
         if offer is None:
             return
+        _one_less(self._unanswered, offer.worker)
+        if offer.worker not in self._unanswered:
+            self._rest(offer.worker, offer.made_at + min(REST_S, REST * (now - offer.made_at)))
         for job in offer.offers:
             if self._offered.get(job) == key:
                 del self._offered[job]
                 self._uncount(Held(offer.worker, offer.offers[job].namespace))
                 self._settling[job] = now + SETTLE_S
+
+    def _rest(self, worker: str, until: float) -> None:
+        if worker in self.workers:
+            self._rests[worker] = until
 
     def _uncount(self, held: Held) -> None:
         _one_less(self._load, held.worker)
@@ -219,8 +239,12 @@ class Flight:
         """Return offers made before an instant that are not answered."""
         return [offer for offer in self.offers.values() if offer.made_at < before]
 
-    def seats(self, most: int) -> list[Seat]:
-        """Return the workers that can take more, each with at most ``most`` places.
+    def rested_at(self, now: float) -> float:
+        """When the next worker may get offers again."""
+        return min((until for until in self._rests.values() if until > now), default=math.inf)
+
+    def seats(self, most: int, now: float) -> list[Seat]:
+        """Return the workers that can take more now, each with at most ``most`` places.
 
         Suspicion is a preference among workers: where it falls on all of them, whatever they serve, it says nothing.
         """
@@ -230,7 +254,9 @@ class Flight:
         )
         for worker, (value, _) in self.workers.items():
             free = min(most, value.capacity - self._load[worker])
-            if free > 0 and not value.draining and not (beyond_doubt and worker in self.suspects):
+            if free <= 0 or value.draining or self._rests.get(worker, 0.0) > now:
+                continue
+            if not (beyond_doubt and worker in self.suspects):
                 seats.append(Seat(worker, tuple(value.pools), frozenset(value.kinds), free, value.labels))
         return seats
 

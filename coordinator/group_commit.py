@@ -28,6 +28,8 @@ from tenure.store.postgres.unique import holders
 
 GROUP_BYTES = 8 * 1024 * 1024
 """Of payloads in a group of submits: such a transaction holds up the loop, which leads, for about half a second."""
+REST_S = 0.02
+"""The longest that submits wait for others where several came together: a commit costs as much as some of them."""
 LOCKED_S = 3.0
 """For how long the members of a group are sought that somebody's locks hold up; the rest is then refused with them."""
 
@@ -71,6 +73,7 @@ class GroupCommit:
             in_flight=2,
             weigh=_payload_bytes,
             max_weight=GROUP_BYTES,
+            rest_s=REST_S,
             name="submit",
         )
 
@@ -84,7 +87,7 @@ class GroupCommit:
 
     def ask_together(self, specs: Sequence[JobSpec]) -> list[asyncio.Future[Submitted]]:
         """Write jobs that came together with others that are asked for at the same time, as ``ask`` does each."""
-        return [self._asked.add(spec) for spec in specs]
+        return self._asked.add(specs)
 
     async def commit(self, specs: Sequence[JobSpec]) -> list[Answer]:
         """Write jobs that came together, each for itself."""

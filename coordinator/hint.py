@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import grpc
 import structlog
@@ -54,6 +55,7 @@ class Hints:
         """Send what gathers until cancelled: the body of a task."""
         address: str | None = None
         channel: grpc.aio.Channel | None = None
+        stub: Any = None
         try:
             while True:
                 await self._some.wait()
@@ -69,10 +71,9 @@ class Hints:
                     if channel is not None:
                         await channel.close()
                     address, channel = leader, grpc.aio.insecure_channel(leader)
+                    stub = ClusterServiceStub(channel)  # once: making its methods takes as long as half a call
                 try:
-                    await ClusterServiceStub(channel).HintReady(
-                        pb.HintReadyRequest(lanes=lanes), timeout=HINT_TIMEOUT_S
-                    )
+                    await stub.HintReady(pb.HintReadyRequest(lanes=lanes), timeout=HINT_TIMEOUT_S)
                 except grpc.aio.AioRpcError as exc:
                     log.debug("hint_lost", leader=leader, status=exc.code().name)
                 await asyncio.sleep(PAUSE_S)

@@ -1,6 +1,8 @@
 """Batches that form by themselves: what gathers while a round trip is under way travels in the next one.
 
-Nothing ever waits for a batch to fill. Used wherever many callers share one statement, transaction or call.
+Nothing ever waits for a batch to fill. Where a trip costs much more than an item, those that come in company may rest
+in between (``rest_s``): one that comes alone never waits. Used wherever many callers share one statement, transaction
+or call.
 """
 
 from __future__ import annotations
@@ -34,12 +36,17 @@ def pieces(
         yield piece
 
 
+REST = 3.0
+"""In company, from the beginning of a batch to that of the next: so many times what the last one took."""
+
+
 class Batcher(Generic[Item, Answer]):
     """Gathers items and hands them to ``carry_out`` in batches.
 
     ``carry_out`` returns one answer per item, in order; an exception among the answers is raised to its caller
     alone, one that is raised goes to every caller of the batch. Cancelling a caller does not cancel its item.
-    No batch weighs more than ``max_weight``, but for one item that does so by itself.
+    No batch weighs more than ``max_weight``, but for one item that does so by itself. ``rest_s`` bounds how long callers
+    wait that come in company: several wait now, or did when the last batch began.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class Batcher(Generic[Item, Answer]):
         max_waiting: int = 20_000,
         weigh: Callable[[Item], int] = lambda item: 0,
         max_weight: int = 0,
+        rest_s: float = 0.0,
         name: str = "batch",
     ) -> None:
         self._carry_out = carry_out
@@ -59,7 +67,12 @@ class Batcher(Generic[Item, Answer]):
         self._max_waiting = max_waiting
         self._weigh = weigh
         self._max_weight = max_weight
+        self._rest_s = rest_s
         self._name = name
+        self._callers = 0
+        """Whose items wait."""
+        self._had_company = False
+        self._took_s = self._rests_until = 0.0
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._more = asyncio.Event()
 
@@ -75,14 +88,19 @@ class Batcher(Generic[Item, Answer]):
         Raises:
             BoundExceeded: too many items are waiting; whatever ``carry_out`` gives for this item.
         """
-        return await self.add(item)
+        self._callers += 1
+        return await self._add(item)
 
-    def add(self, item: Item) -> asyncio.Future[Answer]:
-        """Add an item to the next batch; its answer is to come.
+    def add(self, items: Iterable[Item]) -> list[asyncio.Future[Answer]]:
+        """Add the items of one caller to the next batches; their answers are to come.
 
         Raises:
-            BoundExceeded: too many items are waiting.
+            BoundExceeded: too many items are waiting; some of these may be among them.
         """
+        self._callers += 1
+        return [self._add(item) for item in items]
+
+    def _add(self, item: Item) -> asyncio.Future[Answer]:
         if len(self._waiting) >= self._max_waiting:
             raise BoundExceeded(f"{self._name}: {self._max_waiting} requests are waiting", hint="try again later")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -99,12 +117,24 @@ class Batcher(Generic[Item, Answer]):
             self._waiting.popleft()
         return batch
 
+    async def _rest(self) -> None:
+        wait_s = self._rests_until - asyncio.get_running_loop().time()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+
     async def _lane(self) -> None:
         while True:
             while not self._waiting:
                 self._more.clear()
                 await self._more.wait()
+            if self._had_company or self._callers > 1:
+                await self._rest()
+                if not self._waiting:
+                    continue  # another lane has taken them
             batch = self._next()
+            began = asyncio.get_running_loop().time()
+            self._had_company, self._callers = self._callers > 1, 0
+            self._rests_until = began + min(self._rest_s, REST * self._took_s)
             try:
                 answers = await self._carry_out([item for item, _ in batch])
             except Exception as exc:  # to the callers: they own the decision
@@ -113,6 +143,7 @@ class Batcher(Generic[Item, Answer]):
                 for _, future in batch:
                     future.cancel()
                 raise
+            self._took_s = asyncio.get_running_loop().time() - began
             for (_, future), answer in zip(batch, answers, strict=True):
                 if future.done():
                     continue  # its caller has gone

@@ -108,6 +108,8 @@ class _Connection(asyncio.Protocol):
         self._stream = 0
         self._pending = b""
         """The beginning of a message."""
+        self._received = 0
+        """Bytes that are not acknowledged yet: etcd sends each answer in a frame of its own."""
         self._messages: list[bytes] = []
         self._failure: CallFailed | None = None
         self._something = asyncio.Event()
@@ -149,9 +151,12 @@ class _Connection(asyncio.Protocol):
             self._transport.write(self._http.data_to_send())
 
     def data_received(self, data: bytes) -> None:
+        self._received = 0
         try:
             for event in self._http.receive_data(data):
                 self._take(event)
+            if self._received:
+                self._http.acknowledge_received_data(self._received, self._stream)
         except ProtocolError as exc:
             self._fail(str(exc))
         self._flush()
@@ -160,7 +165,7 @@ class _Connection(asyncio.Protocol):
     def _take(self, event: Event) -> None:
         if isinstance(event, DataReceived):
             self._split(event.data or b"")
-            self._http.acknowledge_received_data(event.flow_controlled_length or 0, self._stream)
+            self._received += event.flow_controlled_length or 0
         elif isinstance(event, ResponseReceived | TrailersReceived):
             self._take_headers({str(name): str(value) for name, value in event.headers or ()})
         elif isinstance(event, StreamEnded):

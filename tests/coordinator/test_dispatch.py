@@ -353,7 +353,7 @@ def test_of_workers_and_namespaces_that_are_gone_nothing_is_kept() -> None:
 
 
 def _room(flight: Flight) -> dict[str, int]:
-    return {seat.worker: seat.free for seat in flight.seats(100)}
+    return {seat.worker: seat.free for seat in flight.seats(100, 1e9)}
 
 
 def test_the_picture_counts_offers_and_claims_once() -> None:
@@ -412,7 +412,7 @@ async def test_a_claim_counts_at_the_worker_that_holds_it(alone: Parts) -> None:
             return stage.flight.claims.get(str(id)) == Held("w1", "default")
 
         await until(claimed)
-        assert {seat.worker: seat.free for seat in stage.flight.seats(100)} == {"w1": 9}
+        assert {seat.worker: seat.free for seat in stage.flight.seats(100, 1e9)} == {"w1": 9}
         await alone.lose_claim(id)
 
         async def gone() -> bool:

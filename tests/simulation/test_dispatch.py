@@ -169,7 +169,7 @@ class Dispatching(RuleBasedStateMachine):
     # -- what must hold --
 
     def _cycle(self) -> list[Assignment]:
-        seats = self.flight.seats(MOST)
+        seats = self.flight.seats(MOST, self.now)
         passed = self.flight.passed_over(BY_ID)
         read = [one for job, one in self.ready.items() if job not in passed]
         candidates = sorted(self.flight.free_of(read))
