@@ -45,8 +45,8 @@ class Batcher(Generic[Item, Answer]):
 
     ``carry_out`` returns one answer per item, in order; an exception among the answers is raised to its caller
     alone, one that is raised goes to every caller of the batch. Cancelling a caller does not cancel its item.
-    No batch weighs more than ``max_weight``, but for one item that does so by itself. ``rest_s`` bounds how long callers
-    wait that come in company: several wait now, or did when the last batch began.
+    No batch weighs more than ``max_weight``, but for one item that does so by itself. ``rest_s`` bounds how long
+    callers wait that come in company: several wait now, or did when the last batch began.
     """
 
     def __init__(

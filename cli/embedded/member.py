@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from tenure.cli.embedded.processes import Child, EmbeddedError, spawn
+from tenure.cli.embedded.processes import STOPPED_S, Child, EmbeddedError, spawn, wait_until_stopped
 
 
 class Role(StrEnum):
@@ -128,7 +128,11 @@ class Member:
     def pause(self, *, tree: bool = True) -> None:
         """SIGSTOP its process, and its descendants unless told otherwise."""
         child = self._running()
-        child.pause() if tree else child.send(signal.SIGSTOP)
+        if tree:
+            child.pause()
+            return
+        child.send(signal.SIGSTOP)
+        wait_until_stopped([child.pid], STOPPED_S)
 
     def resume(self) -> None:
         """SIGCONT its process and its descendants."""

@@ -27,6 +27,7 @@ from tenure.model.errors import TenureError
 
 LEASH = Path(__file__).with_name("leash.py")
 SAID_CHARS = 3000
+STOPPED_S = 5.0
 LOG_KEPT_BYTES = 16 * 1024 * 1024
 """A log larger than this is moved aside (``.1``) before a child appends to it."""
 
@@ -91,9 +92,11 @@ class Child:
         wait_until_gone(members, 5.0)
 
     def pause(self) -> None:
-        """SIGSTOP the process and its descendants."""
-        for pid in (self.pid, *descendants(self.pid)):
+        """SIGSTOP the process and its descendants, and wait until every thread of theirs stands still."""
+        pids = (self.pid, *descendants(self.pid))
+        for pid in pids:
             send(pid, signal.SIGSTOP)
+        wait_until_stopped(pids, STOPPED_S)
 
     def resume(self) -> None:
         """SIGCONT the process and its descendants."""
@@ -241,6 +244,28 @@ def _parents() -> Iterable[tuple[int, int]]:
         if entry.name.isdigit():
             with contextlib.suppress(OSError, IndexError):
                 yield int(entry.name), int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+
+
+def wait_until_stopped(pids: Iterable[int], timeout_s: float) -> bool:
+    """Wait until SIGSTOP has reached every thread of some processes: one that runs on another core may still answer.
+
+    False when one goes on; True at once where there is no ``/proc`` to tell.
+    """
+    left = list(pids) if sys.platform == "linux" else []
+    deadline = time.monotonic() + timeout_s
+    while left := [pid for pid in left if not _stands_still(pid)]:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def _stands_still(pid: int) -> bool:
+    try:
+        threads = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:
+        return False  # a thread has just ended: look again
+    return all(text.rpartition(")")[2].split()[0] in "TtZX" for text in threads)
 
 
 def wait_until_gone(pids: Iterable[int], timeout_s: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.coordinator.stage import Stage, begin_term, begin_watch
 from tests.fixtures.etcd import EtcdServer
 from tests.fixtures.network import ProxyFactory
 
-from tenure.coordinator.flight import SETTLE_S, SUSPECT_S, Flight, Held, Outstanding
+from tenure.coordinator.flight import REST, REST_S, SETTLE_S, SUSPECT_S, Flight, Held, Outstanding
 from tenure.coordinator.leader import Picture
 from tenure.coordinator.start import ClaimedJob
 from tenure.model.dispatch import Seat
@@ -371,6 +372,36 @@ def test_the_picture_counts_offers_and_claims_once() -> None:
     flight.claim_gone("a")
     flight.claim_gone("a")
     assert _room(flight) == {"w1": 4}
+
+
+def _seated(flight: Flight, now: float) -> set[str]:
+    return {seat.worker for seat in flight.seats(100, now)}
+
+
+def test_a_worker_rests_for_some_times_what_its_answer_took() -> None:
+    flight = _flight(w1=5, w2=5)
+    flight.offered(_offers("k1", "w1", "a"))
+    assert _seated(flight, 0.0) == {"w2"}
+    assert flight.rested_at(0.0) == REST_S
+    flight.offer_gone("k1", 0.005)
+    assert _seated(flight, 0.005) == {"w2"}
+    assert flight.rested_at(0.005) == REST * 0.005
+    assert _seated(flight, REST * 0.005) == {"w1", "w2"}
+    assert flight.rested_at(REST * 0.005) == math.inf
+
+
+def test_a_worker_that_does_not_answer_rests_no_longer_than_that() -> None:
+    flight = _flight(w1=5)
+    flight.offered(_offers("k1", "w1", "a"))
+    flight.offered(_offers("k2", "w1", "b"))
+    flight.offer_gone("k1", 0.001)  # one of two: it has not answered yet
+    assert _seated(flight, REST * 0.001) == set()
+    assert _seated(flight, REST_S) == {"w1"}
+    flight.offer_gone("k2", 10.0)  # withdrawn
+    assert _seated(flight, 10.0) == {"w1"}
+    flight.offered(Outstanding("k3", "w1", {}, 20.0))
+    flight.worker_gone("w1")
+    assert flight.rested_at(20.0) == math.inf
 
 
 def test_a_claim_that_changes_hands_is_counted_at_its_new_worker() -> None:

@@ -154,6 +154,51 @@ async def test_batches_form_by_themselves() -> None:
     assert batches[1][:2] == [2, 3]
 
 
+class _Trips:
+    """Batches of a batcher that rests, each of which takes a while."""
+
+    def __init__(self, took_s: float) -> None:
+        self.batches: list[list[int]] = []
+        self._took_s = took_s
+        self.batcher: Batcher[int, int] = Batcher(self._carry_out, max_items=10, rest_s=60.0)
+
+    async def _carry_out(self, items: list[int]) -> list[int]:
+        self.batches.append(items)
+        await asyncio.sleep(self._took_s)
+        return items
+
+
+async def test_callers_in_company_wait_for_each_other_and_one_alone_for_nobody() -> None:
+    trips = _Trips(took_s=0.5)
+    ask = trips.batcher.ask
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(trips.batcher.run())
+        await ask(1)
+        await ask(2)  # one after the other: each goes at once
+        assert trips.batches == [[1], [2]]
+        await asyncio.gather(ask(3), ask(4))  # together, and after a rest
+        third = group.create_task(ask(5))
+        await asyncio.sleep(0.05)
+        assert trips.batches == [[1], [2], [3, 4]]  # it came after company, and waits for more
+        await asyncio.gather(third, ask(6))
+        assert trips.batches == [[1], [2], [3, 4], [5, 6]]
+        running.cancel()
+
+
+async def test_many_items_of_one_caller_are_no_company() -> None:
+    trips = _Trips(took_s=0.5)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(trips.batcher.run())
+        await trips.batcher.ask(1)
+        for first in (2, 4):
+            items = trips.batcher.add([first, first + 1])
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert trips.batches[-1] == [first, first + 1]  # at once
+            await asyncio.gather(*items)
+        running.cancel()
+
+
 async def test_batches_are_bounded_by_weight() -> None:
     batches: list[list[int]] = []
 
