@@ -112,9 +112,6 @@ class Database:
             # however many jobs by then. What only a scan can answer is scanned for all that; PostgreSQL before 18 takes
             # that for costly enough to compile.
             " -c enable_seqscan=off -c jit=off"
-            # Every statement is written to be served by one plan whatever its parameters are (ADR 0014); left to itself
-            # Postgres plans some anew for each call, since a generic plan must guess how long an array is.
-            " -c plan_cache_mode=force_generic_plan"
             " -c timezone=UTC"  # elsewhere the first and last day of the calendar cannot be read back
         )
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(

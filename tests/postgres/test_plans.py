@@ -106,6 +106,21 @@ def test_the_ready_window_reads_only_what_it_returns(large: psycopg.Connection[d
     assert "Incremental Sort" not in {node["Node Type"] for node in nodes}
 
 
+@pytest.mark.parametrize("lanes", [1, 40])
+async def test_the_ready_window_is_planned_once(fresh: Table, lanes: int) -> None:
+    """And not for each call, as soon as Postgres has seen some: planning it costs more than reading."""
+    params = {"lanes": list(range(lanes)), "wanted": [50] * lanes, "passed": [uuid.uuid4() for _ in range(50)]}
+    async with fresh.db._pool.connection() as connection:
+        for _ in range(30):
+            await connection.execute(query("ready_window"), params)
+        kept = (
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE '%first ready jobs%'"
+        )
+        ((generic, custom),) = await (await connection.execute(kept.encode())).fetchall()
+    assert custom == 5  # for comparison
+    assert generic >= 15
+
+
 def test_the_ready_window_passes_over_what_is_in_flight(large: psycopg.Connection[dict[str, Any]]) -> None:
     """Whatever their number: they are put into one table that is hashed, and looked up there."""
     found = large.execute("SELECT lane FROM tenure.job WHERE due GROUP BY lane ORDER BY count(*) DESC LIMIT 1")
