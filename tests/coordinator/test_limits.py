@@ -154,14 +154,20 @@ async def test_changing_a_limit_acts_at_once(alone: Parts, patient: dict[str, An
     for _ in range(10):
         await alone.submit(limits=("db",))
     await alone.register("w1", capacity=50)
-    async with running(leader_of(alone, **patient).run()):
+    leader = leader_of(alone, **patient)
+
+    async def has_read() -> bool:
+        dispatcher = leader._dispatcher
+        return dispatcher is not None and dispatcher._allowance.rules.limits["db"].concurrent == 2
+
+    async with running(leader.run()):
         await until_offered(alone, 0)
         await limit(alone, "db", concurrent=4)
         await until_offered(alone, 4)
         claimed = await take(alone)
         assert len(claimed) == 4
         await limit(alone, "db", concurrent=2)
-        await asyncio.sleep(0.3)
+        await until(has_read)
         releases = [Release(str(one.job_id), one.claim_revision, one.lease, one.slots) for one in claimed.values()]
         assert all(await release_batch(alone.etcd, alone.keys, releases[:2]))
         await until_offered(alone, 0)  # two are held still, above the new limit's numbers or not

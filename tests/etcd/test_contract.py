@@ -195,7 +195,7 @@ async def test_revoke_takes_the_keys_along_and_tells_if_it_was_gone(etcd: Etcd, 
 async def test_a_leases_time_to_live_is_told_and_not_renewed(etcd: Etcd) -> None:
     grant = await etcd.grant(30)
     first = await etcd.time_to_live(grant.lease)
-    assert first is not None and (first.granted_s, 28 <= first.remaining_s <= 30) == (30.0, True)
+    assert first is not None and (first.granted_s, 20 <= first.remaining_s <= 30) == (30.0, True)
     await asyncio.sleep(1.1)
     second = await etcd.time_to_live(grant.lease)
     assert second is not None and second.remaining_s < first.remaining_s
@@ -240,7 +240,7 @@ async def test_a_lease_expires_with_its_keys_unless_renewed(etcd: Etcd, etcd_pre
         event = waiting.result()
     assert event.item.key == etcd_prefix + "dies"
     assert event.previous is not None and event.previous.lease == dies.lease
-    assert 1.9 <= clock.monotonic() - dies.sent_at < 4.5
+    assert 1.9 <= clock.monotonic() - dies.sent_at < 8
     assert {r.lease: r.ttl_s for r in await etcd.renew([dies.lease, lives.lease], timeout_s=5)} == {
         dies.lease: 0.0,
         lives.lease: 2.0,

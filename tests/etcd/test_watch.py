@@ -181,9 +181,9 @@ async def test_closing_ends_the_watch_quickly(etcd: Etcd, etcd_prefix: str, cloc
     task.cancel()
     await asyncio.wait((task,))
     assert task.cancelled()
-    assert clock.monotonic() - start < 2
+    assert clock.monotonic() - start < 8
     await etcd.close()
-    assert clock.monotonic() - start < 3
+    assert clock.monotonic() - start < 9
 
 
 async def test_closing_the_connection_ends_watches(etcd: Etcd, etcd_prefix: str) -> None:

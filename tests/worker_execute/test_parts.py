@@ -86,7 +86,7 @@ def test_instants_are_shared_between_clocks() -> None:
     assert shared_instant(-math.inf, 5.0) == -math.inf, "a claim that is gone is no claim without end"
     instant = shared_instant(1_005.0, 1_000.0)
     assert instant is not None
-    assert 4.9 < instant - GRACE_S - boottime() <= 5.0
+    assert 1.0 < instant - GRACE_S - boottime() <= 5.0
 
 
 def test_errors_cross_the_pipe_by_name() -> None:
