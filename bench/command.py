@@ -27,6 +27,7 @@ from tenure.bench.blocked import blocked
 from tenure.bench.comparison import peers
 from tenure.bench.costs import costs
 from tenure.bench.failover import failover
+from tenure.bench.floors import floors
 from tenure.bench.half_load import half_load
 from tenure.bench.held import held
 from tenure.bench.latency import latency
@@ -61,6 +62,7 @@ class Scenario(StrEnum):
     FAILOVER = "failover"
     TAKEOVER = "takeover"
     PEERS = "peers"
+    FLOORS = "floors"
     COSTS = "costs"
 
 
@@ -76,6 +78,7 @@ SCENARIOS: dict[Scenario, Callable[[Stage, Results], Awaitable[None]]] = {
     Scenario.FAILOVER: failover,
     Scenario.TAKEOVER: takeover,
     Scenario.PEERS: peers,
+    Scenario.FLOORS: floors,
     Scenario.COSTS: costs,
 }
 

@@ -155,9 +155,7 @@ class Stage:
             await asyncio.to_thread(self._deployment.stop if error is None else self._deployment.abort)
 
     async def _connect(self) -> None:
-        self._database = await psycopg.AsyncConnection.connect(
-            self._deployment.env["TENURE_POSTGRES_DSN"], autocommit=True, connect_timeout=10
-        )
+        self._database = await psycopg.AsyncConnection.connect(self.postgres_dsn, autocommit=True, connect_timeout=10)
 
     def _tell_what_was_said(self) -> None:
         """Show the logs after a failure: they go with the data."""
@@ -175,6 +173,16 @@ class Stage:
         """The URL of etcd's HTTP."""
         assert self._deployment.etcd is not None
         return self._deployment.etcd.http_endpoints[0]
+
+    @property
+    def etcd_endpoints(self) -> list[str]:
+        """Where etcd is, as its clients are told."""
+        return self._deployment.env["TENURE_ETCD_ENDPOINTS"].split(",")
+
+    @property
+    def postgres_dsn(self) -> str:
+        """Where the database is."""
+        return self._deployment.env["TENURE_POSTGRES_DSN"]
 
     # -- processes --
 

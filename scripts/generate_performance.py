@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tenure.bench.bars import bars
+from tenure.bench.floors import BEFORE_THE_START
+from tenure.bench.latency import ANOTHER
 from tenure.bench.tables import number
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -37,6 +39,7 @@ SCENARIOS = (
     "held",
     "backlog",
     "blocked",
+    "floors",
 )
 """Shown one by one, after what is told of them together."""
 PEER_COLUMNS = (
@@ -116,7 +119,14 @@ def outputs(gathered: Report | None, page: str) -> dict[pathlib.Path, str]:
         return {PAGE: f"{before}{BEGIN}\n{NOTHING}{END}{after}"}
     cases = {f"{case['scenario']}|{case['case']}": case for case in gathered["results"]}
     plots = dict(_plots(cases))
-    parts = [*_about(gathered), *_targets(gathered["targets"]), *_peers(cases), *_steps(cases), *_others(cases)]
+    parts = [
+        *_about(gathered),
+        *_targets(gathered["targets"]),
+        *_peers(cases),
+        *_steps(cases),
+        *_trip(cases),
+        *_others(cases),
+    ]
     shown = re.sub(r"\n{3,}", "\n\n", "\n".join(parts))
     return {
         GATHERED: json.dumps(gathered, indent=1, ensure_ascii=False) + "\n",
@@ -185,6 +195,25 @@ def _steps(cases: Cases) -> Iterator[str]:
         rows = [(f"`{name}`", number(_median(case, "per_job"))) for name, case in operations.items()]
         yield f"\n{_table(('etcd, operations a job', ''), rows)}"
     yield "\n![CPU by process and step](performance/steps.svg)\n"
+
+
+def _trip(cases: Cases) -> Iterator[str]:
+    """Yield what one job on an idle system meets, each part asked for nothing else, beside what it takes."""
+    measured = cases.get(f"latency|{ANOTHER}")
+    parts = {name: cases.get(f"floors|{name}") for name in BEFORE_THE_START}
+    if measured is None or None in parts.values():
+        return
+    rows = []
+    sum_ms = 0.0
+    for name, case in parts.items():
+        assert case is not None
+        p50_ms, met = _median(case, "p50_ms"), BEFORE_THE_START[name].split(", ")
+        sum_ms += p50_ms * len(met)
+        rows.append((name, ", ".join(met), number(p50_ms), str(len(met)), number(p50_ms * len(met))))
+    rows.append(("all of these", "", "", "", number(sum_ms)))
+    rows.append(("measured, submit to start", "", "", "", number(_median(measured, "submit_to_start_p50_ms"))))
+    head = ("by itself", "what for", "p50, ms", "times", "ms")
+    yield f"\n### A job's way to its start on an idle system\n\n{_table(head, rows)}"
 
 
 def _by_step(cases: Cases) -> dict[str, dict[str, float]]:

@@ -30,6 +30,7 @@ FIGURES = {
     "held": {"holder_percent", "claims_lost", "attempts_lost", "jobs_per_s"},
     "failover": set[str](),
     "takeover": set[str](),
+    "floors": set[str](),
 }
 SAMPLES = {
     "latency": {"submit_ack_ms", "submit_to_start_ms", "submit_to_answer_ms"},

@@ -10,6 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from tenure.bench.bars import LABELS, VALUES, WIDTH, bars
+from tenure.bench.floors import BEFORE_THE_START
+from tenure.bench.latency import ANOTHER
 from tenure.bench.plan import Plan
 from tenure.bench.rates import draining
 from tenure.bench.results import Results
@@ -71,6 +73,18 @@ def test_the_newest_of_several_files_counts_and_what_is_around_stays() -> None:
     assert {path.stem for path in drawings} == {"drain", "cpu", "steps"}
     assert all(ElementTree.fromstring(made[path]).tag.endswith("svg") for path in drawings)
     assert figures.outputs(gathered, page) == made  # a second time changes nothing
+
+
+def test_what_a_job_meets_is_summed_up_beside_what_it_takes() -> None:
+    results = Results()
+    for name in BEFORE_THE_START:
+        results.case("floors", name).add({"p50_ms": 1.5})
+    results.case("latency", ANOTHER).add({"submit_to_start_p50_ms": 20.0})
+    made = figures.outputs(figures.gather([_report("2026-01-01T00:00:00+00:00", results)]), figures.BEGIN + figures.END)
+    page = made[figures.PAGE]
+    assert "| empty gRPC call | SubmitJob, the hint to the leader, StartAttempts | 1.50 | 3 | 4.50 |" in page
+    assert "| all of these |  |  |  | 13.5 |" in page
+    assert "| measured, submit to start |  |  |  | 20.0 |" in page
 
 
 def test_a_bar_that_would_dwarf_the_others_is_broken_off() -> None:
