@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 pytest_plugins = [
     "tests.fixtures.backend",
@@ -39,3 +40,19 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     if report.skipped and os.environ.get("TENURE_TEST_SKIP") == "no" and not item.get_closest_marker("long"):
         report.outcome = "failed"
     return report
+
+
+@pytest.fixture(autouse=True)
+def _logging_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget how a test set up logging: a command that runs in this process does so for good.
+
+    Loggers that were used meanwhile would keep to it, and later tests would not see what they tell.
+    """
+    before, configure = structlog.get_config(), structlog.configure
+
+    def without_cache(**settings: Any) -> None:
+        configure(**{**settings, "cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", without_cache)
+    yield
+    configure(**before)
