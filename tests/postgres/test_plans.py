@@ -106,19 +106,30 @@ def test_the_ready_window_reads_only_what_it_returns(large: psycopg.Connection[d
     assert "Incremental Sort" not in {node["Node Type"] for node in nodes}
 
 
-@pytest.mark.parametrize("lanes", [1, 40])
-async def test_the_ready_window_is_planned_once(fresh: Table, lanes: int) -> None:
-    """And not for each call, as soon as Postgres has seen some: planning it costs more than reading."""
-    params = {"lanes": list(range(lanes)), "wanted": [50] * lanes, "passed": [uuid.uuid4() for _ in range(50)]}
-    async with fresh.db._pool.connection() as connection:
-        for _ in range(30):
-            await connection.execute(query("ready_window"), params)
-        kept = (
-            "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE '%first ready jobs%'"
-        )
-        ((generic, custom),) = await (await connection.execute(kept.encode())).fetchall()
-    assert custom == 5  # for comparison
-    assert generic >= 15
+@pytest.mark.parametrize("count", [1, 40])
+@pytest.mark.parametrize("name", ["ready_window", "jobs_with_parents", "jobs_by_id"])
+def test_what_is_read_for_each_job_is_not_planned_for_each(
+    large: psycopg.Connection[dict[str, Any]], name: str, count: int
+) -> None:
+    """Postgres plans a statement anew as long as knowing its parameters promises to pay: for these it never does."""
+    lanes = [row["id"] for row in large.execute("SELECT id FROM tenure.lane ORDER BY id")]
+    ids = [row["id"] for row in _ids(large, "executing", count)]
+    params = {"lanes": lanes[:count], "wanted": [50] * len(lanes[:count]), "passed": ids, "ids": ids}
+    large.execute("DEALLOCATE ALL")
+    statement = re.sub(r"%\((\w+)\)s", r"$\1", query(name)).encode()
+    used = [key for key in params if b"$" + key.encode() in statement]
+    for number, key in enumerate(used, 1):
+        statement = re.sub(rb"\$%s\b" % key.encode(), b"$%d" % number, statement)
+    types = ", ".join({"lanes": "bigint[]", "wanted": "int[]"}.get(key, "uuid[]") for key in used)
+    large.execute(f"PREPARE subject ({types}) AS {statement.decode()}".encode(), prepare=False)
+    values = ", ".join(["%s"] * len(used))
+    for _ in range(12):
+        psycopg.ClientCursor(large).execute(f"EXECUTE subject ({values})".encode(), [params[key] for key in used])
+    told = large.execute(
+        "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE name = 'subject'"
+    ).fetchone()
+    large.execute("DEALLOCATE ALL")
+    assert told == {"generic_plans": 7, "custom_plans": 5}
 
 
 def test_the_ready_window_passes_over_what_is_in_flight(large: psycopg.Connection[dict[str, Any]]) -> None:

@@ -8,7 +8,7 @@ CROSS JOIN LATERAL (
     SELECT j.id, j.attempt, j.priority, j.activate_at, j.route, j.ttl_s
     FROM tenure.job j
     WHERE j.lane = g.lane AND j.due AND j.state IN ('ready', 'restarting')
-      AND j.id NOT IN (SELECT unnest(%(passed)s::uuid[]))
+      AND j.id NOT IN (SELECT unnest((SELECT %(passed)s::uuid[])))
     ORDER BY j.priority DESC, j.activate_at, j.id
     LIMIT g.wanted
 ) r
