@@ -31,6 +31,8 @@ REST = 4.0
 the same however many jobs make it, so the busier the system is, the more of them go together."""
 REST_S = 0.05
 """At most; answered or not."""
+FEW_PLACES = 64
+"""A worker with no more, all of them taken, does not rest: nothing can come together before one is free."""
 
 _Key = TypeVar("_Key")
 
@@ -145,12 +147,12 @@ class Flight:
         """An offer was written."""
         self.offers[offer.key] = offer
         self._unanswered[offer.worker] += 1
-        self._rest(offer.worker, offer.made_at + REST_S)
         # Left out is what a watch tells that went over its past again: that offer is history.
         fresh = [one for job, one in offer.offers.items() if job not in self.claims and job not in self._offered]
         if not fresh:
             return
         self._load[offer.worker] += len(fresh)
+        self._rest(offer.worker, offer.made_at + REST_S)
         self.by_namespace.update([one.namespace for one in fresh])
         for one in fresh:
             self._offered[one.job] = offer.key
@@ -178,7 +180,12 @@ class Flight:
                 self._settling[job] = now + SETTLE_S
 
     def _rest(self, worker: str, until: float) -> None:
-        if worker in self.workers:
+        if worker not in self.workers:
+            return
+        value, _ = self.workers[worker]
+        if value.capacity <= FEW_PLACES and self._load[worker] >= value.capacity:
+            self._rests.pop(worker, None)
+        else:
             self._rests[worker] = until
 
     def _uncount(self, held: Held) -> None:

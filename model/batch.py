@@ -40,13 +40,17 @@ REST = 3.0
 """In company, from the beginning of a batch to that of the next: so many times what the last one took."""
 
 
+COMPANY = 4
+"""More callers than these are company: for fewer a rest costs more than it saves, since they wait for each other."""
+
+
 class Batcher(Generic[Item, Answer]):
     """Gathers items and hands them to ``carry_out`` in batches.
 
     ``carry_out`` returns one answer per item, in order; an exception among the answers is raised to its caller
     alone, one that is raised goes to every caller of the batch. Cancelling a caller does not cancel its item.
     No batch weighs more than ``max_weight``, but for one item that does so by itself. ``rest_s`` bounds how long
-    callers wait that come in company: several wait now, or did when the last batch began.
+    callers wait that come in company: more than ``COMPANY`` wait now, or did when the last batch began.
     """
 
     def __init__(
@@ -88,8 +92,9 @@ class Batcher(Generic[Item, Answer]):
         Raises:
             BoundExceeded: too many items are waiting; whatever ``carry_out`` gives for this item.
         """
+        future = self._add(item)
         self._callers += 1
-        return await self._add(item)
+        return await future
 
     def add(self, items: Iterable[Item]) -> list[asyncio.Future[Answer]]:
         """Add the items of one caller to the next batches; their answers are to come.
@@ -97,8 +102,9 @@ class Batcher(Generic[Item, Answer]):
         Raises:
             BoundExceeded: too many items are waiting; some of these may be among them.
         """
-        self._callers += 1
-        return [self._add(item) for item in items]
+        futures = [self._add(item) for item in items]
+        self._callers += bool(futures)
+        return futures
 
     def _add(self, item: Item) -> asyncio.Future[Answer]:
         if len(self._waiting) >= self._max_waiting:
@@ -127,13 +133,13 @@ class Batcher(Generic[Item, Answer]):
             while not self._waiting:
                 self._more.clear()
                 await self._more.wait()
-            if self._had_company or self._callers > 1:
+            if self._had_company or self._callers > COMPANY:
                 await self._rest()
                 if not self._waiting:
                     continue  # another lane has taken them
             batch = self._next()
             began = asyncio.get_running_loop().time()
-            self._had_company, self._callers = self._callers > 1, 0
+            self._had_company, self._callers = self._callers > COMPANY, 0
             self._rests_until = began + min(self._rest_s, REST * self._took_s)
             try:
                 answers = await self._carry_out([item for item, _ in batch])

@@ -390,6 +390,15 @@ def test_a_worker_rests_for_some_times_what_its_answer_took() -> None:
     assert flight.rested_at(REST * 0.005) == math.inf
 
 
+def test_a_worker_whose_few_places_are_taken_does_not_rest() -> None:
+    flight = _flight(w1=1)
+    flight.offered(_offers("k1", "w1", "a"))
+    flight.claim_seen("a", Held("w1", "n"))
+    flight.offer_gone("k1", 0.01)
+    flight.claim_gone("a")
+    assert _seated(flight, 0.02) == {"w1"}
+
+
 def test_a_worker_that_does_not_answer_rests_no_longer_than_that() -> None:
     flight = _flight(w1=5)
     flight.offered(_offers("k1", "w1", "a"))

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenure.model import jobs
-from tenure.model.batch import Batcher, pieces
+from tenure.model.batch import COMPANY, Batcher, pieces
 from tenure.model.errors import BoundExceeded, InvalidInput
 from tenure.model.jobs import JobSpec, find_cycle, json_error, resolve_batch, validate_spec
 from tenure.model.request import request_hash
@@ -176,12 +176,13 @@ async def test_callers_in_company_wait_for_each_other_and_one_alone_for_nobody()
         await ask(1)
         await ask(2)  # one after the other: each goes at once
         assert trips.batches == [[1], [2]]
-        await asyncio.gather(ask(3), ask(4))  # together, and after a rest
-        third = group.create_task(ask(5))
+        together = list(range(3, COMPANY + 4))
+        await asyncio.gather(*map(ask, together))  # after a rest
+        next_one = group.create_task(ask(100))
         await asyncio.sleep(0.05)
-        assert trips.batches == [[1], [2], [3, 4]]  # it came after company, and waits for more
-        await asyncio.gather(third, ask(6))
-        assert trips.batches == [[1], [2], [3, 4], [5, 6]]
+        assert trips.batches == [[1], [2], together]  # it came after company, and waits for more
+        await asyncio.gather(next_one, ask(101))
+        assert trips.batches == [[1], [2], together, [100, 101]]
         running.cancel()
 
 
