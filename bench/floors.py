@@ -14,6 +14,7 @@ import contextlib
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -28,6 +29,7 @@ from tenure.store.etcd.port import Delete, Put, Txn
 METHOD = "/floors.Empty/Call"
 MESSAGE = b"x" * 100
 APART_S = 0.005
+PATIENCE_S = 30.0
 IN_FLIGHT = 50
 EMPTY_CALL, EMPTY_CALLS = "empty gRPC call", f"empty gRPC calls, {IN_FLIGHT} in flight"
 ETCD_WRITE, ETCD_READ = "etcd, a transaction that writes", "etcd, a linearizable read"
@@ -51,12 +53,12 @@ async def floors(stage: Stage, results: Results) -> None:
     async with _empty_calls() as (call, server), _stores(stage) as stores:
         for run in range(plan.runs):
             say(f"floors: run {run + 1} of {plan.runs}")
-            for name, operation in {EMPTY_CALL: lambda: call(MESSAGE), **stores}.items():
+            for name, operation in {EMPTY_CALL: call, **stores}.items():
                 taken_ms = await _one_at_a_time(operation, plan.latency_warmup, plan.latency_samples)
                 figures = {"p50_ms": percentile(taken_ms, 50), "p99_ms": percentile(taken_ms, 99)}
                 results.case("floors", name).add(figures)
             meter = Meter({"server": (server,)})
-            calls, seconds = await _many(lambda: call(MESSAGE), plan.submit_s)
+            calls, seconds = await _many(call, plan.submit_s)
             results.case("floors", EMPTY_CALLS).add({"per_s": calls / seconds}, meter.stop().us_per_job(calls))
 
 
@@ -90,7 +92,9 @@ async def _many(operation: Operation, seconds: float) -> tuple[int, float]:
 async def _stores(stage: Stage) -> AsyncIterator[dict[str, Operation]]:
     """Give one operation of each kind that jobs need of the stores; what they leave is removed."""
     etcd = connect(stage.etcd_endpoints)
-    async with await psycopg.AsyncConnection.connect(stage.postgres_dsn, autocommit=True) as connection:
+    async with await psycopg.AsyncConnection.connect(
+        stage.postgres_dsn, autocommit=True, connect_timeout=10
+    ) as connection:
         await connection.execute("CREATE TABLE floor (id int)")
         key = "/bench/floor"
         try:
@@ -107,14 +111,15 @@ async def _stores(stage: Stage) -> AsyncIterator[dict[str, Operation]]:
 
 
 @contextlib.asynccontextmanager
-async def _empty_calls() -> AsyncIterator[tuple[Any, int]]:
+async def _empty_calls() -> AsyncIterator[tuple[Operation, int]]:
     """Give a call that another process answers with what it was sent, and that process's id."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", __name__, stdout=asyncio.subprocess.PIPE)
     try:
         assert process.stdout is not None
-        port = int(await process.stdout.readline())
+        port = int(await asyncio.wait_for(process.stdout.readline(), PATIENCE_S))
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield channel.unary_unary(METHOD), process.pid
+            call: Any = channel.unary_unary(METHOD)
+            yield partial(call, MESSAGE, timeout=PATIENCE_S), process.pid
     finally:
         process.kill()
         await process.wait()

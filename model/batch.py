@@ -1,8 +1,7 @@
 """Batches that form by themselves: what gathers while a round trip is under way travels in the next one.
 
 Nothing ever waits for a batch to fill. Where a trip costs much more than an item, those that come in company may rest
-in between (``rest_s``): one that comes alone never waits. Used wherever many callers share one statement, transaction
-or call.
+in between (``rest_s``); few callers never do. Used wherever many callers share one statement, transaction or call.
 """
 
 from __future__ import annotations
@@ -38,8 +37,6 @@ def pieces(
 
 REST = 3.0
 """In company, from the beginning of a batch to that of the next: so many times what the last one took."""
-
-
 COMPANY = 4
 """More callers than these are company: for fewer a rest costs more than it saves, since they wait for each other."""
 

@@ -28,6 +28,7 @@ from tenure.model.errors import TenureError
 LEASH = Path(__file__).with_name("leash.py")
 SAID_CHARS = 3000
 STOPPED_S = 5.0
+"""How long a pause waits for threads that the kernel cannot stop at once."""
 LOG_KEPT_BYTES = 16 * 1024 * 1024
 """A log larger than this is moved aside (``.1``) before a child appends to it."""
 
@@ -92,7 +93,7 @@ class Child:
         wait_until_gone(members, 5.0)
 
     def pause(self) -> None:
-        """SIGSTOP the process and its descendants, and wait until every thread of theirs stands still."""
+        """SIGSTOP the process and its descendants; wait until all their threads stand still, at most ``STOPPED_S``."""
         pids = (self.pid, *descendants(self.pid))
         for pid in pids:
             send(pid, signal.SIGSTOP)

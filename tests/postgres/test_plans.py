@@ -62,7 +62,7 @@ def _ids(connection: psycopg.Connection[dict[str, Any]], state: str, count: int)
 def _plan(connection: psycopg.Connection[dict[str, Any]], name: str, params: dict[str, Any]) -> list[dict[str, Any]]:
     """Run a query with EXPLAIN ANALYZE, undo it, and return the nodes of its plan."""
     with connection.transaction(force_rollback=True):
-        # As a prepared statement does after some calls: a plan that does not know the parameters must do, too.
+        # Planned with the values of the parameters; what a statement does that is planned once is tested by name.
         explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {query(name)}".encode()
         row = connection.execute(explained, params).fetchone()
     assert row is not None
