@@ -54,6 +54,22 @@ class NotFound(TenureError):
     exit_code = 3
 
 
+class Unauthenticated(TenureError):
+    """Who calls did not say, or did not show, who they are."""
+
+    grpc_status = "UNAUTHENTICATED"
+    http_status = 401
+    exit_code = 8
+
+
+class PermissionDenied(TenureError):
+    """Who calls may not do this."""
+
+    grpc_status = "PERMISSION_DENIED"
+    http_status = 403
+    exit_code = 8
+
+
 class Conflict(TenureError):
     """The same idempotency key came with another request, or the thing exists already."""
 
@@ -122,6 +138,16 @@ class ConfigurationError(TenureError):
 
 BY_GRPC_STATUS: dict[str, type[TenureError]] = {
     cls.grpc_status: cls
-    for cls in (NotFound, Conflict, WrongState, OwnershipLost, BoundExceeded, Unavailable, DeadlineExceeded)
+    for cls in (
+        NotFound,
+        Unauthenticated,
+        PermissionDenied,
+        Conflict,
+        WrongState,
+        OwnershipLost,
+        BoundExceeded,
+        Unavailable,
+        DeadlineExceeded,
+    )
 }
 """For clients: the error that a gRPC status stands for (INVALID_ARGUMENT is built from its details instead)."""

@@ -21,7 +21,7 @@ from tenure.store.postgres.migrate import SCRIPTS, migrate, status
 LATER = """
 from alembic import op
 
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "0003", "0002", None, None
 oldest = "{oldest}"
 
 
@@ -34,48 +34,48 @@ CONFIGURATION_ERROR = 78
 async def _migrated_by_a_later_release(dsn: str, oldest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripts = tmp_path / "migrations"
     shutil.copytree(SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions" / "0002_later.py").write_text(LATER.format(oldest=oldest))
+    (scripts / "versions" / "0003_later.py").write_text(LATER.format(oldest=oldest))
     with monkeypatch.context() as later:
         later.setattr(migrating, "SCRIPTS", scripts)
-        assert (await migrate(dsn)).applied[-1:] == ("0002",)
+        assert (await migrate(dsn)).applied[-1:] == ("0003",)
         assert (await status(dsn)).is_current
 
 
 @pytest.fixture
 async def compatible(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A database that a later release expanded: code of this schema still runs on it."""
-    await _migrated_by_a_later_release(database, "0001", tmp_path, monkeypatch)
+    await _migrated_by_a_later_release(database, "0002", tmp_path, monkeypatch)
     return database
 
 
 @pytest.fixture
 async def contracted(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A database on which code of this schema does not run any more."""
-    await _migrated_by_a_later_release(database, "0002", tmp_path, monkeypatch)
+    await _migrated_by_a_later_release(database, "0003", tmp_path, monkeypatch)
     return database
 
 
 async def test_a_schema_that_was_only_expanded_is_usable_and_left_alone(compatible: str) -> None:
     found = await migrate(compatible)
-    assert (found.current, found.wanted, found.oldest, found.applied) == ("0002", "0001", "0001", ())
+    assert (found.current, found.wanted, found.oldest, found.applied) == ("0003", "0002", "0002", ())
     assert (found.is_current, found.is_usable, found.is_newer) == (False, True, True)
     assert (await status(compatible)) == found
 
 
 async def test_a_contracted_schema_is_refused_with_what_it_takes(contracted: str) -> None:
     with pytest.raises(
-        ConfigurationError, match=r"0002, which runs with releases of schema 0002 or later.* schema 0001"
+        ConfigurationError, match=r"0003, which runs with releases of schema 0003 or later.* schema 0002"
     ):
         await migrate(contracted)
     found = await status(contracted)
-    assert (found.is_usable, found.oldest) == (False, "0002")
+    assert (found.is_usable, found.oldest) == (False, "0003")
 
 
 async def test_what_nobody_wrote_down_is_refused(compatible: str) -> None:
     """Releases before this one did not say what runs on their schemas."""
     with psycopg.connect(compatible, autocommit=True) as connection:
         connection.execute("DROP TABLE tenure.schema_oldest")
-    with pytest.raises(ConfigurationError, match="0002, which this release does not know"):
+    with pytest.raises(ConfigurationError, match="0003, which this release does not know"):
         await migrate(compatible)
 
 
@@ -87,14 +87,14 @@ def test_a_coordinator_does_not_start_on_a_contracted_schema(contracted: str, mi
         "grpc_listen": "127.0.0.1:0",
         "migrate": migrates,
     }
-    with structlog.testing.capture_logs(), pytest.raises(ConfigurationError, match="schema 0002"):
+    with structlog.testing.capture_logs(), pytest.raises(ConfigurationError, match="schema 0003"):
         main(CoordinatorSettings(**settings))
 
 
 def test_the_commands_say_that_this_release_runs_on_it(compatible: str) -> None:
     told = CliRunner().invoke(app, ["db", "migrate", "--postgres", compatible])
     assert (told.exit_code, told.stdout) == (
-        0, "schema 0002 is newer than this release's 0001, which runs on it: nothing to do\n",
+        0, "schema 0003 is newer than this release's 0002, which runs on it: nothing to do\n",
     )  # fmt: skip
     for command in ("status", "wait"):
         assert CliRunner().invoke(app, ["db", command, "--postgres", compatible]).exit_code == 0
@@ -106,4 +106,4 @@ def test_the_commands_say_that_this_release_runs_on_it(compatible: str) -> None:
 def test_the_commands_say_that_it_does_not(contracted: str, command: str, code: int) -> None:
     told = CliRunner().invoke(app, ["db", command, "--postgres", contracted])
     assert told.exit_code == code
-    assert "releases of schema 0002 or later" in told.stderr
+    assert "releases of schema 0003 or later" in told.stderr
