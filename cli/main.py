@@ -25,6 +25,7 @@ from tenure.cli import (
     limits,
     namespaces,
     pools,
+    runner,
     schedules,
     submit,
     worker,
@@ -108,6 +109,7 @@ app.command(
 )(cluster.up)
 app.command("coordinator")(coordinator.coordinator)
 app.command("worker")(worker.worker)
+app.command("runner")(runner.runner)
 app.command("submit")(submit.submit)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(schedules.app, name="schedules")

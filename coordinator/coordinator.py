@@ -38,11 +38,15 @@ from tenure.coordinator.looks import Looks
 from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.opening import Opening
 from tenure.coordinator.presence import Presence
+from tenure.coordinator.rest.app import RestApi
+from tenure.coordinator.rest.runner_service import RunnerService
 from tenure.coordinator.retry import Retryer
 from tenure.coordinator.revoke import Revoker
+from tenure.coordinator.runners import Runners
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.start import Starter
 from tenure.coordinator.submit import Submitter
+from tenure.coordinator.tokens import signer_of
 from tenure.coordinator.waiters import Waiters
 from tenure.coordinator.workflows import Workflows
 from tenure.model.clock import SystemClock
@@ -52,6 +56,7 @@ from tenure.store.etcd.connect import connect_with
 from tenure.store.etcd.election import Election
 from tenure.store.etcd.keyspace import CoordinatorValue, Keyspace, stamp
 from tenure.store.etcd.options import EtcdOptions
+from tenure.store.etcd.sessions import Sessions
 from tenure.store.postgres import migrate
 from tenure.store.postgres.database import Database, PoolOptions
 
@@ -85,13 +90,16 @@ async def serve(settings: CoordinatorSettings) -> None:
     stop, abort = _on_signals()
     opening = Opening(clock)
     checks: dict[str, Check] = {"start": opening.problem}
-    http_server = HttpServer(application(checks, REGISTRY), listen=settings.http_listen, variable="TENURE_HTTP_LISTEN")
+    rest = RestApi()
+    http_server = HttpServer(
+        application(checks, REGISTRY, more=rest.routes()), listen=settings.http_listen, variable="TENURE_HTTP_LISTEN"
+    )
     http_server.bind()
     async with asyncio.TaskGroup() as group:
         answering = group.create_task(http_server.run())
         schema = await _unless(stop, opening.until("Postgres", lambda: _schema(settings)))
         if schema is not None:
-            await _coordinate(settings, clock, schema, opening, http_server, checks, stop, abort)
+            await _coordinate(settings, clock, schema, opening, http_server, rest, checks, stop, abort)
         answering.cancel()
     log.info("coordinator_stopped")
 
@@ -111,6 +119,7 @@ async def _coordinate(
     schema: migrate.SchemaStatus,
     opening: Opening,
     http_server: HttpServer,
+    rest: RestApi,
     checks: dict[str, Check],
     stop: asyncio.Event,
     abort: asyncio.Event,
@@ -140,10 +149,12 @@ async def _coordinate(
         explainer = Explainer(database, etcd, keys)
         jobs = JobService(database, etcd, keys, clock, submitter, waiters, canceler, retryer, explainer)
         workflows = WorkflowService(database, etcd, keys, clock, Workflows(database, clock, canceler), waiters)
+        workers = WorkerService(database, Starter(database, etcd, keys), finisher, submitter)
+        runners = Runners(etcd, keys, clock)
         grpc_server = GrpcServer(
             (
                 jobs,
-                WorkerService(database, Starter(database, etcd, keys), finisher, submitter),
+                workers,
                 ClusterService(database, etcd, keys, schema, Revoker(database, etcd, keys, finisher), leader.hint),
                 LimitService(database, etcd, keys, hints),
                 PoolService(database, etcd, keys, lanes, hints, canceler),
@@ -159,9 +170,11 @@ async def _coordinate(
             await _unless(stop, opening.until("Postgres", lanes.refresh))
             await _unless(stop, opening.until("Postgres", kinds.refresh))
             await _unless(stop, opening.until("Postgres", backlogs.refresh))
-            if stop.is_set():
+            signer = await _unless(stop, opening.until("Postgres", lambda: signer_of(database)))
+            if stop.is_set() or signer is None:
                 return
             await grpc_server.start()
+            rest.open(RunnerService(runners, Sessions(etcd, keys), signer, workers), None)
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(body)
@@ -197,6 +210,7 @@ async def _coordinate(
                 leading.cancel()  # first of all: another one leads at once
                 await presence.close()
                 waiters.close()
+                runners.close()
                 await _within(abort, grpc_server.stop(settings.grace_s))
                 for task in tasks:
                     task.cancel()

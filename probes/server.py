@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -24,9 +24,16 @@ Check = Callable[[], Awaitable[str | None]]
 
 
 def application(
-    ready: Mapping[str, Check], registry: CollectorRegistry, *, alive: Mapping[str, Check] = {}
+    ready: Mapping[str, Check],
+    registry: CollectorRegistry,
+    *,
+    alive: Mapping[str, Check] = {},
+    more: Sequence[Route] = (),
 ) -> Starlette:
-    """Build the routes; ``ready`` is what readiness depends on, ``alive`` what only a restart would heal."""
+    """Build the routes; ``ready`` is what readiness depends on, ``alive`` what only a restart would heal.
+
+    ``more`` are routes beside these.
+    """
 
     async def livez(request: Request) -> JSONResponse:
         return await _answer(alive)
@@ -37,7 +44,7 @@ def application(
     async def metrics(request: Request) -> Response:
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)])
+    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics), *more])
 
 
 async def _answer(checks: Mapping[str, Check]) -> JSONResponse:

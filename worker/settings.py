@@ -6,6 +6,7 @@ import os
 import socket
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -14,7 +15,7 @@ from tenure.model.ids import new_id
 from tenure.model.listen import listened
 from tenure.model.routes import DEFAULT_ROUTE, name_error, route_error
 
-_LISTS = ("etcd_endpoints", "coordinator", "imports", "pools")
+_LISTS = ("etcd_endpoints", "coordinator", "runner_url", "imports", "pools")
 
 
 class WorkerSettings(BaseSettings):
@@ -33,6 +34,11 @@ class WorkerSettings(BaseSettings):
     coordinator: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="addresses of coordinators; empty: those that etcd lists"
     )
+    runner_url: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="HTTPS addresses of coordinators: remote mode, without etcd; see `tenure runner`",
+    )
+    token: SecretStr | None = None
     imports: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), validation_alias="TENURE_WORKER_IMPORTS", description="modules that declare handlers"
     )
@@ -90,6 +96,14 @@ class WorkerSettings(BaseSettings):
     def _listened(cls, value: str) -> str:
         return listened(value) if value else value
 
+    @field_validator("runner_url")
+    @classmethod
+    def _urls(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for url in values:
+            if problem := runner_url_error(url):
+                raise ValueError(f"{url!r} {problem}")
+        return tuple(url.rstrip("/") for url in values)
+
     @model_validator(mode="after")
     def _checked(self) -> WorkerSettings:
         if not self.pools:
@@ -102,6 +116,21 @@ class WorkerSettings(BaseSettings):
         if bool(self.etcd_cert) != bool(self.etcd_key):
             raise ValueError("etcd_cert and etcd_key belong together")
         return self
+
+
+def runner_url_error(url: str) -> str | None:
+    """Say what is wrong with the address of a coordinator, or None: without TLS only what is near may be called."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+        port_is_right = parts.port is None or parts.port > 0
+    except ValueError:
+        host, port_is_right = None, False
+    if host is None or not port_is_right or parts.query or parts.fragment or parts.username:
+        return "is not an address such as https://tenure.example.com"
+    if parts.scheme == "https" or (parts.scheme == "http" and host in ("127.0.0.1", "localhost", "::1")):
+        return None
+    return "must begin with https:// (http:// is for loopback alone: tokens and payloads would travel in the open)"
 
 
 def _host_name() -> str:

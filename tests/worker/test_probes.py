@@ -12,6 +12,7 @@ from tests.worker.conftest import Station, until
 from tenure.model.clock import SystemClock
 from tenure.store.etcd.keyspace import Keyspace, WorkerValue
 from tenure.store.etcd.port import Etcd
+from tenure.store.etcd.sessions import Sessions
 from tenure.worker.control import Control
 from tenure.worker.execute.engines import Engines
 from tenure.worker.handler import Handler, Mode, Registry
@@ -37,7 +38,9 @@ class Worker:
         self.clock = Jumping()
         self.keeper = station.keeper
         value = WorkerValue(("default",), ("k",), 1, {})
-        self.registration = Registration(station.etcd, station.keys, self.clock, self.keeper, "w1", value, TTL_S)
+        self.registration = Registration(
+            Sessions(station.etcd, station.keys), self.clock, self.keeper, "w1", value, TTL_S
+        )
         registry = Registry([Handler(kind="k", mode=Mode.ASYNC, target=lambda: None)])
         self.engines = Engines(registry)
         control = Control(self.clock, registry, self.engines, 7)

@@ -1,0 +1,38 @@
+"""The remote connection: HTTPS to coordinators, and nothing else."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from tenure.model.clock import Clock
+from tenure.store.etcd.keyspace import WorkerValue
+from tenure.store.etcd.leases import LeaseKeeper
+from tenure.worker.connection import Bodies, Connection
+from tenure.worker.control import Control
+from tenure.worker.registration import Registration
+from tenure.worker.remote.api import Api
+from tenure.worker.remote.leases import RemoteLeases, RemoteSessions
+from tenure.worker.remote.link import RemoteLink
+from tenure.worker.settings import WorkerSettings
+
+
+def connect_remotely(settings: WorkerSettings, value: WorkerValue, control: Control, clock: Clock) -> Connection:
+    """Build the connection of a runner."""
+    api = Api(
+        settings.runner_url,
+        clock,
+        token=lambda: settings.token.get_secret_value() if settings.token else None,
+        agent=f"tenure-runner/{version('tenure')}",
+    )
+    leases = RemoteLeases(api)
+    sessions = RemoteSessions(api, leases)
+    keeper = LeaseKeeper(leases, clock)
+    registration = Registration(sessions, clock, keeper, settings.worker_id, value, settings.session_ttl_s)
+    link = RemoteLink(
+        api, sessions, leases, keeper, clock, room=control.room, stop=control.stop, touch=registration.touch
+    )
+
+    def lifelines() -> Bodies:
+        return {}
+
+    return Connection(keeper, registration, link, lifelines, api.close)
