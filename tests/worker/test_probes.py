@@ -66,7 +66,7 @@ async def worker(station: Station) -> AsyncIterator[Worker]:
 
 
 async def test_ready_is_registered_trusted_and_not_draining(worker: Worker) -> None:
-    assert await worker.problems() == {"worker": "not registered in etcd: starting"}
+    assert await worker.problems() == {"worker": "not registered: starting"}
     task = asyncio.ensure_future(worker.registration.run())
     await worker.registration.registered.wait()
     assert await worker.problems() == {}
@@ -91,7 +91,7 @@ async def test_a_lost_session_is_told(worker: Worker, etcd: Etcd, keys: Keyspace
     await etcd.revoke(key.lease)
 
     async def told() -> bool:
-        return await worker.problems() == {"worker": "not registered in etcd: the session was lost"}
+        return await worker.problems() == {"worker": "not registered: the session was lost"}
 
     await until(told)
 
