@@ -34,6 +34,7 @@ class CoordinatorSettings(BaseSettings):
         description="address that workers and other coordinators reach; default: grpc_listen, "
         "with this host's address in the place of 0.0.0.0",
     )
+    auth: Literal["none", "required"] = "none"
     coordinator_id: str = Field(default_factory=lambda: f"{socket.gethostname()}-{str(new_id())[-12:]}")
     postgres_pool_min: int = Field(default=2, ge=1)
     postgres_pool_max: int = Field(default=10, ge=2)

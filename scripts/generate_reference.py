@@ -79,6 +79,7 @@ MEANINGS = {
     "etcd_timeout_s": "bound of one call to etcd",
     "grpc_listen": "`HOST:PORT` for workers and clients. Not authenticated: loopback or a private network only",
     "http_listen": "`HOST:PORT` for `/livez`, `/readyz` and `/metrics`",
+    "auth": "`required`: every call needs a token or a client certificate; `none`: whoever reaches it may do everything",
     "coordinator_id": "name of this coordinator",
     "postgres_pool_min": "connections kept open",
     "postgres_pool_max": "most connections at the same time",
