@@ -1,6 +1,6 @@
 """``tenure health``: ask a process on this machine whether it lives, or is ready. Its exit code is the answer.
 
-For health checks of containers, `helm test` and scripts. Imports nothing but the standard library (see ``entry``), so
+For health checks of containers, `helm test` and scripts. Imports little beyond the standard library (see ``entry``), so
 it parses its own arguments. Proxies of the environment are not used: a probe is for what is near.
 """
 
@@ -14,6 +14,8 @@ import ssl
 import threading
 from collections.abc import Sequence
 from urllib.parse import urlsplit
+
+from tenure.model.listen import is_loopback
 
 LISTENS = {
     "coordinator": ("TENURE_HTTP_LISTEN", "127.0.0.1:7071"),
@@ -71,7 +73,9 @@ def _url(who: str, probe: str) -> str:
         raise ValueError(f"{variable} is not set: this worker serves no probes")
     host, _, port = listen.rpartition(":")
     near = LOOPBACK.get(host, host)
-    scheme = "https" if who == "coordinator" and os.environ.get("TENURE_TLS_CERT") else "http"
+    # A worker speaks no TLS. In the image both have one address, and the check cannot tell which process it is in.
+    is_coordinators = listen == (os.environ.get(LISTENS["coordinator"][0]) or LISTENS["coordinator"][1])
+    scheme = "https" if is_coordinators and os.environ.get("TENURE_TLS_CERT") else "http"
     return f"{scheme}://{f'[{near}]' if ':' in near and not near.startswith('[') else near}:{port}{probe}"
 
 
@@ -119,7 +123,7 @@ def _context(host: str) -> ssl.SSLContext:
     except OSError as exc:
         raise ValueError(f"TENURE_TLS_CA: {ca} cannot be used: {exc}") from exc
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # set from Python 3.13 on; many a private authority fails it
-    if host == "localhost" or host == "::1" or host.startswith("127."):
+    if is_loopback(f"{host}:0"):
         context.check_hostname = bool(ca and os.environ.get("TENURE_TLS_SERVER_NAME"))
         if ca is None:
             context.verify_mode = ssl.CERT_NONE

@@ -11,6 +11,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +148,10 @@ def subjects(certificate: Mapping[str, Any] | None) -> Mapping[str, tuple[str, .
     """
     if not certificate:
         return {}
-    parts = [part for relative in certificate.get("subject", ()) for part in relative]
+    relatives = certificate.get("subject", ())
     told = {
-        "x509_subject": (",".join(f"{_SHORT.get(name, name)}={_escaped(value)}" for name, value in reversed(parts)),),
-        "x509_common_name": tuple(value for name, value in parts if name == "commonName"),
+        "x509_subject": (",".join("+".join(starmap(_part, reversed(relative))) for relative in reversed(relatives)),),
+        "x509_common_name": tuple(value for relative in relatives for name, value in relative if name == "commonName"),
         "x509_subject_alternative_name": tuple(value for _, value in certificate.get("subjectAltName", ())),
     }
     return {name: values for name, values in told.items() if any(values)}
@@ -168,9 +169,18 @@ _SHORT = {
 }
 
 
-def _escaped(value: str) -> str:
-    """Write a value so that it cannot be taken for several: RFC 4514, section 2.4."""
-    return "".join(f"\\{c}" if c in ',+"\\<>;=' else c for c in value)
+def _part(name: str, value: str) -> str:
+    """Write one part of a subject so that it cannot be taken for several: RFC 2253, section 2.4, as gRPC does."""
+    text = "".join(f"\\{c}" if c in ',+"\\<>;' else _printable(c) for c in value)
+    if text.startswith((" ", "#")):
+        text = f"\\{text}"
+    if text.endswith(" ") and len(value) > 1:
+        text = f"{text[:-1]}\\ "
+    return f"{_SHORT.get(name, name)}={text}"
+
+
+def _printable(c: str) -> str:
+    return c if " " <= c <= "~" else "".join(f"\\{byte:02X}" for byte in c.encode())
 
 
 def _read(path: Path) -> bytes:
