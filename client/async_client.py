@@ -22,6 +22,7 @@ from tenure.client.calls.submit import SubmitCalls
 from tenure.client.calls.workflows import WorkflowCalls
 from tenure.client.gather import Gathering
 from tenure.client.link import TLS, TOKEN_VARIABLE, Link, addresses_of
+from tenure.v1.dial import tls_from_environment
 
 
 class AsyncClient(
@@ -66,15 +67,17 @@ class AsyncClient(
         """Prepare a client; nothing is connected before the first call.
 
         ``address``: HOST:PORT, several comma-separated or listed: the next is asked when one does not answer.
-        None reads TENURE_COORDINATOR, else 127.0.0.1:7070. ``token``: None reads TENURE_TOKEN.
+        None reads TENURE_COORDINATOR, else 127.0.0.1:7070. ``token``: None reads TENURE_TOKEN. ``tls``: None reads
+        TENURE_TLS_CA and what belongs to it, else speaks without TLS.
         ``timeout_s``: the most that one call may take, its retries included. ``outage_s``: how long ``wait`` and
         ``watch`` bear with coordinators that answered before and do not now.
 
         Raises:
             InvalidInput: an address that is not HOST:PORT.
-            ConfigurationError: a TLS file that cannot be read.
+            ConfigurationError: a TLS file that cannot be read, or TLS settings that do not go together.
         """
         token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
+        tls = tls if tls is not None else tls_from_environment()
         self._link = Link(addresses_of(address), token=token, tls=tls, timeout_s=timeout_s, outage_s=outage_s)
         self._gathering = Gathering(self._link)
 

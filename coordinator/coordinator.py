@@ -29,6 +29,7 @@ from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.explain import Explainer
+from tenure.coordinator.exposure import require_closed
 from tenure.coordinator.finish import Finisher
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
@@ -52,6 +53,7 @@ from tenure.coordinator.workflows import Workflows
 from tenure.model.clock import SystemClock
 from tenure.model.errors import TenureError
 from tenure.probes.server import Check, HttpServer, application
+from tenure.probes.tls import ServerTLS
 from tenure.store.etcd.connect import connect_with
 from tenure.store.etcd.election import Election
 from tenure.store.etcd.keyspace import CoordinatorValue, Keyspace, stamp
@@ -59,6 +61,7 @@ from tenure.store.etcd.options import EtcdOptions
 from tenure.store.etcd.sessions import Sessions
 from tenure.store.postgres import migrate
 from tenure.store.postgres.database import Database, PoolOptions
+from tenure.v1.dial import TLS, tls_of
 
 log = structlog.get_logger(__name__)
 
@@ -71,8 +74,10 @@ def main(settings: CoordinatorSettings) -> int:
     A store that is away at the start is waited for.
 
     Raises:
-        ConfigurationError: a port is taken, a store refuses the user, or the schema is not this release's.
+        ConfigurationError: a port is taken, a TLS file cannot be used, a store refuses the user, the schema is not
+            this release's, or it would serve others in the open without having been told to.
     """
+    require_closed(settings)
     try:
         asyncio.run(serve(settings))
     except ExceptionGroup as group:
@@ -87,20 +92,27 @@ async def serve(settings: CoordinatorSettings) -> None:
     """See ``main``; raises groups of exceptions."""
     clock = SystemClock()
     structlog.contextvars.bind_contextvars(coordinator=settings.coordinator_id)
+    tls = _own_tls(settings)
     stop, abort = _on_signals()
     opening = Opening(clock)
     checks: dict[str, Check] = {"start": opening.problem}
     rest = RestApi()
     http_server = HttpServer(
-        application(checks, REGISTRY, more=rest.routes()), listen=settings.http_listen, variable="TENURE_HTTP_LISTEN"
+        application(checks, REGISTRY, more=rest.routes()),
+        listen=settings.http_listen,
+        variable="TENURE_HTTP_LISTEN",
+        tls=tls,
     )
     http_server.bind()
     async with asyncio.TaskGroup() as group:
-        answering = group.create_task(http_server.run())
+        answering = [group.create_task(http_server.run())]
+        if tls is not None:
+            answering.append(group.create_task(tls.watch()))
         schema = await _unless(stop, opening.until("Postgres", lambda: _schema(settings)))
         if schema is not None:
-            await _coordinate(settings, clock, schema, opening, http_server, rest, checks, stop, abort)
-        answering.cancel()
+            await _coordinate(settings, clock, schema, opening, http_server, rest, tls, checks, stop, abort)
+        for task in answering:
+            task.cancel()
     log.info("coordinator_stopped")
 
 
@@ -120,6 +132,7 @@ async def _coordinate(
     opening: Opening,
     http_server: HttpServer,
     rest: RestApi,
+    tls: ServerTLS | None,
     checks: dict[str, Check],
     stop: asyncio.Event,
     abort: asyncio.Event,
@@ -133,7 +146,7 @@ async def _coordinate(
         presence = Presence(etcd, keys, clock, settings.coordinator_id, ttl_s=settings.leader_ttl_s)
         waiters = Waiters(database, etcd, keys, clock)
         announcer = Announcer(etcd, keys, clock, done_ttl_s=settings.done_ttl_s, tell_here=waiters.wake)
-        hints = Hints(presence.leader_address, lambda lanes: leader.hint(lanes))
+        hints = Hints(presence.leader_address, lambda lanes: leader.hint(lanes), _tls_to_others(settings))
         lanes = Lanes(database, clock)
         kinds = Kinds(database, clock)
         backlogs = Backlogs(database, clock)
@@ -165,6 +178,7 @@ async def _coordinate(
             ),
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,
+            tls=tls,
         )
         try:
             await _unless(stop, opening.until("Postgres", lanes.refresh))
@@ -273,6 +287,29 @@ def _advertised(address: str) -> str:
     except OSError:
         return f"{name}:{port}"
     return f"{name if own.startswith('127.') else own}:{port}"
+
+
+def _own_tls(settings: CoordinatorSettings) -> ServerTLS | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    if settings.tls_client_ca and not settings.tls_client_required:
+        log.warning("grpc_asks_for_no_client_certificates", hint="set TENURE_TLS_CLIENT_REQUIRED=true for mutual TLS")
+    return ServerTLS(
+        settings.tls_cert,
+        settings.tls_key,
+        client_ca_file=settings.tls_client_ca,
+        require_client=settings.tls_client_required,
+    )
+
+
+def _tls_to_others(settings: CoordinatorSettings) -> TLS | None:
+    return tls_of(
+        tls=settings.tls or settings.tls_cert is not None,  # they are configured as this one is
+        ca_file=settings.tls_ca,
+        cert_file=settings.tls_client_cert,
+        key_file=settings.tls_client_key,
+        server_name=settings.tls_server_name,
+    )
 
 
 def _etcd_options(settings: CoordinatorSettings, clock: SystemClock) -> EtcdOptions:

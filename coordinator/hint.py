@@ -15,6 +15,7 @@ import structlog
 
 from tenure.v1 import cluster_service_pb2 as pb
 from tenure.v1.cluster_service_pb2_grpc import ClusterServiceStub
+from tenure.v1.dial import TLS, Dialer
 
 log = structlog.get_logger(__name__)
 
@@ -29,9 +30,13 @@ class Hints:
     """Collects lanes and sends them to whoever leads."""
 
     def __init__(
-        self, leader_address: Callable[[], str | None], deliver_here: Callable[[frozenset[int]], bool]
+        self,
+        leader_address: Callable[[], str | None],
+        deliver_here: Callable[[frozenset[int]], bool],
+        tls: TLS | None = None,
     ) -> None:
         """``deliver_here`` takes the hint if this process leads; else it goes to ``leader_address()``."""
+        self._dialer = Dialer(tls)
         self._leader_address = leader_address
         self._deliver_here = deliver_here
         self._lanes: set[int] = set()
@@ -70,12 +75,14 @@ class Hints:
                 if leader != address or channel is None:
                     if channel is not None:
                         await channel.close()
-                    address, channel = leader, grpc.aio.insecure_channel(leader)
+                    address, channel = leader, self._dialer.channel(leader)
                     stub = ClusterServiceStub(channel)  # once: making its methods takes as long as half a call
                 try:
                     await stub.HintReady(pb.HintReadyRequest(lanes=lanes), timeout=HINT_TIMEOUT_S)
                 except grpc.aio.AioRpcError as exc:
                     log.debug("hint_lost", leader=leader, status=exc.code().name)
+                    if self._dialer.reread():
+                        address = None  # the next one goes over a channel of its own
                 await asyncio.sleep(PAUSE_S)
         finally:
             if channel is not None:

@@ -16,8 +16,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tenure.model.errors import ConfigurationError
+from tenure.probes.tls import ServerTLS, subjects
 
 Check = Callable[[], Awaitable[str | None]]
 """Answers None if all is well, else what is wrong."""
@@ -62,16 +64,31 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Verified(H11Protocol):
+    """A connection over TLS, which knows whose certificate its client showed."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, "subjects": subjects(transport.get_extra_info("peercert"))}
+
+
 class HttpServer:
     """Built stopped. ``address`` is known once ``bind`` was called (port 0 takes a free one).
 
-    ``variable`` is the setting that ``listen`` came from, for messages.
+    ``variable`` is the setting that ``listen`` came from, for messages. With ``tls`` it speaks TLS alone, and
+    ``scope["state"]["subjects"]`` holds who a verified client certificate is of: see ``probes.tls.subjects``.
     """
 
-    def __init__(self, app: Starlette, *, listen: str, variable: str) -> None:
+    def __init__(self, app: Starlette, *, listen: str, variable: str, tls: ServerTLS | None = None) -> None:
         self._listen = listen
         self._variable = variable
-        self._server = _Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", http="auto" if tls is None else _Verified
+        )
+        if tls is not None:
+            config.load()
+            config.ssl = tls.context
+        self._server = _Server(config)
         self._socket: socket.socket | None = None
         self.address = listen
 

@@ -39,6 +39,15 @@ class WorkerSettings(BaseSettings):
         description="HTTPS addresses of coordinators: remote mode, without etcd; see `tenure runner`",
     )
     token: SecretStr | None = None
+    tls: bool = Field(default=False, description="speak TLS to coordinators; TENURE_TLS_CA says so, too")
+    tls_ca: Path | None = Field(
+        default=None, description="file of CA certificates that signed the coordinators'; default: public ones"
+    )
+    tls_client_cert: Path | None = Field(default=None, description="file of the certificate shown to coordinators")
+    tls_client_key: Path | None = Field(default=None, description="file of that certificate's key")
+    tls_server_name: str | None = Field(
+        default=None, description="name in the coordinators' certificates, where it differs from their addresses"
+    )
     imports: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), validation_alias="TENURE_WORKER_IMPORTS", description="modules that declare handlers"
     )
@@ -115,6 +124,10 @@ class WorkerSettings(BaseSettings):
             raise ValueError(f"worker_id {self.worker_id!r} {problem}")
         if bool(self.etcd_cert) != bool(self.etcd_key):
             raise ValueError("etcd_cert and etcd_key belong together")
+        if bool(self.tls_client_cert) != bool(self.tls_client_key):
+            raise ValueError("tls_client_cert and tls_client_key belong together")
+        if self.tls_client_cert and not (self.tls or self.tls_ca):
+            raise ValueError("tls_client_cert is shown over TLS only: set tls_ca, or tls")
         return self
 
 

@@ -21,6 +21,7 @@ from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.model.errors import ConfigurationError
+from tenure.probes.tls import ServerTLS
 from tenure.v1.cluster_service_pb2_grpc import add_ClusterServiceServicer_to_server
 from tenure.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
 from tenure.v1.kind_service_pb2_grpc import add_KindServiceServicer_to_server
@@ -51,8 +52,11 @@ SERVICES = tuple(f"tenure.v1.{kind.__name__}" for kind in _ADD)
 class GrpcServer:
     """Built stopped. ``address`` is known once started (port 0 takes a free one)."""
 
-    def __init__(self, services: Iterable[object], *, listen: str, with_reflection: bool) -> None:
+    def __init__(
+        self, services: Iterable[object], *, listen: str, with_reflection: bool, tls: ServerTLS | None = None
+    ) -> None:
         self._listen = listen
+        self._tls = tls
         self._server = grpc.aio.server(
             interceptors=[Refusals()],
             options=[
@@ -80,7 +84,10 @@ class GrpcServer:
             ConfigurationError: the address cannot be had.
         """
         try:
-            port = self._server.add_insecure_port(self._listen)
+            if self._tls is None:
+                port = self._server.add_insecure_port(self._listen)
+            else:
+                port = self._server.add_secure_port(self._listen, self._tls.grpc_credentials())
         except RuntimeError as exc:
             raise ConfigurationError(
                 f"cannot listen for gRPC on {self._listen}: {exc}",

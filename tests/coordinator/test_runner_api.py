@@ -112,10 +112,10 @@ class Far:
         assert [claim["job_id"] for claim in claims] == [str(id) for id in ids]
         return claims
 
-    async def started(self, id: uuid.UUID, *, attempt: int = 0) -> dict[str, Any]:
+    async def started(self, id: uuid.UUID, *, seen: int = 0) -> dict[str, Any]:
         """Have a job started in a session of its own."""
         session = await self.open()
-        [claim] = await self.claimed(session, id, attempt=attempt)
+        [claim] = await self.claimed(session, id, attempt=seen)
         [attempt] = (await self.call("start", {"claims": [claim["claim"]]}))["attempts"]
         return {"session": session["session"], **attempt}
 
@@ -446,7 +446,7 @@ async def test_an_attempts_token_says_nothing_of_another_attempt(far: Far) -> No
     attempt = await far.started(id)
     failed = {"attempt_token": attempt["attempt_token"], "outcome": "released"}
     await far.call("finish", {"reports": [failed]})
-    newer = await far.started(id, attempt=1)
+    newer = await far.started(id, seen=1)
     assert int(newer["fence"]) > int(attempt["fence"])
     token = {"attempt_token": attempt["attempt_token"]}
     for path, body in {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 from importlib.metadata import version
 
 from tenure.model.clock import Clock
+from tenure.model.errors import ConfigurationError
 from tenure.store.etcd.keyspace import WorkerValue
 from tenure.store.etcd.leases import LeaseKeeper
 from tenure.worker.connection import Bodies, Connection
@@ -22,6 +24,7 @@ def connect_remotely(settings: WorkerSettings, value: WorkerValue, control: Cont
         settings.runner_url,
         clock,
         token=lambda: settings.token.get_secret_value() if settings.token else None,
+        tls=_tls(settings),
         agent=f"tenure-runner/{version('tenure')}",
     )
     leases = RemoteLeases(api)
@@ -36,3 +39,22 @@ def connect_remotely(settings: WorkerSettings, value: WorkerValue, control: Cont
         return {}
 
     return Connection(keeper, registration, link, lifelines, api.close)
+
+
+def _tls(settings: WorkerSettings) -> ssl.SSLContext:
+    """Return what says whom to trust, and who this is.
+
+    Raises:
+        ConfigurationError: a file cannot be used; it is named.
+    """
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        if settings.tls_ca:
+            context = ssl.create_default_context(cafile=settings.tls_ca)
+        if settings.tls_client_cert:
+            context.load_cert_chain(settings.tls_client_cert, settings.tls_client_key, password="")
+    except OSError as exc:
+        named = [str(file) for file in (settings.tls_ca, settings.tls_client_cert, settings.tls_client_key) if file]
+        raise ConfigurationError(f"the TLS files cannot be used: {exc}", hint=f"look at {', '.join(named)}") from exc
+    return context
