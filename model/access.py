@@ -31,6 +31,8 @@ class Role(StrEnum):
     """Executes jobs of its pools, beside etcd."""
     RUNNER = "runner"
     """Executes jobs of its pools, over HTTPS alone."""
+    COORDINATOR = "coordinator"
+    """Another coordinator, by a token that follows from the signing key; no credential can be made with it."""
 
 
 class Right(StrEnum):
@@ -42,15 +44,18 @@ class Right(StrEnum):
     WORK = "work"
     RUN = "run"
     ADMINISTER = "administer"
+    COORDINATE = "coordinate"
+    """Hints to the leader."""
 
 
 _RIGHTS: Mapping[Role, frozenset[Right]] = {
-    Role.ADMIN: frozenset(Right),
+    Role.ADMIN: frozenset(Right) - {Right.COORDINATE},
     Role.OPERATOR: frozenset({Right.READ, Right.SUBMIT, Right.OPERATE}),
     Role.SUBMITTER: frozenset({Right.READ, Right.SUBMIT}),
     Role.VIEWER: frozenset({Right.READ}),
     Role.WORKER: frozenset({Right.WORK}),
     Role.RUNNER: frozenset({Right.RUN}),
+    Role.COORDINATOR: frozenset({Right.COORDINATE}),
 }
 
 
