@@ -25,6 +25,7 @@ from tenure.coordinator.api.pool_service import PoolService
 from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
+from tenure.coordinator.authenticate import Authenticator
 from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
@@ -124,7 +125,12 @@ async def _coordinate(
         presence = Presence(etcd, keys, clock, settings.coordinator_id, ttl_s=settings.leader_ttl_s)
         waiters = Waiters(database, etcd, keys, clock)
         announcer = Announcer(etcd, keys, clock, done_ttl_s=settings.done_ttl_s, tell_here=waiters.wake)
-        hints = Hints(presence.leader_address, lambda lanes: leader.hint(lanes))
+        authenticator = Authenticator(database, clock) if settings.auth == "required" else None
+        hints = Hints(
+            presence.leader_address,
+            lambda lanes: leader.hint(lanes),
+            own_token=authenticator.own_token if authenticator else None,
+        )
         lanes = Lanes(database, clock)
         kinds = Kinds(database, clock)
         backlogs = Backlogs(database, clock)
@@ -154,6 +160,7 @@ async def _coordinate(
             ),
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,
+            authenticator=authenticator,
         )
         try:
             await _unless(stop, opening.until("Postgres", lanes.refresh))
@@ -186,6 +193,8 @@ async def _coordinate(
                         ),
                     )
                 ]
+                if authenticator:
+                    tasks.append(group.create_task(authenticator.run()))
                 leading = group.create_task(leader.run())
                 await grpc_server.set_serving(True)
                 del checks["start"]

@@ -73,13 +73,18 @@ ANYBODY = Identity("anybody", Role.ADMIN)
 """Who calls where no credentials are asked for."""
 
 
+def has(identity: Identity, right: Right) -> bool:
+    """Say whether an identity has a right at all, wherever that may be."""
+    return right in _RIGHTS[identity.role]
+
+
 def allows(identity: Identity, right: Right, *, namespace: str | None = None, route: str | None = None) -> bool:
     """Say whether an identity may do this, there.
 
     Without ``namespace`` (``route``) the question is for a right that is not confined to one: it takes a scope over
     all of them.
     """
-    if right not in _RIGHTS[identity.role]:
+    if not has(identity, right):
         return False
     if right in (Right.WORK, Right.RUN):
         return EVERY in identity.pools or (route is not None and any(covers(pool, route) for pool in identity.pools))

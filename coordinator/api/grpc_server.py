@@ -11,6 +11,7 @@ from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
 from tenure.coordinator.api.cluster_service import ClusterService
+from tenure.coordinator.api.gate import Gate
 from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.api.kind_service import KindService
 from tenure.coordinator.api.limit_service import LimitService
@@ -20,6 +21,7 @@ from tenure.coordinator.api.refusals import Refusals
 from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
+from tenure.coordinator.authenticate import Authenticator
 from tenure.model.errors import ConfigurationError
 from tenure.v1.cluster_service_pb2_grpc import add_ClusterServiceServicer_to_server
 from tenure.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
@@ -51,10 +53,18 @@ SERVICES = tuple(f"tenure.v1.{kind.__name__}" for kind in _ADD)
 class GrpcServer:
     """Built stopped. ``address`` is known once started (port 0 takes a free one)."""
 
-    def __init__(self, services: Iterable[object], *, listen: str, with_reflection: bool) -> None:
+    def __init__(
+        self,
+        services: Iterable[object],
+        *,
+        listen: str,
+        with_reflection: bool,
+        authenticator: Authenticator | None = None,
+    ) -> None:
+        """Without an authenticator nobody is asked who they are."""
         self._listen = listen
         self._server = grpc.aio.server(
-            interceptors=[Refusals()],
+            interceptors=[Refusals(), Gate(authenticator)] if authenticator else [Refusals()],
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
