@@ -23,6 +23,7 @@ from tenure.coordinator.api.limit_service import LimitService
 from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
 from tenure.coordinator.api.schedule_service import ScheduleService
+from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.authenticate import Authenticator
@@ -156,6 +157,7 @@ async def _coordinate(
                 NamespaceService(database, hints),
                 ScheduleService(database, lanes, hints, kinds, canceler),
                 KindService(database, kinds),
+                TokenService(database),
                 workflows,
             ),
             listen=settings.grpc_listen,

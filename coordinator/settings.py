@@ -60,9 +60,7 @@ class CoordinatorSettings(BaseSettings):
     grace_s: float = Field(default=10.0, ge=0, description="how long a stop waits for calls under way")
     migrate: bool = Field(default=True, description="bring the schema up to date at start")
     reflection: bool = True
-    auth: Literal["none", "required"] = Field(
-        default="none", description="required: callers show a token or a client certificate (ACCESS.md)"
-    )
+    auth: Literal["none", "required"] = "none"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="auto: text on a terminal, else JSON"

@@ -60,7 +60,8 @@ TAIL = """
 | Variable | Read by | Meaning |
 | --- | --- | --- |
 | `TENURE_COORDINATOR` | clients, `tenure` | `HOST:PORT` of coordinators, with commas; default `127.0.0.1:7070` |
-| `TENURE_TOKEN` | clients, `tenure` | sent as a bearer token; coordinators do not check it yet |
+| `TENURE_TOKEN` | clients, workers, `tenure` | a bearer token to show to coordinators ([ACCESS.md](ACCESS.md)) |
+| `TENURE_TOKEN_FILE` | clients, workers, `tenure` | a file with it, read again whenever it has changed |
 | `TENURE_POSTGRES_DSN`, `TENURE_ETCD_ENDPOINTS` | `tenure db`, `tenure doctor` | as above |
 | `TENURE_HTTP_LISTEN`, `TENURE_WORKER_HTTP_LISTEN` | `tenure health` | whom to ask, as above |
 | `TENURE_PG_BIN` | `tenure up`, tests | directory of the Postgres programs to run |
@@ -92,6 +93,7 @@ MEANINGS = {
     "compact_keep_revisions": "how many of the newest revisions are kept, for watches that resume",
     "done_ttl_s": "how long the mark of a finished job stays in etcd at most, and half of it at least",
     "reflection": "serve gRPC reflection",
+    "auth": "`none`, or `required`: callers show a token or a client certificate ([ACCESS.md](ACCESS.md))",
     "log_level": "least severe log lines that are written",
     "labels": "what to show about this worker",
     "allow_command": "serve the kind `command`, which runs any program that a payload names",

@@ -17,6 +17,7 @@ import structlog
 
 from tenure.model.clock import Clock
 from tenure.model.errors import Unavailable
+from tenure.v1.bearer import Bearer
 from tenure.v1.wire import error_from_status
 from tenure.v1.worker_service_pb2_grpc import WorkerServiceStub
 
@@ -42,9 +43,10 @@ class Coordinators:
     another is opened.
     """
 
-    def __init__(self, addresses: Callable[[], Sequence[str]], clock: Clock) -> None:
+    def __init__(self, addresses: Callable[[], Sequence[str]], clock: Clock, *, bearer: Bearer | None = None) -> None:
         self._addresses = addresses
         self._clock = clock
+        self._bearer = bearer or Bearer()
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._stubs: dict[str, Any] = {}
         """The methods over each channel: made once, since it takes as long as half a call to make them."""
@@ -101,7 +103,7 @@ class Coordinators:
         self._calls[address] += 1
         try:
             stub = self._stubs.get(address) or await self._open(address)
-            return await getattr(stub, method)(request, timeout=timeout_s)
+            return await getattr(stub, method)(request, timeout=timeout_s, metadata=self._bearer.metadata())
         finally:
             self._calls[address] -= 1
 

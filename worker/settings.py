@@ -33,6 +33,8 @@ class WorkerSettings(BaseSettings):
     coordinator: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="addresses of coordinators; empty: those that etcd lists"
     )
+    token: SecretStr | None = Field(default=None, description="shown to coordinators, where they ask for one")
+    token_file: Path | None = Field(default=None, description="file with that token; read again when it has changed")
     imports: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), validation_alias="TENURE_WORKER_IMPORTS", description="modules that declare handlers"
     )

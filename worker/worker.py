@@ -26,6 +26,7 @@ from tenure.store.etcd.keyspace import CoordinatorValue, Keyspace, WorkerValue
 from tenure.store.etcd.leases import LeaseKeeper
 from tenure.store.etcd.options import EtcdOptions
 from tenure.store.etcd.view import View
+from tenure.v1.bearer import Bearer
 from tenure.worker.control import Control
 from tenure.worker.coordinators import Coordinators
 from tenure.worker.direct import DirectLink
@@ -64,7 +65,7 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
     control = Control(clock, registry, engines, settings.capacity)
     keeper = LeaseKeeper(etcd, clock)
     seen = View(etcd, keys.coordinators, clock)
-    coordinators = Coordinators(lambda: settings.coordinator or _addresses(seen), clock)
+    coordinators = Coordinators(lambda: settings.coordinator or _addresses(seen), clock, bearer=_bearer(settings))
     registration = Registration(etcd, keys, clock, keeper, worker, _value(settings, registry), settings.session_ttl_s)
     link = DirectLink(
         etcd,
@@ -189,6 +190,10 @@ def _addresses(seen: View) -> Sequence[str]:
         except ValueError as exc:
             log.warning("key_unreadable", key=key, error=str(exc))  # written by hand
     return addresses
+
+
+def _bearer(settings: WorkerSettings) -> Bearer:
+    return Bearer(settings.token.get_secret_value() if settings.token else None, file=settings.token_file)
 
 
 def _value(settings: WorkerSettings, registry: Registry) -> WorkerValue:

@@ -19,6 +19,7 @@ from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
 from tenure.coordinator.api.refusals import Refusals
 from tenure.coordinator.api.schedule_service import ScheduleService
+from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.authenticate import Authenticator
@@ -30,6 +31,7 @@ from tenure.v1.limit_service_pb2_grpc import add_LimitServiceServicer_to_server
 from tenure.v1.namespace_service_pb2_grpc import add_NamespaceServiceServicer_to_server
 from tenure.v1.pool_service_pb2_grpc import add_PoolServiceServicer_to_server
 from tenure.v1.schedule_service_pb2_grpc import add_ScheduleServiceServicer_to_server
+from tenure.v1.token_service_pb2_grpc import add_TokenServiceServicer_to_server
 from tenure.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 from tenure.v1.workflow_service_pb2_grpc import add_WorkflowServiceServicer_to_server
 
@@ -46,6 +48,7 @@ _ADD: dict[type, Callable[[Any, grpc.aio.Server], None]] = {
     NamespaceService: add_NamespaceServiceServicer_to_server,
     WorkflowService: add_WorkflowServiceServicer_to_server,
     KindService: add_KindServiceServicer_to_server,
+    TokenService: add_TokenServiceServicer_to_server,
 }
 SERVICES = tuple(f"tenure.v1.{kind.__name__}" for kind in _ADD)
 
