@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from tenure.coordinator.tokens import Made
     from tenure.model.credentials import NewCredential
 
-app = typer.Typer(
-    help="Migrate the schema in Postgres, see how it stands, and make the first token.", no_args_is_help=True
-)
+app = typer.Typer(help="Migrate the schema in Postgres, see how it stands, make the first token.", no_args_is_help=True)
 Dsn = Annotated[
     str | None,
     typer.Option("--postgres", envvar="TENURE_POSTGRES_DSN", show_envvar=True, metavar="DSN", help="The database."),
@@ -107,12 +105,8 @@ def admin_token(
     from tenure.model.access import Role
     from tenure.model.credentials import validate_credential
 
-    wanted = validate_credential(
-        name=name,
-        role=Role.ADMIN,
-        expires_in_s=parse.duration_s(expires_in, "--expires-in"),
-        expiry_field="--expires-in",
-    )
+    expires_in_s = parse.duration_s(expires_in, "--expires-in")
+    wanted = validate_credential(name=name, role=Role.ADMIN, expires_in_s=expires_in_s, expiry_field="--expires-in")
     made = asyncio.run(_made(_required(postgres), wanted))
     if output is Format.JSON:
         print_json({"id": str(made.row.id), "expires_at": made.row.expires_at, "secret": made.secret})

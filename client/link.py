@@ -127,9 +127,8 @@ class Link:
             stubs = self._peer()
             left_s = max(0.001, min(attempt_s, deadline - loop.time()))
             try:
-                return await self._attempt(
-                    stubs, pick(stubs)(request, timeout=left_s, metadata=self._bearer.metadata())
-                )
+                shown = self._bearer.metadata()
+                return await self._attempt(stubs, pick(stubs)(request, timeout=left_s, metadata=shown))
             except RETRYABLE:
                 attempts += 1
                 pause_s = backoff_s(attempts, len(self._addresses))

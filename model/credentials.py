@@ -1,4 +1,7 @@
-"""What an admin asks for when making a credential, and what is wrong with it. Pure; what a role may do: ``model.access``."""
+"""What an admin asks for when making a credential, and what is wrong with it.
+
+Pure, like ``model.access``, which says what a role may do.
+"""
 
 from __future__ import annotations
 
