@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tenure.cli import parse
-from tenure.cli.output import Format, Output, print_fields, print_json, to_stderr
+from tenure.cli.output import Format, Output, print_fields, print_json, to_stderr, to_stdout
 from tenure.model.errors import ConfigurationError, DeadlineExceeded, Unavailable
 
-app = typer.Typer(help="Migrate the schema in Postgres, and see how it stands.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from tenure.coordinator.tokens import Made
+    from tenure.model.credentials import NewCredential
+
+app = typer.Typer(help="Migrate the schema in Postgres, see how it stands, make the first token.", no_args_is_help=True)
 Dsn = Annotated[
     str | None,
     typer.Option("--postgres", envvar="TENURE_POSTGRES_DSN", show_envvar=True, metavar="DSN", help="The database."),
@@ -83,6 +87,40 @@ def wait(
         if time.monotonic() >= deadline:
             raise DeadlineExceeded(f"not ready after {timeout}: {problem}", hint="tenure db migrate")
         time.sleep(POLL_S)
+
+
+@app.command("admin-token")
+def admin_token(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Who shall have it.")] = "admin",
+    expires_in: Annotated[
+        str | None, typer.Option("--expires-in", help="Such as 1h; at most 3,650d.", show_default="90 days")
+    ] = None,
+    postgres: Dsn = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a token for an admin in the database itself: the first one, or another after all were lost.
+
+    It alone is on stdout, and is shown only now.
+    """
+    from tenure.model.access import Role
+    from tenure.model.credentials import validate_credential
+
+    expires_in_s = parse.duration_s(expires_in, "--expires-in")
+    wanted = validate_credential(name=name, role=Role.ADMIN, expires_in_s=expires_in_s, expiry_field="--expires-in")
+    made = asyncio.run(_made(_required(postgres), wanted))
+    if output is Format.JSON:
+        print_json({"id": str(made.row.id), "expires_at": made.row.expires_at, "secret": made.secret})
+        return
+    to_stderr(f"{made.row.id}: {name} may do everything until {made.row.expires_at:%Y-%m-%d %H:%M} UTC")
+    to_stdout(made.secret or "")
+
+
+async def _made(dsn: str, wanted: NewCredential) -> Made:
+    from tenure.coordinator import tokens
+    from tenure.store.postgres.database import Database, PoolOptions
+
+    async with Database(dsn, PoolOptions(min_size=1, max_size=1), name="tenure-db") as database:
+        return await tokens.create(database, wanted, by="tenure db")
 
 
 def _required(dsn: str | None) -> str:

@@ -28,6 +28,7 @@ from tenure.cli import (
     runner,
     schedules,
     submit,
+    tokens,
     worker,
     workers,
     workflows,
@@ -46,6 +47,7 @@ Exit codes:
   5   a bound is reached, try later
   6   a coordinator or a store cannot be reached
   7   not in time
+  8   not known here, or not allowed
   78  a setting is missing or unsafe
   130 interrupted
 """
@@ -120,6 +122,7 @@ app.add_typer(limits.app, name="limits")
 app.add_typer(namespaces.app, name="namespaces")
 app.add_typer(workers.app, name="workers")
 app.add_typer(claims.app, name="claims")
+app.add_typer(tokens.app, name="tokens")
 app.command("cluster")(cluster.cluster)
 app.add_typer(db.app, name="db")
 app.command("doctor")(doctor.doctor)

@@ -39,7 +39,9 @@ from tenure.model.errors import (
     FieldViolation,
     InvalidInput,
     NotFound,
+    PermissionDenied,
     TenureError,
+    Unauthenticated,
     Unavailable,
     WrongState,
 )
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
     from tenure.client.stream import StreamedJob
     from tenure.client.sync_client import Client
+    from tenure.client.tokens import CreatedToken, Token
     from tenure.client.workflows import Workflow, WorkflowChange
 
 __all__ = [
@@ -70,6 +73,7 @@ __all__ = [
     "ConfigurationError",
     "Conflict",
     "Coordinator",
+    "CreatedToken",
     "DeadlineExceeded",
     "Explanation",
     "FieldViolation",
@@ -88,6 +92,7 @@ __all__ = [
     "OnDuplicate",
     "Outcome",
     "Pause",
+    "PermissionDenied",
     "Pool",
     "RetriedJobs",
     "Retry",
@@ -98,7 +103,9 @@ __all__ = [
     "TenureError",
     "Tick",
     "TickJob",
+    "Token",
     "Trigger",
+    "Unauthenticated",
     "Unavailable",
     "UpstreamFailure",
     "Worker",
@@ -115,6 +122,7 @@ _LAZY = {
     "TLS": "link",
     "StreamedJob": "stream",
 } | dict.fromkeys(("NewSchedule", "Schedule", "Tick", "TickJob"), "schedules")
+_LAZY |= dict.fromkeys(("CreatedToken", "Token"), "tokens")
 _LAZY |= dict.fromkeys(("Workflow", "WorkflowChange"), "workflows")
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -19,9 +18,11 @@ from tenure.client.calls.namespaces import NamespaceCalls
 from tenure.client.calls.pools import PoolCalls
 from tenure.client.calls.schedules import ScheduleCalls
 from tenure.client.calls.submit import SubmitCalls
+from tenure.client.calls.tokens import TokenCalls
 from tenure.client.calls.workflows import WorkflowCalls
 from tenure.client.gather import Gathering
-from tenure.client.link import TLS, TOKEN_VARIABLE, Link, addresses_of
+from tenure.client.link import TLS, Link, addresses_of
+from tenure.v1.bearer import Bearer
 from tenure.v1.dial import tls_from_environment
 
 
@@ -36,6 +37,7 @@ class AsyncClient(
     PoolCalls,
     NamespaceCalls,
     ClusterCalls,
+    TokenCalls,
 ):
     """A client of the coordinators, for asyncio. Use it as ``async with`` or call ``close``; safe for many tasks.
 
@@ -52,7 +54,7 @@ class AsyncClient(
 
     - ``Unavailable``, ``DeadlineExceeded``: no coordinator answered in time.
     - ``BoundExceeded``: the service is out of room, or too many requests wait. Later it may go.
-    - ``ConfigurationError``: the token was refused.
+    - ``Unauthenticated``: no token was shown, or it is not valid; ``PermissionDenied``: it is not for this.
     """
 
     def __init__(
@@ -67,18 +69,20 @@ class AsyncClient(
         """Prepare a client; nothing is connected before the first call.
 
         ``address``: HOST:PORT, several comma-separated or listed: the next is asked when one does not answer.
-        None reads TENURE_COORDINATOR, else 127.0.0.1:7070. ``token``: None reads TENURE_TOKEN. ``tls``: None reads
-        TENURE_TLS_CA and what belongs to it, else speaks without TLS.
+        None reads TENURE_COORDINATOR, else 127.0.0.1:7070. ``token``: None reads TENURE_TOKEN, or
+        the file that TENURE_TOKEN_FILE names, again whenever it has changed. ``tls``: None reads TENURE_TLS_CA and what
+        belongs to it, else speaks without TLS.
         ``timeout_s``: the most that one call may take, its retries included. ``outage_s``: how long ``wait`` and
         ``watch`` bear with coordinators that answered before and do not now.
 
         Raises:
             InvalidInput: an address that is not HOST:PORT.
-            ConfigurationError: a TLS file that cannot be read, or TLS settings that do not go together.
+            ConfigurationError: a TLS file, or that of the token, that cannot be read, or TLS settings that do not go
+                together.
         """
-        token = token if token is not None else os.environ.get(TOKEN_VARIABLE)
+        bearer = Bearer.given(token)
         tls = tls if tls is not None else tls_from_environment()
-        self._link = Link(addresses_of(address), token=token, tls=tls, timeout_s=timeout_s, outage_s=outage_s)
+        self._link = Link(addresses_of(address), bearer=bearer, tls=tls, timeout_s=timeout_s, outage_s=outage_s)
         self._gathering = Gathering(self._link)
 
     async def __aenter__(self) -> Self:

@@ -9,7 +9,6 @@ import grpc
 
 from tenure.model.errors import (
     BY_GRPC_STATUS,
-    ConfigurationError,
     DeadlineExceeded,
     FieldViolation,
     InvalidInput,
@@ -52,7 +51,7 @@ def translate(error: grpc.aio.AioRpcError, address: str) -> TenureError:
         )
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         hint = hint or "is TENURE_TOKEN set, and valid for this?"
-        return ConfigurationError(f"refused by {address}: {details}", hint=hint)
+        return BY_GRPC_STATUS[code.name](f"refused by {address}: {details}", hint=hint)
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return UnknownCall(
             f"the coordinator at {address} does not know this call", hint="do the versions fit? see `tenure cluster`"

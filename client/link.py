@@ -27,14 +27,15 @@ from tenure.v1 import (
     namespace_service_pb2_grpc,
     pool_service_pb2_grpc,
     schedule_service_pb2_grpc,
+    token_service_pb2_grpc,
     workflow_service_pb2_grpc,
 )
+from tenure.v1.bearer import Bearer
 from tenure.v1.dial import TLS as TLS
 from tenure.v1.dial import Dialer, warn_of_token_in_the_open
 
 DEFAULT_ADDRESS = "127.0.0.1:7070"
 ADDRESS_VARIABLE = "TENURE_COORDINATOR"
-TOKEN_VARIABLE = "TENURE_TOKEN"
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 2.0
@@ -56,20 +57,21 @@ class Stubs:
     schedules: Any
     workflows: Any
     kinds: Any
+    tokens: Any
 
 
 class Link:
     """Calls to whichever coordinator answers."""
 
     def __init__(
-        self, addresses: Sequence[str], *, token: str | None, tls: TLS | None, timeout_s: float, outage_s: float
+        self, addresses: Sequence[str], *, bearer: Bearer, tls: TLS | None, timeout_s: float, outage_s: float
     ) -> None:
         self._addresses = tuple(addresses)
         self.timeout_s = timeout_s
         """What a call may take that does not say otherwise."""
         self._outage_s = outage_s
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        warn_of_token_in_the_open(token, self._addresses, tls)
+        self._bearer = bearer
+        warn_of_token_in_the_open(bool(bearer.metadata()), self._addresses, tls)
         self._dialer = Dialer(tls)
         self._stubs: dict[str, Stubs] = {}
         self._old: list[Stubs] = []
@@ -107,7 +109,8 @@ class Link:
             stubs = self._peer()
             left_s = max(0.001, min(attempt_s, deadline - loop.time()))
             try:
-                return await self._attempt(stubs, pick(stubs)(request, timeout=left_s, metadata=self._metadata))
+                shown = self._bearer.metadata()
+                return await self._attempt(stubs, pick(stubs)(request, timeout=left_s, metadata=shown))
             except RETRYABLE:
                 attempts += 1
                 pause_s = backoff_s(attempts, len(self._addresses))
@@ -137,7 +140,7 @@ class Link:
             TenureError: as ``client.errors.translate`` says; the next call goes elsewhere.
         """
         stubs = self._peer()
-        call = pick(stubs)(request, timeout=timeout_s, metadata=self._metadata)
+        call = pick(stubs)(request, timeout=timeout_s, metadata=self._bearer.metadata())
         try:
             async for message in call:
                 self._has_answered = True
@@ -209,6 +212,7 @@ class Link:
             schedule_service_pb2_grpc.ScheduleServiceStub(channel),
             workflow_service_pb2_grpc.WorkflowServiceStub(channel),
             kind_service_pb2_grpc.KindServiceStub(channel),
+            token_service_pb2_grpc.TokenServiceStub(channel),
         )
 
 

@@ -34,6 +34,7 @@ from tenure.client.records import (
 )
 from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
 from tenure.client.stream import StreamedJob
+from tenure.client.tokens import CreatedToken, Token
 from tenure.client.workflows import Workflow, WorkflowChange
 from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
@@ -59,7 +60,7 @@ class Client:
 
     - ``Unavailable``, ``DeadlineExceeded``: no coordinator answered in time.
     - ``BoundExceeded``: the service is out of room, or too many requests wait. Later it may go.
-    - ``ConfigurationError``: the token was refused.
+    - ``Unauthenticated``: no token was shown, or it is not valid; ``PermissionDenied``: it is not for this.
     """
 
     def __init__(
@@ -74,14 +75,16 @@ class Client:
         """Prepare a client; nothing is connected before the first call.
 
         ``address``: HOST:PORT, several comma-separated or listed: the next is asked when one does not answer.
-        None reads TENURE_COORDINATOR, else 127.0.0.1:7070. ``token``: None reads TENURE_TOKEN. ``tls``: None reads
-        TENURE_TLS_CA and what belongs to it, else speaks without TLS.
+        None reads TENURE_COORDINATOR, else 127.0.0.1:7070. ``token``: None reads TENURE_TOKEN, or
+        the file that TENURE_TOKEN_FILE names, again whenever it has changed. ``tls``: None reads TENURE_TLS_CA and what
+        belongs to it, else speaks without TLS.
         ``timeout_s``: the most that one call may take, its retries included. ``outage_s``: how long ``wait`` and
         ``watch`` bear with coordinators that answered before and do not now.
 
         Raises:
             InvalidInput: an address that is not HOST:PORT.
-            ConfigurationError: a TLS file that cannot be read, or TLS settings that do not go together.
+            ConfigurationError: a TLS file, or that of the token, that cannot be read, or TLS settings that do not go
+                together.
         """
         self._client = AsyncClient(address, token=token, tls=tls, timeout_s=timeout_s, outage_s=outage_s)
         self._portal = Portal()
@@ -686,3 +689,47 @@ class Client:
     def revoke_claim(self, job_id: str) -> bool:
         """Take a job away from its worker; it restarts elsewhere, not counted as a crash. False: nobody held it."""
         return self._portal.call(self._client.revoke_claim(job_id))
+
+    def create_token(
+        self,
+        name: str,
+        role: str,
+        *,
+        namespaces: Iterable[str] = (),
+        pools: Iterable[str] = (),
+        expires_in_s: float | None = None,
+        expires_at: datetime | None = None,
+        certificate_subject: str | None = None,
+    ) -> CreatedToken:
+        """Make a bearer token, or let certificates of a subject stand for an identity; it expires after 90 days.
+
+        ``role``: admin, operator, submitter or viewer (of ``namespaces``), worker or runner (of ``pools``); ``*`` is
+        every one. The secret is shown in the answer and never again.
+
+        Raises:
+            InvalidInput: with every bad field.
+            Conflict: the certificate's subject is bound to another identity.
+        """
+        return self._portal.call(
+            self._client.create_token(
+                name,
+                role,
+                namespaces=namespaces,
+                pools=pools,
+                expires_in_s=expires_in_s,
+                expires_at=expires_at,
+                certificate_subject=certificate_subject,
+            )
+        )
+
+    def tokens(self, *, all: bool = False, page_size: int = 200) -> Iterator[Token]:
+        """Yield the credentials, newest first; ``all`` lets those through that were revoked or have expired."""
+        return self._portal.iterate(self._client.tokens(all=all, page_size=page_size))
+
+    def revoke_token(self, token_id: str) -> Token:
+        """Have a credential be refused everywhere within 5 s, and return it.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._portal.call(self._client.revoke_token(token_id))

@@ -23,8 +23,10 @@ from tenure.coordinator.api.limit_service import LimitService
 from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
 from tenure.coordinator.api.schedule_service import ScheduleService
+from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
+from tenure.coordinator.authenticate import Authenticator
 from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
@@ -43,11 +45,11 @@ from tenure.coordinator.rest.app import RestApi
 from tenure.coordinator.rest.runner_service import RunnerService
 from tenure.coordinator.retry import Retryer
 from tenure.coordinator.revoke import Revoker
+from tenure.coordinator.runner_tokens import signer_of
 from tenure.coordinator.runners import Runners
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.start import Starter
 from tenure.coordinator.submit import Submitter
-from tenure.coordinator.tokens import signer_of
 from tenure.coordinator.waiters import Waiters
 from tenure.coordinator.workflows import Workflows
 from tenure.model.clock import SystemClock
@@ -146,7 +148,13 @@ async def _coordinate(
         presence = Presence(etcd, keys, clock, settings.coordinator_id, ttl_s=settings.leader_ttl_s)
         waiters = Waiters(database, etcd, keys, clock)
         announcer = Announcer(etcd, keys, clock, done_ttl_s=settings.done_ttl_s, tell_here=waiters.wake)
-        hints = Hints(presence.leader_address, lambda lanes: leader.hint(lanes), _tls_to_others(settings))
+        authenticator = Authenticator(database, clock) if settings.auth == "required" else None
+        hints = Hints(
+            presence.leader_address,
+            lambda lanes: leader.hint(lanes),
+            _tls_to_others(settings),
+            own_token=authenticator.own_token if authenticator else None,
+        )
         lanes = Lanes(database, clock)
         kinds = Kinds(database, clock)
         backlogs = Backlogs(database, clock)
@@ -174,11 +182,13 @@ async def _coordinate(
                 NamespaceService(database, hints),
                 ScheduleService(database, lanes, hints, kinds, canceler),
                 KindService(database, kinds),
+                TokenService(database),
                 workflows,
             ),
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,
             tls=tls,
+            authenticator=authenticator,
         )
         try:
             await _unless(stop, opening.until("Postgres", lanes.refresh))
@@ -188,7 +198,7 @@ async def _coordinate(
             if stop.is_set() or signer is None:
                 return
             await grpc_server.start()
-            rest.open(RunnerService(runners, Sessions(etcd, keys), signer, workers), None)
+            rest.open(RunnerService(runners, Sessions(etcd, keys), signer, workers), authenticator)
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(body)
@@ -213,6 +223,8 @@ async def _coordinate(
                         ),
                     )
                 ]
+                if authenticator:
+                    tasks.append(group.create_task(authenticator.run()))
                 leading = group.create_task(leader.run())
                 await grpc_server.set_serving(True)
                 del checks["start"]

@@ -7,12 +7,13 @@ call costs both coordinators as much as several submits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
 import structlog
 
+from tenure.model.errors import TenureError
 from tenure.v1 import cluster_service_pb2 as pb
 from tenure.v1.cluster_service_pb2_grpc import ClusterServiceStub
 from tenure.v1.dial import TLS, Dialer
@@ -34,8 +35,14 @@ class Hints:
         leader_address: Callable[[], str | None],
         deliver_here: Callable[[frozenset[int]], bool],
         tls: TLS | None = None,
+        *,
+        own_token: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
-        """``deliver_here`` takes the hint if this process leads; else it goes to ``leader_address()``."""
+        """``deliver_here`` takes the hint if this process leads; else it goes to ``leader_address()``.
+
+        ``own_token`` gives what coordinators show each other, where credentials are asked for.
+        """
+        self._own_token = own_token
         self._dialer = Dialer(tls)
         self._leader_address = leader_address
         self._deliver_here = deliver_here
@@ -78,11 +85,14 @@ class Hints:
                     address, channel = leader, self._dialer.channel(leader)
                     stub = ClusterServiceStub(channel)  # once: making its methods takes as long as half a call
                 try:
-                    await stub.HintReady(pb.HintReadyRequest(lanes=lanes), timeout=HINT_TIMEOUT_S)
+                    shown = (("authorization", f"Bearer {await self._own_token()}"),) if self._own_token else ()
+                    await stub.HintReady(pb.HintReadyRequest(lanes=lanes), timeout=HINT_TIMEOUT_S, metadata=shown)
                 except grpc.aio.AioRpcError as exc:
                     log.debug("hint_lost", leader=leader, status=exc.code().name)
                     if self._dialer.reread():
                         address = None  # the next one goes over a channel of its own
+                except TenureError as exc:
+                    log.debug("hint_lost", leader=leader, reason=exc.message)
                 await asyncio.sleep(PAUSE_S)
         finally:
             if channel is not None:

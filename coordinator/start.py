@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from tenure.coordinator import access
 from tenure.coordinator.metrics import STALE_WRITES
 from tenure.model.errors import Unavailable
 from tenure.store.etcd.claims import verify_batch
@@ -44,12 +45,16 @@ class Starter:
     async def start(self, worker: str, claims: Sequence[ClaimedJob]) -> list[Row]:
         """Return the attempts that started now, or earlier under the very same claims (a repeated call).
 
+        A job outside of the caller's pools does not start, as if its claim did not stand.
+
         Raises:
             Unavailable: a store did not answer; repeat the call with the same claims.
         """
         held = await verify_batch(
             self._etcd, self._keys, [(claim.job_id, claim.claim_revision, claim.lease) for claim in claims]
         )
+        if not access.serves_all():
+            held &= await self._in_pools(held)
         shown = sorted([claim for claim in claims if claim.job_id in held])
         rows, locked = await self._start(worker, shown) if shown else ([], frozenset[str]())
         if len(rows) < len(claims):
@@ -59,6 +64,15 @@ class Starter:
                     STALE_WRITES.labels("start").inc()
                     log.info("stale_start_refused", job=claim.job_id, worker=worker, lease=f"{claim.lease:016x}")
         return rows
+
+    async def _in_pools(self, ids: Set[str]) -> Set[str]:
+        """Return which of these jobs lie in the caller's pools."""
+        rows = await self._database.fetch("routes_of", {"ids": sorted(ids)})
+        outside = [row.id for row in rows if not access.serves(row.route)]
+        if outside:
+            who = access.caller().name
+            log.warning("start_outside_of_pools_refused", caller=who, jobs=len(outside), job=outside[0])
+        return {row.id for row in rows}.difference(outside)
 
     async def _start(self, worker: str, shown: Sequence[ClaimedJob]) -> tuple[list[Row], frozenset[str]]:
         """Return the started attempts, and the jobs that somebody has locked: they will be offered again."""

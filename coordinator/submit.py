@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from tenure.coordinator.access import sees
 from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.group_commit import Answer, GroupCommit
@@ -184,14 +185,14 @@ class Submitter:
         raise Unavailable("the keys of this batch kept changing hands", hint="send the same request again")
 
     async def _require_parents(self, batch: _Batch) -> None:
-        """Refuse a batch that depends on jobs which do not exist."""
+        """Refuse a batch that depends on jobs which do not exist, as far as the caller can see."""
         outside = {parent for job in batch.planned for parent in job.parents}
         if outside:
             outside -= {job.id for job in batch.planned}
         if not outside:
             return
         rows = await self._database.fetch("known_jobs", {"ids": sorted(outside)})
-        missing = outside - {row.id for row in rows}
+        missing = outside - {row.id for row in rows if sees(row.namespace)}
         if missing:
             raise InvalidInput(
                 [

@@ -1,120 +1,70 @@
-"""Tokens that runners hold: what a session, a claim or an attempt is, signed, so that any coordinator serves any call.
+"""Makes, lists and revokes credentials. The secret of a token leaves here once, and is kept nowhere.
 
-Nothing is kept about them: what a token says was true when it was signed, and etcd and Postgres are asked whether it
-still is (a lease that lives, a claim that stands, a fence that is the newest). Each is bound to the name of who called
-then, so that a token that was stolen is of no use to another. The key is one for all coordinators, in Postgres.
+Called by ``TokenService``, and by ``tenure db admin-token``, which makes the first one.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error
-from typing import TypeVar
+import uuid
+from dataclasses import dataclass, field
 
-from msgspec import DecodeError, Struct, msgpack
+import structlog
 
-from tenure.model.errors import PermissionDenied
-from tenure.store.postgres.database import Database
+from tenure.model.credentials import NewCredential
+from tenure.model.errors import Conflict, NotFound
+from tenure.model.ids import new_id
+from tenure.model.tokens import new_token
+from tenure.store.postgres.database import Database, Row
 
-_MAC_BYTES = 16
-_PURPOSE = b"tenure runner tokens 1"
-
-
-class SessionToken(Struct, frozen=True, array_like=True, tag="s"):
-    """A runner's session."""
-
-    caller: str
-    runner: str
-    lease: int
-    pools: tuple[str, ...]
+log = structlog.get_logger(__name__)
 
 
-class ClaimToken(Struct, frozen=True, array_like=True, tag="c"):
-    """A claim that was won for a runner."""
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A credential as its row says, and what its owner sends: None for a certificate."""
 
-    caller: str
-    runner: str
-    lease: int
-    job: str
-    route: str
-    revision: int
-    ttl_s: float
-    attempt_seen: int
-    slots: tuple[str, ...] = ()
+    row: Row
+    secret: str | None = field(repr=False)
 
 
-class AttemptToken(Struct, frozen=True, array_like=True, tag="a"):
-    """An attempt that a runner executes, and the claim under which it does."""
-
-    caller: str
-    runner: str
-    lease: int
-    job: str
-    route: str
-    revision: int
-    fence: int
-
-
-RunnerToken = SessionToken | ClaimToken | AttemptToken
-_T = TypeVar("_T", bound=RunnerToken)
-
-
-class Signer:
-    """Signs tokens, and reads those that were signed with the same key."""
-
-    def __init__(self, key: bytes) -> None:
-        self._key = hmac.digest(key, _PURPOSE, hashlib.sha256)
-
-    def sign(self, token: RunnerToken) -> str:
-        """Return a token as text."""
-        data = msgpack.encode(token)
-        return urlsafe_b64encode(self._mac(data) + data).rstrip(b"=").decode()
-
-    def read(self, text: str, kind: type[_T]) -> _T:
-        """Return what a text says.
-
-        Raises:
-            PermissionDenied: it was not signed here, or is a token of another kind.
-        """
-        token = self.read_any(text)
-        if not isinstance(token, kind):
-            raise PermissionDenied(f"this is not the token of {_WORDS[kind]}")
-        return token
-
-    def read_any(self, text: str) -> RunnerToken:
-        """Return what a text says, whatever its kind.
-
-        Raises:
-            PermissionDenied: it was not signed here.
-        """
-        try:
-            signed = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
-            data = signed[_MAC_BYTES:]
-            if hmac.compare_digest(self._mac(data), signed[:_MAC_BYTES]):
-                token: RunnerToken = msgpack.decode(data, type=RunnerToken)
-                return token
-        except (UnicodeEncodeError, Error, ValueError, DecodeError):
-            pass
-        raise PermissionDenied("this token is none that a coordinator of this installation has signed")
-
-    def _mac(self, data: bytes) -> bytes:
-        return hmac.digest(self._key, data, hashlib.sha256)[:_MAC_BYTES]
-
-
-_WORDS: dict[type, str] = {
-    SessionToken: "a session",
-    ClaimToken: "a claim",
-    AttemptToken: "an attempt",
-}
-
-
-async def signer_of(database: Database) -> Signer:
-    """Return the signer with the installation's key.
+async def create(database: Database, wanted: NewCredential, *, by: str) -> Made:
+    """Make a credential; a subject that is bound to the very same identity answers with that.
 
     Raises:
-        Unavailable: Postgres does not answer.
+        Conflict: the subject is bound to another identity.
     """
-    [row] = await database.fetch("signing_key", {})
-    return Signer(bytes(row.key))
+    token = new_token(new_id())
+    params = {
+        "id": token.id,
+        "name": wanted.name,
+        "role": str(wanted.role),
+        "namespaces": list(wanted.namespaces),
+        "pools": list(wanted.pools),
+        "hash": None if wanted.subject else token.hash(),
+        "subject": wanted.subject,
+        "created_by": by,
+        "expires_in_s": wanted.expires_in_s,
+    }
+    rows = await database.fetch("insert_token", params)
+    if rows:
+        log.info("credential_made", id=str(token.id), name=wanted.name, role=str(wanted.role), by=by)
+        return Made(rows[0], None if wanted.subject else token.text())
+    for row in await database.fetch("token_of_subject", {"subject": wanted.subject}):
+        if all(getattr(row, name) == params[name] for name in ("name", "role", "namespaces", "pools")):
+            return Made(row, None)
+    raise Conflict(
+        f"certificates of {wanted.subject!r} stand for another identity", hint="revoke that first: tenure tokens list"
+    )
+
+
+async def revoke(database: Database, id: uuid.UUID, *, by: str) -> Row:
+    """Revoke a credential, and return it.
+
+    Raises:
+        NotFound: there is none.
+    """
+    rows = await database.fetch("revoke_token", {"id": id})
+    if not rows:
+        raise NotFound(f"token {id} does not exist", hint="tenure tokens list --all")
+    log.info("credential_revoked", id=str(id), name=rows[0].name, by=by)
+    return rows[0]

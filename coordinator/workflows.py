@@ -83,7 +83,7 @@ class Workflows:
         """
         summary = await self._reads.ask(workflow_id)
         if summary is None:
-            raise NotFound(f"workflow {workflow_id} does not exist", hint="tenure workflows list")
+            raise not_found(workflow_id)
         return summary
 
     async def summaries(self, rows: Sequence[Row]) -> list[Summary]:
@@ -107,7 +107,7 @@ class Workflows:
         if before is None and not await self._database.fetch(
             "mark_workflow_canceled", {"id": workflow_id, "reason": reason}
         ):
-            raise NotFound(f"workflow {workflow_id} does not exist", hint="tenure workflows list")
+            raise not_found(workflow_id)
         result = CanceledMembers(Canceled(), before or LAST_ID)
         until = self._clock.monotonic() + PASS_S
         while True:
@@ -151,6 +151,11 @@ class Workflows:
         rows = await self._database.fetch("workflows_by_id", {"ids": list(set(ids))})
         found = {summary.row.id: summary for summary in await self.summaries(rows)}
         return [found.get(id) for id in ids]
+
+
+def not_found(workflow_id: uuid.UUID) -> NotFound:
+    """Return the refusal for a workflow that is not there."""
+    return NotFound(f"workflow {workflow_id} does not exist", hint="tenure workflows list")
 
 
 def _summary(row: Row, counts: Sequence[Row]) -> Summary:

@@ -31,6 +31,8 @@ class Role(StrEnum):
     """Executes jobs of its pools, beside etcd."""
     RUNNER = "runner"
     """Executes jobs of its pools, over HTTPS alone."""
+    COORDINATOR = "coordinator"
+    """Another coordinator, by a token that follows from the signing key; no credential can be made with it."""
 
 
 class Right(StrEnum):
@@ -42,15 +44,18 @@ class Right(StrEnum):
     WORK = "work"
     RUN = "run"
     ADMINISTER = "administer"
+    COORDINATE = "coordinate"
+    """Hints to the leader."""
 
 
 _RIGHTS: Mapping[Role, frozenset[Right]] = {
-    Role.ADMIN: frozenset(Right),
+    Role.ADMIN: frozenset(Right) - {Right.COORDINATE},
     Role.OPERATOR: frozenset({Right.READ, Right.SUBMIT, Right.OPERATE}),
     Role.SUBMITTER: frozenset({Right.READ, Right.SUBMIT}),
     Role.VIEWER: frozenset({Right.READ}),
     Role.WORKER: frozenset({Right.WORK}),
     Role.RUNNER: frozenset({Right.RUN}),
+    Role.COORDINATOR: frozenset({Right.COORDINATE}),
 }
 
 
@@ -68,13 +73,18 @@ ANYBODY = Identity("anybody", Role.ADMIN)
 """Who calls where no credentials are asked for."""
 
 
+def has(identity: Identity, right: Right) -> bool:
+    """Say whether an identity has a right at all, wherever that may be."""
+    return right in _RIGHTS[identity.role]
+
+
 def allows(identity: Identity, right: Right, *, namespace: str | None = None, route: str | None = None) -> bool:
     """Say whether an identity may do this, there.
 
     Without ``namespace`` (``route``) the question is for a right that is not confined to one: it takes a scope over
     all of them.
     """
-    if right not in _RIGHTS[identity.role]:
+    if not has(identity, right):
         return False
     if right in (Right.WORK, Right.RUN):
         return EVERY in identity.pools or (route is not None and any(covers(pool, route) for pool in identity.pools))

@@ -65,7 +65,8 @@ TAIL = """
 | Variable | Read by | Meaning |
 | --- | --- | --- |
 | `TENURE_COORDINATOR` | clients, `tenure` | `HOST:PORT` of coordinators, with commas; default `127.0.0.1:7070` |
-| `TENURE_TOKEN` | clients, `tenure` | sent as a bearer token; coordinators do not check it yet |
+| `TENURE_TOKEN` | clients, workers, `tenure` | a bearer token to show to coordinators ([ACCESS.md](ACCESS.md)) |
+| `TENURE_TOKEN_FILE` | clients, workers, `tenure` | a file with it, read again whenever it has changed |
 | `TENURE_TLS`, `TENURE_TLS_CA`, `TENURE_TLS_SERVER_NAME` | clients, `tenure` | TLS to coordinators, as above |
 | `TENURE_TLS_CLIENT_CERT`, `TENURE_TLS_CLIENT_KEY` | clients, `tenure` | what to show to them, as above |
 | `TENURE_TLS_CERT`, `TENURE_TLS_CA`, `TENURE_TLS_SERVER_NAME` | `tenure health` | HTTPS or not, and whom to trust |
@@ -87,7 +88,6 @@ MEANINGS = {
     "etcd_timeout_s": "bound of one call to etcd",
     "grpc_listen": "`HOST:PORT` for workers and clients",
     "http_listen": "`HOST:PORT` for `/livez`, `/readyz` and `/metrics`",
-    "auth": "`required`: a call needs a token or a client certificate; `none`: whoever reaches it may do everything",
     "coordinator_id": "name of this coordinator",
     "postgres_pool_min": "connections kept open",
     "postgres_pool_max": "most connections at the same time",
@@ -101,6 +101,7 @@ MEANINGS = {
     "compact_keep_revisions": "how many of the newest revisions are kept, for watches that resume",
     "done_ttl_s": "how long the mark of a finished job stays in etcd at most, and half of it at least",
     "reflection": "serve gRPC reflection",
+    "auth": "`none`, or `required`: callers show a token or a client certificate ([ACCESS.md](ACCESS.md))",
     "log_level": "least severe log lines that are written",
     "labels": "what to show about this worker",
     "allow_command": "serve the kind `command`, which runs any program that a payload names",

@@ -17,6 +17,7 @@ import structlog
 
 from tenure.model.clock import Clock
 from tenure.model.errors import Unavailable
+from tenure.v1.bearer import Bearer
 from tenure.v1.dial import TLS, Dialer
 from tenure.v1.wire import error_from_status
 from tenure.v1.worker_service_pb2_grpc import WorkerServiceStub
@@ -43,10 +44,18 @@ class Coordinators:
     another is opened. Those with TLS files that were renewed are put aside, and closed in the end.
     """
 
-    def __init__(self, addresses: Callable[[], Sequence[str]], clock: Clock, tls: TLS | None = None) -> None:
+    def __init__(
+        self,
+        addresses: Callable[[], Sequence[str]],
+        clock: Clock,
+        tls: TLS | None = None,
+        *,
+        bearer: Bearer | None = None,
+    ) -> None:
         self._addresses = addresses
         self._dialer = Dialer(tls)
         self._clock = clock
+        self._bearer = bearer or Bearer()
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._old: list[grpc.aio.Channel] = []
         self._stubs: dict[str, Any] = {}
@@ -108,7 +117,7 @@ class Coordinators:
         self._calls[address] += 1
         try:
             stub = self._stubs.get(address) or await self._open(address)
-            return await getattr(stub, method)(request, timeout=timeout_s)
+            return await getattr(stub, method)(request, timeout=timeout_s, metadata=self._bearer.metadata())
         finally:
             self._calls[address] -= 1
 

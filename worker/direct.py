@@ -14,7 +14,7 @@ import structlog
 
 from tenure.model.clock import Clock
 from tenure.model.dependencies import Trigger
-from tenure.model.errors import BoundExceeded, OwnershipLost, TenureError
+from tenure.model.errors import BoundExceeded, OwnershipLost, PermissionDenied, TenureError, Unauthenticated
 from tenure.model.jobs import JobSpec
 from tenure.model.states import Outcome
 from tenure.store.etcd.claims import verify_batch
@@ -155,7 +155,7 @@ class DirectLink:
         except TenureError as exc:
             # Unknown: whichever did start is found by the reaper once its claim is gone.
             log.warning("start_failed", claims=len(claims), error=exc.message)
-            if isinstance(exc, BoundExceeded):
+            if isinstance(exc, (BoundExceeded, Unauthenticated, PermissionDenied)):
                 await self._clock.sleep(NO_ROOM_PAUSE_S * random.uniform(0.5, 1.0))
             await self._claimer.let_go([(claim.lease, False) for claim in claims])
             return

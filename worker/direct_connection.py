@@ -19,7 +19,7 @@ from tenure.worker.control import Control
 from tenure.worker.coordinators import Coordinators
 from tenure.worker.direct import DirectLink
 from tenure.worker.registration import Registration
-from tenure.worker.settings import WorkerSettings
+from tenure.worker.settings import WorkerSettings, bearer_of
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,9 @@ def connect_directly(settings: WorkerSettings, value: WorkerValue, control: Cont
     worker = settings.worker_id
     keeper = LeaseKeeper(etcd, clock)
     seen = View(etcd, keys.coordinators, clock)
-    coordinators = Coordinators(lambda: settings.coordinator or _addresses(seen), clock, _tls(settings))
+    coordinators = Coordinators(
+        lambda: settings.coordinator or _addresses(seen), clock, _tls(settings), bearer=bearer_of(settings)
+    )
     registration = Registration(Sessions(etcd, keys), clock, keeper, worker, value, settings.session_ttl_s)
     link = DirectLink(
         etcd,

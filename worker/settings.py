@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from tenure.model.ids import new_id
 from tenure.model.listen import listened
 from tenure.model.routes import DEFAULT_ROUTE, name_error, route_error
+from tenure.v1.bearer import Bearer
 
 _LISTS = ("etcd_endpoints", "coordinator", "runner_url", "imports", "pools")
 
@@ -38,7 +39,6 @@ class WorkerSettings(BaseSettings):
         default=(),
         description="HTTPS addresses of coordinators: remote mode, without etcd; see `tenure runner`",
     )
-    token: SecretStr | None = None
     tls: bool = Field(default=False, description="speak TLS to coordinators; TENURE_TLS_CA says so, too")
     tls_ca: Path | None = Field(
         default=None, description="file of CA certificates that signed the coordinators'; default: public ones"
@@ -48,6 +48,8 @@ class WorkerSettings(BaseSettings):
     tls_server_name: str | None = Field(
         default=None, description="name in the coordinators' certificates, where it differs from their addresses"
     )
+    token: SecretStr | None = Field(default=None, description="shown to coordinators, where they ask for one")
+    token_file: Path | None = Field(default=None, description="file with that token; read again when it has changed")
     imports: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), validation_alias="TENURE_WORKER_IMPORTS", description="modules that declare handlers"
     )
@@ -129,6 +131,15 @@ class WorkerSettings(BaseSettings):
         if self.tls_client_cert and not (self.tls or self.tls_ca):
             raise ValueError("tls_client_cert is shown over TLS only: set tls_ca, or tls")
         return self
+
+
+def bearer_of(settings: WorkerSettings) -> Bearer:
+    """Return what the worker shows to coordinators.
+
+    Raises:
+        ConfigurationError: the token's file cannot be read.
+    """
+    return Bearer(settings.token.get_secret_value() if settings.token else None, file=settings.token_file)
 
 
 def runner_url_error(url: str) -> str | None:

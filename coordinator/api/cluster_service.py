@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from tenure.coordinator.access import sees
 from tenure.coordinator.census import claims_by_worker, readable
 from tenure.coordinator.revoke import Revoker
 from tenure.model.ids import parse_id
@@ -100,6 +101,8 @@ class ClusterService(ClusterServiceServicer):
         listing = await self._etcd.list(self._keys.claims)
         claims = []
         for item, value in readable(listing.items, ClaimValue):
+            if not sees(value.namespace):
+                continue
             claims.append(
                 pb.HeldClaim(
                     job_id=self._keys.last(item.key),

@@ -9,7 +9,9 @@ from collections.abc import Set
 from datetime import UTC, datetime
 from typing import Any
 
+from tenure.coordinator.access import namespaces_for
 from tenure.coordinator.passing import LAST_ID, Span
+from tenure.model.access import Right
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.ids import parse_id
 from tenure.model.routes import route_error
@@ -56,7 +58,7 @@ def mass_filters(
         raise InvalidInput(
             [FieldViolation("filter", "is empty; set all to mean every job")], hint="name a namespace, kind or route"
         )
-    filters = filters_from_pb(message)
+    filters = filters_from_pb(message, right=Right.OPERATE)
     states = {JobState(state) for state in filters["states"] or default}
     if strange := sorted(states - allowed):
         may = ", ".join(sorted(allowed))
@@ -69,11 +71,12 @@ def not_a_token(field: str = "page_token") -> InvalidInput:
     return InvalidInput([FieldViolation(field, "is not a token that this service gave")])
 
 
-def filters_from_pb(message: pb.JobFilter) -> dict[str, Any]:
-    """Return the filter as parameters of queries; what is not set is None.
+def filters_from_pb(message: pb.JobFilter, *, right: Right = Right.READ) -> dict[str, Any]:
+    """Return the filter as parameters of queries, confined to the caller's namespaces; what is not set is None.
 
     Raises:
         InvalidInput: with every bad field.
+        PermissionDenied: the caller has no such right in the namespace that is named.
     """
     violations = []
     if message.route_prefix and (problem := route_error(message.route_prefix)):
@@ -102,6 +105,7 @@ def filters_from_pb(message: pb.JobFilter) -> dict[str, Any]:
         raise InvalidInput(violations)
     return {
         "namespace": message.namespace or None,
+        "namespaces": namespaces_for(right, message.namespace),
         "kind": message.kind or None,
         "route": message.route_prefix or None,
         "states": states or None,

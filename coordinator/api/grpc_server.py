@@ -11,6 +11,7 @@ from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
 from tenure.coordinator.api.cluster_service import ClusterService
+from tenure.coordinator.api.gate import Gate
 from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.api.kind_service import KindService
 from tenure.coordinator.api.limit_service import LimitService
@@ -18,8 +19,10 @@ from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
 from tenure.coordinator.api.refusals import Refusals
 from tenure.coordinator.api.schedule_service import ScheduleService
+from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
+from tenure.coordinator.authenticate import Authenticator
 from tenure.model.errors import ConfigurationError
 from tenure.probes.tls import ServerTLS
 from tenure.v1.cluster_service_pb2_grpc import add_ClusterServiceServicer_to_server
@@ -29,6 +32,7 @@ from tenure.v1.limit_service_pb2_grpc import add_LimitServiceServicer_to_server
 from tenure.v1.namespace_service_pb2_grpc import add_NamespaceServiceServicer_to_server
 from tenure.v1.pool_service_pb2_grpc import add_PoolServiceServicer_to_server
 from tenure.v1.schedule_service_pb2_grpc import add_ScheduleServiceServicer_to_server
+from tenure.v1.token_service_pb2_grpc import add_TokenServiceServicer_to_server
 from tenure.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
 from tenure.v1.workflow_service_pb2_grpc import add_WorkflowServiceServicer_to_server
 
@@ -45,6 +49,7 @@ _ADD: dict[type, Callable[[Any, grpc.aio.Server], None]] = {
     NamespaceService: add_NamespaceServiceServicer_to_server,
     WorkflowService: add_WorkflowServiceServicer_to_server,
     KindService: add_KindServiceServicer_to_server,
+    TokenService: add_TokenServiceServicer_to_server,
 }
 SERVICES = tuple(f"tenure.v1.{kind.__name__}" for kind in _ADD)
 
@@ -53,12 +58,19 @@ class GrpcServer:
     """Built stopped. ``address`` is known once started (port 0 takes a free one)."""
 
     def __init__(
-        self, services: Iterable[object], *, listen: str, with_reflection: bool, tls: ServerTLS | None = None
+        self,
+        services: Iterable[object],
+        *,
+        listen: str,
+        with_reflection: bool,
+        authenticator: Authenticator | None = None,
+        tls: ServerTLS | None = None,
     ) -> None:
+        """Without an authenticator nobody is asked who they are."""
         self._listen = listen
         self._tls = tls
         self._server = grpc.aio.server(
-            interceptors=[Refusals()],
+            interceptors=[Refusals(), Gate(authenticator)] if authenticator else [Refusals()],
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

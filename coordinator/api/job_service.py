@@ -11,10 +11,11 @@ from typing import Any
 
 import grpc
 
+from tenure.coordinator import access
 from tenure.coordinator.api import convert
 from tenure.coordinator.api.filters import filters_from_pb, mass_filters, page_key, span_from_token, token_of_span
 from tenure.coordinator.api.refusals import is_of_all, refusal_to_pb
-from tenure.coordinator.api.stream_submit import MESSAGE_JOBS, StreamedSubmit
+from tenure.coordinator.api.stream_submit import MESSAGE_JOBS, StreamedSubmit, refuse_foreign
 from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.explain import Explainer
 from tenure.coordinator.pending import show_pending
@@ -23,7 +24,7 @@ from tenure.coordinator.submit import Submitter
 from tenure.coordinator.waiters import Waiters
 from tenure.model.batch import Batcher, pieces
 from tenure.model.clock import Clock
-from tenure.model.errors import FieldViolation, InvalidInput, Locked, NotFound, WrongState
+from tenure.model.errors import FieldViolation, InvalidInput, Locked, NotFound, TenureError, WrongState
 from tenure.model.ids import parse_id
 from tenure.model.jobs import JobSpec
 from tenure.model.states import TERMINAL, JobState
@@ -108,11 +109,9 @@ class JobService(JobServiceServicer):
         if not 1 <= len(request.jobs) <= MESSAGE_JOBS:
             raise InvalidInput([FieldViolation("jobs", f"must be 1 to {MESSAGE_JOBS} in a call")])
         asked = [_spec_or_refusal(message) for message in request.jobs]
-        answers = iter(
-            await self._submitter.submit_together([spec for spec in asked if not isinstance(spec, InvalidInput)])
-        )
+        answers = iter(await self._submitter.submit_together([spec for spec in asked if isinstance(spec, JobSpec)]))
         return pb.SubmitEachResponse(
-            jobs=await self._each([spec if isinstance(spec, InvalidInput) else next(answers) for spec in asked])
+            jobs=await self._each([next(answers) if isinstance(spec, JobSpec) else spec for spec in asked])
         )
 
     async def _each(self, answers: Sequence[Submitted | Exception]) -> list[pb.SubmittedEach]:
@@ -212,7 +211,7 @@ class JobService(JobServiceServicer):
     async def _changed(self, ids: Set[uuid.UUID], shown: dict[uuid.UUID, tuple[object, ...]]) -> list[uuid.UUID]:
         """Return the jobs that are not as they were shown, and note what they are."""
         rows = await self._database.fetch("marks_of", {"ids": sorted(ids)})
-        marks = {row.id: tuple(row[1:]) for row in rows}
+        marks = {row.id: tuple(row[1:]) for row in rows if access.sees(row.namespace)}
         if missing := ids - marks.keys():
             raise NotFound(f"job {min(missing)} does not exist", hint=LISTED)
         changed = [id for id, mark in marks.items() if shown.get(id) != mark]
@@ -222,6 +221,7 @@ class JobService(JobServiceServicer):
     async def DeleteJob(self, request: pb.DeleteJobRequest, context: Context) -> pb.DeleteJobResponse:
         """Hide a job that has ended."""
         job_id = parse_id(request.id, "id")
+        await self._require_seen(job_id)
         if not await self._database.fetch("delete_job", {"id": job_id}):
             state = wire.STATE_FROM_PB[(await self._read(job_id)).state]
             raise WrongState(
@@ -252,7 +252,9 @@ class JobService(JobServiceServicer):
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
         """Make another go at a failed or canceled job, once."""
-        new, created = await self._retryer.retry(parse_id(request.id, "id"))
+        job_id = parse_id(request.id, "id")
+        await self._require_seen(job_id)
+        new, created = await self._retryer.retry(job_id)
         return pb.RetryJobResponse(job=await self._read(new), created=created)
 
     async def RetryJobs(self, request: pb.RetryJobsRequest, context: Context) -> pb.RetryJobsResponse:
@@ -284,6 +286,7 @@ class JobService(JobServiceServicer):
     async def ListAttempts(self, request: pb.ListAttemptsRequest, context: Context) -> pb.ListAttemptsResponse:
         """Read every attempt of a job."""
         job_id = parse_id(request.job_id, "job_id")
+        await self._require_seen(job_id)
         rows = await self._database.fetch("attempts_of", {"id": job_id})
         if not rows:
             await self._read(job_id)
@@ -291,9 +294,14 @@ class JobService(JobServiceServicer):
 
     async def _read(self, job_id: uuid.UUID) -> job_pb2.Job:
         job = await self._reads.ask(job_id)
-        if job is None:
+        if job is None or not access.sees(job.namespace):
             raise _not_found(job_id)
         return job
+
+    async def _require_seen(self, job_id: uuid.UUID) -> None:
+        """Answer for a job of a namespace that is not the caller's as for one that is not there."""
+        if access.is_confined():
+            await self._read(job_id)
 
     async def _read_group(self, ids: list[uuid.UUID]) -> list[job_pb2.Job | None]:
         wanted = list(set(ids))
@@ -319,10 +327,10 @@ async def _specs(messages: Sequence[job_pb2.JobSpec]) -> list[JobSpec]:
     return specs
 
 
-def _spec_or_refusal(message: job_pb2.JobSpec) -> JobSpec | InvalidInput:
+def _spec_or_refusal(message: job_pb2.JobSpec) -> JobSpec | TenureError:
     try:
-        return wire.spec_from_pb(message)
-    except InvalidInput as exc:
+        return refuse_foreign(wire.spec_from_pb(message))
+    except TenureError as exc:
         return exc
 
 

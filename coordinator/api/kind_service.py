@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 
+from tenure.coordinator.access import sees
 from tenure.coordinator.kinds import Kinds
 from tenure.model.errors import NotFound
 from tenure.model.kinds import KindSettings
@@ -47,7 +48,9 @@ class KindService(KindServiceServicer):
         self, request: pb.ListKindSettingsRequest, context: Context
     ) -> pb.ListKindSettingsResponse:
         """Read all settings."""
-        return pb.ListKindSettingsResponse(settings=map(_to_pb, await self._database.fetch("kinds")))
+        rows = await self._database.fetch("kinds")
+        seen = [row for row in rows if not row.namespace or sees(row.namespace)]
+        return pb.ListKindSettingsResponse(settings=map(_to_pb, seen))
 
     async def DeleteKindSettings(
         self, request: pb.DeleteKindSettingsRequest, context: Context

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 
+from tenure.coordinator.access import sees
 from tenure.coordinator.hint import Hints
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.errors import FieldViolation, InvalidInput
@@ -31,7 +32,8 @@ class NamespaceService(NamespaceServiceServicer):
 
     async def ListNamespaces(self, request: pb.ListNamespacesRequest, context: Context) -> pb.ListNamespacesResponse:
         """Read the namespaces for which anything was set."""
-        return pb.ListNamespacesResponse(namespaces=map(_to_pb, await self._database.fetch("namespaces")))
+        rows = await self._database.fetch("namespaces")
+        return pb.ListNamespacesResponse(namespaces=[_to_pb(row) for row in rows if sees(row.name)])
 
     async def GetNamespace(self, request: pb.GetNamespaceRequest, context: Context) -> pb.GetNamespaceResponse:
         """Read one namespace's settings."""

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from tenure.coordinator import census
+from tenure.coordinator.access import sees
 from tenure.coordinator.api.filters import mass_filters, span_from_token, token_of_span
 from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.hint import Hints
@@ -87,7 +88,9 @@ class PoolService(PoolServiceServicer):
 
     async def ListPauses(self, request: pb.ListPausesRequest, context: Context) -> pb.ListPausesResponse:
         """Read what is paused."""
-        return pb.ListPausesResponse(pauses=[_pause_to_pb(row) for row in await self._database.fetch("pauses")])
+        rows = await self._database.fetch("pauses")
+        seen = [row for row in rows if row.subject != Subject.NAMESPACE or sees(row.name)]
+        return pb.ListPausesResponse(pauses=map(_pause_to_pb, seen))
 
     async def RemovePool(self, request: pb.RemovePoolRequest, context: Context) -> pb.RemovePoolResponse:
         """Cancel every job below a route prefix, for some seconds; once none is left, forget its pools."""

@@ -43,11 +43,13 @@ class Refusals(grpc.aio.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(
                 _streaming(handler.unary_stream), handler.request_deserializer, handler.response_serializer
             )
-        if handler.stream_stream and details.method.startswith(_OURS):
+        if handler.stream_stream:
+            # Reflection yields its answers; ours write them.
+            wrap = _answering if details.method.startswith(_OURS) else _streaming
             return grpc.stream_stream_rpc_method_handler(
-                _answering(handler.stream_stream), handler.request_deserializer, handler.response_serializer
+                wrap(handler.stream_stream), handler.request_deserializer, handler.response_serializer
             )
-        return handler  # reflection and health have streams of their own
+        return handler
 
 
 def _answering(method: Any) -> Any:

@@ -20,11 +20,13 @@ from zoneinfo import ZoneInfo
 
 import grpc
 
+from tenure.coordinator.access import namespaces_for
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.schedule import TickWriter, Written, jobs_of
+from tenure.model.access import Right
 from tenure.model.errors import Conflict, FieldViolation, InvalidInput, NotFound, Unavailable, WrongState
 from tenure.model.ids import new_id
 from tenure.model.routes import DEFAULT_NAMESPACE
@@ -109,6 +111,7 @@ class ScheduleService(ScheduleServiceServicer):
             "list_schedules",
             {
                 "namespace": _no_nul(request.namespace, "namespace") or None,
+                "namespaces": namespaces_for(Right.READ, request.namespace),
                 "after_namespace": after_namespace,
                 "after_name": after_name,
                 "limit": size,

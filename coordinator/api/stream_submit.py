@@ -11,10 +11,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+from tenure.coordinator import access
 from tenure.coordinator.api.refusals import is_of_all, refusal_to_pb
 from tenure.coordinator.group_commit import GROUP_BYTES
 from tenure.coordinator.submit import Submitter
 from tenure.coordinator.waiters import Waiters
+from tenure.model.access import Right
 from tenure.model.batch import pieces
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
 from tenure.model.jobs import JobSpec
@@ -31,7 +33,7 @@ PIECE_BYTES = 1024 * 1024
 LOOK_S = 0.5
 """How often a stream on which nothing comes asks whether this coordinator stops."""
 
-Asked = tuple[int, JobSpec | InvalidInput]
+Asked = tuple[int, JobSpec | TenureError]
 Write = Callable[[pb.StreamSubmitJobsResponse], Awaitable[None]]
 
 
@@ -148,10 +150,21 @@ def _bytes(numbered: tuple[int, job_pb2.JobSpec]) -> int:
     return numbered[1].ByteSize()
 
 
-def _spec(message: job_pb2.JobSpec) -> JobSpec | InvalidInput:
+def refuse_foreign(spec: JobSpec) -> JobSpec:
+    """Return what the caller may submit where it is to go.
+
+    Raises:
+        PermissionDenied: it is not for a namespace of the caller's.
+    """
+    if not access.sees(spec.namespace):
+        raise access.denied(Right.SUBMIT, f" in namespace {spec.namespace}", field="job.namespace")
+    return spec
+
+
+def _spec(message: job_pb2.JobSpec) -> JobSpec | TenureError:
     try:
-        spec = wire.spec_from_pb(message)
-    except InvalidInput as exc:
+        spec = refuse_foreign(wire.spec_from_pb(message))
+    except TenureError as exc:
         return exc
     if spec.ref is not None:
         return InvalidInput([FieldViolation("job.ref", "names a member of a batch; jobs of a stream are none")])

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import structlog
 
+from tenure.coordinator import access
 from tenure.coordinator.api import convert
 from tenure.coordinator.api.job_service import submitted_to_pb
 from tenure.coordinator.finish import AttemptError, Finished, Finisher, Report, Verdict
@@ -17,6 +18,7 @@ from tenure.coordinator.metrics import STALE_WRITES
 from tenure.coordinator.park import Park
 from tenure.coordinator.start import ClaimedJob, Starter
 from tenure.coordinator.submit import Submitter
+from tenure.model.access import Right
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost
@@ -139,6 +141,7 @@ class WorkerService(WorkerServiceServicer):
         namespace = rows[0].namespace if rows else ""
         for message in request.jobs:
             message.namespace = message.namespace or namespace
+        _refuse_foreign(request.jobs, namespace)
         specs = keyed_after_parent(wire.specs_from_pb(request.jobs))
         has_key = bool(rows) and rows[0].unique_key is not None
         refuse_foreign_children(specs, (namespace, rows[0].kind, rows[0].unique_key) if has_key else None)
@@ -174,6 +177,13 @@ class WorkerService(WorkerServiceServicer):
             jobs=[_upstream_to_pb(row) for row in rows],
             next_page_token=None if is_last else str(rows[-1].id),
         )
+
+
+def _refuse_foreign(jobs: Iterable[job_pb2.JobSpec], parents: str) -> None:
+    """Refuse children for a namespace that is neither the parent's nor in the scope of the worker's credentials."""
+    for index, job in enumerate(jobs):
+        if job.namespace != parents and not access.sees(job.namespace):
+            raise access.denied(Right.SUBMIT, f" in namespace {job.namespace[:64]}", field=f"jobs[{index}].namespace")
 
 
 def _upstream_to_pb(row: Row) -> pb.UpstreamJob:

@@ -10,15 +10,17 @@ from typing import Any
 
 import grpc
 
+from tenure.coordinator import access
 from tenure.coordinator.api import convert
 from tenure.coordinator.api.filters import not_a_token, page_key
 from tenure.coordinator.following import Follower
 from tenure.coordinator.passing import FIRST_ID
 from tenure.coordinator.pending import show_pending
 from tenure.coordinator.waiters import Waiters
-from tenure.coordinator.workflows import Summary, Workflows
+from tenure.coordinator.workflows import Summary, Workflows, not_found
+from tenure.model.access import Right
 from tenure.model.clock import Clock
-from tenure.model.errors import FieldViolation, InvalidInput
+from tenure.model.errors import FieldViolation, InvalidInput, PermissionDenied
 from tenure.model.ids import parse_id
 from tenure.model.workflows import WorkflowState
 from tenure.store.etcd.keyspace import Keyspace
@@ -71,6 +73,7 @@ class WorkflowService(WorkflowServiceServicer):
             {
                 "before": page_key(request.page_token),
                 "namespace": _no_nul(request.namespace, "namespace") or None,
+                "namespaces": access.namespaces_for(Right.READ, request.namespace),
                 "name": _no_nul(request.name, "name") or None,
                 "limit": size,
             },
@@ -82,7 +85,7 @@ class WorkflowService(WorkflowServiceServicer):
 
     async def GetWorkflow(self, request: pb.GetWorkflowRequest, context: Context) -> pb.GetWorkflowResponse:
         """Read one workflow."""
-        summary = await self._workflows.read(parse_id(request.id, "id"))
+        summary = await self._read(parse_id(request.id, "id"))
         return pb.GetWorkflowResponse(workflow=workflow_to_pb(summary))
 
     async def ListWorkflowJobs(
@@ -91,11 +94,12 @@ class WorkflowService(WorkflowServiceServicer):
         """Read a page of members with their edges, oldest first."""
         size = _page_size(request.page_size, DEFAULT_JOBS, MAX_JOBS)
         workflow_id = parse_id(request.id, "id")
+        await self._require_members(workflow_id)
         after = page_key(request.page_token) if request.page_token else FIRST_ID
         params = {"workflow_id": workflow_id, "after": after, "limit": size}
         rows = await self._database.fetch("workflow_jobs", params)
         if not rows:
-            await self._workflows.read(workflow_id)  # NOT_FOUND is another answer than none
+            await self._read(workflow_id)  # NOT_FOUND is another answer than none
         edges = await self._database.fetch("dependencies_of", {"ids": [row.id for row in rows]})
         parents = {edge.child_id: edge.parents for edge in edges}
         jobs = [convert.job_to_pb(row, parents=parents.get(row.id, ())) for row in rows]
@@ -107,6 +111,7 @@ class WorkflowService(WorkflowServiceServicer):
     ) -> AsyncIterator[pb.WatchWorkflowResponse]:
         """Stream the workflow at each change until all its members have ended."""
         workflow_id = parse_id(request.id, "id")
+        await self._require_members(workflow_id)
         follower = Follower(self._database, self._workflows, self._waiters, self._clock, workflow_id)
         async for change in follower.follow(_instant(request.resume_token)):
             yield pb.WatchWorkflowResponse(
@@ -118,6 +123,7 @@ class WorkflowService(WorkflowServiceServicer):
     async def CancelWorkflow(self, request: pb.CancelWorkflowRequest, context: Context) -> pb.CancelWorkflowResponse:
         """Cancel every member that has not ended, or count them."""
         workflow_id = parse_id(request.id, "id")
+        await self._require_members(workflow_id)
         grace_s = wire.seconds(request.grace) if request.HasField("grace") else None
         if grace_s is not None and not 0 <= grace_s <= MAX_GRACE_S:
             raise InvalidInput([FieldViolation("grace", f"must be 0 s to {MAX_GRACE_S:g} s")])
@@ -135,6 +141,24 @@ class WorkflowService(WorkflowServiceServicer):
             ids=[str(id) for id in done.ids],
             next_page_token=_page_token(rest) if rest else "",
         )
+
+    async def _read(self, workflow_id: uuid.UUID) -> Summary:
+        summary = await self._workflows.read(workflow_id)
+        if not access.sees(summary.row.namespace):
+            raise not_found(workflow_id)
+        return summary
+
+    async def _require_members(self, workflow_id: uuid.UUID) -> None:
+        """Refuse a workflow that is not the caller's, or not as a whole: members can be of several namespaces."""
+        if not access.is_confined():
+            return
+        await self._read(workflow_id)
+        params = {"workflow_id": workflow_id, "namespaces": list(access.caller().namespaces)}
+        if await self._database.fetch("foreign_members", params):
+            raise PermissionDenied(
+                f"workflow {workflow_id} has members in other namespaces than yours",
+                hint="look at single jobs, or ask an admin for a token of all its namespaces",
+            )
 
 
 def workflow_to_pb(summary: Summary) -> pb.Workflow:

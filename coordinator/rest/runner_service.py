@@ -17,8 +17,8 @@ import structlog
 
 from tenure.coordinator.access import caller, require
 from tenure.coordinator.api.worker_service import WorkerService
+from tenure.coordinator.runner_tokens import AttemptToken, ClaimToken, RunnerToken, SessionToken, Signer
 from tenure.coordinator.runners import Runners, StandingClaim, WonClaim
-from tenure.coordinator.tokens import AttemptToken, ClaimToken, RunnerToken, SessionToken, Signer
 from tenure.model.access import Right
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, PermissionDenied, Unavailable

@@ -19,8 +19,8 @@ from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.rest.app import ENDPOINTS, MAX_BODY_BYTES, RestApi
 from tenure.coordinator.rest.runner_service import RunnerService
+from tenure.coordinator.runner_tokens import Signer, signer_of
 from tenure.coordinator.runners import Runners
-from tenure.coordinator.tokens import Signer, signer_of
 from tenure.model.access import Identity, Role
 from tenure.model.errors import Unauthenticated
 from tenure.model.states import JobState

@@ -272,6 +272,7 @@ def test_a_page_of_the_newest_jobs_reads_a_page(large: psycopg.Connection[dict[s
     filters = dict.fromkeys(
         (
             "namespace",
+            "namespaces",
             "kind",
             "route",
             "states",
@@ -290,7 +291,17 @@ def test_a_page_of_the_newest_jobs_reads_a_page(large: psycopg.Connection[dict[s
 
 
 NO_FILTER = dict.fromkeys(
-    ("namespace", "kind", "route", "labels", "parent_id", "created_after", "created_before", "workflow_id")
+    (
+        "namespace",
+        "namespaces",
+        "kind",
+        "route",
+        "labels",
+        "parent_id",
+        "created_after",
+        "created_before",
+        "workflow_id",
+    )
 )
 
 

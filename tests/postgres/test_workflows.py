@@ -95,11 +95,14 @@ async def test_a_cancel_sees_children_that_were_being_written(table: Table) -> N
         await marking
 
 
+_UNSET = ("namespace", "namespaces", "name")
+
+
 async def test_workflows_are_listed_newest_first_in_pages(fresh: Table) -> None:
     made = [(await write(fresh, 1, name=name))[0] for name in ("a", "b", "a", None)]
 
     async def listed(**filters: Any) -> list[uuid.UUID]:
-        params = {"before": uuid.UUID(int=2**128 - 1), "namespace": None, "name": None, "limit": 10, **filters}
+        params = {"before": uuid.UUID(int=2**128 - 1), "limit": 10, **dict.fromkeys(_UNSET), **filters}
         return [row.id for row in await fresh.db.fetch("list_workflows", params)]
 
     assert await listed() == made[::-1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import httpx
@@ -19,6 +19,7 @@ import structlog
 from tenure.model.clock import Clock
 from tenure.model.errors import BY_GRPC_STATUS, FieldViolation, InvalidInput, TenureError, Unavailable
 from tenure.v1 import runner_api as wire
+from tenure.v1.bearer import Bearer
 
 log = structlog.get_logger(__name__)
 
@@ -46,14 +47,14 @@ class Api:
         urls: Sequence[str],
         clock: Clock,
         *,
-        token: Callable[[], str | None],
+        bearer: Bearer,
         tls: ssl.SSLContext | bool = True,
         agent: str = "tenure-runner",
     ) -> None:
         self._urls = list(urls)
         random.shuffle(self._urls)  # spread over the coordinators
         self._clock = clock
-        self._token = token
+        self._bearer = bearer
         self._http = httpx.AsyncClient(
             verify=tls,
             headers={"User-Agent": agent},
@@ -103,9 +104,7 @@ class Api:
             self._urls.append(self._urls.pop(0))
 
     async def _post(self, url: str, body: bytes, timeout_s: float) -> bytes:
-        headers = {"Content-Type": "application/json"}
-        if token := self._token():
-            headers["Authorization"] = f"Bearer {token}"
+        headers = {"content-type": "application/json", **dict(self._bearer.metadata())}
         timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S))
         try:
             response = await self._http.post(url, content=body, headers=headers, timeout=timeout)

@@ -15,7 +15,7 @@ from tenure.worker.registration import Registration
 from tenure.worker.remote.api import Api
 from tenure.worker.remote.leases import RemoteLeases, RemoteSessions
 from tenure.worker.remote.link import RemoteLink
-from tenure.worker.settings import WorkerSettings
+from tenure.worker.settings import WorkerSettings, bearer_of
 
 
 def connect_remotely(settings: WorkerSettings, value: WorkerValue, control: Control, clock: Clock) -> Connection:
@@ -23,7 +23,7 @@ def connect_remotely(settings: WorkerSettings, value: WorkerValue, control: Cont
     api = Api(
         settings.runner_url,
         clock,
-        token=lambda: settings.token.get_secret_value() if settings.token else None,
+        bearer=bearer_of(settings),
         tls=_tls(settings),
         agent=f"tenure-runner/{version('tenure')}",
     )

@@ -5,6 +5,7 @@ WITH read AS (
 )
 SELECT id, state,
        (%(namespace)s::text IS NULL OR namespace = %(namespace)s)
+       AND (%(namespaces)s::text[] IS NULL OR namespace = ANY (%(namespaces)s))
        AND (%(kind)s::text IS NULL OR kind = %(kind)s)
        AND (%(route)s::text IS NULL OR route = %(route)s OR starts_with(route, %(route)s || '/'))
        AND state = ANY (%(states)s::text[])

@@ -1,4 +1,4 @@
 -- Which of these ids exist, active or finished.
-SELECT id FROM tenure.job WHERE id = ANY (%(ids)s)
+SELECT id, namespace FROM tenure.job WHERE id = ANY (%(ids)s)
 UNION ALL
-SELECT id FROM tenure.history WHERE id = ANY (%(ids)s)
+SELECT id, namespace FROM tenure.history WHERE id = ANY (%(ids)s)

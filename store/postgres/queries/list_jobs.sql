@@ -9,6 +9,7 @@ FROM tenure.jobs
 WHERE id < %(before)s
   AND (%(deleted)s::boolean OR deleted_at IS NULL)
   AND (%(namespace)s::text IS NULL OR namespace = %(namespace)s)
+  AND (%(namespaces)s::text[] IS NULL OR namespace = ANY (%(namespaces)s))
   AND (%(kind)s::text IS NULL OR kind = %(kind)s)
   AND (%(route)s::text IS NULL OR route = %(route)s OR starts_with(route, %(route)s || '/'))
   AND (%(states)s::text[] IS NULL OR state = ANY (%(states)s))

@@ -1,2 +1,2 @@
--- The key that signs what runners hold.
+-- The key that all coordinators sign with.
 SELECT key FROM tenure.signing_key

@@ -7,13 +7,15 @@ CREATE TABLE tenure.token (
     pools       text[] NOT NULL DEFAULT '{*}',
     -- SHA-256 of the secret part; the secret itself is shown once, when the token is made, and kept nowhere.
     hash        bytea CHECK (length(hash) = 32),
-    subject     text UNIQUE,
+    -- Of client certificates; bound to one credential at a time.
+    subject     text,
     created_at  timestamptz NOT NULL DEFAULT now(),
     created_by  text NOT NULL,
     expires_at  timestamptz,
     revoked_at  timestamptz,
     CHECK ((hash IS NULL) <> (subject IS NULL))
 );
+CREATE UNIQUE INDEX token_by_subject ON tenure.token (subject) WHERE revoked_at IS NULL;
 
 -- The key by which coordinators sign the tokens of attempts; one for all of them, made here.
 CREATE TABLE tenure.signing_key (
