@@ -8,15 +8,11 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, field
 
-import structlog
-
 from tenure.model.credentials import NewCredential
 from tenure.model.errors import Conflict, NotFound
 from tenure.model.ids import new_id
 from tenure.model.tokens import new_token
 from tenure.store.postgres.database import Database, Row
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +43,6 @@ async def create(database: Database, wanted: NewCredential, *, by: str) -> Made:
     }
     rows = await database.fetch("insert_token", params)
     if rows:
-        log.info("credential_made", id=str(token.id), name=wanted.name, role=str(wanted.role), by=by)
         return Made(rows[0], None if wanted.subject else token.text())
     for row in await database.fetch("token_of_subject", {"subject": wanted.subject}):
         if all(getattr(row, name) == params[name] for name in ("name", "role", "namespaces", "pools")):
@@ -57,7 +52,7 @@ async def create(database: Database, wanted: NewCredential, *, by: str) -> Made:
     )
 
 
-async def revoke(database: Database, id: uuid.UUID, *, by: str) -> Row:
+async def revoke(database: Database, id: uuid.UUID) -> Row:
     """Revoke a credential, and return it.
 
     Raises:
@@ -66,5 +61,4 @@ async def revoke(database: Database, id: uuid.UUID, *, by: str) -> Row:
     rows = await database.fetch("revoke_token", {"id": id})
     if not rows:
         raise NotFound(f"token {id} does not exist", hint="tenure tokens list --all")
-    log.info("credential_revoked", id=str(id), name=rows[0].name, by=by)
     return rows[0]

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import grpc
+import structlog
 
 from tenure.coordinator import tokens
 from tenure.coordinator.access import caller
@@ -18,6 +19,8 @@ from tenure.store.postgres.database import Database, Row
 from tenure.v1 import token_service_pb2 as pb
 from tenure.v1 import wire
 from tenure.v1.token_service_pb2_grpc import TokenServiceServicer
+
+log = structlog.get_logger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,6 +37,7 @@ class TokenService(TokenServiceServicer):
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Context) -> pb.CreateTokenResponse:
         """Make a credential."""
         made = await tokens.create(self._database, await self._wanted(request), by=caller().name)
+        log.info("token_made", id=str(made.row.id), name=made.row.name, role=made.row.role, by=caller().name)
         return pb.CreateTokenResponse(token=_to_pb(made.row), secret=made.secret)
 
     async def ListTokens(self, request: pb.ListTokensRequest, context: Context) -> pb.ListTokensResponse:
@@ -48,7 +52,8 @@ class TokenService(TokenServiceServicer):
 
     async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Context) -> pb.RevokeTokenResponse:
         """Have a credential be no good any more."""
-        row = await tokens.revoke(self._database, parse_id(request.id, "id"), by=caller().name)
+        row = await tokens.revoke(self._database, parse_id(request.id, "id"))
+        log.info("token_revoked", id=str(row.id), name=row.name, by=caller().name)
         return pb.RevokeTokenResponse(token=_to_pb(row))
 
     async def _wanted(self, request: pb.CreateTokenRequest) -> NewCredential:

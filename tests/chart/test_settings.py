@@ -42,6 +42,9 @@ SET_BY_THE_CHART = {
 }  # fmt: skip
 """From values of other names; all others are in a block ``settings``."""
 
+SECRET = {"TENURE_TOKEN", "TENURE_TOKEN_FILE"}
+"""From a Secret of the user's own, by `extraEnv` or `extraVolumes`: the chart knows no token."""
+
 SHARED = ("etcdPrefix", "etcdTimeoutS", "logLevel", "logFormat")
 Parse = Callable[[str, dict[str, str]], Any]
 CLASSES: dict[str, type[BaseSettings]] = {"coordinator": CoordinatorSettings, "worker": WorkerSettings}
@@ -91,7 +94,7 @@ def processes(case: Case) -> Iterator[tuple[str, dict[str, str]]]:
 @pytest.mark.parametrize("process", CLASSES)
 def test_every_setting_can_be_given_and_nothing_else(process: str) -> None:
     known = fields(CLASSES[process]).keys()
-    assert known - MADE_BY_THE_PROCESS - SET_BY_THE_CHART == typed(process).keys()
+    assert known - MADE_BY_THE_PROCESS - SET_BY_THE_CHART - SECRET == typed(process).keys()
 
 
 def test_what_the_chart_sets_exists_and_what_is_named_above_is_set() -> None:

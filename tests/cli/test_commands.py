@@ -46,6 +46,9 @@ COMMANDS = [
     "kinds list",
     "kinds delete",
     "workers list",
+    "tokens create",
+    "tokens list",
+    "tokens revoke",
     "claims list",
     "claims watch",
     "claims revoke",
@@ -53,6 +56,7 @@ COMMANDS = [
     "db migrate",
     "db status",
     "db wait",
+    "db admin-token",
     "doctor",
     "health",
     "version",
@@ -63,7 +67,13 @@ NOBODY = "127.0.0.1:1"
 
 @pytest.fixture
 def runner(monkeypatch: pytest.MonkeyPatch) -> Iterator[CliRunner]:
-    for name in ("TENURE_COORDINATOR", "TENURE_POSTGRES_DSN", "TENURE_ETCD_ENDPOINTS", "TENURE_TOKEN"):
+    for name in (
+        "TENURE_COORDINATOR",
+        "TENURE_POSTGRES_DSN",
+        "TENURE_ETCD_ENDPOINTS",
+        "TENURE_TOKEN",
+        "TENURE_TOKEN_FILE",
+    ):
         monkeypatch.delenv(name, raising=False)
     yield CliRunner()
 

@@ -222,7 +222,7 @@ async def _secrets(parts: Parts) -> dict[str, str]:
         "revoked": await _token(parts, Role.ADMIN),
         "expired": await _token(parts, Role.ADMIN),
     }
-    await tokens.revoke(parts.db, made["revoked"].row.id, by="test")
+    await tokens.revoke(parts.db, made["revoked"].row.id)
     await parts.sql("UPDATE tenure.token SET expires_at = now() - interval '1 s' WHERE id = %s", made["expired"].row.id)
     return {name: one.secret or "" for name, one in made.items()} | {"unknown": new_token(new_id()).text()}
 
