@@ -102,9 +102,11 @@ def admin_token(
 
     It alone is on stdout, and is shown only now.
     """
+    from tenure.cli.logs import configure
     from tenure.model.access import Role
     from tenure.model.credentials import validate_credential
 
+    configure("WARNING", "auto")  # what is logged on the way would else be on stdout, beside the token
     expires_in_s = parse.duration_s(expires_in, "--expires-in")
     wanted = validate_credential(name=name, role=Role.ADMIN, expires_in_s=expires_in_s, expiry_field="--expires-in")
     made = asyncio.run(_made(_required(postgres), wanted))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import ssl
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Company:
     def __init__(self, folder: Path, ours: Authority, plain: dict[str, str], dsn: str) -> None:
         self.folder = folder
         self.ca = ours.ca
+        self.trust = ssl.create_default_context(cafile=str(ours.ca))
         self.dsn = dsn
         served = ours.issue("/CN=coordinator", names=f"IP:127.0.0.1,DNS:localhost,DNS:{NAME}")
         self.env = {
@@ -57,7 +59,7 @@ class Company:
 
     async def ready(self, member: Member) -> None:
         """Wait until a coordinator serves."""
-        async with asyncio.timeout(PATIENCE_S), httpx.AsyncClient(verify=str(self.ca)) as http:
+        async with asyncio.timeout(PATIENCE_S), httpx.AsyncClient(verify=self.trust) as http:
             while True:
                 member.check_alive()
                 try:
@@ -85,7 +87,7 @@ class Company:
 
     async def post(self, path: str, token: str, body: Any) -> httpx.Response:
         """Call the API of runners from here."""
-        async with httpx.AsyncClient(verify=str(self.ca), timeout=30) as http:
+        async with httpx.AsyncClient(verify=self.trust, timeout=30) as http:
             url = f"https://{self.coordinators[0].http}/v1/runner/{path}"
             return await http.post(url, json=body, headers={"Authorization": f"Bearer {token}"})
 
@@ -192,3 +194,69 @@ async def test_a_runner_behind_a_proxy_completes_its_jobs_while_coordinators_are
         assert {row.worker.rpartition("-")[0] for row in attempts} == {runner.id}
         assert not proxy.refused
         assert proxy.taken > 1
+
+
+async def _executing(company: Company, client: AsyncClient, token: str) -> dict[str, Any]:
+    """Execute a job as a runner of few words would; return its attempt, with the session."""
+    job = await client.submit("by-hand", route="far/site")
+    runner = {"name": "hand", "pools": ["far/site"], "kinds": ["by-hand"], "capacity": 1}
+    session = (await company.post("session", token, {"runner": runner, "ttl_s": 60})).json()["session"]
+    claims: list[Any] = []
+    while not claims:
+        polled = await company.post("claim", token, {"session": session, "wait_s": 20})
+        claims = polled.json()["claims"]
+    started = await company.post("start", token, {"claims": [claims[0]["claim"]]})
+    [attempt] = started.json()["attempts"]
+    assert attempt["job_id"] == job.id
+    return {"session": session, **attempt}
+
+
+async def _until(ask: Callable[[], Awaitable[int]], status: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while await ask() != status:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+
+async def test_whoever_is_not_or_no_more_the_attempts_runner_is_refused(company: Company) -> None:
+    async with company.client(company.admin()) as client:
+        mine = await client.create_token("mine", "runner", pools=["far/site"])
+        others = await client.create_token("others", "runner", pools=["far/other"])
+        short = await client.create_token("mine", "runner", pools=["far/site"], expires_in_s=1.0)
+        worker = await client.create_token("mine", "worker", pools=["far/site"])
+        attempt = await _executing(company, client, mine.secret or "")
+        token = {"attempt_token": attempt["attempt_token"]}
+        finish = {"reports": [{**token, "outcome": "completed", "result": 1}]}
+
+        async def status(path: str, secret: str | None, body: Any) -> int:
+            return (await company.post(path, secret or "", body)).status_code
+
+        for path, body in (
+            ("finish", finish),
+            ("progress", {**token, "fraction": 1}),
+            ("renew", {"tokens": [attempt["session"]]}),
+        ):
+            assert await status(path, others.secret, body) == 403, "another pool's runner"
+            assert await status(path, worker.secret, body) == 403, "a worker's credentials"
+            assert await status(path, "tnr_" + "0" * 76, body) == 401, "nobody's"
+        await _until(lambda: status("progress", short.secret, {**token, "fraction": 1}), 401)  # expired
+        elsewhere = {"runner": {"name": "x", "pools": ["far/site"], "kinds": [], "capacity": 1}}
+        assert await status("session", others.secret, elsewhere) == 403
+        assert (await client.get(attempt["job_id"])).state == "executing"
+
+        assert await status("finish", mine.secret, finish) == 200
+        replayed = await company.post("finish", mine.secret or "", {"reports": [{**finish["reports"][0], "result": 2}]})
+        assert replayed.json()["reports"][0]["verdict"] == "repeated"
+        assert (await client.get(attempt["job_id"])).result == 1
+
+        again = await _executing(company, client, mine.secret or "")
+        await client.revoke_claim(again["job_id"])
+        late = {"reports": [{"attempt_token": again["attempt_token"], "outcome": "completed"}]}
+        await _until(lambda: status("progress", mine.secret, {**late["reports"][0], "fraction": 1}), 409)
+        assert await status("finish", mine.secret, late) == 409, "an attempt that was lost"
+
+        last = await _executing(company, client, mine.secret or "")
+        await client.revoke_token(mine.token.id)
+        report = {"reports": [{"attempt_token": last["attempt_token"], "outcome": "completed"}]}
+        await _until(lambda: status("renew", mine.secret, {"tokens": [last["session"]]}), 401)
+        assert await status("finish", mine.secret, report) == 401
+        assert (await client.get(last["job_id"])).state == "executing"
