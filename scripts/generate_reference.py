@@ -78,7 +78,7 @@ MEANINGS = {
     "etcd_cert": "file of the certificate shown to etcd",
     "etcd_key": "file of that certificate's key",
     "etcd_timeout_s": "bound of one call to etcd",
-    "grpc_listen": "`HOST:PORT` for workers and clients. Not authenticated: loopback or a private network only",
+    "grpc_listen": "`HOST:PORT` for workers and clients. With `TENURE_AUTH=none` loopback or a private network only",
     "http_listen": "`HOST:PORT` for `/livez`, `/readyz` and `/metrics`",
     "coordinator_id": "name of this coordinator",
     "postgres_pool_min": "connections kept open",
