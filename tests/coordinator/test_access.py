@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -57,6 +59,7 @@ class Place:
     parts: Parts
     channel: grpc.aio.Channel
     authenticator: Authenticator
+    server: GrpcServer
     names: dict[str, str]
     secrets: dict[str, str]
 
@@ -280,7 +283,7 @@ async def place(alone: Parts) -> AsyncIterator[Place]:
     await server.set_serving(True)
     bodies = (parts.submitter.run(), jobs.run(), workflows.run(), parts.waiters.watch(), authenticator.run())
     async with running(*bodies), grpc.aio.insecure_channel(server.address) as channel:
-        made = Place(parts, channel, authenticator, await _world(parts), await _secrets(parts))
+        made = Place(parts, channel, authenticator, server, await _world(parts), await _secrets(parts))
         schedule = made.request("ScheduleService/CreateSchedule")
         schedule.schedule.name = "made"
         assert (await made.call("ScheduleService/CreateSchedule", "admin", schedule))[0] is Code.OK
@@ -437,6 +440,62 @@ async def test_a_revoked_token_is_refused_soon(place: Place) -> None:
     while (await place.call("JobService/ListJobs", "soon"))[0] is Code.OK:
         assert place.parts.clock.monotonic() - began < 5
         await place.parts.clock.sleep(authenticate.FRESH_S / 20)
+
+
+async def test_children_go_to_their_parents_namespace_or_to_one_of_the_tokens(place: Place) -> None:
+    scoped = await _token(place.parts, Role.WORKER, pools=["pool-a"], namespaces=["ns-b"])
+    place.secrets["scoped"] = scoped.secret
+    _, _, answer = await place.call("WorkerService/StartAttempts", "scoped")
+    [started] = answer.attempts
+    request = place.request("WorkerService/SubmitChildren")
+    request.job_id, request.fence = started.job_id, started.fence
+    request.jobs.add(kind="k", ref="b", namespace="ns-b")
+    assert (await place.call("WorkerService/SubmitChildren", "scoped", request))[0] is Code.OK
+    request.jobs.add(kind="k", ref="c", namespace="ns-c")
+    before = await place.rows()
+    code, text, _ = await place.call("WorkerService/SubmitChildren", "scoped", request)
+    assert code is Code.PERMISSION_DENIED and text.startswith("jobs[2].namespace: ")
+    assert await place.rows() == before
+    assert (await place.call("WorkerService/SubmitChildren", "worker", request))[0] is Code.OK
+
+
+async def test_a_verified_certificate_is_an_identity_on_the_wire(place: Place, tmp_path: Path) -> None:
+    for name in ("ca", "server", "client", "stranger"):
+        _make_certificate(tmp_path, name)
+    roots, key, chain = ((tmp_path / file).read_bytes() for file in ("ca.pem", "server.key", "server.pem"))
+    credentials = grpc.ssl_server_credentials([(key, chain)], roots, require_client_auth=True)
+    jobs = place.parts.job_service()
+    server = GrpcServer([jobs], listen="127.0.0.1:0", with_reflection=False, authenticator=place.authenticator)
+    port = server._server.add_secure_port("127.0.0.1:0", credentials)
+    await server.start()
+    await _token(place.parts, Role.VIEWER, namespaces=["ns-a"], subject="client")
+    await _token(place.parts, Role.VIEWER, namespaces=["ns-a"], subject="spiffe://here/server")
+    wanted = {"client": (Code.OK, ""), "stranger": (Code.UNAUTHENTICATED, "the credentials are not valid")}
+    wanted["server"] = (Code.OK, "")  # by its alternative name
+    async with running(jobs.run()):
+        for name, expected in wanted.items():
+            own = ((tmp_path / f"{name}.{part}").read_bytes() for part in ("key", "pem"))
+            shown = grpc.ssl_channel_credentials(roots, *own)
+            async with grpc.aio.secure_channel(f"127.0.0.1:{port}", shown) as channel:
+                by_certificate = replace(place, channel=channel)
+                assert (await by_certificate.call("JobService/GetJob", None))[:2] == expected, name
+                code, _, _ = await by_certificate.call("JobService/SubmitJob", "operator")
+                assert code is Code.OK, "a token goes before the certificate"
+        await server.stop(0)
+
+
+def _make_certificate(folder: Path, name: str) -> None:
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    key = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    if name == "ca":
+        openssl(*key, *f"-x509 -days 1 -subj /CN=ca -keyout {name}.key -out {name}.pem".split())
+        return
+    (folder / "san").write_text(f"subjectAltName=IP:127.0.0.1,DNS:{name}.example,URI:spiffe://here/{name}\n")
+    openssl(*key, *f"-subj /CN={name} -keyout {name}.key -out {name}.csr".split())
+    signed = f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 1 -extfile san -out {name}.pem"
+    openssl(*signed.split())
 
 
 async def test_health_is_open_and_reflection_is_for_who_is_known(place: Place) -> None:
