@@ -121,7 +121,7 @@ class Dialer:
         return True
 
 
-def warn_of_token_in_the_open(token: str | None, addresses: Sequence[str], tls: TLS | None) -> None:
+def warn_of_token_in_the_open(token: object, addresses: Sequence[str], tls: TLS | None) -> None:
     """Log a warning where a token would cross a network that anybody may listen to."""
     if token and tls is None and (far := [address for address in addresses if not is_loopback(address)]):
         log.warning("token_in_the_open: a token is sent without TLS to %s; set TENURE_TLS_CA", ", ".join(far))
