@@ -85,6 +85,31 @@ def wait(
         time.sleep(POLL_S)
 
 
+@app.command("roles")
+def roles(
+    postgres: Dsn = None,
+    user: Annotated[
+        list[str] | None,
+        typer.Option("--user", metavar="NAME=ROLE", help="Make an existing user a member of a role; repeat it."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the SQL instead; no database is needed.")] = False,
+) -> None:
+    """Set up the roles of least privilege, as an administrator: who owns the schema, coordinates, submits, reads.
+
+    Can be repeated, before or after `tenure db migrate`. docs/LEAST_PRIVILEGE.md says what each role may do.
+    """
+    from tenure.store.postgres.roles import ROLES, apply, script
+
+    users = [parse.pair(text, "--user") for text in user or ()]
+    if dry_run:
+        typer.echo(script(users), nl=False)
+        return
+    asyncio.run(apply(_required(postgres), users))
+    typer.echo(f"roles {', '.join(ROLES)} are as they should be; tenure_migrator owns the schema")
+    for name, role in users:
+        typer.echo(f"user {name} is a member of {role}")
+
+
 def _required(dsn: str | None) -> str:
     if not dsn:
         raise ConfigurationError("TENURE_POSTGRES_DSN is not set", hint="set it, or give --postgres postgresql://…")

@@ -53,6 +53,7 @@ COMMANDS = [
     "db migrate",
     "db status",
     "db wait",
+    "db roles",
     "doctor",
     "health",
     "version",
