@@ -27,6 +27,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import InternalError, OperationalError, ProgrammingError
 
 from tenure.model.errors import ConfigurationError, Unavailable
+from tenure.store.postgres.dsn import checked
 
 _REFUSED = ("authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist")
 SCRIPTS = Path(__file__).parent / "migrations"
@@ -133,6 +134,7 @@ def _config(connection: Connection) -> Config:
 
 @contextmanager
 def _connected(dsn: str) -> Iterator[Connection]:
+    checked(dsn)
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://", creator=lambda: _driver_connect(dsn), poolclass=sqlalchemy.NullPool
     )
