@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Annotated
 
@@ -13,9 +14,16 @@ from tenure.cli.output import Format, Output, print_fields, print_json, to_stder
 from tenure.model.errors import ConfigurationError, DeadlineExceeded, Unavailable
 
 app = typer.Typer(help="Migrate the schema in Postgres, and see how it stands.", no_args_is_help=True)
+DSN_VARIABLE = "TENURE_POSTGRES_DSN"
 Dsn = Annotated[
     str | None,
-    typer.Option("--postgres", envvar="TENURE_POSTGRES_DSN", show_envvar=True, metavar="DSN", help="The database."),
+    typer.Option(
+        "--postgres",
+        envvar=DSN_VARIABLE,
+        show_envvar=True,
+        metavar="DSN",
+        help="The database; better in the environment or in TENURE_POSTGRES_DSN_FILE, as it is secret.",
+    ),
 ]
 POLL_S = 0.5
 
@@ -110,7 +118,19 @@ def roles(
         typer.echo(f"user {name} is a member of {role}")
 
 
-def _required(dsn: str | None) -> str:
+def _required(option: str | None) -> str:
+    dsn = told_dsn(option)
     if not dsn:
-        raise ConfigurationError("TENURE_POSTGRES_DSN is not set", hint="set it, or give --postgres postgresql://…")
+        raise ConfigurationError("TENURE_POSTGRES_DSN is not set", hint="set it, or TENURE_POSTGRES_DSN_FILE")
     return dsn
+
+
+def told_dsn(option: str | None) -> str | None:
+    """Return the database that an option or its variable names, else the file that TENURE_POSTGRES_DSN_FILE names.
+
+    Raises:
+        ConfigurationError: both variables are set, or the file cannot be read.
+    """
+    from tenure.store.secrets import from_environment
+
+    return option if option and option != os.environ.get(DSN_VARIABLE) else from_environment(DSN_VARIABLE)
