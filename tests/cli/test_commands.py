@@ -54,6 +54,7 @@ COMMANDS = [
     "db status",
     "db wait",
     "db roles",
+    "etcd roles",
     "doctor",
     "health",
     "version",
