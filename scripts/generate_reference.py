@@ -62,7 +62,7 @@ TAIL = """
 | `TENURE_COORDINATOR` | clients, `tenure` | `HOST:PORT` of coordinators, with commas; default `127.0.0.1:7070` |
 | `TENURE_TOKEN` | clients, `tenure` | sent as a bearer token; coordinators do not check it yet |
 | `TENURE_POSTGRES_DSN`, `TENURE_ETCD_ENDPOINTS` | `tenure db`, `tenure doctor` | as above |
-| `TENURE_POSTGRES_DSN_FILE`, `TENURE_ETCD_PASSWORD_FILE` | whoever reads them without `_FILE` | a file with the secret |
+| `TENURE_POSTGRES_DSN_FILE`, `TENURE_ETCD_PASSWORD_FILE` | whoever reads them without `_FILE` | file with the secret |
 | `TENURE_HTTP_LISTEN`, `TENURE_WORKER_HTTP_LISTEN` | `tenure health` | whom to ask, as above |
 | `TENURE_PG_BIN` | `tenure up`, tests | directory of the Postgres programs to run |
 | `TENURE_ETCD_BIN` | `tenure up`, tests | the etcd program to run |
