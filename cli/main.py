@@ -20,6 +20,7 @@ from tenure.cli import (
     coordinator,
     db,
     doctor,
+    etcd,
     jobs,
     kinds,
     limits,
@@ -125,6 +126,7 @@ app.add_typer(claims.app, name="claims")
 app.add_typer(tokens.app, name="tokens")
 app.command("cluster")(cluster.cluster)
 app.add_typer(db.app, name="db")
+app.add_typer(etcd.app, name="etcd")
 app.command("doctor")(doctor.doctor)
 app.command(
     "health",

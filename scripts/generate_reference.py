@@ -71,6 +71,7 @@ TAIL = """
 | `TENURE_TLS_CLIENT_CERT`, `TENURE_TLS_CLIENT_KEY` | clients, `tenure` | what to show to them, as above |
 | `TENURE_TLS_CERT`, `TENURE_TLS_CA`, `TENURE_TLS_SERVER_NAME` | `tenure health` | HTTPS or not, and whom to trust |
 | `TENURE_POSTGRES_DSN`, `TENURE_ETCD_ENDPOINTS` | `tenure db`, `tenure doctor` | as above |
+| `TENURE_POSTGRES_DSN_FILE`, `TENURE_ETCD_PASSWORD_FILE` | whoever reads them without `_FILE` | file with the secret |
 | `TENURE_HTTP_LISTEN`, `TENURE_WORKER_HTTP_LISTEN` | `tenure health` | whom to ask, as above |
 | `TENURE_PG_BIN` | `tenure up`, tests | directory of the Postgres programs to run |
 | `TENURE_ETCD_BIN` | `tenure up`, tests | the etcd program to run |

@@ -43,7 +43,8 @@
   value: {{ join "," $members | quote }}
 {{- else }}
   value: {{ join "," .Values.etcd.external.endpoints | quote }}
-{{- with .Values.etcd.external.existingSecret }}
+{{- /* etcdSecret: that of workers, where they have one of their own. */}}
+{{- with default .Values.etcd.external.existingSecret .etcdSecret }}
 - name: TENURE_ETCD_USER
   valueFrom:
     secretKeyRef:
