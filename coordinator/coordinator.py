@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import structlog
 
 from tenure.coordinator.announce import Announcer
+from tenure.coordinator.api.audit_service import AuditService
 from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.job_service import JobService
@@ -25,6 +26,7 @@ from tenure.coordinator.api.pool_service import PoolService
 from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
+from tenure.coordinator.audit import Audit
 from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
@@ -138,22 +140,27 @@ async def _coordinate(
         looks = Looks(database, etcd, keys, clock)
         retryer = Retryer(database, lanes, hints, clock)
         explainer = Explainer(database, etcd, keys)
-        jobs = JobService(database, etcd, keys, clock, submitter, waiters, canceler, retryer, explainer)
-        workflows = WorkflowService(database, etcd, keys, clock, Workflows(database, clock, canceler), waiters)
+        audit = Audit(database, clock)
+        jobs = JobService(database, etcd, keys, clock, submitter, waiters, canceler, retryer, explainer, audit)
+        workflows = WorkflowService(database, etcd, keys, clock, Workflows(database, clock, canceler), waiters, audit)
         grpc_server = GrpcServer(
             (
                 jobs,
                 WorkerService(database, Starter(database, etcd, keys), finisher, submitter),
-                ClusterService(database, etcd, keys, schema, Revoker(database, etcd, keys, finisher), leader.hint),
-                LimitService(database, etcd, keys, hints),
-                PoolService(database, etcd, keys, lanes, hints, canceler),
-                NamespaceService(database, hints),
-                ScheduleService(database, lanes, hints, kinds, canceler),
-                KindService(database, kinds),
+                ClusterService(
+                    database, etcd, keys, schema, Revoker(database, etcd, keys, finisher), leader.hint, audit
+                ),
+                LimitService(database, etcd, keys, hints, audit),
+                PoolService(database, etcd, keys, lanes, hints, canceler, audit),
+                NamespaceService(database, hints, audit),
+                ScheduleService(database, lanes, hints, kinds, canceler, audit),
+                KindService(database, kinds, audit),
                 workflows,
+                AuditService(database),
             ),
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,
+            on_denied=audit.denied,
         )
         try:
             await _unless(stop, opening.until("Postgres", lanes.refresh))
@@ -176,6 +183,7 @@ async def _coordinate(
                         waiters.watch(),
                         waiters.reread(),
                         looks.run(),
+                        audit.run(),
                         presence.run(
                             CoordinatorValue(
                                 grpc=settings.grpc_advertise or _advertised(grpc_server.address),
@@ -202,6 +210,7 @@ async def _coordinate(
                     task.cancel()
         finally:
             await grpc_server.stop(0)
+            await audit.close()
             await etcd.close()
 
 
