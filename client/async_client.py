@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from tenure.client.calls.audit import AuditCalls
 from tenure.client.calls.cluster import ClusterCalls
 from tenure.client.calls.follow import FollowCalls
 from tenure.client.calls.jobs import JobCalls
@@ -35,6 +36,7 @@ class AsyncClient(
     PoolCalls,
     NamespaceCalls,
     ClusterCalls,
+    AuditCalls,
 ):
     """A client of the coordinators, for asyncio. Use it as ``async with`` or call ``close``; safe for many tasks.
 

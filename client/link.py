@@ -19,6 +19,7 @@ import grpc
 from tenure.client.errors import RETRYABLE, translate
 from tenure.model.errors import ConfigurationError, FieldViolation, InvalidInput, TenureError
 from tenure.v1 import (
+    audit_service_pb2_grpc,
     cluster_service_pb2_grpc,
     job_service_pb2_grpc,
     kind_service_pb2_grpc,
@@ -76,6 +77,7 @@ class Stubs:
     schedules: Any
     workflows: Any
     kinds: Any
+    audit: Any
 
 
 class Link:
@@ -229,6 +231,7 @@ class Link:
             schedule_service_pb2_grpc.ScheduleServiceStub(channel),
             workflow_service_pb2_grpc.WorkflowServiceStub(channel),
             kind_service_pb2_grpc.KindServiceStub(channel),
+            audit_service_pb2_grpc.AuditServiceStub(channel),
         )
 
 
