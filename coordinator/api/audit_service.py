@@ -24,7 +24,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 DEFAULT_PAGE = 50
 MAX_PAGE = 1_000
 WINDOW = 10_000
-"""Entries that a call looks at."""
+"""Entries that a call looks at, where not all of them are wanted."""
 _FIRST_ID = uuid.UUID(int=0)
 Key = tuple[datetime | None, uuid.UUID]
 """Entries before this are still to be told: a time, None for all of them, and an id."""
@@ -45,12 +45,13 @@ class AuditService(AuditServiceServicer):
         filters = {name: _text(request, name) for name in ("caller", "action", "namespace", "target")}
         before, before_id = _key(request.page_token) if request.page_token else (_instant(request, "until"), _FIRST_ID)
         page = {"since": _instant(request, "since"), "before": before, "before_id": before_id}
-        rows = await self._database.fetch("list_audit", {**filters, **page, "window": WINDOW, "limit": size})
+        window = WINDOW if any(filters.values()) else size
+        rows = await self._database.fetch("list_audit", {**filters, **page, "window": window, "limit": size})
         *found, last = rows or [None]
         token = ""
         if len(found) == size:
             token = _token(found[-1])
-        elif last is not None and last.seen == WINDOW:
+        elif last is not None and last.seen == window:
             token = _token(last)
         return pb.ListAuditResponse(entries=map(_to_pb, found), next_page_token=token)
 

@@ -620,9 +620,9 @@ async def test_entries_are_listed_newest_first_by_filter_and_page(
     await alone.sql(
         "INSERT INTO tenure.audit (id, at, caller, role, action, namespace, target, outcome)"
         " SELECT gen_random_uuid(), '2026-01-01Z'::timestamptz + make_interval(hours => n / 2),"
-        "        CASE WHEN n % 10 = 0 THEN 'ann' ELSE 'bob' END, 'operator',"
-        "        CASE WHEN n % 5 = 0 THEN 'jobs.cancel' ELSE 'limits.put' END,"
-        "        CASE WHEN n % 3 = 0 THEN 'acme' END, n::text, 'ok' FROM generate_series(0, 49) AS n"
+        "        CASE WHEN n %% 10 = 0 THEN 'ann' ELSE 'bob' END, 'operator',"
+        "        CASE WHEN n %% 5 = 0 THEN 'jobs.cancel' ELSE 'limits.put' END,"
+        "        CASE WHEN n %% 3 = 0 THEN 'acme' END, n::text, 'ok' FROM generate_series(0, 49) AS n"
     )
     chief = Identity("chief", Role.OPERATOR)
     everything = await _listed(alone, chief, page_size=3)
