@@ -60,7 +60,6 @@ class CoordinatorSettings(BaseSettings):
     audit_keep_days: int = Field(
         default=365,
         ge=1,
-        le=36_500,
         description="how long entries of the audit log are kept; then the leader drops them",
     )
     grace_s: float = Field(default=10.0, ge=0, description="how long a stop waits for calls under way")

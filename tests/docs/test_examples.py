@@ -25,6 +25,7 @@ from tests.fixtures.deployment import DeploymentFactory
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
     "README.md",
+    "docs/AUDIT.md",
     "docs/DEPENDENCIES.md",
     "docs/DISPATCH.md",
     "docs/HANDLERS.md",

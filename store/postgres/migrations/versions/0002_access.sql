@@ -63,7 +63,8 @@ BEGIN
     END IF;
     PERFORM set_config('tenure.retention', 'on', true);
     DELETE FROM tenure.audit WHERE (at, id) IN (
-        SELECT at, id FROM tenure.audit WHERE at < now() - make_interval(days => keep_days) ORDER BY at, id LIMIT most);
+        SELECT at, id FROM tenure.audit WHERE at < now() - make_interval(days => least(keep_days, 1000000))
+        ORDER BY at, id LIMIT most);
     GET DIAGNOSTICS gone = ROW_COUNT;
     PERFORM set_config('tenure.retention', 'off', true);
     RETURN gone;
