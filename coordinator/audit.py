@@ -136,7 +136,7 @@ class Audit:
         try:
             answer = await answering()
         except asyncio.CancelledError:
-            self._postpone(act.entry(INTERRUPTED))
+            self._interrupted(act)
             raise
         except Exception as exc:  # of any kind: it goes on to whoever answers it
             await self.refused(act, exc)
@@ -159,17 +159,31 @@ class Audit:
             await self._clock.sleep(LATE_S)
 
     async def close(self) -> None:
-        """Write what was postponed, at once."""
+        """Write what was postponed, at once; when the first cannot be written the others are not tried."""
         while self._late:
-            await self._write(self._late.popleft())
+            if not await self._write(self._late.popleft()):
+                while self._late:
+                    _lost(self._late.popleft(), "not tried after another")
 
-    async def _write(self, entry: dict[str, Any]) -> None:
+    async def _write(self, entry: dict[str, Any]) -> bool:
         try:
             await self._database.fetch("insert_audit", entry)
         except TenureError as exc:
             _lost(entry, exc.message)
+            return False
         except Exception as exc:  # a defect must not undo, nor hide, what was done
             _lost(entry, repr(exc))
+            return False
+        return True
+
+    def _interrupted(self, act: Act) -> None:
+        # Bounded like refusals: whoever goes away may have been about to be refused.
+        if (left_out := self._refused.take(act.who.name)) is None:
+            AUDIT_LEFT_OUT.inc()
+            log.warning("audit_left_out", **_loggable(act.entry(INTERRUPTED)))
+            return
+        act.detail |= {"left_out_before": left_out} if left_out else {}
+        self._postpone(act.entry(INTERRUPTED))
 
     def _postpone(self, entry: dict[str, Any]) -> None:
         if len(self._late) >= MAX_LATE:
@@ -237,7 +251,11 @@ def _told(exc: Exception) -> dict[str, Any]:
 
 def _lost(entry: Mapping[str, Any], error: str) -> None:
     AUDIT_LOST.inc()
-    log.error("audit_not_written", error=error, **{name: str(value) for name, value in entry.items() if value})
+    log.error("audit_not_written", error=error, **_loggable(entry))
+
+
+def _loggable(entry: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in entry.items() if value}
 
 
 def _text(text: str, most: int) -> str:

@@ -562,6 +562,34 @@ async def test_the_entry_of_a_caller_who_went_away_is_written_later(alone: Parts
     assert tuple(row) == ("ann", "interrupted")
 
 
+async def test_callers_who_go_away_do_not_flood_the_table(alone: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_module, "REFUSED_PER_CALLER", 2)
+
+    async def answering() -> None:
+        raise asyncio.CancelledError
+
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(5):
+            with called_by(ANN), pytest.raises(asyncio.CancelledError):
+                await alone.audit.serve(MAYBE, None, answering)
+    await alone.audit.close()
+    assert len(await alone.sql("SELECT id FROM tenure.audit")) == 2
+    assert [line["target"] for line in logs if line["event"] == "audit_left_out"] == ["db"] * 3
+
+
+async def test_what_was_postponed_and_cannot_be_written_is_logged_at_the_stop(alone: Parts) -> None:
+    async def answering() -> None:
+        raise asyncio.CancelledError
+
+    for _ in range(3):
+        with pytest.raises(asyncio.CancelledError):
+            await alone.audit.serve(MAYBE, None, answering)
+    await alone.sql("ALTER TABLE tenure.audit RENAME TO away")
+    with structlog.testing.capture_logs() as logs:
+        await alone.audit.close()
+    assert [line["event"] for line in logs] == ["audit_not_written"] * 3
+
+
 async def test_an_entry_tried_twice_is_written_once(alone: Parts) -> None:
     entry = Act("jobs.cancel", "x").entry("ok")
     for _ in range(2):
