@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from tenure.cli import (
+    audit,
     claims,
     cluster,
     coordinator,
@@ -121,6 +122,7 @@ app.add_typer(pools.app, name="pools")
 app.add_typer(kinds.app, name="kinds")
 app.add_typer(limits.app, name="limits")
 app.add_typer(namespaces.app, name="namespaces")
+app.add_typer(audit.app, name="audit")
 app.add_typer(workers.app, name="workers")
 app.add_typer(claims.app, name="claims")
 app.add_typer(tokens.app, name="tokens")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenure.client.records import (
     Attempt,
+    AuditEntry,
     CanceledJobs,
     Claim,
     Cluster,
@@ -64,6 +65,7 @@ __all__ = [
     "TLS",
     "AsyncClient",
     "Attempt",
+    "AuditEntry",
     "Backoff",
     "BoundExceeded",
     "CanceledJobs",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from tenure.client.calls.audit import AuditCalls
 from tenure.client.calls.cluster import ClusterCalls
 from tenure.client.calls.follow import FollowCalls
 from tenure.client.calls.jobs import JobCalls
@@ -38,6 +39,7 @@ class AsyncClient(
     NamespaceCalls,
     ClusterCalls,
     TokenCalls,
+    AuditCalls,
 ):
     """A client of the coordinators, for asyncio. Use it as ``async with`` or call ``close``; safe for many tasks.
 

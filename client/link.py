@@ -20,6 +20,7 @@ from tenure.client.errors import RETRYABLE, translate
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
 from tenure.model.listen import is_loopback
 from tenure.v1 import (
+    audit_service_pb2_grpc,
     cluster_service_pb2_grpc,
     job_service_pb2_grpc,
     kind_service_pb2_grpc,
@@ -58,6 +59,7 @@ class Stubs:
     workflows: Any
     kinds: Any
     tokens: Any
+    audit: Any
 
 
 class Link:
@@ -213,6 +215,7 @@ class Link:
             workflow_service_pb2_grpc.WorkflowServiceStub(channel),
             kind_service_pb2_grpc.KindServiceStub(channel),
             token_service_pb2_grpc.TokenServiceStub(channel),
+            audit_service_pb2_grpc.AuditServiceStub(channel),
         )
 
 

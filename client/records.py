@@ -322,6 +322,26 @@ class Namespace:
     """The unfinished jobs when last counted, where there is a bound."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One act of somebody who steers, as the audit log has it."""
+
+    id: str
+    at: datetime | None
+    caller: str
+    """Who; "anybody" where no credentials are asked for."""
+    role: str
+    action: str
+    """A noun and a verb: ``jobs.cancel``."""
+    namespace: str | None
+    target: str
+    """What it was about: an id, a name, a filter in words."""
+    outcome: str
+    """``ok``, ``denied``, ``interrupted``, or the gRPC status of the refusal."""
+    detail: dict[str, Any]
+    """What changed, or how many."""
+
+
 @dataclass(frozen=True, slots=True)
 class Obstacle:
     """One thing that keeps a job from running: a word for programs, and a sentence."""

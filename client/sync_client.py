@@ -17,6 +17,7 @@ from tenure.client.link import TLS
 from tenure.client.portal import Portal
 from tenure.client.records import (
     Attempt,
+    AuditEntry,
     CanceledJobs,
     Cluster,
     Explanation,
@@ -733,3 +734,36 @@ class Client:
             NotFound: there is none.
         """
         return self._portal.call(self._client.revoke_token(token_id))
+
+    def audit(
+        self,
+        *,
+        caller: str | None = None,
+        action: str | None = None,
+        namespace: str | None = None,
+        target: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int | None = None,
+        page_size: int = 200,
+    ) -> Iterator[AuditEntry]:
+        """Yield the entries of the audit log, newest first: those of ``[since, until)`` that match all that is given.
+
+        ``action`` is how it begins (``jobs.``). ``limit`` None means all; pages hold at most 1,000 entries. With a
+        namespace it takes the right to read there, without one the right to operate everywhere.
+
+        Raises:
+            InvalidInput: with the bad field. PermissionDenied: the token does not go so far.
+        """
+        return self._portal.iterate(
+            self._client.audit(
+                caller=caller,
+                action=action,
+                namespace=namespace,
+                target=target,
+                since=since,
+                until=until,
+                limit=limit,
+                page_size=page_size,
+            )
+        )

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import structlog
 
 from tenure.coordinator.announce import Announcer
+from tenure.coordinator.api.audit_service import AuditService
 from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.job_service import JobService
@@ -26,6 +27,7 @@ from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
+from tenure.coordinator.audit import Audit
 from tenure.coordinator.authenticate import Authenticator
 from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
@@ -168,27 +170,32 @@ async def _coordinate(
         looks = Looks(database, etcd, keys, clock)
         retryer = Retryer(database, lanes, hints, clock)
         explainer = Explainer(database, etcd, keys)
-        jobs = JobService(database, etcd, keys, clock, submitter, waiters, canceler, retryer, explainer)
-        workflows = WorkflowService(database, etcd, keys, clock, Workflows(database, clock, canceler), waiters)
+        audit = Audit(database, clock)
+        jobs = JobService(database, etcd, keys, clock, submitter, waiters, canceler, retryer, explainer, audit)
+        workflows = WorkflowService(database, etcd, keys, clock, Workflows(database, clock, canceler), waiters, audit)
         workers = WorkerService(database, Starter(database, etcd, keys), finisher, submitter)
         runners = Runners(etcd, keys, clock)
         grpc_server = GrpcServer(
             (
                 jobs,
                 workers,
-                ClusterService(database, etcd, keys, schema, Revoker(database, etcd, keys, finisher), leader.hint),
-                LimitService(database, etcd, keys, hints),
-                PoolService(database, etcd, keys, lanes, hints, canceler),
-                NamespaceService(database, hints),
-                ScheduleService(database, lanes, hints, kinds, canceler),
-                KindService(database, kinds),
-                TokenService(database),
+                ClusterService(
+                    database, etcd, keys, schema, Revoker(database, etcd, keys, finisher), leader.hint, audit
+                ),
+                LimitService(database, etcd, keys, hints, audit),
+                PoolService(database, etcd, keys, lanes, hints, canceler, audit),
+                NamespaceService(database, hints, audit),
+                ScheduleService(database, lanes, hints, kinds, canceler, audit),
+                KindService(database, kinds, audit),
+                TokenService(database, audit),
                 workflows,
+                AuditService(database),
             ),
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,
             tls=tls,
             authenticator=authenticator,
+            on_denied=audit.denied,
         )
         try:
             await _unless(stop, opening.until("Postgres", lanes.refresh))
@@ -198,7 +205,7 @@ async def _coordinate(
             if stop.is_set() or signer is None:
                 return
             await grpc_server.start()
-            rest.open(RunnerService(runners, Sessions(etcd, keys), signer, workers), authenticator)
+            rest.open(RunnerService(runners, Sessions(etcd, keys), signer, workers), authenticator, audit.denied)
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(body)
@@ -213,6 +220,7 @@ async def _coordinate(
                         waiters.watch(),
                         waiters.reread(),
                         looks.run(),
+                        audit.run(),
                         presence.run(
                             CoordinatorValue(
                                 grpc=settings.grpc_advertise or _advertised(grpc_server.address),
@@ -242,6 +250,7 @@ async def _coordinate(
                     task.cancel()
         finally:
             await grpc_server.stop(0)
+            await audit.close()
             await etcd.close()
 
 

@@ -205,6 +205,7 @@ class Leader:
                 upkeep.make_partitions_forever(),
                 upkeep.drop_buckets_forever(),
                 upkeep.drop_lanes_forever(),
+                upkeep.drop_audit_forever(self._settings.audit_keep_days),
                 picture.register_pools_forever(),
                 upkeep.compact_forever(compactor),
                 stores.watch(),

@@ -37,6 +37,16 @@ TICKS = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
+AUDIT_LOST = Counter(
+    "tenure_audit_entries_lost",
+    "Entries of the audit log that could not be written; each is in this coordinator's log instead.",
+    registry=REGISTRY,
+)
+AUDIT_LEFT_OUT = Counter(
+    "tenure_audit_refusals_left_out",
+    "Refused calls that are not in the audit log, because too many were refused in a minute.",
+    registry=REGISTRY,
+)
 READY = Gauge(
     "tenure_coordinator_ready",
     "1 while this store answers this coordinator; etcd counts as answering only with a quorum.",

@@ -86,6 +86,11 @@ class CoordinatorSettings(BaseSettings):
     compact_every_revisions: int = Field(default=50_000, ge=1_000)
     compact_keep_revisions: int = Field(default=20_000, ge=1_000)
     done_ttl_s: float = Field(default=30.0, ge=2)
+    audit_keep_days: int = Field(
+        default=365,
+        ge=1,
+        description="how long entries of the audit log are kept; then the leader drops them",
+    )
     grace_s: float = Field(default=10.0, ge=0, description="how long a stop waits for calls under way")
     migrate: bool = Field(default=True, description="bring the schema up to date at start")
     reflection: bool = True

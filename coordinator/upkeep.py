@@ -37,6 +37,8 @@ WEEKS_AHEAD = 4
 BUCKETS_EVERY_S = 3_600.0
 LANES_EVERY_S = 3_600.0
 LANES_PER_STEP = 5_000
+AUDIT_EVERY_S = 3_600.0
+AUDIT_PER_STEP = 5_000
 
 
 class Upkeep:
@@ -111,6 +113,11 @@ class Upkeep:
 
         await self._every(LANES_EVERY_S, partial(self._drop_all, "drop_unused_lanes", LANES_PER_STEP))
 
+    async def drop_audit_forever(self, keep_days: int) -> None:
+        """Forget entries of the audit log that are older than this."""
+
+        await self._every(AUDIT_EVERY_S, partial(self._drop_all, "drop_old_audit", AUDIT_PER_STEP, keep_days=keep_days))
+
     async def compact_forever(self, compactor: Compactor) -> None:
         """Keep etcd's history short. Patched etcds let only root do so: told once in a term, and left to etcd."""
         told = False
@@ -134,18 +141,22 @@ class Upkeep:
 
         await self._every(PARTITIONS_EVERY_S, step)
 
-    async def _drop_all(self, query: str, limit: int) -> None:
+    async def _drop_all(self, query: str, limit: int, **params: int) -> None:
         """Drop, so many at a time, until a page is not full."""
         gone = limit
         while gone == limit:
-            gone = (await self._database.fetch(query, {"limit": limit}))[0].gone
+            gone = (await self._database.fetch(query, {"limit": limit, **params}))[0].gone
 
     async def _every(self, seconds: float, step: Callable[[], Awaitable[object]]) -> None:
         while True:
             try:
                 await step()
             except TenureError as exc:
-                log.warning("chore_interrupted", chore=step.__qualname__, error=exc.message)
+                log.warning("chore_interrupted", chore=_name(step), error=exc.message)
             except Exception:  # one chore that fails must not end the term: jobs run without it
-                log.exception("chore_failed", chore=step.__qualname__)
+                log.exception("chore_failed", chore=_name(step))
             await self._clock.sleep(seconds)
+
+
+def _name(step: Callable[[], Awaitable[object]]) -> str:
+    return str(step.args[0]) if isinstance(step, partial) else step.__qualname__

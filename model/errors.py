@@ -68,6 +68,8 @@ class PermissionDenied(TenureError):
     grpc_status = "PERMISSION_DENIED"
     http_status = 403
     exit_code = 8
+    is_noted = False
+    """It is in the audit log already."""
 
 
 class Conflict(TenureError):

@@ -64,8 +64,8 @@ class SecretFiles(PydanticBaseSettingsSource):
         variable = f"{self.config.get('env_prefix', '')}{field_name}".upper()
         if SecretStr not in (field.annotation, *get_args(field.annotation)):
             return None, variable, False
-        if variable + SUFFIX not in os.environ:
-            return None, variable, False
+        if variable + SUFFIX not in os.environ or f"{field_name}{SUFFIX}".lower() in self.settings_cls.model_fields:
+            return None, variable, False  # what has a setting for its file reads that by itself, again and again
         return from_environment(variable), variable, False
 
     def __call__(self) -> dict[str, Any]:

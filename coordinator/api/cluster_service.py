@@ -10,6 +10,8 @@ from typing import Any
 import grpc
 
 from tenure.coordinator.access import sees
+from tenure.coordinator.api.acts import audited
+from tenure.coordinator.audit import Audit
 from tenure.coordinator.census import claims_by_worker, readable
 from tenure.coordinator.revoke import Revoker
 from tenure.model.ids import parse_id
@@ -35,7 +37,9 @@ class ClusterService(ClusterServiceServicer):
         schema: SchemaStatus,
         revoker: Revoker,
         deliver_hint: Callable[[frozenset[int]], bool],
+        audit: Audit,
     ) -> None:
+        self._audit = audit
         self._database = database
         self._etcd = etcd
         self._keys = keys
@@ -117,6 +121,7 @@ class ClusterService(ClusterServiceServicer):
             )
         return pb.ListClaimsResponse(claims=claims)
 
+    @audited
     async def RevokeClaim(self, request: pb.RevokeClaimRequest, context: Context) -> pb.RevokeClaimResponse:
         """Take a job away from its worker."""
         return pb.RevokeClaimResponse(revoked=await self._revoker.revoke(parse_id(request.job_id, "job_id")))

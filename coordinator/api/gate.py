@@ -156,6 +156,8 @@ RULES: dict[str, Rule] = {
     "WorkerService/SaveCheckpoint": Rule(Right.WORK, within),
     "WorkerService/SubmitChildren": Rule(Right.WORK, within),
     "WorkerService/ReadUpstream": Rule(Right.WORK, within),
+    # Of one namespace for who reads there, of all for who operates everywhere: the service looks.
+    "AuditService/ListAudit": Rule(Right.READ, within),
     "TokenService/CreateToken": Rule(Right.ADMINISTER, everywhere),
     "TokenService/ListTokens": Rule(Right.ADMINISTER, everywhere),
     "TokenService/RevokeToken": Rule(Right.ADMINISTER, everywhere),

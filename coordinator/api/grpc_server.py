@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
+from tenure.coordinator.api.audit_service import AuditService
 from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.gate import Gate
 from tenure.coordinator.api.job_service import JobService
@@ -17,7 +18,7 @@ from tenure.coordinator.api.kind_service import KindService
 from tenure.coordinator.api.limit_service import LimitService
 from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
-from tenure.coordinator.api.refusals import Refusals
+from tenure.coordinator.api.refusals import OnDenied, Refusals
 from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.worker_service import WorkerService
@@ -25,6 +26,7 @@ from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.authenticate import Authenticator
 from tenure.model.errors import ConfigurationError
 from tenure.probes.tls import ServerTLS
+from tenure.v1.audit_service_pb2_grpc import add_AuditServiceServicer_to_server
 from tenure.v1.cluster_service_pb2_grpc import add_ClusterServiceServicer_to_server
 from tenure.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
 from tenure.v1.kind_service_pb2_grpc import add_KindServiceServicer_to_server
@@ -50,6 +52,7 @@ _ADD: dict[type, Callable[[Any, grpc.aio.Server], None]] = {
     WorkflowService: add_WorkflowServiceServicer_to_server,
     KindService: add_KindServiceServicer_to_server,
     TokenService: add_TokenServiceServicer_to_server,
+    AuditService: add_AuditServiceServicer_to_server,
 }
 SERVICES = tuple(f"tenure.v1.{kind.__name__}" for kind in _ADD)
 
@@ -65,12 +68,13 @@ class GrpcServer:
         with_reflection: bool,
         authenticator: Authenticator | None = None,
         tls: ServerTLS | None = None,
+        on_denied: OnDenied | None = None,
     ) -> None:
         """Without an authenticator nobody is asked who they are."""
         self._listen = listen
         self._tls = tls
         self._server = grpc.aio.server(
-            interceptors=[Refusals(), Gate(authenticator)] if authenticator else [Refusals()],
+            interceptors=[Refusals(on_denied), Gate(authenticator)] if authenticator else [Refusals(on_denied)],
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

@@ -13,9 +13,11 @@ import grpc
 
 from tenure.coordinator import access
 from tenure.coordinator.api import convert
+from tenure.coordinator.api.acts import audited
 from tenure.coordinator.api.filters import filters_from_pb, mass_filters, page_key, span_from_token, token_of_span
 from tenure.coordinator.api.refusals import is_of_all, refusal_to_pb
 from tenure.coordinator.api.stream_submit import MESSAGE_JOBS, StreamedSubmit, refuse_foreign
+from tenure.coordinator.audit import Audit
 from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.explain import Explainer
 from tenure.coordinator.pending import show_pending
@@ -72,7 +74,9 @@ class JobService(JobServiceServicer):
         canceler: Canceler,
         retryer: Retryer,
         explainer: Explainer,
+        audit: Audit,
     ) -> None:
+        self._audit = audit
         self._database = database
         self._submitter = submitter
         self._waiters = waiters
@@ -218,6 +222,7 @@ class JobService(JobServiceServicer):
         shown.update((id, marks[id]) for id in changed)
         return changed
 
+    @audited
     async def DeleteJob(self, request: pb.DeleteJobRequest, context: Context) -> pb.DeleteJobResponse:
         """Hide a job that has ended."""
         job_id = parse_id(request.id, "id")
@@ -230,6 +235,7 @@ class JobService(JobServiceServicer):
             )
         return pb.DeleteJobResponse(job=await self._read(job_id))
 
+    @audited
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
         """Cancel at once, or ask the worker to stop."""
         job_id = parse_id(request.id, "id")
@@ -237,6 +243,7 @@ class JobService(JobServiceServicer):
         await self._canceler.cancel(job_id, _reason(request.reason))
         return pb.CancelJobResponse(job=await self._read(job_id))
 
+    @audited
     async def CancelJobs(self, request: pb.CancelJobsRequest, context: Context) -> pb.CancelJobsResponse:
         """Cancel all that match, or count them."""
         filters = mass_filters(request.filter, all_=request.all, allowed=CANCELABLE, default=CANCELABLE)
@@ -250,6 +257,7 @@ class JobService(JobServiceServicer):
             next_page_token=token_of_span(done.rest),
         )
 
+    @audited
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
         """Make another go at a failed or canceled job, once."""
         job_id = parse_id(request.id, "id")
@@ -257,6 +265,7 @@ class JobService(JobServiceServicer):
         new, created = await self._retryer.retry(job_id)
         return pb.RetryJobResponse(job=await self._read(new), created=created)
 
+    @audited
     async def RetryJobs(self, request: pb.RetryJobsRequest, context: Context) -> pb.RetryJobsResponse:
         """Retry all that match, or count them."""
         filters = mass_filters(

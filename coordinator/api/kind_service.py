@@ -7,10 +7,12 @@ from typing import Any
 import grpc
 
 from tenure.coordinator.access import sees
+from tenure.coordinator.api.acts import audited
+from tenure.coordinator.audit import Audit, noted
 from tenure.coordinator.kinds import Kinds
 from tenure.model.errors import NotFound
 from tenure.model.kinds import KindSettings
-from tenure.store.postgres.database import Database, Row
+from tenure.store.postgres.database import Database, Row, Statement
 from tenure.v1 import kind_service_pb2 as pb
 from tenure.v1.kind_service_pb2_grpc import KindServiceServicer
 from tenure.v1.kind_wire import kind_from_pb, kind_to_pb
@@ -21,16 +23,19 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class KindService(KindServiceServicer):
     """The service over Postgres."""
 
-    def __init__(self, database: Database, kinds: Kinds) -> None:
+    def __init__(self, database: Database, kinds: Kinds, audit: Audit) -> None:
+        self._audit = audit
         self._database = database
         self._kinds = kinds
 
+    @audited
     async def PutKindSettings(self, request: pb.PutKindSettingsRequest, context: Context) -> pb.PutKindSettingsResponse:
         """Set all of a kind's settings."""
         asked = request.settings
         settings = kind_from_pb(asked)
-        (row,) = await self._database.fetch(
-            "put_kind", {"namespace": asked.namespace, "name": asked.kind, "settings": settings.stored()}
+        params = {"namespace": asked.namespace, "name": asked.kind, "settings": settings.stored()}
+        _, (row,) = await self._database.transaction(
+            [noted("audit_kind", after=settings.stored()), Statement("put_kind", params)]
         )
         await self._kinds.refresh()
         return pb.PutKindSettingsResponse(settings=_to_pb(row))
@@ -52,12 +57,13 @@ class KindService(KindServiceServicer):
         seen = [row for row in rows if not row.namespace or sees(row.namespace)]
         return pb.ListKindSettingsResponse(settings=map(_to_pb, seen))
 
+    @audited
     async def DeleteKindSettings(
         self, request: pb.DeleteKindSettingsRequest, context: Context
     ) -> pb.DeleteKindSettingsResponse:
         """Forget the settings of one kind."""
         where = {"namespace": request.namespace.replace("\x00", ""), "name": request.kind.replace("\x00", "")}
-        rows = await self._database.fetch("delete_kind", where)
+        _, rows = await self._database.transaction([noted("audit_kind", after=None), Statement("delete_kind", where)])
         await self._kinds.refresh()
         return pb.DeleteKindSettingsResponse(deleted=bool(rows))
 

@@ -7,13 +7,15 @@ from typing import Any
 import grpc
 
 from tenure.coordinator.allowance import limit_from_row
+from tenure.coordinator.api.acts import audited
+from tenure.coordinator.audit import Audit, noted
 from tenure.coordinator.census import slots_held
 from tenure.coordinator.hint import Hints
 from tenure.model.errors import NotFound
 from tenure.model.limits import Limit, covering, validate_limit
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd
-from tenure.store.postgres.database import Database
+from tenure.store.postgres.database import Database, Statement
 from tenure.v1 import limit_service_pb2 as pb
 from tenure.v1 import wire
 from tenure.v1.limit_service_pb2_grpc import LimitServiceServicer
@@ -24,24 +26,25 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class LimitService(LimitServiceServicer):
     """The service over Postgres (what was set) and etcd (the slots that are held)."""
 
-    def __init__(self, database: Database, etcd: Etcd, keys: Keyspace, hints: Hints) -> None:
+    def __init__(self, database: Database, etcd: Etcd, keys: Keyspace, hints: Hints, audit: Audit) -> None:
+        self._audit = audit
         self._database = database
         self._etcd = etcd
         self._keys = keys
         self._hints = hints
 
+    @audited
     async def PutLimit(self, request: pb.PutLimitRequest, context: Context) -> pb.PutLimitResponse:
         """Define a limit, or change it."""
         limit = validate_limit(_from_pb(request.limit))
-        (row,) = await self._database.fetch(
-            "put_limit",
-            {
-                "name": limit.name,
-                "concurrent": limit.concurrent,
-                "rate": limit.rate,
-                "interval_s": limit.interval_s,
-                "burst": limit.burst,
-            },
+        asked = {
+            "concurrent": limit.concurrent,
+            "rate": limit.rate,
+            "interval_s": limit.interval_s,
+            "burst": limit.burst,
+        }
+        _, (row,) = await self._database.transaction(
+            [noted("audit_limit", after=asked), Statement("put_limit", {"name": limit.name, **asked})]
         )
         self._hints.everywhere()
         return pb.PutLimitResponse(limit=_to_pb(limit_from_row(row)))
@@ -60,9 +63,11 @@ class LimitService(LimitServiceServicer):
         definitions = await self._definitions()
         return pb.ListLimitsResponse(limits=map(_to_pb, definitions.values()), uses=await self._uses())
 
+    @audited
     async def DeleteLimit(self, request: pb.DeleteLimitRequest, context: Context) -> pb.DeleteLimitResponse:
         """Forget a definition."""
-        rows = await self._database.fetch("delete_limit", {"name": request.name.replace("\x00", "")})
+        where = {"name": request.name.replace("\x00", "")}
+        _, rows = await self._database.transaction([noted("audit_limit", after=None), Statement("delete_limit", where)])
         self._hints.everywhere()
         return pb.DeleteLimitResponse(deleted=bool(rows))
 

@@ -7,11 +7,13 @@ from typing import Any
 import grpc
 
 from tenure.coordinator.access import sees
+from tenure.coordinator.api.acts import audited
+from tenure.coordinator.audit import Audit, noted
 from tenure.coordinator.hint import Hints
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.routes import name_error
-from tenure.store.postgres.database import Database, Row
+from tenure.store.postgres.database import Database, Row, Statement
 from tenure.v1 import namespace_service_pb2 as pb
 from tenure.v1 import wire
 from tenure.v1.namespace_service_pb2_grpc import NamespaceServiceServicer
@@ -26,7 +28,8 @@ MIN_AGEING_S = 1.0
 class NamespaceService(NamespaceServiceServicer):
     """The service over Postgres. A namespace for which nothing was set has the defaults."""
 
-    def __init__(self, database: Database, hints: Hints) -> None:
+    def __init__(self, database: Database, hints: Hints, audit: Audit) -> None:
+        self._audit = audit
         self._database = database
         self._hints = hints
 
@@ -42,6 +45,7 @@ class NamespaceService(NamespaceServiceServicer):
         namespace = _to_pb(found[0]) if found else pb.Namespace(name=request.name, weight=1.0)
         return pb.GetNamespaceResponse(namespace=namespace)
 
+    @audited
     async def UpdateNamespace(self, request: pb.UpdateNamespaceRequest, context: Context) -> pb.UpdateNamespaceResponse:
         """Set what is given."""
         asked = request.namespace
@@ -56,8 +60,11 @@ class NamespaceService(NamespaceServiceServicer):
         backlog = asked.backlog if asked.HasField("backlog") else None
         if backlog is not None and backlog < 0:
             raise InvalidInput([FieldViolation("namespace.backlog", "must be 0 (any number) or above")])
-        params = {"name": asked.name, "weight": weight, "ageing_s": ageing_s, "backlog": backlog}
-        (row,) = await self._database.fetch("put_namespace", params)
+        params = {"weight": weight, "ageing_s": ageing_s, "backlog": backlog}
+        given = {name: value for name, value in params.items() if value is not None}
+        _, (row,) = await self._database.transaction(
+            [noted("audit_namespace", after=given), Statement("put_namespace", {"name": asked.name, **params})]
+        )
         self._hints.everywhere()
         return pb.UpdateNamespaceResponse(namespace=_to_pb(row))
 

@@ -9,7 +9,9 @@ import grpc
 
 from tenure.coordinator import census
 from tenure.coordinator.access import sees
+from tenure.coordinator.api.acts import audited
 from tenure.coordinator.api.filters import mass_filters, span_from_token, token_of_span
+from tenure.coordinator.audit import Audit, noted
 from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
@@ -18,7 +20,7 @@ from tenure.model.routes import covers, kind_error, name_error, route_error
 from tenure.model.rules import Subject
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd
-from tenure.store.postgres.database import Database, Row
+from tenure.store.postgres.database import Database, Row, Statement
 from tenure.v1 import pool_service_pb2 as pb
 from tenure.v1 import wire
 from tenure.v1.job_service_pb2 import JobFilter
@@ -39,8 +41,16 @@ class PoolService(PoolServiceServicer):
     """The service over Postgres; workers are read from etcd."""
 
     def __init__(
-        self, database: Database, etcd: Etcd, keys: Keyspace, lanes: Lanes, hints: Hints, canceler: Canceler
+        self,
+        database: Database,
+        etcd: Etcd,
+        keys: Keyspace,
+        lanes: Lanes,
+        hints: Hints,
+        canceler: Canceler,
+        audit: Audit,
     ) -> None:
+        self._audit = audit
         self._canceler = canceler
         self._database = database
         self._etcd = etcd
@@ -65,11 +75,18 @@ class PoolService(PoolServiceServicer):
             ]
         )
 
+    @audited
     async def Pause(self, request: pb.PauseRequest, context: Context) -> pb.PauseResponse:
         """Let nothing of this start."""
         subject, name = _subject(request.subject)
         _refuse_bad_reason(request.reason)
-        await self._database.fetch("pause", {"subject": subject, "name": name, "reason": request.reason})
+        what = {"subject": subject, "name": name}
+        await self._database.transaction(
+            [
+                noted("audit_pause", after={"reason": request.reason}, **what),
+                Statement("pause", {**what, "reason": request.reason}),
+            ]
+        )
         if subject is Subject.POOL:  # its jobs get lanes of their own, so that they cost the others nothing
             await self._lanes.refit(await self._lanes.register_pools([name]))
         self._hints.everywhere()
@@ -79,10 +96,14 @@ class PoolService(PoolServiceServicer):
             raise WrongState(f"the {subject} {name} was resumed meanwhile", hint="pause it again, if it shall be")
         return pb.PauseResponse(executing=row.executing)
 
+    @audited
     async def Resume(self, request: pb.ResumeRequest, context: Context) -> pb.ResumeResponse:
         """Let it start again."""
         subject, name = _subject(request.subject)
-        rows = await self._database.fetch("resume", {"subject": subject, "name": name})
+        what = {"subject": subject, "name": name}
+        _, rows = await self._database.transaction(
+            [noted("audit_pause", after=None, **what), Statement("resume", what)]
+        )
         self._hints.everywhere()
         return pb.ResumeResponse(resumed=bool(rows))
 
@@ -92,6 +113,7 @@ class PoolService(PoolServiceServicer):
         seen = [row for row in rows if row.subject != Subject.NAMESPACE or sees(row.name)]
         return pb.ListPausesResponse(pauses=map(_pause_to_pb, seen))
 
+    @audited
     async def RemovePool(self, request: pb.RemovePoolRequest, context: Context) -> pb.RemovePoolResponse:
         """Cancel every job below a route prefix, for some seconds; once none is left, forget its pools."""
         if problem := route_error(request.pool):

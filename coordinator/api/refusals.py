@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import grpc
 import structlog
@@ -15,7 +15,15 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from tenure.model.errors import BacklogFull, BoundExceeded, FieldViolation, InvalidInput, TenureError, Unavailable
+from tenure.model.errors import (
+    BacklogFull,
+    BoundExceeded,
+    FieldViolation,
+    InvalidInput,
+    PermissionDenied,
+    TenureError,
+    Unavailable,
+)
 from tenure.v1 import job_service_pb2 as pb
 
 log = structlog.get_logger(__name__)
@@ -24,47 +32,66 @@ _DEFECT = "internal error; the coordinator's log has the details"
 _OURS = "/tenure."
 TOLD_BYTES = 5_500
 """Of violations in a refusal: gRPC takes no more than 8 KiB of what ends a call, and drops all of it beyond that."""
+OnDenied = Callable[[str, PermissionDenied], Awaitable[None]]
+"""Told of each call that was denied, by its name (``JobService.GetJob``)."""
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
 class Refusals(grpc.aio.ServerInterceptor):
     """Wraps every method of every service."""
 
+    def __init__(self, on_denied: OnDenied | None = None) -> None:
+        self._on_denied = on_denied
+
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Any:
         """Return the method's handler with translated errors."""
         handler = await continuation(details)
+        refuse = _Refusal(details.method, self._on_denied)
         if handler is None:
             return handler
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
-                _answering(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+                _answering(handler.unary_unary, refuse), handler.request_deserializer, handler.response_serializer
             )
         if handler.unary_stream:
             return grpc.unary_stream_rpc_method_handler(
-                _streaming(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+                _streaming(handler.unary_stream, refuse), handler.request_deserializer, handler.response_serializer
             )
         if handler.stream_stream:
             # Reflection yields its answers; ours write them.
             wrap = _answering if details.method.startswith(_OURS) else _streaming
             return grpc.stream_stream_rpc_method_handler(
-                wrap(handler.stream_stream), handler.request_deserializer, handler.response_serializer
+                wrap(handler.stream_stream, refuse), handler.request_deserializer, handler.response_serializer
             )
         return handler
 
 
-def _answering(method: Any) -> Any:
+class _Refusal(NamedTuple):
+    """How a call is refused."""
+
+    method: str
+    on_denied: OnDenied | None
+
+    async def of(self, exc: Exception, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+        """End the call with the status of an error."""
+        if isinstance(exc, PermissionDenied) and self.on_denied is not None:
+            await self.on_denied(self.method.rpartition("tenure.v1.")[2].replace("/", "."), exc)
+        await _refuse(exc, context)
+
+
+def _answering(method: Any, refuse: _Refusal) -> Any:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             return await method(request, context)
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except Exception as exc:  # the top of a call
-            await _refuse(exc, context)
+            await refuse.of(exc, context)
 
     return call
 
 
-def _streaming(method: Any) -> Any:
+def _streaming(method: Any, refuse: _Refusal) -> Any:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
             async for response in method(request, context):
@@ -72,7 +99,7 @@ def _streaming(method: Any) -> Any:
         except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit):
             raise
         except Exception as exc:  # the top of a call
-            await _refuse(exc, context)
+            await refuse.of(exc, context)
 
     return call
 

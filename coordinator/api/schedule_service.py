@@ -21,6 +21,8 @@ from zoneinfo import ZoneInfo
 import grpc
 
 from tenure.coordinator.access import namespaces_for
+from tenure.coordinator.api.acts import audited, schedule_facts
+from tenure.coordinator.audit import Audit, tell
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
@@ -70,14 +72,19 @@ class Change:
 class ScheduleService(ScheduleServiceServicer):
     """The service over ``tenure.schedule``."""
 
-    def __init__(self, database: Database, lanes: Lanes, hints: Hints, kinds: Kinds, canceler: Canceler) -> None:
+    def __init__(
+        self, database: Database, lanes: Lanes, hints: Hints, kinds: Kinds, canceler: Canceler, audit: Audit
+    ) -> None:
+        self._audit = audit
         self._database = database
         self._writer = TickWriter(database, lanes, hints, kinds, canceler)
 
+    @audited
     async def CreateSchedule(self, request: pb.CreateScheduleRequest, context: Context) -> pb.CreateScheduleResponse:
         """Write a schedule; it ticks from now on."""
         spec = schedule_from_pb(request.schedule)
         _refuse_a_name_like_an_id(spec.name)
+        tell(after=schedule_facts(spec))
         params = {
             "id": new_id(),
             "namespace": spec.namespace,
@@ -120,11 +127,15 @@ class ScheduleService(ScheduleServiceServicer):
         token = _page_token(rows[-1].namespace, rows[-1].name) if len(rows) == size else ""
         return pb.ListSchedulesResponse(schedules=[schedule_of(row) for row in rows], next_page_token=token)
 
+    @audited
     async def UpdateSchedule(self, request: pb.UpdateScheduleRequest, context: Context) -> pb.UpdateScheduleResponse:
         """Replace what a schedule is."""
         spec = schedule_from_pb(request.schedule)
 
         def change(row: Row, old: ScheduleSpec) -> Change:
+            tell(
+                before=schedule_facts(old), after=schedule_facts(spec), payload_kept=spec.job.payload == old.job.payload
+            )
             is_done = spec.model_copy(update={"paused": old.paused}) == old  # by an earlier call of the same, perhaps
             if request.revision and request.revision != row.revision and not is_done:
                 raise WrongState(
@@ -138,12 +149,14 @@ class ScheduleService(ScheduleServiceServicer):
         row = await self._change(spec.namespace, spec.name, change)
         return pb.UpdateScheduleResponse(schedule=schedule_of(row))
 
+    @audited
     async def DeleteSchedule(self, request: pb.DeleteScheduleRequest, context: Context) -> pb.DeleteScheduleResponse:
         """Forget a schedule."""
         row = await self._find(request.namespace, request.schedule)
         await self._database.fetch("delete_schedule", {"id": row.id})
         return pb.DeleteScheduleResponse()
 
+    @audited
     async def PauseSchedule(self, request: pb.PauseScheduleRequest, context: Context) -> pb.PauseScheduleResponse:
         """Stop ticking."""
         row = await self._change(
@@ -151,6 +164,7 @@ class ScheduleService(ScheduleServiceServicer):
         )
         return pb.PauseScheduleResponse(schedule=schedule_of(row))
 
+    @audited
     async def ResumeSchedule(self, request: pb.ResumeScheduleRequest, context: Context) -> pb.ResumeScheduleResponse:
         """Tick again, from now on; one that was not paused goes on as it was."""
 
@@ -161,6 +175,7 @@ class ScheduleService(ScheduleServiceServicer):
         row = await self._change(request.namespace, request.schedule, change)
         return pb.ResumeScheduleResponse(schedule=schedule_of(row))
 
+    @audited
     async def TriggerSchedule(self, request: pb.TriggerScheduleRequest, context: Context) -> pb.TriggerScheduleResponse:
         """Make a job now."""
         given = _no_nul(request.idempotency_key, "idempotency_key")
@@ -179,6 +194,7 @@ class ScheduleService(ScheduleServiceServicer):
         instead = written.instead.get((scope_of(job), key))
         return pb.TriggerScheduleResponse(job_id=str(instead or job.id), created=instead is None)
 
+    @audited
     async def BackfillSchedule(
         self, request: pb.BackfillScheduleRequest, context: Context
     ) -> pb.BackfillScheduleResponse:

@@ -11,7 +11,9 @@ import structlog
 
 from tenure.coordinator import tokens
 from tenure.coordinator.access import caller
+from tenure.coordinator.api.acts import audited
 from tenure.coordinator.api.filters import page_key
+from tenure.coordinator.audit import Audit
 from tenure.model.credentials import NewCredential, validate_credential
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.ids import parse_id
@@ -31,9 +33,11 @@ MAX_PAGE = 1_000
 class TokenService(TokenServiceServicer):
     """The service over ``tenure.token``."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, audit: Audit) -> None:
         self._database = database
+        self._audit = audit
 
+    @audited
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Context) -> pb.CreateTokenResponse:
         """Make a credential."""
         made = await tokens.create(self._database, await self._wanted(request), by=caller().name)
@@ -50,6 +54,7 @@ class TokenService(TokenServiceServicer):
         more = base64.urlsafe_b64encode(rows[-1].id.bytes).decode() if len(rows) == size else ""
         return pb.ListTokensResponse(tokens=map(_to_pb, rows), next_page_token=more)
 
+    @audited
     async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Context) -> pb.RevokeTokenResponse:
         """Have a credential be no good any more."""
         row = await tokens.revoke(self._database, parse_id(request.id, "id"))

@@ -12,7 +12,9 @@ import grpc
 
 from tenure.coordinator import access
 from tenure.coordinator.api import convert
+from tenure.coordinator.api.acts import audited
 from tenure.coordinator.api.filters import not_a_token, page_key
+from tenure.coordinator.audit import Audit
 from tenure.coordinator.following import Follower
 from tenure.coordinator.passing import FIRST_ID
 from tenure.coordinator.pending import show_pending
@@ -52,8 +54,16 @@ class WorkflowService(WorkflowServiceServicer):
     """The service over workflows. ``run`` is the body of a task that batches reads."""
 
     def __init__(
-        self, database: Database, etcd: Etcd, keys: Keyspace, clock: Clock, workflows: Workflows, waiters: Waiters
+        self,
+        database: Database,
+        etcd: Etcd,
+        keys: Keyspace,
+        clock: Clock,
+        workflows: Workflows,
+        waiters: Waiters,
+        audit: Audit,
     ) -> None:
+        self._audit = audit
         self._database = database
         self._etcd = etcd
         self._keys = keys
@@ -120,6 +130,7 @@ class WorkflowService(WorkflowServiceServicer):
                 resume_token=_token(change.at),
             )
 
+    @audited
     async def CancelWorkflow(self, request: pb.CancelWorkflowRequest, context: Context) -> pb.CancelWorkflowResponse:
         """Cancel every member that has not ended, or count them."""
         workflow_id = parse_id(request.id, "id")

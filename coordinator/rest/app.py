@@ -21,7 +21,15 @@ from tenure.coordinator.access import called_by
 from tenure.coordinator.rest.openapi import document
 from tenure.coordinator.rest.runner_service import RunnerService, all_lost
 from tenure.model.access import ANYBODY, Identity
-from tenure.model.errors import BoundExceeded, FieldViolation, InvalidInput, TenureError, Unauthenticated, Unavailable
+from tenure.model.errors import (
+    BoundExceeded,
+    FieldViolation,
+    InvalidInput,
+    PermissionDenied,
+    TenureError,
+    Unauthenticated,
+    Unavailable,
+)
 from tenure.v1 import runner_api as api
 
 log = structlog.get_logger(__name__)
@@ -63,6 +71,10 @@ class Identify(Protocol):
         ...
 
 
+OnDenied = Callable[[str, PermissionDenied], Awaitable[None]]
+"""Told of a call that was denied; see ``coordinator.audit``."""
+
+
 class TooLong(BoundExceeded):
     """A request's body is larger than any may be."""
 
@@ -75,10 +87,11 @@ class RestApi:
     def __init__(self) -> None:
         self._service: RunnerService | None = None
         self._identify: Identify | None = None
+        self._on_denied: OnDenied | None = None
 
-    def open(self, service: RunnerService, identify: Identify | None) -> None:
+    def open(self, service: RunnerService, identify: Identify | None, on_denied: OnDenied | None = None) -> None:
         """Serve from now on; without ``identify`` whoever calls is ``ANYBODY``."""
-        self._service, self._identify = service, identify
+        self._service, self._identify, self._on_denied = service, identify, on_denied
 
     def routes(self) -> list[Route]:
         """Return the routes of the API and of its description."""
@@ -90,11 +103,11 @@ class RestApi:
             return Response(described, media_type="application/json")
 
         return [
-            *(Route(api.PREFIX + path, self._serving(one), methods=["POST"]) for path, one in ENDPOINTS.items()),
+            *(Route(api.PREFIX + path, self._serving(path, one), methods=["POST"]) for path, one in ENDPOINTS.items()),
             Route("/openapi.json", openapi),
         ]
 
-    def _serving(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    def _serving(self, path: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         decoder = msgspec.json.Decoder(endpoint.takes)
 
         async def serve(request: Request) -> Response:
@@ -103,8 +116,13 @@ class RestApi:
                 identity = await self._who(request)
                 asked = _decoded(decoder, await _body(request))
                 with called_by(identity):
-                    async with _disconnected(request) as gone:
-                        answer = await endpoint.method(self._ready(), asked, gone)
+                    try:
+                        async with _disconnected(request) as gone:
+                            answer = await endpoint.method(self._ready(), asked, gone)
+                    except PermissionDenied as exc:
+                        if self._on_denied is not None:
+                            await self._on_denied(f"runner.{path}", exc)
+                        raise
             except ClientDisconnect:
                 return Response(status_code=499)
             except Exception as exc:  # the top of a call

@@ -42,8 +42,9 @@ BEGIN
             EXECUTE format('GRANT %s ON tenure.%I TO tenure_readonly', one.readonly, one.name);
         END IF;
     END LOOP;
-    -- Functions act as who calls them, but for two that act as the owner: make_partitions, so that a coordinator has
-    -- partitions made without a right to make tables, and submit_job.
+    -- Functions act as who calls them, but for three that act as the owner: make_partitions, so that a coordinator has
+    -- partitions made without a right to make tables, drop_old_audit, so that it cannot delete from the log but by age,
+    -- and submit_job.
     IF to_regclass('tenure.fence_sequence') IS NOT NULL THEN
         GRANT USAGE ON SEQUENCE tenure.fence_sequence TO tenure_coordinator;
         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA tenure TO tenure_coordinator;

@@ -45,6 +45,7 @@ COMMANDS = [
     "kinds get",
     "kinds list",
     "kinds delete",
+    "audit list",
     "workers list",
     "tokens create",
     "tokens list",

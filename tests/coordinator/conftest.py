@@ -18,6 +18,7 @@ from tests.fixtures.postgres import PostgresServer
 
 from tenure.coordinator.announce import Announcer
 from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.audit import Audit
 from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
@@ -91,6 +92,7 @@ class Parts:
     canceler: Canceler = field(init=False)
     retryer: Retryer = field(init=False)
     waiters: Waiters = field(init=False)
+    audit: Audit = field(init=False)
 
     def __post_init__(self) -> None:
         self.lanes = Lanes(self.db, self.clock)
@@ -108,6 +110,7 @@ class Parts:
         )
         self.retryer = Retryer(self.db, self.lanes, self.hints, self.clock)
         self.waiters = Waiters(self.db, self.etcd, self.keys, self.clock)
+        self.audit = Audit(self.db, self.clock)
 
     def job_service(self) -> JobService:
         """Return a service over these parts, not running."""
@@ -121,6 +124,7 @@ class Parts:
             self.canceler,
             self.retryer,
             self.explainer,
+            self.audit,
         )
 
     def _take_hint(self, lanes: frozenset[int]) -> bool:

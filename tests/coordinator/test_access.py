@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.coordinator.conftest import Parts, running
 
 from tenure.coordinator import authenticate, tokens
+from tenure.coordinator.api.audit_service import AuditService
 from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.gate import RULES
 from tenure.coordinator.api.grpc_server import SERVICES, GrpcServer
@@ -179,6 +180,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "WorkerService/SaveCheckpoint": {"jobId": "$job", "fence": 1, "checkpoint": "{}"},
     "WorkerService/SubmitChildren": {"jobId": "$job", "fence": 1, "jobs": [{"kind": "k", "ref": "a"}]},
     "WorkerService/ReadUpstream": {"jobId": "$job", "fence": 1},
+    "AuditService/ListAudit": {"namespace": "ns-a"},
     "TokenService/CreateToken": {"name": "n", "role": "viewer", "namespaces": ["ns-a"]},
     "TokenService/ListTokens": {},
     "TokenService/RevokeToken": {"id": "$token"},
@@ -264,18 +266,21 @@ async def place(alone: Parts) -> AsyncIterator[Place]:
     authenticator = Authenticator(parts.db, parts.clock)
     jobs = parts.job_service()
     whole = Workflows(parts.db, parts.clock, parts.canceler)
-    workflows = WorkflowService(parts.db, parts.etcd, parts.keys, parts.clock, whole, parts.waiters)
+    workflows = WorkflowService(parts.db, parts.etcd, parts.keys, parts.clock, whole, parts.waiters, parts.audit)
     revoker = Revoker(parts.db, parts.etcd, parts.keys, parts.finisher)
     services = (
         jobs,
         WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter),
-        ClusterService(parts.db, parts.etcd, parts.keys, SchemaStatus("0002", "0002"), revoker, lambda lanes: True),
-        LimitService(parts.db, parts.etcd, parts.keys, parts.hints),
-        PoolService(parts.db, parts.etcd, parts.keys, parts.lanes, parts.hints, parts.canceler),
-        NamespaceService(parts.db, parts.hints),
-        ScheduleService(parts.db, parts.lanes, parts.hints, parts.kinds, parts.canceler),
-        KindService(parts.db, parts.kinds),
-        TokenService(parts.db),
+        ClusterService(
+            parts.db, parts.etcd, parts.keys, SchemaStatus("0002", "0002"), revoker, lambda lanes: True, parts.audit
+        ),
+        LimitService(parts.db, parts.etcd, parts.keys, parts.hints, parts.audit),
+        PoolService(parts.db, parts.etcd, parts.keys, parts.lanes, parts.hints, parts.canceler, parts.audit),
+        NamespaceService(parts.db, parts.hints, parts.audit),
+        ScheduleService(parts.db, parts.lanes, parts.hints, parts.kinds, parts.canceler, parts.audit),
+        KindService(parts.db, parts.kinds, parts.audit),
+        TokenService(parts.db, parts.audit),
+        AuditService(parts.db),
         workflows,
     )
     server = GrpcServer(services, listen="127.0.0.1:0", with_reflection=True, authenticator=authenticator)

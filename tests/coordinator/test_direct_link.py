@@ -186,7 +186,7 @@ def _server(parts: Parts, finisher: Finisher) -> GrpcServer:
     workers = WorkerService(parts.db, parts.starter, finisher, parts.submitter)
     revoker = Revoker(parts.db, parts.etcd, parts.keys, finisher)
     schema = SchemaStatus("0002", "0002")
-    cluster = ClusterService(parts.db, parts.etcd, parts.keys, schema, revoker, lambda lanes: True)
+    cluster = ClusterService(parts.db, parts.etcd, parts.keys, schema, revoker, lambda lanes: True, parts.audit)
     return GrpcServer((jobs, workers, cluster), listen="127.0.0.1:0", with_reflection=False)
 
 

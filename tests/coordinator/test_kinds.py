@@ -37,8 +37,8 @@ FULL = KindSettings(
 @pytest_asyncio.fixture
 async def client(alone: Parts) -> AsyncIterator[AsyncClient]:
     jobs = alone.job_service()
-    schedules = ScheduleService(alone.db, alone.lanes, alone.hints, alone.kinds, alone.canceler)
-    services = (jobs, KindService(alone.db, alone.kinds), schedules)
+    schedules = ScheduleService(alone.db, alone.lanes, alone.hints, alone.kinds, alone.canceler, alone.audit)
+    services = (jobs, KindService(alone.db, alone.kinds, alone.audit), schedules)
     server = GrpcServer(services, listen="127.0.0.1:0", with_reflection=False)
     await server.start()
     async with running(jobs.run(), alone.submitter.run()), AsyncClient(server.address) as made:

@@ -52,9 +52,9 @@ async def services(alone: Parts) -> AsyncIterator[Services]:
     jobs = alone.job_service()
     made = (
         jobs,
-        LimitService(alone.db, alone.etcd, alone.keys, alone.hints),
-        PoolService(alone.db, alone.etcd, alone.keys, alone.lanes, alone.hints, alone.canceler),
-        NamespaceService(alone.db, alone.hints),
+        LimitService(alone.db, alone.etcd, alone.keys, alone.hints, alone.audit),
+        PoolService(alone.db, alone.etcd, alone.keys, alone.lanes, alone.hints, alone.canceler, alone.audit),
+        NamespaceService(alone.db, alone.hints, alone.audit),
     )
     server = GrpcServer(made, listen="127.0.0.1:0", with_reflection=True)
     await server.start()

@@ -38,8 +38,10 @@ async def server(alone: Parts) -> AsyncIterator[GrpcServer]:
     jobs = alone.job_service()
     workers = WorkerService(alone.db, alone.starter, alone.finisher, alone.submitter)
     revoker = Revoker(alone.db, alone.etcd, alone.keys, alone.finisher)
-    cluster = ClusterService(alone.db, alone.etcd, alone.keys, SchemaStatus("1", "1"), revoker, lambda lanes: True)
-    schedules = ScheduleService(alone.db, alone.lanes, alone.hints, alone.kinds, alone.canceler)
+    cluster = ClusterService(
+        alone.db, alone.etcd, alone.keys, SchemaStatus("1", "1"), revoker, lambda lanes: True, alone.audit
+    )
+    schedules = ScheduleService(alone.db, alone.lanes, alone.hints, alone.kinds, alone.canceler, alone.audit)
     made = GrpcServer((jobs, workers, cluster, schedules), listen="127.0.0.1:0", with_reflection=False)
     await made.start()
     async with running(jobs.run()):

@@ -58,6 +58,26 @@ async def test_all_expired_keys_go_in_one_round(alone: Parts, monkeypatch: pytes
     assert [row.key for row in await alone.sql("SELECT key FROM tenure.idempotency")] == ["key-0"]
 
 
+async def test_a_chore_that_fails_is_tried_again_and_ends_no_term(alone: Parts) -> None:
+    await alone.sql("ALTER TABLE tenure.idempotency RENAME TO away")
+    clock = OneRound()
+    assert await wait_after(upkeep_of(alone, clock).drop_keys_forever(), clock) == upkeep_module.KEYS_EVERY_S
+
+
+async def test_old_entries_of_the_audit_log_go_in_one_round_and_no_others(
+    alone: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep_module, "AUDIT_PER_STEP", 3)
+    await alone.sql(
+        "INSERT INTO tenure.audit (id, at, caller, role, action, target, outcome)"
+        " SELECT gen_random_uuid(), now() - make_interval(days => n), 'a', 'admin', 'limits.put', n::text, 'ok'"
+        " FROM generate_series(0, 10) AS n"
+    )
+    clock = OneRound()
+    await wait_after(upkeep_of(alone, clock).drop_audit_forever(2), clock)
+    assert [row.target for row in await alone.sql("SELECT target FROM tenure.audit ORDER BY at DESC")] == ["0", "1"]
+
+
 OLD = "UPDATE tenure.lane SET used_at = now() - interval '2 days'"
 
 

@@ -331,7 +331,9 @@ class Service:
 async def service(alone: Parts) -> AsyncIterator[Service]:
     jobs = alone.job_service()
     workers = WorkerService(alone.db, alone.starter, alone.finisher, alone.submitter)
-    whole = WorkflowService(alone.db, alone.etcd, alone.keys, alone.clock, workflows_of(alone), alone.waiters)
+    whole = WorkflowService(
+        alone.db, alone.etcd, alone.keys, alone.clock, workflows_of(alone), alone.waiters, alone.audit
+    )
     server = GrpcServer((jobs, workers, whole), listen="127.0.0.1:0", with_reflection=False)
     await server.start()
     bodies = (alone.submitter.run(), jobs.run(), whole.run(), alone.waiters.watch(), alone.waiters.reread())

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
     "README.md",
     "docs/ACCESS.md",
+    "docs/AUDIT.md",
     "docs/DEPENDENCIES.md",
     "docs/DISPATCH.md",
     "docs/HANDLERS.md",

@@ -27,7 +27,7 @@ SELECT sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uu
 
 -- Who did what: written in the transaction of what was done where there is one, never changed, dropped by age.
 CREATE TABLE tenure.audit (
-    id          uuid PRIMARY KEY,
+    id          uuid NOT NULL,
     at          timestamptz NOT NULL DEFAULT now(),
     caller      text NOT NULL,
     role        text NOT NULL,
@@ -35,9 +35,43 @@ CREATE TABLE tenure.audit (
     namespace   text,
     target      text NOT NULL,
     outcome     text NOT NULL,
-    detail      json
+    detail      json NOT NULL DEFAULT '{}',
+    PRIMARY KEY (at, id)
 );
-CREATE INDEX audit_by_namespace ON tenure.audit (namespace, id DESC);
 
 -- Coordinators have partitions made without a right to make tables: as the owner of the schema, with its own search_path.
 ALTER FUNCTION tenure.make_partitions(integer) SECURITY DEFINER;
+
+-- Retention alone may delete. A guard against accidents and clumsy tools: who owns the table can take it away.
+CREATE FUNCTION tenure.refuse_change() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_OP = 'DELETE' AND current_setting('tenure.retention', true) = 'on' THEN
+        RETURN OLD;
+    END IF;
+    RAISE EXCEPTION 'tenure.% is append-only', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+END $$;
+CREATE TRIGGER audit_is_append_only BEFORE UPDATE OR DELETE ON tenure.audit
+FOR EACH ROW EXECUTE FUNCTION tenure.refuse_change();
+CREATE TRIGGER audit_is_not_truncated BEFORE TRUNCATE ON tenure.audit
+FOR EACH STATEMENT EXECUTE FUNCTION tenure.refuse_change();
+
+-- Drop the oldest entries, at most so many, that are older than this; return how many. As the owner, so that nobody who
+-- writes the log needs a right to delete from it.
+CREATE FUNCTION tenure.drop_old_audit(keep_days integer, most integer) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    gone bigint;
+BEGIN
+    IF keep_days IS NULL OR keep_days < 1 THEN
+        RAISE EXCEPTION 'the audit log is kept for a day at least' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    PERFORM set_config('tenure.retention', 'on', true);
+    DELETE FROM tenure.audit WHERE (at, id) IN (
+        SELECT at, id FROM tenure.audit WHERE at < now() - make_interval(days => least(keep_days, 1000000))
+        ORDER BY at, id LIMIT most);
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    PERFORM set_config('tenure.retention', 'off', true);
+    RETURN gone;
+END $$;
+REVOKE ALL ON FUNCTION tenure.drop_old_audit(integer, integer) FROM PUBLIC;
