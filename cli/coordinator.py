@@ -18,7 +18,11 @@ def coordinator(
     ] = None,
     postgres: Annotated[
         str | None,
-        typer.Option("--postgres", metavar="DSN", help="The database; better in TENURE_POSTGRES_DSN, as it is secret."),
+        typer.Option(
+            "--postgres",
+            metavar="DSN",
+            help="The database. Everybody on the machine sees it here: better in TENURE_POSTGRES_DSN or …_DSN_FILE.",
+        ),
     ] = None,
     etcd: Annotated[
         str | None, typer.Option("--etcd", metavar="URL", help="etcd, comma-separated.  [TENURE_ETCD_ENDPOINTS]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,10 +17,19 @@ if TYPE_CHECKING:
     from tenure.coordinator.tokens import Made
     from tenure.model.credentials import NewCredential
 
-app = typer.Typer(help="Migrate the schema in Postgres, see how it stands, make the first token.", no_args_is_help=True)
+app = typer.Typer(
+    help="Migrate the schema in Postgres, see how it stands, set up roles, make the first token.", no_args_is_help=True
+)
+DSN_VARIABLE = "TENURE_POSTGRES_DSN"
 Dsn = Annotated[
     str | None,
-    typer.Option("--postgres", envvar="TENURE_POSTGRES_DSN", show_envvar=True, metavar="DSN", help="The database."),
+    typer.Option(
+        "--postgres",
+        envvar=DSN_VARIABLE,
+        show_envvar=True,
+        metavar="DSN",
+        help="The database; better in the environment or in TENURE_POSTGRES_DSN_FILE, as it is secret.",
+    ),
 ]
 POLL_S = 0.5
 
@@ -102,9 +112,11 @@ def admin_token(
 
     It alone is on stdout, and is shown only now.
     """
+    from tenure.cli.logs import configure
     from tenure.model.access import Role
     from tenure.model.credentials import validate_credential
 
+    configure("WARNING", "auto")  # what is logged on the way would else be on stdout, beside the token
     expires_in_s = parse.duration_s(expires_in, "--expires-in")
     wanted = validate_credential(name=name, role=Role.ADMIN, expires_in_s=expires_in_s, expiry_field="--expires-in")
     made = asyncio.run(_made(_required(postgres), wanted))
@@ -123,7 +135,44 @@ async def _made(dsn: str, wanted: NewCredential) -> Made:
         return await tokens.create(database, wanted, by="tenure db")
 
 
-def _required(dsn: str | None) -> str:
+@app.command("roles")
+def roles(
+    postgres: Dsn = None,
+    user: Annotated[
+        list[str] | None,
+        typer.Option("--user", metavar="NAME=ROLE", help="Make an existing user a member of a role; repeat it."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the SQL instead; no database is needed.")] = False,
+) -> None:
+    """Set up the roles of least privilege, as an administrator: who owns the schema, coordinates, submits, reads.
+
+    Can be repeated, before or after `tenure db migrate`. docs/LEAST_PRIVILEGE.md says what each role may do.
+    """
+    from tenure.store.postgres.roles import ROLES, apply, script
+
+    users = [parse.pair(text, "--user") for text in user or ()]
+    if dry_run:
+        typer.echo(script(users), nl=False)
+        return
+    asyncio.run(apply(_required(postgres), users))
+    typer.echo(f"roles {', '.join(ROLES)} are as they should be; tenure_migrator owns the schema")
+    for name, role in users:
+        typer.echo(f"user {name} is a member of {role}")
+
+
+def _required(option: str | None) -> str:
+    dsn = told_dsn(option)
     if not dsn:
-        raise ConfigurationError("TENURE_POSTGRES_DSN is not set", hint="set it, or give --postgres postgresql://…")
+        raise ConfigurationError("TENURE_POSTGRES_DSN is not set", hint="set it, or TENURE_POSTGRES_DSN_FILE")
     return dsn
+
+
+def told_dsn(option: str | None) -> str | None:
+    """Return the database that an option or its variable names, else the file that TENURE_POSTGRES_DSN_FILE names.
+
+    Raises:
+        ConfigurationError: both variables are set, or the file cannot be read.
+    """
+    from tenure.store.secrets import from_environment
+
+    return option if option and option != os.environ.get(DSN_VARIABLE) else from_environment(DSN_VARIABLE)

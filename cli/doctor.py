@@ -10,10 +10,11 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from tenure.cli.db import Dsn, told_dsn
 from tenure.cli.etcd import Endpoints, opened
 from tenure.cli.etcd_faults import ADVICE, NEWEST, OLDEST, faults_of, parsed
 from tenure.cli.output import Format, Output, line, print_json
@@ -52,15 +53,13 @@ class Finding:
 
 
 def doctor(
-    postgres: Annotated[
-        str | None, typer.Option("--postgres", envvar="TENURE_POSTGRES_DSN", show_envvar=True, help="The database.")
-    ] = None,
+    postgres: Dsn = None,
     etcd: Endpoints = None,
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Check coordinators, workers, Postgres and etcd, as far as their addresses are known. Exits 1 if one is broken."""
-    findings = asyncio.run(_examine(coordinator, postgres, etcd))
+    findings = asyncio.run(_examine(coordinator, told_dsn(postgres), etcd))
     if output is Format.JSON:
         print_json(findings)
     else:
@@ -122,10 +121,13 @@ async def _coordinators(address: str | None) -> list[Finding]:
 def _postgres(dsn: str) -> list[Finding]:
     import psycopg
 
+    from tenure.store.postgres.dsn import checked
     from tenure.store.postgres.migrate import status
 
     try:
-        with psycopg.connect(dsn, connect_timeout=round(ASK_S), application_name="tenure-doctor") as connection:
+        with psycopg.connect(
+            checked(dsn), connect_timeout=round(ASK_S), application_name="tenure-doctor"
+        ) as connection:
             number = connection.info.server_version
             rows = connection.execute(
                 "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)",

@@ -1,6 +1,6 @@
 """``tenure health``: ask a process on this machine whether it lives, or is ready. Its exit code is the answer.
 
-For health checks of containers, `helm test` and scripts. Imports nothing but the standard library (see ``entry``), so
+For health checks of containers, `helm test` and scripts. Imports little beyond the standard library (see ``entry``), so
 it parses its own arguments. Proxies of the environment are not used: a probe is for what is near.
 """
 
@@ -10,9 +10,12 @@ import argparse
 import http.client
 import json
 import os
+import ssl
 import threading
 from collections.abc import Sequence
 from urllib.parse import urlsplit
+
+from tenure.model.listen import is_loopback
 
 LISTENS = {
     "coordinator": ("TENURE_HTTP_LISTEN", "127.0.0.1:7071"),
@@ -70,7 +73,10 @@ def _url(who: str, probe: str) -> str:
         raise ValueError(f"{variable} is not set: this worker serves no probes")
     host, _, port = listen.rpartition(":")
     near = LOOPBACK.get(host, host)
-    return f"http://{f'[{near}]' if ':' in near and not near.startswith('[') else near}:{port}{probe}"
+    # A worker speaks no TLS. In the image both have one address, and the check cannot tell which process it is in.
+    is_coordinators = listen == (os.environ.get(LISTENS["coordinator"][0]) or LISTENS["coordinator"][1])
+    scheme = "https" if is_coordinators and os.environ.get("TENURE_TLS_CERT") else "http"
+    return f"{scheme}://{f'[{near}]' if ':' in near and not near.startswith('[') else near}:{port}{probe}"
 
 
 def _connection(url: str, timeout_s: float) -> http.client.HTTPConnection:
@@ -84,8 +90,44 @@ def _connection(url: str, timeout_s: float) -> http.client.HTTPConnection:
         raise ValueError(f"{url!r} is not an address such as http://127.0.0.1:7071")
     if not 0 < timeout_s <= MAX_TIMEOUT_S:
         raise ValueError(f"--timeout: {timeout_s:g} is not above 0 and at most {MAX_TIMEOUT_S}")
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    return kind(parts.hostname, parts.port, timeout=timeout_s)
+    if parts.scheme == "http":
+        return http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)
+    return _Secure(parts.hostname, parts.port, timeout=timeout_s, context=_context(parts.hostname))
+
+
+class _Secure(http.client.HTTPSConnection):
+    """Expects the name TENURE_TLS_SERVER_NAME in the certificate, where that is set."""
+
+    def __init__(self, host: str, port: int | None, *, timeout: float, context: ssl.SSLContext) -> None:
+        super().__init__(host, port, timeout=timeout, context=context)
+        self._expecting = context
+        self._name = os.environ.get("TENURE_TLS_SERVER_NAME") or host
+
+    def connect(self) -> None:
+        http.client.HTTPConnection.connect(self)
+        self.sock = self._expecting.wrap_socket(self.sock, server_hostname=self._name)
+
+
+def _context(host: str) -> ssl.SSLContext:
+    """Return whom to trust: certificates of TENURE_TLS_CA, else of public authorities.
+
+    What is asked by loopback seldom has that in its certificate, so that its name is verified only where it is set;
+    and without a CA nothing is: whoever can take that port can stop the process, too.
+
+    Raises:
+        ValueError: the CA's file cannot be used.
+    """
+    ca = os.environ.get("TENURE_TLS_CA") or None
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except OSError as exc:
+        raise ValueError(f"TENURE_TLS_CA: {ca} cannot be used: {exc}") from exc
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # set from Python 3.13 on; many a private authority fails it
+    if is_loopback(f"{host}:0"):
+        context.check_hostname = bool(ca and os.environ.get("TENURE_TLS_SERVER_NAME"))
+        if ca is None:
+            context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _problem_within(timeout_s: float, connection: http.client.HTTPConnection, path: str) -> str | None:

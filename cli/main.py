@@ -20,11 +20,13 @@ from tenure.cli import (
     coordinator,
     db,
     doctor,
+    etcd,
     jobs,
     kinds,
     limits,
     namespaces,
     pools,
+    runner,
     schedules,
     submit,
     tokens,
@@ -110,6 +112,7 @@ app.command(
 )(cluster.up)
 app.command("coordinator")(coordinator.coordinator)
 app.command("worker")(worker.worker)
+app.command("runner")(runner.runner)
 app.command("submit")(submit.submit)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(schedules.app, name="schedules")
@@ -123,6 +126,7 @@ app.add_typer(claims.app, name="claims")
 app.add_typer(tokens.app, name="tokens")
 app.command("cluster")(cluster.cluster)
 app.add_typer(db.app, name="db")
+app.add_typer(etcd.app, name="etcd")
 app.command("doctor")(doctor.doctor)
 app.command(
     "health",

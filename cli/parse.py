@@ -43,6 +43,14 @@ def labels(pairs: Iterable[str], option: str = "--label") -> dict[str, str]:
     return found
 
 
+def pair(text: str, option: str) -> tuple[str, str]:
+    """Read ``NAME=ROLE``."""
+    name, equals, role = text.partition("=")
+    if not (name and equals and role):
+        raise InvalidInput([FieldViolation(option, f"{text!r} is not NAME=ROLE")])
+    return name, role
+
+
 def instant(text: str | None, option: str) -> datetime | None:
     """Read an ISO 8601 time; without a zone it is this machine's."""
     if text is None:

@@ -23,6 +23,7 @@ from tenure.client.calls.workflows import WorkflowCalls
 from tenure.client.gather import Gathering
 from tenure.client.link import TLS, Link, addresses_of
 from tenure.v1.bearer import Bearer
+from tenure.v1.dial import tls_from_environment
 
 
 class AsyncClient(
@@ -69,15 +70,18 @@ class AsyncClient(
 
         ``address``: HOST:PORT, several comma-separated or listed: the next is asked when one does not answer.
         None reads TENURE_COORDINATOR, else 127.0.0.1:7070. ``token``: None reads TENURE_TOKEN, or
-        the file that TENURE_TOKEN_FILE names, again whenever it has changed.
+        the file that TENURE_TOKEN_FILE names, again whenever it has changed. ``tls``: None reads TENURE_TLS_CA and what
+        belongs to it, else speaks without TLS.
         ``timeout_s``: the most that one call may take, its retries included. ``outage_s``: how long ``wait`` and
         ``watch`` bear with coordinators that answered before and do not now.
 
         Raises:
             InvalidInput: an address that is not HOST:PORT.
-            ConfigurationError: a TLS file, or that of the token, that cannot be read.
+            ConfigurationError: a TLS file, or that of the token, that cannot be read, or TLS settings that do not go
+                together.
         """
         bearer = Bearer.given(token)
+        tls = tls if tls is not None else tls_from_environment()
         self._link = Link(addresses_of(address), bearer=bearer, tls=tls, timeout_s=timeout_s, outage_s=outage_s)
         self._gathering = Gathering(self._link)
 

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import grpc
 
 from tenure.client.errors import RETRYABLE, translate
-from tenure.model.errors import ConfigurationError, FieldViolation, InvalidInput, TenureError
+from tenure.model.errors import FieldViolation, InvalidInput, TenureError
+from tenure.model.listen import is_loopback
 from tenure.v1 import (
     cluster_service_pb2_grpc,
     job_service_pb2_grpc,
@@ -30,37 +31,16 @@ from tenure.v1 import (
     workflow_service_pb2_grpc,
 )
 from tenure.v1.bearer import Bearer
+from tenure.v1.dial import TLS as TLS
+from tenure.v1.dial import Dialer, warn_of_token_in_the_open
 
 DEFAULT_ADDRESS = "127.0.0.1:7070"
 ADDRESS_VARIABLE = "TENURE_COORDINATOR"
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 2.0
-_LOOPBACK = ("127.", "localhost", "[::1]", "unix:")
 
 Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TLS:
-    """How to speak TLS to coordinators: paths of PEM files; a certificate of our own makes it mutual."""
-
-    ca_file: str | os.PathLike[str] | None = None
-    """None: the roots that gRPC brings."""
-    cert_file: str | os.PathLike[str] | None = None
-    key_file: str | os.PathLike[str] | None = None
-    server_name: str | None = None
-    """The name in the coordinator's certificate, where it differs from the address."""
-
-    def credentials(self) -> grpc.ChannelCredentials:
-        """Read the files.
-
-        Raises:
-            ConfigurationError: a file cannot be read, or only one of certificate and key is given.
-        """
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ConfigurationError("TLS needs both cert_file and key_file, or neither")
-        return grpc.ssl_channel_credentials(_read(self.ca_file), _read(self.key_file), _read(self.cert_file))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +71,11 @@ class Link:
         """What a call may take that does not say otherwise."""
         self._outage_s = outage_s
         self._bearer = bearer
-        self._tls = tls
-        self._credentials = tls.credentials() if tls else None
+        warn_of_token_in_the_open(bool(bearer.metadata()), self._addresses, tls)
+        self._dialer = Dialer(tls)
         self._stubs: dict[str, Stubs] = {}
+        self._old: list[Stubs] = []
+        """Channels with credentials that were renewed; other calls may be under way on them."""
         self._current = 0
         self._closed = False
         self._has_answered = False
@@ -171,7 +153,7 @@ class Link:
     async def close(self) -> None:
         """Close the channels; calls under way fail. May be called twice."""
         self._closed = True
-        stubs, self._stubs = list(self._stubs.values()), {}
+        stubs, self._stubs, self._old = [*self._stubs.values(), *self._old], {}, []
         for peer in stubs:
             await peer.channel.close()
 
@@ -187,6 +169,9 @@ class Link:
         error = translate(exc, stubs.address)
         if isinstance(error, RETRYABLE) and self._addresses[self._current] == stubs.address:
             self._current = (self._current + 1) % len(self._addresses)
+        if isinstance(error, RETRYABLE) and self._dialer.reread():
+            self._old += self._stubs.values()
+            self._stubs = {}
         return error
 
     @property
@@ -213,14 +198,9 @@ class Link:
             ("grpc.min_reconnect_backoff_ms", 5_000),
             ("grpc.primary_user_agent", "tenure-client"),
         ]
-        if address.startswith(_LOOPBACK):
+        if is_loopback(address):
             options.append(("grpc.enable_http_proxy", 0))
-        if self._tls and self._tls.server_name:
-            options.append(("grpc.ssl_target_name_override", self._tls.server_name))
-        if self._credentials is None:
-            channel = grpc.aio.insecure_channel(address, options=options)
-        else:
-            channel = grpc.aio.secure_channel(address, self._credentials, options=options)
+        channel = self._dialer.channel(address, options)
         return Stubs(
             address,
             channel,
@@ -263,13 +243,3 @@ def addresses_of(address: str | Sequence[str] | None) -> tuple[str, ...]:
                 [FieldViolation("address", f"{one[:100]!r} is not HOST:PORT")], hint="for example 127.0.0.1:7070"
             )
     return found
-
-
-def _read(path: str | os.PathLike[str] | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as exc:
-        raise ConfigurationError(f"cannot read the TLS file {path}: {exc.strerror}") from exc

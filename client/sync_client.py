@@ -76,13 +76,15 @@ class Client:
 
         ``address``: HOST:PORT, several comma-separated or listed: the next is asked when one does not answer.
         None reads TENURE_COORDINATOR, else 127.0.0.1:7070. ``token``: None reads TENURE_TOKEN, or
-        the file that TENURE_TOKEN_FILE names, again whenever it has changed.
+        the file that TENURE_TOKEN_FILE names, again whenever it has changed. ``tls``: None reads TENURE_TLS_CA and what
+        belongs to it, else speaks without TLS.
         ``timeout_s``: the most that one call may take, its retries included. ``outage_s``: how long ``wait`` and
         ``watch`` bear with coordinators that answered before and do not now.
 
         Raises:
             InvalidInput: an address that is not HOST:PORT.
-            ConfigurationError: a TLS file, or that of the token, that cannot be read.
+            ConfigurationError: a TLS file, or that of the token, that cannot be read, or TLS settings that do not go
+                together.
         """
         self._client = AsyncClient(address, token=token, tls=tls, timeout_s=timeout_s, outage_s=outage_s)
         self._portal = Portal()

@@ -31,6 +31,7 @@ from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.explain import Explainer
+from tenure.coordinator.exposure import require_closed
 from tenure.coordinator.finish import Finisher
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
@@ -40,8 +41,12 @@ from tenure.coordinator.looks import Looks
 from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.opening import Opening
 from tenure.coordinator.presence import Presence
+from tenure.coordinator.rest.app import RestApi
+from tenure.coordinator.rest.runner_service import RunnerService
 from tenure.coordinator.retry import Retryer
 from tenure.coordinator.revoke import Revoker
+from tenure.coordinator.runner_tokens import signer_of
+from tenure.coordinator.runners import Runners
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.start import Starter
 from tenure.coordinator.submit import Submitter
@@ -50,12 +55,15 @@ from tenure.coordinator.workflows import Workflows
 from tenure.model.clock import SystemClock
 from tenure.model.errors import TenureError
 from tenure.probes.server import Check, HttpServer, application
+from tenure.probes.tls import ServerTLS
 from tenure.store.etcd.connect import connect_with
 from tenure.store.etcd.election import Election
 from tenure.store.etcd.keyspace import CoordinatorValue, Keyspace, stamp
 from tenure.store.etcd.options import EtcdOptions
+from tenure.store.etcd.sessions import Sessions
 from tenure.store.postgres import migrate
 from tenure.store.postgres.database import Database, PoolOptions
+from tenure.v1.dial import TLS, tls_of
 
 log = structlog.get_logger(__name__)
 
@@ -68,8 +76,10 @@ def main(settings: CoordinatorSettings) -> int:
     A store that is away at the start is waited for.
 
     Raises:
-        ConfigurationError: a port is taken, a store refuses the user, or the schema is not this release's.
+        ConfigurationError: a port is taken, a TLS file cannot be used, a store refuses the user, the schema is not
+            this release's, or it would serve others in the open without having been told to.
     """
+    require_closed(settings)
     try:
         asyncio.run(serve(settings))
     except ExceptionGroup as group:
@@ -84,17 +94,27 @@ async def serve(settings: CoordinatorSettings) -> None:
     """See ``main``; raises groups of exceptions."""
     clock = SystemClock()
     structlog.contextvars.bind_contextvars(coordinator=settings.coordinator_id)
+    tls = _own_tls(settings)
     stop, abort = _on_signals()
     opening = Opening(clock)
     checks: dict[str, Check] = {"start": opening.problem}
-    http_server = HttpServer(application(checks, REGISTRY), listen=settings.http_listen, variable="TENURE_HTTP_LISTEN")
+    rest = RestApi()
+    http_server = HttpServer(
+        application(checks, REGISTRY, more=rest.routes()),
+        listen=settings.http_listen,
+        variable="TENURE_HTTP_LISTEN",
+        tls=tls,
+    )
     http_server.bind()
     async with asyncio.TaskGroup() as group:
-        answering = group.create_task(http_server.run())
+        answering = [group.create_task(http_server.run())]
+        if tls is not None:
+            answering.append(group.create_task(tls.watch()))
         schema = await _unless(stop, opening.until("Postgres", lambda: _schema(settings)))
         if schema is not None:
-            await _coordinate(settings, clock, schema, opening, http_server, checks, stop, abort)
-        answering.cancel()
+            await _coordinate(settings, clock, schema, opening, http_server, rest, tls, checks, stop, abort)
+        for task in answering:
+            task.cancel()
     log.info("coordinator_stopped")
 
 
@@ -113,6 +133,8 @@ async def _coordinate(
     schema: migrate.SchemaStatus,
     opening: Opening,
     http_server: HttpServer,
+    rest: RestApi,
+    tls: ServerTLS | None,
     checks: dict[str, Check],
     stop: asyncio.Event,
     abort: asyncio.Event,
@@ -130,6 +152,7 @@ async def _coordinate(
         hints = Hints(
             presence.leader_address,
             lambda lanes: leader.hint(lanes),
+            _tls_to_others(settings),
             own_token=authenticator.own_token if authenticator else None,
         )
         lanes = Lanes(database, clock)
@@ -147,10 +170,12 @@ async def _coordinate(
         explainer = Explainer(database, etcd, keys)
         jobs = JobService(database, etcd, keys, clock, submitter, waiters, canceler, retryer, explainer)
         workflows = WorkflowService(database, etcd, keys, clock, Workflows(database, clock, canceler), waiters)
+        workers = WorkerService(database, Starter(database, etcd, keys), finisher, submitter)
+        runners = Runners(etcd, keys, clock)
         grpc_server = GrpcServer(
             (
                 jobs,
-                WorkerService(database, Starter(database, etcd, keys), finisher, submitter),
+                workers,
                 ClusterService(database, etcd, keys, schema, Revoker(database, etcd, keys, finisher), leader.hint),
                 LimitService(database, etcd, keys, hints),
                 PoolService(database, etcd, keys, lanes, hints, canceler),
@@ -162,15 +187,18 @@ async def _coordinate(
             ),
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,
+            tls=tls,
             authenticator=authenticator,
         )
         try:
             await _unless(stop, opening.until("Postgres", lanes.refresh))
             await _unless(stop, opening.until("Postgres", kinds.refresh))
             await _unless(stop, opening.until("Postgres", backlogs.refresh))
-            if stop.is_set():
+            signer = await _unless(stop, opening.until("Postgres", lambda: signer_of(database)))
+            if stop.is_set() or signer is None:
                 return
             await grpc_server.start()
+            rest.open(RunnerService(runners, Sessions(etcd, keys), signer, workers), authenticator)
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(body)
@@ -208,6 +236,7 @@ async def _coordinate(
                 leading.cancel()  # first of all: another one leads at once
                 await presence.close()
                 waiters.close()
+                runners.close()
                 await _within(abort, grpc_server.stop(settings.grace_s))
                 for task in tasks:
                     task.cancel()
@@ -270,6 +299,29 @@ def _advertised(address: str) -> str:
     except OSError:
         return f"{name}:{port}"
     return f"{name if own.startswith('127.') else own}:{port}"
+
+
+def _own_tls(settings: CoordinatorSettings) -> ServerTLS | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    if settings.tls_client_ca and not settings.tls_client_required:
+        log.warning("grpc_asks_for_no_client_certificates", hint="set TENURE_TLS_CLIENT_REQUIRED=true for mutual TLS")
+    return ServerTLS(
+        settings.tls_cert,
+        settings.tls_key,
+        client_ca_file=settings.tls_client_ca,
+        require_client=settings.tls_client_required,
+    )
+
+
+def _tls_to_others(settings: CoordinatorSettings) -> TLS | None:
+    return tls_of(
+        tls=settings.tls or settings.tls_cert is not None,  # they are configured as this one is
+        ca_file=settings.tls_ca,
+        cert_file=settings.tls_client_cert,
+        key_file=settings.tls_client_key,
+        server_name=settings.tls_server_name,
+    )
 
 
 def _etcd_options(settings: CoordinatorSettings, clock: SystemClock) -> EtcdOptions:

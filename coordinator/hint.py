@@ -16,6 +16,7 @@ import structlog
 from tenure.model.errors import TenureError
 from tenure.v1 import cluster_service_pb2 as pb
 from tenure.v1.cluster_service_pb2_grpc import ClusterServiceStub
+from tenure.v1.dial import TLS, Dialer
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +34,7 @@ class Hints:
         self,
         leader_address: Callable[[], str | None],
         deliver_here: Callable[[frozenset[int]], bool],
+        tls: TLS | None = None,
         *,
         own_token: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
@@ -41,6 +43,7 @@ class Hints:
         ``own_token`` gives what coordinators show each other, where credentials are asked for.
         """
         self._own_token = own_token
+        self._dialer = Dialer(tls)
         self._leader_address = leader_address
         self._deliver_here = deliver_here
         self._lanes: set[int] = set()
@@ -79,13 +82,15 @@ class Hints:
                 if leader != address or channel is None:
                     if channel is not None:
                         await channel.close()
-                    address, channel = leader, grpc.aio.insecure_channel(leader)
+                    address, channel = leader, self._dialer.channel(leader)
                     stub = ClusterServiceStub(channel)  # once: making its methods takes as long as half a call
                 try:
                     shown = (("authorization", f"Bearer {await self._own_token()}"),) if self._own_token else ()
                     await stub.HintReady(pb.HintReadyRequest(lanes=lanes), timeout=HINT_TIMEOUT_S, metadata=shown)
                 except grpc.aio.AioRpcError as exc:
                     log.debug("hint_lost", leader=leader, status=exc.code().name)
+                    if self._dialer.reread():
+                        address = None  # the next one goes over a channel of its own
                 except TenureError as exc:
                     log.debug("hint_lost", leader=leader, reason=exc.message)
                 await asyncio.sleep(PAUSE_S)

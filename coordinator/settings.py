@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tenure.model.ids import new_id
 from tenure.model.listen import listened
+from tenure.store.secrets import SecretFiles
 
 
 class CoordinatorSettings(BaseSettings):
@@ -33,6 +34,34 @@ class CoordinatorSettings(BaseSettings):
         default="",
         description="address that workers and other coordinators reach; default: grpc_listen, "
         "with this host's address in the place of 0.0.0.0",
+    )
+    auth: Literal["none", "required"] = "none"
+    tls_cert: Path | None = Field(
+        default=None,
+        description="file of the certificate, with its chain, that both listeners show; with it they speak TLS alone",
+    )
+    tls_key: Path | None = Field(default=None, description="file of that certificate's key, not encrypted")
+    tls_client_ca: Path | None = Field(
+        default=None, description="file of CA certificates that sign callers'; HTTP takes such a certificate"
+    )
+    tls_client_required: bool = Field(
+        default=False, description="gRPC demands a certificate signed by TENURE_TLS_CLIENT_CA"
+    )
+    tls: bool = Field(
+        default=False, description="speak TLS to other coordinators; TENURE_TLS_CA and TENURE_TLS_CERT say so, too"
+    )
+    tls_ca: Path | None = Field(
+        default=None, description="file of CA certificates that signed other coordinators'; default: public ones"
+    )
+    tls_client_cert: Path | None = Field(
+        default=None, description="file of the certificate shown to other coordinators"
+    )
+    tls_client_key: Path | None = Field(default=None, description="file of that certificate's key")
+    tls_server_name: str | None = Field(
+        default=None, description="name in other coordinators' certificates, where it differs from their addresses"
+    )
+    allow_insecure: bool = Field(
+        default=False, description="listen elsewhere than on loopback without TLS, or without TENURE_AUTH=required"
     )
     coordinator_id: str = Field(default_factory=lambda: f"{socket.gethostname()}-{str(new_id())[-12:]}")
     postgres_pool_min: int = Field(default=2, ge=1)
@@ -60,11 +89,22 @@ class CoordinatorSettings(BaseSettings):
     grace_s: float = Field(default=10.0, ge=0, description="how long a stop waits for calls under way")
     migrate: bool = Field(default=True, description="bring the schema up to date at start")
     reflection: bool = True
-    auth: Literal["none", "required"] = "none"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="auto: text on a terminal, else JSON"
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment, and secrets from the files that it names."""
+        return init_settings, env_settings, SecretFiles(settings_cls)
 
     @model_validator(mode="before")
     @classmethod
@@ -93,4 +133,19 @@ class CoordinatorSettings(BaseSettings):
             raise ValueError("etcd_endpoints must name at least one endpoint")
         if bool(self.etcd_cert) != bool(self.etcd_key):
             raise ValueError("etcd_cert and etcd_key belong together")
+        self._require_whole_tls()
         return self
+
+    def _require_whole_tls(self) -> None:
+        for cert, key, names in (
+            (self.tls_cert, self.tls_key, "tls_cert and tls_key"),
+            (self.tls_client_cert, self.tls_client_key, "tls_client_cert and tls_client_key"),
+        ):
+            if bool(cert) != bool(key):
+                raise ValueError(f"{names} belong together")
+        if self.tls_client_ca and not self.tls_cert:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        if self.tls_client_required and not self.tls_client_ca:
+            raise ValueError("tls_client_required needs tls_client_ca")
+        if self.tls_client_cert and not (self.tls or self.tls_ca or self.tls_cert):
+            raise ValueError("tls_client_cert is shown over TLS only: set tls_ca, or tls")

@@ -21,6 +21,23 @@ def listened(address: str) -> str:
     return address
 
 
+def is_loopback(address: str) -> bool:
+    """Say whether only this machine reaches an address to listen on or to call: loopback, or a Unix socket.
+
+    A name other than ``localhost`` is not looked up, and counts as reachable from elsewhere.
+    """
+    if address.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    if host == "localhost":
+        return True
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+
+
 def _is_host(host: str) -> bool:
     """Say whether this may be a host; an empty one means every address."""
     if ":" not in host:

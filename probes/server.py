@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -16,17 +16,26 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tenure.model.errors import ConfigurationError
+from tenure.probes.tls import ServerTLS, subjects
 
 Check = Callable[[], Awaitable[str | None]]
 """Answers None if all is well, else what is wrong."""
 
 
 def application(
-    ready: Mapping[str, Check], registry: CollectorRegistry, *, alive: Mapping[str, Check] = {}
+    ready: Mapping[str, Check],
+    registry: CollectorRegistry,
+    *,
+    alive: Mapping[str, Check] = {},
+    more: Sequence[Route] = (),
 ) -> Starlette:
-    """Build the routes; ``ready`` is what readiness depends on, ``alive`` what only a restart would heal."""
+    """Build the routes; ``ready`` is what readiness depends on, ``alive`` what only a restart would heal.
+
+    ``more`` are routes beside these.
+    """
 
     async def livez(request: Request) -> JSONResponse:
         return await _answer(alive)
@@ -37,7 +46,7 @@ def application(
     async def metrics(request: Request) -> Response:
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)])
+    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics), *more])
 
 
 async def _answer(checks: Mapping[str, Check]) -> JSONResponse:
@@ -55,16 +64,31 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _Verified(H11Protocol):
+    """A connection over TLS, which knows whose certificate its client showed."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, "subjects": subjects(transport.get_extra_info("peercert"))}
+
+
 class HttpServer:
     """Built stopped. ``address`` is known once ``bind`` was called (port 0 takes a free one).
 
-    ``variable`` is the setting that ``listen`` came from, for messages.
+    ``variable`` is the setting that ``listen`` came from, for messages. With ``tls`` it speaks TLS alone, and
+    ``scope["state"]["subjects"]`` holds who a verified client certificate is of: see ``probes.tls.subjects``.
     """
 
-    def __init__(self, app: Starlette, *, listen: str, variable: str) -> None:
+    def __init__(self, app: Starlette, *, listen: str, variable: str, tls: ServerTLS | None = None) -> None:
         self._listen = listen
         self._variable = variable
-        self._server = _Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", http="auto" if tls is None else _Verified
+        )
+        if tls is not None:
+            config.load()
+            config.ssl = tls.context
+        self._server = _Server(config)
         self._socket: socket.socket | None = None
         self.address = listen
 

@@ -46,12 +46,17 @@ ignored.
 COORDINATOR_RULES = """
 Refused together: `TENURE_POSTGRES_POOL_MIN` above `TENURE_POSTGRES_POOL_MAX`; `TENURE_LOCK_TIMEOUT_S` not below
 `TENURE_STATEMENT_TIMEOUT_S`; no etcd endpoint at all; one of `TENURE_ETCD_CERT` and `TENURE_ETCD_KEY` without the
-other.
+other, and the same of `TENURE_TLS_CERT` and `TENURE_TLS_KEY`, of `TENURE_TLS_CLIENT_CERT` and `TENURE_TLS_CLIENT_KEY`;
+`TENURE_TLS_CLIENT_CA` without `TENURE_TLS_CERT`; `TENURE_TLS_CLIENT_REQUIRED` without `TENURE_TLS_CLIENT_CA`.
+
+Refused at start: a listener that is not on loopback, unless there is a `TENURE_TLS_CERT` and `TENURE_AUTH=required`, or
+`TENURE_ALLOW_INSECURE=true` ([TLS.md](TLS.md)).
 """
 
 WORKER_RULES = """
 Refused: no pool at all; a pool that is not a route; a worker id that is not a name; one of `TENURE_ETCD_CERT` and
-`TENURE_ETCD_KEY` without the other. A worker has no setting for Postgres: it never speaks to it.
+`TENURE_ETCD_KEY`, or of `TENURE_TLS_CLIENT_CERT` and `TENURE_TLS_CLIENT_KEY`, without the other; a client certificate
+without `TENURE_TLS_CA` or `TENURE_TLS`. A worker has no setting for Postgres: it never speaks to it.
 """
 
 TAIL = """
@@ -62,7 +67,11 @@ TAIL = """
 | `TENURE_COORDINATOR` | clients, `tenure` | `HOST:PORT` of coordinators, with commas; default `127.0.0.1:7070` |
 | `TENURE_TOKEN` | clients, workers, `tenure` | a bearer token to show to coordinators ([ACCESS.md](ACCESS.md)) |
 | `TENURE_TOKEN_FILE` | clients, workers, `tenure` | a file with it, read again whenever it has changed |
+| `TENURE_TLS`, `TENURE_TLS_CA`, `TENURE_TLS_SERVER_NAME` | clients, `tenure` | TLS to coordinators, as above |
+| `TENURE_TLS_CLIENT_CERT`, `TENURE_TLS_CLIENT_KEY` | clients, `tenure` | what to show to them, as above |
+| `TENURE_TLS_CERT`, `TENURE_TLS_CA`, `TENURE_TLS_SERVER_NAME` | `tenure health` | HTTPS or not, and whom to trust |
 | `TENURE_POSTGRES_DSN`, `TENURE_ETCD_ENDPOINTS` | `tenure db`, `tenure doctor` | as above |
+| `TENURE_POSTGRES_DSN_FILE`, `TENURE_ETCD_PASSWORD_FILE` | whoever reads them without `_FILE` | file with the secret |
 | `TENURE_HTTP_LISTEN`, `TENURE_WORKER_HTTP_LISTEN` | `tenure health` | whom to ask, as above |
 | `TENURE_PG_BIN` | `tenure up`, tests | directory of the Postgres programs to run |
 | `TENURE_ETCD_BIN` | `tenure up`, tests | the etcd program to run |
@@ -78,7 +87,7 @@ MEANINGS = {
     "etcd_cert": "file of the certificate shown to etcd",
     "etcd_key": "file of that certificate's key",
     "etcd_timeout_s": "bound of one call to etcd",
-    "grpc_listen": "`HOST:PORT` for workers and clients. With `TENURE_AUTH=none` loopback or a private network only",
+    "grpc_listen": "`HOST:PORT` for workers and clients",
     "http_listen": "`HOST:PORT` for `/livez`, `/readyz` and `/metrics`",
     "coordinator_id": "name of this coordinator",
     "postgres_pool_min": "connections kept open",

@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.fixtures.backend",
     "tests.fixtures.postgres",
     "tests.fixtures.etcd",
+    "tests.fixtures.certificates",
     "tests.fixtures.network",
     "tests.fixtures.deployment",
     "tests.fixtures.previous",

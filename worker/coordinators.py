@@ -18,6 +18,7 @@ import structlog
 from tenure.model.clock import Clock
 from tenure.model.errors import Unavailable
 from tenure.v1.bearer import Bearer
+from tenure.v1.dial import TLS, Dialer
 from tenure.v1.wire import error_from_status
 from tenure.v1.worker_service_pb2_grpc import WorkerServiceStub
 
@@ -40,14 +41,23 @@ class Coordinators:
 
     A channel is never closed under the calls of others: that would cancel them. Those of failed coordinators stay, and
     reconnect by themselves when their turn comes again; those of coordinators that are listed no more are closed when
-    another is opened.
+    another is opened. Those with TLS files that were renewed are put aside, and closed in the end.
     """
 
-    def __init__(self, addresses: Callable[[], Sequence[str]], clock: Clock, *, bearer: Bearer | None = None) -> None:
+    def __init__(
+        self,
+        addresses: Callable[[], Sequence[str]],
+        clock: Clock,
+        tls: TLS | None = None,
+        *,
+        bearer: Bearer | None = None,
+    ) -> None:
         self._addresses = addresses
+        self._dialer = Dialer(tls)
         self._clock = clock
         self._bearer = bearer or Bearer()
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._old: list[grpc.aio.Channel] = []
         self._stubs: dict[str, Any] = {}
         """The methods over each channel: made once, since it takes as long as half a call to make them."""
         self._calls: Counter[str] = Counter()
@@ -82,14 +92,18 @@ class Coordinators:
                 self._failed[address] = self._clock.monotonic()
                 if self._chosen == address:
                     self._chosen = ""
+                if self._dialer.reread():
+                    self._old += self._channels.values()
+                    self._channels.clear()
+                    self._stubs.clear()
                 await asyncio.sleep(min(pause_s * random.uniform(0.5, 1.0), max(0.0, remaining)))
                 pause_s = min(pause_s * 2, 1.0)
 
     async def close(self) -> None:
         """Close the channels."""
-        channels, self._channels = self._channels, {}
+        channels, self._channels, self._old = [*self._channels.values(), *self._old], {}, []
         self._stubs.clear()
-        for channel in channels.values():
+        for channel in channels:
             await channel.close()
 
     def _choose(self) -> str | None:
@@ -108,7 +122,7 @@ class Coordinators:
             self._calls[address] -= 1
 
     async def _open(self, address: str) -> Any:
-        channel = self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        channel = self._channels[address] = self._dialer.channel(address, _OPTIONS)
         stub = self._stubs[address] = WorkerServiceStub(channel)
         await self._drop_unlisted()
         return stub

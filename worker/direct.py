@@ -24,6 +24,7 @@ from tenure.store.etcd.port import Delete, Etcd, Txn
 from tenure.v1 import job_pb2, wire
 from tenure.v1 import worker_service_pb2 as pb
 from tenure.worker.claim import Claimed, Claimer
+from tenure.worker.connection import Bodies
 from tenure.worker.coordinators import Coordinators
 from tenure.worker.execute.call import NO_LABELS, Assignment, Ended, ErrorReport, StopCause
 from tenure.worker.inbox import Inbox
@@ -78,6 +79,10 @@ class DirectLink:
         self._answering: asyncio.TaskGroup
         """The answers to messages, each a task: they stay as many as leaders dare to offer."""
         self._moved = asyncio.Event()
+
+    def bodies(self) -> Bodies:
+        """Return the bodies of the link's tasks."""
+        return {"receive": self.receive(), "verify": self.verify_forever()}
 
     # -- from offers to attempts --
 

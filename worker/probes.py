@@ -15,8 +15,8 @@ from starlette.applications import Starlette
 
 from tenure.probes.server import application
 from tenure.store.etcd.leases import LeaseKeeper
+from tenure.worker.connection import ConnectedLink
 from tenure.worker.control import Control
-from tenure.worker.direct import DirectLink
 from tenure.worker.execute.engines import Engines
 from tenure.worker.registration import Registration
 
@@ -26,7 +26,7 @@ def probes(
     control: Control,
     registration: Registration,
     keeper: LeaseKeeper,
-    link: DirectLink,
+    link: ConnectedLink,
     engines: Engines,
 ) -> Starlette:
     """Build the routes ``/livez``, ``/readyz`` and ``/metrics`` of a worker."""

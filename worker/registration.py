@@ -1,4 +1,4 @@
-"""Registration: the worker's session lease, and the key under it by which leaders see the worker.
+"""Registration: keeps the worker in a session, by which leaders see it and what it offers to do.
 
 A session that expired (a long pause, etcd away) is opened anew; claims have leases of their own and do not depend on
 it. Only the inbox hangs on it: offers to a worker that vanished vanish with it.
@@ -8,17 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Protocol
 
 import structlog
 from msgspec.structs import replace
 
 from tenure.model.clock import Clock
 from tenure.model.errors import TenureError
-from tenure.store.etcd.keyspace import Keyspace, WorkerValue
+from tenure.store.etcd.keyspace import WorkerValue
 from tenure.store.etcd.leases import LeaseKeeper
-from tenure.store.etcd.port import Delete, Etcd, Put, Txn
+from tenure.store.etcd.port import Grant
 
 log = structlog.get_logger(__name__)
+
+
+class Sessions(Protocol):
+    """Where sessions are kept: etcd (``store.etcd.sessions``), or a coordinator that does it for a runner."""
+
+    async def open(self, worker: str, value: WorkerValue, ttl_s: float) -> Grant:
+        """Open a session that shows the worker."""
+        ...
+
+    async def change(self, worker: str, value: WorkerValue, lease: int, ttl_s: float) -> Grant | None:
+        """Show what changed; return the grant of a session that had to be opened for it."""
+        ...
+
+    async def end(self, lease: int) -> None:
+        """End a session at once."""
+        ...
 
 
 class Registration:
@@ -26,16 +43,14 @@ class Registration:
 
     def __init__(
         self,
-        etcd: Etcd,
-        keys: Keyspace,
+        sessions: Sessions,
         clock: Clock,
         keeper: LeaseKeeper,
         worker: str,
         value: WorkerValue,
         ttl_s: float,
     ) -> None:
-        self._etcd = etcd
-        self._keys = keys
+        self._sessions = sessions
         self._clock = clock
         self._keeper = keeper
         self._worker = worker
@@ -58,7 +73,7 @@ class Registration:
                 self.registered.set()
             except TenureError as exc:
                 self._reason = exc.message
-                next_step = exc.hint or "check TENURE_ETCD_ENDPOINTS and that etcd runs; it is tried again until then"
+                next_step = exc.hint or "check the addresses, and that it runs; it is tried again until then"
                 log.warning("registration_failed", error=exc.message, next_step=next_step)
                 self._stale.set()
                 await self._clock.sleep(random.uniform(0.2, 1.0))
@@ -76,7 +91,7 @@ class Registration:
         if self._value.draining:
             return "draining"
         if not self.registered.is_set():
-            return f"not registered in etcd: {self._reason or 'starting'}"
+            return f"not registered: {self._reason or 'starting'}"
         trust = self._keeper.trust(self._lease)
         if trust is None or not trust.holds(self._clock.monotonic()):
             return "the session is not trusted: etcd has not answered in time"
@@ -96,23 +111,15 @@ class Registration:
         lease, self._lease = self._lease, 0
         if lease:
             self._keeper.remove(lease)
-            await self._etcd.revoke(lease)
+            await self._sessions.end(lease)
 
     async def _register(self) -> None:
-        key = self._keys.worker(self._worker)
-        # The session may be lost between two requests: what is put must hang on it all the same, and then fails.
         lease = self._lease
-        is_new = not lease
-        if is_new:
-            grant = await self._etcd.grant(self._ttl_s)
-            self._keeper.add(grant, self._session_lost, is_session=True)
-            lease = self._lease = grant.lease
         try:
-            if is_new:
-                # A put over the key of an older session, of a process of this name that died, would keep its create
-                # revision: by that the reaper knows which claims are older than the session.
-                await self._etcd.txn(Txn((), (Delete(key),)))
-            await self._etcd.txn(Txn((), (Put(key, self._value.to_json(), lease),)))
+            if lease:
+                grant = await self._sessions.change(self._worker, self._value, lease, self._ttl_s)
+            else:
+                grant = await self._sessions.open(self._worker, self._value, self._ttl_s)
         except TenureError:
             # Perhaps the lease is gone, perhaps etcd is: a new session is right in both cases.
             self._keeper.remove(lease)
@@ -120,3 +127,7 @@ class Registration:
                 self._lease = 0
             self.registered.clear()
             raise
+        if grant is not None:
+            self._keeper.remove(lease)
+            self._lease = grant.lease
+            self._keeper.add(grant, self._session_lost, is_session=True)

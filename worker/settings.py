@@ -6,15 +6,18 @@ import os
 import socket
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from tenure.model.ids import new_id
 from tenure.model.listen import listened
 from tenure.model.routes import DEFAULT_ROUTE, name_error, route_error
+from tenure.store.secrets import SecretFiles
+from tenure.v1.bearer import Bearer
 
-_LISTS = ("etcd_endpoints", "coordinator", "imports", "pools")
+_LISTS = ("etcd_endpoints", "coordinator", "runner_url", "imports", "pools")
 
 
 class WorkerSettings(BaseSettings):
@@ -32,6 +35,19 @@ class WorkerSettings(BaseSettings):
     etcd_timeout_s: float = Field(default=5.0, gt=0)
     coordinator: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="addresses of coordinators; empty: those that etcd lists"
+    )
+    runner_url: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="HTTPS addresses of coordinators: remote mode, without etcd; see `tenure runner`",
+    )
+    tls: bool = Field(default=False, description="speak TLS to coordinators; TENURE_TLS_CA says so, too")
+    tls_ca: Path | None = Field(
+        default=None, description="file of CA certificates that signed the coordinators'; default: public ones"
+    )
+    tls_client_cert: Path | None = Field(default=None, description="file of the certificate shown to coordinators")
+    tls_client_key: Path | None = Field(default=None, description="file of that certificate's key")
+    tls_server_name: str | None = Field(
+        default=None, description="name in the coordinators' certificates, where it differs from their addresses"
     )
     token: SecretStr | None = Field(default=None, description="shown to coordinators, where they ask for one")
     token_file: Path | None = Field(default=None, description="file with that token; read again when it has changed")
@@ -78,6 +94,18 @@ class WorkerSettings(BaseSettings):
         default="auto", description="auto: text on a terminal, else JSON"
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment, and secrets from the files that it names."""
+        return init_settings, env_settings, SecretFiles(settings_cls)
+
     @model_validator(mode="before")
     @classmethod
     def _split(cls, values: dict[str, object]) -> dict[str, object]:
@@ -92,6 +120,14 @@ class WorkerSettings(BaseSettings):
     def _listened(cls, value: str) -> str:
         return listened(value) if value else value
 
+    @field_validator("runner_url")
+    @classmethod
+    def _urls(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for url in values:
+            if problem := runner_url_error(url):
+                raise ValueError(f"{url!r} {problem}")
+        return tuple(url.rstrip("/") for url in values)
+
     @model_validator(mode="after")
     def _checked(self) -> WorkerSettings:
         if not self.pools:
@@ -103,7 +139,35 @@ class WorkerSettings(BaseSettings):
             raise ValueError(f"worker_id {self.worker_id!r} {problem}")
         if bool(self.etcd_cert) != bool(self.etcd_key):
             raise ValueError("etcd_cert and etcd_key belong together")
+        if bool(self.tls_client_cert) != bool(self.tls_client_key):
+            raise ValueError("tls_client_cert and tls_client_key belong together")
+        if self.tls_client_cert and not (self.tls or self.tls_ca):
+            raise ValueError("tls_client_cert is shown over TLS only: set tls_ca, or tls")
         return self
+
+
+def bearer_of(settings: WorkerSettings) -> Bearer:
+    """Return what the worker shows to coordinators.
+
+    Raises:
+        ConfigurationError: the token's file cannot be read.
+    """
+    return Bearer(settings.token.get_secret_value() if settings.token else None, file=settings.token_file)
+
+
+def runner_url_error(url: str) -> str | None:
+    """Say what is wrong with the address of a coordinator, or None: without TLS only what is near may be called."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+        port_is_right = parts.port is None or parts.port > 0
+    except ValueError:
+        host, port_is_right = None, False
+    if host is None or not port_is_right or parts.query or parts.fragment or parts.username:
+        return "is not an address such as https://tenure.example.com"
+    if parts.scheme == "https" or (parts.scheme == "http" and host in ("127.0.0.1", "localhost", "::1")):
+        return None
+    return "must begin with https:// (http:// is for loopback alone: tokens and payloads would travel in the open)"
 
 
 def _host_name() -> str:

@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -21,19 +21,15 @@ import structlog
 from tenure.model.clock import SystemClock
 from tenure.model.errors import TenureError
 from tenure.probes.server import HttpServer
-from tenure.store.etcd.connect import connect_with
-from tenure.store.etcd.keyspace import CoordinatorValue, Keyspace, WorkerValue
-from tenure.store.etcd.leases import LeaseKeeper
-from tenure.store.etcd.options import EtcdOptions
-from tenure.store.etcd.view import View
-from tenure.v1.bearer import Bearer
+from tenure.store.etcd.keyspace import WorkerValue
+from tenure.worker.connection import ConnectedLink
 from tenure.worker.control import Control
-from tenure.worker.coordinators import Coordinators
-from tenure.worker.direct import DirectLink
+from tenure.worker.direct_connection import connect_directly
 from tenure.worker.execute.engines import Engines
 from tenure.worker.handler import Registry
 from tenure.worker.probes import probes
 from tenure.worker.registration import Registration
+from tenure.worker.remote.connection import connect_remotely
 from tenure.worker.settings import WorkerSettings
 
 log = structlog.get_logger(__name__)
@@ -45,46 +41,18 @@ LAST_REPORTS_S = 5.0
 
 
 async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) -> None:
-    """Run a worker until SIGTERM or SIGINT; while etcd is away it goes on trying to register."""
+    """Run a worker until SIGTERM or SIGINT; while etcd, or every coordinator, is away it goes on trying to register."""
     clock = SystemClock()
-    etcd = connect_with(
-        EtcdOptions(
-            endpoints=settings.etcd_endpoints,
-            user=settings.etcd_user,
-            password=settings.etcd_password.get_secret_value() if settings.etcd_password else None,
-            ca_file=settings.etcd_ca,
-            cert_file=settings.etcd_cert,
-            key_file=settings.etcd_key,
-            timeout_s=settings.etcd_timeout_s,
-            clock=clock,
-        )
-    )
-    keys = Keyspace(settings.etcd_prefix)
-    worker = settings.worker_id
-    structlog.contextvars.bind_contextvars(worker=worker)
+    structlog.contextvars.bind_contextvars(worker=settings.worker_id)
     control = Control(clock, registry, engines, settings.capacity)
-    keeper = LeaseKeeper(etcd, clock)
-    seen = View(etcd, keys.coordinators, clock)
-    coordinators = Coordinators(lambda: settings.coordinator or _addresses(seen), clock, bearer=_bearer(settings))
-    registration = Registration(etcd, keys, clock, keeper, worker, _value(settings, registry), settings.session_ttl_s)
-    link = DirectLink(
-        etcd,
-        keys,
-        clock,
-        keeper,
-        coordinators,
-        worker,
-        idle_leases=settings.capacity,
-        room=control.room,
-        stop=control.stop,
-        touch=registration.touch,
-        verify_s=settings.verify_s,
-    )
+    connect = connect_remotely if settings.runner_url else connect_directly
+    connection = connect(settings, _value(settings, registry), control, clock)
+    registration, link = connection.registration, connection.link
     control.attach(link)
     http_server: HttpServer | None = None
     if settings.worker_http_listen:
         http_server = HttpServer(
-            probes(settings.capacity, control, registration, keeper, link, engines),
+            probes(settings.capacity, control, registration, connection.keeper, link, engines),
             listen=settings.worker_http_listen,
             variable="TENURE_WORKER_HTTP_LISTEN",
         )
@@ -96,11 +64,11 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
         async with asyncio.TaskGroup() as group:
             lifelines = _begin(
                 group,
-                coordinators=seen.run(),
-                keepalive=keeper.run(),
+                keepalive=connection.keeper.run(),
                 registration=registration.run(),
                 tick=control.tick_forever(),
                 reports=control.reports.run(),
+                **connection.lifelines(),
             )
             if http_server is not None:
                 lifelines += _begin(group, http=http_server.run())
@@ -115,8 +83,7 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
     finally:
         if is_clean:
             await _unregister(registration)
-        await coordinators.close()
-        await etcd.close()
+        await connection.close()
     log.info("worker_stopped")
 
 
@@ -125,13 +92,13 @@ def _begin(group: asyncio.TaskGroup, **bodies: Coroutine[Any, Any, None]) -> lis
 
 
 async def _work(
-    settings: WorkerSettings, registry: Registry, control: Control, registration: Registration, link: DirectLink
+    settings: WorkerSettings, registry: Registry, control: Control, registration: Registration, link: ConnectedLink
 ) -> None:
     """Take jobs and execute them until told to stop, then drain."""
     stop, abort = asyncio.Event(), asyncio.Event()
     _on_signals(stop, abort)
     async with asyncio.TaskGroup() as group:
-        tasks = _begin(group, receive=link.receive(), execute=control.execute(), verify=link.verify_forever())
+        tasks = _begin(group, execute=control.execute(), **link.bodies())
         stopped = group.create_task(stop.wait())
         registered = group.create_task(registration.registered.wait())
         await asyncio.wait((stopped, registered), return_when=asyncio.FIRST_COMPLETED)
@@ -182,27 +149,13 @@ def _on_signals(stop: asyncio.Event, abort: asyncio.Event) -> None:
         loop.add_signal_handler(number, on_signal)
 
 
-def _addresses(seen: View) -> Sequence[str]:
-    addresses = []
-    for key, item in seen.items.items():
-        try:
-            addresses.append(CoordinatorValue.from_json(item.value).grpc)
-        except ValueError as exc:
-            log.warning("key_unreadable", key=key, error=str(exc))  # written by hand
-    return addresses
-
-
-def _bearer(settings: WorkerSettings) -> Bearer:
-    return Bearer(settings.token.get_secret_value() if settings.token else None, file=settings.token_file)
-
-
 def _value(settings: WorkerSettings, registry: Registry) -> WorkerValue:
     return WorkerValue(
         pools=settings.pools,
         kinds=tuple(sorted(registry.kinds())),
         capacity=settings.capacity,
         labels=settings.labels,
-        mode="direct",
+        mode="remote" if settings.runner_url else "direct",
         host=f"{socket.gethostname()}:{os.getpid()}",
         version=version("tenure"),
         draining=False,

@@ -44,6 +44,7 @@ class Deployment:
         postgres_dsn: use this database instead of an embedded server.
         etcd_endpoints: use this etcd (``grpc://host:port``, …) instead of an embedded server.
         etcd_prefix: the prefix of every key.
+        remote: whether the workers are runners, which know nothing but the coordinators' HTTP addresses.
         fsync: whether the embedded stores survive a power cut.
         ready_timeout_s: how long each step of the start may take.
         drain_s: how long workers may take to drain when stopped.
@@ -57,6 +58,7 @@ class Deployment:
         coordinators: int = 2,
         workers: int = 3,
         worker_args: Sequence[str] = (),
+        remote: bool = False,
         env: Mapping[str, str] | None = None,
         grpc: str = "127.0.0.1:0",
         http: str = "127.0.0.1:0",
@@ -83,6 +85,7 @@ class Deployment:
         self._etcd_prefix = etcd_prefix
         self._counts = (coordinators, workers)
         self._worker_args = list(worker_args)
+        self._remote = remote
         self._extra_env = dict(env or {})
         self._first = (grpc, http)
         self._ready_timeout_s = ready_timeout_s
@@ -199,14 +202,22 @@ class Deployment:
             EmbeddedError: it did not register.
         """
         number = len(self.workers) + 1
-        env = {**self._child_env(), "TENURE_COORDINATOR": ",".join(self.coordinator_addresses)}
+        env = {**self._child_env(), **self._way_in()}
         arguments = self._worker_args if args is None else list(args)
-        member = Member(Role.WORKER, number, arguments, env, self._log(Role.WORKER, number))
+        command = "runner" if self._remote else "worker"
+        member = Member(Role.WORKER, number, arguments, env, self._log(Role.WORKER, number), command=command)
         member.start()
         self.workers.append(member)
         if wait:
             self.wait_for_worker(member)
         return member
+
+    def _way_in(self) -> dict[str, str]:
+        """Return what tells a worker where to go; a runner's etcd is nowhere."""
+        if self._remote:
+            urls = ",".join(f"http://{address}" for address in self.http_addresses)
+            return {"TENURE_RUNNER_URL": urls, "TENURE_ETCD_ENDPOINTS": "grpc://127.0.0.1:1"}
+        return {"TENURE_COORDINATOR": ",".join(self.coordinator_addresses)}
 
     def wait_for_worker(self, member: Member) -> None:
         """Wait until a worker has registered in etcd.

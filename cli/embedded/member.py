@@ -19,7 +19,7 @@ from tenure.cli.embedded.processes import STOPPED_S, Child, EmbeddedError, spawn
 
 
 class Role(StrEnum):
-    """What a member is; the name of its command too."""
+    """What a member is; the name of its command too, but for runners."""
 
     COORDINATOR = "coordinator"
     WORKER = "worker"
@@ -36,6 +36,7 @@ class Member:
         log: where its output goes.
         grpc: ``host:port`` that it serves gRPC on (coordinators).
         http: ``host:port`` that it answers ``/readyz`` on (coordinators).
+        command: the command that it runs, if it is not that of its role.
         prefix: what to put in front of its command; it must become the command, not its parent (``nsenter``).
     """
 
@@ -49,6 +50,7 @@ class Member:
         *,
         grpc: str = "",
         http: str = "",
+        command: str = "",
         prefix: Sequence[str] = (),
     ) -> None:
         self.role = role
@@ -59,6 +61,7 @@ class Member:
         self.http = http
         self.python = sys.executable
         """The interpreter that the next start uses: that of another version of tenure has it roll over."""
+        self._command = command or role.value
         self._arguments = list(arguments)
         self._env = dict(env)
         self._prefix = list(prefix)
@@ -83,7 +86,7 @@ class Member:
         """Start its process, under a new id; do not wait until it serves."""
         self.id = f"{self.name}-{secrets.token_hex(4)}"
         env = {**self._env, f"TENURE_{self.role.upper()}_ID": self.id}
-        command = [*self._prefix, self.python, "-m", "tenure.cli", self.role.value, *self._arguments]
+        command = [*self._prefix, self.python, "-m", "tenure.cli", self._command, *self._arguments]
         self._child = spawn(self.name, command, log=self.log, env=env, death_signal=signal.SIGKILL)
 
     def wait_until_ready(self, deadline: float) -> None:

@@ -24,6 +24,7 @@ from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.authenticate import Authenticator
 from tenure.model.errors import ConfigurationError
+from tenure.probes.tls import ServerTLS
 from tenure.v1.cluster_service_pb2_grpc import add_ClusterServiceServicer_to_server
 from tenure.v1.job_service_pb2_grpc import add_JobServiceServicer_to_server
 from tenure.v1.kind_service_pb2_grpc import add_KindServiceServicer_to_server
@@ -63,9 +64,11 @@ class GrpcServer:
         listen: str,
         with_reflection: bool,
         authenticator: Authenticator | None = None,
+        tls: ServerTLS | None = None,
     ) -> None:
         """Without an authenticator nobody is asked who they are."""
         self._listen = listen
+        self._tls = tls
         self._server = grpc.aio.server(
             interceptors=[Refusals(), Gate(authenticator)] if authenticator else [Refusals()],
             options=[
@@ -93,7 +96,10 @@ class GrpcServer:
             ConfigurationError: the address cannot be had.
         """
         try:
-            port = self._server.add_insecure_port(self._listen)
+            if self._tls is None:
+                port = self._server.add_insecure_port(self._listen)
+            else:
+                port = self._server.add_secure_port(self._listen, self._tls.grpc_credentials())
         except RuntimeError as exc:
             raise ConfigurationError(
                 f"cannot listen for gRPC on {self._listen}: {exc}",

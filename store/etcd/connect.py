@@ -7,12 +7,14 @@ belongs to the event loop that first uses it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tenure.model.clock import Clock, SystemClock
 from tenure.store.etcd import grpc_transport, http_transport
 from tenure.store.etcd.client import EtcdClient
+from tenure.store.etcd.member import Member
+from tenure.store.etcd.members import Members
 from tenure.store.etcd.options import EtcdOptions
 from tenure.store.etcd.port import Etcd
 
@@ -52,6 +54,21 @@ def connect_with(options: EtcdOptions) -> Etcd:
     Raises:
         ConfigurationError: the endpoints or the TLS files do not go together.
     """
+    open_members, count = _opening(options)
+    return EtcdClient(open_members, count, options)
+
+
+def open_cluster(options: EtcdOptions) -> Members:
+    """Return the members themselves, for calls that are not part of the port.
+
+    Raises:
+        ConfigurationError: the endpoints or the TLS files do not go together.
+    """
+    open_members, count = _opening(options)
+    return Members(open_members, count, options)
+
+
+def _opening(options: EtcdOptions) -> tuple[Callable[[], Sequence[Member]], int]:
     speaks_grpc, addresses = options.addresses()
     transport = grpc_transport if speaks_grpc else http_transport
-    return EtcdClient(lambda: transport.open_members(addresses, options), len(addresses), options)
+    return lambda: transport.open_members(addresses, options), len(addresses)

@@ -22,6 +22,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -61,10 +62,18 @@ class _Kept:
     doubted: bool = False
 
 
+class Renewer(Protocol):
+    """What sends KeepAlives: etcd, or a coordinator on behalf of a runner."""
+
+    async def renew(self, leases: Sequence[int], *, timeout_s: float) -> Sequence[Renewal]:
+        """See ``Etcd.renew``."""
+        ...
+
+
 class LeaseKeeper:
     """Keeps registered leases alive. ``run`` is the body of a task."""
 
-    def __init__(self, etcd: Etcd, clock: Clock) -> None:
+    def __init__(self, etcd: Renewer, clock: Clock) -> None:
         self._etcd = etcd
         self._clock = clock
         self._kept: dict[int, _Kept] = {}

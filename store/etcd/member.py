@@ -47,7 +47,27 @@ STATUS = Method("Maintenance/Status", "maintenance/status", rpc.StatusRequest, r
 AUTHENTICATE = Method(
     "Auth/Authenticate", "auth/authenticate", rpc.AuthenticateRequest, rpc.AuthenticateResponse, needs_leader=False
 )
-UNARY = (RANGE, TXN, COMPACT, GRANT, REVOKE, TIME_TO_LIVE, STATUS, AUTHENTICATE)
+ROLE_ADD = Method("Auth/RoleAdd", "auth/role/add", rpc.AuthRoleAddRequest, rpc.AuthRoleAddResponse)
+ROLE_GET = Method("Auth/RoleGet", "auth/role/get", rpc.AuthRoleGetRequest, rpc.AuthRoleGetResponse)
+ROLE_GRANT = Method(
+    "Auth/RoleGrantPermission",
+    "auth/role/grant",
+    rpc.AuthRoleGrantPermissionRequest,
+    rpc.AuthRoleGrantPermissionResponse,
+)
+ROLE_REVOKE = Method(
+    "Auth/RoleRevokePermission",
+    "auth/role/revoke",
+    rpc.AuthRoleRevokePermissionRequest,
+    rpc.AuthRoleRevokePermissionResponse,
+)
+USER_ADD = Method("Auth/UserAdd", "auth/user/add", rpc.AuthUserAddRequest, rpc.AuthUserAddResponse)
+USER_GET = Method("Auth/UserGet", "auth/user/get", rpc.AuthUserGetRequest, rpc.AuthUserGetResponse)
+USER_GRANT = Method(
+    "Auth/UserGrantRole", "auth/user/grant", rpc.AuthUserGrantRoleRequest, rpc.AuthUserGrantRoleResponse
+)
+ADMINISTRATION = (ROLE_ADD, ROLE_GET, ROLE_GRANT, ROLE_REVOKE, USER_ADD, USER_GET, USER_GRANT)
+UNARY = (RANGE, TXN, COMPACT, GRANT, REVOKE, TIME_TO_LIVE, STATUS, AUTHENTICATE, *ADMINISTRATION)
 KEEP_ALIVE = Method("Lease/LeaseKeepAlive", "lease/keepalive", rpc.LeaseKeepAliveRequest, rpc.LeaseKeepAliveResponse)
 WATCH = Method("Watch/Watch", "watch", rpc.WatchRequest, rpc.WatchResponse)
 

@@ -32,6 +32,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from tenure.model.errors import BoundExceeded, ConfigurationError, Deposed, Locked, OwnershipLost, Unavailable
 from tenure.store.postgres.arrays import ArrayDumper
+from tenure.store.postgres.dsn import checked
 from tenure.store.postgres.taken import taken_error
 
 Row = Any
@@ -115,7 +116,7 @@ class Database:
             " -c timezone=UTC"  # elsewhere the first and last day of the calendar cannot be read back
         )
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-            dsn,
+            checked(dsn),
             kwargs={
                 "autocommit": True,
                 "row_factory": namedtuple_row,

@@ -15,21 +15,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import InternalError, OperationalError
+from sqlalchemy.exc import InternalError, OperationalError, ProgrammingError
 
 from tenure.model.errors import ConfigurationError, Unavailable
+from tenure.store.postgres.dsn import checked
 
 _REFUSED = ("authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist")
 SCRIPTS = Path(__file__).parent / "migrations"
 _LOCK = 0x74656E757265  # "tenure"; taken for the session of the migration only
+_MAY_NOT = (
+    "use the user that owns the schema (docs/LEAST_PRIVILEGE.md); coordinators then run with TENURE_MIGRATE=false"
+)
+_OWNER = """
+SELECT replace(r.rolname, '"', '""') FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner
+WHERE n.nspname = 'tenure' AND r.rolname <> current_user AND pg_has_role(r.oid, 'MEMBER')
+"""
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +94,7 @@ async def migrate(dsn: str) -> SchemaStatus:
         ConfigurationError: it refuses the user, or the database is at a newer revision on which this release does not
             run.
     """
-    return await _in_thread(_migrate, dsn)
+    return await in_thread(lambda: _migrate(dsn))
 
 
 async def status(dsn: str) -> SchemaStatus:
@@ -94,18 +104,19 @@ async def status(dsn: str) -> SchemaStatus:
         Unavailable: Postgres cannot be reached.
         ConfigurationError: it refuses the user.
     """
-    return await _in_thread(_status, dsn)
+    return await in_thread(lambda: _status(dsn))
 
 
-async def _in_thread(work: Callable[[str], SchemaStatus], dsn: str) -> SchemaStatus:
+async def in_thread(work: Callable[[], Result]) -> Result:
+    """Run what waits for Postgres in a thread that the process need not wait for, and return what it returns."""
     # Not one of asyncio's threads, for which the process waits when it ends: this one may wait for a lock, or for a
     # server that is frozen. What it leaves half done is as after a kill: the revision before.
-    done: concurrent.futures.Future[SchemaStatus] = concurrent.futures.Future()
+    done: concurrent.futures.Future[Result] = concurrent.futures.Future()
     done.set_running_or_notify_cancel()
 
     def run() -> None:
         try:
-            done.set_result(work(dsn))
+            done.set_result(work())
         except Exception as exc:
             done.set_exception(exc)
 
@@ -123,6 +134,7 @@ def _config(connection: Connection) -> Config:
 
 @contextmanager
 def _connected(dsn: str) -> Iterator[Connection]:
+    checked(dsn)
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://", creator=lambda: _driver_connect(dsn), poolclass=sqlalchemy.NullPool
     )
@@ -130,12 +142,18 @@ def _connected(dsn: str) -> Iterator[Connection]:
         with engine.connect() as connection:
             yield connection
     except OperationalError as exc:
-        told = " ".join(str(exc.orig).split())
+        told = _one_line(exc.orig)
         if any(mark in told for mark in _REFUSED):  # libpq gives no code for what ends a connection attempt
             raise ConfigurationError(
                 f"Postgres refuses: {told}", hint="check user, password and database in TENURE_POSTGRES_DSN"
             ) from exc
         raise Unavailable(f"Postgres: {told}", hint="check TENURE_POSTGRES_DSN and that Postgres runs") from exc
+    except ProgrammingError as exc:
+        if not isinstance(exc.orig, InsufficientPrivilege):
+            raise
+        raise ConfigurationError(f"Postgres refuses: {_one_line(exc.orig)}", hint=_MAY_NOT) from exc
+    except InsufficientPrivilege as exc:  # of what went past SQLAlchemy
+        raise ConfigurationError(f"Postgres refuses: {_one_line(exc)}", hint=_MAY_NOT) from exc
     except InternalError as exc:
         if not isinstance(exc.orig, ReadOnlySqlTransaction):
             raise
@@ -153,27 +171,46 @@ def _driver_connect(dsn: str) -> object:
     return psycopg.connect(dsn, connect_timeout=10, application_name="tenure-migrate")
 
 
-def _migrate(dsn: str) -> SchemaStatus:
+def locked(dsn: str, work: Callable[[Connection], Result]) -> Result:
+    """Do what nobody else may do to the schema meanwhile, on a connection of its own, and return what it returns."""
     with _connected(dsn) as lock, _connected(dsn) as connection:
         # The lock has a connection of its own: Alembic commits on the other one between revisions.
         lock.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCK})")
         lock.commit()  # the lock is the session's: no transaction stands open, idle, while the migration takes its time
-        script = ScriptDirectory.from_config(_config(connection))
-        status = _read(connection, script)
-        before = status.current
-        if before is not None and not _knows(script, before):
-            status.require_usable()
-            return status
-        # Asked first: Postgres refuses who may not create schemas, even if there is nothing to create.
-        if connection.exec_driver_sql("SELECT to_regnamespace('tenure')").scalar() is None:
-            connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS tenure")
-        connection.commit()
-        command.upgrade(_config(connection), "head")
-        connection.commit()
-        applied = [] if before is None else [before]
-        revisions = [revision.revision for revision in script.walk_revisions()][::-1]
-        newer = revisions[revisions.index(applied[0]) + 1 :] if applied else revisions
-        return SchemaStatus(_current(connection), revisions[-1], tuple(newer))
+        return work(connection)
+
+
+def run_text(connection: Connection, text: str) -> None:
+    """Run statements of a file as they stand: no parameters, so that % and : stand for themselves."""
+    driver_connection = connection.connection.driver_connection
+    assert driver_connection is not None  # a live connection always has one
+    driver_connection.execute(text)
+
+
+def _migrate(dsn: str) -> SchemaStatus:
+    return locked(dsn, _upgrade)
+
+
+def _upgrade(connection: Connection) -> SchemaStatus:
+    script = ScriptDirectory.from_config(_config(connection))
+    status = _read(connection, script)
+    before = status.current
+    if before is not None and not _knows(script, before):
+        status.require_usable()
+        return status
+    # Asked first: Postgres refuses who may not create schemas, even if there is nothing to create.
+    if connection.exec_driver_sql("SELECT to_regnamespace('tenure')").scalar() is None:
+        connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS tenure")
+    elif owner := connection.exec_driver_sql(_OWNER).scalar():
+        # What is made belongs to who owns the schema, whichever of its members migrates.
+        connection.exec_driver_sql(f'SET ROLE "{owner}"')
+    connection.commit()
+    command.upgrade(_config(connection), "head")
+    connection.commit()
+    applied = [] if before is None else [before]
+    revisions = [revision.revision for revision in script.walk_revisions()][::-1]
+    newer = revisions[revisions.index(applied[0]) + 1 :] if applied else revisions
+    return SchemaStatus(_current(connection), revisions[-1], tuple(newer))
 
 
 def _status(dsn: str) -> SchemaStatus:
@@ -207,3 +244,7 @@ def _oldest(connection: Connection, revision: str) -> str | None:
     query = sqlalchemy.text("SELECT oldest FROM tenure.schema_oldest WHERE revision = :revision")
     found: str | None = connection.execute(query, {"revision": revision}).scalar()
     return found
+
+
+def _one_line(exc: BaseException | None) -> str:
+    return " ".join(str(exc).split())

@@ -312,7 +312,7 @@ class Cluster:
         if role == Role.COORDINATOR:
             grpc, http = f"{host}:7070", f"{host}:7071"
             env |= {"TENURE_GRPC_LISTEN": grpc, "TENURE_HTTP_LISTEN": http, "TENURE_POSTGRES_DSN": self.postgres.dsn}
-            env |= {"TENURE_LEADER_TTL_S": "3"}
+            env |= {"TENURE_LEADER_TTL_S": "3", "TENURE_ALLOW_INSECURE": "true"}
         else:
             env |= {"TENURE_COORDINATOR": ",".join(self.coordinators), "TENURE_WORKER_SESSION_TTL_S": "5"}
             arguments = ["--import", "tests.chaos.handlers", "--grace", "5s", "--capacity", "16"]

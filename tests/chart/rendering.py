@@ -25,10 +25,24 @@ Values = dict[str, Any]
 EXTERNAL = {
     "postgres": {"external": {"existingSecret": "pg"}},
     "etcd": {"external": {"endpoints": ["grpcs://etcd-a:2379"]}},
+    "security": {"allowInsecure": True},
 }
 """The least that the chart asks for."""
 
-BUNDLED = {"postgres": {"bundled": {"enabled": True}}, "etcd": {"bundled": {"enabled": True}}}
+BUNDLED = {
+    "postgres": {"bundled": {"enabled": True}},
+    "etcd": {"bundled": {"enabled": True}},
+    "security": {"allowInsecure": True},
+}
+
+TLS = {"coordinators": {"enabled": True, "secretName": "served"}}
+CLOSED = {
+    **EXTERNAL,
+    "auth": {"required": True, "workers": {"tokenSecret": "worker-token"}},
+    "tls": TLS,
+    "security": {"allowInsecure": False},
+}
+"""The least without which the chart would have to be told that nothing is secured."""
 
 SWITCHES: tuple[Values, ...] = (
     {"coordinator": {"replicas": 1}},
@@ -64,6 +78,16 @@ SWITCHES: tuple[Values, ...] = (
     {"tests": {"enabled": False}},
     {"commonLabels": {"team": "a"}, "commonAnnotations": {"team": "a"}},
     {"fullnameOverride": "t"},
+    {"auth": {"required": True, "workers": {"tokenSecret": "worker-token"}}},
+    {"tls": TLS},
+    {"tls": {"coordinators": {**TLS["coordinators"], "clientCertificates": "http", "clientCaSecretName": "clients"}}},
+    {
+        "tls": {
+            "coordinators": {**TLS["coordinators"], "clientCertificates": "required"},
+            "workers": {"secretName": "workers"},
+        }
+    },
+    {"tests": {"tokenSecret": "test-token"}},
 )
 
 

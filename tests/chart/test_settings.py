@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings
 from tests.chart.rendering import (
     CASES,
     CHART,
+    CLOSED,
     EXTERNAL,
     Case,
     containers,
@@ -25,8 +26,10 @@ from tests.chart.rendering import (
     over,
     pod_templates,
     render,
+    render_text,
 )
 
+from tenure.coordinator.exposure import require_closed
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.worker.settings import WorkerSettings
 
@@ -38,7 +41,9 @@ SET_BY_THE_CHART = {
     "TENURE_ETCD_CERT", "TENURE_ETCD_KEY", "TENURE_GRPC_LISTEN", "TENURE_HTTP_LISTEN", "TENURE_GRPC_ADVERTISE",
     "TENURE_MIGRATE", "TENURE_COORDINATOR", "TENURE_WORKER_HTTP_LISTEN", "TENURE_WORKER_POOLS",
     "TENURE_WORKER_IMPORTS", "TENURE_WORKER_CAPACITY", "TENURE_WORKER_LABELS", "TENURE_WORKER_ALLOW_COMMAND",
-    "TENURE_WORKER_HTTP_ALLOW", "TENURE_WORKER_GRACE_S",
+    "TENURE_WORKER_HTTP_ALLOW", "TENURE_WORKER_GRACE_S", "TENURE_AUTH", "TENURE_ALLOW_INSECURE", "TENURE_TLS_CERT",
+    "TENURE_TLS_KEY", "TENURE_TLS_CLIENT_CA", "TENURE_TLS_CLIENT_REQUIRED", "TENURE_TLS", "TENURE_TLS_CA",
+    "TENURE_TLS_CLIENT_CERT", "TENURE_TLS_CLIENT_KEY", "TENURE_TLS_SERVER_NAME", "TENURE_TOKEN_FILE",
 }  # fmt: skip
 """From values of other names; all others are in a block ``settings``."""
 
@@ -100,7 +105,7 @@ def test_every_setting_can_be_given_and_nothing_else(process: str) -> None:
 def test_what_the_chart_sets_exists_and_what_is_named_above_is_set() -> None:
     seen = {name for case in CASES for _, env in processes(case) for name in env if name.startswith("TENURE_")}
     known = fields(CoordinatorSettings).keys() | fields(WorkerSettings).keys()
-    assert seen <= known
+    assert seen <= known | {"TENURE_TOKEN_FILE"}
     assert seen >= SET_BY_THE_CHART
 
 
@@ -200,6 +205,120 @@ def test_coordinators_reach_each_other_by_their_pods_addresses(parse: Parse) -> 
     settings = parse("coordinator", env)
     assert settings.grpc_advertise == "10.0.0.7:7070" and settings.grpc_listen == "0.0.0.0:7070"
     assert settings.migrate is False  # a Job does it
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_coordinator_is_closed_or_was_told_not_to_be(case: Case, parse: Parse) -> None:
+    for process, env in processes(case):
+        if process == "coordinator":
+            settings = parse(process, env)
+            require_closed(settings)
+            assert settings.allow_insecure is bool(case.values.get("security", {}).get("allowInsecure"))
+
+
+class TestSecurity:
+    def coordinator(self, values: dict[str, Any], parse: Parse) -> tuple[CoordinatorSettings, dict[str, Any]]:
+        pod = named(render(over(CLOSED, values)), "Deployment", "prod-tenure-coordinator")["spec"]["template"]
+        return parse("coordinator", environment(pod["spec"]["containers"][0])), pod["spec"]
+
+    def worker(self, values: dict[str, Any], parse: Parse) -> tuple[WorkerSettings, dict[str, Any], dict[str, str]]:
+        pod = named(render(over(CLOSED, values)), "Deployment", "prod-tenure-worker-default")["spec"]["template"]
+        env = environment(pod["spec"]["containers"][0])
+        return parse("worker", env), pod["spec"], env
+
+    def files(self, spec: dict[str, Any]) -> dict[str, str]:
+        """Each file of a Secret that the first container sees, with that Secret."""
+        mounts = {one["name"]: one["mountPath"] for one in spec["containers"][0]["volumeMounts"]}
+        return {
+            f"{mounts[one['name']]}/{item['path']}": one["secret"]["secretName"]
+            for one in spec["volumes"]
+            if "secret" in one
+            for item in one["secret"].get("items", [{"path": name} for name in ("tls.crt", "tls.key", "ca.crt")])
+        }
+
+    def test_coordinators_show_a_certificate_and_are_probed_by_https(self, parse: Parse) -> None:
+        settings, spec = self.coordinator({}, parse)
+        assert settings.auth == "required" and not settings.allow_insecure and settings.tls_client_ca is None
+        files = self.files(spec)
+        assert {files[str(one)] for one in (settings.tls_cert, settings.tls_key, settings.tls_ca)} == {"served"}
+        assert settings.tls_server_name == "prod-tenure-grpc.jobs.svc"
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert spec["containers"][0][probe]["httpGet"]["scheme"] == "HTTPS"
+
+    @pytest.mark.parametrize("demanded", [False, True])
+    def test_client_certificates(self, demanded: bool, parse: Parse) -> None:
+        tls = {
+            "coordinators": {"clientCertificates": "required" if demanded else "http", "clientCaSecretName": "clients"},
+            "workers": {"secretName": "shown"},
+        }
+        settings, spec = self.coordinator({"tls": tls}, parse)
+        assert settings.tls_client_required is demanded
+        assert self.files(spec)[str(settings.tls_client_ca)] == "clients"
+        assert (settings.tls_client_cert is not None) is demanded, "coordinators are clients of each other"
+        worker, spec, _ = self.worker({"tls": tls}, parse)
+        files = self.files(spec)
+        assert files[str(worker.tls_ca)] == ("shown" if demanded else "served")
+        assert (files.get(str(worker.tls_client_cert)), files.get(str(worker.tls_client_key))) == (
+            ("shown", "shown") if demanded else (None, None)
+        )
+
+    def test_workers_get_the_authority_and_the_token_and_no_key(self, parse: Parse) -> None:
+        worker, spec, env = self.worker({}, parse)
+        assert self.files(spec) == {str(worker.tls_ca): "served", env["TENURE_TOKEN_FILE"]: "worker-token"}
+        assert worker.tls and worker.tls_server_name == "prod-tenure-grpc.jobs.svc"
+        assert "scheme" not in spec["containers"][0]["livenessProbe"]["httpGet"], "a worker speaks no TLS"
+
+    def test_workers_of_other_coordinators_verify_these_by_their_own_names(self, parse: Parse) -> None:
+        worker, _, _ = self.worker({"workerDefaults": {"coordinators": ["tenure.example.com:7070"]}}, parse)
+        assert worker.tls_ca is not None and worker.tls_server_name is None
+
+    def test_cert_manager_issues_what_has_no_secret(self) -> None:
+        tls = {"coordinators": {"secretName": "", "clientCertificates": "required", "extraNames": ["t.example.com"]}}
+        issuer = {"certManager": {"enabled": True, "issuerRef": {"name": "ca"}}}
+        objects = render(over(CLOSED, {"tls": tls, **issuer}))
+        made = {one["spec"]["secretName"]: one["spec"] for one in of_kind(objects, "Certificate")}
+        assert made.keys() == {"prod-tenure-coordinator-tls", "prod-tenure-worker-tls"}
+        served = made["prod-tenure-coordinator-tls"]
+        assert {"prod-tenure-grpc.jobs.svc", "prod-tenure-http.jobs.svc", "t.example.com"} <= set(served["dnsNames"])
+        assert served["usages"] == ["server auth", "client auth"]
+        assert made["prod-tenure-worker-tls"]["usages"] == ["client auth"]
+
+    def test_prometheus_and_ingresses_ask_by_tls(self) -> None:
+        values = {
+            "monitoring": {"serviceMonitor": {"enabled": True}},
+            "ingress": {"grpc": {"enabled": True, "host": "a"}, "http": {"enabled": True, "host": "b"}},
+        }
+        objects = render(over(CLOSED, values))
+        (endpoint,) = named(objects, "ServiceMonitor", "prod-tenure-coordinator")["spec"]["endpoints"]
+        assert endpoint["scheme"] == "https"
+        assert endpoint["tlsConfig"]["serverName"] == "prod-tenure-grpc.jobs.svc"
+        assert endpoint["tlsConfig"]["ca"] == {"secret": {"name": "served", "key": "ca.crt"}}
+        backends = [
+            one["metadata"]["annotations"]["nginx.ingress.kubernetes.io/backend-protocol"]
+            for one in of_kind(objects, "Ingress")
+        ]
+        assert sorted(backends) == ["GRPCS", "HTTPS"]
+        ports = [port for one in of_kind(objects, "Service") for port in one["spec"]["ports"] if "appProtocol" in port]
+        assert {port["appProtocol"] for port in ports} == {"https"}
+
+    def test_the_pods_of_helm_test_get_in(self, parse: Parse) -> None:
+        pods = {one["metadata"]["name"]: one["spec"] for one in of_kind(render(CLOSED), "Pod")}
+        assert pods.keys() == {"prod-tenure-test-health"}, "without a token no job can be submitted"
+        pods = {
+            one["metadata"]["name"]: one["spec"]
+            for one in of_kind(render(over(CLOSED, {"tests": {"tokenSecret": "mine"}})), "Pod")
+        }
+        assert pods.keys() == {"prod-tenure-test-health", "prod-tenure-test-submit"}
+        assert pods["prod-tenure-test-health"]["containers"][0]["args"][1].startswith("https://prod-tenure-http.")
+        env = environment(pods["prod-tenure-test-submit"]["containers"][0])
+        files = self.files(pods["prod-tenure-test-submit"])
+        assert (files[env["TENURE_TLS_CA"]], files[env["TENURE_TOKEN_FILE"]]) == ("served", "mine")
+
+    @pytest.mark.parametrize(("allowed", "words"), [(True, "INSECURE: coordinators authenticate nobody"), (False, "")])
+    def test_the_notes_say_what_is_open(self, allowed: bool, words: str) -> None:
+        notes = render_text(EXTERNAL if allowed else CLOSED)["tenure/templates/NOTES.txt"]
+        assert words in notes and ("INSECURE" in notes) is allowed
+        assert ("TENURE_TLS_CA" in notes) is not allowed
 
 
 class TestPostgres:

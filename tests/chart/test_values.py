@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from helm_python.errors import HelmError
-from tests.chart.rendering import BUNDLED, EXTERNAL, ROOT, containers, over, pod_templates, render
+from tests.chart.rendering import BUNDLED, CLOSED, EXTERNAL, ROOT, containers, over, pod_templates, render
 
 SCALED = {"autoscaling": {"hpa": {"enabled": True}, "keda": {"enabled": True}}}
 
@@ -52,6 +52,24 @@ REFUSED_TOGETHER: list[tuple[str, dict[str, Any]]] = [
     ),
     ("etcd.bundled.tlsSecretName:", over(BUNDLED, {"etcd": {"tls": {"enabled": True, "secretName": "a"}}})),
     ("postgres.bundled.tlsSecretName:", over(BUNDLED, {"postgres": {"tls": {"enabled": True, "secretName": "a"}}})),
+    ("security.allowInsecure:", over(EXTERNAL, {"security": {"allowInsecure": False}})),
+    ("security.allowInsecure:", over(CLOSED, {"tls": {"coordinators": {"enabled": False}}})),
+    ("security.allowInsecure:", over(CLOSED, {"auth": {"required": False}})),
+    ("tls.coordinators.secretName:", over(CLOSED, {"tls": {"coordinators": {"secretName": ""}}})),
+    (
+        "tls.coordinators.clientCertificates:",
+        over(EXTERNAL, {"tls": {"coordinators": {"clientCertificates": "http"}}}),
+    ),
+    ("tls.workers.secretName:", over(CLOSED, {"tls": {"coordinators": {"clientCertificates": "required"}}})),
+    ("auth.workers.tokenSecret:", over(CLOSED, {"auth": {"workers": {"tokenSecret": ""}}})),
+    (
+        "coordinator.extraEnv: TENURE_AUTH is set",
+        over(EXTERNAL, {"coordinator": {"extraEnv": [{"name": "TENURE_AUTH", "value": "none"}]}}),
+    ),
+    (
+        "workers.default.extraEnv: TENURE_TLS_CA is set",
+        over(CLOSED, {"workers": {"default": {"extraEnv": [{"name": "TENURE_TLS_CA", "value": "a"}]}}}),
+    ),
     ("certManager.issuerRef.name:", over(EXTERNAL, {"certManager": {"enabled": True}})),
     (
         "coordinator.terminationGracePeriodSeconds: 30 s is not longer",

@@ -57,6 +57,8 @@ COMMANDS = [
     "db status",
     "db wait",
     "db admin-token",
+    "db roles",
+    "etcd roles",
     "doctor",
     "health",
     "version",

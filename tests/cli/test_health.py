@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from tests.fixtures.certificates import Authority
 
-from tenure.cli.health import LISTENS, _url, main
+from tenure.cli.health import LISTENS, _context, _url, main
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.worker.settings import WorkerSettings
 
@@ -37,6 +40,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Serve the answers; the environment names nobody."""
     for variable, _ in LISTENS.values():
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.delenv("TENURE_TLS_CERT", raising=False)
     with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_address[1]
@@ -152,3 +156,76 @@ def test_an_address_of_ipv6_is_asked_in_brackets(host: str, monkeypatch: pytest.
 def test_whoever_listens_on_every_address_of_ipv6(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TENURE_WORKER_HTTP_LISTEN", f"{host}:7072")
     assert _url("worker", "/livez") == "http://[::1]:7072/livez"
+
+
+# -- TLS --
+
+
+@pytest.fixture
+def secure(authority: Callable[[str], Authority], monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, Authority]]:
+    """Serve the answers over TLS, with a certificate for another name than 127.0.0.1; the environment says so."""
+    ours = authority("ours")
+    pair = ours.issue("/CN=coordinator", names="DNS:tenure.example")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    for name in ("TLS_CA", "TLS_SERVER_NAME", "WORKER_HTTP_LISTEN"):
+        monkeypatch.delenv(f"TENURE_{name}", raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("TENURE_TLS_CERT", str(pair.cert))
+        monkeypatch.setenv("TENURE_HTTP_LISTEN", f"0.0.0.0:{server.server_address[1]}")
+        yield server.server_address[1], ours
+        server.shutdown()
+
+
+def test_a_coordinator_with_a_certificate_is_asked_over_https(
+    secure: tuple[int, Authority], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port, ours = secure
+    assert main([]) == 0
+    assert capsys.readouterr().out == f"alive: https://127.0.0.1:{port}/livez\n"
+    monkeypatch.setenv("TENURE_TLS_CA", str(ours.ca))
+    assert main([]) == 0, "by loopback the authority is enough"
+    monkeypatch.setenv("TENURE_TLS_SERVER_NAME", "tenure.example")
+    assert main([f"https://127.0.0.1:{port}"]) == 0
+    monkeypatch.setenv("TENURE_TLS_SERVER_NAME", "other.example")
+    assert main([]) == 1
+    assert "certificate verify failed" in capsys.readouterr().out
+
+
+def test_another_authority_is_not_believed(
+    secure: tuple[int, Authority],
+    authority: Callable[[str], Authority],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TENURE_TLS_CA", str(authority("theirs").ca))
+    assert main([]) == 1
+    assert "certificate verify failed" in capsys.readouterr().out
+
+
+def test_a_ca_that_is_none_is_named(
+    secure: tuple[int, Authority], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TENURE_TLS_CA", str(tmp_path / "nothing.pem"))
+    with pytest.raises(SystemExit):
+        main([])
+    assert "nothing.pem" in capsys.readouterr().err
+
+
+def test_only_the_coordinators_address_is_asked_over_https(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENURE_TLS_CERT", "cert.pem")
+    monkeypatch.setenv("TENURE_HTTP_LISTEN", "0.0.0.0:7071")
+    monkeypatch.setenv("TENURE_WORKER_HTTP_LISTEN", "0.0.0.0:7072")
+    assert _url("worker", "/livez") == "http://127.0.0.1:7072/livez"
+    monkeypatch.setenv("TENURE_WORKER_HTTP_LISTEN", "0.0.0.0:7071")  # the image
+    assert _url("worker", "/livez") == "https://127.0.0.1:7071/livez"
+
+
+@pytest.mark.parametrize("host", ["tenure.example", "10.0.0.7", "127.example"])
+def test_what_is_far_is_verified_in_full(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TENURE_TLS_CA", "TENURE_TLS_SERVER_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    context = _context(host)
+    assert context.check_hostname and context.verify_mode is ssl.CERT_REQUIRED

@@ -32,6 +32,7 @@ DOCUMENTS = [
     "docs/JOBS.md",
     "docs/SCHEDULES.md",
     "docs/SUBMIT.md",
+    "docs/TLS.md",
     "docs/WORKFLOWS.md",
 ]
 PAGES = ["README.md", "CHANGELOG.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]

@@ -85,15 +85,25 @@ class Stage:
         return row[0]
 
     def member(self, worker_id: str) -> Member:
-        """Return the process of a worker."""
-        return next(one for one in self.deployment.workers if one.id == worker_id)
+        """Return the process of a worker; a runner's id goes on after the name that its process has."""
+        return next(one for one in self.deployment.workers if worker_id.startswith(one.id))
 
 
 Setting = Callable[..., Awaitable[Stage]]
 
 
+either_link = pytest.mark.parametrize("remote", [False, True], ids=["direct", "remote"])
+"""For tests that workers and runners must pass alike."""
+
+
 @pytest.fixture
-async def stage(deployment: DeploymentFactory, tmp_path: Path) -> AsyncIterator[Setting]:
+def remote() -> bool:
+    """Whether the workers are runners."""
+    return False
+
+
+@pytest.fixture
+async def stage(deployment: DeploymentFactory, tmp_path: Path, remote: bool) -> AsyncIterator[Setting]:
     """Set a stage: ``await stage(coordinators=2, workers=3, …)`` with the arguments of ``Deployment``."""
     clients: list[AsyncClient] = []
 
@@ -101,7 +111,7 @@ async def stage(deployment: DeploymentFactory, tmp_path: Path) -> AsyncIterator[
         trace = tmp_path / "trace"
         env = {"TENURE_TEST_TRACE": str(trace), "TENURE_LEADER_TTL_S": "2", **arguments.pop("env", {})}
         worker_args = ["--import", "tests.e2e.handlers", "--pool", pool, *args]
-        made = await asyncio.to_thread(deployment, worker_args=worker_args, env=env, **arguments)
+        made = await asyncio.to_thread(deployment, worker_args=worker_args, env=env, remote=remote, **arguments)
         client = AsyncClient(",".join(made.coordinator_addresses))
         clients.append(client)
         return Stage(made, client, trace)

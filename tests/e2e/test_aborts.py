@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.e2e.conftest import Setting, Stage
+from tests.e2e.conftest import Setting, Stage, either_link
 
 from tenure.client.records import Job
 
@@ -32,6 +32,7 @@ async def _aborted(on: Stage, kind: str) -> tuple[Job, Job]:
     return first, await on.executing(job.id, attempt=2)
 
 
+@either_link
 async def test_a_process_is_killed_before_its_job_runs_elsewhere(stage: Setting) -> None:
     """The handler heeds no SIGTERM: its claim is kept for the five seconds until it is killed, then it is released."""
     on = await stage(workers=2, args=("--grace", "600s"))
@@ -48,6 +49,7 @@ async def test_a_process_is_killed_before_its_job_runs_elsewhere(stage: Setting)
     assert last_of_first < first_of_second
 
 
+@either_link
 async def test_a_thread_that_cannot_be_stopped_ends_with_its_worker_before_its_job_runs_elsewhere(
     stage: Setting,
 ) -> None:

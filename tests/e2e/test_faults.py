@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.e2e.conftest import Setting
+from tests.e2e.conftest import Setting, either_link
 
 from tenure.cli.embedded.etcd import EtcdCluster
 from tenure.client import AsyncClient, NewJob
@@ -18,6 +18,7 @@ from tenure.store.etcd.keyspace import HoldValue, Keyspace
 from tenure.store.etcd.port import Delete, Put, Txn
 
 
+@either_link
 async def test_a_killed_workers_job_runs_elsewhere(stage: Setting) -> None:
     """SIGKILL: the claim expires, the attempt is recorded as lost, and another worker starts the job."""
     on = await stage(workers=2)
@@ -35,6 +36,7 @@ async def test_a_killed_workers_job_runs_elsewhere(stage: Setting) -> None:
     assert executing.outcome is None
 
 
+@either_link
 async def test_a_paused_worker_can_change_nothing(stage: Setting) -> None:
     """SIGSTOP past the TTL, then SIGCONT: the zombie's end is refused, its process handler was killed meanwhile."""
     on = await stage(workers=2)
@@ -53,6 +55,7 @@ async def test_a_paused_worker_can_change_nothing(stage: Setting) -> None:
     assert last_of_first < first_of_second, "the watchdog kills the handler of a stopped worker before the take-over"
 
 
+@either_link
 async def test_a_poison_job_ends(stage: Setting) -> None:
     """A job whose worker dies each time fails after ``max_crashes``, with its story."""
     on = await stage(workers=3)
@@ -66,6 +69,7 @@ async def test_a_poison_job_ends(stage: Setting) -> None:
     assert "lost its worker 2 times" in done.reason
 
 
+@either_link
 async def test_any_coordinator_may_die(stage: Setting) -> None:
     """The leader is killed while jobs flow; the other one leads, and nothing is lost or doubled."""
     on = await stage(coordinators=2, workers=2)
@@ -90,6 +94,7 @@ async def test_a_leader_that_steps_down_is_followed_at_once(stage: Setting) -> N
     assert (await on.client.wait(job.id)).state == "completed"
 
 
+@either_link
 async def test_a_worker_drains(stage: Setting) -> None:
     """SIGTERM: what runs may finish, nothing new is taken, and the process ends."""
     on = await stage(workers=1)
@@ -105,6 +110,7 @@ async def test_a_worker_drains(stage: Setting) -> None:
     assert (await on.client.get(later.id)).state == "ready"
 
 
+@either_link
 async def test_what_outlives_the_drain_is_handed_back(stage: Setting) -> None:
     """After the grace period the attempt is released: no error, no crash, and another worker has it."""
     on = await stage(workers=2, args=("--grace", "1s"))
@@ -117,6 +123,7 @@ async def test_what_outlives_the_drain_is_handed_back(stage: Setting) -> None:
     assert [one.outcome for one in await on.client.attempts(job.id)] == ["released", None]
 
 
+@either_link
 async def test_a_hold_stops_a_job_and_keeps_it_stopped(stage: Setting) -> None:
     """The kill switch in etcd; taken away, the job goes on."""
     on = await stage(workers=2)
@@ -139,6 +146,7 @@ async def test_a_hold_stops_a_job_and_keeps_it_stopped(stage: Setting) -> None:
     await etcd.close()
 
 
+@either_link
 async def test_a_revoked_claim_moves_the_job(stage: Setting) -> None:
     """An operator takes a job away; it restarts, and nobody is blamed."""
     on = await stage(workers=2)
@@ -175,6 +183,7 @@ async def test_a_claim_taken_with_etcds_own_tools_is_no_crash(stage: Setting, by
     await etcd.close()
 
 
+@either_link
 async def test_a_cancel_reaches_a_worker_whose_session_had_lapsed(stage: Setting) -> None:
     """Nobody could be asked when the cancel came; the sweep reminds the worker once it is back."""
     on = await stage(workers=1, env={"TENURE_WORKER_SESSION_TTL_S": "2"})
@@ -196,6 +205,7 @@ async def test_a_cancel_reaches_a_worker_whose_session_had_lapsed(stage: Setting
     await etcd.close()
 
 
+@either_link
 async def test_postgres_restarts_under_load(stage: Setting) -> None:
     """Connections are cut; running jobs keep their claims and report when it is back."""
     on = await stage(own_stores=True, workers=2)
@@ -210,6 +220,7 @@ async def test_postgres_restarts_under_load(stage: Setting) -> None:
     assert (await on.client.get(running.id)).attempt == 1
 
 
+@either_link
 async def test_etcd_restarts_under_load(stage: Setting) -> None:
     """The data stays; every lease begins anew, so that nothing running is lost."""
     on = await stage(own_stores=True, workers=2)
@@ -233,6 +244,7 @@ async def test_a_coordinator_stops_when_told(stage: Setting) -> None:
             await client.cluster()
 
 
+@either_link
 async def test_etcd_may_be_lost_whole(stage: Setting) -> None:
     """Its data erased: the epoch rises, what ran is released or reaped, and the queue goes on from Postgres."""
     on = await stage(own_stores=True, coordinators=2, workers=2)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.e2e.conftest import Setting
+from tests.e2e.conftest import Setting, either_link
 
 from tenure.client import NewJob, Retry
 from tenure.client.records import Job
@@ -48,6 +48,7 @@ async def test_twenty_thousand_jobs_are_neither_lost_nor_doubled(stage: Setting)
     assert set(runs.values()) == {1}
 
 
+@either_link
 async def test_a_submit_is_answered_when_the_job_is_done(stage: Setting) -> None:
     """Submit, wait, and look at what is remembered."""
     on = await stage()
@@ -65,6 +66,7 @@ async def test_a_submit_is_answered_when_the_job_is_done(stage: Setting) -> None
     assert [line.fence for line in on.lines(job.id)] == [done.fence]
 
 
+@either_link
 async def test_a_failing_job_is_tried_again(stage: Setting) -> None:
     """Errors count, and the story is kept."""
     on = await stage()
@@ -74,6 +76,7 @@ async def test_a_failing_job_is_tried_again(stage: Setting) -> None:
     assert [one.outcome for one in await on.client.attempts(job.id)] == ["failed", "failed", "completed"]
 
 
+@either_link
 async def test_children_are_submitted_once_however_often_the_parent_tries(stage: Setting) -> None:
     """The parent fails after submitting; its second attempt finds the same children."""
     on = await stage()
@@ -91,6 +94,7 @@ async def test_children_are_submitted_once_however_often_the_parent_tries(stage:
     assert all(child.finished_at is not None and child.finished_at <= after.started_at for child in others)
 
 
+@either_link
 async def test_an_executing_job_is_canceled(stage: Setting) -> None:
     """By asking its worker."""
     on = await stage()
@@ -119,6 +123,7 @@ async def test_everything_works_over_the_http_gateway(stage: Setting, etcd_serve
     assert set(on.runs().values()) == {1}
 
 
+@either_link
 async def test_a_handler_that_does_not_heed_a_cancel_does_not_keep_its_job_from_ending(
     stage: Setting, tmp_path: Path
 ) -> None:
@@ -149,6 +154,7 @@ async def test_a_handler_that_does_not_heed_a_cancel_does_not_keep_its_job_from_
     assert [one.outcome for one in await on.client.attempts(job.id)] == ["canceled"]
 
 
+@either_link
 async def test_a_job_past_its_deadline_has_failed_whatever_its_attempts_do(stage: Setting) -> None:
     """One whose handler runs on is stopped by its worker; one between two attempts is ended by the leader."""
     on = await stage()

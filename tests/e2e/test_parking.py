@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.e2e.conftest import Setting
+from tests.e2e.conftest import Setting, either_link
 
 from tenure.client import Job, JobState
 from tenure.model.states import Outcome
@@ -10,6 +10,7 @@ from tenure.model.states import Outcome
 CHILDREN = 20
 
 
+@either_link
 async def test_a_parked_job_outlives_the_workers_of_its_children_and_its_own(stage: Setting) -> None:
     on = await stage(workers=3)
     parent = await on.client.submit("gather", {"children": CHILDREN}, ttl_s=2)

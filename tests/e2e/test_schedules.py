@@ -48,7 +48,9 @@ async def test_each_tick_is_one_job_though_leaders_are_killed_at_ticks(stage: Se
         else:
             member.restart()
     await _two_more_ticks(on)
-    rows = await _rows(on, "UPDATE tenure.schedule SET paused = true RETURNING id, name, fired, next_at, last_tick")
+    rows = await _rows(
+        on, "UPDATE tenure.schedule SET paused = true, turn = turn + 1 RETURNING id, name, fired, next_at, last_tick"
+    )
 
     async def all_ran() -> bool:
         [row] = await _rows(on, "SELECT count(*) AS left FROM tenure.job")

@@ -99,13 +99,14 @@ class System:
         return container
 
     def tenure(self, name: str, *command: str, image: str = "", **env: str) -> Any:
-        """Start a process of tenure as an operator would: nothing but addresses is set."""
+        """Start a process of tenure as an operator would: nothing is set but addresses, and that no TLS is wanted."""
         stores = {
             "TENURE_ETCD_ENDPOINTS": ",".join(f"grpc://{member}:2379" for member in MEMBERS),
             "TENURE_TEST_TRACE": "/trace/lines",
         }
         if command[0] in ("coordinator", "db"):
             stores["TENURE_POSTGRES_DSN"] = f"postgresql://tenure:{self._password}@postgres:5432/tenure"
+            stores["TENURE_ALLOW_INSECURE"] = "true"
         return self.run(
             name, list(command), image=image, env={**stores, **env}, publish=7070 * (command[0] == "coordinator"),
             volumes={str(self.trace): {"bind": "/trace", "mode": "rw"}}, **HARDENED,

@@ -12,6 +12,7 @@ from tests.worker.conftest import Station, until
 from tenure.model.clock import SystemClock
 from tenure.store.etcd.keyspace import Keyspace, WorkerValue
 from tenure.store.etcd.port import Etcd
+from tenure.store.etcd.sessions import Sessions
 from tenure.worker.control import Control
 from tenure.worker.execute.engines import Engines
 from tenure.worker.handler import Handler, Mode, Registry
@@ -37,7 +38,9 @@ class Worker:
         self.clock = Jumping()
         self.keeper = station.keeper
         value = WorkerValue(("default",), ("k",), 1, {})
-        self.registration = Registration(station.etcd, station.keys, self.clock, self.keeper, "w1", value, TTL_S)
+        self.registration = Registration(
+            Sessions(station.etcd, station.keys), self.clock, self.keeper, "w1", value, TTL_S
+        )
         registry = Registry([Handler(kind="k", mode=Mode.ASYNC, target=lambda: None)])
         self.engines = Engines(registry)
         control = Control(self.clock, registry, self.engines, 7)
@@ -63,7 +66,7 @@ async def worker(station: Station) -> AsyncIterator[Worker]:
 
 
 async def test_ready_is_registered_trusted_and_not_draining(worker: Worker) -> None:
-    assert await worker.problems() == {"worker": "not registered in etcd: starting"}
+    assert await worker.problems() == {"worker": "not registered: starting"}
     task = asyncio.ensure_future(worker.registration.run())
     await worker.registration.registered.wait()
     assert await worker.problems() == {}
@@ -88,7 +91,7 @@ async def test_a_lost_session_is_told(worker: Worker, etcd: Etcd, keys: Keyspace
     await etcd.revoke(key.lease)
 
     async def told() -> bool:
-        return await worker.problems() == {"worker": "not registered in etcd: the session was lost"}
+        return await worker.problems() == {"worker": "not registered: the session was lost"}
 
     await until(told)
 

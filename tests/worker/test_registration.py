@@ -13,6 +13,7 @@ from tenure.model.clock import SystemClock
 from tenure.store.etcd.keyspace import Keyspace, WorkerValue
 from tenure.store.etcd.leases import LeaseKeeper
 from tenure.store.etcd.port import Delete, Etcd, Grant, KeyValue, Txn, TxnResult
+from tenure.store.etcd.sessions import Sessions
 from tenure.worker.registration import Registration
 
 VALUE = WorkerValue(("default",), ("k",), 1, {})
@@ -21,7 +22,9 @@ VALUE = WorkerValue(("default",), ("k",), 1, {})
 @asynccontextmanager
 async def _registered(etcd: Etcd, keys: Keyspace) -> AsyncIterator[Registration]:
     """Register; at the end the task is gone and the session left to itself, as by SIGKILL."""
-    registration = Registration(etcd, keys, SystemClock(), LeaseKeeper(etcd, SystemClock()), "w1", VALUE, 60.0)
+    registration = Registration(
+        Sessions(etcd, keys), SystemClock(), LeaseKeeper(etcd, SystemClock()), "w1", VALUE, 60.0
+    )
     task = asyncio.ensure_future(registration.run())
     await registration.registered.wait()
     yield registration
@@ -65,7 +68,7 @@ async def test_a_session_that_is_lost_between_two_requests_leaves_no_key_without
 ) -> None:
     """Such a key would never expire: leaders would offer to a worker that is long gone."""
     keeper = LeaseKeeper(etcd, SystemClock())
-    registration = Registration(etcd, keys, SystemClock(), keeper, "w1", VALUE, 2.0)
+    registration = Registration(Sessions(etcd, keys), SystemClock(), keeper, "w1", VALUE, 2.0)
     grant, txn, granted = etcd.grant, etcd.txn, list[int]()
 
     async def noting(ttl_s: float) -> Grant:

@@ -43,7 +43,8 @@
   value: {{ join "," $members | quote }}
 {{- else }}
   value: {{ join "," .Values.etcd.external.endpoints | quote }}
-{{- with .Values.etcd.external.existingSecret }}
+{{- /* etcdSecret: that of workers, where they have one of their own. */}}
+{{- with default .Values.etcd.external.existingSecret .etcdSecret }}
 - name: TENURE_ETCD_USER
   valueFrom:
     secretKeyRef:
@@ -123,6 +124,59 @@
 - name: PGSSLKEY
   value: /etc/tenure/postgres/tls.key
 {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* What a coordinator shows, whom it lets in, and how it speaks to the others. */}}
+{{- define "tenure.env.coordinatorSecurity" -}}
+{{- $tls := .Values.tls.coordinators -}}
+- name: TENURE_AUTH
+  value: {{ ternary "required" "none" .Values.auth.required }}
+{{- if .Values.security.allowInsecure }}
+- name: TENURE_ALLOW_INSECURE
+  value: "true"
+{{- end }}
+{{- if $tls.enabled }}
+- name: TENURE_TLS_CERT
+  value: /etc/tenure/tls/tls.crt
+- name: TENURE_TLS_KEY
+  value: /etc/tenure/tls/tls.key
+{{- if ne $tls.clientCertificates "none" }}
+- name: TENURE_TLS_CLIENT_CA
+  value: /etc/tenure/client-ca/ca.crt
+- name: TENURE_TLS_CLIENT_REQUIRED
+  value: {{ eq $tls.clientCertificates "required" | quote }}
+{{- end }}
+{{ include "tenure.env.toCoordinators" (dict "root" . "named" true) }}
+{{- end }}
+{{- end -}}
+
+{{/* root, named (whether they are this release's own): how to speak to coordinators. */}}
+{{- define "tenure.env.toCoordinators" -}}
+{{- $tls := .root.Values.tls.coordinators -}}
+{{- if $tls.enabled -}}
+- name: TENURE_TLS
+  value: "true"
+- name: TENURE_TLS_CA
+  value: /etc/tenure/tls/ca.crt
+{{- if eq $tls.clientCertificates "required" }}
+- name: TENURE_TLS_CLIENT_CERT
+  value: /etc/tenure/tls/tls.crt
+- name: TENURE_TLS_CLIENT_KEY
+  value: /etc/tenure/tls/tls.key
+{{- end }}
+{{- if .named }}
+- name: TENURE_TLS_SERVER_NAME
+  value: {{ include "tenure.coordinatorServerName" .root | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* token: the name of a Secret, or none. */}}
+{{- define "tenure.env.token" -}}
+{{- if .token -}}
+- name: TENURE_TOKEN_FILE
+  value: /etc/tenure/token/token
 {{- end }}
 {{- end -}}
 

@@ -123,6 +123,19 @@ imagePullSecrets:
 {{ printf "%s-grpc.%s.svc:%d" (include "tenure.fullname" .) .Release.Namespace (.Values.coordinator.service.grpcPort | int) }}
 {{- end -}}
 
+{{- define "tenure.coordinatorTlsSecret" -}}
+{{ default (printf "%s-coordinator-tls" (include "tenure.fullname" .)) .Values.tls.coordinators.secretName }}
+{{- end -}}
+{{/* Of workers and tests, where coordinators demand a client certificate. */}}
+{{- define "tenure.workerTlsSecret" -}}
+{{ default (printf "%s-worker-tls" (include "tenure.fullname" .)) .Values.tls.workers.secretName }}
+{{- end -}}
+{{- define "tenure.clientCaSecret" -}}
+{{ default (include "tenure.coordinatorTlsSecret" .) .Values.tls.coordinators.clientCaSecretName }}
+{{- end -}}
+{{- define "tenure.coordinatorServerName" -}}
+{{ default (printf "%s-grpc.%s.svc" (include "tenure.fullname" .) .Release.Namespace) .Values.tls.coordinators.serverName }}
+{{- end -}}
 {{- define "tenure.etcdTlsSecret" -}}
 {{ default (printf "%s-etcd-client" (include "tenure.fullname" .)) .Values.etcd.tls.secretName }}
 {{- end -}}

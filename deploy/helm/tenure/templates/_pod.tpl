@@ -60,26 +60,36 @@ securityContext:
     drop: [ALL]
 {{- end -}}
 
-{{/* c, port: the three probes of a process of tenure. */}}
+{{/* The values of startupProbe, livenessProbe and readinessProbe, and scheme: the three probes of a process of tenure. */}}
 {{- define "tenure.probes" -}}
 startupProbe:
   httpGet:
     path: /livez
     port: http
+    {{- with .scheme }}
+    scheme: {{ . }}
+    {{- end }}
   {{- toYaml .startupProbe | nindent 2 }}
 livenessProbe:
   httpGet:
     path: /livez
     port: http
+    {{- with .scheme }}
+    scheme: {{ . }}
+    {{- end }}
   {{- toYaml .livenessProbe | nindent 2 }}
 readinessProbe:
   httpGet:
     path: /readyz
     port: http
+    {{- with .scheme }}
+    scheme: {{ . }}
+    {{- end }}
   {{- toYaml .readinessProbe | nindent 2 }}
 {{- end -}}
 
-{{/* root, etcd, postgres (whether the pod speaks to them), c: volumes. Keys are for the group alone, as libpq asks. */}}
+{{/* root, etcd, postgres (whether the pod speaks to them), tls (coordinator or client, where the pod is one), token (a Secret),
+c: volumes. Keys are for the group alone, as libpq asks. */}}
 {{- define "tenure.volumes" -}}
 - name: tmp
   emptyDir: {}
@@ -94,6 +104,38 @@ readinessProbe:
   secret:
     secretName: {{ include "tenure.postgresTlsSecret" .root | quote }}
     defaultMode: 0440
+{{- end }}
+{{- $tls := .root.Values.tls.coordinators }}
+{{- if and .tls $tls.enabled }}
+{{- $isShown := or (eq .tls "coordinator") (eq $tls.clientCertificates "required") }}
+{{- $isOwn := and (eq .tls "client") $isShown }}
+- name: tls
+  secret:
+    secretName: {{ ternary (include "tenure.workerTlsSecret" .root) (include "tenure.coordinatorTlsSecret" .root) $isOwn | quote }}
+    defaultMode: 0440
+    {{- if not $isShown }}
+    items:
+      - key: ca.crt
+        path: ca.crt
+    {{- end }}
+{{- if and (eq .tls "coordinator") (ne $tls.clientCertificates "none") }}
+- name: client-ca
+  secret:
+    secretName: {{ include "tenure.clientCaSecret" .root | quote }}
+    defaultMode: 0440
+    items:
+      - key: ca.crt
+        path: ca.crt
+{{- end }}
+{{- end }}
+{{- with .token }}
+- name: token
+  secret:
+    secretName: {{ . | quote }}
+    defaultMode: 0440
+    items:
+      - key: token
+        path: token
 {{- end }}
 {{- with .c.extraVolumes }}
 {{ toYaml . }}
@@ -111,6 +153,22 @@ readinessProbe:
 {{- if and .postgres .root.Values.postgres.tls.enabled }}
 - name: postgres-tls
   mountPath: /etc/tenure/postgres
+  readOnly: true
+{{- end }}
+{{- $tls := .root.Values.tls.coordinators }}
+{{- if and .tls $tls.enabled }}
+- name: tls
+  mountPath: /etc/tenure/tls
+  readOnly: true
+{{- if and (eq .tls "coordinator") (ne $tls.clientCertificates "none") }}
+- name: client-ca
+  mountPath: /etc/tenure/client-ca
+  readOnly: true
+{{- end }}
+{{- end }}
+{{- if .token }}
+- name: token
+  mountPath: /etc/tenure/token
   readOnly: true
 {{- end }}
 {{- with .c.extraVolumeMounts }}

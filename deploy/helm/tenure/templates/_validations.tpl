@@ -36,6 +36,22 @@
 {{- if and $pg.tls.enabled $pg.bundled.enabled (not $pg.bundled.tlsSecretName) (not .Values.certManager.enabled) -}}
 {{- fail "postgres.bundled.tlsSecretName: name a Secret with the server's certificate, or set certManager.enabled=true" -}}
 {{- end -}}
+{{- $tls := .Values.tls.coordinators -}}
+{{- if and (not .Values.security.allowInsecure) (not (and $tls.enabled .Values.auth.required)) -}}
+{{- fail "security.allowInsecure: coordinators are reached from other pods, so set tls.coordinators.enabled=true and auth.required=true (docs/TLS.md), or, to try it out where whoever reaches them may do everything, security.allowInsecure=true" -}}
+{{- end -}}
+{{- if and $tls.enabled (not $tls.secretName) (not .Values.certManager.enabled) -}}
+{{- fail "tls.coordinators.secretName: name a Secret with the coordinators' certificate, or set certManager.enabled=true" -}}
+{{- end -}}
+{{- if and (not $tls.enabled) (ne $tls.clientCertificates "none") -}}
+{{- fail "tls.coordinators.clientCertificates: needs tls.coordinators.enabled=true" -}}
+{{- end -}}
+{{- if and (eq $tls.clientCertificates "required") .Values.workers (not .Values.tls.workers.secretName) (not .Values.certManager.enabled) -}}
+{{- fail "tls.workers.secretName: name a Secret with the workers' certificate, or set certManager.enabled=true" -}}
+{{- end -}}
+{{- if and .Values.auth.required .Values.workers (not .Values.auth.workers.tokenSecret) (ne $tls.clientCertificates "required") -}}
+{{- fail "auth.workers.tokenSecret: name a Secret with the workers' token, or set tls.coordinators.clientCertificates=required" -}}
+{{- end -}}
 {{- if and .Values.certManager.enabled (not .Values.certManager.issuerRef.name) -}}
 {{- fail "certManager.issuerRef.name: name the issuer" -}}
 {{- end -}}
@@ -59,7 +75,7 @@
 {{- end -}}
 {{- end -}}
 {{- $postgresEnv := include "tenure.env.postgres" . -}}
-{{- $coordinatorEnv := list $postgresEnv (include "tenure.env.etcd" .) (include "tenure.env.settings" (dict "prefix" "TENURE_" "settings" (merge (dict) $c.settings .Values.settings))) | join "\n" -}}
+{{- $coordinatorEnv := list $postgresEnv (include "tenure.env.etcd" .) (include "tenure.env.coordinatorSecurity" .) (include "tenure.env.settings" (dict "prefix" "TENURE_" "settings" (merge (dict) $c.settings .Values.settings))) | join "\n" -}}
 {{- $own := list "POD_IP" "TENURE_GRPC_LISTEN" "TENURE_HTTP_LISTEN" "TENURE_GRPC_ADVERTISE" "TENURE_MIGRATE" -}}
 {{- include "tenure.validateEnv" (dict "at" "coordinator.extraEnv" "env" $coordinatorEnv "own" $own "extra" $c.extraEnv) -}}
 {{- include "tenure.validateEnv" (dict "at" "migrations.extraEnv" "env" $postgresEnv "own" list "extra" .Values.migrations.extraEnv) -}}
@@ -101,7 +117,9 @@
 {{- $w := .w -}}
 {{- $at := printf "workers.%s" .name -}}
 {{- $keda := $w.autoscaling.keda -}}
-{{- $env := list (include "tenure.env.etcd" .root) (include "tenure.env.workerSettings" .) | join "\n" -}}
+{{- $toCoordinators := include "tenure.env.toCoordinators" (dict "root" .root "named" (not $w.coordinators)) -}}
+{{- $token := include "tenure.env.token" (dict "token" .root.Values.auth.workers.tokenSecret) -}}
+{{- $env := list (include "tenure.env.etcd" .root) $toCoordinators $token (include "tenure.env.workerSettings" .) | join "\n" -}}
 {{- $own := ternary (list "TENURE_WORKER_HTTP_LISTEN" "TENURE_COORDINATOR") (list "TENURE_WORKER_HTTP_LISTEN") (gt (len $w.coordinators) 0) -}}
 {{- include "tenure.validateEnv" (dict "at" (printf "%s.extraEnv" $at) "env" $env "own" $own "extra" $w.extraEnv) -}}
 {{- if and $w.terminationGracePeriodSeconds (le ($w.terminationGracePeriodSeconds | int) (add ($w.graceSeconds | int) 20 | int)) -}}

@@ -38,3 +38,6 @@ CREATE TABLE tenure.audit (
     detail      json
 );
 CREATE INDEX audit_by_namespace ON tenure.audit (namespace, id DESC);
+
+-- Coordinators have partitions made without a right to make tables: as the owner of the schema, with its own search_path.
+ALTER FUNCTION tenure.make_partitions(integer) SECURITY DEFINER;

@@ -1,0 +1,1 @@
+"""HTTP: the API of runners, and the document that describes it."""

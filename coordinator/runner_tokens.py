@@ -1,0 +1,120 @@
+"""Tokens that runners hold: what a session, a claim or an attempt is, signed, so that any coordinator serves any call.
+
+Nothing is kept about them: what a token says was true when it was signed, and etcd and Postgres are asked whether it
+still is (a lease that lives, a claim that stands, a fence that is the newest). Each is bound to the name of who called
+then, so that a token that was stolen is of no use to another. The key is one for all coordinators, in Postgres.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error
+from typing import TypeVar
+
+from msgspec import DecodeError, Struct, msgpack
+
+from tenure.model.errors import PermissionDenied
+from tenure.store.postgres.database import Database
+
+_MAC_BYTES = 16
+_PURPOSE = b"tenure runner tokens 1"
+
+
+class SessionToken(Struct, frozen=True, array_like=True, tag="s"):
+    """A runner's session."""
+
+    caller: str
+    runner: str
+    lease: int
+    pools: tuple[str, ...]
+
+
+class ClaimToken(Struct, frozen=True, array_like=True, tag="c"):
+    """A claim that was won for a runner."""
+
+    caller: str
+    runner: str
+    lease: int
+    job: str
+    route: str
+    revision: int
+    ttl_s: float
+    attempt_seen: int
+    slots: tuple[str, ...] = ()
+
+
+class AttemptToken(Struct, frozen=True, array_like=True, tag="a"):
+    """An attempt that a runner executes, and the claim under which it does."""
+
+    caller: str
+    runner: str
+    lease: int
+    job: str
+    route: str
+    revision: int
+    fence: int
+
+
+RunnerToken = SessionToken | ClaimToken | AttemptToken
+_T = TypeVar("_T", bound=RunnerToken)
+
+
+class Signer:
+    """Signs tokens, and reads those that were signed with the same key."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = hmac.digest(key, _PURPOSE, hashlib.sha256)
+
+    def sign(self, token: RunnerToken) -> str:
+        """Return a token as text."""
+        data = msgpack.encode(token)
+        return urlsafe_b64encode(self._mac(data) + data).rstrip(b"=").decode()
+
+    def read(self, text: str, kind: type[_T]) -> _T:
+        """Return what a text says.
+
+        Raises:
+            PermissionDenied: it was not signed here, or is a token of another kind.
+        """
+        token = self.read_any(text)
+        if not isinstance(token, kind):
+            raise PermissionDenied(f"this is not the token of {_WORDS[kind]}")
+        return token
+
+    def read_any(self, text: str) -> RunnerToken:
+        """Return what a text says, whatever its kind.
+
+        Raises:
+            PermissionDenied: it was not signed here.
+        """
+        try:
+            signed = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+            data = signed[_MAC_BYTES:]
+            if hmac.compare_digest(self._mac(data), signed[:_MAC_BYTES]):
+                token: RunnerToken = msgpack.decode(data, type=RunnerToken)
+                return token
+        except (UnicodeEncodeError, Error, ValueError, DecodeError):
+            pass
+        raise PermissionDenied("this token is none that a coordinator of this installation has signed")
+
+    def _mac(self, data: bytes) -> bytes:
+        return hmac.digest(self._key, data, hashlib.sha256)[:_MAC_BYTES]
+
+
+_WORDS: dict[type, str] = {
+    SessionToken: "a session",
+    ClaimToken: "a claim",
+    AttemptToken: "an attempt",
+}
+
+
+async def signer_of(database: Database) -> Signer:
+    """Return the signer with the installation's key.
+
+    Raises:
+        Unavailable: Postgres does not answer.
+    """
+    [row] = await database.fetch("signing_key", {})
+    return Signer(bytes(row.key))

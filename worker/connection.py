@@ -1,0 +1,41 @@
+"""What connects a worker: its link, its session and its leases, whichever way they go (direct or remote)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from tenure.store.etcd.leases import LeaseKeeper
+from tenure.worker.link import Link
+from tenure.worker.registration import Registration
+
+Bodies = Mapping[str, Coroutine[Any, Any, None]]
+"""Bodies of tasks, by name."""
+
+
+class ConnectedLink(Link, Protocol):
+    """A link, as the process that runs it sees it."""
+
+    @property
+    def claims(self) -> int:
+        """How many claims are held, or may be."""
+        ...
+
+    def bodies(self) -> Bodies:
+        """Return what must run for attempts to come in."""
+        ...
+
+    async def close(self) -> bool:
+        """Let go of every claim; return whether there was none."""
+        ...
+
+
+class Connection(NamedTuple):
+    """Built, and not running."""
+
+    keeper: LeaseKeeper
+    registration: Registration
+    link: ConnectedLink
+    lifelines: Callable[[], Bodies]
+    """What must run as long as anything is held or unreported, besides keeper and registration."""
+    close: Callable[[], Awaitable[None]]

@@ -1,0 +1,1 @@
+"""Remote mode: a worker that speaks only HTTPS, always outbound."""

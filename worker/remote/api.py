@@ -1,0 +1,149 @@
+"""Calls from a runner to whichever coordinator answers, over HTTPS.
+
+Behind a load balancer there is one address; with several, one that does not answer costs the time to try the next.
+Proxies of the environment (``HTTPS_PROXY``, ``NO_PROXY``) are used. Invariant: what an answer came to is known by when
+its own request was sent, whatever was tried before; trust counts from there.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import httpx
+import msgspec
+import structlog
+
+from tenure.model.clock import Clock
+from tenure.model.errors import BY_GRPC_STATUS, FieldViolation, InvalidInput, TenureError, Unavailable
+from tenure.v1 import runner_api as wire
+from tenure.v1.bearer import Bearer
+
+log = structlog.get_logger(__name__)
+
+CALL_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5.0
+FIRST_PAUSE_S = 0.05
+MAX_PAUSE_S = 1.0
+LEAST_TRY_S = 0.5
+_NOT_NOW = frozenset({408, 425, 502, 503, 504})
+"""Statuses of proxies, and of coordinators that cannot answer now: somebody else may."""
+_Answer = TypeVar("_Answer", bound=msgspec.Struct)
+
+
+class Sent(NamedTuple):
+    """When the request was sent that was answered: a monotonic instant."""
+
+    at: float
+
+
+class Api:
+    """Posts to the first coordinator that answers, and stays with it."""
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        clock: Clock,
+        *,
+        bearer: Bearer,
+        tls: ssl.SSLContext | bool = True,
+        agent: str = "tenure-runner",
+    ) -> None:
+        self._urls = list(urls)
+        random.shuffle(self._urls)  # spread over the coordinators
+        self._clock = clock
+        self._bearer = bearer
+        self._http = httpx.AsyncClient(
+            verify=tls,
+            headers={"User-Agent": agent},
+            limits=httpx.Limits(max_connections=64, keepalive_expiry=60.0),
+        )
+
+    async def call(
+        self,
+        path: str,
+        request: msgspec.Struct,
+        gives: type[_Answer],
+        *,
+        timeout_s: float = CALL_TIMEOUT_S,
+        once: bool = False,
+    ) -> tuple[_Answer, Sent]:
+        """Post a request; return the answer, and when it was asked for.
+
+        ``once``: it is not sent again, to nobody.
+
+        Raises:
+            Unavailable: nobody answered in time; the outcome is unknown.
+            TenureError: the coordinator's refusal.
+        """
+        body = msgspec.json.encode(request)
+        until = self._clock.monotonic() + timeout_s
+        pause_s = FIRST_PAUSE_S
+        while True:
+            remaining = max(LEAST_TRY_S, until - self._clock.monotonic())
+            url = self._urls[0]
+            sent = Sent(self._clock.monotonic())
+            try:
+                # Half of what is left for one coordinator, so that a hanging one leaves time for another.
+                answer = await self._post(url + wire.PREFIX + path, body, remaining if once else remaining / 2)
+                return msgspec.json.decode(answer, type=gives), sent
+            except Unavailable as exc:
+                self._failed(url)
+                if once or self._clock.monotonic() + pause_s >= until:
+                    raise
+                log.info("coordinator_failed", url=url, call=path, error=exc.message)
+            except msgspec.DecodeError as exc:
+                raise TenureError(f"{url} answers with something else than a coordinator does: {exc}") from exc
+            await self._clock.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(2 * pause_s, MAX_PAUSE_S)
+
+    def _failed(self, url: str) -> None:
+        if self._urls[0] == url:
+            self._urls.append(self._urls.pop(0))
+
+    async def _post(self, url: str, body: bytes, timeout_s: float) -> bytes:
+        headers = {"content-type": "application/json", **dict(self._bearer.metadata())}
+        timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S))
+        try:
+            response = await self._http.post(url, content=body, headers=headers, timeout=timeout)
+        except (httpx.TransportError, httpx.InvalidURL) as exc:
+            raise Unavailable(
+                f"no answer from {url}: {exc or type(exc).__name__}",
+                hint="is the address right, and the proxy (HTTPS_PROXY, NO_PROXY)?",
+            ) from exc
+        if response.is_success:
+            return response.content
+        if response.status_code == httpx.codes.CONFLICT and _is_answer(response.content):
+            return response.content
+        raise _error(response)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+
+def _is_answer(body: bytes) -> bool:
+    """Say whether a conflict is an answer to each report, none of which was taken."""
+    try:
+        msgspec.json.decode(body, type=wire.FinishedAll)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def _error(response: httpx.Response) -> TenureError:
+    """Return what a refusal says: a coordinator's own, or that of something on the way to it."""
+    try:
+        problem = msgspec.json.decode(response.content, type=wire.Refusal).error
+    except msgspec.DecodeError:
+        told = f"{response.url.host} answered HTTP {response.status_code} {response.reason_phrase}"
+        if response.status_code in _NOT_NOW:
+            return Unavailable(told)
+        return TenureError(told, hint="is that address a coordinator's, or something on the way to one?")
+    hint = problem.hint or None
+    if problem.status == InvalidInput.grpc_status:
+        fields = [FieldViolation(one.field, one.description) for one in problem.fields]
+        return InvalidInput(fields or [FieldViolation("request", problem.message)], hint=hint)
+    return BY_GRPC_STATUS.get(problem.status, TenureError)(problem.message, hint=hint)
