@@ -3,12 +3,15 @@
 Every method of every service has a rule in ``RULES``; one without is refused. A rule names the right, and where it must
 hold: everywhere, in a namespace that the request names, or ``within`` the caller's scope: then the service itself looks
 at what is touched (``coordinator.access``). Health is open; reflection is for whoever has credentials.
+
+A call can outlive its credentials: each message of a stream, and each answer to a read, asks again who this is.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -21,6 +24,9 @@ from tenure.model.routes import DEFAULT_NAMESPACE
 
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 Check = Callable[[Right, Any], None]
+Again = Callable[[], Awaitable[object]]
+"""Asks again whether the credentials are valid; cheap, and raises if they are not."""
+Enter = Callable[[Any, Any], Awaitable[Again]]
 OURS = "/tenure.v1."
 _HEALTH = "/grpc.health.v1.Health/"
 _REFLECTION = ("/grpc.reflection.v1alpha.ServerReflection/", "/grpc.reflection.v1.ServerReflection/")
@@ -179,25 +185,29 @@ class Gate(grpc.aio.ServerInterceptor):
             return handler
         enter = self._entering(method)
         if handler.unary_unary:
+            rule = RULES.get(method.removeprefix(OURS))
+            is_read = rule is not None and rule.right is Right.READ
             return grpc.unary_unary_rpc_method_handler(
-                _answering(enter, handler.unary_unary), handler.request_deserializer, handler.response_serializer
+                _answering(enter, handler.unary_unary, asks_again=is_read),
+                handler.request_deserializer,
+                handler.response_serializer,
             )
         if handler.unary_stream:
             return grpc.unary_stream_rpc_method_handler(
                 _streaming(enter, handler.unary_stream), handler.request_deserializer, handler.response_serializer
             )
         if handler.stream_stream:
-            wrap = _answering if method.startswith(OURS) else _streaming
+            wrap = _writing if method.startswith(OURS) else _streaming
             return grpc.stream_stream_rpc_method_handler(
                 wrap(enter, handler.stream_stream), handler.request_deserializer, handler.response_serializer
             )
         raise NotImplementedError(f"{method}: a kind of call that no service has yet")
 
-    def _entering(self, method: str) -> Callable[[Any, Any], Awaitable[None]]:
+    def _entering(self, method: str) -> Enter:
         rule = RULES.get(method.removeprefix(OURS))
         is_open = method.startswith(_REFLECTION)
 
-        async def enter(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        async def enter(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Again:
             bearer, subjects = credentials_of(context)
             # Each call has a task of its own, and so its own caller.
             access.serve_as(await self._authenticator.identify(bearer=bearer, subjects=subjects))
@@ -205,6 +215,7 @@ class Gate(grpc.aio.ServerInterceptor):
                 rule.check(rule.right, request)
             elif not is_open:
                 raise PermissionDenied(f"{method} is for nobody: it has no rule")
+            return partial(self._authenticator.identify, bearer=bearer, subjects=subjects)
 
         return enter
 
@@ -221,18 +232,35 @@ def credentials_of(context: grpc.aio.ServicerContext[Any, Any]) -> tuple[str | N
     return bearer, subjects
 
 
-def _answering(enter: Callable[[Any, Any], Awaitable[None]], method: Any) -> Any:
+def _answering(enter: Enter, method: Any, *, asks_again: bool) -> Any:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        await enter(request, context)
-        return await method(request, context)
+        again = await enter(request, context)
+        answer = await method(request, context)
+        if asks_again:  # not after a write: what is done is to be told
+            await again()
+        return answer
 
     return call
 
 
-def _streaming(enter: Callable[[Any, Any], Awaitable[None]], method: Any) -> Any:
+def _writing(enter: Enter, method: Any) -> Any:
+    async def call(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        return await method(_while_known(requests, await enter(requests, context)), context)
+
+    return call
+
+
+async def _while_known(requests: AsyncIterator[Any], again: Again) -> AsyncIterator[Any]:
+    async for request in requests:
+        await again()
+        yield request
+
+
+def _streaming(enter: Enter, method: Any) -> Any:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-        await enter(request, context)
+        again = await enter(request, context)
         async for response in method(request, context):
+            await again()
             yield response
 
     return call

@@ -41,6 +41,8 @@ from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec
 from tenure.model.tokens import new_token
 from tenure.store.postgres.migrate import SchemaStatus
+from tenure.v1 import job_service_pb2 as jobs_pb
+from tenure.v1.job_service_pb2_grpc import JobServiceStub
 
 Code = grpc.StatusCode
 TIMEOUT_S = 30.0
@@ -501,6 +503,32 @@ def _make_certificate(folder: Path, name: str) -> None:
     openssl(*key, *f"-subj /CN={name} -keyout {name}.key -out {name}.csr".split())
     signed = f"x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 1 -extfile san -out {name}.pem"
     openssl(*signed.split())
+
+
+async def test_streams_end_with_their_credentials(place: Place) -> None:
+    operator = await _token(place.parts, Role.OPERATOR, namespaces=["ns-a"])
+    options: dict[str, Any] = {"timeout": TIMEOUT_S, "metadata": (("authorization", f"Bearer {operator.secret}"),)}
+    stub = JobServiceStub(place.channel)
+    held = await place.parts.submit(namespace="ns-a")
+    waiting = stub.WaitJob(jobs_pb.WaitJobRequest(id=str(held)), **options)
+    watching = stub.WatchJob(jobs_pb.WatchJobRequest(id=str(held)), **options)
+    submitting = stub.StreamSubmitJobs(**options)
+    assert (await watching.read()).job.id == str(held)
+    await submitting.write(place.request("JobService/StreamSubmitJobs"))
+    assert (await submitting.read()).jobs[0].created
+    await tokens.revoke(place.parts.db, operator.row.id)
+    await place.parts.clock.sleep(authenticate.FRESH_S)
+    before = await place.rows()
+    await submitting.write(place.request("JobService/StreamSubmitJobs"))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await submitting.read()
+    assert caught.value.code() is Code.UNAUTHENTICATED
+    assert await place.rows() == before
+    await place.parts.canceler.cancel(held, "so that there is something to tell")
+    for call in (watching.read(), waiting):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert caught.value.code() is Code.UNAUTHENTICATED
 
 
 async def test_health_is_open_and_reflection_is_for_who_is_known(place: Place) -> None:
