@@ -136,7 +136,7 @@ async def _coordinate(
         presence = Presence(etcd, keys, clock, settings.coordinator_id, ttl_s=settings.leader_ttl_s)
         waiters = Waiters(database, etcd, keys, clock)
         announcer = Announcer(etcd, keys, clock, done_ttl_s=settings.done_ttl_s, tell_here=waiters.wake)
-        hints = Hints(presence.leader_address, lambda lanes: leader.hint(lanes), _tls_to_others(settings))
+        hints = Hints(presence.leader_address, lambda lanes: leader.hint(lanes), tls=_tls_to_others(settings))
         lanes = Lanes(database, clock)
         kinds = Kinds(database, clock)
         backlogs = Backlogs(database, clock)

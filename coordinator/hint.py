@@ -33,6 +33,7 @@ class Hints:
         self,
         leader_address: Callable[[], str | None],
         deliver_here: Callable[[frozenset[int]], bool],
+        *,
         tls: TLS | None = None,
     ) -> None:
         """``deliver_here`` takes the hint if this process leads; else it goes to ``leader_address()``."""

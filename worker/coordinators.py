@@ -43,7 +43,7 @@ class Coordinators:
     another is opened. Those with TLS files that were renewed are put aside, and closed in the end.
     """
 
-    def __init__(self, addresses: Callable[[], Sequence[str]], clock: Clock, tls: TLS | None = None) -> None:
+    def __init__(self, addresses: Callable[[], Sequence[str]], clock: Clock, *, tls: TLS | None = None) -> None:
         self._addresses = addresses
         self._dialer = Dialer(tls)
         self._clock = clock

@@ -65,7 +65,7 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
     control = Control(clock, registry, engines, settings.capacity)
     keeper = LeaseKeeper(etcd, clock)
     seen = View(etcd, keys.coordinators, clock)
-    coordinators = Coordinators(lambda: settings.coordinator or _addresses(seen), clock, _tls(settings))
+    coordinators = Coordinators(lambda: settings.coordinator or _addresses(seen), clock, tls=_tls(settings))
     registration = Registration(etcd, keys, clock, keeper, worker, _value(settings, registry), settings.session_ttl_s)
     link = DirectLink(
         etcd,
