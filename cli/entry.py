@@ -5,6 +5,7 @@ A container's health check runs it every few seconds: the other commands' import
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -14,6 +15,9 @@ def run() -> None:
         from tenure.cli.health import main
 
         sys.exit(main(sys.argv[2:]))
+    if sys.argv[1:2] != ["worker"]:  # whose handlers inherit its environment
+        # Else gRPC writes a line of its own to stderr for every handshake that fails: anybody could fill the log.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from tenure.cli.main import run as run_any
 
     run_any()

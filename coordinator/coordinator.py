@@ -154,7 +154,7 @@ async def _coordinate(
         hints = Hints(
             presence.leader_address,
             lambda lanes: leader.hint(lanes),
-            _tls_to_others(settings),
+            tls=_tls_to_others(settings),
             own_token=authenticator.own_token if authenticator else None,
         )
         lanes = Lanes(database, clock)

@@ -34,6 +34,7 @@ class Hints:
         self,
         leader_address: Callable[[], str | None],
         deliver_here: Callable[[frozenset[int]], bool],
+        *,
         tls: TLS | None = None,
         *,
         own_token: Callable[[], Awaitable[str]] | None = None,

@@ -76,7 +76,8 @@ class HttpServer:
     """Built stopped. ``address`` is known once ``bind`` was called (port 0 takes a free one).
 
     ``variable`` is the setting that ``listen`` came from, for messages. With ``tls`` it speaks TLS alone, and
-    ``scope["state"]["subjects"]`` holds who a verified client certificate is of: see ``probes.tls.subjects``.
+    ``scope["state"]["subjects"]`` holds who a verified client certificate is of (see ``probes.tls.subjects``);
+    without TLS there is no such entry.
     """
 
     def __init__(self, app: Starlette, *, listen: str, variable: str, tls: ServerTLS | None = None) -> None:

@@ -48,8 +48,8 @@ class Coordinators:
         self,
         addresses: Callable[[], Sequence[str]],
         clock: Clock,
-        tls: TLS | None = None,
         *,
+        tls: TLS | None = None,
         bearer: Bearer | None = None,
     ) -> None:
         self._addresses = addresses

@@ -43,7 +43,7 @@ def connect_directly(settings: WorkerSettings, value: WorkerValue, control: Cont
     keeper = LeaseKeeper(etcd, clock)
     seen = View(etcd, keys.coordinators, clock)
     coordinators = Coordinators(
-        lambda: settings.coordinator or _addresses(seen), clock, _tls(settings), bearer=bearer_of(settings)
+        lambda: settings.coordinator or _addresses(seen), clock, tls=_tls(settings), bearer=bearer_of(settings)
     )
     registration = Registration(Sessions(etcd, keys), clock, keeper, worker, value, settings.session_ttl_s)
     link = DirectLink(

@@ -107,7 +107,9 @@ class GrpcServer:
         except RuntimeError as exc:
             raise ConfigurationError(
                 f"cannot listen for gRPC on {self._listen}: {exc}",
-                hint="is another coordinator there? set TENURE_GRPC_LISTEN",
+                hint="is another coordinator there? set TENURE_GRPC_LISTEN"
+                if self._tls is None
+                else "is another coordinator there, or is TENURE_TLS_CERT of no use to gRPC?",
             ) from exc
         self.address = f"{self._listen.rsplit(':', 1)[0]}:{port}"
         await self._server.start()

@@ -382,7 +382,7 @@ async def test_hints_go_to_other_coordinators_over_mutual_tls(listen: Listen) ->
     address = f"127.0.0.1:{server.add_secure_port('127.0.0.1:0', on.tls.grpc_credentials())}"
     await server.start()
     other = on.ours.issue("/CN=coordinator-2", days=-1)
-    hints = Hints(lambda: address, lambda lanes: False, _showing(on, other))
+    hints = Hints(lambda: address, lambda lanes: False, tls=_showing(on, other))
     async with running(hints.run()), asyncio.timeout(PATIENCE_S):
         hints.ready([1])
         other.replace(on.ours.issue("/CN=coordinator-2"))
@@ -405,7 +405,7 @@ async def test_workers_read_a_renewed_certificate_after_a_failure(listen: Listen
     address = f"127.0.0.1:{server.add_secure_port('127.0.0.1:0', on.tls.grpc_credentials())}"
     await server.start()
     mine = on.ours.issue("/CN=worker", days=-1)
-    coordinators = Coordinators(lambda: [address], SystemClock(), _showing(on, mine))
+    coordinators = Coordinators(lambda: [address], SystemClock(), tls=_showing(on, mine))
     with pytest.raises(Unavailable):
         await coordinators.call("StartAttempts", StartAttemptsRequest(), timeout_s=1.0)
     mine.replace(on.ours.issue("/CN=worker"))

@@ -100,6 +100,10 @@ async def test_jobs_run_where_all_is_mutual_tls(
             with Client(coordinators[0].grpc, tls=_tls(wrong), timeout_s=2.0) as asking_too:
                 asking_too.get(job.id)
 
+    for one in coordinators:
+        lines = one.log.read_text().splitlines()
+        assert all(json.loads(line)["event"] for line in lines), "handshakes that failed are no lines of another form"
+
     code, out, _ = await tenure({**plain, "TENURE_HTTP_LISTEN": coordinators[0].http}, "health")
     assert code == 1, "asked without TLS"
     assert out.startswith("not alive: ")
