@@ -1,17 +1,19 @@
 """Errors on their way out: one interceptor turns tenure's errors into gRPC statuses with rich details.
 
-Anything else is a defect of ours: it is logged with its traceback and answered as INTERNAL without its text.
+Bytes that are no message of the call's type are INVALID_ARGUMENT, too: grpc itself would say UNKNOWN. Anything else is a defect of ours: it is logged with its traceback and answered as INTERNAL without its text.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from inspect import iscoroutinefunction
 from typing import Any, NoReturn
 
 import grpc
 import structlog
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -24,6 +26,7 @@ _DEFECT = "internal error; the coordinator's log has the details"
 _OURS = "/tenure."
 TOLD_BYTES = 5_500
 """Of violations in a refusal: gRPC takes no more than 8 KiB of what ends a call, and drops all of it beyond that."""
+Deserializer = Callable[[bytes], Any]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
@@ -37,22 +40,58 @@ class Refusals(grpc.aio.ServerInterceptor):
             return handler
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
-                _answering(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+                _answering(handler.unary_unary), _reading(handler.request_deserializer), handler.response_serializer
             )
         if handler.unary_stream:
+            # Ours yield their answers; the health service's call writes them.
+            answering = _answering if iscoroutinefunction(handler.unary_stream) else _streaming
             return grpc.unary_stream_rpc_method_handler(
-                _streaming(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+                answering(handler.unary_stream), _reading(handler.request_deserializer), handler.response_serializer
             )
-        if handler.stream_stream and details.method.startswith(_OURS):
+        if handler.stream_stream:
+            # Streams of health and reflection end with UNKNOWN where they are sent no message of theirs; ours do not.
+            ours = details.method.startswith(_OURS)
             return grpc.stream_stream_rpc_method_handler(
-                _answering(handler.stream_stream), handler.request_deserializer, handler.response_serializer
+                _answering(handler.stream_stream) if ours else handler.stream_stream,
+                _raising(handler.request_deserializer),
+                handler.response_serializer,
             )
-        return handler  # reflection and health have streams of their own
+        return handler
+
+
+def _reading(deserialize: Deserializer) -> Deserializer:
+    """Return a reader of requests that gives the refusal in the place of a message that it cannot read."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError as exc:
+            return _malformed(exc)
+
+    return read
+
+
+def _raising(deserialize: Deserializer) -> Deserializer:
+    """Return a reader of a stream's messages, whose refusal whoever reads the stream meets."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError as exc:
+            raise _malformed(exc) from exc
+
+    return read
+
+
+def _malformed(exc: DecodeError) -> InvalidInput:
+    return InvalidInput([FieldViolation("message", f"cannot be read: {exc}")])
 
 
 def _answering(method: Any) -> Any:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
+            if isinstance(request, InvalidInput):
+                raise request
             return await method(request, context)
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
@@ -65,6 +104,8 @@ def _answering(method: Any) -> Any:
 def _streaming(method: Any) -> Any:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
+            if isinstance(request, InvalidInput):
+                raise request
             async for response in method(request, context):
                 yield response
         except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit):
@@ -76,6 +117,8 @@ def _streaming(method: Any) -> Any:
 
 
 async def _refuse(exc: Exception, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+    if isinstance(exc, NotImplementedError):  # as generated servicers say it: Health.List is one
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this call is not served here")
     if not isinstance(exc, TenureError):
         log.exception("call_failed")
         await context.abort(grpc.StatusCode.INTERNAL, _DEFECT)

@@ -705,6 +705,30 @@ async def test_health_follows_what_the_coordinator_says(service: Service) -> Non
     assert code is Code.NOT_FOUND
 
 
+async def test_health_can_be_watched_and_what_it_does_not_list_is_unimplemented(service: Service) -> None:
+    """Found by fuzzing: both calls ended with INTERNAL."""
+    await service.server.set_serving(True)
+    stub = health_pb2_grpc.HealthStub(service.channel)
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service=SERVICES[0]), timeout=TIMEOUT_S)
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+    await service.server.set_serving(False)
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    watch.cancel()
+    code, _, _ = await refused(stub.List(health_pb2.HealthListRequest(), timeout=TIMEOUT_S))
+    assert code is Code.UNIMPLEMENTED
+
+
+async def test_bytes_that_are_no_message_are_an_invalid_argument(service: Service) -> None:
+    """Found by fuzzing: grpc itself answers UNKNOWN."""
+    for path in ("/tenure.v1.JobService/SubmitJob", "/grpc.health.v1.Health/Check"):
+        code, fields, _ = await refused(service.channel.unary_unary(path)(b"\xff\xff", timeout=TIMEOUT_S))
+        assert (code, list(fields)) == (Code.INVALID_ARGUMENT, ["message"])
+    call = service.channel.unary_stream("/tenure.v1.JobService/WatchJob")(b"\xff\xff", timeout=TIMEOUT_S)
+    assert (await refused(call.read()))[0] is Code.INVALID_ARGUMENT
+    stream = service.channel.stream_stream("/tenure.v1.JobService/StreamSubmitJobs")(iter([b"\xff\xff"]))
+    assert (await refused(stream.read()))[0] is Code.INVALID_ARGUMENT
+
+
 async def test_reflection_lists_the_services_and_gives_their_files(service: Service) -> None:
     stub = reflection_pb2_grpc.ServerReflectionStub(service.channel)
     requests = [
