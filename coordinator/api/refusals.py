@@ -1,6 +1,7 @@
 """Errors on their way out: one interceptor turns tenure's errors into gRPC statuses with rich details.
 
-Bytes that are no message of the call's type are INVALID_ARGUMENT, too: grpc itself would say UNKNOWN. Anything else is a defect of ours: it is logged with its traceback and answered as INTERNAL without its text.
+Bytes that are no message of the call's type are INVALID_ARGUMENT, too: grpc itself would say UNKNOWN. Anything else is
+a defect of ours: it is logged with its traceback and answered as INTERNAL without its text.
 """
 
 from __future__ import annotations
@@ -17,8 +18,17 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from tenure.model.errors import BacklogFull, BoundExceeded, FieldViolation, InvalidInput, TenureError, Unavailable
+from tenure.model.errors import (
+    BoundExceeded,
+    FieldViolation,
+    InvalidInput,
+    NamespaceFull,
+    SubmitRateExceeded,
+    TenureError,
+    Unavailable,
+)
 from tenure.v1 import job_service_pb2 as pb
+from tenure.v1 import wire
 
 log = structlog.get_logger(__name__)
 
@@ -133,6 +143,8 @@ async def _refuse(exc: Exception, context: grpc.aio.ServicerContext[Any, Any]) -
             ]
         )
         status.details.append(_packed(detail))
+    if isinstance(exc, SubmitRateExceeded) and exc.retry_after_s is not None:
+        status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=wire.duration(exc.retry_after_s))))
     if exc.hint:
         status.details.append(
             _packed(error_details_pb2.Help(links=[error_details_pb2.Help.Link(description=exc.hint)]))
@@ -156,7 +168,7 @@ def _told(exc: InvalidInput) -> InvalidInput:
 
 def is_of_all(exc: Exception) -> bool:
     """Say whether an error is no fault of the one job that it came for: a store's trouble, or too much to do."""
-    return isinstance(exc, (Unavailable, BoundExceeded)) and not isinstance(exc, BacklogFull)
+    return isinstance(exc, (Unavailable, BoundExceeded)) and not isinstance(exc, NamespaceFull)
 
 
 def refusal_to_pb(exc: Exception) -> pb.JobRefusal:

@@ -102,6 +102,20 @@ async def refused(call: Any) -> tuple[Code, dict[str, str], str]:
     return caught.value.code(), fields, caught.value.details() or ""
 
 
+async def test_who_submits_too_fast_is_told_when_it_fits(service: Service) -> None:
+    namespace = f"n{uuid.uuid4().hex[:8]}"
+    params = {"name": namespace, "weight": None, "ageing_s": None, "backlog": None}
+    await service.parts.db.fetch("put_namespace", {**params, "submit_rate": 0.001, "submit_burst": 1})
+    await service.parts.backlogs.refresh()
+    await service.submit(namespace=namespace)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.submit(namespace=namespace)
+    assert caught.value.code() is Code.RESOURCE_EXHAUSTED
+    status, told = rpc_status.from_call(caught.value), error_details_pb2.RetryInfo()
+    assert any(detail.Unpack(told) for detail in status.details)
+    assert 0 < told.retry_delay.seconds <= 1_000
+
+
 # -- submit --
 
 BAD_SPECS: list[tuple[dict[str, Any], str]] = [

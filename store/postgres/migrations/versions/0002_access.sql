@@ -36,3 +36,8 @@ CREATE TABLE tenure.audit (
     detail      json
 );
 CREATE INDEX audit_by_namespace ON tenure.audit (namespace, id DESC);
+
+-- How fast a namespace may submit: new jobs per second (null: any number), and at once (null: what a second brings).
+ALTER TABLE tenure.namespace
+    ADD COLUMN submit_rate  double precision CHECK (submit_rate > 0),
+    ADD COLUMN submit_burst bigint CHECK (submit_burst > 0);
