@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import structlog
 
 from tenure.coordinator.announce import Announcer
+from tenure.coordinator.api.call_bounds import CallBounds
 from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.job_service import JobService
@@ -154,6 +155,9 @@ async def _coordinate(
             ),
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,
+            bounds=CallBounds(
+                calls=settings.max_calls, watches=settings.max_watches, submit_streams=settings.max_submit_streams
+            ),
         )
         try:
             await _unless(stop, opening.until("Postgres", lanes.refresh))

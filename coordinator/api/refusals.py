@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from tenure.coordinator.api.call_bounds import CallBounds, Streams
 from tenure.model.errors import (
     BoundExceeded,
     FieldViolation,
@@ -43,6 +44,10 @@ Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 class Refusals(grpc.aio.ServerInterceptor):
     """Wraps every method of every service."""
 
+    def __init__(self, bounds: CallBounds) -> None:
+        self._watches = Streams(bounds.watches, "watches")
+        self._submits = Streams(bounds.submit_streams, "streams of submits")
+
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Any:
         """Return the method's handler with translated errors."""
         handler = await continuation(details)
@@ -54,19 +59,30 @@ class Refusals(grpc.aio.ServerInterceptor):
             )
         if handler.unary_stream:
             # Ours yield their answers; the health service's call writes them.
-            answering = _answering if iscoroutinefunction(handler.unary_stream) else _streaming
+            if iscoroutinefunction(handler.unary_stream):
+                method = _answering(_counted(handler.unary_stream, self._watches))
+            else:
+                method = _streaming(handler.unary_stream, self._watches)
             return grpc.unary_stream_rpc_method_handler(
-                answering(handler.unary_stream), _reading(handler.request_deserializer), handler.response_serializer
+                method, _reading(handler.request_deserializer), handler.response_serializer
             )
         if handler.stream_stream:
             # Streams of health and reflection end with UNKNOWN where they are sent no message of theirs; ours do not.
             ours = details.method.startswith(_OURS)
             return grpc.stream_stream_rpc_method_handler(
-                _answering(handler.stream_stream) if ours else handler.stream_stream,
+                _answering(_counted(handler.stream_stream, self._submits)) if ours else handler.stream_stream,
                 _raising(handler.request_deserializer),
                 handler.response_serializer,
             )
         return handler
+
+
+def _counted(method: Any, streams: Streams) -> Any:
+    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        with streams.one_more():
+            return await method(request, context)
+
+    return call
 
 
 def _reading(deserialize: Deserializer) -> Deserializer:
@@ -111,13 +127,14 @@ def _answering(method: Any) -> Any:
     return call
 
 
-def _streaming(method: Any) -> Any:
+def _streaming(method: Any, streams: Streams) -> Any:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
             if isinstance(request, InvalidInput):
                 raise request
-            async for response in method(request, context):
-                yield response
+            with streams.one_more():
+                async for response in method(request, context):
+                    yield response
         except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit):
             raise
         except Exception as exc:  # the top of a call
