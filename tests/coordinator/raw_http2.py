@@ -1,4 +1,4 @@
-"""A gRPC caller without manners: frames of its own making, a window of its own choosing, and it need not read."""
+"""A gRPC caller without manners: frames of its own making, and what it is sent it need not take."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from contextlib import contextmanager
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
-from h2.settings import SettingCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+)
 
 PATIENCE_S = 60.0
 
@@ -19,13 +25,12 @@ PATIENCE_S = 60.0
 class RawCaller:
     """One connection."""
 
-    def __init__(self, address: str, *, window: int | None = None) -> None:
+    def __init__(self, address: str, *, takes: bool = True) -> None:
         host, _, port = address.rpartition(":")
         self._address = address
         self._socket = socket.create_connection((host, int(port)), PATIENCE_S)
         self._http = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
-        if window is not None:
-            self._http.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = window
+        self._takes = takes
         self._http.initiate_connection()
         self.statuses: dict[int, str] = {}
         """Of the streams that have ended: grpc-status, or "reset"."""
@@ -61,10 +66,10 @@ class RawCaller:
             raise ConnectionError("closed by the other side")
         for event in self._http.receive_data(got):
             if isinstance(event, ResponseReceived | TrailersReceived):
-                status = dict(event.headers or ()).get("grpc-status")
-                if status is not None:
-                    self.statuses[event.stream_id or 0] = str(status)
-            elif isinstance(event, DataReceived):
+                for name, value in event.headers or ():
+                    if str(name) == "grpc-status":
+                        self.statuses[event.stream_id or 0] = str(value)
+            elif isinstance(event, DataReceived) and self._takes:
                 self._http.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
             elif isinstance(event, StreamReset | StreamEnded):
                 self.statuses.setdefault(event.stream_id or 0, "reset")
@@ -78,6 +83,10 @@ class RawCaller:
             self.read()
         return self.statuses[stream]
 
+    def fileno(self) -> int:
+        """Let it be waited for with ``select``."""
+        return self._socket.fileno()
+
     def close(self) -> None:
         """Leave without a word."""
         self._socket.close()
@@ -87,9 +96,9 @@ class RawCaller:
 
 
 @contextmanager
-def raw_caller(address: str, *, window: int | None = None) -> Iterator[RawCaller]:
-    """Connect for the length of a block."""
-    caller = RawCaller(address, window=window)
+def raw_caller(address: str, *, takes: bool = True) -> Iterator[RawCaller]:
+    """Connect for the length of a block. Who does not take what it is sent gets 64 KiB, and no more."""
+    caller = RawCaller(address, takes=takes)
     try:
         yield caller
     finally:

@@ -118,8 +118,8 @@ _NUMBERS: dict[int, st.SearchStrategy[Any]] = {
 
 
 def _value(field: FieldDescriptor, known: Sequence[str]) -> st.SearchStrategy[Any]:
-    if field.message_type is not None:
-        return st.deferred(lambda: messages(field.message_type, known))
+    if (descriptor := field.message_type) is not None:
+        return st.deferred(lambda: messages(descriptor, known))
     if field.type == FieldDescriptor.TYPE_STRING:
         any_text = st.text(st.characters(codec="utf-8"), max_size=20)
         return st.one_of(st.sampled_from([*HOSTILE, *known]), st.sampled_from(known), any_text)

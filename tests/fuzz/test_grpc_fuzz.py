@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -68,7 +69,7 @@ class Fuzzed:
 
     def is_well(self) -> bool:
         """Ask for the coordinator's health."""
-        ask = self.channel.unary_unary("/grpc.health.v1.Health/Check")
+        ask: Any = self.channel.unary_unary("/grpc.health.v1.Health/Check")
         answer = health_pb2.HealthCheckResponse.FromString(ask(b"", timeout=PATIENCE_S))
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
