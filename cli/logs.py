@@ -1,5 +1,7 @@
 """Logs of the long-running commands: JSON lines where nobody looks, coloured text on a terminal. Always on stderr.
 
+Invariant: one record is one line (as text, but for tracebacks, which are indented), and nothing that a client sent
+reaches a terminal as a control character. No variables are shown with a traceback: they may hold secrets.
 Libraries that log through ``logging`` (the pool, uvicorn, gRPC) come out in the same form.
 """
 
@@ -10,7 +12,9 @@ import sys
 from typing import Literal
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from tenure.cli.output import line, plain
 
 _STDERR = sys.__stderr__ or sys.stderr
 """The process's own: a replacement may be closed while threads still log."""
@@ -26,7 +30,7 @@ def configure(level: str, log_format: LogFormat) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     shown: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=_STDERR.isatty())]
+        [structlog.processors.format_exc_info, _escaped, _renderer(colors=_STDERR.isatty())]
         if is_text
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -46,3 +50,16 @@ def configure(level: str, log_format: LogFormat) -> None:
     logging.basicConfig(
         level=max(logging.getLevelNamesMapping()[level], logging.WARNING), handlers=[handler], force=True
     )
+
+
+def _renderer(*, colors: bool) -> structlog.dev.ConsoleRenderer:
+    return structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+
+
+def _escaped(logger: WrappedLogger, method: str, record: EventDict) -> EventDict:
+    """Escape what the renderer would show as it is: the event, and tracebacks with the texts of errors."""
+    record["event"] = line(record.get("event", ""))
+    for name in ("exception", "stack"):
+        if text := record.get(name):
+            record[name] = "\n".join(f"    {one}" for one in plain(str(text)).split("\n"))
+    return record

@@ -25,8 +25,8 @@ def list_namespaces(coordinator: Address = None, output: Output = Format.TABLE) 
         print_json(found)
         return
     print_table(
-        ("namespace", "weight", "ageing", "backlog"),
-        [(one.name, f"{one.weight:g}", _ageing(one), _backlog(one)) for one in found],
+        ("namespace", "weight", "ageing", "backlog", "submits"),
+        [(one.name, f"{one.weight:g}", _ageing(one), _backlog(one), _submits(one)) for one in found],
         empty="nothing is set: every namespace has weight 1",
     )
 
@@ -49,18 +49,32 @@ def update(
         int | None,
         typer.Option("--backlog", help="The most unfinished jobs; 0: any number.", show_default="kept"),
     ] = None,
+    submit_rate: Annotated[
+        float | None,
+        typer.Option("--submit-rate", help="New jobs per second; 0: any number.", show_default="kept"),
+    ] = None,
+    submit_burst: Annotated[
+        int | None,
+        typer.Option("--submit-burst", help="The most new jobs at once; 0: what a second brings.", show_default="kept"),
+    ] = None,
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Set what is given of a namespace's settings."""
     with connect(coordinator) as client:
         found = client.update_namespace(
-            name, weight=weight, ageing_s=parse.duration_s(ageing, "--ageing"), backlog=backlog
+            name,
+            weight=weight,
+            ageing_s=parse.duration_s(ageing, "--ageing"),
+            backlog=backlog,
+            submit_rate=submit_rate,
+            submit_burst=submit_burst,
         )
     if output is Format.JSON:
         print_json(found)
         return
-    typer.echo(f"{found.name}: weight {found.weight:g}, ageing {_ageing(found)}, backlog {_backlog(found)}")
+    settings = f"weight {found.weight:g}, ageing {_ageing(found)}, backlog {_backlog(found)}, submits {_submits(found)}"
+    typer.echo(f"{found.name}: {settings}")
 
 
 def _ageing(namespace: Namespace) -> str:
@@ -71,3 +85,10 @@ def _backlog(namespace: Namespace) -> str:
     if namespace.backlog is None:
         return "any"
     return f"{namespace.unfinished or 0:,} of {namespace.backlog:,}"
+
+
+def _submits(namespace: Namespace) -> str:
+    if namespace.submit_rate is None:
+        return "any"
+    burst = f", {namespace.submit_burst:,} at once" if namespace.submit_burst is not None else ""
+    return f"{namespace.submit_rate:,g}/s{burst}"

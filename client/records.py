@@ -320,6 +320,10 @@ class Namespace:
     """The most unfinished jobs; None: any number."""
     unfinished: int | None = None
     """The unfinished jobs when last counted, where there is a bound."""
+    submit_rate: float | None = None
+    """New jobs per second, at each coordinator; None: any number."""
+    submit_burst: int | None = None
+    """The most new jobs at once; None: what a second brings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -666,14 +666,32 @@ class Client:
         return self._portal.call(self._client.namespaces())
 
     def update_namespace(
-        self, name: str, *, weight: float | None = None, ageing_s: float | None = None, backlog: int | None = None
+        self,
+        name: str,
+        *,
+        weight: float | None = None,
+        ageing_s: float | None = None,
+        backlog: int | None = None,
+        submit_rate: float | None = None,
+        submit_burst: int | None = None,
     ) -> Namespace:
-        """Set what is given of a namespace's settings, and return them. 0 turns ageing off, lifts the backlog's bound.
+        """Set what is given of a namespace's settings, and return them. 0 turns ageing off, lifts a bound.
+
+        ``submit_rate`` is in new jobs per second, ``submit_burst`` how many may come at once after a quiet time.
 
         Raises:
             InvalidInput: with every bad field.
         """
-        return self._portal.call(self._client.update_namespace(name, weight=weight, ageing_s=ageing_s, backlog=backlog))
+        return self._portal.call(
+            self._client.update_namespace(
+                name,
+                weight=weight,
+                ageing_s=ageing_s,
+                backlog=backlog,
+                submit_rate=submit_rate,
+                submit_burst=submit_burst,
+            )
+        )
 
     def cluster(self) -> Cluster:
         """Return who coordinates, who leads, and the versions of the stores."""

@@ -16,6 +16,7 @@ import structlog
 
 from tenure.coordinator.announce import Announcer
 from tenure.coordinator.api.audit_service import AuditService
+from tenure.coordinator.api.call_bounds import CallBounds
 from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.job_service import JobService
@@ -196,6 +197,9 @@ async def _coordinate(
             tls=tls,
             authenticator=authenticator,
             on_denied=audit.denied,
+            bounds=CallBounds(
+                calls=settings.max_calls, watches=settings.max_watches, submit_streams=settings.max_submit_streams
+            ),
         )
         try:
             await _unless(stop, opening.until("Postgres", lanes.refresh))

@@ -16,7 +16,7 @@ from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.new_jobs import NewJobs
 from tenure.model.batch import Batcher
 from tenure.model.clock import Clock
-from tenure.model.errors import BacklogFull, BoundExceeded, Locked, Unavailable
+from tenure.model.errors import BoundExceeded, Locked, NamespaceFull, Unavailable
 from tenure.model.ids import new_id
 from tenure.model.jobs import ALONE, JobSpec, PlannedJob
 from tenure.model.submit import Submitted, is_ready_as_written, plan
@@ -110,10 +110,10 @@ class GroupCommit:
                     Submitted(job.id, True, written=job if at and is_ready_as_written(job) else None, written_at=at)
                     for job in planned
                 ]
-        except (KeyTaken, BacklogFull) as exc:
+        except (KeyTaken, NamespaceFull) as exc:
             if known := await keyed_jobs(self._database, keys) if keys else {}:
                 return await self._commit_unknown(specs, planned, known, manner)
-            if isinstance(exc, BacklogFull) and all(self._has_no_place(spec) for spec in specs):
+            if isinstance(exc, NamespaceFull) and all(self._has_no_place(spec) for spec in specs):
                 return [exc] * len(specs)
         except UniqueTaken:
             if answers := await self._commit_unheld(specs, planned, manner):

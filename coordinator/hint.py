@@ -36,7 +36,6 @@ class Hints:
         deliver_here: Callable[[frozenset[int]], bool],
         *,
         tls: TLS | None = None,
-        *,
         own_token: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         """``deliver_here`` takes the hint if this process leads; else it goes to ``leader_address()``.

@@ -46,11 +46,11 @@ class NewJobs:
 
         ``answered`` are requests that were answered with the holder of their unique key, by whose id they go: their
         idempotency keys, if they have any, are taken for the same answer. ``refuses`` says what becomes
-        of those whose namespace is full: refused, or written beyond its bound.
+        of those whose namespace has too many: refused, or written beyond its bound. Who is too fast is always refused.
         ``in_haste`` waits for nobody's lock. With ``tells_time`` the time of their creation is returned.
 
         Raises: as ``store.postgres.submit.write_jobs``.
-            BacklogFull: there is no room for all of them.
+            NamespaceFull: there is no room for all of them, or they come too fast.
         """
         answered = [job for job in answered if job.spec.idempotency_key is not None]
         if not jobs and not answered:

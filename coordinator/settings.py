@@ -92,6 +92,15 @@ class CoordinatorSettings(BaseSettings):
         description="how long entries of the audit log are kept; then the leader drops them",
     )
     grace_s: float = Field(default=10.0, ge=0, description="how long a stop waits for calls under way")
+    max_calls: int = Field(
+        default=20_000, ge=100, description="gRPC calls under way at a time, waiting ones too; more are refused"
+    )
+    max_watches: int = Field(
+        default=2_000, ge=1, description="streams of answers (WatchJob and its like) among them; each may hold 256 KiB"
+    )
+    max_submit_streams: int = Field(
+        default=200, ge=1, description="StreamSubmitJobs among them; each may hold 16 MiB of jobs"
+    )
     migrate: bool = Field(default=True, description="bring the schema up to date at start")
     reflection: bool = True
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -22,7 +22,7 @@ from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.new_jobs import NewJobs
 from tenure.model.clock import Clock
-from tenure.model.errors import BacklogFull, Conflict, FieldViolation, InvalidInput, Unavailable
+from tenure.model.errors import Conflict, FieldViolation, InvalidInput, NamespaceFull, Unavailable
 from tenure.model.ids import new_id
 from tenure.model.jobs import ALONE, JobSpec, PlannedJob, member_path
 from tenure.model.kinds import KindBook
@@ -101,7 +101,7 @@ class Submitter:
         Raises:
             InvalidInput: it depends on a job that does not exist.
             Conflict: its idempotency key stands for another request, or its unique key is held.
-            BacklogFull: its namespace has as many unfinished jobs as it may have.
+            NamespaceFull: its namespace has as many unfinished jobs as it may have, or submits too fast.
         """
         if stands_alone(spec) or self._backlogs.is_full(spec.namespace):
             return (await self.submit_batch([spec], path=ALONE))[0]
@@ -166,7 +166,7 @@ class Submitter:
         answer for stay in the workflow that they are in.
 
         Raises:
-            InvalidInput, Conflict, BacklogFull: as ``submit``, with the member named.
+            InvalidInput, Conflict, NamespaceFull: as ``submit``, with the member named.
             OwnershipLost: the parent's fence is old.
             WrongState: the parent's workflow is canceled.
         """
@@ -215,7 +215,7 @@ class Submitter:
         except UniqueTaken:
             await self._adopt_holders(batch)
             return False
-        except BacklogFull:
+        except NamespaceFull:
             before = list(batch.is_new)
             await self._adopt_known(batch)
             await self._adopt_holders(batch)

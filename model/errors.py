@@ -108,8 +108,20 @@ class BoundExceeded(TenureError):
     exit_code = 5
 
 
-class BacklogFull(BoundExceeded):
-    """The namespace has as many unfinished jobs as it may. A repeated submit of one that is there is still answered."""
+class NamespaceFull(BoundExceeded):
+    """A namespace's own bound. A repeated submit of a job that is there is still answered."""
+
+
+class BacklogFull(NamespaceFull):
+    """The namespace has as many unfinished jobs as it may."""
+
+
+class SubmitRateExceeded(NamespaceFull):
+    """The namespace submits faster than it may. ``retry_after_s`` says when it fits; None: as it is it never does."""
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
 
 
 class Unavailable(TenureError):

@@ -22,9 +22,18 @@ class NamespaceCalls:
         return [_namespace(one) for one in answer.namespaces]
 
     async def update_namespace(
-        self, name: str, *, weight: float | None = None, ageing_s: float | None = None, backlog: int | None = None
+        self,
+        name: str,
+        *,
+        weight: float | None = None,
+        ageing_s: float | None = None,
+        backlog: int | None = None,
+        submit_rate: float | None = None,
+        submit_burst: int | None = None,
     ) -> Namespace:
-        """Set what is given of a namespace's settings, and return them. 0 turns ageing off, lifts the backlog's bound.
+        """Set what is given of a namespace's settings, and return them. 0 turns ageing off, lifts a bound.
+
+        ``submit_rate`` is in new jobs per second, ``submit_burst`` how many may come at once after a quiet time.
 
         Raises:
             InvalidInput: with every bad field.
@@ -32,8 +41,17 @@ class NamespaceCalls:
         ageing = duration(ageing_s, "namespace.ageing_s")
         weight = number(weight, "namespace.weight")
         backlog = whole(backlog, "namespace.backlog", bits=64)
+        submit_rate = number(submit_rate, "namespace.submit_rate")
+        submit_burst = whole(submit_burst, "namespace.submit_burst", bits=64)
         try:
-            asked = pb.Namespace(name=name, weight=weight, ageing=ageing, backlog=backlog)
+            asked = pb.Namespace(
+                name=name,
+                weight=weight,
+                ageing=ageing,
+                backlog=backlog,
+                submit_rate=submit_rate,
+                submit_burst=submit_burst,
+            )
         except (TypeError, ValueError) as exc:
             raise InvalidInput([FieldViolation("namespace", str(exc))]) from exc
         answer: pb.UpdateNamespaceResponse = await self._link.unary(
@@ -50,4 +68,6 @@ def _namespace(namespace: pb.Namespace) -> Namespace:
         ageing_s=seconds_of(namespace, "ageing"),
         backlog=value_of(namespace, "backlog"),
         unfinished=value_of(namespace, "unfinished"),
+        submit_rate=value_of(namespace, "submit_rate"),
+        submit_burst=value_of(namespace, "submit_burst"),
     )

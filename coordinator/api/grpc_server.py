@@ -11,6 +11,7 @@ from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
 from tenure.coordinator.api.audit_service import AuditService
+from tenure.coordinator.api.call_bounds import DEFAULT_CALLS, CallBounds
 from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.gate import Gate
 from tenure.coordinator.api.job_service import JobService
@@ -41,6 +42,8 @@ from tenure.v1.workflow_service_pb2_grpc import add_WorkflowServiceServicer_to_s
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """A batch of 10,000 jobs with payloads of some KiB; each payload has its own, smaller bound."""
 
+MAX_METADATA_BYTES = 16 * 1024
+
 _ADD: dict[type, Callable[[Any, grpc.aio.Server], None]] = {
     JobService: add_JobServiceServicer_to_server,
     WorkerService: add_WorkerServiceServicer_to_server,
@@ -69,19 +72,31 @@ class GrpcServer:
         authenticator: Authenticator | None = None,
         tls: ServerTLS | None = None,
         on_denied: OnDenied | None = None,
+        bounds: CallBounds = DEFAULT_CALLS,
     ) -> None:
         """Without an authenticator nobody is asked who they are."""
         self._listen = listen
         self._tls = tls
+        refusals = Refusals(bounds, on_denied)
         self._server = grpc.aio.server(
-            interceptors=[Refusals(on_denied), Gate(authenticator)] if authenticator else [Refusals(on_denied)],
+            interceptors=[refusals, Gate(authenticator)] if authenticator else [refusals],
+            maximum_concurrent_rpcs=bounds.calls,
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.so_reuseport", 0),
                 ("grpc.keepalive_permit_without_calls", 1),
+                # Pings more often than that, and the connection is closed: workers send one in ten seconds.
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+                ("grpc.http2.max_ping_strikes", 2),
+                # Of one connection; those of one client's waiting calls share it.
                 ("grpc.max_concurrent_streams", 10_000),
+                ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+                # Who connects and says nothing is left.
+                ("grpc.server_handshake_timeout_ms", 20_000),
+                # A caller that is gone without a word is found out, and what it watches is let go.
+                ("grpc.keepalive_time_ms", 60_000),
+                ("grpc.keepalive_timeout_ms", 20_000),
             ],
         )
         self._health = health.HealthServicer()

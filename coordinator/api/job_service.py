@@ -52,8 +52,9 @@ WATCH_GATHER_S = 0.1
 """What changes within this time is told together, so that each end does not read all the others again."""
 MAX_WATCHED = 1_000
 WATCH_READ_JOBS = 100
-WATCH_BYTES = 1024 * 1024
-"""Of jobs with payloads and results in a message of WatchJobs; one that is larger has its own."""
+WATCH_BYTES = 256 * 1024
+"""Of jobs with payloads and results in a message of WatchJobs; one that is larger has its own. A reader that takes
+nothing holds one."""
 PIECE_JOBS = 500
 """Of a batch, that are read in one go: about five milliseconds."""
 DEADLINE_MARGIN_S = 0.2

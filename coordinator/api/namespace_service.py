@@ -13,6 +13,7 @@ from tenure.coordinator.hint import Hints
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.routes import name_error
+from tenure.model.submit_rate import MAX_SUBMIT_BURST, MAX_SUBMIT_RATE, MIN_SUBMIT_RATE
 from tenure.store.postgres.database import Database, Row, Statement
 from tenure.v1 import namespace_service_pb2 as pb
 from tenure.v1 import wire
@@ -60,7 +61,21 @@ class NamespaceService(NamespaceServiceServicer):
         backlog = asked.backlog if asked.HasField("backlog") else None
         if backlog is not None and backlog < 0:
             raise InvalidInput([FieldViolation("namespace.backlog", "must be 0 (any number) or above")])
-        params = {"weight": weight, "ageing_s": ageing_s, "backlog": backlog}
+        submit_rate = asked.submit_rate if asked.HasField("submit_rate") else None
+        if submit_rate is not None and submit_rate != 0 and not MIN_SUBMIT_RATE <= submit_rate <= MAX_SUBMIT_RATE:
+            allowed = f"must be 0 (any number), or {MIN_SUBMIT_RATE:g} to {MAX_SUBMIT_RATE:,.0f} a second"
+            raise InvalidInput([FieldViolation("namespace.submit_rate", allowed)])
+        submit_burst = asked.submit_burst if asked.HasField("submit_burst") else None
+        if submit_burst is not None and not 0 <= submit_burst <= MAX_SUBMIT_BURST:
+            allowed = f"must be 0 (what a second brings) to {MAX_SUBMIT_BURST:,}"
+            raise InvalidInput([FieldViolation("namespace.submit_burst", allowed)])
+        params = {
+            "weight": weight,
+            "ageing_s": ageing_s,
+            "backlog": backlog,
+            "submit_rate": submit_rate,
+            "submit_burst": submit_burst,
+        }
         given = {name: value for name, value in params.items() if value is not None}
         _, (row,) = await self._database.transaction(
             [noted("audit_namespace", after=given), Statement("put_namespace", {"name": asked.name, **params})]
@@ -81,4 +96,6 @@ def _to_pb(row: Row) -> pb.Namespace:
         ageing=wire.duration(row.ageing_s),
         backlog=row.backlog,
         unfinished=row.unfinished,
+        submit_rate=row.submit_rate,
+        submit_burst=row.submit_burst,
     )

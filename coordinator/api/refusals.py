@@ -1,30 +1,36 @@
 """Errors on their way out: one interceptor turns tenure's errors into gRPC statuses with rich details.
 
-Anything else is a defect of ours: it is logged with its traceback and answered as INTERNAL without its text.
+Bytes that are no message of the call's type are INVALID_ARGUMENT, too: grpc itself would say UNKNOWN. Anything else is
+a defect of ours: it is logged with its traceback and answered as INTERNAL without its text.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from inspect import iscoroutinefunction
 from typing import Any, NamedTuple, NoReturn
 
 import grpc
 import structlog
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from tenure.coordinator.api.call_bounds import CallBounds, Streams
 from tenure.model.errors import (
-    BacklogFull,
     BoundExceeded,
     FieldViolation,
     InvalidInput,
+    NamespaceFull,
     PermissionDenied,
+    SubmitRateExceeded,
     TenureError,
     Unavailable,
 )
 from tenure.v1 import job_service_pb2 as pb
+from tenure.v1 import wire
 
 log = structlog.get_logger(__name__)
 
@@ -34,14 +40,17 @@ TOLD_BYTES = 5_500
 """Of violations in a refusal: gRPC takes no more than 8 KiB of what ends a call, and drops all of it beyond that."""
 OnDenied = Callable[[str, PermissionDenied], Awaitable[None]]
 """Told of each call that was denied, by its name (``JobService.GetJob``)."""
+Deserializer = Callable[[bytes], Any]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
 class Refusals(grpc.aio.ServerInterceptor):
     """Wraps every method of every service."""
 
-    def __init__(self, on_denied: OnDenied | None = None) -> None:
+    def __init__(self, bounds: CallBounds, on_denied: OnDenied | None = None) -> None:
         self._on_denied = on_denied
+        self._watches = Streams(bounds.watches, "watches")
+        self._submits = Streams(bounds.submit_streams, "streams of submits")
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Any:
         """Return the method's handler with translated errors."""
@@ -51,19 +60,67 @@ class Refusals(grpc.aio.ServerInterceptor):
             return handler
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
-                _answering(handler.unary_unary, refuse), handler.request_deserializer, handler.response_serializer
+                _answering(handler.unary_unary, refuse),
+                _reading(handler.request_deserializer),
+                handler.response_serializer,
             )
         if handler.unary_stream:
+            # Ours yield their answers; the health service's call writes them.
+            if iscoroutinefunction(handler.unary_stream):
+                method = _answering(_counted(handler.unary_stream, self._watches), refuse)
+            else:
+                method = _streaming(handler.unary_stream, self._watches, refuse)
             return grpc.unary_stream_rpc_method_handler(
-                _streaming(handler.unary_stream, refuse), handler.request_deserializer, handler.response_serializer
+                method, _reading(handler.request_deserializer), handler.response_serializer
             )
         if handler.stream_stream:
             # Reflection yields its answers; ours write them.
-            wrap = _answering if details.method.startswith(_OURS) else _streaming
+            ours = details.method.startswith(_OURS)
+            method = handler.stream_stream
             return grpc.stream_stream_rpc_method_handler(
-                wrap(handler.stream_stream, refuse), handler.request_deserializer, handler.response_serializer
+                _answering(_counted(method, self._submits), refuse)
+                if ours
+                else _streaming(method, self._watches, refuse),
+                _raising(handler.request_deserializer),
+                handler.response_serializer,
             )
         return handler
+
+
+def _counted(method: Any, streams: Streams) -> Any:
+    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        with streams.one_more():
+            return await method(request, context)
+
+    return call
+
+
+def _reading(deserialize: Deserializer) -> Deserializer:
+    """Return a reader of requests that gives the refusal in the place of a message that it cannot read."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError as exc:
+            return _malformed(exc)
+
+    return read
+
+
+def _raising(deserialize: Deserializer) -> Deserializer:
+    """Return a reader of a stream's messages, whose refusal whoever reads the stream meets."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError as exc:
+            raise _malformed(exc) from exc
+
+    return read
+
+
+def _malformed(exc: DecodeError) -> InvalidInput:
+    return InvalidInput([FieldViolation("message", f"cannot be read: {exc}")])
 
 
 class _Refusal(NamedTuple):
@@ -82,6 +139,8 @@ class _Refusal(NamedTuple):
 def _answering(method: Any, refuse: _Refusal) -> Any:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
+            if isinstance(request, InvalidInput):
+                raise request
             return await method(request, context)
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
@@ -91,11 +150,14 @@ def _answering(method: Any, refuse: _Refusal) -> Any:
     return call
 
 
-def _streaming(method: Any, refuse: _Refusal) -> Any:
+def _streaming(method: Any, streams: Streams, refuse: _Refusal) -> Any:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
-            async for response in method(request, context):
-                yield response
+            if isinstance(request, InvalidInput):
+                raise request
+            with streams.one_more():
+                async for response in method(request, context):
+                    yield response
         except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit):
             raise
         except Exception as exc:  # the top of a call
@@ -105,6 +167,8 @@ def _streaming(method: Any, refuse: _Refusal) -> Any:
 
 
 async def _refuse(exc: Exception, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+    if isinstance(exc, NotImplementedError):  # as generated servicers say it: Health.List is one
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this call is not served here")
     if not isinstance(exc, TenureError):
         log.exception("call_failed")
         await context.abort(grpc.StatusCode.INTERNAL, _DEFECT)
@@ -119,6 +183,8 @@ async def _refuse(exc: Exception, context: grpc.aio.ServicerContext[Any, Any]) -
             ]
         )
         status.details.append(_packed(detail))
+    if isinstance(exc, SubmitRateExceeded) and exc.retry_after_s is not None:
+        status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=wire.duration(exc.retry_after_s))))
     if exc.hint:
         status.details.append(
             _packed(error_details_pb2.Help(links=[error_details_pb2.Help.Link(description=exc.hint)]))
@@ -142,7 +208,7 @@ def _told(exc: InvalidInput) -> InvalidInput:
 
 def is_of_all(exc: Exception) -> bool:
     """Say whether an error is no fault of the one job that it came for: a store's trouble, or too much to do."""
-    return isinstance(exc, (Unavailable, BoundExceeded)) and not isinstance(exc, BacklogFull)
+    return isinstance(exc, (Unavailable, BoundExceeded)) and not isinstance(exc, NamespaceFull)
 
 
 def refusal_to_pb(exc: Exception) -> pb.JobRefusal:

@@ -159,6 +159,9 @@ def test_settings_of_kinds_and_namespaces(tenure: Tenure) -> None:
 
     updated = tenure.json("namespaces", "update", "full", "--backlog", "1", "--ageing", "10m")
     assert (updated["backlog"], updated["ageing_s"], updated["weight"]) == (1, 600, 1)
+    updated = tenure.json("namespaces", "update", "fast", "--submit-rate", "2.5", "--submit-burst", "1000")
+    assert (updated["submit_rate"], updated["submit_burst"]) == (2.5, 1000)
+    assert "2.5/s, 1,000 at once" in tenure("namespaces", "list").stdout
     assert "10m" in tenure("namespaces", "list").stdout
     codes = set[int]()
     deadline = time.monotonic() + 60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from datetime import timedelta
@@ -11,7 +12,7 @@ from tests.coordinator.conftest import Parts, leader_of, running, until
 from tests.coordinator.test_schedule_service import round_of
 
 from tenure.coordinator import backlog
-from tenure.model.errors import BacklogFull, BoundExceeded, Conflict
+from tenure.model.errors import BacklogFull, BoundExceeded, Conflict, SubmitRateExceeded
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec, PlannedJob
 from tenure.model.schedules import ticks_from, validate_schedule
@@ -23,9 +24,23 @@ from tenure.store.postgres.database import query
 
 async def bound(parts: Parts, most: int, namespace: str = "default") -> None:
     """Set a namespace's bound, and let this coordinator know."""
-    params = {"name": namespace, "weight": None, "ageing_s": None, "backlog": most}
+    params = {
+        "name": namespace,
+        "weight": None,
+        "ageing_s": None,
+        "backlog": most,
+        "submit_rate": None,
+        "submit_burst": None,
+    }
     await parts.db.fetch("put_namespace", params)
     await recount(parts)
+
+
+async def limit_rate(parts: Parts, per_s: float, burst: int | None = None, namespace: str = "default") -> None:
+    """Set how fast a namespace may submit, and let this coordinator know."""
+    params = {"name": namespace, "weight": None, "ageing_s": None, "backlog": None}
+    await parts.db.fetch("put_namespace", {**params, "submit_rate": per_s, "submit_burst": burst})
+    await parts.backlogs.refresh()
 
 
 async def recount(parts: Parts) -> None:
@@ -153,7 +168,14 @@ async def test_ticks_and_retries_by_hand_are_counted_and_never_refused(alone: Pa
 async def test_the_leader_counts_and_the_bound_can_be_lifted(alone: Parts) -> None:
     await alone.submit()
     await alone.submit(namespace="other")
-    params = {"name": "default", "weight": None, "ageing_s": None, "backlog": 1}
+    params = {
+        "name": "default",
+        "weight": None,
+        "ageing_s": None,
+        "backlog": 1,
+        "submit_rate": None,
+        "submit_burst": None,
+    }
     await alone.db.fetch("put_namespace", params)
     async with running(leader_of(alone).run(), alone.backlogs.keep_fresh()):
 
@@ -217,3 +239,57 @@ async def test_what_nobody_counts_for_long_is_kept_in_bounded_room(
     await until(forgotten)
     with alone.backlogs.writing([job] * 1_000):
         pass
+
+
+# -- how fast --
+
+SLOWLY = 0.001
+"""A token in a quarter of an hour: none comes while a test runs."""
+
+
+async def test_what_comes_too_fast_is_refused_whole_with_the_numbers_and_when_it_fits(alone: Parts) -> None:
+    await limit_rate(alone, SLOWLY, 5)
+    await alone.submitter.submit_batch([JobSpec(kind="k")] * 3)
+    with pytest.raises(
+        SubmitRateExceeded, match=r"may submit 0\.001 jobs a second, at most 5 at once: room for 3"
+    ) as it:
+        await alone.submitter.submit_batch([JobSpec(kind="k")] * 3)
+    assert it.value.retry_after_s == pytest.approx(1_000, rel=0.5)
+    assert await jobs_in(alone) == 3
+    await alone.submitter.submit_batch([JobSpec(kind="k")] * 2)  # the refused ones took nothing
+    await alone.submit(namespace="other")
+    await limit_rate(alone, 0)
+    await alone.submit()
+
+
+async def test_a_batch_beyond_the_burst_is_told_that_it_never_fits(alone: Parts) -> None:
+    await limit_rate(alone, 100.0)
+    with pytest.raises(SubmitRateExceeded, match="at most 100 at once: 101 are more than that") as caught:
+        await alone.submitter.submit_batch([JobSpec(kind="k")] * 101)
+    assert caught.value.retry_after_s is None
+
+
+async def test_of_single_submits_at_one_moment_no_more_are_taken_than_fit(alone: Parts) -> None:
+    await limit_rate(alone, SLOWLY, 10)
+    async with running(alone.submitter.run()):
+        asked = [alone.submitter.submit(JobSpec(kind="k")) for _ in range(60)]
+        others = [alone.submitter.submit(JobSpec(kind="k", namespace="other")) for _ in range(5)]
+        answers = await asyncio.gather(*asked, *others, return_exceptions=True)
+        more = await alone.submitter.submit_together([JobSpec(kind="k")] * 3)
+    assert all(isinstance(answer, (Submitted, SubmitRateExceeded)) for answer in [*answers, *more])
+    assert sum(isinstance(answer, Submitted) for answer in answers[:60]) == await jobs_in(alone) == 10
+    assert all(isinstance(answer, Submitted) for answer in answers[60:])
+    assert all(isinstance(answer, SubmitRateExceeded) for answer in more)
+
+
+async def test_a_repeated_submit_is_answered_however_fast_it_comes(alone: Parts) -> None:
+    await limit_rate(alone, SLOWLY, 1)
+    spec = JobSpec(kind="k", idempotency_key="one")
+    async with running(alone.submitter.run()):
+        first = await alone.submitter.submit(spec)
+        for _ in range(3):
+            assert (await alone.submitter.submit(spec)).id == first.id
+        [streamed, refused] = await alone.submitter.submit_each([spec, JobSpec(kind="k", idempotency_key="two")])
+    assert isinstance(streamed, Submitted)
+    assert streamed.id == first.id
+    assert isinstance(refused, SubmitRateExceeded)

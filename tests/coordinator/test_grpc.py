@@ -103,6 +103,20 @@ async def refused(call: Any) -> tuple[Code, dict[str, str], str]:
     return caught.value.code(), fields, caught.value.details() or ""
 
 
+async def test_who_submits_too_fast_is_told_when_it_fits(service: Service) -> None:
+    namespace = f"n{uuid.uuid4().hex[:8]}"
+    params = {"name": namespace, "weight": None, "ageing_s": None, "backlog": None}
+    await service.parts.db.fetch("put_namespace", {**params, "submit_rate": 0.001, "submit_burst": 1})
+    await service.parts.backlogs.refresh()
+    await service.submit(namespace=namespace)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.submit(namespace=namespace)
+    assert caught.value.code() is Code.RESOURCE_EXHAUSTED
+    status, told = rpc_status.from_call(caught.value), error_details_pb2.RetryInfo()
+    assert any(detail.Unpack(told) for detail in status.details)
+    assert 0 < told.retry_delay.seconds <= 1_000
+
+
 # -- submit --
 
 BAD_SPECS: list[tuple[dict[str, Any], str]] = [
@@ -704,6 +718,31 @@ async def test_health_follows_what_the_coordinator_says(service: Service) -> Non
     assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
     code, _, _ = await refused(stub.Check(health_pb2.HealthCheckRequest(service="nobody")))
     assert code is Code.NOT_FOUND
+
+
+async def test_health_can_be_watched_and_what_it_does_not_list_is_unimplemented(service: Service) -> None:
+    """Found by fuzzing: both calls ended with INTERNAL."""
+    await service.server.set_serving(True)
+    stub = health_pb2_grpc.HealthStub(service.channel)
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service=SERVICES[0]), timeout=TIMEOUT_S)
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+    await service.server.set_serving(False)
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    watch.cancel()
+    code, _, _ = await refused(stub.List(health_pb2.HealthListRequest(), timeout=TIMEOUT_S))
+    assert code is Code.UNIMPLEMENTED
+
+
+async def test_bytes_that_are_no_message_are_an_invalid_argument(service: Service) -> None:
+    """Found by fuzzing: grpc itself answers UNKNOWN."""
+    raw: Any = service.channel
+    for path in ("/tenure.v1.JobService/SubmitJob", "/grpc.health.v1.Health/Check"):
+        code, fields, _ = await refused(raw.unary_unary(path)(b"\xff\xff", timeout=TIMEOUT_S))
+        assert (code, list(fields)) == (Code.INVALID_ARGUMENT, ["message"])
+    call = raw.unary_stream("/tenure.v1.JobService/WatchJob")(b"\xff\xff", timeout=TIMEOUT_S)
+    assert (await refused(call.read()))[0] is Code.INVALID_ARGUMENT
+    stream = raw.stream_stream("/tenure.v1.JobService/StreamSubmitJobs")(iter([b"\xff\xff"]))
+    assert (await refused(stream.read()))[0] is Code.INVALID_ARGUMENT
 
 
 async def test_reflection_lists_the_services_and_gives_their_files(service: Service) -> None:

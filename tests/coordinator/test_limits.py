@@ -317,7 +317,10 @@ async def test_a_bucket_that_is_full_again_is_forgotten(alone: Parts) -> None:
 async def test_namespaces_take_turns_by_weight(alone: Parts, patient: dict[str, Any]) -> None:
     for n in range(60):
         await alone.submit(namespace="many" if n < 40 else "few")
-    await alone.db.fetch("put_namespace", {"name": "few", "weight": 3.0, "ageing_s": None, "backlog": None})
+    await alone.db.fetch(
+        "put_namespace",
+        {"name": "few", "weight": 3.0, "ageing_s": None, "backlog": None, "submit_rate": None, "submit_burst": None},
+    )
     await alone.register("w1", capacity=16)
     async with running(leader_of(alone, **patient).run()):
         found = await until_offered(alone, 16)

@@ -114,7 +114,17 @@ async def test_ageing_ends_starvation_by_a_higher_priority(alone: Parts, ages: b
     low = await alone.submit(priority=-5)
     await alone.sql("UPDATE tenure.job SET activate_at = now() - interval '10 min' WHERE id = %s", low)
     if ages:
-        await alone.db.fetch("put_namespace", {"name": "default", "weight": None, "ageing_s": 300.0, "backlog": None})
+        await alone.db.fetch(
+            "put_namespace",
+            {
+                "name": "default",
+                "weight": None,
+                "ageing_s": 300.0,
+                "backlog": None,
+                "submit_rate": None,
+                "submit_burst": None,
+            },
+        )
     await alone.register("w1", capacity=10)
     async with running(leader_of(alone, offer_timeout_s=60.0).run()):
         done = await run_until(alone, 400, {low})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -183,7 +184,17 @@ async def test_namespaces(services: Services) -> None:
         asked = namespaces_pb.Namespace(name="acme", backlog=backlog)
         told = (await update(namespaces_pb.UpdateNamespaceRequest(namespace=asked))).namespace
         assert (told.backlog if told.HasField("backlog") else None, told.weight) == (kept, 2.5)
+    for rate, kept_rate in ((2.5, 2.5), (None, 2.5), (0.0, None)):
+        asked = namespaces_pb.Namespace(name="acme", submit_rate=rate, submit_burst=7)
+        told = (await update(namespaces_pb.UpdateNamespaceRequest(namespace=asked))).namespace
+        assert (told.submit_rate if told.HasField("submit_rate") else None, told.submit_burst) == (kept_rate, 7)
     for bad, field in (
+        ({"name": "a", "submit_rate": -1.0}, "namespace.submit_rate"),
+        ({"name": "a", "submit_rate": math.nan}, "namespace.submit_rate"),
+        ({"name": "a", "submit_rate": math.inf}, "namespace.submit_rate"),
+        ({"name": "a", "submit_rate": 1e-300}, "namespace.submit_rate"),
+        ({"name": "a", "submit_burst": -1}, "namespace.submit_burst"),
+        ({"name": "a", "submit_burst": 2**62}, "namespace.submit_burst"),
         ({"name": "a", "backlog": -1}, "namespace.backlog"),
         ({"name": "A"}, "namespace.name"),
         ({"name": "a", "weight": 0}, "namespace.weight"),

@@ -38,7 +38,17 @@ async def lane(table: Table, namespace: str) -> int:
 
 async def ageing(table: Table, namespace: str, seconds: float | None = 60.0) -> None:
     """Set a namespace's ageing."""
-    await table.db.fetch("put_namespace", {"name": namespace, "weight": None, "ageing_s": seconds, "backlog": None})
+    await table.db.fetch(
+        "put_namespace",
+        {
+            "name": namespace,
+            "weight": None,
+            "ageing_s": seconds,
+            "backlog": None,
+            "submit_rate": None,
+            "submit_burst": None,
+        },
+    )
 
 
 async def submit(table: Table, ago: timedelta = OLD, **spec: Any) -> uuid.UUID:

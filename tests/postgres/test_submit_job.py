@@ -644,7 +644,14 @@ async def test_settings_of_kinds_are_applied_as_the_api_does(
 
 async def test_a_namespace_that_is_full_takes_no_more(table: Table, connection: Connection) -> None:
     namespace, key = f"full-{uuid.uuid4().hex[:8]}", str(uuid.uuid4())
-    params = {"name": namespace, "weight": None, "ageing_s": None, "backlog": 1}
+    params = {
+        "name": namespace,
+        "weight": None,
+        "ageing_s": None,
+        "backlog": 1,
+        "submit_rate": None,
+        "submit_burst": None,
+    }
     await table.db.fetch("put_namespace", params)
     first = submit(connection, kind="k", namespace=namespace, idempotency_key=key, unique_key=key)
     connection.commit()

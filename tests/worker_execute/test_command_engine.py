@@ -95,6 +95,19 @@ async def test_no_shell_and_working_directory(harness: Harness, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["$(touch x)", "`touch x`", "; touch x", "| touch x", "&& touch x", "\ntouch x\n", "> x", "${IFS}touch${IFS}x"],
+)
+async def test_nothing_in_a_payload_is_run_by_a_shell(harness: Harness, tmp_path: Path, text: str) -> None:
+    payload = {"argv": ["printf", "%s", text], "env": {"A": text}, "stdin": text, "cwd": str(tmp_path)}
+    run = await harness.run(any_command(), payload)
+    assert run.result == {"exit_code": 0, "stdout": text, "stderr": ""}
+    run = await harness.run(any_command(), {"argv": [text], "cwd": str(tmp_path)})
+    assert run.error is not None
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
     ("payload", "says"),
     [
         ({"argv": []}, "argv"),

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tenure/v1/namespace_service.proto\x12\ttenure.v1\x1a\x1egoogle/protobuf/duration.proto\"\xae\x01\n\tNamespace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12)\n\x06\x61geing\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x07\x62\x61\x63klog\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x17\n\nunfinished\x18\x05 \x01(\x03H\x02\x88\x01\x01\x42\t\n\x07_weightB\n\n\x08_backlogB\r\n\x0b_unfinished\"\x17\n\x15ListNamespacesRequest\"B\n\x16ListNamespacesResponse\x12(\n\nnamespaces\x18\x01 \x03(\x0b\x32\x14.tenure.v1.Namespace\"#\n\x13GetNamespaceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x14GetNamespaceResponse\x12\'\n\tnamespace\x18\x01 \x01(\x0b\x32\x14.tenure.v1.Namespace\"A\n\x16UpdateNamespaceRequest\x12\'\n\tnamespace\x18\x01 \x01(\x0b\x32\x14.tenure.v1.Namespace\"B\n\x17UpdateNamespaceResponse\x12\'\n\tnamespace\x18\x01 \x01(\x0b\x32\x14.tenure.v1.Namespace2\x94\x02\n\x10NamespaceService\x12U\n\x0eListNamespaces\x12 .tenure.v1.ListNamespacesRequest\x1a!.tenure.v1.ListNamespacesResponse\x12O\n\x0cGetNamespace\x12\x1e.tenure.v1.GetNamespaceRequest\x1a\x1f.tenure.v1.GetNamespaceResponse\x12X\n\x0fUpdateNamespace\x12!.tenure.v1.UpdateNamespaceRequest\x1a\".tenure.v1.UpdateNamespaceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tenure/v1/namespace_service.proto\x12\ttenure.v1\x1a\x1egoogle/protobuf/duration.proto\"\x84\x02\n\tNamespace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12)\n\x06\x61geing\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x07\x62\x61\x63klog\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x17\n\nunfinished\x18\x05 \x01(\x03H\x02\x88\x01\x01\x12\x18\n\x0bsubmit_rate\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x19\n\x0csubmit_burst\x18\x07 \x01(\x03H\x04\x88\x01\x01\x42\t\n\x07_weightB\n\n\x08_backlogB\r\n\x0b_unfinishedB\x0e\n\x0c_submit_rateB\x0f\n\r_submit_burst\"\x17\n\x15ListNamespacesRequest\"B\n\x16ListNamespacesResponse\x12(\n\nnamespaces\x18\x01 \x03(\x0b\x32\x14.tenure.v1.Namespace\"#\n\x13GetNamespaceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"?\n\x14GetNamespaceResponse\x12\'\n\tnamespace\x18\x01 \x01(\x0b\x32\x14.tenure.v1.Namespace\"A\n\x16UpdateNamespaceRequest\x12\'\n\tnamespace\x18\x01 \x01(\x0b\x32\x14.tenure.v1.Namespace\"B\n\x17UpdateNamespaceResponse\x12\'\n\tnamespace\x18\x01 \x01(\x0b\x32\x14.tenure.v1.Namespace2\x94\x02\n\x10NamespaceService\x12U\n\x0eListNamespaces\x12 .tenure.v1.ListNamespacesRequest\x1a!.tenure.v1.ListNamespacesResponse\x12O\n\x0cGetNamespace\x12\x1e.tenure.v1.GetNamespaceRequest\x1a\x1f.tenure.v1.GetNamespaceResponse\x12X\n\x0fUpdateNamespace\x12!.tenure.v1.UpdateNamespaceRequest\x1a\".tenure.v1.UpdateNamespaceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,19 +33,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tenure.v1.namespace_service
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NAMESPACE']._serialized_start=81
-  _globals['_NAMESPACE']._serialized_end=255
-  _globals['_LISTNAMESPACESREQUEST']._serialized_start=257
-  _globals['_LISTNAMESPACESREQUEST']._serialized_end=280
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=282
-  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=348
-  _globals['_GETNAMESPACEREQUEST']._serialized_start=350
-  _globals['_GETNAMESPACEREQUEST']._serialized_end=385
-  _globals['_GETNAMESPACERESPONSE']._serialized_start=387
-  _globals['_GETNAMESPACERESPONSE']._serialized_end=450
-  _globals['_UPDATENAMESPACEREQUEST']._serialized_start=452
-  _globals['_UPDATENAMESPACEREQUEST']._serialized_end=517
-  _globals['_UPDATENAMESPACERESPONSE']._serialized_start=519
-  _globals['_UPDATENAMESPACERESPONSE']._serialized_end=585
-  _globals['_NAMESPACESERVICE']._serialized_start=588
-  _globals['_NAMESPACESERVICE']._serialized_end=864
+  _globals['_NAMESPACE']._serialized_end=341
+  _globals['_LISTNAMESPACESREQUEST']._serialized_start=343
+  _globals['_LISTNAMESPACESREQUEST']._serialized_end=366
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_start=368
+  _globals['_LISTNAMESPACESRESPONSE']._serialized_end=434
+  _globals['_GETNAMESPACEREQUEST']._serialized_start=436
+  _globals['_GETNAMESPACEREQUEST']._serialized_end=471
+  _globals['_GETNAMESPACERESPONSE']._serialized_start=473
+  _globals['_GETNAMESPACERESPONSE']._serialized_end=536
+  _globals['_UPDATENAMESPACEREQUEST']._serialized_start=538
+  _globals['_UPDATENAMESPACEREQUEST']._serialized_end=603
+  _globals['_UPDATENAMESPACERESPONSE']._serialized_start=605
+  _globals['_UPDATENAMESPACERESPONSE']._serialized_end=671
+  _globals['_NAMESPACESERVICE']._serialized_start=674
+  _globals['_NAMESPACESERVICE']._serialized_end=950
 # @@protoc_insertion_point(module_scope)

@@ -10,18 +10,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Namespace(_message.Message):
-    __slots__ = ("name", "weight", "ageing", "backlog", "unfinished")
+    __slots__ = ("name", "weight", "ageing", "backlog", "unfinished", "submit_rate", "submit_burst")
     NAME_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     AGEING_FIELD_NUMBER: _ClassVar[int]
     BACKLOG_FIELD_NUMBER: _ClassVar[int]
     UNFINISHED_FIELD_NUMBER: _ClassVar[int]
+    SUBMIT_RATE_FIELD_NUMBER: _ClassVar[int]
+    SUBMIT_BURST_FIELD_NUMBER: _ClassVar[int]
     name: str
     weight: float
     ageing: _duration_pb2.Duration
     backlog: int
     unfinished: int
-    def __init__(self, name: _Optional[str] = ..., weight: _Optional[float] = ..., ageing: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., backlog: _Optional[int] = ..., unfinished: _Optional[int] = ...) -> None: ...
+    submit_rate: float
+    submit_burst: int
+    def __init__(self, name: _Optional[str] = ..., weight: _Optional[float] = ..., ageing: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., backlog: _Optional[int] = ..., unfinished: _Optional[int] = ..., submit_rate: _Optional[float] = ..., submit_burst: _Optional[int] = ...) -> None: ...
 
 class ListNamespacesRequest(_message.Message):
     __slots__ = ()

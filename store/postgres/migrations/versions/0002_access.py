@@ -1,4 +1,4 @@
-"""Who may do what: credentials, the key that signs attempt tokens, and the audit log.
+"""Who may do what: credentials, the key that signs attempt tokens, the audit log, and how fast namespaces submit.
 
 Revision ID: 0002
 Revises: 0001
@@ -13,7 +13,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 oldest = "0001"
-"""Tables were added; code of 0001 does not know them (ADR 0002)."""
+"""Tables and columns were added; code of 0001 does not know them (ADR 0002)."""
 
 
 def upgrade() -> None:

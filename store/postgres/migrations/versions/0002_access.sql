@@ -75,3 +75,8 @@ BEGIN
     RETURN gone;
 END $$;
 REVOKE ALL ON FUNCTION tenure.drop_old_audit(integer, integer) FROM PUBLIC;
+
+-- How fast a namespace may submit: new jobs per second (null: any number), and at once (null: what a second brings).
+ALTER TABLE tenure.namespace
+    ADD COLUMN submit_rate  double precision CHECK (submit_rate > 0),
+    ADD COLUMN submit_burst bigint CHECK (submit_burst > 0);
