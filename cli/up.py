@@ -8,6 +8,7 @@ nothing behind either: the kernel ends the children (``embedded/leash.py``).
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -102,6 +103,9 @@ class Watch:
         self._console.print(text, style="yellow", markup=False, highlight=False)
 
 
+ALLOW_INSECURE = "TENURE_ALLOW_INSECURE"
+
+
 def up(
     data: Path,
     grpc: str = "127.0.0.1:7070",
@@ -134,6 +138,8 @@ def up(
         grpc=grpc,
         http=http,
         drain_s=drain_s,
+        # The others of the environment are another tenure's; this one says what its user takes upon himself.
+        env={name: os.environ[name] for name in (ALLOW_INSECURE,) if name in os.environ},
         tell=lambda line: console.print(f"{line} …", style="dim", markup=False, highlight=False),
     )
     with _signals_interrupt():

@@ -73,6 +73,7 @@ TAIL = """
 | `TENURE_POSTGRES_DSN`, `TENURE_ETCD_ENDPOINTS` | `tenure db`, `tenure doctor` | as above |
 | `TENURE_POSTGRES_DSN_FILE`, `TENURE_ETCD_PASSWORD_FILE` | whoever reads them without `_FILE` | file with the secret |
 | `TENURE_HTTP_LISTEN`, `TENURE_WORKER_HTTP_LISTEN` | `tenure health` | whom to ask, as above |
+| `TENURE_ALLOW_INSECURE` | `tenure up` | handed on to its coordinators, for `--grpc 0.0.0.0:7070` |
 | `TENURE_PG_BIN` | `tenure up`, tests | directory of the Postgres programs to run |
 | `TENURE_ETCD_BIN` | `tenure up`, tests | the etcd program to run |
 """

@@ -131,6 +131,19 @@ def test_a_second_one_on_the_same_data_is_refused(start_up: Start) -> None:
     assert is_ready(up.env["TENURE_HTTP_LISTEN"])
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_others_reach_it_only_if_that_is_said(start_up: Start, allowed: bool) -> None:
+    up = start_up(*SMALL, grpc="0.0.0.0:0", prefix=("env", f"TENURE_ALLOW_INSECURE={str(allowed).lower()}"))
+    if allowed:
+        up.wait_until_ready()
+        assert submit(up, "noop", "--wait").returncode == 0
+        assert up.finish(signal.SIGINT) == 0
+    else:
+        assert up.process.wait(60) == 1
+        said = up.output.read_text()
+        assert "TENURE_GRPC_LISTEN 0.0.0.0:" in said and "TENURE_ALLOW_INSECURE=true" in said
+
+
 def test_bad_addresses_are_refused(start_up: Start) -> None:
     up = start_up(*SMALL, grpc="localhost")
     assert up.process.wait(60) == 2
