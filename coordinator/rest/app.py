@@ -7,7 +7,7 @@ has its stores every call is answered with 503.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Protocol
 
@@ -66,7 +66,7 @@ ENDPOINTS: dict[str, Endpoint] = {
 class Identify(Protocol):
     """Says who calls; see ``coordinator.authenticate``."""
 
-    async def identify(self, *, bearer: str | None) -> Identity:
+    async def identify(self, *, bearer: str | None, subjects: Sequence[str] = ()) -> Identity:
         """Raise ``Unauthenticated`` for whoever is nobody."""
         ...
 
@@ -142,7 +142,14 @@ class RestApi:
         if self._identify is None:
             return ANYBODY
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        return await self._identify.identify(bearer=token.strip() if scheme.lower() == "bearer" else None)
+        bearer = token.strip() if scheme.lower() == "bearer" else None
+        return await self._identify.identify(bearer=bearer, subjects=_subjects(request))
+
+
+def _subjects(request: Request) -> list[str]:
+    """Return the names in the client certificate that TLS has verified, if one was shown; see ``probes.tls``."""
+    told = request.scope.get("state", {}).get("subjects", {})
+    return [*told.get("x509_common_name", ()), *told.get("x509_subject_alternative_name", ())]
 
 
 async def _body(request: Request) -> bytes:

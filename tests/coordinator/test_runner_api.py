@@ -44,7 +44,7 @@ TTL_S = 10.0
 class Identities:
     """Knows the callers of these tests."""
 
-    async def identify(self, *, bearer: str | None) -> Identity:
+    async def identify(self, *, bearer: str | None, subjects: Sequence[str] = ()) -> Identity:
         """Look a token up."""
         if bearer not in IDENTITIES:
             raise Unauthenticated("no credentials, or none that are valid")
