@@ -122,10 +122,10 @@ class Audit:
         act.detail |= _told(exc) | ({"left_out_before": left_out} if left_out else {})
         await self.note(act, _outcome(exc))
 
-    async def denied(self, call: str, exc: PermissionDenied) -> None:
-        """Write that who calls may not make this call, unless that is written already."""
+    async def denied(self, call: str, exc: PermissionDenied, act: Act | None = None) -> None:
+        """Write that who calls may not make this call, or do this by it, unless that is written already."""
         if not exc.is_noted:
-            await self.refused(Act("calls.deny", call), exc)
+            await self.refused(act or Act("calls.deny", call), exc)
 
     async def serve(self, how: Described, request: Any, answering: Callable[[], Awaitable[Answer]]) -> Answer:
         """Serve a call, and write what was done, or why it was not."""

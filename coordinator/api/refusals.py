@@ -18,7 +18,9 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from tenure.coordinator.api.acts import ACTS
 from tenure.coordinator.api.call_bounds import CallBounds, Streams
+from tenure.coordinator.audit import Act
 from tenure.model.errors import (
     BoundExceeded,
     FieldViolation,
@@ -38,8 +40,8 @@ _DEFECT = "internal error; the coordinator's log has the details"
 _OURS = "/tenure."
 TOLD_BYTES = 5_500
 """Of violations in a refusal: gRPC takes no more than 8 KiB of what ends a call, and drops all of it beyond that."""
-OnDenied = Callable[[str, PermissionDenied], Awaitable[None]]
-"""Told of each call that was denied, by its name (``JobService.GetJob``)."""
+OnDenied = Callable[[str, PermissionDenied, Act | None], Awaitable[None]]
+"""Told of each call that was denied: its name (``JobService.GetJob``) and, of an audited one, what was asked for."""
 Deserializer = Callable[[bytes], Any]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
@@ -129,10 +131,11 @@ class _Refusal(NamedTuple):
     method: str
     on_denied: OnDenied | None
 
-    async def of(self, exc: Exception, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+    async def of(self, exc: Exception, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
         """End the call with the status of an error."""
         if isinstance(exc, PermissionDenied) and self.on_denied is not None:
-            await self.on_denied(self.method.rpartition("tenure.v1.")[2].replace("/", "."), exc)
+            call = self.method.rpartition("tenure.v1.")[2].replace("/", ".")
+            await self.on_denied(call, exc, ACTS[call].asked(request) if call in ACTS else None)
         await _refuse(exc, context)
 
 
@@ -145,7 +148,7 @@ def _answering(method: Any, refuse: _Refusal) -> Any:
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except Exception as exc:  # the top of a call
-            await refuse.of(exc, context)
+            await refuse.of(exc, request, context)
 
     return call
 
@@ -161,7 +164,7 @@ def _streaming(method: Any, streams: Streams, refuse: _Refusal) -> Any:
         except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit):
             raise
         except Exception as exc:  # the top of a call
-            await refuse.of(exc, context)
+            await refuse.of(exc, request, context)
 
     return call
 

@@ -37,6 +37,7 @@ from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.audit import Act, Audit
+from tenure.coordinator.authenticate import Authenticator
 from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.workflows import Workflows
@@ -164,7 +165,9 @@ _STUBS: dict[str, Callable[[grpc.aio.Channel], Any]] = {
 }
 
 
-def _server(parts: Parts) -> tuple[GrpcServer, list[Coroutine[Any, Any, None]]]:
+def _server(
+    parts: Parts, authenticator: Authenticator | None = None
+) -> tuple[GrpcServer, list[Coroutine[Any, Any, None]]]:
     """Return a server, and the tasks of what it serves."""
     revoker = Revoker(parts.db, parts.etcd, parts.keys, parts.finisher)
     schema = SchemaStatus("1", "1")
@@ -187,6 +190,7 @@ def _server(parts: Parts) -> tuple[GrpcServer, list[Coroutine[Any, Any, None]]]:
         listen="127.0.0.1:0",
         with_reflection=False,
         on_denied=parts.audit.denied,
+        authenticator=authenticator,
     )
     return server, [jobs.run(), workflows.run(), parts.submitter.run()]
 
@@ -645,6 +649,35 @@ async def test_a_denied_call_that_is_not_audited_is_written_under_its_name(alone
             "AuditService.ListAudit",
             "denied",
         )
+        await server.stop(0)
+
+
+async def test_an_act_that_is_denied_at_the_gate_is_written_as_the_act(alone: Parts) -> None:
+    credential = validate_credential(name="eve", role=Role.VIEWER, namespaces=["acme"])
+    secret = (await tokens.create(alone.db, credential, by="the test")).secret
+    authenticator = Authenticator(alone.db, alone.clock)
+    server, bodies = _server(alone, authenticator)
+    await server.start()
+    id = await alone.submit(namespace="acme")
+    async with running(*bodies, authenticator.run()), grpc.aio.insecure_channel(server.address) as channel:
+        stage = Stage(alone, channel)
+        metadata = (("authorization", f"Bearer {secret}"),)
+        for method, request in (
+            (stage.jobs.CancelJob, jobs_pb.CancelJobRequest(id=str(id))),
+            (stage.limits.PutLimit, limits_pb.PutLimitRequest(limit=limits_pb.Limit(name="db", concurrent=2))),
+            (stage.jobs.SubmitJob, jobs_pb.SubmitJobRequest(job=pb.JobSpec(kind="k", payload=f'"{CANARY}"'))),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await method(request, metadata=metadata)
+            assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        entries = await stage.entries()
+        assert {(one.caller, one.role, one.outcome) for one in entries} == {("eve", "viewer", "denied")}
+        assert [(one.action, one.namespace, one.target) for one in entries] == [
+            ("jobs.cancel", "acme", str(id)),
+            ("limits.put", None, "db"),
+            ("calls.deny", None, "JobService.SubmitJob"),
+        ]
+        assert not [one for one in entries if CANARY in one.text or secret in one.text]
         await server.stop(0)
 
 
