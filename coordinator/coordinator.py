@@ -248,6 +248,7 @@ async def _coordinate(
                 leading.cancel()  # first of all: another one leads at once
                 await presence.close()
                 waiters.close()
+                rest.close()
                 runners.close()
                 await _within(abort, grpc_server.stop(settings.grace_s))
                 for task in tasks:
