@@ -22,10 +22,8 @@ from tenure.model.errors import ConfigurationError
 from tenure.probes.tls import ServerTLS, subjects
 
 KEEP_ALIVE_S = 75
-"""How long a connection may say nothing: longer than runners and usual proxies keep one, so that they never use one that
-is just being closed."""
-MAX_CONNECTIONS = 5_000
-"""More are answered with 503: a runner has two or three."""
+"""How long a connection may say nothing: longer than runners and usual proxies keep one, so that they never use one
+that is just being closed."""
 Check = Callable[[], Awaitable[str | None]]
 """Answers None if all is well, else what is wrong."""
 
@@ -95,7 +93,6 @@ class HttpServer:
             lifespan="off",
             http="auto" if tls is None else _Verified,
             timeout_keep_alive=KEEP_ALIVE_S,
-            limit_concurrency=MAX_CONNECTIONS,
         )
         if tls is not None:
             config.load()
