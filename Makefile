@@ -2,7 +2,7 @@
 # Further arguments: make test ARGS='-k etcd', make up ARGS='--workers 5'.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos mutants check format bench proto lock wheel image images tools clean venv venv-dev
+.PHONY: help demo up test chaos mutants check format fuzz bench proto lock wheel image images tools clean venv venv-dev
 ARGS ?=
 MINUTES ?= 5
 SEED ?=
@@ -30,6 +30,9 @@ format: venv-dev ## Format the code
 
 mutants: venv-dev ## Break each rule of the code in turn and show that a test notices (some 15 minutes; ARGS='--only NAME')
 	@.venv/bin/python -m tests.mutants.run $(ARGS)
+
+fuzz: venv-dev ## Fuzz the API of runners with schemathesis (ARGS='--examples 500')
+	@.venv/bin/python -m tests.fuzz.rest $(ARGS)
 
 bench: venv-dev ## Measure rates, latencies and CPU per job on the real parts
 	@.venv/bin/python -m tenure.bench $(ARGS)

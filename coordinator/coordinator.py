@@ -210,6 +210,7 @@ async def _coordinate(
             signer = await _unless(stop, opening.until("Postgres", lambda: signer_of(database)))
             if stop.is_set() or signer is None:
                 return
+            workers.sign_with(signer, is_strict=authenticator is not None)
             await grpc_server.start()
             rest.open(RunnerService(runners, Sessions(etcd, keys), signer, workers), authenticator, audit.denied)
             async with asyncio.TaskGroup() as group:
@@ -250,6 +251,7 @@ async def _coordinate(
                 leading.cancel()  # first of all: another one leads at once
                 await presence.close()
                 waiters.close()
+                rest.close()
                 runners.close()
                 await _within(abort, grpc_server.stop(settings.grace_s))
                 for task in tasks:

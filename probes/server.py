@@ -21,6 +21,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from tenure.model.errors import ConfigurationError
 from tenure.probes.tls import ServerTLS, subjects
 
+KEEP_ALIVE_S = 75
+"""How long a connection may say nothing: longer than runners and usual proxies keep one, so that they never use one
+that is just being closed."""
 Check = Callable[[], Awaitable[str | None]]
 """Answers None if all is well, else what is wrong."""
 
@@ -84,7 +87,12 @@ class HttpServer:
         self._listen = listen
         self._variable = variable
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", http="auto" if tls is None else _Verified
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            http="auto" if tls is None else _Verified,
+            timeout_keep_alive=KEEP_ALIVE_S,
         )
         if tls is not None:
             config.load()

@@ -18,7 +18,7 @@ import structlog
 from tenure.model.clock import Clock
 from tenure.model.errors import Unavailable
 from tenure.v1.bearer import Bearer
-from tenure.v1.dial import TLS, Dialer
+from tenure.v1.dial import TLS, Dialer, warn_of_token_in_the_open
 from tenure.v1.wire import error_from_status
 from tenure.v1.worker_service_pb2_grpc import WorkerServiceStub
 
@@ -54,6 +54,7 @@ class Coordinators:
     ) -> None:
         self._addresses = addresses
         self._dialer = Dialer(tls)
+        self._tls = tls
         self._clock = clock
         self._bearer = bearer or Bearer()
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -122,6 +123,7 @@ class Coordinators:
             self._calls[address] -= 1
 
     async def _open(self, address: str) -> Any:
+        warn_of_token_in_the_open(bool(self._bearer.metadata()), [address], self._tls)
         channel = self._channels[address] = self._dialer.channel(address, _OPTIONS)
         stub = self._stubs[address] = WorkerServiceStub(channel)
         await self._drop_unlisted()

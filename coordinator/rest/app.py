@@ -93,6 +93,10 @@ class RestApi:
         """Serve from now on; without ``identify`` whoever calls is ``ANYBODY``."""
         self._service, self._identify, self._on_denied = service, identify, on_denied
 
+    def close(self) -> None:
+        """Let no more calls in; those that are being served go on."""
+        self._service = None
+
     def routes(self) -> list[Route]:
         """Return the routes of the API and of its description."""
         described = msgspec.json.encode(
@@ -134,7 +138,7 @@ class RestApi:
 
     def _ready(self) -> RunnerService:
         if self._service is None:
-            raise Unavailable("this coordinator is starting; ask again, or another one")
+            raise Unavailable("this coordinator is starting, or stopping; ask again, or another one")
         return self._service
 
     async def _who(self, request: Request) -> Identity:

@@ -432,6 +432,18 @@ async def test_each_audited_call_writes_one_entry(stage: Stage) -> None:
         assert (entry.caller, entry.role) == ("anybody", "admin")
 
 
+async def test_what_was_set_for_a_namespace_is_told_when_it_is_set_anew(stage: Stage) -> None:
+    asked = namespaces_pb.Namespace(name="acme", weight=2.5, backlog=10, submit_rate=4.0, submit_burst=8)
+    asked.ageing.FromSeconds(60)
+    told_never_set = {"unfinished"}
+    assert {one.name for one, _ in asked.ListFields()} == {one.name for one in asked.DESCRIPTOR.fields} - told_never_set
+    for _ in range(2):
+        await stage.namespaces.UpdateNamespace(namespaces_pb.UpdateNamespaceRequest(namespace=asked))
+    first, second = [json.loads(entry.text) for entry in await stage.entries()]
+    assert first["before"] is None
+    assert second["before"] == first["set"]
+
+
 async def test_a_preview_changes_nothing_and_is_not_written(stage: Stage) -> None:
     filter = jobs_pb.JobFilter(kind="k")
     await stage.jobs.CancelJobs(jobs_pb.CancelJobsRequest(filter=filter, preview=True))
