@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,6 +25,7 @@ from pydantic import ValidationError
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from structlog.testing import capture_logs
 from tests.coordinator.conftest import Parts, running, until
+from tests.fixtures.certificates import Authority
 from tests.fixtures.issuer import AUDIENCE, KEYS, P256, RSA, Issuer, issuing, published
 
 from tenure.coordinator import issuer_keys, oidc
@@ -43,6 +45,7 @@ from tenure.model.clock import SystemClock
 from tenure.model.credentials import validate_credential
 from tenure.model.errors import ConfigurationError, InvalidInput, Unauthenticated, Unavailable
 from tenure.probes.server import HttpServer, application
+from tenure.probes.tls import ServerTLS
 from tenure.store.etcd.sessions import Sessions
 from tenure.v1.job_service_pb2 import ListJobsRequest, SubmitJobRequest
 from tenure.v1.job_service_pb2_grpc import JobServiceStub
@@ -435,6 +438,26 @@ async def test_an_issuer_that_never_answers_is_given_up(
         issuer.gate.set()
 
 
+async def test_an_issuer_is_verified_by_its_authority(authority: Callable[[str], Authority]) -> None:
+    ours, others = authority("ours"), authority("others")
+    pair = ours.issue("/CN=issuer", names="IP:127.0.0.1", days=1)
+    clock = SystemClock()
+    async with issuing(ServerTLS(pair.cert, pair.key)) as issuer:
+
+        async def who(ca_file: Path | None) -> Identity | None:
+            issued = IssuedTokens(issuer.url, AUDIENCE, IssuerKeys(issuer.url, clock, ca_file=ca_file), clock)
+            async with running(issued.run()):
+                return await issued.identify(issuer.token())
+
+        assert (await who(ours.ca)) == Identity("oidc:alice", Role.OPERATOR, ("ns-a",), ("*",))
+        issuer.asked.clear()
+        for wrong in (others.ca, None):
+            with pytest.raises(ExceptionGroup) as refused:
+                await who(wrong)
+            assert isinstance(refused.value.exceptions[0], Unavailable)
+        assert issuer.asked == []
+
+
 # -- settings --
 
 
@@ -468,7 +491,7 @@ def test_unsafe_settings_are_refused(given: dict[str, Any], said: str) -> None:
         _settings(**{**WHOLE, **given})
 
 
-def test_safe_settings_are_taken(tmp_path: Any) -> None:
+def test_safe_settings_are_taken(tmp_path: Path) -> None:
     clock = SystemClock()
     assert issued_tokens(_settings(auth="required"), clock) is None
     assert issued_tokens(_settings(**WHOLE), clock) is not None
