@@ -50,6 +50,12 @@ SET_BY_THE_CHART = {
 SECRET = {"TENURE_TOKEN", "TENURE_TOKEN_FILE"}
 """From a Secret of the user's own, by `extraEnv` or `extraVolumes`: the chart knows no token."""
 
+BY_EXTRA_ENV = {
+    "TENURE_OIDC_ISSUER", "TENURE_OIDC_AUDIENCE", "TENURE_OIDC_JWKS_URL", "TENURE_OIDC_CA", "TENURE_OIDC_ROLE_CLAIM",
+    "TENURE_OIDC_NAMESPACES_CLAIM", "TENURE_OIDC_POOLS_CLAIM", "TENURE_OIDC_NAME_CLAIM",
+}  # fmt: skip
+"""By `coordinator.extraEnv`: the issuer is the user's own, as are its CA (`extraVolumes`) and the way to it."""
+
 SHARED = ("etcdPrefix", "etcdTimeoutS", "logLevel", "logFormat")
 Parse = Callable[[str, dict[str, str]], Any]
 CLASSES: dict[str, type[BaseSettings]] = {"coordinator": CoordinatorSettings, "worker": WorkerSettings}
@@ -101,7 +107,7 @@ def processes(case: Case) -> Iterator[tuple[str, dict[str, str]]]:
 @pytest.mark.parametrize("process", CLASSES)
 def test_every_setting_can_be_given_and_nothing_else(process: str) -> None:
     known = fields(CLASSES[process]).keys()
-    assert known - MADE_BY_THE_PROCESS - SET_BY_THE_CHART - SECRET == typed(process).keys()
+    assert known - MADE_BY_THE_PROCESS - SET_BY_THE_CHART - SECRET - BY_EXTRA_ENV == typed(process).keys()
 
 
 def test_what_the_chart_sets_exists_and_what_is_named_above_is_set() -> None:
