@@ -111,7 +111,7 @@ class Api:
         except (httpx.TransportError, httpx.InvalidURL) as exc:
             raise Unavailable(
                 f"no answer from {url}: {exc or type(exc).__name__}",
-                hint="is the address right, and the proxy (HTTPS_PROXY, NO_PROXY)?",
+                hint="is the address right, the proxy (HTTPS_PROXY, NO_PROXY), and the authority (TENURE_TLS_CA)?",
             ) from exc
         if response.is_success:
             return response.content
