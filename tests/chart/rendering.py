@@ -44,7 +44,7 @@ CLOSED = {
 }
 """The least without which the chart would have to be told that nothing is secured."""
 
-RUNNERS = {
+RUNNERS: Values = {
     "coordinator": {"enabled": False},
     "runners": {"far": {"urls": ["https://tenure.example.com"], "tokenSecret": "runner-token"}},
 }
