@@ -16,8 +16,9 @@ def run() -> None:
 
         sys.exit(main(sys.argv[2:]))
     if sys.argv[1:2] != ["worker"]:  # whose handlers inherit its environment
-        # Else gRPC writes a line of its own to stderr for every handshake that fails: anybody could fill the log.
-        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        # Else gRPC writes a line of its own to stderr for every handshake that fails, and one of a coordinator even as
+        # an error for every name that is asked for and not its own: anybody could fill the log.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE" if sys.argv[1:2] == ["coordinator"] else "ERROR")
     from tenure.cli.main import run as run_any
 
     run_any()

@@ -26,7 +26,12 @@ def create(
     role: Annotated[str, typer.Option("--role", "-r", help="admin, operator, submitter, viewer, worker or runner.")],
     namespace: Annotated[
         list[str] | None,
-        typer.Option("--namespace", "-n", help="For operator, submitter and viewer; `*` is every one. Repeat it."),
+        typer.Option(
+            "--namespace",
+            "-n",
+            help="For operator, submitter and viewer; of worker and runner: where their children may go. "
+            "`*` is every one. Repeat it.",
+        ),
     ] = None,
     pool: Annotated[
         list[str] | None,
@@ -100,7 +105,10 @@ def _words(token: Token) -> str:
 
 
 def _scope(token: Token) -> str:
-    return ", ".join(token.pools if token.role in ("worker", "runner") else token.namespaces)
+    if token.role not in ("worker", "runner"):
+        return ", ".join(token.namespaces)
+    pools = ", ".join(token.pools)
+    return pools if token.namespaces == ("*",) else f"{pools} (children in {', '.join(token.namespaces)})"
 
 
 def _day(at: datetime | None) -> str:

@@ -19,10 +19,11 @@ def list_workers(coordinator: Address = None, output: Output = Format.TABLE) -> 
         print_json(found)
         return
     print_table(
-        ("id", "host", "pools", "kinds", "holds", "state", "started", "version"),
+        ("id", "mode", "host", "pools", "kinds", "holds", "state", "started", "version"),
         [
             (
                 w.id,
+                w.mode,
                 w.host,
                 ", ".join(w.pools),
                 ", ".join(w.kinds),

@@ -43,7 +43,7 @@ def translate(error: grpc.aio.AioRpcError, address: str) -> TenureError:
         # CANCELLED from outside: the coordinator or the connection went away. Our own cancel is CancelledError.
         return Unavailable(
             f"no coordinator answers at {address}: {_first_line(details)}",
-            hint="is it running? see --coordinator or TENURE_COORDINATOR; `tenure up` starts everything",
+            hint=_next_step(details),
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(
@@ -65,6 +65,19 @@ def refused(refusal: job_service_pb2.JobRefusal) -> TenureError:
     if refusal.fields:
         return InvalidInput([FieldViolation(one.field, one.description) for one in refusal.fields], hint=hint)
     return BY_GRPC_STATUS.get(refusal.status, TenureError)(refusal.message, hint=hint)
+
+
+def _next_step(details: str) -> str:
+    """Say what to look at, by the words in which gRPC tells why a connection failed."""
+    if "CERTIFICATE_VERIFY_FAILED" in details:
+        return "its certificate is of another authority than TENURE_TLS_CA names, or is out of date"
+    if "Hostname Verification" in details:
+        return "its certificate has another name than this address: call it by that, or set TENURE_TLS_SERVER_NAME"
+    if "WRONG_VERSION_NUMBER" in details:
+        return "does it speak TLS? if not, leave TENURE_TLS and TENURE_TLS_CA out"
+    if "Socket closed" in details:
+        return "does it speak TLS? then set TENURE_TLS_CA; and TENURE_TLS_CLIENT_CERT if it demands a certificate"
+    return "is it running? see --coordinator or TENURE_COORDINATOR; `tenure up` starts everything"
 
 
 def _first_line(text: str) -> str:

@@ -77,10 +77,10 @@ _RESERVED = (ANYBODY.name, Role.COORDINATOR.value)
 def _of_texts(name: str, subject: str) -> Iterator[FieldViolation]:
     if not name.isprintable() or not 1 <= len(name.strip()) <= len(name) <= MAX_CHARS:
         yield FieldViolation("name", f"must be 1 to {MAX_CHARS} printable characters")
-    if name.startswith(OF_ISSUER):
-        yield FieldViolation("name", f"must not begin with {OF_ISSUER}")
     if name in _RESERVED:
         yield FieldViolation("name", f"{name!r} has a meaning of its own")
+    if name.startswith(OF_ISSUER):
+        yield FieldViolation("name", f"must not begin with {OF_ISSUER}")
     if not subject.isprintable() or len(subject) > MAX_SUBJECT_CHARS:
         yield FieldViolation("certificate_subject", f"must be printable, at most {MAX_SUBJECT_CHARS} characters")
 

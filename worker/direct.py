@@ -156,7 +156,7 @@ class DirectLink:
             response = await self._coordinators.call("StartAttempts", request, timeout_s=START_TIMEOUT_S)
         except TenureError as exc:
             # Unknown: whichever did start is found by the reaper once its claim is gone.
-            log.warning("start_failed", claims=len(claims), error=exc.message)
+            log.warning("start_failed", claims=len(claims), error=exc.message, next_step=exc.hint)
             if isinstance(exc, (BoundExceeded, Unauthenticated, PermissionDenied)):
                 await self._clock.sleep(NO_ROOM_PAUSE_S * random.uniform(0.5, 1.0))
             await self._claimer.let_go([(claim.lease, False) for claim in claims])

@@ -14,12 +14,16 @@ import structlog
 from msgspec.structs import replace
 
 from tenure.model.clock import Clock
-from tenure.model.errors import TenureError
+from tenure.model.errors import PermissionDenied, TenureError, Unauthenticated
 from tenure.store.etcd.keyspace import WorkerValue
 from tenure.store.etcd.leases import LeaseKeeper
 from tenure.store.etcd.port import Grant
 
 log = structlog.get_logger(__name__)
+
+PAUSE_S = 1.0
+REFUSED_PAUSE_S = 5.0
+"""At most so long until a registration is tried again: after no answer, and after a refusal."""
 
 
 class Sessions(Protocol):
@@ -60,6 +64,7 @@ class Registration:
         self._stale = asyncio.Event()
         self._stale.set()
         self._reason = ""
+        self._told = ""
         self.registered = asyncio.Event()
         """Set while this worker's key is in etcd, as far as it knows."""
 
@@ -71,12 +76,22 @@ class Registration:
             try:
                 await self._register()
                 self.registered.set()
+                self._told = ""
             except TenureError as exc:
                 self._reason = exc.message
-                next_step = exc.hint or "check the addresses, and that it runs; it is tried again until then"
-                log.warning("registration_failed", error=exc.message, next_step=next_step)
+                self._tell(exc)
                 self._stale.set()
-                await self._clock.sleep(random.uniform(0.2, 1.0))
+                # Somebody has to act on a refusal first.
+                pause_s = REFUSED_PAUSE_S if isinstance(exc, (Unauthenticated, PermissionDenied)) else PAUSE_S
+                await self._clock.sleep(pause_s * random.uniform(0.2, 1.0))
+
+    def _tell(self, exc: TenureError) -> None:
+        """Log why there is no registration, once for each reason in a row: ``/readyz`` goes on saying it."""
+        if exc.message == self._told:
+            return
+        self._told = exc.message
+        next_step = exc.hint or "check the addresses, and that it runs"
+        log.warning("registration_failed", error=exc.message, next_step=f"{next_step}; it is tried again until then")
 
     def _session_lost(self, lease: int) -> None:
         if lease == self._lease:
@@ -94,7 +109,7 @@ class Registration:
             return f"not registered: {self._reason or 'starting'}"
         trust = self._keeper.trust(self._lease)
         if trust is None or not trust.holds(self._clock.monotonic()):
-            return "the session is not trusted: etcd has not answered in time"
+            return "the session is not trusted: it was not renewed in time"
         return None
 
     def touch(self) -> None:

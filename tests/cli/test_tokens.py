@@ -63,6 +63,9 @@ def test_tokens_from_the_first_to_the_last(tenure: Tenure) -> None:
     assert [one["name"] for one in tenure.json("tokens", "list")] == ["c", "ci", "admin"]
     assert len(tenure.json("tokens", "list", "--all")) == 4
 
+    narrow = tenure("tokens", "create", "n", "--role", "worker", "--pool", "scan", "--namespace", "a")
+    assert "n may act as worker of scan (children in a)" in narrow.stderr
+
     tenure.env["TENURE_TOKEN"] = made.stdout.strip()
     denied = tenure("tokens", "list")
     assert denied.returncode == 8 and "ci (submitter) may not administer" in denied.stderr

@@ -178,6 +178,20 @@ async def test_another_authority_is_refused_by_clients(listen: Listen, authority
     assert "certificate verify failed" in str(await ask_http(on.http, public))
 
 
+async def test_a_client_is_told_what_is_wrong_with_its_tls(listen: Listen, authority: Authorities) -> None:
+    on = await listen()
+    elsewhere = TLS(ca_file=on.ours.ca, server_name="workers.example")
+    for shown, next_step in (
+        (None, "set TENURE_TLS_CA"),
+        (TLS(ca_file=authority("theirs").ca), "of another authority than TENURE_TLS_CA"),
+        (elsewhere, "TENURE_TLS_SERVER_NAME"),
+    ):
+        async with AsyncClient(on.grpc, tls=shown, timeout_s=5.0) as client:
+            with pytest.raises(Unavailable) as refused:
+                await client.workers()
+        assert next_step in str(refused.value.hint), refused.value
+
+
 async def test_a_wrong_name_is_refused_by_clients(listen: Listen) -> None:
     on = await listen(names="DNS:coordinators.example")
     assert await ask_grpc(on.grpc, TLS(ca_file=on.ours.ca)) is not None

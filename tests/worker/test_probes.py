@@ -71,7 +71,7 @@ async def test_ready_is_registered_trusted_and_not_draining(worker: Worker) -> N
     await worker.registration.registered.wait()
     assert await worker.problems() == {}
     worker.clock.ahead_s = 3600.0
-    assert await worker.problems() == {"worker": "the session is not trusted: etcd has not answered in time"}
+    assert await worker.problems() == {"worker": "the session is not trusted: it was not renewed in time"}
     worker.clock.ahead_s = 0.0
     worker.registration.drain()
     assert await worker.problems() == {"worker": "draining"}
