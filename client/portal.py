@@ -13,7 +13,7 @@ import concurrent.futures
 import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tenure.model.errors import TenureError
 
@@ -77,16 +77,16 @@ class Portal:
 
     def iterate(self, items: AsyncIterator[Result]) -> Iterator[Result]:
         """Yield what an async generator yields; closing this one closes that one."""
+        steps = _Steps(items)
         try:
             while True:
                 try:
-                    yield self.call(_next(items))
+                    yield self.call(steps.next())
                 except StopAsyncIteration:
                     return
         finally:
-            aclose = getattr(items, "aclose", None)
-            if aclose is not None and not self._closed:
-                self.call(aclose())
+            if not self._closed:
+                self.call(steps.end())
 
     def close(self, last: Callable[[], Awaitable[None]]) -> None:
         """Run a client's last coroutine and leave the loop; the last to leave stops it. May be called twice."""
@@ -130,8 +130,29 @@ def _leave(thread: _Thread) -> None:
     thread.stop()
 
 
-async def _next(items: AsyncIterator[Result]) -> Result:
-    return await anext(items)
+class _Steps(Generic[Result]):
+    """The steps of an async iterator, on the loop's thread."""
+
+    def __init__(self, items: AsyncIterator[Result]) -> None:
+        self._items = items
+        self._step: asyncio.Task[Any] | None = None
+
+    async def next(self) -> Result:
+        """Return the next item."""
+        self._step = asyncio.current_task()
+        return await anext(self._items)
+
+    async def end(self) -> None:
+        """Close the iterator, where it can be closed.
+
+        An interrupt may have come just when a step had been handed over: that runs on unseen, and must end first.
+        """
+        if self._step is not None and not self._step.done():
+            self._step.cancel()
+            await asyncio.wait((self._step,))
+        aclose = getattr(self._items, "aclose", None)
+        if aclose is not None:
+            await aclose()
 
 
 async def _await(last: Callable[[], Awaitable[None]]) -> None:

@@ -208,6 +208,7 @@ async def _coordinate(
             signer = await _unless(stop, opening.until("Postgres", lambda: signer_of(database)))
             if stop.is_set() or signer is None:
                 return
+            workers.sign_with(signer, is_strict=authenticator is not None)
             await grpc_server.start()
             rest.open(RunnerService(runners, Sessions(etcd, keys), signer, workers), authenticator, audit.denied)
             async with asyncio.TaskGroup() as group:

@@ -13,10 +13,15 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error
 from typing import TypeVar
 
+import structlog
 from msgspec import DecodeError, Struct, msgpack
 
+from tenure.coordinator.access import caller, require
+from tenure.model.access import ANYBODY, Right
 from tenure.model.errors import PermissionDenied
 from tenure.store.postgres.database import Database
+
+log = structlog.get_logger(__name__)
 
 _MAC_BYTES = 16
 _PURPOSE = b"tenure runner tokens 1"
@@ -108,6 +113,21 @@ _WORDS: dict[type, str] = {
     ClaimToken: "a claim",
     AttemptToken: "an attempt",
 }
+
+
+def require_own(token: RunnerToken, right: Right) -> None:
+    """Refuse what was signed for somebody else, or for a pool that who calls may not serve (any more).
+
+    What was signed while nobody was asked for credentials is anybody's, so that asking can begin without an outage.
+
+    Raises:
+        PermissionDenied: it is not the caller's.
+    """
+    if token.caller not in (caller().name, ANYBODY.name):
+        log.warning("foreign_token", caller=caller().name, worker=token.runner)
+        raise PermissionDenied("this token belongs to somebody else")
+    for route in token.pools if isinstance(token, SessionToken) else (token.route,):
+        require(right, route=route)
 
 
 async def signer_of(database: Database) -> Signer:

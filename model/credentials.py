@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tenure.model.access import EVERY, Role
+from tenure.model.access import ANYBODY, EVERY, Role
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.routes import name_error, route_error
 
@@ -69,9 +69,14 @@ def validate_credential(
     )
 
 
+_RESERVED = (ANYBODY.name, Role.COORDINATOR.value)
+
+
 def _of_texts(name: str, subject: str) -> Iterator[FieldViolation]:
     if not name.isprintable() or not 1 <= len(name.strip()) <= len(name) <= MAX_CHARS:
         yield FieldViolation("name", f"must be 1 to {MAX_CHARS} printable characters")
+    if name in _RESERVED:
+        yield FieldViolation("name", f"{name!r} has a meaning of its own")
     if not subject.isprintable() or len(subject) > MAX_SUBJECT_CHARS:
         yield FieldViolation("certificate_subject", f"must be printable, at most {MAX_SUBJECT_CHARS} characters")
 

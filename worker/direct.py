@@ -73,6 +73,8 @@ class DirectLink:
         self._claiming = 0
         self._held: dict[int, Started] = {}
         """Lease to the attempt that runs under it, until its report is answered."""
+        self._tokens: dict[int, str] = {}
+        """Fence to the token of its attempt, where coordinators give any."""
         self._reported: set[int] = set()
         """Of these, the leases whose report was sent: their claims go as soon as it is recorded."""
         self._draining = False
@@ -164,6 +166,8 @@ class DirectLink:
             claim = by_job.pop(message.job_id)
             one = Started(_assignment(message), claim.lease, claim.revision)
             self._held[claim.lease] = one
+            if message.attempt_token:
+                self._tokens[message.fence] = message.attempt_token
             started.append(one)
         if started:
             await self._ready.put(started)
@@ -239,7 +243,9 @@ class DirectLink:
     async def finish(self, reports: Sequence[Report]) -> list[Answer]:
         """Report ends; leases of claims that were deleted are used again."""
         self._reported.update(report.started.lease for report in reports)
-        request = pb.FinishAttemptsRequest(worker=self._worker, reports=[_report_to_pb(report) for report in reports])
+        request = pb.FinishAttemptsRequest(
+            worker=self._worker, reports=[_report_to_pb(report, self._token(report.started)) for report in reports]
+        )
         response = await self._coordinators.call("FinishAttempts", request)
         answers = []
         leases: list[tuple[int, bool]] = []
@@ -263,19 +269,31 @@ class DirectLink:
 
     def _forget(self, started: Started) -> bool:
         self._reported.discard(started.lease)
+        self._tokens.pop(started.assignment.fence, None)
         return self._held.pop(started.lease, None) is not None
+
+    def _token(self, started: Started) -> str | None:
+        return self._tokens.get(started.assignment.fence)
 
     async def progress(self, started: Started, fraction: float, message: str) -> None:
         """See ``Link``."""
         one = started.assignment
-        report = pb.ProgressReport(job_id=one.job_id, fence=one.fence, fraction=fraction, message=message)
+        report = pb.ProgressReport(
+            job_id=one.job_id,
+            fence=one.fence,
+            fraction=fraction,
+            message=message,
+            attempt_token=self._token(started),
+        )
         response = await self._coordinators.call("ReportProgress", pb.ReportProgressRequest(reports=[report]))
         _require(response.verdicts[0], started)
 
     async def save_checkpoint(self, started: Started, text: str) -> None:
         """See ``Link``."""
         one = started.assignment
-        request = pb.SaveCheckpointRequest(job_id=one.job_id, fence=one.fence, checkpoint=text)
+        request = pb.SaveCheckpointRequest(
+            job_id=one.job_id, fence=one.fence, checkpoint=text, attempt_token=self._token(started)
+        )
         response = await self._coordinators.call("SaveCheckpoint", request)
         _require(response.verdict, started)
 
@@ -283,7 +301,10 @@ class DirectLink:
         """See ``Link``."""
         one = started.assignment
         request = pb.SubmitChildrenRequest(
-            job_id=one.job_id, fence=one.fence, jobs=[wire.spec_to_pb(job) for job in jobs]
+            job_id=one.job_id,
+            fence=one.fence,
+            jobs=[wire.spec_to_pb(job) for job in jobs],
+            attempt_token=self._token(started),
         )
         response = await self._coordinators.call("SubmitChildren", request, timeout_s=30.0)
         _require(response.verdict, started)
@@ -292,7 +313,9 @@ class DirectLink:
     async def read_upstream(self, started: Started, after: str) -> UpstreamPage:
         """See ``Link``."""
         one = started.assignment
-        request = pb.ReadUpstreamRequest(job_id=one.job_id, fence=one.fence, page_token=after)
+        request = pb.ReadUpstreamRequest(
+            job_id=one.job_id, fence=one.fence, page_token=after, attempt_token=self._token(started)
+        )
         response = await self._coordinators.call("ReadUpstream", request)
         _require(response.verdict, started)
         return UpstreamPage([_upstream(job) for job in response.jobs], response.next_page_token)
@@ -333,7 +356,7 @@ def _assignment(message: pb.StartedAttempt) -> Assignment:
     )
 
 
-def _report_to_pb(report: Report) -> pb.AttemptReport:
+def _report_to_pb(report: Report, token: str | None) -> pb.AttemptReport:
     assignment, lease, claim_revision = report.started
     ended = report.ended
     message = pb.AttemptReport(
@@ -343,6 +366,7 @@ def _report_to_pb(report: Report) -> pb.AttemptReport:
         result=ended.result,
         lease=lease,
         claim_revision=claim_revision,
+        attempt_token=token,
     )
     if ended.outcome is not Outcome.COMPLETED:
         message.MergeFrom(_more(ended))

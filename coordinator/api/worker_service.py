@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import structlog
@@ -16,12 +16,13 @@ from tenure.coordinator.api.job_service import submitted_to_pb
 from tenure.coordinator.finish import AttemptError, Finished, Finisher, Report, Verdict
 from tenure.coordinator.metrics import STALE_WRITES
 from tenure.coordinator.park import Park
+from tenure.coordinator.runner_tokens import AttemptToken, Signer, require_own
 from tenure.coordinator.start import ClaimedJob, Starter
 from tenure.coordinator.submit import Submitter
-from tenure.model.access import Right
+from tenure.model.access import Right, has
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.dependencies import Trigger
-from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost
+from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, PermissionDenied
 from tenure.model.ids import id_text, parse_id
 from tenure.model.jobs import json_error
 from tenure.model.routes import limit_error
@@ -49,14 +50,37 @@ UPSTREAM_BYTES = 1024 * 1024
 """Of results and errors in a page; the last one in it may go beyond."""
 
 
+class _AboutAttempt(Protocol):
+    """A message about one attempt."""
+
+    job_id: str
+    fence: int
+    attempt_token: str
+
+
 class WorkerService(WorkerServiceServicer):
     """The service over the steps."""
 
-    def __init__(self, database: Database, starter: Starter, finisher: Finisher, submitter: Submitter) -> None:
+    def __init__(
+        self,
+        database: Database,
+        starter: Starter,
+        finisher: Finisher,
+        submitter: Submitter,
+    ) -> None:
         self._database = database
+        self._signer: Signer | None = None
+        self._is_strict = False
         self._starter = starter
         self._finisher = finisher
         self._submitter = submitter
+
+    def sign_with(self, signer: Signer, *, is_strict: bool) -> None:
+        """Give tokens to the attempts of workers with credentials; strict: every write must show its attempt's.
+
+        Who is not asked for credentials yet is given tokens if it shows some: coordinators that do ask take them.
+        """
+        self._signer, self._is_strict = signer, is_strict
 
     async def StartAttempts(self, request: pb.StartAttemptsRequest, context: Context) -> pb.StartAttemptsResponse:
         """Turn claims into attempts."""
@@ -74,11 +98,31 @@ class WorkerService(WorkerServiceServicer):
             for index, claim in enumerate(request.claims)
         ]
         rows = await self._starter.start(request.worker, claims)
-        return pb.StartAttemptsResponse(attempts=_started_to_pb(rows))
+        attempts = _started_to_pb(rows)
+        if self._signer is not None and (self._is_strict or _shows_credentials(context)):
+            by_job = {claim.job_id: claim for claim in claims}
+            for attempt in attempts:
+                attempt.attempt_token = self._signer.sign(_token(request.worker, by_job[attempt.job_id], attempt))
+        return pb.StartAttemptsResponse(attempts=attempts)
+
+    def _require_token(self, about: _AboutAttempt) -> None:
+        """Refuse a write that does not show the token of its attempt, of who calls.
+
+        Raises:
+            PermissionDenied: whatever is wrong with it.
+        """
+        if self._signer is None or not self._is_strict:
+            return
+        token = self._signer.read(about.attempt_token, AttemptToken)
+        if (token.job, token.fence) != (about.job_id, about.fence):
+            raise PermissionDenied("this token names another attempt")
+        require_own(token, Right.WORK if has(access.caller(), Right.WORK) else Right.RUN)
 
     async def FinishAttempts(self, request: pb.FinishAttemptsRequest, context: Context) -> pb.FinishAttemptsResponse:
         """Record how attempts ended."""
         _bounded(request.reports, "reports")
+        for message in request.reports:
+            self._require_token(message)
         read = [_report_from_pb(message) for message in request.reports]
         answers = iter(await self._finisher.finish([report for report in read if isinstance(report, Report)]))
         # One bad member fails alone: it has its answer already.
@@ -93,6 +137,7 @@ class WorkerService(WorkerServiceServicer):
         latest: dict[tuple[uuid.UUID, int], pb.ProgressReport] = {}
         keys: list[tuple[uuid.UUID, int]] = []
         for index, report in enumerate(request.reports):
+            self._require_token(report)
             if not (math.isfinite(report.fraction) and 0 <= report.fraction <= 1):
                 raise InvalidInput([FieldViolation(f"reports[{index}].fraction", "must be 0 to 1")])
             key = (parse_id(report.job_id, f"reports[{index}].job_id"), report.fence)
@@ -119,6 +164,7 @@ class WorkerService(WorkerServiceServicer):
 
     async def SaveCheckpoint(self, request: pb.SaveCheckpointRequest, context: Context) -> pb.SaveCheckpointResponse:
         """Keep a checkpoint for the next attempt."""
+        self._require_token(request)
         problem = json_error(
             request.checkpoint, max_bytes=DEFAULT_BOUNDS.checkpoint_bytes, max_depth=DEFAULT_BOUNDS.json_depth
         )
@@ -135,6 +181,7 @@ class WorkerService(WorkerServiceServicer):
 
     async def SubmitChildren(self, request: pb.SubmitChildrenRequest, context: Context) -> pb.SubmitChildrenResponse:
         """Submit jobs on behalf of an executing attempt."""
+        self._require_token(request)
         job_id = parse_id(request.job_id, "job_id")
         rows = await self._database.fetch("jobs_by_id", {"ids": [job_id]})
         parent = Parent(job_id, request.fence, rows[0].workflow_id if rows else None)
@@ -159,6 +206,7 @@ class WorkerService(WorkerServiceServicer):
 
     async def ReadUpstream(self, request: pb.ReadUpstreamRequest, context: Context) -> pb.ReadUpstreamResponse:
         """Tell an executing attempt what became of the jobs that its job waited for."""
+        self._require_token(request)
         job_id = parse_id(request.job_id, "job_id")
         after = parse_id(request.page_token, "page_token") if request.page_token else uuid.UUID(int=0)
         page = {"id": job_id, "after": after, "limit": UPSTREAM_JOBS, "bytes": UPSTREAM_BYTES}
@@ -196,6 +244,15 @@ def _upstream_to_pb(row: Row) -> pb.UpstreamJob:
         error=convert.error_to_pb(row.error),
         reason=row.reason,
     )
+
+
+def _shows_credentials(context: Context | None) -> bool:
+    return context is not None and any(name == "authorization" for name, _ in context.invocation_metadata() or ())
+
+
+def _token(worker: str, claim: ClaimedJob, attempt: pb.StartedAttempt) -> AttemptToken:
+    caller = access.caller().name
+    return AttemptToken(caller, worker, claim.lease, attempt.job_id, attempt.route, claim.claim_revision, attempt.fence)
 
 
 def _slots(names: Iterable[str], field: str) -> tuple[str, ...]:

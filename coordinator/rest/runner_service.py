@@ -17,11 +17,11 @@ import structlog
 
 from tenure.coordinator.access import caller, require
 from tenure.coordinator.api.worker_service import WorkerService
-from tenure.coordinator.runner_tokens import AttemptToken, ClaimToken, RunnerToken, SessionToken, Signer
+from tenure.coordinator.runner_tokens import AttemptToken, ClaimToken, RunnerToken, SessionToken, Signer, require_own
 from tenure.coordinator.runners import Runners, StandingClaim, WonClaim
 from tenure.model.access import Right
 from tenure.model.dependencies import Trigger
-from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, PermissionDenied, Unavailable
+from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, Unavailable
 from tenure.model.jobs import validate_spec
 from tenure.model.routes import kind_error, name_error, route_error
 from tenure.model.states import Outcome
@@ -190,7 +190,11 @@ class RunnerService:
         """Keep an attempt's progress."""
         token = self._read(request.attempt_token, AttemptToken)
         report = pb.ProgressReport(
-            job_id=token.job, fence=token.fence, fraction=request.fraction, message=request.message
+            job_id=token.job,
+            fence=token.fence,
+            fraction=request.fraction,
+            message=request.message,
+            attempt_token=request.attempt_token,
         )
         response = await self._workers.ReportProgress(
             pb.ReportProgressRequest(reports=[report]),
@@ -203,7 +207,12 @@ class RunnerService:
         """Keep a checkpoint."""
         token = self._read(request.attempt_token, AttemptToken)
         response = await self._workers.SaveCheckpoint(
-            pb.SaveCheckpointRequest(job_id=token.job, fence=token.fence, checkpoint=_text(request.checkpoint)),
+            pb.SaveCheckpointRequest(
+                job_id=token.job,
+                fence=token.fence,
+                checkpoint=_text(request.checkpoint),
+                attempt_token=request.attempt_token,
+            ),
             None,  # type: ignore[arg-type]
         )
         _require_owned(response.verdict, token)
@@ -214,7 +223,9 @@ class RunnerService:
         token = self._read(request.attempt_token, AttemptToken)
         jobs = [_child_to_pb(raw, f"jobs[{index}].") for index, raw in enumerate(request.jobs)]
         response = await self._workers.SubmitChildren(
-            pb.SubmitChildrenRequest(job_id=token.job, fence=token.fence, jobs=jobs),
+            pb.SubmitChildrenRequest(
+                job_id=token.job, fence=token.fence, jobs=jobs, attempt_token=request.attempt_token
+            ),
             None,  # type: ignore[arg-type]
         )
         _require_owned(response.verdict, token)
@@ -224,7 +235,9 @@ class RunnerService:
         """Tell what became of the jobs that this one waited for."""
         token = self._read(request.attempt_token, AttemptToken)
         response = await self._workers.ReadUpstream(
-            pb.ReadUpstreamRequest(job_id=token.job, fence=token.fence, page_token=request.after),
+            pb.ReadUpstreamRequest(
+                job_id=token.job, fence=token.fence, page_token=request.after, attempt_token=request.attempt_token
+            ),
             None,  # type: ignore[arg-type]
         )
         _require_owned(response.verdict, token)
@@ -251,27 +264,18 @@ class RunnerService:
 
     def _read(self, text: str, kind: type[_T]) -> _T:
         token = self._signer.read(text, kind)
-        _require_own(token)
+        require_own(token, Right.RUN)
         return token
 
     def _read_any(self, text: str) -> RunnerToken:
         token = self._signer.read_any(text)
-        _require_own(token)
+        require_own(token, Right.RUN)
         return token
 
 
 def _new_id(name: str) -> str:
     """Return an id that nobody has: a runner may choose a name, but not take the place of another worker."""
     return f"{name[:MAX_NAME_CHARS].rstrip('-._')}-{secrets.token_hex(ID_SUFFIX_BYTES)}"
-
-
-def _require_own(token: RunnerToken) -> None:
-    """Refuse what was signed for somebody else, or for a pool that who calls may not serve (any more)."""
-    if token.caller != caller().name:
-        log.warning("foreign_token", caller=caller().name, runner=token.runner)
-        raise PermissionDenied("this token belongs to somebody else")
-    for route in token.pools if isinstance(token, SessionToken) else (token.route,):
-        require(Right.RUN, route=route)
 
 
 def _one_runner(tokens: Iterable[ClaimToken | AttemptToken]) -> list[str]:
@@ -327,6 +331,7 @@ def _report_to_pb(token: AttemptToken, report: api.Report) -> pb.AttemptReport:
     return pb.AttemptReport(
         job_id=token.job,
         fence=token.fence,
+        attempt_token=report.attempt_token,
         outcome=wire.OUTCOME_TO_PB[Outcome(report.outcome)],
         result=_text(report.result),
         error=job_pb2.JobError(type=error.type, message=error.message, traceback=error.traceback) if error else None,

@@ -12,12 +12,15 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from tests.client.service import Service
 
 import tenure.client
 from tenure.client import AsyncClient, Client
+from tenure.client.portal import Portal
 from tenure.model import errors
 from tenure.model.errors import NotFound, TenureError
 
@@ -149,3 +152,39 @@ async def test_a_spawned_process_has_its_own(service: Service) -> None:
 def _get(address: str) -> str:
     with Client(address) as client:
         return client.get("x").id
+
+
+def test_an_interrupt_that_comes_while_a_step_is_handed_over_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step is on its way to the loop and nobody waits for it: the generator must not be closed under it."""
+    portal, began, closed = Portal(), threading.Event(), threading.Event()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            began.set()
+            await asyncio.sleep(3_600)
+        finally:
+            closed.set()
+
+    handed_over = asyncio.run_coroutine_threadsafe
+
+    def interrupted(coroutine: Any, loop: Any) -> Any:
+        future = handed_over(coroutine, loop)
+        if coroutine.__name__ == "next" and stepping:
+            assert began.wait(30)
+            raise KeyboardInterrupt
+        return future
+
+    stepping = False
+    monkeypatch.setattr("tenure.client.portal.asyncio.run_coroutine_threadsafe", interrupted)
+    iterator = portal.iterate(items())
+    assert next(iterator) == 1
+    stepping = True
+    with pytest.raises(KeyboardInterrupt):
+        next(iterator)
+    assert closed.wait(30)
+    portal.close(_nothing)
+
+
+async def _nothing() -> None:
+    pass

@@ -51,7 +51,7 @@ class StartAttemptsRequest(_message.Message):
     def __init__(self, worker: _Optional[str] = ..., claims: _Optional[_Iterable[_Union[ClaimedJob, _Mapping]]] = ...) -> None: ...
 
 class StartedAttempt(_message.Message):
-    __slots__ = ("job_id", "attempt", "fence", "namespace", "kind", "route", "payload", "checkpoint", "timeout", "labels", "started_at", "parent_id", "parked_attempt")
+    __slots__ = ("job_id", "attempt", "fence", "namespace", "kind", "route", "payload", "checkpoint", "timeout", "labels", "started_at", "parent_id", "parked_attempt", "attempt_token")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +72,7 @@ class StartedAttempt(_message.Message):
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     PARENT_ID_FIELD_NUMBER: _ClassVar[int]
     PARKED_ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_TOKEN_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     attempt: int
     fence: int
@@ -85,7 +86,8 @@ class StartedAttempt(_message.Message):
     started_at: _timestamp_pb2.Timestamp
     parent_id: str
     parked_attempt: int
-    def __init__(self, job_id: _Optional[str] = ..., attempt: _Optional[int] = ..., fence: _Optional[int] = ..., namespace: _Optional[str] = ..., kind: _Optional[str] = ..., route: _Optional[str] = ..., payload: _Optional[str] = ..., checkpoint: _Optional[str] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parent_id: _Optional[str] = ..., parked_attempt: _Optional[int] = ...) -> None: ...
+    attempt_token: str
+    def __init__(self, job_id: _Optional[str] = ..., attempt: _Optional[int] = ..., fence: _Optional[int] = ..., namespace: _Optional[str] = ..., kind: _Optional[str] = ..., route: _Optional[str] = ..., payload: _Optional[str] = ..., checkpoint: _Optional[str] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parent_id: _Optional[str] = ..., parked_attempt: _Optional[int] = ..., attempt_token: _Optional[str] = ...) -> None: ...
 
 class StartAttemptsResponse(_message.Message):
     __slots__ = ("attempts",)
@@ -94,7 +96,7 @@ class StartAttemptsResponse(_message.Message):
     def __init__(self, attempts: _Optional[_Iterable[_Union[StartedAttempt, _Mapping]]] = ...) -> None: ...
 
 class AttemptReport(_message.Message):
-    __slots__ = ("job_id", "fence", "outcome", "result", "error", "permanent", "delay", "lease", "claim_revision", "error_bases", "spends_budget", "park")
+    __slots__ = ("job_id", "fence", "outcome", "result", "error", "permanent", "delay", "lease", "claim_revision", "error_bases", "spends_budget", "park", "attempt_token")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -107,6 +109,7 @@ class AttemptReport(_message.Message):
     ERROR_BASES_FIELD_NUMBER: _ClassVar[int]
     SPENDS_BUDGET_FIELD_NUMBER: _ClassVar[int]
     PARK_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_TOKEN_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     fence: int
     outcome: _job_pb2.Outcome
@@ -119,7 +122,8 @@ class AttemptReport(_message.Message):
     error_bases: _containers.RepeatedScalarFieldContainer[str]
     spends_budget: bool
     park: Park
-    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., outcome: _Optional[_Union[_job_pb2.Outcome, str]] = ..., result: _Optional[str] = ..., error: _Optional[_Union[_job_pb2.JobError, _Mapping]] = ..., permanent: _Optional[bool] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[int] = ..., claim_revision: _Optional[int] = ..., error_bases: _Optional[_Iterable[str]] = ..., spends_budget: _Optional[bool] = ..., park: _Optional[_Union[Park, _Mapping]] = ...) -> None: ...
+    attempt_token: str
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., outcome: _Optional[_Union[_job_pb2.Outcome, str]] = ..., result: _Optional[str] = ..., error: _Optional[_Union[_job_pb2.JobError, _Mapping]] = ..., permanent: _Optional[bool] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[int] = ..., claim_revision: _Optional[int] = ..., error_bases: _Optional[_Iterable[str]] = ..., spends_budget: _Optional[bool] = ..., park: _Optional[_Union[Park, _Mapping]] = ..., attempt_token: _Optional[str] = ...) -> None: ...
 
 class Park(_message.Message):
     __slots__ = ("children", "checkpoint", "trigger")
@@ -160,16 +164,18 @@ class FinishAttemptsResponse(_message.Message):
     def __init__(self, attempts: _Optional[_Iterable[_Union[FinishedAttempt, _Mapping]]] = ...) -> None: ...
 
 class ProgressReport(_message.Message):
-    __slots__ = ("job_id", "fence", "fraction", "message")
+    __slots__ = ("job_id", "fence", "fraction", "message", "attempt_token")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     FRACTION_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_TOKEN_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     fence: int
     fraction: float
     message: str
-    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ...) -> None: ...
+    attempt_token: str
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., fraction: _Optional[float] = ..., message: _Optional[str] = ..., attempt_token: _Optional[str] = ...) -> None: ...
 
 class ReportProgressRequest(_message.Message):
     __slots__ = ("reports",)
@@ -184,14 +190,16 @@ class ReportProgressResponse(_message.Message):
     def __init__(self, verdicts: _Optional[_Iterable[_Union[Verdict, str]]] = ...) -> None: ...
 
 class SaveCheckpointRequest(_message.Message):
-    __slots__ = ("job_id", "fence", "checkpoint")
+    __slots__ = ("job_id", "fence", "checkpoint", "attempt_token")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_TOKEN_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     fence: int
     checkpoint: str
-    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., checkpoint: _Optional[str] = ...) -> None: ...
+    attempt_token: str
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., checkpoint: _Optional[str] = ..., attempt_token: _Optional[str] = ...) -> None: ...
 
 class SaveCheckpointResponse(_message.Message):
     __slots__ = ("verdict",)
@@ -200,14 +208,16 @@ class SaveCheckpointResponse(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ...) -> None: ...
 
 class SubmitChildrenRequest(_message.Message):
-    __slots__ = ("job_id", "fence", "jobs")
+    __slots__ = ("job_id", "fence", "jobs", "attempt_token")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     JOBS_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_TOKEN_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     fence: int
     jobs: _containers.RepeatedCompositeFieldContainer[_job_pb2.JobSpec]
-    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., jobs: _Optional[_Iterable[_Union[_job_pb2.JobSpec, _Mapping]]] = ...) -> None: ...
+    attempt_token: str
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., jobs: _Optional[_Iterable[_Union[_job_pb2.JobSpec, _Mapping]]] = ..., attempt_token: _Optional[str] = ...) -> None: ...
 
 class SubmitChildrenResponse(_message.Message):
     __slots__ = ("verdict", "jobs")
@@ -218,14 +228,16 @@ class SubmitChildrenResponse(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., jobs: _Optional[_Iterable[_Union[_job_service_pb2.SubmittedJob, _Mapping]]] = ...) -> None: ...
 
 class ReadUpstreamRequest(_message.Message):
-    __slots__ = ("job_id", "fence", "page_token")
+    __slots__ = ("job_id", "fence", "page_token", "attempt_token")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_TOKEN_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     fence: int
     page_token: str
-    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    attempt_token: str
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., page_token: _Optional[str] = ..., attempt_token: _Optional[str] = ...) -> None: ...
 
 class UpstreamJob(_message.Message):
     __slots__ = ("job_id", "kind", "key", "state", "result", "error", "reason")
