@@ -1,5 +1,7 @@
 """Who calls: a bearer token, or the subject of a verified client certificate, becomes an identity.
 
+A bearer token is one of tenure's own, or one of an OIDC issuer where there is one (``coordinator.oidc``).
+
 Nothing that is kept here is older than ``FRESH_S``, so that a revoked token is refused soon, without a query per call.
 While Postgres is away a credential that was seen valid within ``TRUST_S`` goes on working, since running jobs must be
 able to report; others are refused as unavailable. Look-ups that come together share one query, and unknown ids are
@@ -10,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Protocol
 
 import structlog
 
+from tenure.coordinator.kept import Kept
 from tenure.model.access import Identity, Role
 from tenure.model.batch import Batcher
 from tenure.model.clock import Clock
@@ -45,8 +47,6 @@ _HINT = "set TENURE_TOKEN or TENURE_TOKEN_FILE; an admin makes one: tenure token
 
 CredentialKey = uuid.UUID | str
 """The id of a token, or the subject of a certificate."""
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,38 +58,25 @@ class Credential:
     hash: bytes = b""
 
 
-class Kept(Generic[Key, Value]):
-    """A bounded memory: what was put in longest ago is forgotten first."""
+class Issued(Protocol):
+    """Identifies callers by tokens that somebody else has issued; see ``coordinator.oidc``."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._values: OrderedDict[Key, Value] = OrderedDict()
+    async def run(self) -> None:
+        """Do what must be done beside calls, until cancelled."""
+        ...
 
-    def get(self, key: Key) -> Value | None:
-        """Return what is kept, or None."""
-        return self._values.get(key)
-
-    def put(self, key: Key, value: Value) -> None:
-        """Keep this, and forget something else if there is no room."""
-        self._values[key] = value
-        self._values.move_to_end(key)
-        if len(self._values) > self._most:
-            self._values.popitem(last=False)
-
-    def drop(self, key: Key) -> None:
-        """Forget it."""
-        self._values.pop(key, None)
-
-    def __len__(self) -> int:
-        return len(self._values)
+    async def identify(self, bearer: str) -> Identity | None:
+        """Return whose token this is; None for one that is not valid. Raises ``Unavailable``."""
+        ...
 
 
 class Authenticator:
     """Identifies callers; one for gRPC and REST. ``run`` is the body of a task that carries out look-ups."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, issued: Issued | None = None) -> None:
         self._database = database
         self._clock = clock
+        self._issued = issued
         self._known: Kept[CredentialKey, Credential] = Kept(MAX_KEPT)
         self._unknown: Kept[CredentialKey, Credential] = Kept(MAX_KEPT)
         self._own: Token | None = None
@@ -103,7 +90,10 @@ class Authenticator:
 
     async def run(self) -> None:
         """Carry out look-ups until cancelled."""
-        await self._look_ups.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._look_ups.run())
+            if self._issued is not None:
+                group.create_task(self._issued.run())
 
     async def identify(self, *, bearer: str | None, subjects: Sequence[str] = ()) -> Identity:
         """Return who calls, by the bearer token (without ``Bearer``), or else by the subjects of the certificate.
@@ -113,7 +103,8 @@ class Authenticator:
 
         Raises:
             Unauthenticated: nothing was shown, or it is not valid: malformed, unknown, expired, revoked.
-            Unavailable: Postgres does not answer, and has not confirmed this credential of late.
+            Unavailable: Postgres does not answer, and has not confirmed this credential of late; or the issuer of
+                tokens does not, whose keys are not known.
             BoundExceeded: too many unknown credentials are looked up at this moment.
         """
         if bearer is not None:
@@ -134,6 +125,11 @@ class Authenticator:
     async def _by_token(self, bearer: str) -> Identity:
         token = read_token(bearer)
         if token is None:
+            # A JWT has three parts with dots between; no token of tenure's has a dot.
+            if self._issued is not None and bearer.count(".") == 2:
+                identity = await self._issued.identify(bearer)
+                if identity is not None:
+                    return identity
             raise Unauthenticated(_NOT_VALID, hint=_HINT)
         if token.id == COORDINATORS:
             await self._own_token()

@@ -42,6 +42,7 @@ from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.leader import Leader
 from tenure.coordinator.looks import Looks
 from tenure.coordinator.metrics import REGISTRY
+from tenure.coordinator.oidc import issued_tokens
 from tenure.coordinator.opening import Opening
 from tenure.coordinator.presence import Presence
 from tenure.coordinator.rest.app import RestApi
@@ -143,6 +144,7 @@ async def _coordinate(
     abort: asyncio.Event,
 ) -> None:
     """Build and run everything but the probes, until told to stop."""
+    issued = issued_tokens(settings, clock)
     dsn = settings.postgres_dsn.get_secret_value()
     etcd = connect_with(_etcd_options(settings, clock))
     keys = Keyspace(settings.etcd_prefix)
@@ -151,7 +153,7 @@ async def _coordinate(
         presence = Presence(etcd, keys, clock, settings.coordinator_id, ttl_s=settings.leader_ttl_s)
         waiters = Waiters(database, etcd, keys, clock)
         announcer = Announcer(etcd, keys, clock, done_ttl_s=settings.done_ttl_s, tell_here=waiters.wake)
-        authenticator = Authenticator(database, clock) if settings.auth == "required" else None
+        authenticator = Authenticator(database, clock, issued) if settings.auth == "required" else None
         hints = Hints(
             presence.leader_address,
             lambda lanes: leader.hint(lanes),

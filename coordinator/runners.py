@@ -101,7 +101,12 @@ class Runners:
             await self._require_session(runner, session)
             if not arrived or superseded.is_set() or gone.is_set():
                 return Taken()
-            return await self._answer(runner)
+            taken = await self._answer(runner)
+            if superseded.is_set() or gone.is_set():
+                # Nobody reads this answer, and nobody would renew what it names: free at once, not after the TTL.
+                await self.revoke(claim.lease for claim in taken.claims)
+                return Taken((), taken.cancels)
+            return taken
         finally:
             if self._polls.get(runner) is superseded:
                 del self._polls[runner]
@@ -150,8 +155,14 @@ class Runners:
             if isinstance(message, CancelRequest):
                 cancels.append(message)
                 read.append(item.key)
-            else:
+                continue
+            try:
                 claims += await self._claim(runner, item.key, message)
+            except TenureError as exc:
+                if not claims:
+                    raise
+                log.warning("offers_not_answered", runner=runner, offers=len(message.offers), error=exc.message)
+                break  # what was won before is handed on all the same
         if read:
             try:
                 await self._etcd.txn(Txn((), tuple(map(Delete, read))))
@@ -215,10 +226,12 @@ class Runners:
         if not claims:
             return frozenset(), frozenset()
         try:
-            shown = await verify_batch(self._etcd, self._keys, claims)
-            holds = await self._etcd.list(self._keys.holds, keys_only=True)
-        except TenureError as exc:
-            log.info("claims_not_verified", error=exc.message)  # trust runs out by itself
+            # The runner waits for the renewals, which must not wait longer for this than for themselves.
+            async with asyncio.timeout(RENEW_TIMEOUT_S):
+                shown = await verify_batch(self._etcd, self._keys, claims)
+                holds = await self._etcd.list(self._keys.holds, keys_only=True)
+        except (TenureError, TimeoutError) as exc:
+            log.info("claims_not_verified", error=str(exc) or "etcd takes too long")  # trust runs out by itself
             return frozenset(), frozenset()
         jobs = {claim.job for claim in claims}
         held = jobs & {self._keys.last(item.key) for item in holds.items}

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from tenure.coordinator.issuer_url import require_url
 from tenure.model.ids import new_id
 from tenure.model.listen import listened
 from tenure.store.secrets import SecretFiles
@@ -59,6 +60,28 @@ class CoordinatorSettings(BaseSettings):
     tls_client_key: Path | None = Field(default=None, description="file of that certificate's key")
     tls_server_name: str | None = Field(
         default=None, description="name in other coordinators' certificates, where it differs from their addresses"
+    )
+    oidc_issuer: str | None = Field(
+        default=None,
+        description="URL of an OIDC issuer whose tokens (JWT) are taken beside tenure's own ([ACCESS.md](ACCESS.md)); "
+        "HTTPS, or HTTP on loopback",
+    )
+    oidc_audience: str | None = Field(default=None, description="what `aud` in its tokens must hold")
+    oidc_jwks_url: str | None = Field(
+        default=None, description="where its keys are; default: what its `/.well-known/openid-configuration` says"
+    )
+    oidc_ca: Path | None = Field(
+        default=None, description="file of CA certificates that signed the issuer's; default: public ones"
+    )
+    oidc_role_claim: str = Field(default="tenure_role", min_length=1, description="claim that holds the role")
+    oidc_namespaces_claim: str = Field(
+        default="tenure_namespaces", min_length=1, description="claim that holds the list of namespaces"
+    )
+    oidc_pools_claim: str = Field(
+        default="tenure_pools", min_length=1, description="claim that holds the list of pools"
+    )
+    oidc_name_claim: str = Field(
+        default="sub", min_length=1, description="claim that holds the name, which is shown as `oidc:` and the name"
     )
     allow_insecure: bool = Field(
         default=False, description="listen elsewhere than on loopback without TLS, or without TENURE_AUTH=required"
@@ -148,6 +171,7 @@ class CoordinatorSettings(BaseSettings):
         if bool(self.etcd_cert) != bool(self.etcd_key):
             raise ValueError("etcd_cert and etcd_key belong together")
         self._require_whole_tls()
+        self._require_whole_oidc()
         return self
 
     def _require_whole_tls(self) -> None:
@@ -163,3 +187,24 @@ class CoordinatorSettings(BaseSettings):
             raise ValueError("tls_client_required needs tls_client_ca")
         if self.tls_client_cert and not (self.tls or self.tls_ca or self.tls_cert):
             raise ValueError("tls_client_cert is shown over TLS only: set tls_ca, or tls")
+
+    def _require_whole_oidc(self) -> None:
+        if self.oidc_issuer is None:
+            for name in ("oidc_audience", "oidc_jwks_url", "oidc_ca"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} needs oidc_issuer")
+            return
+        if self.auth != "required":
+            raise ValueError("oidc_issuer needs auth=required: without it nobody is asked for a token")
+        if not self.oidc_audience:
+            raise ValueError("oidc_issuer needs oidc_audience, or tokens that were made for others are taken")
+        require_url(self.oidc_issuer)
+        if "?" in self.oidc_issuer:
+            raise ValueError("oidc_issuer has no query")
+        if self.oidc_jwks_url is not None:
+            require_url(self.oidc_jwks_url)
+            if self.oidc_jwks_url.startswith("http:") and self.oidc_issuer.startswith("https:"):
+                raise ValueError("oidc_jwks_url is HTTPS, as oidc_issuer is")
+        claims = (self.oidc_role_claim, self.oidc_namespaces_claim, self.oidc_pools_claim, self.oidc_name_claim)
+        if len(set(claims)) < len(claims):
+            raise ValueError("oidc_role_claim, oidc_namespaces_claim, oidc_pools_claim and oidc_name_claim must differ")

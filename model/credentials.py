@@ -16,6 +16,8 @@ DAY_S = 86_400.0
 DEFAULT_EXPIRY_S = 90 * DAY_S
 MAX_EXPIRY_S = 3_650 * DAY_S
 MAX_CHARS = 128
+OF_ISSUER = "oidc:"
+"""How the names of identities begin that an OIDC issuer vouches for; no stored one may look like them."""
 MAX_SUBJECT_CHARS = 512
 MAX_SCOPE = 100
 GIVEN = tuple(role for role in Role if role is not Role.COORDINATOR)
@@ -77,6 +79,8 @@ def _of_texts(name: str, subject: str) -> Iterator[FieldViolation]:
         yield FieldViolation("name", f"must be 1 to {MAX_CHARS} printable characters")
     if name in _RESERVED:
         yield FieldViolation("name", f"{name!r} has a meaning of its own")
+    if name.startswith(OF_ISSUER):
+        yield FieldViolation("name", f"must not begin with {OF_ISSUER}")
     if not subject.isprintable() or len(subject) > MAX_SUBJECT_CHARS:
         yield FieldViolation("certificate_subject", f"must be printable, at most {MAX_SUBJECT_CHARS} characters")
 

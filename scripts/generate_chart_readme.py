@@ -121,6 +121,7 @@ def _settings() -> Iterator[str]:
         "settings": ("TENURE_", schema["properties"]["settings"]),
         "coordinator.settings": ("TENURE_", schema["properties"]["coordinator"]["properties"]["settings"]),
         "workerDefaults.settings": ("TENURE_WORKER_", schema["definitions"]["worker"]["properties"]["settings"]),
+        "runnerDefaults.settings": ("TENURE_WORKER_", schema["definitions"]["runner"]["properties"]["settings"]),
     }
     for block, (prefix, known) in blocks.items():
         for key in known["properties"]:

@@ -47,7 +47,10 @@ COORDINATOR_RULES = """
 Refused together: `TENURE_POSTGRES_POOL_MIN` above `TENURE_POSTGRES_POOL_MAX`; `TENURE_LOCK_TIMEOUT_S` not below
 `TENURE_STATEMENT_TIMEOUT_S`; no etcd endpoint at all; one of `TENURE_ETCD_CERT` and `TENURE_ETCD_KEY` without the
 other, and the same of `TENURE_TLS_CERT` and `TENURE_TLS_KEY`, of `TENURE_TLS_CLIENT_CERT` and `TENURE_TLS_CLIENT_KEY`;
-`TENURE_TLS_CLIENT_CA` without `TENURE_TLS_CERT`; `TENURE_TLS_CLIENT_REQUIRED` without `TENURE_TLS_CLIENT_CA`.
+`TENURE_TLS_CLIENT_CA` without `TENURE_TLS_CERT`; `TENURE_TLS_CLIENT_REQUIRED` without `TENURE_TLS_CLIENT_CA`;
+`TENURE_OIDC_ISSUER` without `TENURE_OIDC_AUDIENCE` or without `TENURE_AUTH=required`; `TENURE_OIDC_AUDIENCE`,
+`TENURE_OIDC_JWKS_URL` or `TENURE_OIDC_CA` without `TENURE_OIDC_ISSUER`; one of these URLs that is neither HTTPS nor on
+loopback; two claims of the same name.
 
 Refused at start: a listener that is not on loopback, unless there is a `TENURE_TLS_CERT` and `TENURE_AUTH=required`, or
 `TENURE_ALLOW_INSECURE=true` ([TLS.md](TLS.md)).

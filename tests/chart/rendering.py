@@ -44,6 +44,12 @@ CLOSED = {
 }
 """The least without which the chart would have to be told that nothing is secured."""
 
+RUNNERS: Values = {
+    "coordinator": {"enabled": False},
+    "runners": {"far": {"urls": ["https://tenure.example.com"], "tokenSecret": "runner-token"}},
+}
+"""The least that a release of runners alone asks for."""
+
 SWITCHES: tuple[Values, ...] = (
     {"coordinator": {"replicas": 1}},
     {"coordinator": {"autoscaling": {"enabled": True}}},
@@ -88,6 +94,11 @@ SWITCHES: tuple[Values, ...] = (
         }
     },
     {"tests": {"tokenSecret": "test-token"}},
+    {"runners": RUNNERS["runners"]},
+    {"runners": {"scaled": {**RUNNERS["runners"]["far"], "autoscaling": {"hpa": {"enabled": True}}}}},
+    {"runnerDefaults": {"caSecret": "ca", "proxy": {"https": "http://proxy:3128", "noProxy": ["a.example.com"]}}},
+    {"runnerDefaults": {"certificateSecret": "shown", "settings": {"sessionTtlS": 20}}},
+    {"ingress": {"runners": {"enabled": True, "host": "r.example.com", "tlsSecretName": "r"}}},
 )
 
 
@@ -126,7 +137,7 @@ def _files() -> Iterator[Case]:
         yield Case(path.name, yaml.safe_load(path.read_text()))
 
 
-CASES = (*_files(), *_combinations())
+CASES = (*_files(), Case("runners alone", RUNNERS), *_combinations())
 
 
 @cache

@@ -20,6 +20,7 @@ from tests.chart.rendering import (
     CHART,
     EXTERNAL,
     ROOT,
+    RUNNERS,
     Case,
     Object,
     chart,
@@ -112,16 +113,15 @@ def test_nothing_of_a_release_is_missing_from_its_package(tmp_path: Path) -> Non
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_notes_tell_three_commands(case: Case) -> None:
     (notes,) = [text for name, text in render_text(case.values).items() if name.endswith("NOTES.txt")]
+    alone = not case.values.get("coordinator", {}).get("enabled", True)
     for command in (
-        "1. See that it is up:      helm test prod",
-        "kubectl --namespace jobs port-forward",
+        "1. See that they are ready:" if alone else "1. See that it is up:      helm test prod",
+        "tenure workers list" if alone else "kubectl --namespace jobs port-forward",
         "tenure submit",
     ):
         assert command in notes, command
-    assert ("FOR TRYING OUT" in notes) == any(
-        case.values[store].get("bundled", {}).get("enabled") and case.values[store]["bundled"].get("members", 1) == 1
-        for store in ("postgres", "etcd")
-    )
+    bundled = [case.values.get(store, {}).get("bundled", {}) for store in ("postgres", "etcd")]
+    assert ("FOR TRYING OUT" in notes) == any(one.get("enabled") and one.get("members", 1) == 1 for one in bundled)
 
 
 @pytest.mark.parametrize(
@@ -326,8 +326,8 @@ class TestHelmTest:
 
 
 def test_every_command_and_flag_is_one_of_the_command_line() -> None:
-    names = ("coordinator", "worker", "wait-for-schema", "migrate", "health", "submit")
-    pods = [pod for _, pod in pod_templates(render(EXTERNAL))]
+    names = ("coordinator", "worker", "runner", "wait-for-schema", "migrate", "health", "submit")
+    pods = [pod for _, pod in pod_templates(render(over(EXTERNAL, {"runners": RUNNERS["runners"]})))]
     commands = {one["name"]: one["args"] for pod in pods for one in containers(pod)}
     assert commands.keys() == set(names)
     for command in commands.values():

@@ -51,8 +51,9 @@ def test_the_values_in_the_guides_are_accepted(guide: str) -> None:
     assert blocks
     for block in blocks:
         values = yaml.safe_load(block)
-        values.setdefault("postgres", {"external": {"existingSecret": "a"}})
-        values.setdefault("etcd", {"external": {"endpoints": ["grpc://etcd:2379"]}})
+        if values.get("coordinator", {}).get("enabled", True):
+            values.setdefault("postgres", {"external": {"existingSecret": "a"}})
+            values.setdefault("etcd", {"external": {"endpoints": ["grpc://etcd:2379"]}})
         if guide != "TLS.md":
             values.setdefault("security", {"allowInsecure": True})
         assert render_text(values)

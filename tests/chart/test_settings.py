@@ -44,15 +44,24 @@ SET_BY_THE_CHART = {
     "TENURE_WORKER_HTTP_ALLOW", "TENURE_WORKER_GRACE_S", "TENURE_AUTH", "TENURE_ALLOW_INSECURE", "TENURE_TLS_CERT",
     "TENURE_TLS_KEY", "TENURE_TLS_CLIENT_CA", "TENURE_TLS_CLIENT_REQUIRED", "TENURE_TLS", "TENURE_TLS_CA",
     "TENURE_TLS_CLIENT_CERT", "TENURE_TLS_CLIENT_KEY", "TENURE_TLS_SERVER_NAME", "TENURE_TOKEN_FILE",
+    "TENURE_RUNNER_URL",
 }  # fmt: skip
 """From values of other names; all others are in a block ``settings``."""
 
 SECRET = {"TENURE_TOKEN", "TENURE_TOKEN_FILE"}
 """From a Secret of the user's own, by `extraEnv` or `extraVolumes`: the chart knows no token."""
 
+BY_EXTRA_ENV = {
+    "TENURE_OIDC_ISSUER", "TENURE_OIDC_AUDIENCE", "TENURE_OIDC_JWKS_URL", "TENURE_OIDC_CA", "TENURE_OIDC_ROLE_CLAIM",
+    "TENURE_OIDC_NAMESPACES_CLAIM", "TENURE_OIDC_POOLS_CLAIM", "TENURE_OIDC_NAME_CLAIM",
+}  # fmt: skip
+"""By `coordinator.extraEnv`: the issuer is the user's own, as are its CA (`extraVolumes`) and the way to it."""
+
 SHARED = ("etcdPrefix", "etcdTimeoutS", "logLevel", "logFormat")
 Parse = Callable[[str, dict[str, str]], Any]
 CLASSES: dict[str, type[BaseSettings]] = {"coordinator": CoordinatorSettings, "worker": WorkerSettings}
+READ_BY: dict[str, type[BaseSettings]] = {**CLASSES, "runner": WorkerSettings}
+"""What each container's process reads: a runner is a worker in another mode."""
 
 
 def fields(kind: type[BaseSettings]) -> dict[str, tuple[str, Any]]:
@@ -84,7 +93,7 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Parse:
             monkeypatch.delenv(name)
         for name, value in env.items():
             monkeypatch.setenv(name, value)
-        return CLASSES[process]()
+        return READ_BY[process]()
 
     return read
 
@@ -92,14 +101,14 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Parse:
 def processes(case: Case) -> Iterator[tuple[str, dict[str, str]]]:
     for _, pod in pod_templates(render(case.values)):
         for container in containers(pod):
-            if container["name"] in CLASSES:
+            if container["name"] in READ_BY:
                 yield container["name"], environment(container)
 
 
 @pytest.mark.parametrize("process", CLASSES)
 def test_every_setting_can_be_given_and_nothing_else(process: str) -> None:
     known = fields(CLASSES[process]).keys()
-    assert known - MADE_BY_THE_PROCESS - SET_BY_THE_CHART - SECRET == typed(process).keys()
+    assert known - MADE_BY_THE_PROCESS - SET_BY_THE_CHART - SECRET - BY_EXTRA_ENV == typed(process).keys()
 
 
 def test_what_the_chart_sets_exists_and_what_is_named_above_is_set() -> None:
@@ -194,7 +203,7 @@ def test_a_worker_without_pools_serves_the_one_of_its_name(parse: Parse) -> None
 def test_processes_have_longer_to_stop_than_they_take(case: Case, parse: Parse) -> None:
     for _, pod in pod_templates(render(case.values)):
         for container in pod["spec"]["containers"]:
-            if container["name"] in CLASSES:
+            if container["name"] in READ_BY:
                 stop = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["", "0"])
                 grace_s = parse(container["name"], environment(container)).grace_s + float(stop[1])
                 assert pod["spec"]["terminationGracePeriodSeconds"] > grace_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,11 +22,11 @@ from tenure.coordinator.rest.runner_service import RunnerService
 from tenure.coordinator.runner_tokens import Signer, signer_of
 from tenure.coordinator.runners import Runners
 from tenure.model.access import Identity, Role
-from tenure.model.errors import Unauthenticated
+from tenure.model.errors import ConfigurationError, Unauthenticated
 from tenure.model.states import JobState
 from tenure.probes.server import HttpServer, application
 from tenure.store.etcd.keyspace import CancelRequest, HoldValue, Offer, Offers, WorkerValue
-from tenure.store.etcd.port import Put, Renewal, Txn
+from tenure.store.etcd.port import Put, Renewal, Txn, TxnResult
 from tenure.store.etcd.sessions import Sessions
 from tenure.v1 import runner_api as wire
 
@@ -57,11 +57,19 @@ class Renewing:
     def __init__(self, parts: Parts) -> None:
         self._etcd = parts.etcd
         self.renewed: list[int] = []
+        self.on_txn: Callable[[Txn], Awaitable[None]] | None = None
+        """Called before each transaction."""
 
     async def renew(self, leases: Sequence[int], *, timeout_s: float) -> Sequence[Renewal]:
         """Note, and pass on."""
         self.renewed.extend(leases)
         return await self._etcd.renew(leases, timeout_s=timeout_s)
+
+    async def txn(self, txn: Txn, **options: Any) -> TxnResult:
+        """Pass on, when the test lets it."""
+        if self.on_txn is not None:
+            await self.on_txn(txn)
+        return await self._etcd.txn(txn, **options)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._etcd, name)
@@ -330,6 +338,65 @@ async def test_a_poll_whose_caller_has_gone_claims_nothing(far: Far) -> None:
     assert await far.parts.claim_of(id) is None
 
 
+async def test_what_is_won_for_a_caller_that_goes_meanwhile_is_free_at_once(far: Far) -> None:
+    """Nobody would renew it; a claim's TTL may be an hour."""
+    id = await far.parts.submit()
+    session = await far.open()
+    claiming, going = asyncio.Event(), asyncio.Event()
+
+    async def hold_back(txn: Txn) -> None:
+        claiming.set()
+        await going.wait()
+
+    far.renewing.on_txn = hold_back
+    await far.offer(session["runner"], id, ttl_s=3_600.0)
+    poll = asyncio.ensure_future(far.call("claim", {"session": session["session"], "wait_s": 20}))
+    await claiming.wait()
+    second = asyncio.ensure_future(far.post("claim", {"session": session["session"], "wait_s": 0}))
+    await second  # it is there, and has ended the first
+    far.renewing.on_txn = None
+    going.set()
+    assert (await poll)["claims"] == []
+
+    async def free() -> bool:
+        return await far.parts.claim_of(id) is None
+
+    await until(free)
+
+
+async def test_what_was_won_is_handed_on_although_the_next_offer_fails(far: Far) -> None:
+    first, second = await far.parts.submit(), await far.parts.submit()
+    session = await far.open()
+    txns = 0
+
+    async def fail_second(txn: Txn) -> None:
+        nonlocal txns
+        txns += 1
+        if txns == 2:
+            raise ConfigurationError("etcd refuses the user, as the test wishes")
+
+    await far.offer(session["runner"], first)
+    await far.offer(session["runner"], second)
+    far.renewing.on_txn = fail_second
+    polled = await far.call("claim", {"session": session["session"], "wait_s": 20})
+    far.renewing.on_txn = None
+    assert [claim["job_id"] for claim in polled["claims"]] == [str(first)]
+    polled = await far.call("claim", {"session": session["session"], "wait_s": 20})
+    assert [claim["job_id"] for claim in polled["claims"]] == [str(second)]
+
+
+async def test_a_renewal_does_not_wait_for_a_look_that_takes_long(far: Far) -> None:
+    attempt = await far.started(await far.parts.submit())
+
+    async def stall(txn: Txn) -> None:
+        await asyncio.sleep(60)
+
+    far.renewing.on_txn = stall
+    async with asyncio.timeout(30):
+        [renewed] = (await far.call("renew", {"tokens": [attempt["attempt_token"]]}))["leases"]
+    assert renewed["ttl_s"] > 0
+
+
 async def test_a_job_that_is_claimed_already_is_not_claimed_again(far: Far) -> None:
     id = await far.parts.submit()
     await far.parts.claim(id)
@@ -426,6 +493,13 @@ async def test_a_token_that_was_changed_anywhere_is_refused(far: Far) -> None:
     for at in range(0, len(session) - 1, 7):
         changed = session[:at] + ("A" if session[at] != "A" else "B") + session[at + 1 :]
         assert (await far.post("claim", {"session": changed, "wait_s": 0})).status_code == 403
+
+
+async def test_a_token_has_one_text(far: Far) -> None:
+    """Others that decode to the same would name a lease twice in a call."""
+    text = (await far.open())["session"]
+    for other in (text[:10] + "!" + text[10:], text + "=", " " + text, text + "\n"):
+        assert (await far.post("renew", {"tokens": [other]})).status_code == 403
 
 
 async def test_a_token_of_another_kind_is_refused(far: Far) -> None:

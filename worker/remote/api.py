@@ -7,6 +7,7 @@ its own request was sent, whatever was tried before; trust counts from there.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import ssl
 from collections.abc import Sequence
@@ -87,15 +88,15 @@ class Api:
             sent = Sent(self._clock.monotonic())
             try:
                 # Half of what is left for one coordinator, so that a hanging one leaves time for another.
-                answer = await self._post(url + wire.PREFIX + path, body, remaining if once else remaining / 2)
-                return msgspec.json.decode(answer, type=gives), sent
+                answer = await self._post(
+                    url + wire.PREFIX + path, body, remaining if once else remaining / 2, in_all=once
+                )
+                return _decoded(answer, gives, url), sent
             except Unavailable as exc:
                 self._failed(url)
                 if once or self._clock.monotonic() + pause_s >= until:
                     raise
                 log.info("coordinator_failed", url=url, call=path, error=exc.message)
-            except msgspec.DecodeError as exc:
-                raise TenureError(f"{url} answers with something else than a coordinator does: {exc}") from exc
             await self._clock.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
@@ -103,14 +104,16 @@ class Api:
         if self._urls[0] == url:
             self._urls.append(self._urls.pop(0))
 
-    async def _post(self, url: str, body: bytes, timeout_s: float) -> bytes:
+    async def _post(self, url: str, body: bytes, timeout_s: float, *, in_all: bool) -> bytes:
+        """Post once. ``in_all``: the time is for the whole of it, not for each step, such as the next bytes."""
         headers = {"content-type": "application/json", **dict(self._bearer.metadata())}
         timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S))
         try:
-            response = await self._http.post(url, content=body, headers=headers, timeout=timeout)
-        except (httpx.TransportError, httpx.InvalidURL) as exc:
+            async with asyncio.timeout(timeout_s if in_all else None):
+                response = await self._http.post(url, content=body, headers=headers, timeout=timeout)
+        except (httpx.RequestError, httpx.InvalidURL, TimeoutError) as exc:
             raise Unavailable(
-                f"no answer from {url}: {exc or type(exc).__name__}",
+                f"no answer from {url}: {str(exc) or type(exc).__name__}",
                 hint="is the address right, the proxy (HTTPS_PROXY, NO_PROXY), and the authority (TENURE_TLS_CA)?",
             ) from exc
         if response.is_success:
@@ -124,11 +127,22 @@ class Api:
         await self._http.aclose()
 
 
+def _decoded(body: bytes, gives: type[_Answer], url: str) -> _Answer:
+    """Read an answer. One that is none came from something on the way, or was cut off: the outcome is unknown."""
+    try:
+        return msgspec.json.decode(body, type=gives)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise Unavailable(
+            f"{url} answers with something else than a coordinator does: {exc}",
+            hint="is that address a coordinator's, or something on the way to one?",
+        ) from exc
+
+
 def _is_answer(body: bytes) -> bool:
     """Say whether a conflict is an answer to each report, none of which was taken."""
     try:
         msgspec.json.decode(body, type=wire.FinishedAll)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
 
@@ -137,7 +151,7 @@ def _error(response: httpx.Response) -> TenureError:
     """Return what a refusal says: a coordinator's own, or that of something on the way to it."""
     try:
         problem = msgspec.json.decode(response.content, type=wire.Refusal).error
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         told = f"{response.url.host} answered HTTP {response.status_code} {response.reason_phrase}"
         if response.status_code in _NOT_NOW:
             return Unavailable(told)

@@ -51,6 +51,9 @@ class RemoteLeases:
             except TenureError as exc:
                 log.info("leases_not_answered", leases=len(page), error=exc.message)
                 continue
+            if len(renewed.leases) != len(page):  # it answers another question
+                log.error("leases_not_answered", leases=len(page), answers=len(renewed.leases))
+                continue
             for lease, answer in zip(page, renewed.leases, strict=True):
                 if answer.ttl_s is not None:
                     answers.append(Renewal(lease, answer.ttl_s, sent.at))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
 import msgspec
 import pydantic_core
@@ -16,7 +16,7 @@ import structlog
 
 from tenure.model.clock import Clock
 from tenure.model.dependencies import Trigger
-from tenure.model.errors import TenureError, Unavailable
+from tenure.model.errors import NotFound, TenureError, Unavailable
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState
 from tenure.store.etcd.leases import LeaseKeeper
@@ -37,6 +37,9 @@ POLL_MARGIN_S = 10.0
 ROOM_S = 2.0
 """How long a claim waits for a place. Coordinators know of a finished attempt before its runner has their answer."""
 LOOK_S = 0.02
+MAX_REPORT_BYTES = 4 * 1024 * 1024
+"""Of a call that reports; one report alone may be larger. Far below what coordinators take, and little enough to arrive
+in time over a thin line."""
 FIRST_PAUSE_S = 0.2
 MAX_PAUSE_S = 5.0
 
@@ -65,7 +68,10 @@ class RemoteLink:
         self._stop = stop
         self._touch = touch
         self._ready: asyncio.Queue[list[Started]] = asyncio.Queue(maxsize=1_000)
+        self._taking = 0
+        """Batches of claims on their way to be attempts, or let go of."""
         self._starting = 0
+        """Claims that have a place, and are not attempts that run yet."""
         self._held: dict[int, Started] = {}
         """Lease to the attempt that runs under it, until its report is answered."""
         self._tokens: dict[int, str] = {}
@@ -93,6 +99,9 @@ class RemoteLink:
                         "claim", poll, wire.Polled, timeout_s=POLL_S + POLL_MARGIN_S, once=True
                     )
                 except TenureError as exc:
+                    if isinstance(exc, NotFound):
+                        # The lease may live although nobody is shown on it: only here does that come to light.
+                        self._touch()
                     log.warning("poll_failed", error=exc.message, next_step=exc.hint)
                     await self._clock.sleep(pause_s * random.uniform(0.5, 1.0))
                     pause_s = min(2 * pause_s, MAX_PAUSE_S)
@@ -100,25 +109,36 @@ class RemoteLink:
                 pause_s = FIRST_PAUSE_S
                 for cancel in polled.cancels:
                     self._stop(cancel.job_id, int(cancel.fence), StopCause.CANCELED)
-                if polled.claims:
-                    group.create_task(self._take(polled.claims))
+                for start in range(0, len(polled.claims), wire.MAX_CLAIMS):
+                    self._taking += 1
+                    group.create_task(self._take(polled.claims[start : start + wire.MAX_CLAIMS]))
 
     async def _take(self, claims: Sequence[wire.Claim]) -> None:
-        self._starting += len(claims)
+        left = [claim.claim for claim in claims]
+        until = self._clock.monotonic() + ROOM_S
         try:
-            until = self._clock.monotonic() + ROOM_S
-            while self._room() < self._starting and self._clock.monotonic() < until:
-                await self._clock.sleep(LOOK_S)
-            fit = 0 if self._draining else max(0, self._room() - (self._starting - len(claims)))
-            if claims[fit:]:
-                await self._release([claim.claim for claim in claims[fit:]])
-            if claims[:fit]:
-                await self._start([claim.claim for claim in claims[:fit]])
+            # What fits begins at once: nobody renews a claim while it waits.
+            while left and not self._draining and self._clock.monotonic() < until:
+                fit = min(len(left), self._places())
+                if not fit:
+                    await self._clock.sleep(LOOK_S)
+                    continue
+                page, left = left[:fit], left[fit:]
+                self._starting += fit
+                try:
+                    await self._start(page)
+                finally:
+                    self._starting -= fit
+            await self._release(left)
         except TenureError as exc:
             log.warning("claims_not_started", claims=len(claims), error=exc.message)
+            await self._release(left)
         finally:
-            self._starting -= len(claims)
+            self._taking -= 1
             self._moved.set()
+
+    def _places(self) -> int:
+        return max(0, self._room() - self._starting)
 
     async def _start(self, claims: Sequence[str]) -> None:
         try:
@@ -136,25 +156,29 @@ class RemoteLink:
             self._keeper.add(Grant(one.lease, attempt.ttl_s, sent.at), self._lease_lost)
             started.append(one)
         if started:
+            self._starting += len(started)  # until they are seen to run
             await self._ready.put(started)
 
     async def _release(self, tokens: Sequence[str]) -> None:
-        try:
-            await self._api.call("release", wire.Release(tuple(tokens)), wire.Done, timeout_s=5.0)
-        except TenureError as exc:
-            log.info("claims_left_to_expire", claims=len(tokens), error=exc.message)
+        for start in range(0, len(tokens), wire.MAX_CLAIMS):
+            page = tuple(tokens[start : start + wire.MAX_CLAIMS])
+            try:
+                await self._api.call("release", wire.Release(page), wire.Done, timeout_s=5.0)
+            except TenureError as exc:
+                log.info("claims_left_to_expire", claims=len(page), error=exc.message)
 
     async def attempts(self) -> AsyncIterator[Sequence[Started]]:
         """Yield attempts as they start."""
         while True:
             batch = await self._ready.get()
+            self._starting -= len(batch)
             self._moved.set()
             yield batch
 
     async def drain(self) -> None:
         """Take no more; return when every claim under way was let go or has begun to run."""
         self._draining = True
-        while self._starting or not self._ready.empty():
+        while self._taking or not self._ready.empty():
             self._moved.clear()
             await self._moved.wait()
 
@@ -201,10 +225,15 @@ class RemoteLink:
     async def finish(self, reports: Sequence[Report]) -> list[Answer]:
         """Report ends, once."""
         self._reported.update(report.started.lease for report in reports)
-        request = wire.Finish(tuple(_report(self._token(report.started), report.ended) for report in reports))
-        finished, _ = await self._api.call("finish", request, wire.FinishedAll)
+        written = [_report(self._token(report.started), report.ended) for report in reports]
+        ends: list[wire.Finished] = []
+        # Nothing is forgotten before the last page is answered: if that is not, all go again, and those that were
+        # recorded are answered so.
+        for page in _pages(written):
+            finished, _ = await self._api.call("finish", wire.Finish(page), wire.FinishedAll)
+            ends += finished.reports
         answers = []
-        for report, one in zip(reports, finished.reports, strict=True):
+        for report, one in zip(reports, ends, strict=True):
             if one.verdict == "invalid":
                 answers.append(Answer(recorded=False, problem=one.message))
             elif one.verdict == "locked":
@@ -285,6 +314,21 @@ def _report(token: str, ended: Ended) -> wire.Report:
         spends_budget=ended.spends_budget,
         park=wire.Park(park.children, _raw(park.checkpoint), Trigger(park.trigger).value) if park else None,
     )
+
+
+def _pages(reports: Iterable[wire.Report]) -> Iterator[tuple[wire.Report, ...]]:
+    """Split reports into what a coordinator takes in a call."""
+    page: list[wire.Report] = []
+    size = 0
+    for report in reports:
+        weight = len(msgspec.json.encode(report))
+        if page and (size + weight > MAX_REPORT_BYTES or len(page) == wire.MAX_CLAIMS):
+            yield tuple(page)
+            page, size = [], 0
+        page.append(report)
+        size += weight
+    if page:
+        yield tuple(page)
 
 
 def _child(spec: JobSpec) -> msgspec.Raw:

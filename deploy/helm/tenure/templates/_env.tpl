@@ -30,6 +30,53 @@
     "httpAllow" .w.httpAllow "graceS" .w.graceSeconds) .w.settings .root.Values.settings)) -}}
 {{- end -}}
 
+{{/* root, w: where a runner finds coordinators, what it shows them and whom it believes, and the way out. */}}
+{{- define "tenure.env.runner" -}}
+- name: TENURE_RUNNER_URL
+  value: {{ join "," .w.urls | quote }}
+{{- if .w.caSecret }}
+- name: TENURE_TLS_CA
+  value: /etc/tenure/tls/ca.crt
+{{- end }}
+{{- if .w.certificateSecret }}
+- name: TENURE_TLS
+  value: "true"
+- name: TENURE_TLS_CLIENT_CERT
+  value: /etc/tenure/certificate/tls.crt
+- name: TENURE_TLS_CLIENT_KEY
+  value: /etc/tenure/certificate/tls.key
+{{- end }}
+{{- with .w.proxy.https }}
+- name: HTTPS_PROXY
+  value: {{ . | quote }}
+{{- end }}
+{{- with .w.proxy.noProxy }}
+- name: NO_PROXY
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- with include "tenure.env.token" (dict "token" .w.tokenSecret) }}
+{{ . }}
+{{- end }}
+{{- $shared := dict "Values" (dict "settings" (omit .root.Values.settings "etcdPrefix" "etcdTimeoutS")) }}
+{{- include "tenure.env.workerSettings" (dict "root" $shared "w" .w) }}
+{{- end -}}
+
+{{/* root, w: a worker beside etcd. */}}
+{{- define "tenure.env.worker" -}}
+{{- include "tenure.env.etcd" (merge (dict "etcdSecret" .root.Values.etcd.external.workerSecret) .root) }}
+{{- with .w.coordinators }}
+- name: TENURE_COORDINATOR
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- with include "tenure.env.toCoordinators" (dict "root" .root "named" (not .w.coordinators)) }}
+{{ . }}
+{{- end }}
+{{- with include "tenure.env.token" (dict "token" .root.Values.auth.workers.tokenSecret) }}
+{{ . }}
+{{- end }}
+{{- include "tenure.env.workerSettings" . }}
+{{- end -}}
+
 {{- define "tenure.env.etcd" -}}
 {{- $tls := .Values.etcd.tls -}}
 - name: TENURE_ETCD_ENDPOINTS

@@ -70,10 +70,37 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
+{{/* The workers of this release: none where its coordinators are elsewhere. */}}
+{{- define "tenure.workers" -}}
+{{ toYaml (ternary (default dict .Values.workers) dict .Values.coordinator.enabled) }}
+{{- end -}}
+
 {{/* root, name: a worker's values over the defaults of all workers, as YAML. */}}
 {{- define "tenure.worker" -}}
-{{- if not (kindIs "map" .root.Values.workerDefaults) }}{{ fail "workerDefaults: cannot be null, as workers are made from it; leave it out, or give {}" }}{{ end -}}
-{{- $worker := mergeOverwrite (deepCopy .root.Values.workerDefaults) (deepCopy (default (dict) (get .root.Values.workers .name))) -}}
+{{- include "tenure.workerDefaultsAreThere" .root -}}
+{{- $own := deepCopy (default (dict) (get .root.Values.workers .name)) -}}
+{{- include "tenure.completed" (dict "root" .root "name" .name "w" (mergeOverwrite (deepCopy .root.Values.workerDefaults) $own)) -}}
+{{- end -}}
+
+{{/* root, name: a runner's values over the defaults of all runners, and these over those of workers, as YAML. */}}
+{{- define "tenure.runner" -}}
+{{- include "tenure.workerDefaultsAreThere" .root -}}
+{{- if not (kindIs "map" .root.Values.runnerDefaults) }}{{ fail "runnerDefaults: cannot be null, as runners are made from it; leave it out, or give {}" }}{{ end -}}
+{{- $own := deepCopy (default (dict) (get .root.Values.runners .name)) -}}
+{{- $runner := mergeOverwrite (deepCopy .root.Values.workerDefaults) (deepCopy .root.Values.runnerDefaults) $own -}}
+{{- /* What a runner has not: it knows no etcd, and nobody counts jobs for it. */}}
+{{- $_ := set $runner "settings" (omit $runner.settings "etcdTimeoutS" "verifyS") -}}
+{{- $_ := set $runner.autoscaling "keda" (dict "enabled" false) -}}
+{{- include "tenure.completed" (dict "root" .root "name" .name "w" $runner) -}}
+{{- end -}}
+
+{{- define "tenure.workerDefaultsAreThere" -}}
+{{- if not (kindIs "map" .Values.workerDefaults) }}{{ fail "workerDefaults: cannot be null, as workers are made from it; leave it out, or give {}" }}{{ end -}}
+{{- end -}}
+
+{{/* root, name, w: a worker's values with its image and its pools, as YAML. */}}
+{{- define "tenure.completed" -}}
+{{- $worker := .w -}}
 {{- $image := deepCopy .root.Values.image -}}
 {{- range $key, $value := $worker.image -}}
 {{- if $value }}{{ $_ := set $image $key $value }}{{ end -}}
@@ -92,7 +119,7 @@ imagePullSecrets:
 {{/* A pool that some worker serves after the install; empty if none does. */}}
 {{- define "tenure.servedPool" -}}
 {{- $found := list -}}
-{{- range $key, $unused := .Values.workers -}}
+{{- range $key, $unused := include "tenure.workers" . | fromYaml -}}
 {{- $worker := include "tenure.worker" (dict "root" $ "name" $key) | fromYaml -}}
 {{- if gt (include "tenure.fewestWorkers" $worker | int) 0 }}{{ $found = append $found (first $worker.pools) }}{{ end -}}
 {{- end -}}

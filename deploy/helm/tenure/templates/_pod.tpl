@@ -88,8 +88,8 @@ readinessProbe:
   {{- toYaml .readinessProbe | nindent 2 }}
 {{- end -}}
 
-{{/* root, etcd, postgres (whether the pod speaks to them), tls (coordinator or client, where the pod is one), token (a Secret),
-c: volumes. Keys are for the group alone, as libpq asks. */}}
+{{/* root, etcd, postgres (whether the pod speaks to them), tls (coordinator or client, where the pod is one), token, ca,
+certificate (Secrets), c: volumes. Keys are for the group alone, as libpq asks. */}}
 {{- define "tenure.volumes" -}}
 - name: tmp
   emptyDir: {}
@@ -128,6 +128,26 @@ c: volumes. Keys are for the group alone, as libpq asks. */}}
         path: ca.crt
 {{- end }}
 {{- end }}
+{{- with .ca }}
+- name: tls
+  secret:
+    secretName: {{ . | quote }}
+    defaultMode: 0440
+    items:
+      - key: ca.crt
+        path: ca.crt
+{{- end }}
+{{- with .certificate }}
+- name: certificate
+  secret:
+    secretName: {{ . | quote }}
+    defaultMode: 0440
+    items:
+      - key: tls.crt
+        path: tls.crt
+      - key: tls.key
+        path: tls.key
+{{- end }}
 {{- with .token }}
 - name: token
   secret:
@@ -165,6 +185,16 @@ c: volumes. Keys are for the group alone, as libpq asks. */}}
   mountPath: /etc/tenure/client-ca
   readOnly: true
 {{- end }}
+{{- end }}
+{{- if .ca }}
+- name: tls
+  mountPath: /etc/tenure/tls
+  readOnly: true
+{{- end }}
+{{- if .certificate }}
+- name: certificate
+  mountPath: /etc/tenure/certificate
+  readOnly: true
 {{- end }}
 {{- if .token }}
 - name: token

@@ -1,5 +1,38 @@
 {{/* What values.schema.json cannot say: values that contradict each other. Each sentence names the value to change. */}}
 {{- define "tenure.validate" -}}
+{{- if .Values.coordinator.enabled }}{{ include "tenure.validateCoordinators" . }}{{ else }}{{ include "tenure.validateRunnersAlone" . }}{{ end -}}
+{{- range $key, $unused := .Values.runners -}}
+{{- include "tenure.validateRunner" (dict "root" $ "name" $key "w" (include "tenure.runner" (dict "root" $ "name" $key) | fromYaml)) -}}
+{{- end -}}
+{{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" (include "tenure.fullname" .)) -}}
+{{- fail (printf "fullnameOverride: %s, made from the names of release and chart, is no name of a Service, which begins with a letter and has no dots; give another one" (include "tenure.fullname" .)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Nothing is left out in silence that was asked for. */}}
+{{- define "tenure.validateRunnersAlone" -}}
+{{- $why := "is for a release with coordinators, and coordinator.enabled is false" -}}
+{{- if not .Values.runners -}}
+{{- fail "runners: give one, as coordinator.enabled is false and nothing else would be installed" -}}
+{{- end -}}
+{{- range $key, $value := .Values.workers -}}
+{{- if or $value (ne $key "default") }}{{ fail (printf "workers.%s: %s; name it in runners" $key $why) }}{{ end -}}
+{{- end -}}
+{{- $pg := .Values.postgres -}}
+{{- $etcd := .Values.etcd -}}
+{{- $asked := dict "postgres.bundled.enabled" $pg.bundled.enabled "postgres.external.existingSecret" $pg.external.existingSecret
+    "postgres.external.hosts" $pg.external.hosts "postgres.tls.enabled" $pg.tls.enabled "etcd.bundled.enabled" $etcd.bundled.enabled
+    "etcd.external.endpoints" $etcd.external.endpoints "etcd.external.existingSecret" $etcd.external.existingSecret
+    "etcd.external.workerSecret" $etcd.external.workerSecret "etcd.tls.enabled" $etcd.tls.enabled
+    "ingress.grpc.enabled" .Values.ingress.grpc.enabled "ingress.http.enabled" .Values.ingress.http.enabled
+    "ingress.runners.enabled" .Values.ingress.runners.enabled "tls.coordinators.enabled" .Values.tls.coordinators.enabled
+    "monitoring.serviceMonitor.enabled" .Values.monitoring.serviceMonitor.enabled -}}
+{{- range $key, $value := $asked -}}
+{{- if $value }}{{ fail (printf "%s: %s" $key $why) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tenure.validateCoordinators" -}}
 {{- $pg := .Values.postgres -}}
 {{- $etcd := .Values.etcd -}}
 {{- $c := .Values.coordinator -}}
@@ -61,9 +94,6 @@
 {{- fail (printf "coordinator.terminationGracePeriodSeconds: %d s is not longer than preStopSleepSeconds and settings.graceS together, %d s" ($c.terminationGracePeriodSeconds | int) $needed) -}}
 {{- end -}}
 {{- end -}}
-{{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" (include "tenure.fullname" .)) -}}
-{{- fail (printf "fullnameOverride: %s, made from the names of release and chart, is no name of a Service, which begins with a letter and has no dots; give another one" (include "tenure.fullname" .)) -}}
-{{- end -}}
 {{- range $key, $value := $pg.bundled.parameters -}}
 {{- if and (has (lower $key) (list "fsync" "full_page_writes" "synchronous_commit")) (regexMatch "^(of|off|f|fa|fal|fals|false|n|no|0)$" (toString $value | lower)) -}}
 {{- fail (printf "postgres.bundled.parameters.%s: leave it on; without it Postgres may forget what it has confirmed" $key) -}}
@@ -82,7 +112,7 @@
 {{- if gt ($c.autoscaling.minReplicas | int) ($c.autoscaling.maxReplicas | int) -}}
 {{- fail "coordinator.autoscaling.minReplicas: above coordinator.autoscaling.maxReplicas" -}}
 {{- end -}}
-{{- range $which := list "grpc" "http" -}}
+{{- range $which := list "grpc" "http" "runners" -}}
 {{- $ingress := get $.Values.ingress $which -}}
 {{- if and $ingress.enabled (not $ingress.host) -}}
 {{- fail (printf "ingress.%s.host: name the host" $which) -}}
@@ -117,22 +147,9 @@
 {{- $w := .w -}}
 {{- $at := printf "workers.%s" .name -}}
 {{- $keda := $w.autoscaling.keda -}}
-{{- $toCoordinators := include "tenure.env.toCoordinators" (dict "root" .root "named" (not $w.coordinators)) -}}
-{{- $token := include "tenure.env.token" (dict "token" .root.Values.auth.workers.tokenSecret) -}}
-{{- $env := list (include "tenure.env.etcd" .root) $toCoordinators $token (include "tenure.env.workerSettings" .) | join "\n" -}}
-{{- $own := ternary (list "TENURE_WORKER_HTTP_LISTEN" "TENURE_COORDINATOR") (list "TENURE_WORKER_HTTP_LISTEN") (gt (len $w.coordinators) 0) -}}
-{{- include "tenure.validateEnv" (dict "at" (printf "%s.extraEnv" $at) "env" $env "own" $own "extra" $w.extraEnv) -}}
-{{- if and $w.terminationGracePeriodSeconds (le ($w.terminationGracePeriodSeconds | int) (add ($w.graceSeconds | int) 20 | int)) -}}
-{{- fail (printf "%s.terminationGracePeriodSeconds: %d s is not longer than graceSeconds and the 20 s in which the last reports are sent, %d s together" $at ($w.terminationGracePeriodSeconds | int) (add ($w.graceSeconds | int) 20 | int)) -}}
-{{- end -}}
+{{- include "tenure.validateProcess" (dict "at" $at "w" $w "env" (include "tenure.env.worker" .)) -}}
 {{- if and $w.autoscaling.hpa.enabled $keda.enabled -}}
 {{- fail (printf "%s.autoscaling: hpa.enabled and keda.enabled exclude each other" $at) -}}
-{{- end -}}
-{{- if and $w.autoscaling.hpa.enabled (lt ($w.autoscaling.minReplicas | int) 1) -}}
-{{- fail (printf "%s.autoscaling.minReplicas: 0 is for KEDA alone" $at) -}}
-{{- end -}}
-{{- if gt ($w.autoscaling.minReplicas | int) ($w.autoscaling.maxReplicas | int) -}}
-{{- fail (printf "%s.autoscaling.minReplicas: above %s.autoscaling.maxReplicas" $at $at) -}}
 {{- end -}}
 {{- if and $keda.enabled (eq $keda.trigger "prometheus") (or (not $keda.serverAddress) (not $keda.query)) -}}
 {{- fail (printf "%s.autoscaling.keda: the trigger prometheus needs serverAddress and query" $at) -}}
@@ -143,6 +160,37 @@
 {{- end -}}
 {{- if and $keda.enabled (eq $keda.trigger "postgresql") (not $keda.dsnSecret) $pg.tls.enabled (or (ne $pg.tls.mode "require") $pg.tls.clientCertificate) -}}
 {{- fail (printf "%s.autoscaling.keda.dsnSecret: KEDA has none of the files of postgres.tls; name a Secret with a DSN for it, for example with sslmode=require" $at) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* root, name, w. */}}
+{{- define "tenure.validateRunner" -}}
+{{- $at := printf "runners.%s" .name -}}
+{{- if not .w.urls -}}
+{{- fail (printf "%s.urls: name where the coordinators' HTTP side is reached, for example [https://tenure.example.com]" $at) -}}
+{{- end -}}
+{{- if not (or .w.tokenSecret .w.certificateSecret) -}}
+{{- fail (printf "%s.tokenSecret: name a Secret with a token of role runner in the key token, or certificateSecret" $at) -}}
+{{- end -}}
+{{- if and .w.proxy.noProxy (not .w.proxy.https) (not .w.extraEnv) (not .w.extraEnvFrom) -}}
+{{- fail (printf "%s.proxy.noProxy: there is no proxy; give proxy.https, or HTTPS_PROXY in extraEnv" $at) -}}
+{{- end -}}
+{{- include "tenure.validateProcess" (dict "at" $at "w" .w "env" (include "tenure.env.runner" .)) -}}
+{{- end -}}
+
+{{/* at, w, env (of the chart, as YAML): what holds for workers and runners. */}}
+{{- define "tenure.validateProcess" -}}
+{{- $w := .w -}}
+{{- $at := .at -}}
+{{- include "tenure.validateEnv" (dict "at" (printf "%s.extraEnv" $at) "env" .env "own" (list "TENURE_WORKER_HTTP_LISTEN") "extra" $w.extraEnv) -}}
+{{- if and $w.terminationGracePeriodSeconds (le ($w.terminationGracePeriodSeconds | int) (add ($w.graceSeconds | int) 20 | int)) -}}
+{{- fail (printf "%s.terminationGracePeriodSeconds: %d s is not longer than graceSeconds and the 20 s in which the last reports are sent, %d s together" $at ($w.terminationGracePeriodSeconds | int) (add ($w.graceSeconds | int) 20 | int)) -}}
+{{- end -}}
+{{- if and $w.autoscaling.hpa.enabled (lt ($w.autoscaling.minReplicas | int) 1) -}}
+{{- fail (printf "%s.autoscaling.minReplicas: 0 is for KEDA alone" $at) -}}
+{{- end -}}
+{{- if gt ($w.autoscaling.minReplicas | int) ($w.autoscaling.maxReplicas | int) -}}
+{{- fail (printf "%s.autoscaling.minReplicas: above %s.autoscaling.maxReplicas" $at $at) -}}
 {{- end -}}
 {{- if and (eq (toString $w.maxUnavailable) "0") (eq (toString $w.maxSurge) "0") -}}
 {{- fail (printf "%s.maxSurge: with maxUnavailable 0 nothing could ever be replaced" $at) -}}

@@ -1,0 +1,291 @@
+"""A runner's side of the wire, against servers and proxies that do not answer as a coordinator does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from tenure.coordinator.rest.app import MAX_BODY_BYTES
+from tenure.model.bounds import DEFAULT_BOUNDS
+from tenure.model.clock import SystemClock
+from tenure.model.errors import TenureError, Unavailable
+from tenure.model.states import Outcome
+from tenure.store.etcd.keyspace import WorkerValue
+from tenure.store.etcd.leases import LeaseKeeper
+from tenure.v1 import runner_api as wire
+from tenure.v1.bearer import Bearer
+from tenure.worker.execute.call import Ended
+from tenure.worker.link import Report, Started
+from tenure.worker.remote.api import Api
+from tenure.worker.remote.leases import RemoteLeases, RemoteSessions
+from tenure.worker.remote.link import RemoteLink
+
+PATIENCE_S = 30.0
+Answer = Callable[[str, bytes], Awaitable[bytes]]
+"""Of a path and a body: the bytes of a whole response."""
+
+
+def response(body: bytes, *, status: str = "200 OK", headers: str = "", length: int | None = None) -> bytes:
+    """Write an HTTP response; the length may be a lie."""
+    stated = len(body) if length is None else length
+    return f"HTTP/1.1 {status}\r\ncontent-length: {stated}\r\nconnection: close\r\n{headers}\r\n".encode() + body
+
+
+@asynccontextmanager
+async def answering(answer: Answer) -> AsyncIterator[str]:
+    """Serve HTTP by hand; yield the address."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
+        body = await reader.readexactly(length)
+        path = head.split(" ")[1].rpartition("/")[2]
+        try:
+            whole = await answer(path, body)
+            for byte_or_all in whole.split(b"\x00"):  # a zero byte: a moment's pause
+                writer.write(byte_or_all)
+                await writer.drain()
+                await asyncio.sleep(0.05 if b"\x00" in whole else 0)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@asynccontextmanager
+async def calling(*urls: str) -> AsyncIterator[Api]:
+    """Give what calls these addresses."""
+    api = Api(urls, SystemClock(), bearer=Bearer())
+    try:
+        yield api
+    finally:
+        await api.close()
+
+
+STRANGE = {
+    "a page of a proxy": response(b"<html>Please log in</html>", headers="content-type: text/html\r\n"),
+    "cut off": response(b'{"leases": [{"ttl_s": 1', length=23),
+    "less than was promised": response(b'{"leases": [', length=5_000),
+    "not unpacked": response(b"<html>no gzip at all</html>", headers="content-encoding: gzip\r\n"),
+    "no text": response(b'{"leases": [{"ttl_s": 9, "stop": "\xff"}]}'),
+    "another number of leases": response(b'{"leases": []}'),
+    "elsewhere": response(b"", status="302 Found", headers="location: http://127.0.0.1:1/\r\n"),
+    "bad gateway": response(b"<html>Bad gateway</html>", status="502 Bad Gateway"),
+    "no HTTP": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+async def test_whatever_answers_a_renewal_it_counts_as_not_answered(strange: str) -> None:
+    """A keeper of leases that an answer ends would take the runner and all of its jobs with it."""
+
+    async def answer(path: str, body: bytes) -> bytes:
+        return STRANGE[strange]
+
+    async with answering(answer) as url, calling(url) as api:
+        leases = RemoteLeases(api)
+        leases.hold(1, "token")
+        assert await leases.renew([1], timeout_s=5.0) == []
+
+
+@pytest.mark.parametrize("strange", set(STRANGE) - {"elsewhere", "another number of leases"})
+async def test_another_coordinator_is_asked_when_something_on_the_way_answered(strange: str) -> None:
+    """The outcome is unknown: the first may have done it. All but ``once`` may be repeated."""
+
+    async def odd(path: str, body: bytes) -> bytes:
+        return STRANGE[strange]
+
+    async def well(path: str, body: bytes) -> bytes:
+        return response(b'{"attempts": []}')
+
+    async with answering(odd) as first, answering(well) as second, calling(first, second) as api:
+        api._urls = [first, second]
+        started, _ = await api.call("start", wire.Start(("token",)), wire.Started)
+        assert started == wire.Started()
+
+
+async def test_a_renewal_that_trickles_in_ends_in_time() -> None:
+    """One batch is outstanding at a time: one that does not end would keep every lease from its next renewal."""
+
+    async def answer(path: str, body: bytes) -> bytes:
+        return b"\x00".join([bytes([byte]) for byte in response(b" " * 400 + b'{"leases": [{"ttl_s": 9}]}')])
+
+    async with answering(answer) as url, calling(url) as api:
+        leases = RemoteLeases(api)
+        leases.hold(1, "token")
+        async with asyncio.timeout(10.0):  # byte by byte it takes 25 s
+            assert await leases.renew([1], timeout_s=0.5) == []
+
+
+async def test_a_refusal_on_the_way_is_told_as_such() -> None:
+    async def answer(path: str, body: bytes) -> bytes:
+        return STRANGE["elsewhere"]
+
+    async with answering(answer) as url, calling(url) as api:
+        with pytest.raises(TenureError, match="HTTP 302") as refused:
+            await api.call("start", wire.Start(("token",)), wire.Started)
+        assert not isinstance(refused.value, Unavailable)
+
+
+# -- the link --
+
+
+class Coordinator:
+    """Answers as a coordinator does, and notes what it was asked; ``claims`` is what the next poll gives."""
+
+    def __init__(self) -> None:
+        self.claims: list[int] = []
+        self.polls_refused = 0
+        self.started: list[str] = []
+        self.released: list[str] = []
+        self.finishes: list[tuple[int, int]] = []
+        """Of each call that reported: how many, and its size in bytes."""
+        self.opened = 0
+        self.failing_finishes = 0
+
+    async def answer(self, path: str, body: bytes) -> bytes:
+        """Answer a call."""
+        served: Any = getattr(self, path)(body)
+        if isinstance(served, bytes):
+            return served
+        return response(msgspec.json.encode(served))
+
+    def session(self, body: bytes) -> Any:
+        self.opened += 1
+        return wire.Session("session", "far-1", "1", 60.0, True)
+
+    def claim(self, body: bytes) -> Any:
+        if self.polls_refused:
+            self.polls_refused -= 1
+            problem = wire.Refusal(wire.Problem("NOT_FOUND", "the session is gone"))
+            return response(msgspec.json.encode(problem), status="404 Not Found")
+        numbers, self.claims = self.claims, []
+        return wire.Polled(
+            tuple(wire.Claim(f"claim-{n}", f"job-{n}", "default", "k", "default", f"{n:x}", 60.0) for n in numbers)
+        )
+
+    def start(self, body: bytes) -> Any:
+        texts = msgspec.json.decode(body, type=wire.Start).claims
+        self.started += texts
+        numbers = [int(text.partition("-")[2]) for text in texts]
+        return wire.Started(
+            tuple(
+                wire.Attempt(
+                    f"attempt-{n}", f"claim-{n}", f"job-{n}", 1, str(n), "default", "k", "default", f"{n:x}", 60.0,
+                    msgspec.Raw(b"null"),
+                )
+                for n in numbers
+            )
+        )  # fmt: skip
+
+    def release(self, body: bytes) -> Any:
+        self.released += msgspec.json.decode(body, type=wire.Release).tokens
+        return wire.Done()
+
+    def finish(self, body: bytes) -> Any:
+        reports = msgspec.json.decode(body, type=wire.Finish).reports
+        self.finishes.append((len(reports), len(body)))
+        if len(self.finishes) in range(2, 2 + self.failing_finishes):
+            return response(b"", status="503 Service Unavailable")
+        verdict = "repeated" if len(self.finishes) > 2 + self.failing_finishes else "recorded"
+        return wire.FinishedAll(tuple(wire.Finished(verdict) for _ in reports))  # type: ignore[arg-type]
+
+
+class Linked:
+    """A link on a scripted coordinator."""
+
+    def __init__(self, api: Api, coordinator: Coordinator) -> None:
+        self.coordinator = coordinator
+        self.room = 10_000
+        self.touched = 0
+        leases = RemoteLeases(api)
+        sessions = RemoteSessions(api, leases)
+        self.sessions = sessions
+        self.keeper = LeaseKeeper(leases, SystemClock())
+        self.link = RemoteLink(
+            api, sessions, leases, self.keeper, SystemClock(),
+            room=lambda: self.room, stop=lambda job, fence, cause: None, touch=self._touch,
+        )  # fmt: skip
+
+    def _touch(self) -> None:
+        self.touched += 1
+
+    async def started(self, count: int) -> list[Started]:
+        """Take so many attempts."""
+        taken: list[Started] = []
+        async for batch in self.link.attempts():
+            taken += batch
+            self.room -= len(batch)
+            if len(taken) >= count:
+                break
+        return taken
+
+
+@asynccontextmanager
+async def linked() -> AsyncIterator[Linked]:
+    """Run a link."""
+    coordinator = Coordinator()
+    async with answering(coordinator.answer) as url, calling(url) as api:
+        one = Linked(api, coordinator)
+        await one.sessions.open("far", WorkerValue(("default",), ("k",), 10_000, {}), 60.0)
+        task = asyncio.ensure_future(one.link.receive())
+        try:
+            yield one
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_more_claims_than_a_call_takes_are_started_and_let_go_of() -> None:
+    async with linked() as one:
+        one.coordinator.claims = list(range(1, 2_502))
+        async with asyncio.timeout(PATIENCE_S):
+            await one.started(2_501)
+        assert one.link.claims == 2_501
+        assert not await one.link.close()
+        assert len(one.coordinator.released) == 2_501
+
+
+async def test_claims_that_have_a_place_do_not_wait_for_those_that_have_none() -> None:
+    async with linked() as one:
+        one.room = 3
+        one.coordinator.claims = [1, 2, 3, 4]
+        async with asyncio.timeout(PATIENCE_S):
+            await one.started(3)
+            assert one.coordinator.released == []
+            while one.coordinator.released != ["claim-4"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert len(one.coordinator.started) == 3
+
+
+async def test_large_reports_travel_in_calls_that_a_coordinator_takes() -> None:
+    """Together they may be longer than a body may be; refused as a whole they would come again for ever."""
+    async with linked() as one:
+        one.coordinator.claims = list(range(1, 501))
+        one.coordinator.failing_finishes = 1
+        async with asyncio.timeout(PATIENCE_S):
+            started = await one.started(500)
+            result = '"' + "x" * (DEFAULT_BOUNDS.result_bytes - 2) + '"'
+            reports = [Report(each, Ended(Outcome.COMPLETED, result)) for each in started]
+            assert all(answer.recorded for answer in await one.link.finish(reports))
+        assert one.link.claims == 0
+        assert max(size for _, size in one.coordinator.finishes) <= MAX_BODY_BYTES
+        assert sum(count for count, _ in one.coordinator.finishes) > 500, "not exercised: no page was sent again"
+
+
+async def test_a_poll_that_finds_no_session_has_it_opened_again() -> None:
+    """The lease may live, and be renewed, while nobody is shown on it: nothing else would tell."""
+    async with linked() as one:
+        one.coordinator.polls_refused = 1
+        async with asyncio.timeout(PATIENCE_S):
+            while not one.touched:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
