@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 
-from tenure.coordinator.access import require
+from tenure.coordinator.access import denied, may, require
 from tenure.coordinator.api.filters import not_a_token
 from tenure.model.access import Right
 from tenure.model.errors import FieldViolation, InvalidInput
@@ -38,7 +38,10 @@ class AuditService(AuditServiceServicer):
 
     async def ListAudit(self, request: pb.ListAuditRequest, context: Context) -> pb.ListAuditResponse:
         """Read a page of entries, newest first."""
-        require(Right.READ if request.namespace else Right.OPERATE, namespace=request.namespace or None)
+        if request.namespace:
+            require(Right.READ, namespace=request.namespace)
+        elif not may(Right.OPERATE):
+            raise denied(Right.OPERATE, " everywhere, as a look at all namespaces takes: name one that you may read")
         size = request.page_size or DEFAULT_PAGE
         if not 1 <= size <= MAX_PAGE:
             raise InvalidInput([FieldViolation("page_size", f"must be 1 to {MAX_PAGE:,}")])

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from importlib import resources
 
 from psycopg import sql
+from psycopg.errors import LockNotAvailable, UndefinedObject
 from sqlalchemy.engine import Connection
 
-from tenure.model.errors import ConfigurationError
+from tenure.model.errors import ConfigurationError, Locked, NotFound
 from tenure.store.postgres.migrate import in_thread, locked, run_text
 
 ROLES = ("tenure_migrator", "tenure_coordinator", "tenure_submitter", "tenure_readonly")
@@ -30,6 +31,8 @@ async def apply(dsn: str, users: Sequence[tuple[str, str]] = ()) -> None:
 
     Raises:
         Unavailable: Postgres cannot be reached.
+        Locked: somebody else holds a table for longer than this waits.
+        NotFound: there is no such user.
         ConfigurationError: it refuses the user, the user may not do this, or a role is none of ``ROLES``.
     """
     text = script(users)
@@ -67,4 +70,10 @@ def _apply(dsn: str, text: str) -> None:
         with connection.begin():
             run_text(connection, text)
 
-    locked(dsn, run)
+    try:
+        locked(dsn, run)
+    except UndefinedObject as exc:
+        hint = "make the user first: CREATE ROLE name LOGIN PASSWORD …"
+        raise NotFound(f"Postgres: {exc.diag.message_primary}", hint=hint) from exc
+    except LockNotAvailable as exc:
+        raise Locked("Postgres: a statement holds a table for longer than this waits", hint="try again later") from exc

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from tenure.cli.embedded.postgres import EmbeddedPostgres
 from tenure.cli.main import app
-from tenure.model.errors import ConfigurationError
+from tenure.model.errors import ConfigurationError, Locked, NotFound
 from tenure.store.postgres import roles
 from tenure.store.postgres.migrate import migrate, status
 
@@ -327,6 +327,25 @@ def test_an_owner_who_is_no_superuser_sets_them_up(server: EmbeddedPostgres, mak
     assert not place.run(None, "SELECT has_database_privilege('tenure_coordinator', 'hosted', 'CREATE')")[0][0]
     assert _wait(migrate(place.dsn("app_owner"))).is_current
     place.run("app_owner", "CREATE TABLE tenure.later ()", "DROP TABLE tenure.later")
+
+
+def test_a_user_who_is_not_there_is_named(make_place: MakePlace) -> None:
+    place = make_place("nobody")
+    with pytest.raises(NotFound, match='role "nobody-here" does not exist') as refused:
+        _wait(roles.apply(place.admin, [("nobody-here", "tenure_readonly")]))
+    assert "CREATE ROLE" in str(refused.value.hint)
+
+
+def test_a_table_that_is_held_is_not_waited_for_for_ever(
+    make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roles, "LOCK_TIMEOUT", "SET LOCAL lock_timeout = '50ms';\n")
+    place = make_place("held")
+    _wait(migrate(place.admin))
+    with psycopg.connect(place.admin) as holder:
+        holder.execute("LOCK TABLE tenure.job")
+        with pytest.raises(Locked):
+            _wait(roles.apply(place.admin))
 
 
 def test_what_is_printed_is_what_is_run(make_place: MakePlace) -> None:
