@@ -6,7 +6,8 @@
 //   - trust a lease only until the *sending* of the last answered renewal + its time to live, less a margin: then the
 //     handler must have been stopped, since somebody else may run the job;
 //   - report an end until it is answered, and keep the lease alive until then;
-//   - drop the result when the answer is `lost`.
+//   - drop the result when the answer is `lost`, and report again when it is `locked`;
+//   - not begin an attempt whose start was answered too late to be trusted.
 'use strict';
 
 const os = require('node:os');
@@ -111,6 +112,7 @@ function end(one, cause) {
 }
 
 async function execute(attempt, sent) {
+  const late = now() >= sent + attempt.ttl_s - margin(attempt.ttl_s);
   const one = {
     attempt,
     ttl: attempt.ttl_s,
@@ -123,6 +125,8 @@ async function execute(attempt, sent) {
   const report = { attempt_token: attempt.attempt_token };
   try {
     const progress = (fraction, message) => post('progress', { attempt_token: attempt.attempt_token, fraction, message });
+    if (late) end(one, 'lost');
+    one.abort.signal.throwIfAborted();
     const result = await handlers[attempt.kind](attempt.payload, { signal: one.abort.signal, progress, attempt });
     Object.assign(report, { outcome: 'completed', result: result ?? null });
   } catch (error) {
@@ -132,8 +136,9 @@ async function execute(attempt, sent) {
   clearTimeout(deadline);
   for (let pause = 0.1; ; pause = Math.min(2 * pause, 5)) {
     try {
-      await post('finish', { reports: [report] });
-      break;
+      const { answer } = await post('finish', { reports: [report] });
+      if (answer.reports[0].verdict !== 'locked') break;
+      await sleep(pause);
     } catch (error) {
       // A refusal is final: the report is malformed, or the attempt is not ours any more.
       if (error instanceof Refused && error.status < 500 && error.status !== 429) break;

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -289,3 +292,48 @@ async def test_a_poll_that_finds_no_session_has_it_opened_again() -> None:
         async with asyncio.timeout(PATIENCE_S):
             while not one.touched:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
+
+
+# -- the example in another language --
+
+RUNNER_JS = Path(__file__).resolve().parents[2] / "examples" / "runner_node" / "runner.js"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_the_node_runner_begins_nothing_late_and_reports_until_it_is_recorded(is_late: bool) -> None:
+    coordinator = Coordinator()
+    coordinator.claims = [1]
+    reports: list[Any] = []
+    progress: list[bytes] = []
+
+    async def answer(path: str, body: bytes) -> bytes:
+        served: Any
+        if path == "start":
+            await asyncio.sleep(3.0 if is_late else 0.0)  # longer than the TTL
+            attempt = {"attempt_token": "a", "job_id": "j", "fence": "1", "kind": "node-echo", "ttl_s": 2, "payload": 1}
+            served = {"attempts": [attempt]}
+        elif path == "renew":
+            served = {"leases": [{"ttl_s": 60} for _ in msgspec.json.decode(body)["tokens"]]}
+        elif path == "progress":
+            progress.append(body)
+            served = {}
+        elif path == "finish":
+            reports.extend(msgspec.json.decode(body)["reports"])
+            served = {"reports": [{"verdict": "recorded" if len(reports) > 1 else "locked"}]}
+        else:
+            return await coordinator.answer(path, body)
+        return response(msgspec.json.encode(served))
+
+    async with answering(answer) as url:
+        env = {**os.environ, "TENURE_RUNNER_URL": url}
+        runner = await asyncio.create_subprocess_exec("node", str(RUNNER_JS), env=env)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while len(reports) < 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        finally:
+            runner.kill()
+            await runner.wait()
+    assert bool(progress) is not is_late, "the handler says so as it begins"
+    assert {report["outcome"] for report in reports} == {"released" if is_late else "completed"}
