@@ -18,10 +18,10 @@ import structlog
 from tenure.coordinator.access import caller, require
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.runner_tokens import AttemptToken, ClaimToken, RunnerToken, SessionToken, Signer, require_own
-from tenure.coordinator.runners import Runners, StandingClaim, WonClaim
+from tenure.coordinator.runners import Renewals, Runners, StandingClaim, WonClaim
 from tenure.model.access import Right
 from tenure.model.dependencies import Trigger
-from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, Unavailable
+from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, PermissionDenied, Unavailable
 from tenure.model.jobs import validate_spec
 from tenure.model.routes import kind_error, name_error, route_error
 from tenure.model.states import Outcome
@@ -149,32 +149,35 @@ class RunnerService:
         )
 
     async def renew(self, request: api.Renew, gone: asyncio.Event) -> api.Renewals:
-        """Keep leases alive."""
-        tokens = [self._read_any(text) for text in request.tokens]
-        leases = [token.lease for token in tokens]
+        """Keep leases alive. One that is not the caller's is lost to it, and costs the others nothing."""
+        tokens = self._own(request.tokens)
+        own = [token for token in tokens if token is not None]
+        leases = [token.lease for token in own]
         if len(set(leases)) < len(leases):
             raise InvalidInput([FieldViolation("tokens", "must not name a lease twice")])
         claims = [
             StandingClaim(token.job, token.revision, token.lease)
-            for token in tokens
+            for token in own
             if not isinstance(token, SessionToken)
         ]
         renewed = await self._runners.renew(leases, claims)
-        return api.Renewals(
-            tuple(
-                api.Renewed(
-                    renewed.ttls.get(token.lease),
-                    ""
-                    if isinstance(token, SessionToken)
-                    else "lost"
-                    if token.job in renewed.lost
-                    else "held"
-                    if token.job in renewed.held
-                    else "",
-                )
-                for token in tokens
-            )
-        )
+        return api.Renewals(tuple(_renewed(token, renewed) for token in tokens))
+
+    def _own(self, texts: Sequence[str]) -> list[RunnerToken | None]:
+        """Read tokens; None for those that are not the caller's.
+
+        Raises:
+            PermissionDenied: none is.
+        """
+        tokens: list[RunnerToken | None] = []
+        for text in texts:
+            try:
+                tokens.append(self._read_any(text))
+            except PermissionDenied:
+                if len(texts) == 1 or (len(tokens) == len(texts) - 1 and not any(tokens)):
+                    raise
+                tokens.append(None)
+        return tokens
 
     async def release(self, request: api.Release, gone: asyncio.Event) -> api.Done:
         """Let go of claims."""
@@ -276,6 +279,15 @@ class RunnerService:
 def _new_id(name: str) -> str:
     """Return an id that nobody has: a runner may choose a name, but not take the place of another worker."""
     return f"{name[:MAX_NAME_CHARS].rstrip('-._')}-{secrets.token_hex(ID_SUFFIX_BYTES)}"
+
+
+def _renewed(token: RunnerToken | None, renewed: Renewals) -> api.Renewed:
+    if token is None:
+        return api.Renewed(0.0, "lost")
+    ttl_s = renewed.ttls.get(token.lease)
+    if isinstance(token, SessionToken):
+        return api.Renewed(ttl_s)
+    return api.Renewed(ttl_s, "lost" if token.job in renewed.lost else "held" if token.job in renewed.held else "")
 
 
 def _one_runner(tokens: Iterable[ClaimToken | AttemptToken]) -> list[str]:
