@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 from tests.worker.conftest import until
 
 from tenure.model.clock import SystemClock
+from tenure.model.errors import Unauthenticated
 from tenure.store.etcd.keyspace import Keyspace, WorkerValue
 from tenure.store.etcd.leases import LeaseKeeper
 from tenure.store.etcd.port import Delete, Etcd, Grant, KeyValue, Txn, TxnResult
 from tenure.store.etcd.sessions import Sessions
+from tenure.worker import registration as module
 from tenure.worker.registration import Registration
 
 VALUE = WorkerValue(("default",), ("k",), 1, {})
@@ -96,3 +99,33 @@ async def test_a_session_that_is_lost_between_two_requests_leaves_no_key_without
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await registration.close()
+
+
+async def test_a_refusal_is_told_once_with_the_next_step(
+    etcd: Etcd, keys: Keyspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a worker with a token that has expired fills its log."""
+    asked = 0
+
+    async def refusing(ttl_s: float) -> Grant:
+        nonlocal asked
+        asked += 1
+        raise Unauthenticated("the credentials are not valid", hint="set TENURE_TOKEN")
+
+    monkeypatch.setattr(etcd, "grant", refusing)
+    monkeypatch.setattr(module, "REFUSED_PAUSE_S", 0.01)
+    registration = Registration(
+        Sessions(etcd, keys), SystemClock(), LeaseKeeper(etcd, SystemClock()), "w1", VALUE, 60.0
+    )
+
+    async def asked_often() -> bool:
+        return asked >= 5
+
+    with capture_logs() as logs:
+        task = asyncio.ensure_future(registration.run())
+        await until(asked_often)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    [told] = [line for line in logs if line["event"] == "registration_failed"]
+    assert told["next_step"] == "set TENURE_TOKEN; it is tried again until then"
+    assert registration.problem() == "not registered: the credentials are not valid"
