@@ -30,8 +30,9 @@ log = structlog.get_logger(__name__)
 
 FRESH_S = 2.0
 """A credential is read again after so long: a revocation acts within this and the time of a query."""
-TRUST_S = 60.0
-"""For so long after it was read as valid a credential works although Postgres does not answer."""
+TRUST_S = 900.0
+"""For so long after it was read as valid a credential works although Postgres does not answer: an outage of minutes
+takes no job from runners, whose renewals are calls. Nothing can be revoked meanwhile anyhow."""
 PATIENCE_S = 2.0
 """How long a caller that could be trusted waits for Postgres before it is."""
 PAUSE_S = 1.0

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import jsonschema
+import msgspec
 import pytest
 import pytest_asyncio
 from tests.coordinator.conftest import Parts, running, until
@@ -78,8 +79,11 @@ class Renewing:
 class Far:
     """A runner that knows nothing but HTTP, and what others do about its jobs."""
 
-    def __init__(self, parts: Parts, http: httpx.AsyncClient, renewing: Renewing, signer: Signer) -> None:
+    def __init__(
+        self, parts: Parts, http: httpx.AsyncClient, renewing: Renewing, signer: Signer, runners: Runners
+    ) -> None:
         self.parts = parts
+        self._runners = runners
         self.http = http
         self.renewing = renewing
         self.signer = signer
@@ -106,6 +110,21 @@ class Far:
         """Offer jobs, as the leader does."""
         offers = tuple(Offer(str(id), attempt, ttl_s, "default", "k", "default") for id in ids)
         await self.put(runner, Offers(1, offers).to_json())
+
+    async def polling(self, session: dict[str, Any]) -> None:
+        """Wait until the coordinator has a poll of this runner."""
+        await until(lambda: self._has_poll(session))
+
+    async def nobody_polls(self, session: dict[str, Any]) -> None:
+        """Wait until it has none."""
+
+        async def none() -> bool:
+            return not await self._has_poll(session)
+
+        await until(none)
+
+    async def _has_poll(self, session: dict[str, Any]) -> bool:
+        return session["runner"] in self._runners._polls
 
     async def put(self, runner: str, message: bytes) -> None:
         """Put a message into an inbox."""
@@ -142,7 +161,7 @@ async def _serving(parts: Parts) -> AsyncIterator[Far]:
         running(server.run()),
         httpx.AsyncClient(base_url=f"http://{server.address}", timeout=60) as http,
     ):
-        yield Far(parts, http, renewing, signer)
+        yield Far(parts, http, renewing, signer, runners)
         runners.close()
 
 
@@ -298,7 +317,7 @@ async def test_a_poll_waits_for_an_offer(far: Far) -> None:
     id = await far.parts.submit()
     session = await far.open()
     polling = asyncio.create_task(far.call("claim", {"session": session["session"], "wait_s": 30}))
-    await asyncio.sleep(0.2)
+    await far.polling(session)
     assert not polling.done()
     await far.offer(session["runner"], id)
     assert [claim["job_id"] for claim in (await polling)["claims"]] == [str(id)]
@@ -318,7 +337,7 @@ async def test_a_newer_poll_takes_the_place_of_an_older_one(far: Far) -> None:
     session = await far.open()
     poll = {"session": session["session"], "wait_s": 30}
     older = asyncio.create_task(far.call("claim", poll))
-    await asyncio.sleep(0.2)
+    await far.polling(session)
     newer = asyncio.create_task(far.call("claim", poll))
     assert await older == {"claims": [], "cancels": []}
     await far.offer(session["runner"], id)
@@ -329,12 +348,11 @@ async def test_a_poll_whose_caller_has_gone_claims_nothing(far: Far) -> None:
     id = await far.parts.submit()
     session = await far.open()
     polling = asyncio.create_task(far.call("claim", {"session": session["session"], "wait_s": 30}))
-    await asyncio.sleep(0.3)
+    await far.polling(session)
     polling.cancel()
     await asyncio.gather(polling, return_exceptions=True)
-    await asyncio.sleep(0.3)
+    await far.nobody_polls(session)
     await far.offer(session["runner"], id)
-    await asyncio.sleep(0.3)
     assert await far.parts.claim_of(id) is None
 
 
@@ -403,6 +421,16 @@ async def test_a_job_that_is_claimed_already_is_not_claimed_again(far: Far) -> N
     session = await far.open()
     await far.offer(session["runner"], id)
     assert (await far.call("claim", {"session": session["session"], "wait_s": 5}))["claims"] == []
+
+
+async def test_a_token_of_somebody_else_costs_the_other_leases_nothing(far: Far) -> None:
+    """As after a change of pools: what is left of them is kept."""
+    attempt = await far.started(await far.parts.submit())
+    token = far.signer.read_any(attempt["attempt_token"])
+    foreign = far.signer.sign(msgspec.structs.replace(token, caller="somebody"))
+    answers = (await far.call("renew", {"tokens": [foreign, attempt["session"]]}))["leases"]
+    assert answers == [{"ttl_s": 0.0, "stop": "lost"}, {"ttl_s": 10.0}]
+    assert int(attempt["lease"], 16) not in far.renewing.renewed[-1:]
 
 
 # -- sessions --

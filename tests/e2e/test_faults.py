@@ -44,6 +44,11 @@ async def test_a_paused_worker_can_change_nothing(stage: Setting) -> None:
     first = await on.executing(job.id)
     assert first.claim is not None
     zombie = on.member(first.claim.worker)
+
+    async def at_work() -> bool:
+        return bool(on.lines(job.id))
+
+    await on.until(at_work)
     zombie.pause(tree=False)
     second = await on.executing(job.id, attempt=2)
     zombie.resume()

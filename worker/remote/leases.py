@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from tenure.model.errors import TenureError
+from tenure.model.errors import PermissionDenied, TenureError, Unauthenticated
 from tenure.store.etcd.keyspace import WorkerValue
 from tenure.store.etcd.port import Grant, Renewal
 from tenure.v1 import runner_api as wire
@@ -19,6 +19,7 @@ from tenure.worker.remote.api import Api
 
 log = structlog.get_logger(__name__)
 
+REFUSED_PAUSE_S = 1.0
 OnStop = Callable[[int, str], None]
 """Called with a lease and ``lost`` or ``held``."""
 
@@ -50,6 +51,8 @@ class RemoteLeases:
                 renewed, sent = await self._api.call("renew", request, wire.Renewals, timeout_s=timeout_s, once=True)
             except TenureError as exc:
                 log.info("leases_not_answered", leases=len(page), error=exc.message)
+                if isinstance(exc, (Unauthenticated, PermissionDenied)):
+                    await asyncio.sleep(min(REFUSED_PAUSE_S, timeout_s))  # asking again at once is of no use
                 continue
             if len(renewed.leases) != len(page):  # it answers another question
                 log.error("leases_not_answered", leases=len(page), answers=len(renewed.leases))
