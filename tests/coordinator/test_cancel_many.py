@@ -15,7 +15,17 @@ from tenure.model.states import JobState, Outcome
 from tenure.store.etcd.keyspace import CancelRequest, parse_inbox
 
 ANY: dict[str, Any] = dict.fromkeys(
-    ("namespace", "kind", "route", "labels", "parent_id", "created_after", "created_before", "workflow_id")
+    (
+        "namespace",
+        "namespaces",
+        "kind",
+        "route",
+        "labels",
+        "parent_id",
+        "created_after",
+        "created_before",
+        "workflow_id",
+    )
 )
 ACTIVE = {**ANY, "states": ["executing", "ready", "restarting", "waiting"]}
 

@@ -144,7 +144,17 @@ async def test_a_retried_dependant_has_its_time_when_it_no_longer_waits(alone: P
     first, _ = (one.id for one in await alone.submitter.submit_batch(specs))
     await alone.finish(first, (await alone.execute(first)).fence, Outcome.FAILED)
     filters = dict.fromkeys(
-        ("namespace", "kind", "route", "labels", "parent_id", "created_after", "created_before", "workflow_id")
+        (
+            "namespace",
+            "namespaces",
+            "kind",
+            "route",
+            "labels",
+            "parent_id",
+            "created_after",
+            "created_before",
+            "workflow_id",
+        )
     )
     await alone.retryer.retry_matching({**filters, "states": ["failed", "canceled"]}, Span.up_to_now(), preview=False)
     [waiting] = await alone.sql("SELECT * FROM tenure.job WHERE state = 'waiting'")

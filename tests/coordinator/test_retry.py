@@ -18,7 +18,17 @@ from tenure.model.jobs import JobSpec, RetrySpec
 from tenure.model.states import JobState, Outcome
 
 ANY: dict[str, Any] = dict.fromkeys(
-    ("namespace", "kind", "route", "labels", "parent_id", "created_after", "created_before", "workflow_id")
+    (
+        "namespace",
+        "namespaces",
+        "kind",
+        "route",
+        "labels",
+        "parent_id",
+        "created_after",
+        "created_before",
+        "workflow_id",
+    )
 )
 FAILED = {**ANY, "states": ["failed"]}
 BOTH = {**ANY, "states": ["canceled", "failed"]}
