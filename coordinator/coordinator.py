@@ -58,6 +58,7 @@ from tenure.coordinator.waiters import Waiters
 from tenure.coordinator.workflows import Workflows
 from tenure.model.clock import SystemClock
 from tenure.model.errors import TenureError
+from tenure.probes.connections import FOR_PROBES, fitting
 from tenure.probes.server import Check, HttpServer, application
 from tenure.probes.tls import ServerTLS
 from tenure.store.etcd.connect import connect_with
@@ -102,12 +103,14 @@ async def serve(settings: CoordinatorSettings) -> None:
     stop, abort = _on_signals()
     opening = Opening(clock)
     checks: dict[str, Check] = {"start": opening.problem}
-    rest = RestApi()
+    connections = fitting(settings.max_http_connections)
+    rest = RestApi(calls=connections - FOR_PROBES)
     http_server = HttpServer(
         application(checks, REGISTRY, more=rest.routes()),
         listen=settings.http_listen,
         variable="TENURE_HTTP_LISTEN",
         tls=tls,
+        most=connections,
     )
     http_server.bind()
     async with asyncio.TaskGroup() as group:

@@ -124,6 +124,12 @@ class CoordinatorSettings(BaseSettings):
     max_submit_streams: int = Field(
         default=200, ge=1, description="StreamSubmitJobs among them; each may hold 16 MiB of jobs"
     )
+    max_http_connections: int = Field(
+        default=4_096,
+        ge=64,
+        description="connections to the HTTP side at a time, at most half of the files that may be open; one more ends "
+        "the one that has waited longest for its client. Calls of runners leave 32 of them to probes",
+    )
     migrate: bool = Field(default=True, description="bring the schema up to date at start")
     reflection: bool = True
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -16,14 +16,11 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tenure.model.errors import ConfigurationError
-from tenure.probes.tls import ServerTLS, subjects
+from tenure.probes.connections import KEEP_ALIVE_S, MOST, Door
+from tenure.probes.tls import ServerTLS
 
-KEEP_ALIVE_S = 75
-"""How long a connection may say nothing: longer than runners and usual proxies keep one, so that they never use one
-that is just being closed."""
 Check = Callable[[], Awaitable[str | None]]
 """Answers None if all is well, else what is wrong."""
 
@@ -67,37 +64,30 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _Verified(H11Protocol):
-    """A connection over TLS, which knows whose certificate its client showed."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, "subjects": subjects(transport.get_extra_info("peercert"))}
-
-
 class HttpServer:
     """Built stopped. ``address`` is known once ``bind`` was called (port 0 takes a free one).
 
     ``variable`` is the setting that ``listen`` came from, for messages. With ``tls`` it speaks TLS alone, and
     ``scope["state"]["subjects"]`` holds who a verified client certificate is of (see ``probes.tls.subjects``);
-    without TLS there is no such entry.
+    without TLS there is no such entry. Of connections, ``probes.connections`` tells what ``most`` means.
     """
 
-    def __init__(self, app: Starlette, *, listen: str, variable: str, tls: ServerTLS | None = None) -> None:
+    def __init__(
+        self, app: Starlette, *, listen: str, variable: str, tls: ServerTLS | None = None, most: int = MOST
+    ) -> None:
         self._listen = listen
         self._variable = variable
-        config = uvicorn.Config(
+        self._tls = tls
+        self._most = most
+        self._config = uvicorn.Config(
             app,
             log_config=None,
             access_log=False,
             lifespan="off",
-            http="auto" if tls is None else _Verified,
+            ws="none",  # a connection that is upgraded would leave its bounds behind
             timeout_keep_alive=KEEP_ALIVE_S,
         )
-        if tls is not None:
-            config.load()
-            config.ssl = tls.context
-        self._server = _Server(config)
+        self._server = _Server(self._config)
         self._socket: socket.socket | None = None
         self.address = listen
 
@@ -123,10 +113,11 @@ class HttpServer:
     async def run(self) -> None:
         """Serve until cancelled: the body of a task."""
         assert self._socket is not None  # bind comes first
+        tls = self._tls.context if self._tls else None
+        door = Door(self._socket, self._config, self._server.server_state, most=self._most, tls=tls)
         try:
-            await self._server.serve(sockets=[self._socket])
-        except asyncio.CancelledError:
-            self._server.should_exit = True
-            raise
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._server.serve(sockets=[]))  # it listens to nothing: connections come by the door
+                await door.run()
         finally:
             self._socket.close()

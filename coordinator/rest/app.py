@@ -30,6 +30,7 @@ from tenure.model.errors import (
     Unauthenticated,
     Unavailable,
 )
+from tenure.probes.connections import MOST
 from tenure.v1 import runner_api as api
 
 log = structlog.get_logger(__name__)
@@ -82,9 +83,11 @@ class TooLong(BoundExceeded):
 
 
 class RestApi:
-    """The routes. ``open`` lets calls in."""
+    """The routes. ``open`` lets calls in, ``calls`` of them at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, calls: int = MOST) -> None:
+        self._most = calls
+        self._under_way = 0
         self._service: RunnerService | None = None
         self._identify: Identify | None = None
         self._on_denied: OnDenied | None = None
@@ -115,7 +118,9 @@ class RestApi:
         decoder = msgspec.json.Decoder(endpoint.takes)
 
         async def serve(request: Request) -> Response:
+            self._under_way += 1
             try:
+                self._require_room()
                 # Before the body is read: who is nobody is not listened to.
                 identity = await self._who(request)
                 asked = _decoded(decoder, await _body(request))
@@ -131,10 +136,19 @@ class RestApi:
                 return Response(status_code=499)
             except Exception as exc:  # the top of a call
                 return _refusal(exc)
+            finally:
+                self._under_way -= 1
             lost = isinstance(answer, api.FinishedAll) and all_lost(answer.reports)
             return Response(msgspec.json.encode(answer), 409 if lost else 200, media_type="application/json")
 
         return serve
+
+    def _require_room(self) -> None:
+        if self._under_way > self._most:
+            raise Unavailable(
+                f"this coordinator answers {self._most:,} calls over HTTP, as many as it may",
+                hint="ask again later, or another one; TENURE_MAX_HTTP_CONNECTIONS says how many",
+            )
 
     def _ready(self) -> RunnerService:
         if self._service is None:

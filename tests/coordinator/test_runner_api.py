@@ -25,6 +25,7 @@ from tenure.coordinator.runners import Runners
 from tenure.model.access import Identity, Role
 from tenure.model.errors import ConfigurationError, Unauthenticated
 from tenure.model.states import JobState
+from tenure.probes import connections
 from tenure.probes.server import HttpServer, application
 from tenure.store.etcd.keyspace import CancelRequest, HoldValue, Offer, Offers, WorkerValue
 from tenure.store.etcd.port import Put, Renewal, Txn, TxnResult
@@ -148,12 +149,12 @@ class Far:
 
 
 @asynccontextmanager
-async def _serving(parts: Parts) -> AsyncIterator[Far]:
+async def _serving(parts: Parts, **bounds: int) -> AsyncIterator[Far]:
     renewing = Renewing(parts)
     runners = Runners(renewing, parts.keys, parts.clock)
     signer = await signer_of(parts.db)
     workers = WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter)
-    rest = RestApi()
+    rest = RestApi(**bounds)
     server = HttpServer(application({}, REGISTRY, more=rest.routes()), listen="127.0.0.1:0", variable="-")
     server.bind()
     rest.open(RunnerService(runners, Sessions(parts.etcd, parts.keys), signer, workers), Identities())
@@ -354,6 +355,42 @@ async def test_a_poll_whose_caller_has_gone_claims_nothing(far: Far) -> None:
     await far.nobody_polls(session)
     await far.offer(session["runner"], id)
     assert await far.parts.claim_of(id) is None
+
+
+async def test_a_thousand_silent_connections_keep_out_no_runner_and_no_probe(
+    far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_S", 1.0)
+    id = await far.parts.submit()
+    session = await far.open()
+    polling = asyncio.create_task(far.call("claim", {"session": session["session"], "wait_s": 30}))
+    await far.polling(session)
+    host, port = far.http.base_url.host, far.http.base_url.port
+    silent = [await asyncio.open_connection(host, port) for _ in range(1_000)]
+    assert (await far.http.get("/livez")).status_code == 200
+    assert all([await reader.read() == b"" for reader, _ in silent])  # closed, by then the poll is older than any
+    await far.offer(session["runner"], id)
+    [claim] = (await polling)["claims"]
+    [attempt] = (await far.call("start", {"claims": [claim["claim"]]}))["attempts"]
+    report = {"attempt_token": attempt["attempt_token"], "outcome": "completed"}
+    assert (await far.call("finish", {"reports": [report]}))["reports"][0]["verdict"] == "recorded"
+    for _, writer in silent:
+        writer.close()
+
+
+async def test_of_calls_that_wait_there_are_so_many_and_probes_go_on(parts: Parts) -> None:
+    async with _serving(parts, calls=1) as far:
+        session = await far.open()
+        poll = {"session": session["session"], "wait_s": 30}
+        polling = asyncio.create_task(far.call("claim", poll))
+        await far.polling(session)
+        refused = await far.post("claim", poll)
+        assert (refused.status_code, refused.json()["error"]["status"]) == (503, "UNAVAILABLE")
+        assert (await far.http.get("/livez")).status_code == 200
+        polling.cancel()
+        await asyncio.gather(polling, return_exceptions=True)
+        await far.nobody_polls(session)
+        assert await far.call("claim", {**poll, "wait_s": 0}) == {"claims": [], "cancels": []}
 
 
 async def test_what_is_won_for_a_caller_that_goes_meanwhile_is_free_at_once(far: Far) -> None:
