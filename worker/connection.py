@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from tenure.store.etcd.leases import LeaseKeeper
+from tenure.v1.dial import TLS, tls_of
 from tenure.worker.link import Link
 from tenure.worker.registration import Registration
+from tenure.worker.settings import WorkerSettings
 
 Bodies = Mapping[str, Coroutine[Any, Any, None]]
 """Bodies of tasks, by name."""
@@ -39,3 +41,18 @@ class Connection(NamedTuple):
     lifelines: Callable[[], Bodies]
     """What must run as long as anything is held or unreported, besides keeper and registration."""
     close: Callable[[], Awaitable[None]]
+
+
+def tls_to_coordinators(settings: WorkerSettings) -> TLS | None:
+    """Return how coordinators are to be called; None: in the open, or as the address has it.
+
+    Raises:
+        ConfigurationError: a client certificate without TLS.
+    """
+    return tls_of(
+        tls=settings.tls,
+        ca_file=settings.tls_ca,
+        cert_file=settings.tls_client_cert,
+        key_file=settings.tls_client_key,
+        server_name=settings.tls_server_name,
+    )

@@ -13,8 +13,7 @@ from tenure.store.etcd.leases import LeaseKeeper
 from tenure.store.etcd.options import EtcdOptions
 from tenure.store.etcd.sessions import Sessions
 from tenure.store.etcd.view import View
-from tenure.v1.dial import TLS, tls_of
-from tenure.worker.connection import Bodies, Connection
+from tenure.worker.connection import Bodies, Connection, tls_to_coordinators
 from tenure.worker.control import Control
 from tenure.worker.coordinators import Coordinators
 from tenure.worker.direct import DirectLink
@@ -43,7 +42,10 @@ def connect_directly(settings: WorkerSettings, value: WorkerValue, control: Cont
     keeper = LeaseKeeper(etcd, clock)
     seen = View(etcd, keys.coordinators, clock)
     coordinators = Coordinators(
-        lambda: settings.coordinator or _addresses(seen), clock, tls=_tls(settings), bearer=bearer_of(settings)
+        lambda: settings.coordinator or _addresses(seen),
+        clock,
+        tls=tls_to_coordinators(settings),
+        bearer=bearer_of(settings),
     )
     registration = Registration(Sessions(etcd, keys), clock, keeper, worker, value, settings.session_ttl_s)
     link = DirectLink(
@@ -78,13 +80,3 @@ def _addresses(seen: View) -> Sequence[str]:
         except ValueError as exc:
             log.warning("key_unreadable", key=key, error=str(exc))  # written by hand
     return addresses
-
-
-def _tls(settings: WorkerSettings) -> TLS | None:
-    return tls_of(
-        tls=settings.tls,
-        ca_file=settings.tls_ca,
-        cert_file=settings.tls_client_cert,
-        key_file=settings.tls_client_key,
-        server_name=settings.tls_server_name,
-    )

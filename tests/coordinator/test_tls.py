@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from structlog.testing import capture_logs
+from tests.connect_proxy import ConnectProxy
 from tests.coordinator.conftest import running, until
 from tests.fixtures.certificates import Authority, Pair
 
@@ -32,12 +33,16 @@ from tenure.model.errors import ConfigurationError, Unavailable
 from tenure.probes import tls as module
 from tenure.probes.server import HttpServer
 from tenure.probes.tls import ServerTLS, subjects
+from tenure.v1 import runner_api
+from tenure.v1.bearer import Bearer
 from tenure.v1.cluster_service_pb2 import HintReadyResponse
 from tenure.v1.cluster_service_pb2_grpc import ClusterServiceServicer, add_ClusterServiceServicer_to_server
 from tenure.v1.dial import TLS, Dialer, tls_from_environment
 from tenure.v1.worker_service_pb2 import StartAttemptsRequest, StartAttemptsResponse
 from tenure.v1.worker_service_pb2_grpc import WorkerServiceServicer, add_WorkerServiceServicer_to_server
 from tenure.worker.coordinators import Coordinators
+from tenure.worker.remote.api import Api
+from tenure.worker.remote.tls import RunnerTLS
 
 PATIENCE_S = 30.0
 Authorities = Callable[[str], Authority]
@@ -61,6 +66,13 @@ async def _whose(request: Request) -> JSONResponse:
     return JSONResponse(dict(request.scope["state"]["subjects"]))
 
 
+async def _session(request: Request) -> JSONResponse:
+    """Answer a runner, whose next call needs a connection of its own."""
+    name = request.scope["state"]["subjects"].get("x509_common_name", ("",))[0]
+    session = {"session": "token", "runner": name, "lease": "1", "ttl_s": 9.0, "is_new": True}
+    return JSONResponse(session, headers={"connection": "close"})
+
+
 @pytest.fixture
 async def listen(authority: Authorities) -> AsyncIterator[Listen]:
     """Start both: ``await listen(days=-1, …)`` with arguments of ``Authority.issue`` and of ``ServerTLS``."""
@@ -76,7 +88,8 @@ async def listen(authority: Authorities) -> AsyncIterator[Listen]:
             await grpc_server.start()
             stack.push_async_callback(grpc_server.stop, 0)
             await grpc_server.set_serving(True)
-            app = Starlette(routes=[Route("/livez", _whose)])
+            session = Route(f"{runner_api.PREFIX}session", _session, methods=["POST"])
+            app = Starlette(routes=[Route("/livez", _whose), session])
             http_server = HttpServer(app, listen="127.0.0.1:0", variable="TENURE_HTTP_LISTEN", tls=tls)
             http_server.bind()
             await stack.enter_async_context(running(http_server.run()))
@@ -429,6 +442,103 @@ async def test_workers_read_a_renewed_certificate_after_a_failure(listen: Listen
     )
     await coordinators.close()
     await server.stop(0)
+
+
+class Runner:
+    """Calls by HTTPS as a runner does."""
+
+    def __init__(self, on: Listening, tls: TLS) -> None:
+        self._api = Api([f"https://{on.http}"], SystemClock(), bearer=Bearer(), tls=RunnerTLS(tls))
+
+    async def shows(self, *, timeout_s: float = PATIENCE_S, once: bool = False) -> str:
+        """Call; return whose certificate the coordinator saw. Raises ``Unavailable``."""
+        request = runner_api.OpenSession(runner_api.Runner("far", ("default",), ("k",), 1))
+        session, _ = await self._api.call("session", request, runner_api.Session, timeout_s=timeout_s, once=once)
+        return session.runner
+
+    async def is_refused(self) -> bool:
+        """Call, not for long."""
+        try:
+            await self.shows(timeout_s=1.0)
+        except Unavailable:
+            return True
+        return False
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._api.close()
+
+
+Far = Callable[[Listening, TLS], Runner]
+
+
+@pytest.fixture
+async def far(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Far]:
+    """Make a runner: ``far(on, tls)``."""
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    async with AsyncExitStack() as stack:
+
+        def make(on: Listening, tls: TLS) -> Runner:
+            runner = Runner(on, tls)
+            stack.push_async_callback(runner.close)
+            return runner
+
+        yield make
+
+
+async def test_a_runner_reads_a_renewed_certificate_after_a_failure(listen: Listen, far: Far) -> None:
+    on = await listen(mutual=True)
+    mine = on.ours.issue("/CN=far", days=-1)
+    runner = far(on, _showing(on, mine))
+    assert await runner.is_refused()
+    mine.replace(on.ours.issue("/CN=far"))
+    assert await runner.shows() == "far"
+    mine.key.write_bytes(b"nonsense")
+    assert await runner.shows() == "far", "what was read last is kept"
+
+
+async def test_a_runner_reads_a_renewed_authority_after_a_failure(
+    listen: Listen, far: Far, authority: Authorities
+) -> None:
+    on = await listen()
+    known = on.ours.ca.with_name("known.pem")
+    known.write_bytes(on.ours.ca.read_bytes())
+    runner = far(on, TLS(ca_file=known))
+    assert await runner.shows() == ""
+    theirs = authority("theirs")
+    on.pair.replace(theirs.issue("/CN=coordinator"))
+    on.tls.reread()
+    assert await runner.is_refused()
+    known.write_bytes(theirs.ca.read_bytes())
+    with pytest.raises(Unavailable):
+        await runner.shows(once=True)  # a poll is asked once; it has the files read all the same
+    assert await runner.shows(once=True) == ""
+
+
+@pytest.mark.parametrize("through_a_proxy", [False, True])
+async def test_a_runner_expects_the_name_that_it_is_told(
+    listen: Listen, far: Far, monkeypatch: pytest.MonkeyPatch, through_a_proxy: bool
+) -> None:
+    on = await listen(names="DNS:coordinators.example")
+    async with ConnectProxy(on.http, [on.http], host="127.0.0.1") as proxy:
+        if through_a_proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
+            monkeypatch.setenv("NO_PROXY", "")
+        assert await far(on, TLS(ca_file=on.ours.ca, server_name="coordinators.example")).shows() == ""
+        assert await far(on, TLS(ca_file=on.ours.ca, server_name="workers.example")).is_refused()
+        assert await far(on, TLS(ca_file=on.ours.ca)).is_refused()
+        assert (proxy.taken > 0) is through_a_proxy
+
+
+def test_the_files_of_a_runner_are_named_at_the_start(tmp_path: Path, authority: Authorities) -> None:
+    nothing = tmp_path / "nothing.pem"
+    pair = authority("ours").issue("/CN=far")
+    for tls in (TLS(ca_file=nothing), TLS(cert_file=pair.cert, key_file=nothing)):
+        with pytest.raises(ConfigurationError) as refused:
+            RunnerTLS(tls)
+        assert str(nothing) in str(refused.value.hint)
 
 
 def test_the_environment_chooses_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,14 @@
 
 Behind a load balancer there is one address; with several, one that does not answer costs the time to try the next.
 Proxies of the environment (``HTTPS_PROXY``, ``NO_PROXY``) are used. Invariant: what an answer came to is known by when
-its own request was sent, whatever was tried before; trust counts from there.
+its own request was sent, whatever was tried before; trust counts from there. TLS files that were renewed are read again
+once a call has failed; connections with the old ones are put aside, and closed in the end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
@@ -18,9 +18,10 @@ import msgspec
 import structlog
 
 from tenure.model.clock import Clock
-from tenure.model.errors import BY_GRPC_STATUS, FieldViolation, InvalidInput, TenureError, Unavailable
+from tenure.model.errors import BY_GRPC_STATUS, FieldViolation, InvalidInput, TenureError, Unauthenticated, Unavailable
 from tenure.v1 import runner_api as wire
 from tenure.v1.bearer import Bearer
+from tenure.worker.remote.tls import RunnerTLS
 
 log = structlog.get_logger(__name__)
 
@@ -49,16 +50,22 @@ class Api:
         clock: Clock,
         *,
         bearer: Bearer,
-        tls: ssl.SSLContext | bool = True,
+        tls: RunnerTLS | None = None,
         agent: str = "tenure-runner",
     ) -> None:
         self._urls = list(urls)
         random.shuffle(self._urls)  # spread over the coordinators
         self._clock = clock
         self._bearer = bearer
-        self._http = httpx.AsyncClient(
-            verify=tls,
-            headers={"User-Agent": agent},
+        self._tls = tls
+        self._agent = agent
+        self._http = self._connecting()
+        self._old: list[httpx.AsyncClient] = []
+
+    def _connecting(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            verify=self._tls.context if self._tls else True,
+            headers={"User-Agent": self._agent},
             limits=httpx.Limits(max_connections=64, keepalive_expiry=60.0),
         )
 
@@ -97,12 +104,21 @@ class Api:
                 if once or self._clock.monotonic() + pause_s >= until:
                     raise
                 log.info("coordinator_failed", url=url, call=path, error=exc.message)
+            except Unauthenticated:
+                self._reread()  # it may be for the certificate that was shown
+                raise
             await self._clock.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
     def _failed(self, url: str) -> None:
         if self._urls[0] == url:
             self._urls.append(self._urls.pop(0))
+        self._reread()
+
+    def _reread(self) -> None:
+        if self._tls is not None and self._tls.reread():
+            self._old.append(self._http)
+            self._http = self._connecting()
 
     async def _post(self, url: str, body: bytes, timeout_s: float, *, in_all: bool) -> bytes:
         """Post once. ``in_all``: the time is for the whole of it, not for each step, such as the next bytes."""
@@ -124,7 +140,8 @@ class Api:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        for http in (self._http, *self._old):
+            await http.aclose()
 
 
 def _decoded(body: bytes, gives: type[_Answer], url: str) -> _Answer:
