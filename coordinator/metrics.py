@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from tenure.model.errors import PermissionDenied, Unauthenticated
 from tenure.model.states import Outcome
 
 REGISTRY = CollectorRegistry()
@@ -47,6 +48,13 @@ AUDIT_LEFT_OUT = Counter(
     "Refused calls that are not in the audit log, because too many were refused in a minute.",
     registry=REGISTRY,
 )
+CALLS_REFUSED = Counter(
+    "tenure_calls_refused",
+    "Calls that were refused for who made them: unauthenticated (nothing was shown, or nothing valid), or "
+    "permission_denied; over grpc or http.",
+    ["over", "status"],
+    registry=REGISTRY,
+)
 READY = Gauge(
     "tenure_coordinator_ready",
     "1 while this store answers this coordinator; etcd counts as answering only with a quorum.",
@@ -64,5 +72,14 @@ for _write in ("start", "finish", "progress", "checkpoint", "children"):
     STALE_WRITES.labels(_write)  # shown as 0 from the start, so that the first one is a rise
 for _outcome in (Outcome.LOST, Outcome.RELEASED, Outcome.TIMED_OUT, Outcome.CANCELED):
     REAPED.labels(str(_outcome))
+for _over in ("grpc", "http"):
+    for _status in ("unauthenticated", "permission_denied"):
+        CALLS_REFUSED.labels(_over, _status)
 for _ticked in ("fired", "skipped"):
     TICKS.labels(_ticked)
+
+
+def count_refusal(over: str, exc: Exception) -> None:
+    """Count a call that is refused, if it is for who made it."""
+    if isinstance(exc, (Unauthenticated, PermissionDenied)):
+        CALLS_REFUSED.labels(over, exc.grpc_status.lower()).inc()

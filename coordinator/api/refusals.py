@@ -21,6 +21,7 @@ from grpc_status import rpc_status
 from tenure.coordinator.api.acts import ACTS
 from tenure.coordinator.api.call_bounds import CallBounds, Streams
 from tenure.coordinator.audit import Act
+from tenure.coordinator.metrics import count_refusal
 from tenure.model.errors import (
     BoundExceeded,
     FieldViolation,
@@ -133,6 +134,7 @@ class _Refusal(NamedTuple):
 
     async def of(self, exc: Exception, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
         """End the call with the status of an error."""
+        count_refusal("grpc", exc)
         if isinstance(exc, PermissionDenied) and self.on_denied is not None:
             call = self.method.rpartition("tenure.v1.")[2].replace("/", ".")
             await self.on_denied(call, exc, ACTS[call].asked(request) if call in ACTS else None)

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tenure.coordinator.access import called_by
+from tenure.coordinator.metrics import count_refusal
 from tenure.coordinator.rest.openapi import document
 from tenure.coordinator.rest.runner_service import RunnerService, all_lost
 from tenure.model.access import ANYBODY, Identity
@@ -135,6 +136,7 @@ class RestApi:
             except ClientDisconnect:
                 return Response(status_code=499)
             except Exception as exc:  # the top of a call
+                count_refusal("http", exc)
                 return _refusal(exc)
             finally:
                 self._under_way -= 1

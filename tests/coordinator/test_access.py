@@ -33,6 +33,7 @@ from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.authenticate import Authenticator
+from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.workflows import Workflows
 from tenure.model.access import Right, Role, has
@@ -303,6 +304,26 @@ def test_every_rpc_has_a_rule_and_a_row_in_the_matrix() -> None:
     files = [file for file in resources.files("tenure.v1").iterdir() if file.name.endswith(".proto")]
     written = [name for file in files for name in re.findall(r"^service (\w+)", file.read_text(), re.M)]
     assert sorted(written) == sorted(name.rpartition(".")[2] for name in SERVICES)
+
+
+def _refused(status: str) -> float:
+    return REGISTRY.get_sample_value("tenure_calls_refused_total", {"over": "grpc", "status": status}) or 0.0
+
+
+async def test_calls_that_are_refused_for_who_made_them_are_counted(place: Place) -> None:
+    before = {status: _refused(status) for status in ("unauthenticated", "permission_denied")}
+    for method, who in (
+        ("ClusterService/GetCluster", None),
+        ("JobService/WatchJob", "nonsense"),
+        ("JobService/StreamSubmitJobs", None),
+        ("JobService/CancelJob", "viewer"),
+        ("ClusterService/GetCluster", "viewer"),
+    ):
+        await place.call(method, who)
+    assert {status: _refused(status) - count for status, count in before.items()} == {
+        "unauthenticated": 3,
+        "permission_denied": 1,
+    }
 
 
 async def test_who_is_not_known_is_told_nothing(place: Place) -> None:

@@ -681,6 +681,21 @@ async def test_a_compressed_body_is_not_unpacked(far: Far) -> None:
     assert response.json()["error"]["fields"][0]["field"] == "content-encoding"
 
 
+async def test_calls_that_are_refused_for_who_made_them_are_counted(far: Far) -> None:
+    def refused(status: str) -> float:
+        return REGISTRY.get_sample_value("tenure_calls_refused_total", {"over": "http", "status": status}) or 0.0
+
+    before = {status: refused(status) for status in ("unauthenticated", "permission_denied")}
+    assert (await far.post("claim", {"session": "s"}, who=None)).status_code == 401
+    assert (await far.post("claim", {"session": "s"}, who="nobody")).status_code == 401
+    assert (await far.post("claim", {"session": "forged"})).status_code == 403
+    assert (await far.post("claim", {})).status_code == 400
+    assert {status: refused(status) - count for status, count in before.items()} == {
+        "unauthenticated": 2,
+        "permission_denied": 1,
+    }
+
+
 async def test_a_coordinator_that_is_starting_says_so() -> None:
     server = HttpServer(application({}, REGISTRY, more=RestApi().routes()), listen="127.0.0.1:0", variable="-")
     server.bind()
