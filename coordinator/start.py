@@ -53,7 +53,7 @@ class Starter:
         held = await verify_batch(
             self._etcd, self._keys, [(claim.job_id, claim.claim_revision, claim.lease) for claim in claims]
         )
-        if not access.serves_all():
+        if held and not access.serves_all():
             held &= await self._in_pools(held)
         shown = sorted([claim for claim in claims if claim.job_id in held])
         rows, locked = await self._start(worker, shown) if shown else ([], frozenset[str]())

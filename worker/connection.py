@@ -40,6 +40,8 @@ class Connection(NamedTuple):
     link: ConnectedLink
     lifelines: Callable[[], Bodies]
     """What must run as long as anything is held or unreported, besides keeper and registration."""
+    problem: Callable[[], str | None]
+    """Says why coordinators would start nothing for this worker, besides what registration tells; None if they do."""
     close: Callable[[], Awaitable[None]]
 
 

@@ -17,6 +17,7 @@ from tenure.worker.connection import Bodies, Connection, tls_to_coordinators
 from tenure.worker.control import Control
 from tenure.worker.coordinators import Coordinators
 from tenure.worker.direct import DirectLink
+from tenure.worker.introduction import Introduction
 from tenure.worker.registration import Registration
 from tenure.worker.settings import WorkerSettings, bearer_of
 
@@ -47,6 +48,7 @@ def connect_directly(settings: WorkerSettings, value: WorkerValue, control: Cont
         tls=tls_to_coordinators(settings),
         bearer=bearer_of(settings),
     )
+    introduction = Introduction(coordinators, clock, worker)
     registration = Registration(Sessions(etcd, keys), clock, keeper, worker, value, settings.session_ttl_s)
     link = DirectLink(
         etcd,
@@ -63,13 +65,13 @@ def connect_directly(settings: WorkerSettings, value: WorkerValue, control: Cont
     )
 
     def lifelines() -> Bodies:
-        return {"coordinators": seen.run()}
+        return {"coordinators": seen.run(), "introduction": introduction.run()}
 
     async def close() -> None:
         await coordinators.close()
         await etcd.close()
 
-    return Connection(keeper, registration, link, lifelines, close)
+    return Connection(keeper, registration, link, lifelines, introduction.problem, close)
 
 
 def _addresses(seen: View) -> Sequence[str]:

@@ -14,25 +14,25 @@ from prometheus_client import CollectorRegistry, Gauge
 from starlette.applications import Starlette
 
 from tenure.probes.server import application
-from tenure.store.etcd.leases import LeaseKeeper
-from tenure.worker.connection import ConnectedLink
+from tenure.worker.connection import Connection
 from tenure.worker.control import Control
 from tenure.worker.execute.engines import Engines
-from tenure.worker.registration import Registration
 
 
 def probes(
     capacity: int,
     control: Control,
-    registration: Registration,
-    keeper: LeaseKeeper,
-    link: ConnectedLink,
+    connection: Connection,
     engines: Engines,
 ) -> Starlette:
     """Build the routes ``/livez``, ``/readyz`` and ``/metrics`` of a worker."""
+    keeper, link = connection.keeper, connection.link
+
+    def problem() -> str | None:
+        return connection.registration.problem() or connection.problem()
 
     async def readiness() -> str | None:
-        return registration.problem()
+        return problem()
 
     async def liveness() -> str | None:
         ended = [loop.name for loop in engines.loops() if loop.has_ended]
@@ -53,7 +53,7 @@ def probes(
             "first scrape on; a handler that blocks it delays the others.",
             lambda: max((loop.blocked_s(keeper.now()) for loop in engines.loops()), default=0.0),
         ),
-        "ready": ("1 while registered, trusted and not draining.", lambda: registration.problem() is None),
+        "ready": ("1 while registered, trusted, taken by coordinators, and not draining.", lambda: problem() is None),
     }
     for name, (meaning, read) in gauges.items():
         Gauge(f"tenure_worker_{name}", meaning, registry=registry).set_function(read)

@@ -52,7 +52,7 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
     http_server: HttpServer | None = None
     if settings.worker_http_listen:
         http_server = HttpServer(
-            probes(settings.capacity, control, registration, connection.keeper, link, engines),
+            probes(settings.capacity, control, connection, engines),
             listen=settings.worker_http_listen,
             variable="TENURE_WORKER_HTTP_LISTEN",
         )

@@ -20,7 +20,10 @@ async def test_a_handler_that_blocks_its_loop_is_told_but_kills_no_worker(stage:
             lines = (await http.get("/metrics")).text.splitlines()
             return next(float(line.split()[1]) for line in lines if line.startswith(f"tenure_worker_{name} "))
 
-        assert (await http.get("/readyz")).status_code == 200
+        async def ready() -> bool:
+            return (await http.get("/readyz")).status_code == 200
+
+        await on.until(ready)
         assert (await number("ready"), await number("executing"), await number("claims")) == (1.0, 0.0, 0.0)
         assert await number("trust_margin_seconds") > 0
         job = await on.client.submit("blocking", None)

@@ -122,6 +122,7 @@ class Station:
     def __init__(self, etcd: Etcd, keys: Keyspace, coordinators: Coordinators) -> None:
         self.etcd = etcd
         self.keys = keys
+        self.coordinators = coordinators
         clock = SystemClock()
         self.keeper = LeaseKeeper(etcd, clock)
         self.stopped: list[tuple[str, StopCause]] = []

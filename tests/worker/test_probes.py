@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+import grpc
 import httpx
 import pytest
-from tests.worker.conftest import Station, until
+from tests.worker.conftest import Scripted, Station, until
 
 from tenure.model.clock import SystemClock
 from tenure.store.etcd.keyspace import Keyspace, WorkerValue
 from tenure.store.etcd.port import Etcd
 from tenure.store.etcd.sessions import Sessions
+from tenure.worker import introduction
+from tenure.worker.connection import Connection
 from tenure.worker.control import Control
 from tenure.worker.execute.engines import Engines
 from tenure.worker.handler import Handler, Mode, Registry
+from tenure.worker.introduction import Introduction
 from tenure.worker.probes import probes
 from tenure.worker.registration import Registration
 
@@ -45,7 +50,15 @@ class Worker:
         self.engines = Engines(registry)
         control = Control(self.clock, registry, self.engines, 7)
         control.attach(station.link)
-        app = probes(7, control, self.registration, self.keeper, station.link, self.engines)
+        self.introduction = Introduction(station.coordinators, self.clock, "w1")
+
+        async def close() -> None:
+            pass
+
+        connection = Connection(
+            self.keeper, self.registration, station.link, dict, self.introduction.problem, close
+        )
+        app = probes(7, control, connection, self.engines)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://worker")
 
     async def problems(self, path: str = "/readyz") -> dict[str, str]:
@@ -54,6 +67,10 @@ class Worker:
         problems: dict[str, str] = answer.json()["problems"]
         assert answer.status_code == (503 if problems else 200)
         return problems
+
+    async def is_ready(self) -> bool:
+        """Say whether nothing is wrong."""
+        return not await self.problems()
 
 
 @pytest.fixture
@@ -69,13 +86,59 @@ async def test_ready_is_registered_trusted_and_not_draining(worker: Worker) -> N
     assert await worker.problems() == {"worker": "not registered: starting"}
     task = asyncio.ensure_future(worker.registration.run())
     await worker.registration.registered.wait()
-    assert await worker.problems() == {}
+    assert await worker.problems() == {"worker": "no coordinator has answered yet"}
+    async with introducing(worker):
+        await until(worker.is_ready)
     worker.clock.ahead_s = 3600.0
     assert await worker.problems() == {"worker": "the session is not trusted: it was not renewed in time"}
     worker.clock.ahead_s = 0.0
     worker.registration.drain()
     assert await worker.problems() == {"worker": "draining"}
     assert await worker.problems("/livez") == {}
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await worker.registration.close()
+
+
+@asynccontextmanager
+async def introducing(worker: Worker) -> AsyncIterator[None]:
+    """Have the worker show its credentials to coordinators, for the length of a block."""
+    task = asyncio.ensure_future(worker.introduction.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("status", [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED])
+async def test_a_worker_whose_credentials_are_refused_is_not_ready(
+    worker: Worker, coordinator: Scripted, status: grpc.StatusCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it has seen a job; and ready again once they are taken. One that does not answer changes nothing."""
+    monkeypatch.setattr(introduction, "LOOK_S", 0.05)
+    monkeypatch.setattr(introduction, "AGAIN_S", 0.05)
+    coordinator.refuse_starts = status
+    task = asyncio.ensure_future(worker.registration.run())
+    await worker.registration.registered.wait()
+
+    async def is_refused() -> bool:
+        return await worker.problems() == {"worker": "refused by coordinators: as the test wishes"}
+
+    async with introducing(worker):
+        await until(is_refused)
+        assert "tenure_worker_ready 0.0" in (await worker.http.get("/metrics")).text
+        coordinator.refuse_starts = None
+        await until(worker.is_ready)
+        asked, coordinator.refuse_starts = coordinator.starts, grpc.StatusCode.UNAVAILABLE
+
+        async def asked_again() -> bool:
+            return coordinator.starts > asked
+
+        await until(asked_again)
+        assert await worker.is_ready()
+        coordinator.refuse_starts = status
+        await until(is_refused)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await worker.registration.close()

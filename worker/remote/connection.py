@@ -38,4 +38,5 @@ def connect_remotely(settings: WorkerSettings, value: WorkerValue, control: Cont
     def lifelines() -> Bodies:
         return {}
 
-    return Connection(keeper, registration, link, lifelines, api.close)
+    # Coordinators open its session: whom they refuse is not registered.
+    return Connection(keeper, registration, link, lifelines, lambda: None, api.close)
