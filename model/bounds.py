@@ -39,6 +39,8 @@ class Bounds:
     """Of each type that a retry policy names."""
     checkpoint_bytes: int = 256 * 1024
     progress_message_chars: int = 512
+    schedules: int = 1_000
+    """Of one namespace. Of those that are created at the same moment a few more may be taken."""
     schedule_ticks: int = 1_000
     """Ticks of one schedule that one round, one backfill or one preview takes."""
     min_interval_s: float = 1.0

@@ -116,6 +116,10 @@ class BacklogFull(NamespaceFull):
     """The namespace has as many unfinished jobs as it may."""
 
 
+class SchedulesFull(NamespaceFull):
+    """The namespace has as many schedules as it may."""
+
+
 class SubmitRateExceeded(NamespaceFull):
     """The namespace submits faster than it may. ``retry_after_s`` says when it fits; None: as it is it never does."""
 

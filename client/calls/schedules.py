@@ -32,6 +32,7 @@ class ScheduleCalls:
 
         Raises:
             InvalidInput: with every bad field (``schedule.cron``). Conflict: the name is another schedule's.
+            BoundExceeded: the namespace has as many as it may.
         """
         answer: pb.CreateScheduleResponse = await self._link.unary(
             lambda to: to.schedules.CreateSchedule,

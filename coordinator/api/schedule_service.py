@@ -29,7 +29,16 @@ from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.schedule import TickWriter, Written, jobs_of
 from tenure.model.access import Right
-from tenure.model.errors import Conflict, FieldViolation, InvalidInput, NotFound, Unavailable, WrongState
+from tenure.model.bounds import DEFAULT_BOUNDS
+from tenure.model.errors import (
+    Conflict,
+    FieldViolation,
+    InvalidInput,
+    NotFound,
+    SchedulesFull,
+    Unavailable,
+    WrongState,
+)
 from tenure.model.ids import new_id
 from tenure.model.routes import DEFAULT_NAMESPACE
 from tenure.model.schedules import (
@@ -92,11 +101,18 @@ class ScheduleService(ScheduleServiceServicer):
             "spec": spec.stored(),
             "paused": spec.paused,
             "next_at": _next(spec, await self._now()),
+            "most": DEFAULT_BOUNDS.schedules,
         }
         rows = await self._database.fetch("insert_schedule", params)
         if rows:
             return pb.CreateScheduleResponse(schedule=schedule_of(rows[0]), created=True)
-        row = await self._find(spec.namespace, spec.name)
+        try:
+            row = await self._find(spec.namespace, spec.name)
+        except NotFound as exc:
+            raise SchedulesFull(
+                f"namespace {spec.namespace!r} has {DEFAULT_BOUNDS.schedules:,} schedules, as many as it may",
+                hint="delete some, or spread them over namespaces",
+            ) from exc
         if _stored(row) != spec:
             raise Conflict(
                 f"schedule {spec.name!r} exists in namespace {spec.namespace!r} and is another one",

@@ -155,7 +155,7 @@ async def test_ticks_and_retries_by_hand_are_counted_and_never_refused(alone: Pa
     spec = validate_schedule({"name": "s", "interval_s": 3600, "job": {"kind": "k"}})
     params = {"id": new_id(), "namespace": "default", "name": "s", "spec": spec.stored(), "paused": False}
     last_tick = next(ticks_from(spec, (await alone.db.fetch("time"))[0].now - timedelta(hours=1)))
-    await alone.db.fetch("insert_schedule", {**params, "next_at": last_tick})
+    await alone.db.fetch("insert_schedule", {**params, "next_at": last_tick, "most": 1_000})
     assert await round_of(alone).round() == 1
     _, created = await alone.retryer.retry(id)
     assert created

@@ -21,7 +21,7 @@ from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.schedule import Scheduler
-from tenure.model.errors import Conflict, InvalidInput, NotFound, TenureError, WrongState
+from tenure.model.errors import BoundExceeded, Conflict, InvalidInput, NotFound, TenureError, WrongState
 from tenure.store.postgres.database import Statement
 from tenure.store.postgres.migrate import SchemaStatus
 from tenure.v1 import job_pb2, wire
@@ -69,6 +69,23 @@ async def refused(call: Any) -> dict[str, str]:
     with pytest.raises(InvalidInput) as refusal:
         await call
     return {violation.field: violation.description for violation in refusal.value.violations}
+
+
+async def test_a_namespace_has_so_many_schedules_and_no_more(client: AsyncClient, alone: Parts) -> None:
+    await client.create_schedule(schedule("first"))
+    await alone.sql(
+        "INSERT INTO tenure.schedule (id, namespace, name, spec, paused, next_at)"
+        " SELECT gen_random_uuid(), namespace, 'copy-' || n, spec, true, next_at"
+        " FROM tenure.schedule, generate_series(2, 1000) n"
+    )
+    with pytest.raises(BoundExceeded, match="namespace 'default' has 1,000 schedules, as many as it may"):
+        await client.create_schedule(schedule("one-more"))
+    assert (await client.create_schedule(schedule("first"))).name == "first", "a repeated call is answered"
+    with pytest.raises(Conflict):
+        await client.create_schedule(schedule("first", cron="0 0 1 1 *"))
+    await client.create_schedule(schedule("elsewhere", job=NewJob(kind="k", namespace="acme")))
+    await client.delete_schedule("copy-7")
+    await client.create_schedule(schedule("one-more"))
 
 
 async def test_a_schedule_is_read_back_as_it_was_asked_for(client: AsyncClient) -> None:
