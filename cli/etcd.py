@@ -102,7 +102,7 @@ def roles(
     enabled anybody may. Can be repeated. docs/LEAST_PRIVILEGE.md says what each role may do.
     """
     from tenure.store.etcd.roles import Membership, commands, roles_of, set_up
-    from tenure.store.secrets import read_secret
+    from tenure.v1.secret_file import read_secret
 
     wanted = roles_of(prefix, name)
     pairs = [parse.pair(text, "--user") for text in user or ()]

@@ -1,13 +1,9 @@
-"""Secrets that are kept in files, as mounted by Kubernetes or written by an agent: one rule for how they are read.
-
-Invariant: what is wrong with a file is told by its path and never by its content.
-"""
+"""Secrets from the environment, or from the files that it names; ``v1.secret_file`` says how those are read."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import SecretStr
@@ -15,31 +11,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
 from tenure.model.errors import ConfigurationError
+from tenure.v1.secret_file import read_secret
 
 SUFFIX = "_FILE"
-MAX_BYTES = 65_536
-
-
-def read_secret(path: Path, named_by: str) -> str:
-    """Return what a file holds, without the line's end that editors leave.
-
-    Raises:
-        ConfigurationError: it cannot be read, is empty, or is no text of reasonable size.
-    """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as exc:
-        raise ConfigurationError(f"{named_by}: {path} cannot be read: {exc.strerror}") from exc
-    if len(data) > MAX_BYTES:
-        raise ConfigurationError(f"{named_by}: {path} is longer than {MAX_BYTES} bytes")
-    try:
-        text = data.decode().rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{named_by}: {path} is no text in UTF-8") from None  # the cause holds the content
-    if not text.strip():
-        raise ConfigurationError(f"{named_by}: {path} is empty")
-    return text
 
 
 def from_environment(variable: str, environment: Mapping[str, str] = os.environ) -> str | None:
@@ -53,7 +27,7 @@ def from_environment(variable: str, environment: Mapping[str, str] = os.environ)
         return value
     if value is not None:
         raise ConfigurationError(f"{variable} and {variable}{SUFFIX} are both set", hint="set one of the two")
-    return read_secret(Path(path), variable + SUFFIX)
+    return read_secret(path, variable + SUFFIX)
 
 
 class SecretFiles(PydanticBaseSettingsSource):

@@ -10,6 +10,7 @@ import os
 from contextlib import suppress
 
 from tenure.model.errors import ConfigurationError
+from tenure.v1.secret_file import read_secret
 
 TOKEN_VARIABLE = "TENURE_TOKEN"
 TOKEN_FILE_VARIABLE = "TENURE_TOKEN_FILE"
@@ -28,14 +29,10 @@ class Bearer:
         self._file = None if token else file
         self._seen: tuple[int, int, int] | None = None
         self._metadata: Metadata = ()
-        try:
-            if token:
-                self._metadata = _metadata(token)
-            elif self._file is not None:
-                self._refresh(self._file)
-        except (OSError, ValueError) as exc:
-            where = TOKEN_VARIABLE if token else f"{TOKEN_FILE_VARIABLE}, {file}"
-            raise ConfigurationError(f"cannot read the token of {where}: {_words(exc)}") from exc
+        if token:
+            self._metadata = _metadata(token, TOKEN_VARIABLE)
+        elif self._file is not None:
+            self._refresh(self._file)
 
     @classmethod
     def given(cls, token: str | None = None) -> Bearer:
@@ -51,25 +48,27 @@ class Bearer:
     def metadata(self) -> Metadata:
         """Return what to send with a call."""
         if self._file is not None:
-            with suppress(OSError, ValueError):  # it is being replaced
+            with suppress(ConfigurationError):  # it is being replaced
                 self._refresh(self._file)
         return self._metadata
 
     def _refresh(self, file: str | os.PathLike[str]) -> None:
-        found = os.stat(file)
-        seen = (found.st_mtime_ns, found.st_ino, found.st_size)
-        if seen != self._seen:
-            with open(file, encoding="ascii") as opened:
-                self._metadata = _metadata(opened.read().strip())
+        seen = _stamp(file)
+        if seen is None or seen != self._seen:
+            self._metadata = _metadata(read_secret(file, TOKEN_FILE_VARIABLE), f"{TOKEN_FILE_VARIABLE}: {file}")
             self._seen = seen
 
 
-def _words(exc: OSError | ValueError) -> str:
-    """Say what is wrong, without what was read."""
-    return exc.strerror or "it cannot be read" if isinstance(exc, OSError) else "it is no token"
+def _stamp(file: str | os.PathLike[str]) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
-def _metadata(token: str) -> Metadata:
+def _metadata(token: str, where: str) -> Metadata:
+    token = token.strip()
     if not token or not token.isascii() or not token.isprintable():
-        raise ValueError("it is no token")
+        raise ConfigurationError(f"{where} holds no token")  # and not what it holds
     return (("authorization", f"Bearer {token}"),)
