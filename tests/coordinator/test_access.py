@@ -275,7 +275,7 @@ async def place(alone: Parts) -> AsyncIterator[Place]:
         jobs,
         WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter),
         ClusterService(
-            parts.db, parts.etcd, parts.keys, SchemaStatus("0002", "0002"), revoker, lambda lanes: True, parts.audit
+            parts.db, parts.etcd, parts.keys, SchemaStatus("0003", "0003"), revoker, lambda lanes: True, parts.audit
         ),
         LimitService(parts.db, parts.etcd, parts.keys, parts.hints, parts.audit),
         PoolService(parts.db, parts.etcd, parts.keys, parts.lanes, parts.hints, parts.canceler, parts.audit),

@@ -185,7 +185,7 @@ def _server(parts: Parts, finisher: Finisher) -> GrpcServer:
     jobs = parts.job_service()
     workers = WorkerService(parts.db, parts.starter, finisher, parts.submitter)
     revoker = Revoker(parts.db, parts.etcd, parts.keys, finisher)
-    schema = SchemaStatus("0002", "0002")
+    schema = SchemaStatus("0003", "0003")
     cluster = ClusterService(parts.db, parts.etcd, parts.keys, schema, revoker, lambda lanes: True, parts.audit)
     return GrpcServer((jobs, workers, cluster), listen="127.0.0.1:0", with_reflection=False)
 

@@ -68,7 +68,7 @@ def _server(parts: Parts, listen: str) -> tuple[JobService, GrpcServer]:
     jobs = parts.job_service()
     workers = WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter)
     revoker = Revoker(parts.db, parts.etcd, parts.keys, parts.finisher)
-    schema = SchemaStatus("0002", "0002")
+    schema = SchemaStatus("0003", "0003")
     cluster = ClusterService(parts.db, parts.etcd, parts.keys, schema, revoker, lambda lanes: True, parts.audit)
     limits = LimitService(parts.db, parts.etcd, parts.keys, parts.hints, parts.audit)
     pools = PoolService(parts.db, parts.etcd, parts.keys, parts.lanes, parts.hints, parts.canceler, parts.audit)
@@ -680,7 +680,7 @@ async def test_the_cluster_lists_workers_and_claims_and_revokes_one(service: Ser
     assert (await service.cluster.RevokeClaim(revoke)).revoked is False
     assert await service.parts.claim_of(uuid.UUID(job.id)) is None
     cluster = await service.cluster.GetCluster(cluster_pb.GetClusterRequest())
-    assert (cluster.epoch, cluster.schema_version, list(cluster.coordinators)) == (1, "0002", [])
+    assert (cluster.epoch, cluster.schema_version, list(cluster.coordinators)) == (1, "0003", [])
 
 
 async def test_keys_written_by_hand_do_not_spoil_the_listings(service: Service) -> None:

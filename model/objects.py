@@ -1,0 +1,46 @@
+"""Names in the object store: where what belongs to a job lies, told from the job alone.
+
+``<namespace>/<yyyy>/<mm>/<dd>/<job>/<attempt>/<name>``, by the UTC day on which the job was made, which its id says.
+A namespace is one segment of ``a-z 0-9 . _ -`` that begins and ends with a letter or digit, an id is hexadecimal, and a
+name is checked here: so no key leads out of its job. ``_archive`` is no namespace: nobody meets it.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from datetime import UTC, datetime
+
+from tenure.model.errors import FieldViolation, InvalidInput
+
+ARTIFACT_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
+ARTIFACT_NAME_RULE = "1 to 128 of letters, digits . _ -, beginning and ending with a letter or digit"
+RESULT = "_result.json"
+"""Of an attempt whose result is too large to be kept with its job. No artifact is named so."""
+LOG = "_log.jsonl.gz"
+
+
+def artifact_name_error(name: str) -> str | None:
+    """Say what is wrong with the name of an artifact, or None."""
+    return None if ARTIFACT_NAME.fullmatch(name) else f"must be {ARTIFACT_NAME_RULE}"
+
+
+def job_prefix(namespace: str, job: uuid.UUID) -> str:
+    """Return what the keys of all objects of a job begin with."""
+    return f"{namespace}/{made_at(job):%Y/%m/%d}/{job}/"
+
+
+def attempt_key(namespace: str, job: uuid.UUID, attempt: int, name: str) -> str:
+    """Return the key of an object of an attempt; ``name`` is an artifact's, ``RESULT`` or ``LOG``.
+
+    Raises:
+        InvalidInput: the name is none.
+    """
+    if name not in (RESULT, LOG) and (problem := artifact_name_error(name)):
+        raise InvalidInput([FieldViolation("name", problem)])
+    return f"{job_prefix(namespace, job)}{attempt}/{name}"
+
+
+def made_at(job: uuid.UUID) -> datetime:
+    """Return when a job was made, by its id (a UUIDv7: milliseconds since 1970 in its first 48 bits)."""
+    return datetime.fromtimestamp((job.int >> 80) / 1000, UTC)

@@ -1,0 +1,56 @@
+"""What tenure asks of an object store. Keys are made by ``model.objects``; values are opaque.
+
+Invariants of every adapter, proven by one contract suite (tests/objects): a put is whole or not at all, for readers too;
+a put over an old value replaces it; a key that is not there is ``NotFound``; whatever else goes wrong is ``Unavailable``
+(worth another try) or ``ConfigurationError`` (credentials, bucket: it is not). Every call is bounded in time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+
+class ObjectInfo(NamedTuple):
+    """An object as a listing shows it."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+
+
+class ObjectStore(Protocol):
+    """A store of objects under one prefix. Safe to use from many tasks."""
+
+    async def put(self, key: str, data: bytes, *, content_type: str = "application/octet-stream") -> None:
+        """Write an object; large ones go in parts."""
+        ...
+
+    async def get(self, key: str) -> bytes:
+        """Read an object whole. Raises ``NotFound``."""
+        ...
+
+    async def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Read a part of an object; what lies behind its end is left out. Raises ``NotFound``."""
+        ...
+
+    def stream(self, key: str) -> AsyncIterator[bytes]:
+        """Read an object in pieces. Raises ``NotFound``."""
+        ...
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        """Return what is known of an object, or None where there is none."""
+        ...
+
+    def list(self, prefix: str, *, after: str = "") -> AsyncIterator[Sequence[ObjectInfo]]:
+        """Yield pages of the objects whose keys begin with ``prefix`` and come after ``after``, in the order of keys."""
+        ...
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects; those that are not there are no matter."""
+        ...
+
+    async def close(self) -> None:
+        """Give back what it holds."""
+        ...

@@ -1,0 +1,23 @@
+"""The life of data: what is kept of jobs beside their rows, for how long, and what is archived.
+
+Revision ID: 0003
+Revises: 0002
+"""
+
+from __future__ import annotations
+
+from tenure.store.postgres.migrations.sql_file import run_sql_file
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+oldest = "0001"
+"""Tables and columns were added; code of 0001 and 0002 does not know them (ADR 0002)."""
+
+
+def upgrade() -> None:
+    """Run the files of the revision."""
+    run_sql_file("0003_objects.sql")
+    run_sql_file("0003_logs.sql")
+    run_sql_file("0003_retention.sql")

@@ -1,0 +1,2 @@
+-- What attempts write to their logs.
+SELECT 1;

@@ -1,0 +1,2 @@
+-- Results and artifacts that lie in the object store.
+SELECT 1;

@@ -1,0 +1,2 @@
+-- How long history is kept.
+SELECT 1;
