@@ -16,9 +16,10 @@ from tenure.model.errors import ConfigurationError, DeadlineExceeded, Unavailabl
 if TYPE_CHECKING:
     from tenure.coordinator.tokens import Made
     from tenure.model.credentials import NewCredential
+    from tenure.store.postgres.database import Row
 
 app = typer.Typer(
-    help="Migrate the schema in Postgres, see how it stands, set up roles, make the first token.", no_args_is_help=True
+    help="Migrate the schema in Postgres, see how it stands, set up roles, make the first token, replace the signing key.", no_args_is_help=True
 )
 DSN_VARIABLE = "TENURE_POSTGRES_DSN"
 Dsn = Annotated[
@@ -125,6 +126,51 @@ def admin_token(
         return
     to_stderr(f"{made.row.id}: {name} may do everything until {made.row.expires_at:%Y-%m-%d %H:%M} UTC")
     to_stdout(made.secret or "")
+
+
+@app.command("signing-key")
+def signing_key(
+    replace: Annotated[bool, typer.Option("--replace", help="Make a new key, as the owner of the schema.")] = False,
+    keep: Annotated[
+        str, typer.Option("--keep", help="How long the key before it is still taken; 0s: attempts under it are lost.")
+    ] = "24h",
+    postgres: Dsn = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show how old the key is that signs the tokens of attempts and runners, or replace it.
+
+    Coordinators notice by themselves. Attempts go on that end within the time that the key before is kept.
+    """
+    from tenure.store.postgres.signing_key import replace_signing_key
+
+    dsn = _required(postgres)
+    if replace:
+        asyncio.run(replace_signing_key(dsn, parse.duration_s(keep, "--keep") or 0.0))
+    row = asyncio.run(_signing_key(dsn))
+    if output is Format.JSON:
+        print_json(
+            {
+                "signs_at": row.signs_at,
+                "previous_until": row.previous_until,
+                "attempts_before": row.attempts_before,
+            }
+        )
+        return
+    print_fields(
+        (
+            ("signs since", f"{row.signs_at:%Y-%m-%d %H:%M:%S} UTC"),
+            ("the one before", f"until {row.previous_until:%Y-%m-%d %H:%M:%S} UTC" if row.previous_until else "gone"),
+            ("attempts that began before", str(row.attempts_before)),
+        )
+    )
+
+
+async def _signing_key(dsn: str) -> Row:
+    from tenure.store.postgres.database import Database, PoolOptions
+
+    async with Database(dsn, PoolOptions(min_size=1, max_size=1), name="tenure-db") as database:
+        (row,) = await database.fetch("signing_key_age")
+        return row
 
 
 async def _made(dsn: str, wanted: NewCredential) -> Made:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import structlog
 
 from tenure.coordinator.kept import Kept
+from tenure.coordinator.signing_keys import LOOK_S, read_keys
 from tenure.model.access import Identity, Role
 from tenure.model.batch import Batcher
 from tenure.model.clock import Clock
@@ -80,9 +81,9 @@ class Authenticator:
         self._issued = issued
         self._known: Kept[CredentialKey, Credential] = Kept(MAX_KEPT)
         self._unknown: Kept[CredentialKey, Credential] = Kept(MAX_KEPT)
-        self._own: Token | None = None
-        """By which coordinators call each other."""
-        self._own_hash = b""
+        self._own: tuple[Token, ...] = ()
+        """By which coordinators call each other: what this one shows, and what else it takes."""
+        self._own_read_at = float("-inf")
         self._asked: dict[CredentialKey, asyncio.Future[Credential]] = {}
         self._look_ups: Batcher[CredentialKey, Credential] = Batcher(
             self._look_up_many, max_items=MAX_QUERY, max_waiting=MAX_WAITING, name="credentials"
@@ -121,7 +122,7 @@ class Authenticator:
         Raises:
             Unavailable: Postgres does not answer.
         """
-        return (await self._own_token()).text()
+        return (await self._own_tokens())[0].text()
 
     async def _by_token(self, bearer: str) -> Identity:
         token = read_token(bearer)
@@ -133,8 +134,7 @@ class Authenticator:
                     return identity
             raise Unauthenticated(_NOT_VALID, hint=_HINT)
         if token.id == COORDINATORS:
-            await self._own_token()
-            if token.shows(self._own_hash):
+            if any([token.shows(own.hash()) for own in await self._own_tokens()]):
                 return COORDINATOR
             raise Unauthenticated(_NOT_VALID, hint=_HINT)
         credential = await self._credential(token.id)
@@ -143,11 +143,19 @@ class Authenticator:
             raise Unauthenticated(_NOT_VALID, hint=_HINT)
         return credential.identity
 
-    async def _own_token(self) -> Token:
-        if self._own is None:
-            (row,) = await self._database.fetch("signing_key")
-            self._own = coordinators_token(bytes(row.key))
-            self._own_hash = self._own.hash()
+    async def _own_tokens(self) -> tuple[Token, ...]:
+        """Return what is made of the signing keys, read anew now and then; while Postgres is away, what was read."""
+        now = self._clock.monotonic()
+        if not self._own or now - self._own_read_at >= LOOK_S:
+            self._own_read_at = now  # others go on with what there is meanwhile
+            try:
+                known, signing = await read_keys(self._database)
+            except Unavailable:
+                if not self._own:
+                    raise
+            else:
+                keys = (known[signing], *known[:signing], *known[signing + 1 :])
+                self._own = tuple(map(coordinators_token, keys))
         return self._own
 
     async def _credential(self, key: CredentialKey) -> Credential:

@@ -49,9 +49,9 @@ from tenure.coordinator.rest.app import RestApi
 from tenure.coordinator.rest.runner_service import RunnerService
 from tenure.coordinator.retry import Retryer
 from tenure.coordinator.revoke import Revoker
-from tenure.coordinator.runner_tokens import signer_of
 from tenure.coordinator.runners import Runners
 from tenure.coordinator.settings import CoordinatorSettings
+from tenure.coordinator.signing_keys import SigningKeys
 from tenure.coordinator.start import Starter
 from tenure.coordinator.submit import Submitter
 from tenure.coordinator.waiters import Waiters
@@ -166,6 +166,7 @@ async def _coordinate(
         lanes = Lanes(database, clock)
         kinds = Kinds(database, clock)
         backlogs = Backlogs(database, clock)
+        signing = SigningKeys(database, clock)
         dependants = Dependants(database, announcer, hints)
         finisher = Finisher(database, announcer, dependants, hints)
         canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
@@ -210,12 +211,13 @@ async def _coordinate(
             await _unless(stop, opening.until("Postgres", lanes.refresh))
             await _unless(stop, opening.until("Postgres", kinds.refresh))
             await _unless(stop, opening.until("Postgres", backlogs.refresh))
-            signer = await _unless(stop, opening.until("Postgres", lambda: signer_of(database)))
-            if stop.is_set() or signer is None:
+            await _unless(stop, opening.until("Postgres", signing.refresh))
+            if stop.is_set():
                 return
-            workers.sign_with(signer, is_strict=authenticator is not None)
+            workers.sign_with(signing.signer, is_strict=authenticator is not None)
             await grpc_server.start()
-            rest.open(RunnerService(runners, Sessions(etcd, keys), signer, workers), authenticator, audit.denied)
+            service = RunnerService(runners, Sessions(etcd, keys), signing.signer, workers)
+            rest.open(service, authenticator, audit.denied)
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(body)
@@ -227,6 +229,7 @@ async def _coordinate(
                         lanes.keep_fresh(),
                         kinds.keep_fresh(),
                         backlogs.keep_fresh(),
+                        signing.keep_fresh(),
                         waiters.watch(),
                         waiters.reread(),
                         looks.run(),

@@ -2,7 +2,8 @@
 
 Nothing is kept about them: what a token says was true when it was signed, and etcd and Postgres are asked whether it
 still is (a lease that lives, a claim that stands, a fence that is the newest). Each is bound to the name of who called
-then, so that a token that was stolen is of no use to another. The key is one for all coordinators, in Postgres.
+then, so that a token that was stolen is of no use to another. The key is one for all coordinators, in Postgres; while it
+is replaced there are two (``coordinator.signing_keys``).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import structlog
@@ -18,8 +20,7 @@ from msgspec import DecodeError, Struct, msgpack
 
 from tenure.coordinator.access import caller, require
 from tenure.model.access import ANYBODY, Right
-from tenure.model.errors import PermissionDenied
-from tenure.store.postgres.database import Database
+from tenure.model.errors import PermissionDenied, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -67,15 +68,34 @@ _T = TypeVar("_T", bound=RunnerToken)
 
 
 class Signer:
-    """Signs tokens, and reads those that were signed with the same key."""
+    """Signs tokens, and reads those that were signed with a key that is known."""
 
-    def __init__(self, key: bytes) -> None:
-        self._key = hmac.digest(key, _PURPOSE, hashlib.sha256)
+    def __init__(self, *known: bytes, is_fresh: Callable[[], bool] = lambda: True) -> None:
+        """``is_fresh`` says whether there may be no key that is not known here."""
+        self._is_fresh = is_fresh
+        self._keys: tuple[bytes, ...] = ()
+        self._signing = 0
+        self.use(known)
+
+    def use(self, known: Sequence[bytes], signing: int = 0) -> bool:
+        """Take these keys, newest first, from now on, and sign with one of them; return whether that is a change."""
+        before = self._keys, self._signing
+        self._keys = tuple(hmac.digest(key, _PURPOSE, hashlib.sha256) for key in known)
+        self._signing = signing
+        return before != (self._keys, self._signing)
 
     def sign(self, token: RunnerToken) -> str:
         """Return a token as text."""
         data = msgpack.encode(token)
-        return _text(self._mac(data) + data)
+        return _text(_mac(self._keys[self._signing], data) + data)
+
+    def newer(self, text: str, token: RunnerToken) -> str:
+        """Return what to show in the place of a text that ``read`` took; empty if it is as new as can be."""
+        if self._signing == len(self._keys) - 1:
+            return ""
+        signed = _signed(text)
+        old = self._keys[self._signing + 1 :]
+        return self.sign(token) if any(_is_by(key, signed) for key in old) else ""
 
     def read(self, text: str, kind: type[_T]) -> _T:
         """Return what a text says.
@@ -92,21 +112,32 @@ class Signer:
         """Return what a text says, whatever its kind.
 
         Raises:
-            PermissionDenied: it was not signed here.
+            PermissionDenied: it was not signed here, or with a key that is not taken any more.
+            Unavailable: the keys were not read of late, and there may be a newer one.
         """
         try:
-            signed = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
-            data = signed[_MAC_BYTES:]
-            # Each token has one text, so that nobody names a lease twice in a call by two of them.
-            if hmac.compare_digest(self._mac(data), signed[:_MAC_BYTES]) and _text(signed) == text:
-                token: RunnerToken = msgpack.decode(data, type=RunnerToken)
+            signed = _signed(text)
+            # Each token has one text for a key, so that nobody names a lease twice in a call by two of them.
+            if any(_is_by(key, signed) for key in self._keys) and _text(signed) == text:
+                token: RunnerToken = msgpack.decode(signed[_MAC_BYTES:], type=RunnerToken)
                 return token
         except (UnicodeEncodeError, Error, ValueError, DecodeError):
             pass
+        if not self._is_fresh():
+            raise Unavailable("this coordinator has not read the signing keys of late", hint="ask again, or another one")
         raise PermissionDenied("this token is none that a coordinator of this installation has signed")
 
-    def _mac(self, data: bytes) -> bytes:
-        return hmac.digest(self._key, data, hashlib.sha256)[:_MAC_BYTES]
+
+def _is_by(key: bytes, signed: bytes) -> bool:
+    return hmac.compare_digest(_mac(key, signed[_MAC_BYTES:]), signed[:_MAC_BYTES])
+
+
+def _mac(key: bytes, data: bytes) -> bytes:
+    return hmac.digest(key, data, hashlib.sha256)[:_MAC_BYTES]
+
+
+def _signed(text: str) -> bytes:
+    return urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
 
 
 def _text(signed: bytes) -> str:
@@ -133,13 +164,3 @@ def require_own(token: RunnerToken, right: Right) -> None:
         raise PermissionDenied("this token belongs to somebody else")
     for route in token.pools if isinstance(token, SessionToken) else (token.route,):
         require(right, route=route)
-
-
-async def signer_of(database: Database) -> Signer:
-    """Return the signer with the installation's key.
-
-    Raises:
-        Unavailable: Postgres does not answer.
-    """
-    [row] = await database.fetch("signing_key", {})
-    return Signer(bytes(row.key))

@@ -161,7 +161,19 @@ class RunnerService:
             if not isinstance(token, SessionToken)
         ]
         renewed = await self._runners.renew(leases, claims)
-        return api.Renewals(tuple(_renewed(token, renewed) for token in tokens))
+        return api.Renewals(
+            tuple(self._renewed(text, token, renewed) for text, token in zip(request.tokens, tokens, strict=True))
+        )
+
+    def _renewed(self, text: str, token: RunnerToken | None, renewed: Renewals) -> api.Renewed:
+        if token is None:
+            return api.Renewed(0.0, "lost")
+        ttl_s, newer = renewed.ttls.get(token.lease), self._signer.newer(text, token)
+        if isinstance(token, SessionToken):
+            return api.Renewed(ttl_s, token=newer)
+        return api.Renewed(
+            ttl_s, "lost" if token.job in renewed.lost else "held" if token.job in renewed.held else "", newer
+        )
 
     def _own(self, texts: Sequence[str]) -> list[RunnerToken | None]:
         """Read tokens; None for those that are not the caller's.
@@ -279,15 +291,6 @@ class RunnerService:
 def _new_id(name: str) -> str:
     """Return an id that nobody has: a runner may choose a name, but not take the place of another worker."""
     return f"{name[:MAX_NAME_CHARS].rstrip('-._')}-{secrets.token_hex(ID_SUFFIX_BYTES)}"
-
-
-def _renewed(token: RunnerToken | None, renewed: Renewals) -> api.Renewed:
-    if token is None:
-        return api.Renewed(0.0, "lost")
-    ttl_s = renewed.ttls.get(token.lease)
-    if isinstance(token, SessionToken):
-        return api.Renewed(ttl_s)
-    return api.Renewed(ttl_s, "lost" if token.job in renewed.lost else "held" if token.job in renewed.held else "")
 
 
 def _one_runner(tokens: Iterable[ClaimToken | AttemptToken]) -> list[str]:

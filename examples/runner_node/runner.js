@@ -88,8 +88,10 @@ async function renewForever() {
       const [ofSession, ...ofHeld] = answer.leases;
       if (ofSession.ttl_s === 0) await openSession();
       else if (ofSession.ttl_s) session.renewedAt = sent;
-      ofHeld.forEach(({ ttl_s: ttl, stop }, index) => {
+      if (ofSession.token) session.token = ofSession.token; // the signing key is being replaced: show this from now on
+      ofHeld.forEach(({ ttl_s: ttl, stop, token }, index) => {
         const one = held[index];
+        if (token) one.attempt.attempt_token = token;
         if (ttl === 0 || stop === 'lost') end(one, 'lost');
         else if (stop === 'held') end(one, 'released');
         else if (ttl) Object.assign(one, { renewedAt: sent, trustedUntil: sent + ttl - margin(ttl) });
@@ -122,7 +124,7 @@ async function execute(attempt, sent) {
   };
   running.set(attempt.fence, one);
   const deadline = attempt.timeout_s ? setTimeout(() => end(one, 'timed_out'), attempt.timeout_s * 1000) : null;
-  const report = { attempt_token: attempt.attempt_token };
+  const report = {};
   try {
     const progress = (fraction, message) => post('progress', { attempt_token: attempt.attempt_token, fraction, message });
     if (late) end(one, 'lost');
@@ -136,7 +138,7 @@ async function execute(attempt, sent) {
   clearTimeout(deadline);
   for (let pause = 0.1; ; pause = Math.min(2 * pause, 5)) {
     try {
-      const { answer } = await post('finish', { reports: [report] });
+      const { answer } = await post('finish', { reports: [{ ...report, attempt_token: attempt.attempt_token }] });
       if (answer.reports[0].verdict !== 'locked') break;
       await sleep(pause);
     } catch (error) {

@@ -59,6 +59,7 @@ COMMANDS = [
     "db wait",
     "db admin-token",
     "db roles",
+    "db signing-key",
     "etcd roles",
     "doctor",
     "health",

@@ -73,6 +73,20 @@ def test_tokens_from_the_first_to_the_last(tenure: Tenure) -> None:
     assert tenure("submit", "noop", "--namespace", "c").returncode == 8
 
 
+def test_the_signing_key_is_shown_and_replaced(tenure: Tenure) -> None:
+    shown = tenure("db", "signing-key")
+    assert shown.returncode == 0 and "gone" in shown.stdout
+    before = tenure.json("db", "signing-key")
+    assert (before["previous_until"], before["attempts_before"]) == (None, 0)
+    after = tenure.json("db", "signing-key", "--replace", "--keep", "2h")
+    assert after["signs_at"] > before["signs_at"] and after["previous_until"] > after["signs_at"]
+    again = tenure("db", "signing-key", "--replace")
+    assert (again.returncode, again.stdout) == (4, "") and "--keep 0s" in again.stderr
+    assert tenure("db", "signing-key", "--replace", "--keep", "5s").returncode == 2
+    dropped = tenure.json("db", "signing-key", "--replace", "--keep", "0s")
+    assert dropped["previous_until"] is None
+
+
 def test_what_is_wrong_with_a_token_is_said_field_by_field(tenure: Tenure) -> None:
     tenure.env["TENURE_TOKEN"] = tenure("db", "admin-token").stdout.strip()
     for arguments, fields in (

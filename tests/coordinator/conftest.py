@@ -30,7 +30,9 @@ from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.leader import Leader
 from tenure.coordinator.reap import Reaper
 from tenure.coordinator.retry import Retryer
+from tenure.coordinator.runner_tokens import Signer
 from tenure.coordinator.settings import CoordinatorSettings
+from tenure.coordinator.signing_keys import read_keys
 from tenure.coordinator.start import ClaimedJob, Starter
 from tenure.coordinator.submit import Submitter
 from tenure.coordinator.waiters import Waiters
@@ -198,6 +200,13 @@ class Parts:
         ) as connection:
             cursor = await connection.execute(text.encode(), params)
             return await cursor.fetchall() if cursor.description else []
+
+
+async def signer_of(parts: Parts) -> Signer:
+    """Return a signer with the keys of now."""
+    signer = Signer()
+    signer.use(*await read_keys(parts.db))
+    return signer
 
 
 async def reaper_of(

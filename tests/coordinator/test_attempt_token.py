@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.coordinator.conftest import Parts, running
+from tests.coordinator.conftest import Parts, running, signer_of
 
 from tenure.coordinator.access import called_by
 from tenure.coordinator.api.worker_service import WorkerService
-from tenure.coordinator.runner_tokens import signer_of
 from tenure.model.access import ANYBODY, Identity, Role
 from tenure.model.errors import PermissionDenied
 from tenure.model.states import JobState
@@ -93,7 +92,7 @@ class Workers:
 @pytest_asyncio.fixture
 async def workers(parts: Parts) -> AsyncIterator[Workers]:
     service = WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter)
-    service.sign_with(await signer_of(parts.db), is_strict=True)
+    service.sign_with(await signer_of(parts), is_strict=True)
     async with running(parts.submitter.run()):
         yield Workers(parts, service)
 
@@ -137,7 +136,7 @@ async def test_a_token_of_an_attempt_that_is_over_writes_nothing(workers: Worker
 
 async def test_what_was_started_before_anybody_was_asked_goes_on_after(workers: Workers) -> None:
     """Workers show credentials before coordinators ask for them; what they execute then is not lost when these do."""
-    signer = await signer_of(workers.parts.db)
+    signer = await signer_of(workers.parts)
     workers.service.sign_with(signer, is_strict=False)
     with called_by(ANYBODY):
         assert (await workers.started()).attempt_token == "", "who shows nothing needs nothing"

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import ValidationError
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from structlog.testing import capture_logs
-from tests.coordinator.conftest import Parts, running, until
+from tests.coordinator.conftest import Parts, running, signer_of, until
 from tests.fixtures.certificates import Authority
 from tests.fixtures.issuer import AUDIENCE, KEYS, P256, RSA, Issuer, issuing, published
 
@@ -37,7 +37,6 @@ from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.oidc import Claims, IssuedTokens, issued_tokens
 from tenure.coordinator.rest.app import RestApi
 from tenure.coordinator.rest.runner_service import RunnerService
-from tenure.coordinator.runner_tokens import signer_of
 from tenure.coordinator.runners import Runners
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.model.access import Identity, Role
@@ -537,7 +536,7 @@ async def test_a_runner_over_https_alone(world: World, parts: Parts) -> None:
     rest = RestApi()
     server = HttpServer(application({}, REGISTRY, more=rest.routes()), listen="127.0.0.1:0", variable="-")
     server.bind()
-    service = RunnerService(runners, Sessions(parts.etcd, parts.keys), await signer_of(parts.db), workers)
+    service = RunnerService(runners, Sessions(parts.etcd, parts.keys), await signer_of(parts), workers)
     rest.open(service, world.authenticator)
     async with running(server.run()), httpx.AsyncClient(base_url=f"http://{server.address}", timeout=60) as http:
 

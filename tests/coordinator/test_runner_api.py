@@ -14,14 +14,15 @@ import jsonschema
 import msgspec
 import pytest
 import pytest_asyncio
-from tests.coordinator.conftest import Parts, running, until
+from tests.coordinator.conftest import Parts, running, signer_of, until
 
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.rest.app import ENDPOINTS, MAX_BODY_BYTES, RestApi
 from tenure.coordinator.rest.runner_service import RunnerService
-from tenure.coordinator.runner_tokens import Signer, signer_of
+from tenure.coordinator.runner_tokens import Signer
 from tenure.coordinator.runners import Runners
+from tenure.coordinator.signing_keys import read_keys
 from tenure.model.access import Identity, Role
 from tenure.model.errors import ConfigurationError, Unauthenticated
 from tenure.model.states import JobState
@@ -41,6 +42,7 @@ IDENTITIES = {
     "viewer": Identity("runner-a", Role.VIEWER),
 }
 TTL_S = 10.0
+NEW_KEY = b"a key of 32 bytes, that is newer"
 
 
 class Identities:
@@ -152,7 +154,7 @@ class Far:
 async def _serving(parts: Parts, **bounds: int) -> AsyncIterator[Far]:
     renewing = Renewing(parts)
     runners = Runners(renewing, parts.keys, parts.clock)
-    signer = await signer_of(parts.db)
+    signer = await signer_of(parts)
     workers = WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter)
     rest = RestApi(**bounds)
     server = HttpServer(application({}, REGISTRY, more=rest.routes()), listen="127.0.0.1:0", variable="-")
@@ -615,6 +617,28 @@ async def test_tokens_of_another_installation_are_refused(far: Far) -> None:
     session = far.signer.read_any((await far.open())["session"])
     forged = Signer(b"another key of 32 bytes, or so...").sign(session)
     assert (await far.post("claim", {"session": forged, "wait_s": 0})).status_code == 403
+
+
+async def test_while_the_key_is_replaced_a_renewal_brings_newer_tokens(far: Far) -> None:
+    """By then the old ones are refused, whoever goes by the newer ones has lost nothing."""
+    before = (await read_keys(far.parts.db)).known
+    id = await far.parts.submit()
+    old = await far.started(id)
+    tokens = [old["session"], old["attempt_token"]]
+    assert all("token" not in lease for lease in (await far.call("renew", {"tokens": tokens}))["leases"])
+    far.signer.use((NEW_KEY, *before), signing=1)
+    assert all("token" not in lease for lease in (await far.call("renew", {"tokens": tokens}))["leases"])
+    far.signer.use((NEW_KEY, *before))
+    session, attempt = [lease["token"] for lease in (await far.call("renew", {"tokens": tokens}))["leases"]]
+    assert [lease.get("token") for lease in (await far.call("renew", {"tokens": [session, attempt]}))["leases"]] == [None] * 2
+    far.signer.use((NEW_KEY,))
+    assert (await far.post("claim", {"session": old["session"], "wait_s": 0})).status_code == 403
+    report = {"outcome": "completed", "result": 1}
+    refused = await far.post("finish", {"reports": [{**report, "attempt_token": old["attempt_token"]}]})
+    assert refused.status_code == 403
+    await far.call("claim", {"session": session, "wait_s": 0})
+    answer = await far.call("finish", {"reports": [{**report, "attempt_token": attempt}]})
+    assert answer["reports"][0]["verdict"] == "recorded"
 
 
 # -- bad input --

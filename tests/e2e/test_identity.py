@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.e2e.conftest import Setting
+from tests.e2e.conftest import PATIENCE_S, Setting, either_link
 from typer.testing import CliRunner
 
 from tenure.cli.main import app
@@ -73,6 +73,52 @@ async def test_jobs_run_where_everybody_shows_who_they_are(
     await calls.close()
     said = "".join(member.said() for member in (*on.deployment.coordinators, *on.deployment.workers))
     assert root not in said and team not in said and worker["secret"] not in said
+
+
+@either_link
+async def test_attempts_go_on_while_the_signing_key_is_replaced(
+    stage: Setting, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
+) -> None:
+    """Coordinators notice by themselves, and so do runners; once the old key is gone nobody has lost anything."""
+
+    def tenure(*arguments: str) -> str:
+        done = CliRunner().invoke(app, [*arguments, "--postgres", database])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    root = (await asyncio.to_thread(tenure, "db", "admin-token")).strip()
+    monkeypatch.setenv("TENURE_TOKEN", root)
+    on = await stage(coordinators=2, workers=1, env={"TENURE_AUTH": "required", "TENURE_TOKEN": root})
+
+    async def all_read(keys: int) -> bool:
+        entries = [json.loads(_last(member.said(), "signing_keys_read")) for member in on.deployment.coordinators]
+        return all((entry["keys"], entry["signs"]) == (keys, "newest") for entry in entries)
+
+    async def has_renewed() -> bool:
+        return not remote or "session_token_renewed" in on.deployment.workers[0].said()
+
+    held = await on.client.submit("deaf", None)
+    await on.executing(held.id)
+    told = json.loads(await asyncio.to_thread(tenure, "db", "signing-key", "--replace", "--keep", "1h", "-o", "json"))
+    assert told["previous_until"] > told["signs_at"] and told["attempts_before"] == 1
+    await on.postgres("UPDATE tenure.signing_key SET signs_at = now() RETURNING 1")  # instead of half a minute
+    await on.until(lambda: all_read(2))
+    await on.until(has_renewed)
+    meanwhile = await on.client.submit("trace", 1)
+    assert (await on.client.wait(meanwhile.id, timeout_s=PATIENCE_S)).state == "completed"
+    (tmp_path / "trace.over").touch()
+    done = await on.client.wait(held.id, timeout_s=PATIENCE_S)
+    assert (done.state, done.attempt) == ("completed", 1)
+
+    await on.postgres("UPDATE tenure.signing_key SET previous_until = now() RETURNING 1")
+    await on.until(lambda: all_read(1))
+    after = await on.client.submit("trace", 2)
+    assert (await on.client.wait(after.id, timeout_s=PATIENCE_S)).state == "completed"
+    assert on.runs() == {meanwhile.id: 1, after.id: 1}
+
+
+def _last(said: str, word: str) -> str:
+    return [line for line in said.splitlines() if word in line][-1]
 
 
 async def test_a_hint_reaches_the_leader_by_the_token_of_coordinators(

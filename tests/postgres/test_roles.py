@@ -221,6 +221,7 @@ COORDINATOR_MAY_NOT = [
     "UPDATE tenure.audit SET caller = 'somebody else'",
     "DELETE FROM tenure.audit",
     "UPDATE tenure.signing_key SET key = sha256('mine')",
+    "SELECT tenure.replace_signing_key(0, 0)",
     "DELETE FROM tenure.token",
     "UPDATE tenure.schema_version SET version_num = '9999'",
     "SELECT setval('tenure.fence_sequence', 1)",

@@ -129,6 +129,24 @@ async def test_a_renewal_that_trickles_in_ends_in_time() -> None:
             assert await leases.renew([1], timeout_s=0.5) == []
 
 
+async def test_a_newer_token_is_shown_from_then_on() -> None:
+    shown: list[list[str]] = []
+
+    async def answer(path: str, body: bytes) -> bytes:
+        shown.append(msgspec.json.decode(body)["tokens"])
+        leases = [{"ttl_s": 9}, {"ttl_s": 9, "token": "newer"}] if len(shown) == 1 else [{"ttl_s": 9}, {"ttl_s": 9}]
+        return response(msgspec.json.encode({"leases": leases}))
+
+    async with answering(answer) as url, calling(url) as api:
+        leases = RemoteLeases(api)
+        told: list[str] = []
+        leases.hold(1, "one")
+        leases.hold(2, "two", told.append)
+        for _ in range(2):
+            assert len(await leases.renew([1, 2], timeout_s=PATIENCE_S)) == 2
+        assert (shown, told) == ([["one", "two"], ["one", "newer"]], ["newer"])
+
+
 async def test_a_refusal_on_the_way_is_told_as_such() -> None:
     async def answer(path: str, body: bytes) -> bytes:
         return STRANGE["elsewhere"]

@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 REFUSED_PAUSE_S = 1.0
 OnStop = Callable[[int, str], None]
 """Called with a lease and ``lost`` or ``held``."""
+OnNewer = Callable[[str], None]
+"""Called with the token that takes the place of one that was held."""
 
 
 class RemoteLeases:
@@ -30,14 +32,17 @@ class RemoteLeases:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._tokens: dict[int, str] = {}
+        self._on_newer: dict[int, OnNewer] = {}
         self.on_stop: OnStop = lambda lease, stop: None
 
-    def hold(self, lease: int, token: str) -> None:
-        """Show this token when a lease is to be renewed."""
+    def hold(self, lease: int, token: str, on_newer: OnNewer = lambda token: None) -> None:
+        """Show this token when a lease is to be renewed; with a renewal may come a newer one."""
         self._tokens[lease] = token
+        self._on_newer[lease] = on_newer
 
     def drop(self, lease: int) -> str | None:
         """Forget a lease; return its token."""
+        self._on_newer.pop(lease, None)
         return self._tokens.pop(lease, None)
 
     async def renew(self, leases: Sequence[int], *, timeout_s: float) -> Sequence[Renewal]:
@@ -60,6 +65,9 @@ class RemoteLeases:
             for lease, answer in zip(page, renewed.leases, strict=True):
                 if answer.ttl_s is not None:
                     answers.append(Renewal(lease, answer.ttl_s, sent.at))
+                if answer.token and lease in self._tokens:
+                    self._tokens[lease] = answer.token
+                    self._on_newer[lease](answer.token)
                 if answer.stop:
                     self.on_stop(lease, answer.stop)
         return answers
@@ -94,6 +102,10 @@ class RemoteSessions:
         self._leases.drop(lease)
         await self._api.call("close", wire.CloseSession(self._token), wire.Done, timeout_s=5.0)
 
+    def _show(self, token: str) -> None:
+        log.info("session_token_renewed")
+        self._token = token
+
     async def _ask(self, worker: str, value: WorkerValue, ttl_s: float) -> tuple[wire.Session, float]:
         runner = wire.Runner(
             name=worker,
@@ -111,7 +123,7 @@ class RemoteSessions:
 
     def _granted(self, session: wire.Session, sent_at: float) -> Grant:
         lease = int(session.lease, 16)
-        self._leases.hold(lease, session.session)
+        self._leases.hold(lease, session.session, self._show)
         self._token = session.session
         self._opened.set()
         structlog.contextvars.bind_contextvars(worker=session.runner)

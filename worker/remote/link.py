@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import msgspec
 import pydantic_core
@@ -152,12 +153,16 @@ class RemoteLink:
             one = Started(_assignment(attempt), int(attempt.lease, 16), 0)
             self._held[one.lease] = one
             self._tokens[one.assignment.fence] = attempt.attempt_token
-            self._leases.hold(one.lease, attempt.attempt_token)
+            self._leases.hold(one.lease, attempt.attempt_token, partial(self._show, one.assignment.fence))
             self._keeper.add(Grant(one.lease, attempt.ttl_s, sent.at), self._lease_lost)
             started.append(one)
         if started:
             self._starting += len(started)  # until they are seen to run
             await self._ready.put(started)
+
+    def _show(self, fence: int, token: str) -> None:
+        if fence in self._tokens:
+            self._tokens[fence] = token
 
     async def _release(self, tokens: Sequence[str]) -> None:
         for start in range(0, len(tokens), wire.MAX_CLAIMS):

@@ -157,6 +157,13 @@ class Renewed(Struct, frozen=True, omit_defaults=True):
         Literal["", "lost", "held"],
         Meta(description="stop the attempt: its claim was taken away, or an operator holds the job back"),
     ] = ""
+    token: Annotated[
+        str,
+        Meta(
+            description="a newer token to show in the place of this one from now on, where there is one: "
+            "the installation's signing key is being replaced"
+        ),
+    ] = ""
 
 
 class Renewals(Struct, frozen=True):
