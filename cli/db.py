@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tenure.store.postgres.database import Row
 
 app = typer.Typer(
-    help="Migrate the schema in Postgres, see how it stands, set up roles, make the first token, replace the signing key.", no_args_is_help=True
+    help="Migrate the schema in Postgres, see how it stands, set up roles, make the first token, replace a key.",
+    no_args_is_help=True,
 )
 DSN_VARIABLE = "TENURE_POSTGRES_DSN"
 Dsn = Annotated[

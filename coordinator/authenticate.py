@@ -134,7 +134,7 @@ class Authenticator:
                     return identity
             raise Unauthenticated(_NOT_VALID, hint=_HINT)
         if token.id == COORDINATORS:
-            if any([token.shows(own.hash()) for own in await self._own_tokens()]):
+            if any(token.shows(own.hash()) for own in await self._own_tokens()):
                 return COORDINATOR
             raise Unauthenticated(_NOT_VALID, hint=_HINT)
         credential = await self._credential(token.id)

@@ -2,8 +2,8 @@
 
 Nothing is kept about them: what a token says was true when it was signed, and etcd and Postgres are asked whether it
 still is (a lease that lives, a claim that stands, a fence that is the newest). Each is bound to the name of who called
-then, so that a token that was stolen is of no use to another. The key is one for all coordinators, in Postgres; while it
-is replaced there are two (``coordinator.signing_keys``).
+then, so that a token that was stolen is of no use to another. The key is one for all coordinators, in Postgres;
+while it is replaced there are two (``coordinator.signing_keys``).
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ class Signer:
         except (UnicodeEncodeError, Error, ValueError, DecodeError):
             pass
         if not self._is_fresh():
-            raise Unavailable("this coordinator has not read the signing keys of late", hint="ask again, or another one")
+            raise Unavailable(
+                "this coordinator has not read the signing keys of late", hint="ask again, or another one"
+            )
         raise PermissionDenied("this token is none that a coordinator of this installation has signed")
 
 

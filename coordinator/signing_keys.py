@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 LOOK_S = 5.0
 FRESH_S = 15.0
-"""Half of what coordinators are given to learn of a key before anybody signs with it (``store.postgres.signing_key``)."""
+"""Half of what coordinators have to learn of a key before anybody signs with it (``store.postgres.signing_key``)."""
 
 
 class Keys(NamedTuple):
@@ -58,7 +58,9 @@ class SigningKeys:
         read_at = self._clock.monotonic()
         keys = await read_keys(self._database)
         if self.signer.use(*keys):
-            log.info("signing_keys_read", keys=len(keys.known), signs="newest" if keys.signing == 0 else "the one before")
+            log.info(
+                "signing_keys_read", keys=len(keys.known), signs="newest" if keys.signing == 0 else "the one before"
+            )
         self._read_at = read_at
 
     async def keep_fresh(self) -> None:

@@ -44,7 +44,9 @@ def test_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
     assert shown(bearer) == "Bearer second", "it is being replaced"
 
 
-@pytest.mark.parametrize("content", [None, b"", b" \n", b"two words\nlines", b"\xff\xfe", "tökén".encode(), b"x" * 70_000])
+@pytest.mark.parametrize(
+    "content", [None, b"", b" \n", b"two words\nlines", b"\xff\xfe", "tökén".encode(), b"x" * 70_000]
+)
 def test_a_file_that_holds_no_token_is_refused_without_showing_it(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "token"
     if content is not None:

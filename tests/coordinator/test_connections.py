@@ -241,7 +241,9 @@ async def test_a_handshake_that_does_not_come_ends_its_connection(
     pair = ours.issue("/CN=coordinator")
     async with served(tls=ServerTLS(pair.cert, pair.key), most=64) as on:
         started = [await on.connect() for _ in range(3)]
-        for (_, writer), words in zip(started, (b"", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n"), strict=True):
+        for (_, writer), words in zip(
+            started, (b"", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n"), strict=True
+        ):
             writer.write(words)
         for reader, _ in started:
             assert b"HTTP" not in await ended(reader)

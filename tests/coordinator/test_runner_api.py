@@ -630,7 +630,9 @@ async def test_while_the_key_is_replaced_a_renewal_brings_newer_tokens(far: Far)
     assert all("token" not in lease for lease in (await far.call("renew", {"tokens": tokens}))["leases"])
     far.signer.use((NEW_KEY, *before))
     session, attempt = [lease["token"] for lease in (await far.call("renew", {"tokens": tokens}))["leases"]]
-    assert [lease.get("token") for lease in (await far.call("renew", {"tokens": [session, attempt]}))["leases"]] == [None] * 2
+    assert [lease.get("token") for lease in (await far.call("renew", {"tokens": [session, attempt]}))["leases"]] == [
+        None
+    ] * 2
     far.signer.use((NEW_KEY,))
     assert (await far.post("claim", {"session": old["session"], "wait_s": 0})).status_code == 403
     report = {"outcome": "completed", "result": 1}

@@ -45,7 +45,13 @@ class Book:
         spec = validate_schedule({"name": uuid.uuid4().hex, "interval_s": 3600, "job": {"kind": "k"}, **values})
         next_at = next(ticks_from(spec, await self.now() - since), None)
         id = new_id()
-        params = {"id": id, "namespace": spec.namespace, "name": spec.name, "spec": spec.model_dump_json(), "most": 1_000}
+        params = {
+            "id": id,
+            "namespace": spec.namespace,
+            "name": spec.name,
+            "spec": spec.model_dump_json(),
+            "most": 1_000,
+        }
         assert await self.parts.db.fetch("insert_schedule", {**params, "paused": spec.paused, "next_at": next_at})
         return id
 

@@ -1,4 +1,4 @@
-"""The signing key is replaced: both keys are taken for a while, and no coordinator meets a token that it cannot read."""
+"""The signing key is replaced: both are taken for a while, and no coordinator meets a token that it cannot read."""
 
 from __future__ import annotations
 
@@ -112,7 +112,10 @@ async def test_a_key_that_is_still_taken_is_not_dropped_unless_told_so(alone: Pa
     [newest] = (await read_keys(alone.db)).known
     assert newest not in (before, new)
     entries = await alone.sql("SELECT action, caller, detail FROM tenure.audit ORDER BY at")
-    assert [(one.action, one.detail["keep_s"]) for one in entries] == [("signing_key.replace", HOUR_S), ("signing_key.replace", 0)]
+    assert [(one.action, one.detail["keep_s"]) for one in entries] == [
+        ("signing_key.replace", HOUR_S),
+        ("signing_key.replace", 0),
+    ]
     assert all(one.caller.startswith("tenure db, as ") for one in entries)
 
 

@@ -55,9 +55,7 @@ class Worker:
         async def close() -> None:
             pass
 
-        connection = Connection(
-            self.keeper, self.registration, station.link, dict, self.introduction.problem, close
-        )
+        connection = Connection(self.keeper, self.registration, station.link, dict, self.introduction.problem, close)
         app = probes(7, control, connection, self.engines)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://worker")
 
