@@ -465,6 +465,7 @@ class Client:
 
         Raises:
             InvalidInput: with every bad field (``schedule.cron``). Conflict: the name is another schedule's.
+            BoundExceeded: the namespace has as many as it may.
         """
         return self._portal.call(self._client.create_schedule(schedule))
 
