@@ -58,7 +58,7 @@ class Phase(Enum):
 def fitting(most: int) -> int:
     """Return how many connections there may be: ``most``, but no more than half of the files that may be open."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return most if files == resource.RLIM_INFINITY else max(LEAST, min(most, files // 2))
+    return most if files == resource.RLIM_INFINITY else min(most, max(LEAST, files // 2))
 
 
 class Door:

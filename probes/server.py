@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tenure.model.errors import ConfigurationError
-from tenure.probes.connections import KEEP_ALIVE_S, MOST, Door
+from tenure.probes.connections import KEEP_ALIVE_S, MOST, Door, fitting
 from tenure.probes.tls import ServerTLS
 
 Check = Callable[[], Awaitable[str | None]]
@@ -78,7 +78,7 @@ class HttpServer:
         self._listen = listen
         self._variable = variable
         self._tls = tls
-        self._most = most
+        self._most = fitting(most)
         self._config = uvicorn.Config(
             app,
             log_config=None,

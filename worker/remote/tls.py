@@ -17,8 +17,10 @@ log = structlog.get_logger(__name__)
 
 
 class _Context(ssl.SSLContext):
-    """Expects a name that is told, where there is one, in the place of the address'. The way through a proxy of httpx'
-    transport takes no name with a request, so that it is put in here."""
+    """Expects a name that is told, where there is one, in the place of the address'.
+
+    Said with a request, httpx would lose it on the way through a proxy.
+    """
 
     expected: str | None = None
 
