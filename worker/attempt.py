@@ -17,8 +17,7 @@ from tenure.worker.link import Link, Started
 
 if TYPE_CHECKING:
     from tenure.model.clock import Clock
-    from tenure.v1.transfer import Source
-    from tenure.worker.upload import Artifact
+    from tenure.worker.artifact import Artifact, Source
     from tenure.worker.upstream import UpstreamPage
 
 STOP_GRACE_S = 5.0

@@ -29,10 +29,9 @@ from tenure.model.dependencies import Trigger
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, Unavailable
 from tenure.model.jobs import JobSpec, json_error, validate_spec
 from tenure.model.objects import CONTENT_TYPE, DEFAULT_CONTENT_TYPE, artifact_name_error
-from tenure.v1.transfer import Source
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Assignment, StopCause
 from tenure.worker.signals import Park, Reschedule
-from tenure.worker.upload import Artifact
 from tenure.worker.upstream import UpstreamJob, UpstreamPage
 
 T = TypeVar("T")

@@ -30,7 +30,8 @@ from tenure.store.etcd.leases import LeaseKeeper, LeasePool
 from tenure.store.etcd.port import Delete, Etcd, Txn
 from tenure.v1 import job_pb2, wire
 from tenure.v1 import worker_service_pb2 as pb
-from tenure.v1.transfer import Files, Source
+from tenure.v1.transfer import Files
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.claim import Claimed, Claimer
 from tenure.worker.connection import Bodies
 from tenure.worker.coordinators import Coordinators, UnknownCall
@@ -45,7 +46,7 @@ from tenure.worker.execute.call import (
 )
 from tenure.worker.inbox import Inbox
 from tenure.worker.link import Answer, Report, Started, StopAttempt
-from tenure.worker.upload import Artifact, Plan, Uploader, Wanted
+from tenure.worker.upload import Plan, Uploader, Wanted
 from tenure.worker.upstream import UpstreamJob, UpstreamPage
 
 log = structlog.get_logger(__name__)

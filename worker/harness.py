@@ -30,11 +30,10 @@ from tenure.model.errors import ConfigurationError, FieldViolation, InvalidInput
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec
 from tenure.model.states import Outcome
-from tenure.v1.transfer import Source
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Assignment, Call, Ended, ErrorReport, Execution, StopCause
 from tenure.worker.execute.engines import Engines
 from tenure.worker.handler import Handler, Registry, definitions_of
-from tenure.worker.upload import Artifact
 from tenure.worker.upstream import UpstreamJob, UpstreamPage
 
 

@@ -69,7 +69,7 @@ class LargeResults:
         except WrongState:
             return failed(
                 "ResultTooLarge",
-                f"the result is {len(data)} bytes, at most {DEFAULT_BOUNDS.result_bytes} are kept without an object store",
+                f"the result is {len(data)} bytes; without object store at most {DEFAULT_BOUNDS.result_bytes} are kept",
                 retryable=False,
             )
         except TimeoutError:

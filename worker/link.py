@@ -10,9 +10,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from tenure.model.jobs import JobSpec
-from tenure.v1.transfer import Source
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Assignment, Ended, StopCause
-from tenure.worker.upload import Artifact
 from tenure.worker.upstream import UpstreamPage
 
 

@@ -16,7 +16,8 @@ import structlog
 from tenure.model.clock import Clock
 from tenure.model.errors import BoundExceeded, NotFound, OwnershipLost, TenureError, Unavailable
 from tenure.model.objects import DEFAULT_CONTENT_TYPE
-from tenure.v1.transfer import Files, Measured, Source, UrlExpired
+from tenure.v1.transfer import Files, Measured, UrlExpired
+from tenure.worker.artifact import Artifact, Source
 
 if TYPE_CHECKING:
     from tenure.worker.link import Started
@@ -29,16 +30,6 @@ FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 8.0
 _AGAIN = (Unavailable, NotFound, BoundExceeded)
 """What may be gone the next time. NotFound: what was sent is not there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """A file that was saved."""
-
-    name: str
-    size_bytes: int
-    sha256: str
-    """In hex."""
 
 
 class Wanted(NamedTuple):

@@ -12,9 +12,8 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from tenure.model.jobs import JobSpec
-from tenure.v1.transfer import Source
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Call, StopCause
-from tenure.worker.upload import Artifact
 from tenure.worker.upstream import UpstreamPage
 
 T = TypeVar("T")

@@ -19,9 +19,8 @@ from tenure.model.jobs import JobSpec
 from tenure.model.states import Outcome
 
 if TYPE_CHECKING:
-    from tenure.v1.transfer import Source
+    from tenure.worker.artifact import Artifact, Source
     from tenure.worker.handler import Handler
-    from tenure.worker.upload import Artifact
     from tenure.worker.upstream import UpstreamPage
 
 

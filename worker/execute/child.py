@@ -28,14 +28,13 @@ from typing import Any, NoReturn
 from tenure.model import errors
 from tenure.model.clock import SystemClock
 from tenure.model.jobs import JobSpec
-from tenure.v1.transfer import Source
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.context import AsyncContext, Context
 from tenure.worker.execute import frames, outcome
 from tenure.worker.execute.call import Assignment, Ended, StopCause
 from tenure.worker.execute.thread_engine import perform
 from tenure.worker.execute.watchdog import boottime
 from tenure.worker.handler import Handler, definitions_of
-from tenure.worker.upload import Artifact
 from tenure.worker.upstream import UpstreamPage
 
 EXIT_BROKEN = 70

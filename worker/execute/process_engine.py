@@ -16,11 +16,11 @@ from typing import Any
 
 from tenure.model.jobs import validate_spec
 from tenure.model.states import Outcome
+from tenure.worker.artifact import Artifact
 from tenure.worker.execute import outcome
 from tenure.worker.execute.call import Call, Ended, ErrorReport, ParkRequest
 from tenure.worker.execute.forkserver import EXTEND_EVERY_S
 from tenure.worker.execute.process_host import ForkedExecution, ProcessHost
-from tenure.worker.upload import Artifact
 from tenure.worker.upstream import UpstreamPage
 
 _LINGER_S = 2.0

@@ -22,7 +22,8 @@ from tenure.model.states import JobState
 from tenure.store.etcd.leases import LeaseKeeper
 from tenure.store.etcd.port import Grant
 from tenure.v1 import runner_api as wire
-from tenure.v1.transfer import Files, Source
+from tenure.v1.transfer import Files
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.connection import Bodies
 from tenure.worker.execute.call import (
     NO_LABELS,
@@ -36,7 +37,7 @@ from tenure.worker.execute.call import (
 from tenure.worker.link import Answer, Report, Started, StopAttempt
 from tenure.worker.remote.api import Api, UnknownPath
 from tenure.worker.remote.leases import RemoteLeases, RemoteSessions
-from tenure.worker.upload import Artifact, Plan, Uploader, Wanted
+from tenure.worker.upload import Plan, Uploader, Wanted
 from tenure.worker.upstream import UpstreamJob, UpstreamPage
 
 log = structlog.get_logger(__name__)
