@@ -62,7 +62,7 @@ class CoordinatorSettings(BaseSettings):
         default=None,
         description="default: as AWS' own tools find it (environment, files, the role of the machine or pod)",
     )
-    object_store_secret_access_key: SecretStr | None = None
+    object_store_secret_access_key: SecretStr | None = Field(default=None, description="belongs to that id")
     object_store_sse: Literal["AES256", "aws:kms"] | None = Field(
         default=None, description="encryption that is asked for with each object; default: as the bucket says"
     )

@@ -71,13 +71,27 @@ class Files:
         """
         return await self._run(lambda stop: self._put(url, source, start, length, headers, stop))
 
-    async def fetch(self, url: str, target: Path | None, expected: Measured) -> bytes:
-        """Fetch a file: into ``target``, which is there when it is whole and right; or return it, if that is None.
+    async def fetch(self, url: str, expected: Measured) -> bytes:
+        """Return what a file holds.
 
         Raises:
             UrlExpired: it was refused. Unavailable: fetch it again, or it is not what it should be.
         """
-        return await self._run(lambda stop: self._fetch(url, target, expected, stop))
+        return await self._run(lambda stop: self._fetch(url, expected, b"".join, stop))
+
+    async def save(self, url: str, expected: Measured, path: Path, name: str) -> Path:
+        """Fetch a file to a path, or under its name into a folder; it is there only when it is whole and right.
+
+        Raises:
+            As ``fetch``. InvalidInput: it cannot be written there.
+        """
+
+        def work(stop: Callable[[], bool]) -> Path:
+            target = path / name if path.is_dir() else path
+            self._fetch(url, expected, lambda pieces: _write(pieces, target), stop)
+            return target
+
+        return await self._run(work)
 
     def close(self) -> None:
         """Stop what is under way, and let go of connections and threads."""
@@ -139,17 +153,13 @@ class Files:
             return response.headers.get("etag", "")
         raise _refusal(response, "PUT")
 
-    def _fetch(self, url: str, target: Path | None, expected: Measured, stop: Callable[[], bool]) -> bytes:
+    def _fetch(self, url: str, expected: Measured, take: Callable[[Iterator[bytes]], T], stop: Callable[[], bool]) -> T:
         try:
             with self._http.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
                 if not response.is_success:
                     response.read()
                     raise _refusal(response, "GET")
-                pieces = _as_expected(response.iter_raw(PIECE_BYTES), expected, stop)
-                if target is None:
-                    return b"".join(pieces)
-                _write(pieces, target)
-                return b""
+                return take(_as_expected(response.iter_raw(PIECE_BYTES), expected, stop))
         except httpx.HTTPError as exc:
             raise _unreachable(url, exc) from exc
 
