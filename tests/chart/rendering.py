@@ -96,8 +96,14 @@ SWITCHES: tuple[Values, ...] = (
     {"tests": {"tokenSecret": "test-token"}},
     {
         "objectStore": {
-            "url": "s3://bucket/prefix", "endpoint": "https://minio:9000", "region": "eu-central-1", "pathStyle": True,
-            "existingSecret": "keys", "sse": "aws:kms", "sseKmsKeyId": "key", "caSecret": "minio-ca",
+            "url": "s3://bucket/prefix",
+            "endpoint": "https://minio:9000",
+            "region": "eu-central-1",
+            "pathStyle": True,
+            "existingSecret": "keys",
+            "sse": "aws:kms",
+            "sseKmsKeyId": "key",
+            "caSecret": "minio-ca",
         }
     },
     {"objectStore": {"url": "file:///objects", "existingClaim": "objects"}},
