@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tenure.client.records import (
+    Artifact,
     Attempt,
     AuditEntry,
     CanceledJobs,
@@ -25,6 +26,8 @@ from tenure.client.records import (
     Obstacle,
     Pause,
     Pool,
+    ResultLost,
+    ResultObject,
     RetriedJobs,
     Retry,
     SubmittedJob,
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TLS",
+    "Artifact",
     "AsyncClient",
     "Attempt",
     "AuditEntry",
@@ -96,6 +100,8 @@ __all__ = [
     "Pause",
     "PermissionDenied",
     "Pool",
+    "ResultLost",
+    "ResultObject",
     "RetriedJobs",
     "Retry",
     "Schedule",

@@ -8,19 +8,17 @@ while it is replaced there are two (``coordinator.signing_keys``).
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import structlog
 from msgspec import DecodeError, Struct, msgpack
 
 from tenure.coordinator.access import caller, require
+from tenure.coordinator.signed_text import SignedText
 from tenure.model.access import ANYBODY, Right
-from tenure.model.errors import PermissionDenied, Unavailable
+from tenure.model.errors import PermissionDenied
 
 log = structlog.get_logger(__name__)
 
@@ -72,36 +70,24 @@ class Signer:
 
     def __init__(self, *known: bytes, is_fresh: Callable[[], bool] = lambda: True) -> None:
         """``is_fresh`` says whether there may be no key that is not known here."""
-        self._is_fresh = is_fresh
-        self._keys: tuple[bytes, ...] = ()
-        self._signing = 0
+        self._texts = SignedText(_PURPOSE, _MAC_BYTES, is_fresh)
+        self.use = self._texts.use
         self.use(known)
-
-    def use(self, known: Sequence[bytes], signing: int = 0) -> bool:
-        """Take these keys, newest first, from now on, and sign with one of them; return whether that is a change."""
-        before = self._keys, self._signing
-        self._keys = tuple(hmac.digest(key, _PURPOSE, hashlib.sha256) for key in known)
-        self._signing = signing
-        return before != (self._keys, self._signing)
 
     def sign(self, token: RunnerToken) -> str:
         """Return a token as text."""
-        data = msgpack.encode(token)
-        return _text(_mac(self._keys[self._signing], data) + data)
+        return self._texts.seal(msgpack.encode(token))
 
     def newer(self, text: str, token: RunnerToken) -> str:
         """Return what to show in the place of a text that ``read`` took; empty if it is as new as can be."""
-        if self._signing == len(self._keys) - 1:
-            return ""
-        signed = _signed(text)
-        old = self._keys[self._signing + 1 :]
-        return self.sign(token) if any(_is_by(key, signed) for key in old) else ""
+        return self.sign(token) if self._texts.is_old(text) else ""
 
     def read(self, text: str, kind: type[_T]) -> _T:
         """Return what a text says.
 
         Raises:
             PermissionDenied: it was not signed here, or is a token of another kind.
+            Unavailable: as ``read_any``.
         """
         token = self.read_any(text)
         if not isinstance(token, kind):
@@ -115,35 +101,12 @@ class Signer:
             PermissionDenied: it was not signed here, or with a key that is not taken any more.
             Unavailable: the keys were not read of late, and there may be a newer one.
         """
-        try:
-            signed = _signed(text)
-            # Each token has one text for a key, so that nobody names a lease twice in a call by two of them.
-            if any(_is_by(key, signed) for key in self._keys) and _text(signed) == text:
-                token: RunnerToken = msgpack.decode(signed[_MAC_BYTES:], type=RunnerToken)
+        data = self._texts.open(text)
+        if data is not None:
+            with suppress(DecodeError):
+                token: RunnerToken = msgpack.decode(data, type=RunnerToken)
                 return token
-        except (UnicodeEncodeError, Error, ValueError, DecodeError):
-            pass
-        if not self._is_fresh():
-            raise Unavailable(
-                "this coordinator has not read the signing keys of late", hint="ask again, or another one"
-            )
-        raise PermissionDenied("this token is none that a coordinator of this installation has signed")
-
-
-def _is_by(key: bytes, signed: bytes) -> bool:
-    return hmac.compare_digest(_mac(key, signed[_MAC_BYTES:]), signed[:_MAC_BYTES])
-
-
-def _mac(key: bytes, data: bytes) -> bytes:
-    return hmac.digest(key, data, hashlib.sha256)[:_MAC_BYTES]
-
-
-def _signed(text: str) -> bytes:
-    return urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
-
-
-def _text(signed: bytes) -> str:
-    return urlsafe_b64encode(signed).rstrip(b"=").decode()
+        raise self._texts.refusal("this token is none that a coordinator of this installation has signed")
 
 
 _WORDS: dict[type, str] = {

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import structlog
 
+from tenure.coordinator.object_tokens import ObjectSigner
 from tenure.coordinator.runner_tokens import Signer
 from tenure.model.clock import Clock
 from tenure.model.errors import TenureError
@@ -45,18 +46,20 @@ async def read_keys(database: Database) -> Keys:
 
 
 class SigningKeys:
-    """``signer`` has the keys, once ``refresh`` was called; ``keep_fresh`` is the body of a task."""
+    """The signers have the keys once ``refresh`` was called; ``keep_fresh`` is the body of a task."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
         self._read_at = float("-inf")
         self.signer = Signer(is_fresh=self._is_fresh)
+        self.object_signer = ObjectSigner(is_fresh=self._is_fresh)
 
     async def refresh(self) -> None:
         """Read the keys. Raises ``Unavailable``."""
         read_at = self._clock.monotonic()
         keys = await read_keys(self._database)
+        self.object_signer.use(*keys)
         if self.signer.use(*keys):
             log.info(
                 "signing_keys_read", keys=len(keys.known), signs="newest" if keys.signing == 0 else "the one before"

@@ -18,6 +18,7 @@ from tests.fixtures.postgres import PostgresServer
 
 from tenure.coordinator.announce import Announcer
 from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.artifacts import Artifacts
 from tenure.coordinator.audit import Audit
 from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
@@ -28,6 +29,7 @@ from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.leader import Leader
+from tenure.coordinator.object_tokens import ObjectSigner
 from tenure.coordinator.reap import Reaper
 from tenure.coordinator.retry import Retryer
 from tenure.coordinator.runner_tokens import Signer
@@ -114,7 +116,7 @@ class Parts:
         self.waiters = Waiters(self.db, self.etcd, self.keys, self.clock)
         self.audit = Audit(self.db, self.clock)
 
-    def job_service(self) -> JobService:
+    def job_service(self, artifacts: Artifacts | None = None) -> JobService:
         """Return a service over these parts, not running."""
         return JobService(
             self.db,
@@ -127,6 +129,7 @@ class Parts:
             self.retryer,
             self.explainer,
             self.audit,
+            artifacts,
         )
 
     def _take_hint(self, lanes: frozenset[int]) -> bool:
@@ -205,6 +208,13 @@ class Parts:
 async def signer_of(parts: Parts) -> Signer:
     """Return a signer with the keys of now."""
     signer = Signer()
+    signer.use(*await read_keys(parts.db))
+    return signer
+
+
+async def object_signer_of(parts: Parts) -> ObjectSigner:
+    """Return a signer for objects with the keys of now."""
+    signer = ObjectSigner()
     signer.use(*await read_keys(parts.db))
     return signer
 

@@ -17,7 +17,7 @@ import pytest_asyncio
 from google.protobuf import descriptor_pool, json_format, message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from tests.coordinator.conftest import Parts, running
+from tests.coordinator.conftest import Parts, object_signer_of, running
 
 from tenure.coordinator import authenticate, tokens
 from tenure.coordinator.api.audit_service import AuditService
@@ -34,13 +34,16 @@ from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.authenticate import Authenticator
 from tenure.coordinator.metrics import REGISTRY
+from tenure.coordinator.objects import access_to
 from tenure.coordinator.revoke import Revoker
+from tenure.coordinator.uploads import Uploads
 from tenure.coordinator.workflows import Workflows
 from tenure.model.access import Right, Role, has
 from tenure.model.credentials import validate_credential
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec
 from tenure.model.tokens import new_token
+from tenure.store.objects.opening import open_store
 from tenure.store.postgres.migrate import SchemaStatus
 from tenure.v1 import job_service_pb2 as jobs_pb
 from tenure.v1.job_service_pb2_grpc import JobServiceStub
@@ -133,6 +136,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "JobService/RetryJobs": {"all": True, "filter": {"states": ["JOB_STATE_CANCELED"]}},
     "JobService/ExplainJob": {"id": "$job"},
     "JobService/ListAttempts": {"jobId": "$job"},
+    "JobService/ListArtifacts": {"jobId": "$job"},
+    "JobService/CreateDownload": {"jobId": "$job", "name": "a"},
     "WorkflowService/ListWorkflows": {},
     "WorkflowService/GetWorkflow": {"id": "$workflow"},
     "WorkflowService/ListWorkflowJobs": {"id": "$workflow"},
@@ -183,6 +188,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "WorkerService/SaveCheckpoint": {"jobId": "$job", "fence": 1, "checkpoint": "{}"},
     "WorkerService/SubmitChildren": {"jobId": "$job", "fence": 1, "jobs": [{"kind": "k", "ref": "a"}]},
     "WorkerService/ReadUpstream": {"jobId": "$job", "fence": 1},
+    "WorkerService/CreateUpload": {"jobId": "$job", "fence": 1, "name": "a", "sizeBytes": 1, "sha256": "a" * 42 + "A="},
+    "WorkerService/CompleteUpload": {"jobId": "$job", "fence": 1, "upload": "x"},
     "AuditService/ListAudit": {"namespace": "ns-a"},
     "TokenService/CreateToken": {"name": "n", "role": "viewer", "namespaces": ["ns-a"]},
     "TokenService/ListTokens": {},
@@ -193,6 +200,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
 BY_ID = {
     "JobService/GetJob", "JobService/WaitJob", "JobService/WatchJob", "JobService/WatchJobs", "JobService/DeleteJob",
     "JobService/CancelJob", "JobService/RetryJob", "JobService/ExplainJob", "JobService/ListAttempts",
+    "JobService/ListArtifacts", "JobService/CreateDownload",
     "WorkflowService/GetWorkflow", "WorkflowService/ListWorkflowJobs", "WorkflowService/WatchWorkflow",
     "WorkflowService/CancelWorkflow",
 }  # fmt: skip
@@ -264,8 +272,10 @@ async def _world(parts: Parts) -> dict[str, str]:
 
 
 @pytest_asyncio.fixture
-async def place(alone: Parts) -> AsyncIterator[Place]:
+async def place(alone: Parts, tmp_path: Path) -> AsyncIterator[Place]:
     parts = alone
+    uploads = Uploads(parts.db, 1024)
+    uploads.objects = access_to(open_store(tmp_path.as_uri()), await object_signer_of(parts), parts.clock)
     authenticator = Authenticator(parts.db, parts.clock)
     jobs = parts.job_service()
     whole = Workflows(parts.db, parts.clock, parts.canceler)
@@ -273,7 +283,7 @@ async def place(alone: Parts) -> AsyncIterator[Place]:
     revoker = Revoker(parts.db, parts.etcd, parts.keys, parts.finisher)
     services = (
         jobs,
-        WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter),
+        WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter, uploads),
         ClusterService(
             parts.db, parts.etcd, parts.keys, SchemaStatus("0003", "0003"), revoker, lambda lanes: True, parts.audit
         ),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,15 +16,17 @@ import jsonschema
 import msgspec
 import pytest
 import pytest_asyncio
-from tests.coordinator.conftest import Parts, running, signer_of, until
+from tests.coordinator.conftest import Parts, object_signer_of, running, signer_of, until
 
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.metrics import REGISTRY
+from tenure.coordinator.objects import access_to
 from tenure.coordinator.rest.app import ENDPOINTS, MAX_BODY_BYTES, RestApi
 from tenure.coordinator.rest.runner_service import RunnerService
 from tenure.coordinator.runner_tokens import Signer
 from tenure.coordinator.runners import Runners
 from tenure.coordinator.signing_keys import read_keys
+from tenure.coordinator.uploads import Uploads
 from tenure.model.access import Identity, Role
 from tenure.model.errors import ConfigurationError, Unauthenticated
 from tenure.model.states import JobState
@@ -31,6 +35,7 @@ from tenure.probes.server import HttpServer, application
 from tenure.store.etcd.keyspace import CancelRequest, HoldValue, Offer, Offers, WorkerValue
 from tenure.store.etcd.port import Put, Renewal, Txn, TxnResult
 from tenure.store.etcd.sessions import Sessions
+from tenure.store.objects.opening import open_store
 from tenure.v1 import runner_api as wire
 
 RUNNER = Identity("runner-a", Role.RUNNER, pools=("default",))
@@ -151,12 +156,15 @@ class Far:
 
 
 @asynccontextmanager
-async def _serving(parts: Parts, **bounds: int) -> AsyncIterator[Far]:
+async def _serving(parts: Parts, folder: Path, **bounds: int) -> AsyncIterator[Far]:
     renewing = Renewing(parts)
     runners = Runners(renewing, parts.keys, parts.clock)
     signer = await signer_of(parts)
-    workers = WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter)
+    uploads = Uploads(parts.db, 1_000_000)
+    uploads.objects = access_to(open_store(folder.as_uri()), await object_signer_of(parts), parts.clock)
+    workers = WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter, uploads)
     rest = RestApi(**bounds)
+    rest.open_objects(uploads.objects)
     server = HttpServer(application({}, REGISTRY, more=rest.routes()), listen="127.0.0.1:0", variable="-")
     server.bind()
     rest.open(RunnerService(runners, Sessions(parts.etcd, parts.keys), signer, workers), Identities())
@@ -169,8 +177,8 @@ async def _serving(parts: Parts, **bounds: int) -> AsyncIterator[Far]:
 
 
 @pytest_asyncio.fixture
-async def far(parts: Parts) -> AsyncIterator[Far]:
-    async with running(parts.submitter.run()), _serving(parts) as one:
+async def far(parts: Parts, tmp_path: Path) -> AsyncIterator[Far]:
+    async with running(parts.submitter.run()), _serving(parts, tmp_path) as one:
         yield one
 
 
@@ -380,8 +388,8 @@ async def test_a_thousand_silent_connections_keep_out_no_runner_and_no_probe(
         writer.close()
 
 
-async def test_of_calls_that_wait_there_are_so_many_and_probes_go_on(parts: Parts) -> None:
-    async with _serving(parts, calls=1) as far:
+async def test_of_calls_that_wait_there_are_so_many_and_probes_go_on(parts: Parts, tmp_path: Path) -> None:
+    async with _serving(parts, tmp_path, calls=1) as far:
         session = await far.open()
         poll = {"session": session["session"], "wait_s": 30}
         polling = asyncio.create_task(far.call("claim", poll))
@@ -506,6 +514,9 @@ async def _requests(far: Far) -> dict[str, Any]:
     session = await far.open()
     [claim] = await far.claimed(session, await far.parts.submit())
     token = {"attempt_token": attempt["attempt_token"]}
+    file = {**token, "name": "a.txt", "size_bytes": 4, "sha256": hashlib.sha256(b"data").hexdigest()}
+    upload = await far.call("upload", file)
+    assert (await far.http.put(upload["url"], content=b"data", headers=upload["headers"])).status_code == 201
     return {
         "session": {"runner": {"name": "far", "pools": ["default"], "kinds": [], "capacity": 1}},
         "close": {"session": session["session"]},
@@ -517,6 +528,8 @@ async def _requests(far: Far) -> dict[str, Any]:
         "checkpoint": {**token, "checkpoint": 1},
         "children": {**token, "jobs": [{"kind": "k", "ref": "c"}]},
         "upstream": token,
+        "upload": file,
+        "uploaded": {**token, "upload": upload["upload"], "part_tags": []},
         "finish": {"reports": [{**token, "outcome": "completed"}]},
     }
 
@@ -591,6 +604,8 @@ async def test_an_attempts_token_says_nothing_of_another_attempt(far: Far) -> No
     assert int(newer["fence"]) > int(attempt["fence"])
     token = {"attempt_token": attempt["attempt_token"]}
     for path, body in {
+        "upload": {**token, "name": "a", "size_bytes": 1, "sha256": "0" * 64},
+        "uploaded": {**token, "upload": "x"},
         "progress": {**token, "fraction": 0.5},
         "checkpoint": {**token, "checkpoint": 1},
         "children": {**token, "jobs": [{"kind": "k", "ref": "c"}]},

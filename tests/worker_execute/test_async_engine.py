@@ -299,7 +299,7 @@ async def test_results_and_requests() -> None:
             case "nul":
                 return "a\0b"
             case "large":
-                return "x" * 70_000
+                return "x" * (16 * 1024 * 1024)
             case "object":
                 return object()
         raise ValueError("\0 \ud800 odd " + "y" * 20_000)
