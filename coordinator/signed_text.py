@@ -1,7 +1,8 @@
 """Texts that coordinators sign and read again, with the installation's keys; what they say is their owners' affair.
 
-A text is a MAC and what it is of, in URL-safe base64. Each purpose has keys of its own, derived from the installation's, so
-that a text that was signed for one is nothing to another. Invariant: what one key has signed has one text.
+A text is a MAC and what it is of, in URL-safe base64. Each purpose has keys of its own, derived from those of the
+installation, so that a text that was signed for one is nothing to another. Invariant: a key and what it signs have one
+text.
 """
 
 from __future__ import annotations
