@@ -178,12 +178,12 @@ class Connection(H11Protocol):
         """See ``asyncio.Protocol``."""
         super().resume_writing()
         if self._phase is not Phase.LEAVING:
-            self._taking = _canceled(self._taking)
+            _cancel(self._taking)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See ``asyncio.Protocol``."""
-        self._deadline = _canceled(self._deadline)
-        self._taking = _canceled(self._taking)
+        _cancel(self._deadline)
+        _cancel(self._taking)
         self._door.gone(self._socket)
         super().connection_lost(exc)
 
@@ -204,7 +204,7 @@ class Connection(H11Protocol):
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
         self._door.placed(self._socket, phase, is_stranger=self.cycle is None)
-        self._deadline = _canceled(self._deadline)
+        _cancel(self._deadline)
         match phase:
             case Phase.HEAD:
                 self._deadline = self.loop.call_later(HEAD_S, self.transport.abort)
@@ -220,7 +220,7 @@ class Connection(H11Protocol):
         self._enter(Phase.LEAVING)
 
     def _expect_taking(self) -> None:
-        self._taking = _canceled(self._taking)
+        _cancel(self._taking)
         left = self.transport.get_write_buffer_size()
         self._taking = self.loop.call_later(TAKE_S, self._drop_unless_taken, left)
 
@@ -231,6 +231,6 @@ class Connection(H11Protocol):
             self._expect_taking()
 
 
-def _canceled(timer: asyncio.TimerHandle | None) -> None:
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
     if timer is not None:
         timer.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -254,6 +255,6 @@ async def test_a_handshake_that_does_not_come_ends_its_connection(
 
 
 def test_no_more_than_half_of_the_files_are_for_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    for files, expected in ((1_024, 512), (20_000, 4_096), (100, 64), (connections.resource.RLIM_INFINITY, 4_096)):
-        monkeypatch.setattr(connections.resource, "getrlimit", lambda _, files=files: (files, files))
+    for files, expected in ((1_024, 512), (20_000, 4_096), (100, 64), (resource.RLIM_INFINITY, 4_096)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
         assert connections.fitting(4_096) == expected
