@@ -15,6 +15,7 @@ import pytest
 from tenure.model.clock import SystemClock
 from tenure.model.errors import OwnershipLost
 from tenure.model.states import Outcome
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.context import AsyncContext
 from tenure.worker.execute.async_engine import AsyncEngine
 from tenure.worker.execute.call import Assignment, Call, Ended, StopCause
@@ -38,6 +39,9 @@ class Trusted:
 
     async def read_upstream(self, after: str) -> UpstreamPage:
         return UpstreamPage(())
+
+    async def save_artifact(self, name: str, source: Source, content_type: str) -> Artifact:
+        raise NotImplementedError
 
 
 def call(handler: Handler, on_ended: Callable[[Ended], None], payload: str = "null") -> Call:
