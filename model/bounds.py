@@ -51,7 +51,7 @@ class Bounds:
     log_batch_bytes: int = 256 * 1024
     """Of the lines of one attempt that are written together, as they are sent."""
     log_call_batches: int = 500
-    log_call_bytes: int = 4 * 1024 * 1024
+    log_call_bytes: int = 1024 * 1024
     log_bytes: int = 64 * 1024 * 1024
     """Of the log of one attempt. Then a line says that it is full, and no more are kept."""
 

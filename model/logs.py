@@ -1,9 +1,9 @@
 """Lines of logs: what one is, how long it may be, and how it is kept. Pure; used by workers and coordinators alike.
 
-A line is kept as a JSON object, one per line of text, from the moment a coordinator takes it: in Postgres as in the object
-store. Invariant: whatever a handler writes becomes a line of bounded size that JSON, UTF-8 and Postgres can hold; nothing
-that it writes can make two lines of one, or spoil the others of its batch. What a line says is data: whoever shows it on a
-terminal escapes it.
+A line is kept as a JSON object, one per line of text, from the moment a coordinator takes it: in Postgres as in the
+object store. Invariant: whatever a handler writes becomes a line of bounded size that JSON, UTF-8 and Postgres can
+hold; nothing that it writes can make two lines of one, or spoil the others of its batch. What a line says is data:
+whoever shows it on a terminal escapes it.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _as_text(name: str, text: str) -> str:
     return _ENCODER.encode({name: text}).decode()
 
 
-_PLAIN = (int, float, bool, type(None))
+_PLAIN = (int, bool, type(None))
 
 
 def _is_plain(fields: Mapping[str, Any]) -> bool:

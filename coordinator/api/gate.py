@@ -118,6 +118,7 @@ RULES: dict[str, Rule] = {
     "JobService/ListAttempts": Rule(Right.READ, within),
     "JobService/RetryJob": Rule(Right.OPERATE, within),
     "JobService/RetryJobs": Rule(Right.OPERATE, within),
+    "JobService/ReadLogs": Rule(Right.READ, within),
     "WorkflowService/ListWorkflows": Rule(Right.READ, within),
     "WorkflowService/GetWorkflow": Rule(Right.READ, within),
     "WorkflowService/ListWorkflowJobs": Rule(Right.READ, within),
@@ -162,6 +163,7 @@ RULES: dict[str, Rule] = {
     "WorkerService/SaveCheckpoint": Rule(Right.WORK, within),
     "WorkerService/SubmitChildren": Rule(Right.WORK, within),
     "WorkerService/ReadUpstream": Rule(Right.WORK, within),
+    "WorkerService/AppendLogs": Rule(Right.WORK, within),
     # Of one namespace for who reads there, of all for who operates everywhere: the service looks.
     "AuditService/ListAudit": Rule(Right.READ, within),
     "TokenService/CreateToken": Rule(Right.ADMINISTER, everywhere),

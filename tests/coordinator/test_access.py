@@ -52,7 +52,10 @@ METHODS = {
     for method in descriptor_pool.Default().FindServiceByName(service).methods
 }
 """Every RPC there is."""
-TABLES = "job history attempt schedule kind namespace job_limit pause pool token workflow lane dependency idempotency"
+TABLES = (
+    "job history attempt schedule kind namespace job_limit pause pool token workflow lane dependency idempotency "
+    "log_head log"
+)
 
 
 @dataclass
@@ -132,6 +135,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "JobService/RetryJobs": {"all": True, "filter": {"states": ["JOB_STATE_CANCELED"]}},
     "JobService/ExplainJob": {"id": "$job"},
     "JobService/ListAttempts": {"jobId": "$job"},
+    "JobService/ReadLogs": {"jobId": "$job"},
     "WorkflowService/ListWorkflows": {},
     "WorkflowService/GetWorkflow": {"id": "$workflow"},
     "WorkflowService/ListWorkflowJobs": {"id": "$workflow"},
@@ -182,6 +186,9 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "WorkerService/SaveCheckpoint": {"jobId": "$job", "fence": 1, "checkpoint": "{}"},
     "WorkerService/SubmitChildren": {"jobId": "$job", "fence": 1, "jobs": [{"kind": "k", "ref": "a"}]},
     "WorkerService/ReadUpstream": {"jobId": "$job", "fence": 1},
+    "WorkerService/AppendLogs": {
+        "batches": [{"jobId": "$job", "fence": 1, "firstSeq": 1, "lines": [{"message": "m"}]}]
+    },
     "AuditService/ListAudit": {"namespace": "ns-a"},
     "TokenService/CreateToken": {"name": "n", "role": "viewer", "namespaces": ["ns-a"]},
     "TokenService/ListTokens": {},
@@ -192,8 +199,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
 BY_ID = {
     "JobService/GetJob", "JobService/WaitJob", "JobService/WatchJob", "JobService/WatchJobs", "JobService/DeleteJob",
     "JobService/CancelJob", "JobService/RetryJob", "JobService/ExplainJob", "JobService/ListAttempts",
-    "WorkflowService/GetWorkflow", "WorkflowService/ListWorkflowJobs", "WorkflowService/WatchWorkflow",
-    "WorkflowService/CancelWorkflow",
+    "JobService/ReadLogs", "WorkflowService/GetWorkflow", "WorkflowService/ListWorkflowJobs",
+    "WorkflowService/WatchWorkflow", "WorkflowService/CancelWorkflow",
 }  # fmt: skip
 """To who is of another namespace these answer as for an id that there is not."""
 SHOWS_ONLY_OWN = {

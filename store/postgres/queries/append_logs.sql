@@ -26,11 +26,11 @@ WITH sent AS MATERIALIZED (
     INSERT INTO tenure.log (job_id, attempt, first_seq, last_seq, lines)
     SELECT c.job_id, c.attempt, s.first_seq, CASE WHEN c.is_full THEN s.first_seq ELSE s.last_seq END,
            CASE WHEN c.is_full THEN s.note ELSE s.lines END
-    FROM counted c JOIN sent s ON s.id = c.job_id
+    FROM counted c JOIN sent s ON s.id = c.job_id AND s.attempt = c.attempt
 )
 SELECT s.id, s.fence, s.attempt IS NOT NULL AS is_executing, c.job_id IS NOT NULL AS is_written,
        coalesce(c.is_full, h.is_full, false) AS is_full, coalesce(h.last_seq, 0) AS last_seq
 FROM sent s
-LEFT JOIN counted c ON c.job_id = s.id
+LEFT JOIN counted c ON c.job_id = s.id AND c.attempt = s.attempt
 LEFT JOIN LATERAL (
     SELECT t.is_full, t.last_seq FROM tenure.log_head t WHERE t.job_id = s.id AND t.fence = s.fence LIMIT 1) h ON true
