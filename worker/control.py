@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+from functools import partial
 
 import structlog
 
 from tenure.model.clock import Clock
+from tenure.model.logs import Level
 from tenure.model.states import Outcome
 from tenure.worker.attempt import Attempt
 from tenure.worker.execute.call import Call, Ended, ErrorReport, StopCause, timeout_s
@@ -19,6 +21,7 @@ from tenure.worker.execute.engines import Engines
 from tenure.worker.execute.loops import Census
 from tenure.worker.handler import Registry
 from tenure.worker.link import Link, Report, Started
+from tenure.worker.logs import Logs
 from tenure.worker.report import Reports
 
 log = structlog.get_logger(__name__)
@@ -30,11 +33,20 @@ TICK_S = 0.05
 class Control:
     """Runs attempts. ``execute`` and ``tick_forever`` are bodies of tasks."""
 
-    def __init__(self, clock: Clock, registry: Registry, engines: Engines, capacity: int) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        registry: Registry,
+        engines: Engines,
+        capacity: int,
+        *,
+        least_level: Level = Level.INFO,
+    ) -> None:
         self._clock = clock
         self._registry = registry
         self._engines = engines
         self._capacity = capacity
+        self._least_level = least_level
         self._running: dict[str, Attempt] = {}
         self._unanswered = Census()
         self._due = math.inf
@@ -43,11 +55,13 @@ class Control:
         self._idle.set()
         self.link: Link
         self.reports: Reports
+        self.logs: Logs
 
     def attach(self, link: Link) -> None:
         """Set the link; it and this object know each other."""
         self.link = link
         self.reports = Reports(link, self._clock, self._answered)
+        self.logs = Logs(link, self._clock)
 
     def room(self) -> int:
         """Return how many more attempts fit."""
@@ -131,7 +145,7 @@ class Control:
             self._report(started, Ended(Outcome.FAILED, error=error))
             return
         limit_s = timeout_s(handler, assignment)
-        attempt = Attempt(started, self.link, self._clock, self._ended, limit_s, trusted_until)
+        attempt = Attempt(started, self.link, self._clock, self._ended, limit_s, trusted_until, self.logs)
         if (before := self._running.get(assignment.job_id)) is not None:
             self._stop(
                 before, StopCause.LOST
@@ -140,7 +154,9 @@ class Control:
         self._running[assignment.job_id] = attempt
         self._watch(attempt)
         self._idle.clear()
-        attempt.execution = self._engines.begin(Call(handler, assignment, attempt, attempt.finished))
+        attempt.execution = self._engines.begin(
+            Call(handler, assignment, attempt, attempt.finished, least_level=self._least_level)
+        )
 
     def _ended(self, attempt: Attempt, ended: Ended) -> None:
         assignment = attempt.started.assignment
@@ -148,14 +164,23 @@ class Control:
             del self._running[assignment.job_id]
         else:
             self._running.pop(f"{assignment.job_id}#{assignment.fence}", None)
-        self._report(attempt.started, ended)
+        if attempt.log is None:
+            self._report(attempt.started, ended)
+        else:
+            # Its place is taken until the report is answered; but first its lines are written.
+            self._count()
+            self.logs.end(attempt.log, partial(self.reports.add, Report(attempt.started, ended)))
 
     def _report(self, started: Started, ended: Ended) -> None:
-        self._unanswered.enter()
-        self._idle.clear()
+        self._count()
         self.reports.add(Report(started, ended))
 
+    def _count(self) -> None:
+        self._unanswered.enter()
+        self._idle.clear()
+
     def _answered(self, report: Report) -> None:
+        self.logs.forget(report.started)
         self._unanswered.leave()
         if not self._running and not len(self._unanswered):
             self._idle.set()
