@@ -73,7 +73,7 @@ class StoredLine(msgspec.Struct, omit_defaults=True):
     message: str
     logger: str = ""
     code: str = ""
-    fields: msgspec.Raw | None = None
+    fields: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -135,7 +135,7 @@ def stored(lines: Iterable[LogLine], first_seq: int) -> str:
     parts = []
     for seq, one in enumerate(lines, start=first_seq):
         line = bounded(one)
-        fields = msgspec.Raw(line.fields.encode()) if line.fields else None
+        fields = msgspec.Raw(line.fields.encode()) if line.fields else msgspec.UNSET
         parts.append(
             _ENCODER.encode(
                 StoredLine(seq, line.at.astimezone(UTC), line.level.word, line.message, line.logger, line.code, fields)
@@ -192,12 +192,10 @@ def _shown(value: Any, depth: int = 0) -> Any:
     """Return a value as JSON can hold it."""
     if isinstance(value, str):
         return clean(value)
-    if isinstance(value, bool | None):
+    if isinstance(value, int | None):
         return value
     if isinstance(value, float):
         return value if value - value == 0 else str(value)  # infinite, or none
-    if isinstance(value, int):
-        return value if -(1 << 63) <= value < 1 << 63 else str(value)
     if depth < _DEEPEST:
         if isinstance(value, Mapping):
             return {clean(_said(str, name)): _shown(one, depth + 1) for name, one in list(value.items())}

@@ -26,7 +26,7 @@ from tenure.model.clock import SystemClock
 from tenure.model.errors import ConfigurationError, OwnershipLost
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec
-from tenure.model.logs import Level, LogLine
+from tenure.model.logs import Level, LogLine, bounded
 from tenure.model.states import Outcome
 from tenure.worker.execute.call import Assignment, Call, Ended, ErrorReport, Execution, StopCause
 from tenure.worker.execute.engines import Engines
@@ -222,6 +222,7 @@ class _Recording:
         return UpstreamPage(self._upstream[place : place + _UPSTREAM_PAGE], str(place + _UPSTREAM_PAGE) if rest else "")
 
     def write_log(self, line: LogLine) -> None:
+        line = bounded(line)
         fields = json.loads(line.fields) if line.fields else {}
         named = {"logger": line.logger} if line.logger else {}
         self._run.logs.append({**fields, **named, "event": line.message, "log_level": line.level.word})

@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import FrameType
@@ -42,7 +42,8 @@ def handler_logger(write: Write, shown: Any, least: Level) -> Any:
         level = LEVELS.get(method, Level.INFO)
         if level >= least:
             write(_line_of(level, dict(event)))
-        getattr(shown, method)(**event)
+        with suppress(Exception):  # it is kept: that it cannot be shown must not end the handler
+            getattr(shown, method)(**event)
         raise structlog.DropEvent
 
     return structlog.wrap_logger(

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,7 +72,7 @@ class Odd:
         ("text", "text"),
         ("half \ud800", "half ?"),
         (float("inf"), "inf"),
-        (1 << 70, str(1 << 70)),
+        (1 << 70, 1 << 70),
         ({"a": {1, 2}}, {"a": [1, 2]}),
         ({3: b"x"}, {"3": "b'x'"}),
         (ValueError("no"), "no"),
@@ -92,13 +93,13 @@ def test_a_value_that_holds_itself_is_told_as_far_as_it_goes() -> None:
 @pytest.mark.parametrize("fields", ["[1]", "{", '{"a": "\ud800"', "\0", '{"a":1} {"b":2}', '{"a":NaN}', "[" * 100_000])
 def test_fields_that_are_no_object_are_kept_as_text(fields: str) -> None:
     [line] = kept(LogLine(AT, Level.INFO, "m", fields))
-    assert line.fields is not None
+    assert isinstance(line.fields, msgspec.Raw)
     assert next(iter(json.loads(bytes(line.fields)))) in ("unreadable", "cut")
 
 
 def test_fields_over_several_lines_are_one_line() -> None:
     [line] = kept(LogLine(AT, Level.INFO, "m", '{\n "a":\r\n "b\\n"}'))
-    assert line.fields is not None
+    assert isinstance(line.fields, msgspec.Raw)
     assert json.loads(bytes(line.fields)) == {"a": "b\n"}
 
 

@@ -146,11 +146,11 @@ async def test_output_of_commands_line_by_line(harness: Harness) -> None:
         "print('one'); sys.stdout.flush(); time.sleep(0.05)\n"
         "print('a note', file=sys.stderr)\n"
         "sys.stdout.write('two\\r\\nhalf'); sys.stdout.flush(); time.sleep(0.05)\n"
-        "print(' a line'); sys.stdout.buffer.write(b'\\xff\\x00 no end')\n"
+        "print(' a line'); sys.stdout.flush(); sys.stdout.buffer.write(b'\\xff\\x00 no end')\n"
     )
     run = await harness.run(command_handler("python", [sys.executable, "-S", "-c", code]))
     out = [line["event"] for line in run.logs if line["logger"] == "stdout"]
-    assert out == ["one", "two", "half a line", "\ufffd\0 no end"]
+    assert out == ["one", "two", "half a line", "\ufffd\ufffd no end"]
     errors = [(line["event"], line["log_level"]) for line in run.logs if line["logger"] == "stderr"]
     assert errors == [("a note", "warning")]
 

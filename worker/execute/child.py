@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import importlib
 import itertools
+import logging
 import os
 import signal
 import socket
@@ -22,6 +23,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from typing import Any, NoReturn
+
+import structlog
 
 from tenure.model import errors
 from tenure.model.clock import SystemClock
@@ -127,7 +130,7 @@ def find(module: str, path: str, kind: str) -> Handler:
 
 
 def _plainly(handler: Handler, assignment: Assignment, link: PipeLink) -> Ended:
-    context = Context(assignment, link, SystemClock())
+    context = Context(assignment, link, SystemClock(), _shown())
     link.on_stop = context.notice
 
     def stop(*_: object) -> None:
@@ -145,7 +148,7 @@ def _plainly(handler: Handler, assignment: Assignment, link: PipeLink) -> Ended:
 def _asynchronously(handler: Handler, assignment: Assignment, link: PipeLink) -> Ended:
     async def attempt() -> Ended:
         loop = asyncio.get_running_loop()
-        context = AsyncContext(assignment, link, SystemClock())
+        context = AsyncContext(assignment, link, SystemClock(), _shown())
         task = asyncio.current_task()
 
         def stop() -> None:
@@ -166,6 +169,25 @@ def _asynchronously(handler: Handler, assignment: Assignment, link: PipeLink) ->
             return outcome.raised(exc, handler, link.first_cause)
 
     return asyncio.run(attempt())
+
+
+def _shown() -> Any:
+    """Return what shows the lines of ``ctx.log`` in the worker's own log; None: as a module of the user's has set up.
+
+    Without anything structlog would show tracebacks with variables, which may hold secrets.
+    """
+    if structlog.is_configured():
+        return None
+    return structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
 
 
 class PipeLink:
