@@ -65,7 +65,7 @@ def as_text(line: LogLine) -> Iterator[str]:
     at = f"{line.at.astimezone():%H:%M:%S.%f}"[:-3] if line.at else "--:--:--.---"
     message, *more = plain(line.message).split("\n")
     blocks = {name: value for name, value in line.fields.items() if isinstance(value, str) and "\n" in value}
-    told = [f"{plain(name)}={_value(value)}" for name, value in line.fields.items() if name not in blocks]
+    told = [f"{_one(name)}={_value(value)}" for name, value in line.fields.items() if name not in blocks]
     where = " ".join(_one(part) for part in (line.logger, line.code) if part)
     parts = [f"{at} #{line.attempt} {_one(line.level).upper():<8} {message}", *told, *([f"({where})"] if where else [])]
     yield "  ".join(parts)
