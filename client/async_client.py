@@ -16,6 +16,7 @@ from tenure.client.calls.follow import FollowCalls
 from tenure.client.calls.jobs import JobCalls
 from tenure.client.calls.kinds import KindCalls
 from tenure.client.calls.limits import LimitCalls
+from tenure.client.calls.logs import LogCalls
 from tenure.client.calls.namespaces import NamespaceCalls
 from tenure.client.calls.pools import PoolCalls
 from tenure.client.calls.schedules import ScheduleCalls
@@ -42,6 +43,7 @@ class AsyncClient(
     ClusterCalls,
     TokenCalls,
     AuditCalls,
+    LogCalls,
 ):
     """A client of the coordinators, for asyncio. Use it as ``async with`` or call ``close``; safe for many tasks.
 

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 import grpc
@@ -15,6 +15,7 @@ from tenure.coordinator import access
 from tenure.coordinator.api import convert
 from tenure.coordinator.api.acts import audited
 from tenure.coordinator.api.filters import filters_from_pb, mass_filters, page_key, span_from_token, token_of_span
+from tenure.coordinator.api.log_calls import read_logs, wanted_logs
 from tenure.coordinator.api.refusals import is_of_all, refusal_to_pb
 from tenure.coordinator.api.stream_submit import MESSAGE_JOBS, StreamedSubmit, refuse_foreign
 from tenure.coordinator.artifacts import Artifacts, tell_results
@@ -22,6 +23,7 @@ from tenure.coordinator.audit import Audit
 from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.explain import Explainer
 from tenure.coordinator.pending import show_pending
+from tenure.coordinator.read_logs import LogReader
 from tenure.coordinator.retry import LISTED, RETRIABLE, Retryer
 from tenure.coordinator.submit import Submitter
 from tenure.coordinator.waiters import Waiters
@@ -96,10 +98,13 @@ class JobService(JobServiceServicer):
         self._reads: Batcher[uuid.UUID, job_pb2.Job | None] = Batcher(
             self._read_group, max_items=500, in_flight=2, name="read"
         )
+        self.logs = LogReader(database, clock, waiters)
 
     async def run(self) -> None:
         """Carry out batched reads until cancelled."""
-        await self._reads.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reads.run())
+            group.create_task(self.logs.run())
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> pb.SubmitJobResponse:
         """Write one job."""
@@ -329,6 +334,14 @@ class JobService(JobServiceServicer):
             url=convert.absolute(found.download.url, self.base_url),
             expires_at=wire.timestamp(found.download.expires_at),
         )
+
+    async def ReadLogs(self, request: pb.ReadLogsRequest, context: Context) -> AsyncIterator[pb.ReadLogsResponse]:
+        """Stream what a job's attempts wrote to their logs."""
+        wanted = wanted_logs(request)
+        await self._read(wanted.job_id)  # NOT_FOUND before anything else
+        async with aclosing(read_logs(self.logs, wanted)) as pages:
+            async for page in pages:
+                yield page
 
     async def _read(self, job_id: uuid.UUID) -> job_pb2.Job:
         job = await self._reads.ask(job_id)

@@ -65,6 +65,7 @@ ENDPOINTS: dict[str, Endpoint] = {
     "checkpoint": Endpoint(api.Checkpoint, api.Done, RunnerService.checkpoint),
     "children": Endpoint(api.SubmitChildren, api.SubmittedChildren, RunnerService.children),
     "upstream": Endpoint(api.ReadUpstream, api.UpstreamPage, RunnerService.upstream),
+    "logs": Endpoint(api.AppendLogs, api.AppendedAll, RunnerService.logs),
     "finish": Endpoint(api.Finish, api.FinishedAll, RunnerService.finish),
     "upload": Endpoint(api.CreateUpload, api.Upload, RunnerService.upload),
     "uploaded": Endpoint(api.CompleteUpload, api.Done, RunnerService.uploaded),

@@ -56,7 +56,10 @@ METHODS = {
     for method in descriptor_pool.Default().FindServiceByName(service).methods
 }
 """Every RPC there is."""
-TABLES = "job history attempt schedule kind namespace job_limit pause pool token workflow lane dependency idempotency"
+TABLES = (
+    "job history attempt schedule kind namespace job_limit pause pool token workflow lane dependency idempotency "
+    "log_head log"
+)
 
 
 @dataclass
@@ -138,6 +141,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "JobService/ListAttempts": {"jobId": "$job"},
     "JobService/ListArtifacts": {"jobId": "$job"},
     "JobService/CreateDownload": {"jobId": "$job", "name": "a"},
+    "JobService/ReadLogs": {"jobId": "$job"},
     "WorkflowService/ListWorkflows": {},
     "WorkflowService/GetWorkflow": {"id": "$workflow"},
     "WorkflowService/ListWorkflowJobs": {"id": "$workflow"},
@@ -190,6 +194,9 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "WorkerService/ReadUpstream": {"jobId": "$job", "fence": 1},
     "WorkerService/CreateUpload": {"jobId": "$job", "fence": 1, "name": "a", "sizeBytes": 1, "sha256": "a" * 42 + "A="},
     "WorkerService/CompleteUpload": {"jobId": "$job", "fence": 1, "upload": "x"},
+    "WorkerService/AppendLogs": {
+        "batches": [{"jobId": "$job", "fence": 1, "firstSeq": 1, "lines": [{"message": "m"}]}]
+    },
     "AuditService/ListAudit": {"namespace": "ns-a"},
     "TokenService/CreateToken": {"name": "n", "role": "viewer", "namespaces": ["ns-a"]},
     "TokenService/ListTokens": {},
@@ -203,6 +210,7 @@ BY_ID = {
     "JobService/ListArtifacts", "JobService/CreateDownload",
     "WorkflowService/GetWorkflow", "WorkflowService/ListWorkflowJobs", "WorkflowService/WatchWorkflow",
     "WorkflowService/CancelWorkflow",
+    "JobService/ReadLogs",
 }  # fmt: skip
 """To who is of another namespace these answer as for an id that there is not."""
 SHOWS_ONLY_OWN = {

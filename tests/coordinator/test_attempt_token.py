@@ -80,7 +80,13 @@ class Workers:
             request = pb.ReadUpstreamRequest(job_id=job, fence=fence, attempt_token=token)
             return await self.service.ReadUpstream(request, None)  # type: ignore[arg-type]
 
+        async def logs(job: str, fence: int, token: str) -> Any:
+            lines = [job_pb2.LogLine(message="m")]
+            batch = pb.LogBatch(job_id=job, fence=fence, attempt_token=token, first_seq=1, lines=lines)
+            return await self.service.AppendLogs(pb.AppendLogsRequest(batches=[batch]), None)  # type: ignore[arg-type]
+
         return {
+            "AppendLogs": logs,
             "ReportProgress": progress,
             "SaveCheckpoint": checkpoint,
             "SubmitChildren": children,

@@ -31,6 +31,7 @@ from tenure.model.access import Identity, Role
 from tenure.model.errors import ConfigurationError, Unauthenticated
 from tenure.model.states import JobState
 from tenure.probes import connections
+from tenure.probes.connections import MOST
 from tenure.probes.server import HttpServer, application
 from tenure.store.etcd.keyspace import CancelRequest, HoldValue, Offer, Offers, WorkerValue
 from tenure.store.etcd.port import Put, Renewal, Txn, TxnResult
@@ -156,14 +157,14 @@ class Far:
 
 
 @asynccontextmanager
-async def _serving(parts: Parts, folder: Path, **bounds: int) -> AsyncIterator[Far]:
+async def _serving(parts: Parts, folder: Path, *, calls: int = MOST) -> AsyncIterator[Far]:
     renewing = Renewing(parts)
     runners = Runners(renewing, parts.keys, parts.clock)
     signer = await signer_of(parts)
     uploads = Uploads(parts.db, 1_000_000)
     uploads.objects = access_to(open_store(folder.as_uri()), await object_signer_of(parts), parts.clock)
     workers = WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter, uploads)
-    rest = RestApi(**bounds)
+    rest = RestApi(calls=calls)
     rest.open_objects(uploads.objects)
     server = HttpServer(application({}, REGISTRY, more=rest.routes()), listen="127.0.0.1:0", variable="-")
     server.bind()

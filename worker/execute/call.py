@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tenure.model.dependencies import Trigger
 from tenure.model.jobs import JobSpec
+from tenure.model.logs import Level, LogLine
 from tenure.model.states import Outcome
 
 if TYPE_CHECKING:
@@ -139,6 +140,18 @@ class Reporter(Protocol):
         """Upload a file of the attempt: bytes, or what lies at a path."""
         ...
 
+    def write_log(self, line: LogLine) -> None:
+        """Add a line to the attempt's log. From any thread; never blocks, never raises."""
+        ...
+
+    def takes_logs(self) -> bool:
+        """Say whether a line would find room now; from any thread."""
+        ...
+
+    def drop_logs(self, lines: int) -> None:
+        """Count lines that were not even made because there was no room; from any thread."""
+        ...
+
     def deadline(self) -> float:
         """Return the monotonic instant until which the claim is trusted; it moves on with every KeepAlive.
 
@@ -155,7 +168,9 @@ class Call(NamedTuple):
     reporter: Reporter
     on_ended: Callable[[Ended], None]
     log: Any = None
-    """A structlog logger for ``ctx.log``, not used in processes; None: the configured one."""
+    """A structlog logger that shows what ``ctx.log`` writes, too, but for processes; None: the configured one."""
+    least_level: Level = Level.INFO
+    """What ``ctx.log`` and ``logging`` write below it is not kept."""
 
 
 def timeout_s(handler: Handler, assignment: Assignment) -> float | None:

@@ -128,6 +128,11 @@ class JobServiceStub:
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.CreateDownloadRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_job__service__pb2.CreateDownloadResponse.FromString,
                 _registered_method=True)
+        self.ReadLogs = channel.unary_stream(
+                '/tenure.v1.JobService/ReadLogs',
+                request_serializer=tenure_dot_v1_dot_job__service__pb2.ReadLogsRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_job__service__pb2.ReadLogsResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -265,6 +270,14 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadLogs(self, request, context):
+        """Streams what the attempts of a job wrote to their logs, attempt by attempt; with `follow`, as it is written, until the
+        job has ended and all was sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -357,6 +370,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CreateDownload,
                     request_deserializer=tenure_dot_v1_dot_job__service__pb2.CreateDownloadRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_job__service__pb2.CreateDownloadResponse.SerializeToString,
+            ),
+            'ReadLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadLogs,
+                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.ReadLogsRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_job__service__pb2.ReadLogsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -849,6 +867,33 @@ class JobService:
             '/tenure.v1.JobService/CreateDownload',
             tenure_dot_v1_dot_job__service__pb2.CreateDownloadRequest.SerializeToString,
             tenure_dot_v1_dot_job__service__pb2.CreateDownloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tenure.v1.JobService/ReadLogs',
+            tenure_dot_v1_dot_job__service__pb2.ReadLogsRequest.SerializeToString,
+            tenure_dot_v1_dot_job__service__pb2.ReadLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

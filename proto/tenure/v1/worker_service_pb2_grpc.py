@@ -77,6 +77,11 @@ class WorkerServiceStub:
                 request_serializer=tenure_dot_v1_dot_worker__service__pb2.CompleteUploadRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_worker__service__pb2.CompleteUploadResponse.FromString,
                 _registered_method=True)
+        self.AppendLogs = channel.unary_unary(
+                '/tenure.v1.WorkerService/AppendLogs',
+                request_serializer=tenure_dot_v1_dot_worker__service__pb2.AppendLogsRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_worker__service__pb2.AppendLogsResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer:
@@ -143,6 +148,13 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AppendLogs(self, request, context):
+        """Writes lines to the logs of executing attempts. Members are answered each for itself; one may be repeated until it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -185,6 +197,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.CompleteUpload,
                     request_deserializer=tenure_dot_v1_dot_worker__service__pb2.CompleteUploadRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_worker__service__pb2.CompleteUploadResponse.SerializeToString,
+            ),
+            'AppendLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.AppendLogs,
+                    request_deserializer=tenure_dot_v1_dot_worker__service__pb2.AppendLogsRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_worker__service__pb2.AppendLogsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -406,6 +423,33 @@ class WorkerService:
             '/tenure.v1.WorkerService/CompleteUpload',
             tenure_dot_v1_dot_worker__service__pb2.CompleteUploadRequest.SerializeToString,
             tenure_dot_v1_dot_worker__service__pb2.CompleteUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AppendLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.WorkerService/AppendLogs',
+            tenure_dot_v1_dot_worker__service__pb2.AppendLogsRequest.SerializeToString,
+            tenure_dot_v1_dot_worker__service__pb2.AppendLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,
