@@ -83,7 +83,7 @@ async def test_a_namespace_has_so_many_schedules_and_no_more(client: AsyncClient
     assert (await client.create_schedule(schedule("first"))).name == "first", "a repeated call is answered"
     with pytest.raises(Conflict):
         await client.create_schedule(schedule("first", cron="0 0 1 1 *"))
-    await client.create_schedule(schedule("elsewhere", job=NewJob(kind="k", namespace="acme")))
+    await client.create_schedule(schedule("elsewhere", namespace="acme", job=NewJob(kind="k", namespace="acme")))
     await client.delete_schedule("copy-7")
     await client.create_schedule(schedule("one-more"))
 
