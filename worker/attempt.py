@@ -136,19 +136,25 @@ class Attempt:
         """See ``Reporter``."""
         return await self._link.read_upstream(self.started, after)
 
-    def write_log(self, line: LogLine) -> None:
+    def deadline(self) -> float:
         """See ``Reporter``."""
+        return self._link.trusted_until(self.started)
+
+    # -- LogSink --
+
+    def write_log(self, line: LogLine) -> None:
+        """See ``LogSink``."""
         own = self._own_log()
         if own is not None and self._logs is not None:
             self._logs.write(own, line)
 
     def takes_logs(self) -> bool:
-        """See ``Reporter``."""
+        """See ``LogSink``."""
         own = self._own_log()
         return own is not None and self._logs is not None and self._logs.has_room(own)
 
     def drop_logs(self, lines: int) -> None:
-        """See ``Reporter``."""
+        """See ``LogSink``."""
         own = self._own_log()
         if own is not None and self._logs is not None:
             self._logs.drop(own, lines)
@@ -160,7 +166,3 @@ class Attempt:
         if self.log is None:
             self._logs.open(self)
         return self.log
-
-    def deadline(self) -> float:
-        """See ``Reporter``."""
-        return self._link.trusted_until(self.started)

@@ -155,7 +155,7 @@ class Control:
         self._watch(attempt)
         self._idle.clear()
         attempt.execution = self._engines.begin(
-            Call(handler, assignment, attempt, attempt.finished, least_level=self._least_level)
+            Call(handler, assignment, attempt, attempt.finished, sink=attempt, least_level=self._least_level)
         )
 
     def _ended(self, attempt: Attempt, ended: Ended) -> None:

@@ -180,7 +180,7 @@ class _Recording:
         log = structlog.wrap_logger(None, processors=[_drop], context_class=dict, cache_logger_on_first_use=False)
         timers: list[asyncio.TimerHandle] = []
         execution: Execution = engines.begin(
-            Call(self._definition, self._assignment, self, ended.set_result, log, Level.DEBUG),
+            Call(self._definition, self._assignment, self, ended.set_result, log, self, Level.DEBUG),
         )
         for cause, moment in moments:
             if isinstance(moment, Reports):

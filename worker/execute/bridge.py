@@ -64,15 +64,17 @@ class Bridge:
 
     def write_log(self, line: LogLine) -> None:
         """Add a line to the attempt's log."""
-        self.call.reporter.write_log(line)
+        if self.call.sink is not None:
+            self.call.sink.write_log(line)
 
     def takes_logs(self) -> bool:
         """Say whether a line would find room now."""
-        return self.call.reporter.takes_logs()
+        return self.call.sink is not None and self.call.sink.takes_logs()
 
     def drop_logs(self, lines: int) -> None:
         """Count lines that were not even made."""
-        self.call.reporter.drop_logs(lines)
+        if self.call.sink is not None:
+            self.call.sink.drop_logs(lines)
 
     @property
     def least_level(self) -> Level:
