@@ -7,7 +7,6 @@ writes alone. Claims, leases and the inbox are ``coordinator.runners``' affair.
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from tenure.model.access import Right
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, PermissionDenied, Unavailable
 from tenure.model.jobs import validate_spec
-from tenure.model.logs import LEVELS, Level, clean
+from tenure.model.logs import LEVELS, Level
 from tenure.model.routes import kind_error, name_error, route_error
 from tenure.model.states import Outcome
 from tenure.store.etcd.keyspace import WorkerValue
@@ -425,7 +424,7 @@ def _log_batch_to_pb(token: AttemptToken | None, batch: api.LogBatch) -> pb.LogB
             job_pb2.LogLine(
                 at=wire.timestamp(_utc(line.at)),
                 level=int(LEVELS.get(line.level, Level.INFO)),  # type: ignore[arg-type]  # the numbers are the same
-                message=_said(line.message),
+                message=line.message,
                 fields=_text(line.fields),
                 logger=line.logger,
                 code=line.code,
@@ -434,15 +433,6 @@ def _log_batch_to_pb(token: AttemptToken | None, batch: api.LogBatch) -> pb.LogB
         ],
         attempt_token=batch.attempt_token,
     )
-
-
-def _said(raw: msgspec.Raw) -> str:
-    """Return the text that a line says. One of half a character, which msgspec refuses, must not cost its batch."""
-    try:
-        text: Any = json.loads(bytes(raw))
-    except (ValueError, RecursionError):
-        text = bytes(raw).decode(errors="replace")
-    return clean(text if isinstance(text, str) else bytes(raw).decode(errors="replace"))
 
 
 def _utc(at: datetime | None) -> datetime | None:

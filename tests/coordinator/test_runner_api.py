@@ -508,6 +508,7 @@ async def _requests(far: Far) -> dict[str, Any]:
         "checkpoint": {**token, "checkpoint": 1},
         "children": {**token, "jobs": [{"kind": "k", "ref": "c"}]},
         "upstream": token,
+        "logs": {"batches": [{**token, "first_seq": 1, "lines": [{"message": "m"}]}]},
         "finish": {"reports": [{**token, "outcome": "completed"}]},
     }
 

@@ -57,6 +57,7 @@ class Service:
             "checkpoint": {**token, "checkpoint": {"a": [1]}},
             "children": {**token, "jobs": [{"kind": "k", "ref": "r", "payload": {}, "route": "fuzz/child"}]},
             "upstream": {**token, "after": ""},
+            "logs": {"batches": [{**token, "first_seq": 1, "lines": [{"message": "m", "fields": {"n": 1}}]}]},
             "finish": {
                 "reports": [
                     {**token, "outcome": "failed", "error": {"type": "T", "message": "m"}, "error_bases": ["B"]},
@@ -105,7 +106,19 @@ def _spoiled(data: st.DataObject, request: Any) -> Any:
     return spoiled
 
 
-PATHS = ("session", "claim", "start", "renew", "progress", "checkpoint", "children", "upstream", "finish", "release")
+PATHS = (
+    "session",
+    "claim",
+    "start",
+    "renew",
+    "progress",
+    "checkpoint",
+    "children",
+    "upstream",
+    "logs",
+    "finish",
+    "release",
+)
 
 
 @pytest.mark.parametrize("path", [*PATHS, "close"])

@@ -335,7 +335,7 @@ def _log_batch(token: str, batch: LogBatch) -> wire.LogBatch:
         batch.first_seq,
         tuple(
             wire.LogLine(
-                msgspec.Raw(msgspec.json.encode(line.message)),
+                line.message,
                 line.at,
                 line.level.word,
                 msgspec.Raw(line.fields.encode()) if line.fields else msgspec.UNSET,

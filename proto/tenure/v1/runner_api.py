@@ -285,7 +285,7 @@ class UpstreamPage(Struct, frozen=True):
 class LogLine(Struct, frozen=True, omit_defaults=True):
     """A line of the log of an attempt. One beyond 16 KiB is cut, and says so."""
 
-    message: Annotated[Raw, Meta(description="a text")]
+    message: str
     at: Annotated[datetime | None, Meta(description="by the runner's clock; null: now")] = None
     level: Annotated[str, Meta(description="debug, info, warning, error or critical; another counts as info")] = "info"
     fields: Annotated[Raw | UnsetType, Meta(description="a JSON object")] = UNSET
