@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenure.cli import job_logs, parse, repair
+from tenure.cli import artifacts, job_logs, parse, repair
 from tenure.cli.filters import (
     CreatedAfter,
     CreatedBefore,
@@ -181,6 +181,8 @@ def attempts(job_id: JobId, coordinator: Address = None, output: Output = Format
     _print_attempts(found)
 
 
+app.command("artifacts")(artifacts.artifacts)
+app.command("download")(artifacts.download)
 app.command("cancel")(repair.cancel)
 app.command("retry")(repair.retry)
 app.command("logs")(job_logs.logs)
@@ -231,7 +233,7 @@ def show(job: Job, output: Format) -> None:
             ("retry of", job.retry_of),
             ("retried by", job.retried_by),
             ("payload", _json(job.payload)),
-            ("result", _json(job.result)),
+            ("result", artifacts.result_note(job) or _json(job.result)),
             ("error", f"{job.error.type}: {job.error.message}" if job.error else None),
         )
     )

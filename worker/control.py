@@ -20,8 +20,9 @@ from tenure.worker.execute.call import Call, Ended, ErrorReport, StopCause, time
 from tenure.worker.execute.engines import Engines
 from tenure.worker.execute.loops import Census
 from tenure.worker.handler import Registry
+from tenure.worker.large_results import LargeResults, is_large
 from tenure.worker.link import Link, Report, Started
-from tenure.worker.logs import Logs
+from tenure.worker.logs import AttemptLog, Logs
 from tenure.worker.report import Reports
 
 log = structlog.get_logger(__name__)
@@ -56,12 +57,14 @@ class Control:
         self.link: Link
         self.reports: Reports
         self.logs: Logs
+        self.large_results: LargeResults
 
     def attach(self, link: Link) -> None:
         """Set the link; it and this object know each other."""
         self.link = link
         self.reports = Reports(link, self._clock, self._answered)
         self.logs = Logs(link, self._clock)
+        self.large_results = LargeResults(link, self._clock, self.reports.add)
 
     def room(self) -> int:
         """Return how many more attempts fit."""
@@ -164,20 +167,25 @@ class Control:
             del self._running[assignment.job_id]
         else:
             self._running.pop(f"{assignment.job_id}#{assignment.fence}", None)
-        if attempt.log is None:
-            self._report(attempt.started, ended)
-        else:
-            # Its place is taken until the report is answered; but first its lines are written.
-            self._count()
-            self.logs.end(attempt.log, partial(self.reports.add, Report(attempt.started, ended)))
+        self._report(attempt.started, ended, attempt.upload_until, attempt.log)
 
-    def _report(self, started: Started, ended: Ended) -> None:
-        self._count()
-        self.reports.add(Report(started, ended))
-
-    def _count(self) -> None:
+    def _report(
+        self, started: Started, ended: Ended, upload_until: float = math.inf, own_log: AttemptLog | None = None
+    ) -> None:
+        # Its place is taken until the report is answered.
         self._unanswered.enter()
         self._idle.clear()
+        send = partial(self._send, Report(started, ended), upload_until)
+        if own_log is None:
+            send()
+        else:
+            self.logs.end(own_log, send)  # first its lines are written
+
+    def _send(self, report: Report, upload_until: float) -> None:
+        if is_large(report.ended):
+            self.large_results.add(report, until=upload_until)
+        else:
+            self.reports.add(report)
 
     def _answered(self, report: Report) -> None:
         self.logs.forget(report.started)

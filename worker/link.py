@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from tenure.model.jobs import JobSpec
 from tenure.model.logs import LogLine
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Assignment, Ended, StopCause
 from tenure.worker.upstream import UpstreamPage
 
@@ -99,6 +100,12 @@ class Link(Protocol):
 
     async def append_logs(self, batches: Sequence[LogBatch]) -> list[LogAnswer]:
         """Write lines to attempts' logs, once. Raises ``Unavailable``: the outcome is unknown, send them again."""
+        ...
+
+    async def upload(
+        self, started: Started, name: str, source: Source, content_type: str, *, until: float = float("inf")
+    ) -> Artifact:
+        """Save a file of the attempt. Raises as ``worker.upload.Uploader.upload``."""
         ...
 
     def forsake(self, started: Started) -> None:

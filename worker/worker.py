@@ -71,6 +71,7 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
                 tick=control.tick_forever(),
                 reports=control.reports.run(),
                 logs=control.logs.run(),
+                large_results=control.large_results.run(),
                 **connection.lifelines(),
             )
             if http_server is not None:

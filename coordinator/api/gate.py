@@ -119,6 +119,8 @@ RULES: dict[str, Rule] = {
     "JobService/RetryJob": Rule(Right.OPERATE, within),
     "JobService/RetryJobs": Rule(Right.OPERATE, within),
     "JobService/ReadLogs": Rule(Right.READ, within),
+    "JobService/ListArtifacts": Rule(Right.READ, within),
+    "JobService/CreateDownload": Rule(Right.READ, within),
     "WorkflowService/ListWorkflows": Rule(Right.READ, within),
     "WorkflowService/GetWorkflow": Rule(Right.READ, within),
     "WorkflowService/ListWorkflowJobs": Rule(Right.READ, within),
@@ -164,6 +166,8 @@ RULES: dict[str, Rule] = {
     "WorkerService/SubmitChildren": Rule(Right.WORK, within),
     "WorkerService/ReadUpstream": Rule(Right.WORK, within),
     "WorkerService/AppendLogs": Rule(Right.WORK, within),
+    "WorkerService/CreateUpload": Rule(Right.WORK, within),
+    "WorkerService/CompleteUpload": Rule(Right.WORK, within),
     # Of one namespace for who reads there, of all for who operates everywhere: the service looks.
     "AuditService/ListAudit": Rule(Right.READ, within),
     "TokenService/CreateToken": Rule(Right.ADMINISTER, everywhere),

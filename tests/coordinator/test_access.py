@@ -33,13 +33,16 @@ from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.authenticate import Authenticator
+from tenure.coordinator.objects import access_to
 from tenure.coordinator.revoke import Revoker
+from tenure.coordinator.uploads import Uploads
 from tenure.coordinator.workflows import Workflows
 from tenure.model.access import Right, Role, has
 from tenure.model.credentials import validate_credential
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec
 from tenure.model.tokens import new_token
+from tenure.store.objects.opening import open_store
 from tenure.store.postgres.migrate import SchemaStatus
 from tenure.v1 import job_service_pb2 as jobs_pb
 from tenure.v1.job_service_pb2_grpc import JobServiceStub
@@ -136,6 +139,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "JobService/ExplainJob": {"id": "$job"},
     "JobService/ListAttempts": {"jobId": "$job"},
     "JobService/ReadLogs": {"jobId": "$job"},
+    "JobService/ListArtifacts": {"jobId": "$job"},
+    "JobService/CreateDownload": {"jobId": "$job", "name": "a"},
     "WorkflowService/ListWorkflows": {},
     "WorkflowService/GetWorkflow": {"id": "$workflow"},
     "WorkflowService/ListWorkflowJobs": {"id": "$workflow"},
@@ -189,6 +194,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "WorkerService/AppendLogs": {
         "batches": [{"jobId": "$job", "fence": 1, "firstSeq": 1, "lines": [{"message": "m"}]}]
     },
+    "WorkerService/CreateUpload": {"jobId": "$job", "fence": 1, "name": "a", "sizeBytes": 1, "sha256": "a" * 42 + "A="},
+    "WorkerService/CompleteUpload": {"jobId": "$job", "fence": 1, "upload": "x"},
     "AuditService/ListAudit": {"namespace": "ns-a"},
     "TokenService/CreateToken": {"name": "n", "role": "viewer", "namespaces": ["ns-a"]},
     "TokenService/ListTokens": {},
@@ -199,8 +206,9 @@ REQUESTS: dict[str, dict[str, Any]] = {
 BY_ID = {
     "JobService/GetJob", "JobService/WaitJob", "JobService/WatchJob", "JobService/WatchJobs", "JobService/DeleteJob",
     "JobService/CancelJob", "JobService/RetryJob", "JobService/ExplainJob", "JobService/ListAttempts",
-    "JobService/ReadLogs", "WorkflowService/GetWorkflow", "WorkflowService/ListWorkflowJobs",
-    "WorkflowService/WatchWorkflow", "WorkflowService/CancelWorkflow",
+    "JobService/ListArtifacts", "JobService/CreateDownload", "JobService/ReadLogs",
+    "WorkflowService/GetWorkflow", "WorkflowService/ListWorkflowJobs", "WorkflowService/WatchWorkflow",
+    "WorkflowService/CancelWorkflow",
 }  # fmt: skip
 """To who is of another namespace these answer as for an id that there is not."""
 SHOWS_ONLY_OWN = {
@@ -270,8 +278,10 @@ async def _world(parts: Parts) -> dict[str, str]:
 
 
 @pytest_asyncio.fixture
-async def place(alone: Parts) -> AsyncIterator[Place]:
+async def place(alone: Parts, tmp_path: Path) -> AsyncIterator[Place]:
     parts = alone
+    uploads = Uploads(parts.db, 1024)
+    uploads.objects = await access_to(open_store(tmp_path.as_uri()), parts.db, parts.clock)
     authenticator = Authenticator(parts.db, parts.clock)
     jobs = parts.job_service()
     whole = Workflows(parts.db, parts.clock, parts.canceler)
@@ -279,7 +289,7 @@ async def place(alone: Parts) -> AsyncIterator[Place]:
     revoker = Revoker(parts.db, parts.etcd, parts.keys, parts.finisher)
     services = (
         jobs,
-        WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter),
+        WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter, uploads),
         ClusterService(
             parts.db, parts.etcd, parts.keys, SchemaStatus("0003", "0003"), revoker, lambda lanes: True, parts.audit
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -134,9 +135,7 @@ async def says(payload: dict[str, int], ctx: AsyncContext) -> str:
     for n in range(payload["lines"]):
         ctx.log.info("by ctx", n=n)
     logging.getLogger("tests.says").warning("by %s", "logging")
-    over = Path(os.environ["TENURE_TEST_TRACE"] + ".over")
-    while not over.exists():
-        await asyncio.sleep(0.02)
+    await asyncio.to_thread(_sleep_until_over)
     _note("ended", ctx)
     ctx.log.error("last words")
     return "said"
@@ -164,3 +163,54 @@ def counts(payload: dict[str, float], ctx: Context) -> int:
         time.sleep(payload["pause_s"])
     _note("ended", ctx)
     return said
+
+
+def _large(payload: dict[str, int]) -> str:
+    return "x" * payload["result"]
+
+
+@handler("large")
+async def large(payload: dict[str, int]) -> str:
+    """Return a large result."""
+    return _large(payload)
+
+
+@handler("saves")
+async def saves(payload: dict[str, int], ctx: AsyncContext) -> str:
+    """Save bytes and a file, and return a large result."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"from a file")
+        file.flush()
+        await ctx.save_artifact("bytes.bin", bytes(range(256)) * 1_000)
+        await ctx.save_artifact("file.txt", Path(file.name), content_type="text/plain")
+    return _large(payload)
+
+
+def _saves(payload: dict[str, int], ctx: Context) -> str:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"from a file")
+        file.flush()
+        ctx.save_artifact("bytes.bin", bytes(range(256)) * 1_000)
+        ctx.save_artifact("file.txt", file.name, content_type="text/plain")
+    return _large(payload)
+
+
+@handler("saves-in-thread")
+def saves_in_thread(payload: dict[str, int], ctx: Context) -> str:
+    """The same in a thread."""
+    return _saves(payload, ctx)
+
+
+@handler("saves-in-process", mode="process")
+def saves_in_process(payload: dict[str, int], ctx: Context) -> str:
+    """The same in a process."""
+    return _saves(payload, ctx)
+
+
+@handler("saves-then-holds-first")
+async def saves_then_holds_first(payload: dict[str, int], ctx: AsyncContext) -> str:
+    """Save something; hold the first attempt until it is taken away."""
+    await ctx.save_artifact("first", f"attempt {ctx.attempt}".encode())
+    if ctx.attempt == 1:
+        await asyncio.sleep(600)
+    return _large(payload)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from tenure.model.jobs import JobSpec
 from tenure.model.logs import Level, LogLine
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Call, StopCause
 from tenure.worker.upstream import UpstreamPage
 
@@ -80,6 +81,10 @@ class Bridge:
     def least_level(self) -> Level:
         """The level from which on lines are kept."""
         return self.call.least_level
+
+    def save_artifact(self, name: str, source: Source, content_type: str) -> Future[Artifact]:
+        """Upload a file."""
+        return self._ask(self.call.reporter.save_artifact(name, source, content_type))
 
     def _ask(self, request: Coroutine[Any, Any, T]) -> Future[T]:
         # Born outside a TaskGroup on purpose: the handler that waits for it owns it, and lives in another thread.
