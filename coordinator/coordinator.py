@@ -175,7 +175,19 @@ async def _coordinate(
         finisher = Finisher(database, announcer, dependants, hints)
         canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
         leader = Leader(
-            settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints, canceler, kinds
+            settings,
+            database,
+            etcd,
+            keys,
+            clock,
+            election,
+            lanes,
+            finisher,
+            dependants,
+            hints,
+            canceler,
+            kinds,
+            objects,
         )
         submitter = Submitter(database, lanes, hints, kinds, backlogs, canceler, clock)
         looks = Looks(database, etcd, keys, clock)
@@ -227,6 +239,7 @@ async def _coordinate(
                 base_url = _base_url(settings, http_server.address)
                 artifacts.objects = uploads.objects = access = access_to(objects, signing.object_signer, clock)
                 jobs.base_url = workers.base_url = base_url
+                jobs.logs.look_in(objects)
                 rest.open_objects(access)
             await grpc_server.start()
             service = RunnerService(runners, Sessions(etcd, keys), signing.signer, workers)

@@ -26,6 +26,7 @@ from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import REFRESH_S, Lanes
 from tenure.coordinator.metrics import LEADS
+from tenure.coordinator.move_logs import LogMover
 from tenure.coordinator.overdue import Overdue
 from tenure.coordinator.reap import Reaper
 from tenure.coordinator.schedule import Scheduler
@@ -39,6 +40,7 @@ from tenure.store.etcd.election import Election, Term
 from tenure.store.etcd.keyspace import ClaimHolder, Keyspace, SlotValue, WorkerValue, parse_inbox
 from tenure.store.etcd.port import Etcd, Event, EventKind, KeyValue
 from tenure.store.etcd.view import View
+from tenure.store.objects.port import ObjectStore
 from tenure.store.postgres.database import Database, Statement
 
 log = structlog.get_logger(__name__)
@@ -74,7 +76,9 @@ class Leader:
         hints: Hints,
         canceler: Canceler,
         kinds: Kinds,
+        objects: ObjectStore | None = None,
     ) -> None:
+        self._objects = objects
         self._settings = settings
         self._database = database
         self._etcd = etcd
@@ -189,6 +193,9 @@ class Leader:
                 await view.ready.wait()
             self._dispatcher = dispatcher
             LEADS.set(1)
+            if self._objects is not None:
+                mover = LogMover(self._database, self._objects, self._clock)
+                group.create_task(upkeep.move_logs_forever(mover))
             for body in (
                 dispatcher.run(),
                 dispatcher.move_strays_forever(),

@@ -145,19 +145,25 @@ class Attempt:
         """See ``Reporter``."""
         return await self._link.upload(self.started, name, source, content_type)
 
-    def write_log(self, line: LogLine) -> None:
+    def deadline(self) -> float:
         """See ``Reporter``."""
+        return self._link.trusted_until(self.started)
+
+    # -- LogSink --
+
+    def write_log(self, line: LogLine) -> None:
+        """See ``LogSink``."""
         own = self._own_log()
         if own is not None and self._logs is not None:
             self._logs.write(own, line)
 
     def takes_logs(self) -> bool:
-        """See ``Reporter``."""
+        """See ``LogSink``."""
         own = self._own_log()
         return own is not None and self._logs is not None and self._logs.has_room(own)
 
     def drop_logs(self, lines: int) -> None:
-        """See ``Reporter``."""
+        """See ``LogSink``."""
         own = self._own_log()
         if own is not None and self._logs is not None:
             self._logs.drop(own, lines)
@@ -169,7 +175,3 @@ class Attempt:
         if self.log is None:
             self._logs.open(self)
         return self.log
-
-    def deadline(self) -> float:
-        """See ``Reporter``."""
-        return self._link.trusted_until(self.started)

@@ -78,9 +78,6 @@ class Link(Protocol):
         """Ask for a page of what became of the jobs that this one waited for."""
         ...
 
-    def save_artifact(self, name: str, source: Source, content_type: str) -> Future[Artifact]:
-        """Upload a file."""
-
     def write_log(self, line: LogLine) -> None:
         """Add a line to the attempt's log; never raises."""
         ...
@@ -88,6 +85,10 @@ class Link(Protocol):
     @property
     def least_level(self) -> Level:
         """The level from which on lines are kept."""
+        ...
+
+    def save_artifact(self, name: str, source: Source, content_type: str) -> Future[Artifact]:
+        """Upload a file."""
         ...
 
 

@@ -22,7 +22,7 @@ from tenure.worker.execute.loops import Census
 from tenure.worker.handler import Registry
 from tenure.worker.large_results import LargeResults, is_large
 from tenure.worker.link import Link, Report, Started
-from tenure.worker.logs import Logs
+from tenure.worker.logs import AttemptLog, Logs
 from tenure.worker.report import Reports
 
 log = structlog.get_logger(__name__)
@@ -56,15 +56,15 @@ class Control:
         self._idle.set()
         self.link: Link
         self.reports: Reports
-        self.large_results: LargeResults
         self.logs: Logs
+        self.large_results: LargeResults
 
     def attach(self, link: Link) -> None:
         """Set the link; it and this object know each other."""
         self.link = link
         self.reports = Reports(link, self._clock, self._answered)
-        self.large_results = LargeResults(link, self._clock, self.reports.add)
         self.logs = Logs(link, self._clock)
+        self.large_results = LargeResults(link, self._clock, self.reports.add)
 
     def room(self) -> int:
         """Return how many more attempts fit."""
@@ -158,7 +158,7 @@ class Control:
         self._watch(attempt)
         self._idle.clear()
         attempt.execution = self._engines.begin(
-            Call(handler, assignment, attempt, attempt.finished, least_level=self._least_level)
+            Call(handler, assignment, attempt, attempt.finished, sink=attempt, least_level=self._least_level)
         )
 
     def _ended(self, attempt: Attempt, ended: Ended) -> None:
@@ -167,26 +167,25 @@ class Control:
             del self._running[assignment.job_id]
         else:
             self._running.pop(f"{assignment.job_id}#{assignment.fence}", None)
-        self._count()  # its place is taken until the report is answered
-        deliver = partial(self._deliver, Report(attempt.started, ended), attempt.upload_until)
-        if attempt.log is None:
-            deliver()
-        else:
-            self.logs.end(attempt.log, deliver)  # first its lines are written
+        self._report(attempt.started, ended, attempt.upload_until, attempt.log)
 
-    def _deliver(self, report: Report, upload_until: float) -> None:
+    def _report(
+        self, started: Started, ended: Ended, upload_until: float = math.inf, own_log: AttemptLog | None = None
+    ) -> None:
+        # Its place is taken until the report is answered.
+        self._unanswered.enter()
+        self._idle.clear()
+        send = partial(self._send, Report(started, ended), upload_until)
+        if own_log is None:
+            send()
+        else:
+            self.logs.end(own_log, send)  # first its lines are written
+
+    def _send(self, report: Report, upload_until: float) -> None:
         if is_large(report.ended):
             self.large_results.add(report, until=upload_until)
         else:
             self.reports.add(report)
-
-    def _report(self, started: Started, ended: Ended) -> None:
-        self._count()
-        self.reports.add(Report(started, ended))
-
-    def _count(self) -> None:
-        self._unanswered.enter()
-        self._idle.clear()
 
     def _answered(self, report: Report) -> None:
         self.logs.forget(report.started)

@@ -340,6 +340,23 @@ class DirectLink:
         _require(response.verdict, started)
         return UpstreamPage([_upstream(job) for job in response.jobs], response.next_page_token)
 
+    async def append_logs(self, batches: Sequence[LogBatch]) -> list[LogAnswer]:
+        """See ``Link``."""
+        request = pb.AppendLogsRequest(
+            batches=[
+                pb.LogBatch(
+                    job_id=batch.started.assignment.job_id,
+                    fence=batch.started.assignment.fence,
+                    first_seq=batch.first_seq,
+                    lines=map(log_wire.line_to_pb, batch.lines),
+                    attempt_token=self._token(batch.started),
+                )
+                for batch in batches
+            ]
+        )
+        response = await self._coordinators.call("AppendLogs", request)
+        return [_log_answer(message) for message in response.batches]
+
     async def upload(
         self, started: Started, name: str, source: Source, content_type: str, *, until: float = float("inf")
     ) -> Artifact:
@@ -369,23 +386,6 @@ class DirectLink:
         )
         response = await self._coordinators.call("CompleteUpload", request, timeout_s=60.0)
         _require(response.verdict, started)
-
-    async def append_logs(self, batches: Sequence[LogBatch]) -> list[LogAnswer]:
-        """See ``Link``."""
-        request = pb.AppendLogsRequest(
-            batches=[
-                pb.LogBatch(
-                    job_id=batch.started.assignment.job_id,
-                    fence=batch.started.assignment.fence,
-                    first_seq=batch.first_seq,
-                    lines=map(log_wire.line_to_pb, batch.lines),
-                    attempt_token=self._token(batch.started),
-                )
-                for batch in batches
-            ]
-        )
-        response = await self._coordinators.call("AppendLogs", request)
-        return [_log_answer(message) for message in response.batches]
 
 
 def _upstream(message: pb.UpstreamJob) -> UpstreamJob:

@@ -185,7 +185,7 @@ class _Recording:
         log = structlog.wrap_logger(None, processors=[_drop], context_class=dict, cache_logger_on_first_use=False)
         timers: list[asyncio.TimerHandle] = []
         execution: Execution = engines.begin(
-            Call(self._definition, self._assignment, self, ended.set_result, log, Level.DEBUG),
+            Call(self._definition, self._assignment, self, ended.set_result, log, self, Level.DEBUG),
         )
         for cause, moment in moments:
             if isinstance(moment, Reports):
@@ -273,15 +273,15 @@ class _Recording:
             act()
 
 
+def _drop(logger: Any, method: str, event: Any) -> Any:
+    raise structlog.DropEvent
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:
         raise InvalidInput([FieldViolation("path", f"{path} cannot be read: {exc.strerror}")]) from exc
-
-
-def _drop(logger: Any, method: str, event: Any) -> Any:
-    raise structlog.DropEvent
 
 
 def _definition(target: Callable[..., Any] | Handler, kind: str | None) -> Handler:

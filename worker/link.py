@@ -98,14 +98,14 @@ class Link(Protocol):
         """Return a page of what became of the jobs that this one waited for. Raises ``OwnershipLost``."""
         ...
 
+    async def append_logs(self, batches: Sequence[LogBatch]) -> list[LogAnswer]:
+        """Write lines to attempts' logs, once. Raises ``Unavailable``: the outcome is unknown, send them again."""
+        ...
+
     async def upload(
         self, started: Started, name: str, source: Source, content_type: str, *, until: float = float("inf")
     ) -> Artifact:
         """Save a file of the attempt. Raises as ``worker.upload.Uploader.upload``."""
-        ...
-
-    async def append_logs(self, batches: Sequence[LogBatch]) -> list[LogAnswer]:
-        """Write lines to attempts' logs, once. Raises ``Unavailable``: the outcome is unknown, send them again."""
         ...
 
     def forsake(self, started: Started) -> None:

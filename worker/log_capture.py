@@ -148,19 +148,19 @@ def _install(level: int, everything_to: Write | None) -> Callable[[], None]:
     added: list[logging.Handler] = [AttemptHandler(level, everything_to)]
     if not others and logging.lastResort is not None:  # with a handler it would not be asked
         added.append(logging.lastResort)
-    quiet = [one for name in QUIET if (one := logging.getLogger(name)).level == logging.NOTSET]
+    quiet = [library for name in QUIET if (library := logging.getLogger(name)).level == logging.NOTSET]
     for one in others:
         one.addFilter(passes)
     for library in quiet:
         library.setLevel(logging.WARNING)
-    for handler in added:
-        root.addHandler(handler)
+    for one in added:
+        root.addHandler(one)
     root.setLevel(min(before, level) if before else level)
 
     def undo() -> None:
         root.setLevel(before)
-        for handler in added:
-            root.removeHandler(handler)
+        for one in added:
+            root.removeHandler(one)
         for library in quiet:
             library.setLevel(logging.NOTSET)
         for one in others:

@@ -313,6 +313,14 @@ class JobService(JobServiceServicer):
             await self._read(job_id)
         return pb.ListAttemptsResponse(attempts=[convert.attempt_to_pb(row) for row in rows])
 
+    async def ReadLogs(self, request: pb.ReadLogsRequest, context: Context) -> AsyncIterator[pb.ReadLogsResponse]:
+        """Stream what a job's attempts wrote to their logs."""
+        wanted = wanted_logs(request)
+        await self._read(wanted.job_id)  # NOT_FOUND before anything else
+        async with aclosing(read_logs(self.logs, wanted)) as pages:
+            async for page in pages:
+                yield page
+
     async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Context) -> pb.ListArtifactsResponse:
         """Read which files attempts of a job have saved."""
         job_id = parse_id(request.job_id, "job_id")
@@ -334,14 +342,6 @@ class JobService(JobServiceServicer):
             url=convert.absolute(found.download.url, self.base_url),
             expires_at=wire.timestamp(found.download.expires_at),
         )
-
-    async def ReadLogs(self, request: pb.ReadLogsRequest, context: Context) -> AsyncIterator[pb.ReadLogsResponse]:
-        """Stream what a job's attempts wrote to their logs."""
-        wanted = wanted_logs(request)
-        await self._read(wanted.job_id)  # NOT_FOUND before anything else
-        async with aclosing(read_logs(self.logs, wanted)) as pages:
-            async for page in pages:
-                yield page
 
     async def _read(self, job_id: uuid.UUID) -> job_pb2.Job:
         job = await self._reads.ask(job_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -119,7 +119,7 @@ def wanted_logs(request: job_service_pb2.ReadLogsRequest) -> Wanted:
     )
 
 
-async def read_logs(reader: LogReader, wanted: Wanted) -> AsyncIterator[job_service_pb2.ReadLogsResponse]:
+async def read_logs(reader: LogReader, wanted: Wanted) -> AsyncGenerator[job_service_pb2.ReadLogsResponse, None]:
     """Stream lines, a page at a time."""
     async for page in reader.read(wanted):
         yield job_service_pb2.ReadLogsResponse(

@@ -238,6 +238,10 @@ class WorkerService(WorkerServiceServicer):
             next_page_token=None if is_last else str(rows[-1].id),
         )
 
+    async def AppendLogs(self, request: pb.AppendLogsRequest, context: Context) -> pb.AppendLogsResponse:
+        """Write lines to the logs of executing attempts."""
+        return await append_logs(self._logs, request, self._require_token, self._clock)
+
     async def CreateUpload(self, request: pb.CreateUploadRequest, context: Context) -> pb.CreateUploadResponse:
         """Say where a file of an attempt goes."""
         self._require_token(request)
@@ -271,10 +275,6 @@ class WorkerService(WorkerServiceServicer):
         except OwnershipLost:
             return pb.CompleteUploadResponse(verdict=pb.VERDICT_LOST)
         return pb.CompleteUploadResponse(verdict=pb.VERDICT_RECORDED)
-
-    async def AppendLogs(self, request: pb.AppendLogsRequest, context: Context) -> pb.AppendLogsResponse:
-        """Write lines to the logs of executing attempts."""
-        return await append_logs(self._logs, request, self._require_token, self._clock)
 
 
 def _refuse_foreign(jobs: Iterable[job_pb2.JobSpec], parents: str) -> None:

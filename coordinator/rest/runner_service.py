@@ -7,7 +7,6 @@ writes alone. Claims, leases and the inbox are ``coordinator.runners``' affair.
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -26,7 +25,7 @@ from tenure.model.dependencies import Trigger
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, PermissionDenied, Unavailable
 from tenure.model.ids import parse_id
 from tenure.model.jobs import validate_spec
-from tenure.model.logs import LEVELS, Level, clean
+from tenure.model.logs import LEVELS, Level
 from tenure.model.routes import kind_error, name_error, route_error
 from tenure.model.states import Outcome
 from tenure.store.etcd.keyspace import WorkerValue
@@ -279,22 +278,6 @@ class RunnerService:
         )
         return api.FinishedAll(tuple(_finished(message) for message in response.attempts))
 
-    async def upload(self, request: api.CreateUpload, gone: asyncio.Event) -> api.Upload:
-        """Say where a file of an attempt goes. A URL that is a path is one of the address that was called."""
-        token = self._read(request.attempt_token, AttemptToken)
-        wanted = Wanted(request.name, request.size_bytes, _sha256(request.sha256), request.content_type, request.upload)
-        begun = await self._workers.uploads.begin(parse_id(token.job, "attempt_token"), token.fence, wanted)
-        plan = begun.plan
-        return api.Upload(begun.upload, plan.url, dict(plan.headers), plan.part_bytes, tuple(plan.part_urls))
-
-    async def uploaded(self, request: api.CompleteUpload, gone: asyncio.Event) -> api.Done:
-        """Take it that a file was sent."""
-        token = self._read(request.attempt_token, AttemptToken)
-        await self._workers.uploads.end(
-            parse_id(token.job, "attempt_token"), token.fence, request.upload, request.part_tags
-        )
-        return api.Done()
-
     async def logs(self, request: api.AppendLogs, gone: asyncio.Event) -> api.AppendedAll:
         """Write to the logs of attempts; a token that is not right costs the other batches nothing."""
         response = await self._workers.AppendLogs(
@@ -327,6 +310,22 @@ class RunnerService:
         if denied is not None and not any(token for token, _ in read):
             raise denied
         return read
+
+    async def upload(self, request: api.CreateUpload, gone: asyncio.Event) -> api.Upload:
+        """Say where a file of an attempt goes. A URL that is a path is one of the address that was called."""
+        token = self._read(request.attempt_token, AttemptToken)
+        wanted = Wanted(request.name, request.size_bytes, _sha256(request.sha256), request.content_type, request.upload)
+        begun = await self._workers.uploads.begin(parse_id(token.job, "attempt_token"), token.fence, wanted)
+        plan = begun.plan
+        return api.Upload(begun.upload, plan.url, dict(plan.headers), plan.part_bytes, tuple(plan.part_urls))
+
+    async def uploaded(self, request: api.CompleteUpload, gone: asyncio.Event) -> api.Done:
+        """Take it that a file was sent."""
+        token = self._read(request.attempt_token, AttemptToken)
+        await self._workers.uploads.end(
+            parse_id(token.job, "attempt_token"), token.fence, request.upload, request.part_tags
+        )
+        return api.Done()
 
     # -- tokens --
 
@@ -461,7 +460,7 @@ def _log_batch_to_pb(token: AttemptToken | None, batch: api.LogBatch) -> pb.LogB
             job_pb2.LogLine(
                 at=wire.timestamp(_utc(line.at)),
                 level=int(LEVELS.get(line.level, Level.INFO)),  # type: ignore[arg-type]  # the numbers are the same
-                message=_said(line.message),
+                message=line.message,
                 fields=_text(line.fields),
                 logger=line.logger,
                 code=line.code,
@@ -470,15 +469,6 @@ def _log_batch_to_pb(token: AttemptToken | None, batch: api.LogBatch) -> pb.LogB
         ],
         attempt_token=batch.attempt_token,
     )
-
-
-def _said(raw: msgspec.Raw) -> str:
-    """Return the text that a line says. One of half a character, which msgspec refuses, must not cost its batch."""
-    try:
-        text: Any = json.loads(bytes(raw))
-    except (ValueError, RecursionError):
-        text = bytes(raw).decode(errors="replace")
-    return clean(text if isinstance(text, str) else bytes(raw).decode(errors="replace"))
 
 
 def _utc(at: datetime | None) -> datetime | None:

@@ -139,9 +139,9 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "JobService/RetryJobs": {"all": True, "filter": {"states": ["JOB_STATE_CANCELED"]}},
     "JobService/ExplainJob": {"id": "$job"},
     "JobService/ListAttempts": {"jobId": "$job"},
+    "JobService/ReadLogs": {"jobId": "$job"},
     "JobService/ListArtifacts": {"jobId": "$job"},
     "JobService/CreateDownload": {"jobId": "$job", "name": "a"},
-    "JobService/ReadLogs": {"jobId": "$job"},
     "WorkflowService/ListWorkflows": {},
     "WorkflowService/GetWorkflow": {"id": "$workflow"},
     "WorkflowService/ListWorkflowJobs": {"id": "$workflow"},
@@ -192,11 +192,11 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "WorkerService/SaveCheckpoint": {"jobId": "$job", "fence": 1, "checkpoint": "{}"},
     "WorkerService/SubmitChildren": {"jobId": "$job", "fence": 1, "jobs": [{"kind": "k", "ref": "a"}]},
     "WorkerService/ReadUpstream": {"jobId": "$job", "fence": 1},
-    "WorkerService/CreateUpload": {"jobId": "$job", "fence": 1, "name": "a", "sizeBytes": 1, "sha256": "a" * 42 + "A="},
-    "WorkerService/CompleteUpload": {"jobId": "$job", "fence": 1, "upload": "x"},
     "WorkerService/AppendLogs": {
         "batches": [{"jobId": "$job", "fence": 1, "firstSeq": 1, "lines": [{"message": "m"}]}]
     },
+    "WorkerService/CreateUpload": {"jobId": "$job", "fence": 1, "name": "a", "sizeBytes": 1, "sha256": "a" * 42 + "A="},
+    "WorkerService/CompleteUpload": {"jobId": "$job", "fence": 1, "upload": "x"},
     "AuditService/ListAudit": {"namespace": "ns-a"},
     "TokenService/CreateToken": {"name": "n", "role": "viewer", "namespaces": ["ns-a"]},
     "TokenService/ListTokens": {},
@@ -207,10 +207,9 @@ REQUESTS: dict[str, dict[str, Any]] = {
 BY_ID = {
     "JobService/GetJob", "JobService/WaitJob", "JobService/WatchJob", "JobService/WatchJobs", "JobService/DeleteJob",
     "JobService/CancelJob", "JobService/RetryJob", "JobService/ExplainJob", "JobService/ListAttempts",
-    "JobService/ListArtifacts", "JobService/CreateDownload",
+    "JobService/ListArtifacts", "JobService/CreateDownload", "JobService/ReadLogs",
     "WorkflowService/GetWorkflow", "WorkflowService/ListWorkflowJobs", "WorkflowService/WatchWorkflow",
     "WorkflowService/CancelWorkflow",
-    "JobService/ReadLogs",
 }  # fmt: skip
 """To who is of another namespace these answer as for an id that there is not."""
 SHOWS_ONLY_OWN = {

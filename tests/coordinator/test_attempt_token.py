@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.coordinator.conftest import Parts, running, signer_of
+from tests.coordinator.conftest import Parts, object_signer_of, running, signer_of
 
 from tenure.coordinator.access import called_by
 from tenure.coordinator.api.worker_service import WorkerService
+from tenure.coordinator.object_tokens import UploadToken
+from tenure.coordinator.objects import access_to
+from tenure.coordinator.uploads import Uploads
 from tenure.model.access import ANYBODY, Identity, Role
 from tenure.model.errors import PermissionDenied
 from tenure.model.states import JobState
+from tenure.store.objects.opening import open_store
 from tenure.v1 import job_pb2
 from tenure.v1 import worker_service_pb2 as pb
 
@@ -44,6 +49,7 @@ class Workers:
     def __init__(self, parts: Parts, service: WorkerService) -> None:
         self.parts = parts
         self.service = service
+        self.upload = ""
 
     async def started(self, context: Shown = NOTHING) -> pb.StartedAttempt:
         """Start a job of the caller."""
@@ -85,8 +91,25 @@ class Workers:
             batch = pb.LogBatch(job_id=job, fence=fence, attempt_token=token, first_seq=1, lines=lines)
             return await self.service.AppendLogs(pb.AppendLogsRequest(batches=[batch]), None)  # type: ignore[arg-type]
 
+        async def create(job: str, fence: int, token: str) -> Any:
+            request = pb.CreateUploadRequest(
+                job_id=job, fence=fence, attempt_token=token, name="a", size_bytes=1, sha256=b"\0" * 32
+            )
+            begun = await self.service.CreateUpload(request, None)  # type: ignore[arg-type]
+            access = self.service.uploads.objects
+            assert access is not None
+            self.upload = begun.upload
+            await access.store.put(access.signer.read(begun.upload, UploadToken).key, b"x")
+            return begun
+
+        async def complete(job: str, fence: int, token: str) -> Any:
+            request = pb.CompleteUploadRequest(job_id=job, fence=fence, attempt_token=token, upload=self.upload)
+            return await self.service.CompleteUpload(request, None)  # type: ignore[arg-type]
+
         return {
             "AppendLogs": logs,
+            "CreateUpload": create,
+            "CompleteUpload": complete,
             "ReportProgress": progress,
             "SaveCheckpoint": checkpoint,
             "SubmitChildren": children,
@@ -96,8 +119,10 @@ class Workers:
 
 
 @pytest_asyncio.fixture
-async def workers(parts: Parts) -> AsyncIterator[Workers]:
-    service = WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter)
+async def workers(parts: Parts, tmp_path: Path) -> AsyncIterator[Workers]:
+    uploads = Uploads(parts.db, 1_000)
+    uploads.objects = access_to(open_store(tmp_path.as_uri()), await object_signer_of(parts), parts.clock)
+    service = WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter, uploads)
     service.sign_with(await signer_of(parts), is_strict=True)
     async with running(parts.submitter.run()):
         yield Workers(parts, service)

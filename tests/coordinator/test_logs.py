@@ -210,7 +210,7 @@ async def test_odd_lines_are_made_lines(parts: Parts) -> None:
     odd = [
         job_pb2.LogLine(message="nul \0 here", fields='{"a": "\\u0000"}', level=99),  # type: ignore[arg-type]
         job_pb2.LogLine(message="x" * 20_000, fields="no object"),
-        job_pb2.LogLine(message="two\nlines", at={"seconds": 1 << 60}),  # type: ignore[arg-type]
+        job_pb2.LogLine(message="two\nlines", at={"seconds": 1 << 60}),
     ]
     [answer] = await call(service_of(parts), batch(id, fence, lines=odd))
     assert answer.verdict == pb.VERDICT_RECORDED
@@ -393,7 +393,7 @@ async def test_a_coordinator_that_stops_sends_followers_elsewhere(parts: Parts, 
     id = await parts.submit()
     pages = reader.read(Wanted(id, follow=True))
     assert (await anext(pages)).lines == ()
-    waiting = asyncio.create_task(anext(pages))  # type: ignore[arg-type]
+    waiting = asyncio.ensure_future(anext(pages))
     await until(lambda: _is(id in reader._followers))
     parts.waiters.close()
     with pytest.raises(Unavailable):

@@ -254,6 +254,7 @@ async def test_only_what_was_announced_is_taken(place: Place) -> None:
     assert await place.keys() == []
 
 
+@only_folder
 @pytest.mark.parametrize(
     "name",
     [

@@ -169,7 +169,7 @@ class AsyncEngine:
             else:
                 execution.task = me
                 self._running.add(execution)
-                logged = writes_to.set(call.reporter.write_log)
+                logged = writes_to.set(call.write)
                 try:
                     ended = outcome.returned(await handler.function()(*arguments))
                 except BaseException as exc:  # SystemExit of a handler ends its attempt, not the loop

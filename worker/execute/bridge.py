@@ -63,26 +63,28 @@ class Bridge:
         """Ask for a page of what became of the jobs that this one waited for."""
         return self._ask(self.call.reporter.read_upstream(after))
 
-    def save_artifact(self, name: str, source: Source, content_type: str) -> Future[Artifact]:
-        """Upload a file."""
-        return self._ask(self.call.reporter.save_artifact(name, source, content_type))
-
     def write_log(self, line: LogLine) -> None:
         """Add a line to the attempt's log."""
-        self.call.reporter.write_log(line)
+        if self.call.sink is not None:
+            self.call.sink.write_log(line)
 
     def takes_logs(self) -> bool:
         """Say whether a line would find room now."""
-        return self.call.reporter.takes_logs()
+        return self.call.sink is not None and self.call.sink.takes_logs()
 
     def drop_logs(self, lines: int) -> None:
         """Count lines that were not even made."""
-        self.call.reporter.drop_logs(lines)
+        if self.call.sink is not None:
+            self.call.sink.drop_logs(lines)
 
     @property
     def least_level(self) -> Level:
         """The level from which on lines are kept."""
         return self.call.least_level
+
+    def save_artifact(self, name: str, source: Source, content_type: str) -> Future[Artifact]:
+        """Upload a file."""
+        return self._ask(self.call.reporter.save_artifact(name, source, content_type))
 
     def _ask(self, request: Coroutine[Any, Any, T]) -> Future[T]:
         # Born outside a TaskGroup on purpose: the handler that waits for it owns it, and lives in another thread.

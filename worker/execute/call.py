@@ -140,23 +140,27 @@ class Reporter(Protocol):
         """Upload a file of the attempt: bytes, or what lies at a path."""
         ...
 
-    def write_log(self, line: LogLine) -> None:
-        """Add a line to the attempt's log. From any thread; never blocks, never raises."""
-        ...
-
-    def takes_logs(self) -> bool:
-        """Say whether a line would find room now; from any thread."""
-        ...
-
-    def drop_logs(self, lines: int) -> None:
-        """Count lines that were not even made because there was no room; from any thread."""
-        ...
-
     def deadline(self) -> float:
         """Return the monotonic instant until which the claim is trusted; it moves on with every KeepAlive.
 
         Called from other threads too: it must only read.
         """
+        ...
+
+
+class LogSink(Protocol):
+    """Takes the lines of one attempt's log, from any thread; never blocks, never raises."""
+
+    def write_log(self, line: LogLine) -> None:
+        """Add a line."""
+        ...
+
+    def takes_logs(self) -> bool:
+        """Say whether a line would find room now."""
+        ...
+
+    def drop_logs(self, lines: int) -> None:
+        """Count lines that were not even made because there was no room."""
         ...
 
 
@@ -169,8 +173,15 @@ class Call(NamedTuple):
     on_ended: Callable[[Ended], None]
     log: Any = None
     """A structlog logger that shows what ``ctx.log`` writes, too, but for processes; None: the configured one."""
+    sink: LogSink | None = None
+    """Where the handler's lines go; None: nowhere."""
     least_level: Level = Level.INFO
     """What ``ctx.log`` and ``logging`` write below it is not kept."""
+
+    @property
+    def write(self) -> Callable[[LogLine], None] | None:
+        """What takes a line."""
+        return None if self.sink is None else self.sink.write_log
 
 
 def timeout_s(handler: Handler, assignment: Assignment) -> float | None:

@@ -114,7 +114,7 @@ class ThreadEngine:
 
 def _perform(execution: ThreadExecution) -> Ended:
     call = execution.bridge.call
-    writes_to.set(call.reporter.write_log)
+    writes_to.set(call.write)
     return perform(call.handler, call.assignment.payload, execution.bridge, execution.make_context)
 
 

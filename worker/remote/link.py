@@ -301,6 +301,19 @@ class RemoteLink:
         page, _ = await self._api.call("upstream", wire.ReadUpstream(self._token(started), after), wire.UpstreamPage)
         return UpstreamPage([_upstream(job) for job in page.jobs], page.next)
 
+    async def append_logs(self, batches: Sequence[LogBatch]) -> list[LogAnswer]:
+        """See ``Link``."""
+        tokens = [self._tokens.get(batch.started.assignment.fence) for batch in batches]
+        asked = [_log_batch(token, batch) for token, batch in zip(tokens, batches, strict=True) if token is not None]
+        answers: Iterator[LogAnswer] = iter(())
+        if asked:
+            appended, _ = await self._api.call("logs", wire.AppendLogs(tuple(asked)), wire.AppendedAll)
+            if len(appended.batches) != len(asked):
+                raise Unavailable("the answer is to another question")
+            answers = iter([_log_answer(one) for one in appended.batches])
+        # An attempt without a token was let go of.
+        return [LogAnswer(is_over=True) if token is None else next(answers) for token in tokens]
+
     async def upload(
         self, started: Started, name: str, source: Source, content_type: str, *, until: float = float("inf")
     ) -> Artifact:
@@ -327,19 +340,6 @@ class RemoteLink:
         """See ``worker.upload.UploadCalls``."""
         request = wire.CompleteUpload(self._token(started), upload, tuple(tags))
         await self._api.call("uploaded", request, wire.Done, timeout_s=60.0)
-
-    async def append_logs(self, batches: Sequence[LogBatch]) -> list[LogAnswer]:
-        """See ``Link``."""
-        tokens = [self._tokens.get(batch.started.assignment.fence) for batch in batches]
-        asked = [_log_batch(token, batch) for token, batch in zip(tokens, batches, strict=True) if token is not None]
-        answers: Iterator[LogAnswer] = iter(())
-        if asked:
-            appended, _ = await self._api.call("logs", wire.AppendLogs(tuple(asked)), wire.AppendedAll)
-            if len(appended.batches) != len(asked):
-                raise Unavailable("the answer is to another question")
-            answers = iter([_log_answer(one) for one in appended.batches])
-        # An attempt without a token was let go of.
-        return [LogAnswer(is_over=True) if token is None else next(answers) for token in tokens]
 
 
 def _assignment(attempt: wire.Attempt) -> Assignment:
@@ -376,23 +376,13 @@ def _report(token: str, ended: Ended) -> wire.Report:
     )
 
 
-def _saved(ended: Ended) -> wire.ResultObject | None:
-    large = ended.large
-    return wire.ResultObject(large.size_bytes, large.sha256) if isinstance(large, SavedResult) else None
-
-
-def _lost(ended: Ended) -> wire.ResultLost | None:
-    large = ended.large
-    return wire.ResultLost(large.reason, large.size_bytes) if isinstance(large, LostResult) else None
-
-
 def _log_batch(token: str, batch: LogBatch) -> wire.LogBatch:
     return wire.LogBatch(
         token,
         batch.first_seq,
         tuple(
             wire.LogLine(
-                msgspec.Raw(msgspec.json.encode(line.message)),
+                line.message,
                 line.at,
                 line.level.word,
                 msgspec.Raw(line.fields.encode()) if line.fields else msgspec.UNSET,
@@ -410,6 +400,16 @@ def _log_answer(one: wire.Appended) -> LogAnswer:
         is_again=one.verdict == "locked",
         problem=one.message if one.verdict == "invalid" else None,
     )
+
+
+def _saved(ended: Ended) -> wire.ResultObject | None:
+    large = ended.large
+    return wire.ResultObject(large.size_bytes, large.sha256) if isinstance(large, SavedResult) else None
+
+
+def _lost(ended: Ended) -> wire.ResultLost | None:
+    large = ended.large
+    return wire.ResultLost(large.reason, large.size_bytes) if isinstance(large, LostResult) else None
 
 
 def _pages(reports: Iterable[wire.Report]) -> Iterator[tuple[wire.Report, ...]]:

@@ -118,6 +118,11 @@ class JobServiceStub:
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.RetryJobsRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_job__service__pb2.RetryJobsResponse.FromString,
                 _registered_method=True)
+        self.ReadLogs = channel.unary_stream(
+                '/tenure.v1.JobService/ReadLogs',
+                request_serializer=tenure_dot_v1_dot_job__service__pb2.ReadLogsRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_job__service__pb2.ReadLogsResponse.FromString,
+                _registered_method=True)
         self.ListArtifacts = channel.unary_unary(
                 '/tenure.v1.JobService/ListArtifacts',
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.ListArtifactsRequest.SerializeToString,
@@ -127,11 +132,6 @@ class JobServiceStub:
                 '/tenure.v1.JobService/CreateDownload',
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.CreateDownloadRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_job__service__pb2.CreateDownloadResponse.FromString,
-                _registered_method=True)
-        self.ReadLogs = channel.unary_stream(
-                '/tenure.v1.JobService/ReadLogs',
-                request_serializer=tenure_dot_v1_dot_job__service__pb2.ReadLogsRequest.SerializeToString,
-                response_deserializer=tenure_dot_v1_dot_job__service__pb2.ReadLogsResponse.FromString,
                 _registered_method=True)
 
 
@@ -256,6 +256,14 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadLogs(self, request, context):
+        """Streams what the attempts of a job wrote to their logs, attempt by attempt; with `follow`, as it is written, until the
+        job has ended and all was sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListArtifacts(self, request, context):
         """The files that attempts of a job have saved, a large result among them.
         """
@@ -265,14 +273,6 @@ class JobServiceServicer:
 
     def CreateDownload(self, request, context):
         """Where to read one of them. FAILED_PRECONDITION: the coordinators have no object store.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ReadLogs(self, request, context):
-        """Streams what the attempts of a job wrote to their logs, attempt by attempt; with `follow`, as it is written, until the
-        job has ended and all was sent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -361,6 +361,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=tenure_dot_v1_dot_job__service__pb2.RetryJobsRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_job__service__pb2.RetryJobsResponse.SerializeToString,
             ),
+            'ReadLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadLogs,
+                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.ReadLogsRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_job__service__pb2.ReadLogsResponse.SerializeToString,
+            ),
             'ListArtifacts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListArtifacts,
                     request_deserializer=tenure_dot_v1_dot_job__service__pb2.ListArtifactsRequest.FromString,
@@ -370,11 +375,6 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.CreateDownload,
                     request_deserializer=tenure_dot_v1_dot_job__service__pb2.CreateDownloadRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_job__service__pb2.CreateDownloadResponse.SerializeToString,
-            ),
-            'ReadLogs': grpc.unary_stream_rpc_method_handler(
-                    servicer.ReadLogs,
-                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.ReadLogsRequest.FromString,
-                    response_serializer=tenure_dot_v1_dot_job__service__pb2.ReadLogsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -824,6 +824,33 @@ class JobService:
             _registered_method=True)
 
     @staticmethod
+    def ReadLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tenure.v1.JobService/ReadLogs',
+            tenure_dot_v1_dot_job__service__pb2.ReadLogsRequest.SerializeToString,
+            tenure_dot_v1_dot_job__service__pb2.ReadLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListArtifacts(request,
             target,
             options=(),
@@ -867,33 +894,6 @@ class JobService:
             '/tenure.v1.JobService/CreateDownload',
             tenure_dot_v1_dot_job__service__pb2.CreateDownloadRequest.SerializeToString,
             tenure_dot_v1_dot_job__service__pb2.CreateDownloadResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ReadLogs(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/tenure.v1.JobService/ReadLogs',
-            tenure_dot_v1_dot_job__service__pb2.ReadLogsRequest.SerializeToString,
-            tenure_dot_v1_dot_job__service__pb2.ReadLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,
