@@ -28,6 +28,7 @@ from tenure.coordinator.lanes import REFRESH_S, Lanes
 from tenure.coordinator.metrics import LEADS
 from tenure.coordinator.overdue import Overdue
 from tenure.coordinator.reap import Reaper
+from tenure.coordinator.retain import Retainer
 from tenure.coordinator.schedule import Scheduler
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.stores import Stores
@@ -171,6 +172,7 @@ class Leader:
             self._database, self._lanes, self._hints, self._kinds, self._canceler, self._clock, guard=guard
         )
         upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)
+        retainer = Retainer(self._database, self._clock, guard=guard, leader=self._settings.coordinator_id)
         picture = Picture(self._keys, self._clock, flight, dispatcher, reaper, self._lanes)
         compactor = Compactor(
             self._etcd,
@@ -206,6 +208,7 @@ class Leader:
                 upkeep.drop_buckets_forever(),
                 upkeep.drop_lanes_forever(),
                 upkeep.drop_audit_forever(self._settings.audit_keep_days),
+                retainer.retain_forever(),
                 picture.register_pools_forever(),
                 upkeep.compact_forever(compactor),
                 stores.watch(),
