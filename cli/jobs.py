@@ -13,6 +13,8 @@ from tenure.cli import parse, repair
 from tenure.cli.filters import (
     CreatedAfter,
     CreatedBefore,
+    FinishedAfter,
+    FinishedBefore,
     Kind,
     Labels,
     Namespace,
@@ -61,6 +63,8 @@ def list_jobs(
     after: CreatedAfter = None,
     before: CreatedBefore = None,
     workflow: WorkflowId = None,
+    finished_after: FinishedAfter = None,
+    finished_before: FinishedBefore = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
     deleted: Annotated[bool, typer.Option("--deleted", help="Also those that were deleted.")] = False,
     coordinator: Address = None,
@@ -69,7 +73,15 @@ def list_jobs(
     """List jobs, newest first (without payloads and results)."""
     wanted = Selection(namespace, kind, route, state, label, parent, after, before, workflow).keywords()
     with connect(coordinator) as client:
-        found = list(client.list(**wanted, limit=limit, deleted=deleted))
+        found = list(
+            client.list(
+                **wanted,
+                limit=limit,
+                deleted=deleted,
+                finished_after=parse.instant(finished_after, "--finished-after"),
+                finished_before=parse.instant(finished_before, "--finished-before"),
+            )
+        )
         note = "" if output is Format.JSON else note_of_many(client, found)
     if output is Format.JSON:
         print_json(found)

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from tenure.client.async_client import AsyncClient
     from tenure.client.kinds import KindSettings
     from tenure.client.link import TLS
+    from tenure.client.retention import ExpiredJobs, LegalHold, RetentionPolicy
     from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
     from tenure.client.stream import StreamedJob
     from tenure.client.sync_client import Client
@@ -77,6 +78,7 @@ __all__ = [
     "Coordinator",
     "CreatedToken",
     "DeadlineExceeded",
+    "ExpiredJobs",
     "Explanation",
     "FieldViolation",
     "HeldClaim",
@@ -85,6 +87,7 @@ __all__ = [
     "JobError",
     "JobState",
     "KindSettings",
+    "LegalHold",
     "Limit",
     "Namespace",
     "NewJob",
@@ -96,6 +99,7 @@ __all__ = [
     "Pause",
     "PermissionDenied",
     "Pool",
+    "RetentionPolicy",
     "RetriedJobs",
     "Retry",
     "Schedule",
@@ -125,6 +129,7 @@ _LAZY = {
     "StreamedJob": "stream",
 } | dict.fromkeys(("NewSchedule", "Schedule", "Tick", "TickJob"), "schedules")
 _LAZY |= dict.fromkeys(("CreatedToken", "Token"), "tokens")
+_LAZY |= dict.fromkeys(("ExpiredJobs", "LegalHold", "RetentionPolicy"), "retention")
 _LAZY |= dict.fromkeys(("Workflow", "WorkflowChange"), "workflows")
 
 

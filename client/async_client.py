@@ -17,6 +17,7 @@ from tenure.client.calls.kinds import KindCalls
 from tenure.client.calls.limits import LimitCalls
 from tenure.client.calls.namespaces import NamespaceCalls
 from tenure.client.calls.pools import PoolCalls
+from tenure.client.calls.retention import RetentionCalls
 from tenure.client.calls.schedules import ScheduleCalls
 from tenure.client.calls.submit import SubmitCalls
 from tenure.client.calls.tokens import TokenCalls
@@ -40,6 +41,7 @@ class AsyncClient(
     ClusterCalls,
     TokenCalls,
     AuditCalls,
+    RetentionCalls,
 ):
     """A client of the coordinators, for asyncio. Use it as ``async with`` or call ``close``; safe for many tasks.
 

@@ -33,6 +33,7 @@ from tenure.client.records import (
     SubmittedJobs,
     Worker,
 )
+from tenure.client.retention import ExpiredJobs, LegalHold, RetentionPolicy
 from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
 from tenure.client.stream import StreamedJob
 from tenure.client.tokens import CreatedToken, Token
@@ -251,13 +252,17 @@ class Client:
         created_before: datetime | None = None,
         workflow_id: str | None = None,
         deleted: bool = False,
+        finished_after: datetime | None = None,
+        finished_before: datetime | None = None,
         limit: int | None = None,
         page_size: int = 200,
     ) -> Iterator[Job]:
         """Yield the jobs that match every filter, newest first, without payloads and results.
 
-        Pages of ``page_size`` (at most 1,000) are fetched as they are needed. ``route_prefix`` matches whole segments;
-        ``limit`` None means all; ``deleted`` lets those through that were deleted.
+        Pages of ``page_size`` (at most 1,000) are fetched as they are needed, each of which looks through a bounded
+        number of jobs: what matches rarely takes many. ``route_prefix`` matches whole segments; ``limit`` None means
+        all; ``deleted`` lets those through that were deleted; ``finished_after`` and ``finished_before`` only those
+        that ended from the one time on and before the other.
 
         Raises:
             InvalidInput: a filter is malformed, such as a time without a zone.
@@ -274,6 +279,8 @@ class Client:
                 created_before=created_before,
                 workflow_id=workflow_id,
                 deleted=deleted,
+                finished_after=finished_after,
+                finished_before=finished_before,
                 limit=limit,
                 page_size=page_size,
             )
@@ -785,3 +792,79 @@ class Client:
                 page_size=page_size,
             )
         )
+
+    def put_retention(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        state: JobState | str | None = None,
+        keep_s: int | None = None,
+        archive: bool = False,
+    ) -> RetentionPolicy:
+        """Set for how long after their end jobs are kept; what has expired is removed for good, from a minute later on.
+
+        None in the place of a namespace, a kind or a final state is any; of several policies that cover a job the most
+        specific one decides. ``keep_s`` None: for ever.
+
+        Raises:
+            InvalidInput: with every bad field, such as ``archive`` where there is none.
+        """
+        return self._portal.call(
+            self._client.put_retention(namespace=namespace, kind=kind, state=state, keep_s=keep_s, archive=archive)
+        )
+
+    def retention(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        state: JobState | str | None = None,
+        deciding: bool = False,
+    ) -> RetentionPolicy:
+        """Return the policy that was put for just these; ``deciding``: the one that decides about such jobs.
+
+        Raises:
+            NotFound: there is none, so that it keeps them for ever, or another one decides.
+        """
+        return self._portal.call(self._client.retention(namespace=namespace, kind=kind, state=state, deciding=deciding))
+
+    def retentions(self) -> builtins.list[RetentionPolicy]:
+        """Return all policies, by namespace, kind and state."""
+        return self._portal.call(self._client.retentions())
+
+    def delete_retention(
+        self, *, namespace: str | None = None, kind: str | None = None, state: JobState | str | None = None
+    ) -> bool:
+        """Forget a policy; False: there was none."""
+        return self._portal.call(self._client.delete_retention(namespace=namespace, kind=kind, state=state))
+
+    def preview_retention(
+        self, *, namespace: str | None = None, policy: RetentionPolicy | None = None
+    ) -> builtins.list[ExpiredJobs]:
+        """Count what would go now, in one namespace or in all; ``policy``: as if it were set, too.
+
+        It looks through what can have expired, in as many calls as that takes: seconds for a million jobs.
+
+        Raises:
+            InvalidInput: with every bad field.
+        """
+        return self._portal.call(self._client.preview_retention(namespace=namespace, policy=policy))
+
+    def put_hold(self, key: str, value: str, reason: str = "") -> LegalHold:
+        """Keep all jobs with a label, in every namespace and whatever the policies say, until the hold is lifted.
+
+        Once this returns nothing with the label is removed any more.
+
+        Raises:
+            InvalidInput: no job can have such a label.
+        """
+        return self._portal.call(self._client.put_hold(key, value, reason))
+
+    def holds(self) -> builtins.list[LegalHold]:
+        """Return the legal holds, by label."""
+        return self._portal.call(self._client.holds())
+
+    def delete_hold(self, key: str, value: str) -> bool:
+        """Lift a legal hold; False: there was none."""
+        return self._portal.call(self._client.delete_hold(key, value))

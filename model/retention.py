@@ -74,11 +74,9 @@ def validate_policy(policy: Policy, *, has_archive: bool = False) -> Policy:
     """
     found = names_violations(policy.namespace, policy.kind, policy.state, path="policy.")
     if policy.keep_s is not None and not MIN_KEEP_S <= policy.keep_s <= MAX_KEEP_S:
-        found.append(
-            FieldViolation("policy.keep", f"must be {MIN_KEEP_S} s to {MAX_KEEP_S:,} s; without it: for ever")
-        )
+        found.append(FieldViolation("policy.keep", f"must be {MIN_KEEP_S} s to {MAX_KEEP_S:,} s; without it: for ever"))
     if policy.archive and not has_archive:
-        found.append(FieldViolation("policy.archive", "there is no archive; without it what expires is removed for good"))
+        found.append(FieldViolation("policy.archive", "there is no archive; what expires is removed for good"))
     if found:
         raise InvalidInput(found)
     return policy

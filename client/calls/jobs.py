@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 
 from tenure.client import convert
+from tenure.client.fields import timestamp
 from tenure.client.link import Link
 from tenure.client.records import Attempt, CanceledJobs, Explanation, Job, RetriedJobs
 from tenure.model.errors import FieldViolation, InvalidInput
@@ -41,13 +42,17 @@ class JobCalls:
         created_before: datetime | None = None,
         workflow_id: str | None = None,
         deleted: bool = False,
+        finished_after: datetime | None = None,
+        finished_before: datetime | None = None,
         limit: int | None = None,
         page_size: int = 200,
     ) -> AsyncIterator[Job]:
         """Yield the jobs that match every filter, newest first, without payloads and results.
 
-        Pages of ``page_size`` (at most 1,000) are fetched as they are needed. ``route_prefix`` matches whole segments;
-        ``limit`` None means all; ``deleted`` lets those through that were deleted.
+        Pages of ``page_size`` (at most 1,000) are fetched as they are needed, each of which looks through a bounded
+        number of jobs: what matches rarely takes many. ``route_prefix`` matches whole segments; ``limit`` None means
+        all; ``deleted`` lets those through that were deleted; ``finished_after`` and ``finished_before`` only those
+        that ended from the one time on and before the other.
 
         Raises:
             InvalidInput: a filter is malformed, such as a time without a zone.
@@ -67,7 +72,13 @@ class JobCalls:
         )
         left = limit
         size = page_size if left is None else min(page_size, left)
-        request = pb.ListJobsRequest(filter=wanted, page_size=size, deleted=deleted)
+        request = pb.ListJobsRequest(
+            filter=wanted,
+            page_size=size,
+            deleted=deleted,
+            finished_after=timestamp(finished_after, "finished_after"),
+            finished_before=timestamp(finished_before, "finished_before"),
+        )
         answer: pb.ListJobsResponse
         async for answer in self._link.pages(lambda to: to.jobs.ListJobs, request):
             for job in answer.jobs:

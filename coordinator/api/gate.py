@@ -89,6 +89,10 @@ def _in_or_within(right: Right, request: Any) -> None:
     access.require_somewhere(right)
 
 
+def _in_policy(right: Right, request: Any) -> None:
+    _in_or_everywhere(right, request.policy)
+
+
 def _in_settings(right: Right, request: Any) -> None:
     _in_or_everywhere(right, request.settings)
 
@@ -164,6 +168,15 @@ RULES: dict[str, Rule] = {
     "WorkerService/ReadUpstream": Rule(Right.WORK, within),
     # Of one namespace for who reads there, of all for who operates everywhere: the service looks.
     "AuditService/ListAudit": Rule(Right.READ, within),
+    "RetentionService/PutRetentionPolicy": Rule(Right.OPERATE, _in_policy),
+    "RetentionService/GetRetentionPolicy": Rule(Right.READ, _in_or_within),
+    "RetentionService/ListRetentionPolicies": Rule(Right.READ, within),
+    "RetentionService/DeleteRetentionPolicy": Rule(Right.OPERATE, _in_or_everywhere),
+    "RetentionService/PreviewRetention": Rule(Right.READ, _in_or_within),
+    # A hold is of no namespace. Whoever may set what removes jobs is not who lifts it.
+    "RetentionService/PutLegalHold": Rule(Right.OPERATE, everywhere),
+    "RetentionService/ListLegalHolds": Rule(Right.READ, everywhere),
+    "RetentionService/DeleteLegalHold": Rule(Right.ADMINISTER, everywhere),
     "TokenService/CreateToken": Rule(Right.ADMINISTER, everywhere),
     "TokenService/ListTokens": Rule(Right.ADMINISTER, everywhere),
     "TokenService/RevokeToken": Rule(Right.ADMINISTER, everywhere),

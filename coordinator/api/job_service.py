@@ -20,6 +20,7 @@ from tenure.coordinator.api.stream_submit import MESSAGE_JOBS, StreamedSubmit, r
 from tenure.coordinator.audit import Audit
 from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.explain import Explainer
+from tenure.coordinator.listing import ended_from_pb, page_of_jobs
 from tenure.coordinator.pending import show_pending
 from tenure.coordinator.retry import LISTED, RETRIABLE, Retryer
 from tenure.coordinator.submit import Submitter
@@ -145,12 +146,16 @@ class JobService(JobServiceServicer):
         if not 1 <= size <= MAX_PAGE:
             raise InvalidInput([FieldViolation("page_size", f"must be 1 to {MAX_PAGE}")])
         filters = filters_from_pb(request.filter)
-        before = page_key(request.page_token)
-        rows = await self._database.fetch(
-            "list_jobs", {**filters, "before": before, "limit": size, "deleted": request.deleted}
+        page = await page_of_jobs(
+            self._database,
+            filters,
+            ended_from_pb(request),
+            before=page_key(request.page_token),
+            size=size,
+            deleted=request.deleted,
         )
-        token = base64.urlsafe_b64encode(rows[-1].id.bytes).decode() if len(rows) == size else ""
-        jobs = [convert.job_to_pb(row) for row in rows]
+        token = base64.urlsafe_b64encode(page.rest.bytes).decode() if page.rest else ""
+        jobs = [convert.job_to_pb(row) for row in page.rows]
         await show_pending(self._etcd, self._keys, jobs)
         return pb.ListJobsResponse(jobs=jobs, next_page_token=token)
 

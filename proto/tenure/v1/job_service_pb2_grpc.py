@@ -165,7 +165,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Newest first, in keyset pages.
+        """Newest first, in keyset pages. A page looks through a bounded number of jobs: it may hold fewer than asked for, or none,
+        and have a token for all that; only without a token it was the last.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
