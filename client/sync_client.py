@@ -802,7 +802,7 @@ class Client:
         keep_s: int | None = None,
         archive: bool = False,
     ) -> RetentionPolicy:
-        """Set for how long after their end jobs are kept; what has expired is removed for good, from a minute later on.
+        """Set for how long after their end jobs are kept; what has expired is removed for good, within a minute.
 
         None in the place of a namespace, a kind or a final state is any; of several policies that cover a job the most
         specific one decides. ``keep_s`` None: for ever.

@@ -1,8 +1,8 @@
 """Listing: pages of jobs, each of bounded work, whatever the filter and the size of history.
 
 A page looks at ``WINDOW_JOBS`` rows at most, in the order of ids. What bounds the ids narrows that: the time of
-creation, since ids are UUIDv7. What bounds the end leaves out whole partitions, states leave out the table of jobs or history.
-A page that is not full says how far it has looked; whoever reads goes on from there.
+creation, since ids are UUIDv7. What bounds the end leaves out whole partitions, states leave out the table of jobs or
+history. A page that is not full says how far it has looked; whoever reads goes on from there.
 """
 
 from __future__ import annotations

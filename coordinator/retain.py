@@ -31,7 +31,7 @@ from tenure.store.postgres.database import Database, Row, Statement
 
 log = structlog.get_logger(__name__)
 
-EVERY_S = 60.0
+EVERY_S = 20.0
 WINDOW_JOBS = 1_000
 """Rows that a step looks at, and removes at most."""
 REST = 4.0
@@ -56,7 +56,7 @@ class Retainer:
         self._partitions_at = -math.inf
 
     async def retain_forever(self) -> None:
-        """Remove what has expired, now and every minute.
+        """Remove what has expired, now and again and again.
 
         Raises:
             Deposed: the term is over.

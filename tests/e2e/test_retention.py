@@ -45,7 +45,7 @@ async def test_leaders_that_are_killed_while_they_remove_lose_nothing_and_remove
         return sizes["all"] - int(count)
 
     async def gone_are(least: int) -> int:
-        async with asyncio.timeout(150):  # a leader looks when its term begins, and each minute
+        async with asyncio.timeout(150):  # a leader looks when its term begins, and again and again
             while True:
                 if (count := await gone()) >= least:
                     return count
