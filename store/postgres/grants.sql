@@ -22,6 +22,8 @@ BEGIN
             ('dependency',     'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
             ('workflow',       'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
             ('retention_policy', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'),
+            ('history_count',  'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
+            ('history_counted', 'SELECT, UPDATE',                  'SELECT'),
             ('legal_hold',     'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
             ('schedule',       'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
             ('pool',           'SELECT, INSERT, DELETE',           'SELECT'),

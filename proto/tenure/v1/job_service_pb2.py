@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tenure.v1 import job_pb2 as tenure_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btenure/v1/job_service.proto\x12\ttenure.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13tenure/v1/job.proto\"3\n\x10SubmitJobRequest\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.tenure.v1.JobSpec\"A\n\x11SubmitJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"L\n\x11SubmitJobsRequest\x12 \n\x04jobs\x18\x01 \x03(\x0b\x32\x12.tenure.v1.JobSpec\x12\x15\n\rworkflow_name\x18\x02 \x01(\t\"K\n\x0cSubmittedJob\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03ref\x18\x02 \x01(\t\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x11\n\tduplicate\x18\x04 \x01(\x08\"P\n\x12SubmitJobsResponse\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.tenure.v1.SubmittedJob\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\"N\n\x17StreamSubmitJobsRequest\x12 \n\x04jobs\x18\x01 \x03(\x0b\x32\x12.tenure.v1.JobSpec\x12\x11\n\tsequences\x18\x02 \x03(\x03\"d\n\nJobRefusal\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\'\n\x06\x66ields\x18\x04 \x03(\x0b\x32\x17.tenure.v1.RefusedField\"2\n\x0cRefusedField\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"w\n\x0bStreamedJob\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x11\n\tduplicate\x18\x04 \x01(\x08\x12&\n\x07refusal\x18\x05 \x01(\x0b\x32\x15.tenure.v1.JobRefusal\"@\n\x18StreamSubmitJobsResponse\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x16.tenure.v1.StreamedJob\"5\n\x11SubmitEachRequest\x12 \n\x04jobs\x18\x01 \x03(\x0b\x32\x12.tenure.v1.JobSpec\"e\n\rSubmittedEach\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12&\n\x07refusal\x18\x03 \x01(\x0b\x32\x15.tenure.v1.JobRefusal\"<\n\x12SubmitEachResponse\x12&\n\x04jobs\x18\x01 \x03(\x0b\x32\x18.tenure.v1.SubmittedEach\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"-\n\x0eGetJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\"\xd7\x02\n\tJobFilter\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x14\n\x0croute_prefix\x18\x03 \x01(\t\x12#\n\x06states\x18\x04 \x03(\x0e\x32\x13.tenure.v1.JobState\x12\x30\n\x06labels\x18\x05 \x03(\x0b\x32 .tenure.v1.JobFilter.LabelsEntry\x12\x11\n\tparent_id\x18\x06 \x01(\t\x12\x31\n\rcreated_after\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bworkflow_id\x18- \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd8\x01\n\x0fListJobsRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.tenure.v1.JobFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x04 \x01(\x08\x12\x32\n\x0e\x66inished_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0f\x66inished_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"I\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.tenure.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x0eWaitJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"@\n\x0fWaitJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\x12\x10\n\x08\x66inished\x18\x02 \x01(\x08\"\x1d\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"/\n\x10WatchJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\"\x1f\n\x10WatchJobsRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\"1\n\x11WatchJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.tenure.v1.Job\"\x1e\n\x10\x44\x65leteJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"0\n\x11\x44\x65leteJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\".\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"0\n\x11\x43\x61ncelJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\"{\n\x11\x43\x61ncelJobsRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.tenure.v1.JobFilter\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\x12\x0f\n\x07preview\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\npage_token\x18\x05 \x01(\t\"o\n\x12\x43\x61ncelJobsResponse\x12\x10\n\x08\x63\x61nceled\x18\x01 \x01(\x03\x12\r\n\x05\x61sked\x18\x02 \x01(\x03\x12\x12\n\ndependants\x18\x03 \x01(\x03\x12\x0b\n\x03ids\x18\x04 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x05 \x01(\t\"\x1d\n\x0fRetryJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"@\n\x10RetryJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"j\n\x10RetryJobsRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.tenure.v1.JobFilter\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\x12\x0f\n\x07preview\x18\x03 \x01(\x08\x12\x12\n\npage_token\x18\x04 \x01(\t\"[\n\x11RetryJobsResponse\x12\x0f\n\x07retried\x18\x01 \x01(\x03\x12\x0f\n\x07skipped\x18\x02 \x01(\x03\x12\x0b\n\x03ids\x18\x03 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"\x1f\n\x11\x45xplainJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\")\n\x08Obstacle\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"j\n\x12\x45xplainJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12&\n\tobstacles\x18\x03 \x03(\x0b\x32\x13.tenure.v1.Obstacle\"%\n\x13ListAttemptsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"<\n\x14ListAttemptsResponse\x12$\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x12.tenure.v1.Attempt2\xa6\t\n\nJobService\x12\x46\n\tSubmitJob\x12\x1b.tenure.v1.SubmitJobRequest\x1a\x1c.tenure.v1.SubmitJobResponse\x12I\n\nSubmitJobs\x12\x1c.tenure.v1.SubmitJobsRequest\x1a\x1d.tenure.v1.SubmitJobsResponse\x12_\n\x10StreamSubmitJobs\x12\".tenure.v1.StreamSubmitJobsRequest\x1a#.tenure.v1.StreamSubmitJobsResponse(\x01\x30\x01\x12I\n\nSubmitEach\x12\x1c.tenure.v1.SubmitEachRequest\x1a\x1d.tenure.v1.SubmitEachResponse\x12=\n\x06GetJob\x12\x18.tenure.v1.GetJobRequest\x1a\x19.tenure.v1.GetJobResponse\x12\x43\n\x08ListJobs\x12\x1a.tenure.v1.ListJobsRequest\x1a\x1b.tenure.v1.ListJobsResponse\x12@\n\x07WaitJob\x12\x19.tenure.v1.WaitJobRequest\x1a\x1a.tenure.v1.WaitJobResponse\x12\x45\n\x08WatchJob\x12\x1a.tenure.v1.WatchJobRequest\x1a\x1b.tenure.v1.WatchJobResponse0\x01\x12H\n\tWatchJobs\x12\x1b.tenure.v1.WatchJobsRequest\x1a\x1c.tenure.v1.WatchJobsResponse0\x01\x12\x46\n\tDeleteJob\x12\x1b.tenure.v1.DeleteJobRequest\x1a\x1c.tenure.v1.DeleteJobResponse\x12\x46\n\tCancelJob\x12\x1b.tenure.v1.CancelJobRequest\x1a\x1c.tenure.v1.CancelJobResponse\x12I\n\nCancelJobs\x12\x1c.tenure.v1.CancelJobsRequest\x1a\x1d.tenure.v1.CancelJobsResponse\x12I\n\nExplainJob\x12\x1c.tenure.v1.ExplainJobRequest\x1a\x1d.tenure.v1.ExplainJobResponse\x12O\n\x0cListAttempts\x12\x1e.tenure.v1.ListAttemptsRequest\x1a\x1f.tenure.v1.ListAttemptsResponse\x12\x43\n\x08RetryJob\x12\x1a.tenure.v1.RetryJobRequest\x1a\x1b.tenure.v1.RetryJobResponse\x12\x46\n\tRetryJobs\x12\x1b.tenure.v1.RetryJobsRequest\x1a\x1c.tenure.v1.RetryJobsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btenure/v1/job_service.proto\x12\ttenure.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13tenure/v1/job.proto\"3\n\x10SubmitJobRequest\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.tenure.v1.JobSpec\"A\n\x11SubmitJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"L\n\x11SubmitJobsRequest\x12 \n\x04jobs\x18\x01 \x03(\x0b\x32\x12.tenure.v1.JobSpec\x12\x15\n\rworkflow_name\x18\x02 \x01(\t\"K\n\x0cSubmittedJob\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03ref\x18\x02 \x01(\t\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x11\n\tduplicate\x18\x04 \x01(\x08\"P\n\x12SubmitJobsResponse\x12%\n\x04jobs\x18\x01 \x03(\x0b\x32\x17.tenure.v1.SubmittedJob\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\"N\n\x17StreamSubmitJobsRequest\x12 \n\x04jobs\x18\x01 \x03(\x0b\x32\x12.tenure.v1.JobSpec\x12\x11\n\tsequences\x18\x02 \x03(\x03\"d\n\nJobRefusal\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\'\n\x06\x66ields\x18\x04 \x03(\x0b\x32\x17.tenure.v1.RefusedField\"2\n\x0cRefusedField\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"w\n\x0bStreamedJob\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x11\n\tduplicate\x18\x04 \x01(\x08\x12&\n\x07refusal\x18\x05 \x01(\x0b\x32\x15.tenure.v1.JobRefusal\"@\n\x18StreamSubmitJobsResponse\x12$\n\x04jobs\x18\x01 \x03(\x0b\x32\x16.tenure.v1.StreamedJob\"5\n\x11SubmitEachRequest\x12 \n\x04jobs\x18\x01 \x03(\x0b\x32\x12.tenure.v1.JobSpec\"e\n\rSubmittedEach\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12&\n\x07refusal\x18\x03 \x01(\x0b\x32\x15.tenure.v1.JobRefusal\"<\n\x12SubmitEachResponse\x12&\n\x04jobs\x18\x01 \x03(\x0b\x32\x18.tenure.v1.SubmittedEach\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"-\n\x0eGetJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\"\xd7\x02\n\tJobFilter\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x14\n\x0croute_prefix\x18\x03 \x01(\t\x12#\n\x06states\x18\x04 \x03(\x0e\x32\x13.tenure.v1.JobState\x12\x30\n\x06labels\x18\x05 \x03(\x0b\x32 .tenure.v1.JobFilter.LabelsEntry\x12\x11\n\tparent_id\x18\x06 \x01(\t\x12\x31\n\rcreated_after\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bworkflow_id\x18- \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd8\x01\n\x0fListJobsRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.tenure.v1.JobFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x04 \x01(\x08\x12\x32\n\x0e\x66inished_after\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0f\x66inished_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"I\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.tenure.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xea\x01\n\x10\x43ountJobsRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.tenure.v1.JobFilter\x12\x32\n\x0e\x66inished_after\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0f\x66inished_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x62y_day\x18\x04 \x01(\x08\x12\x14\n\x0c\x62y_namespace\x18\x05 \x01(\x08\x12\x0f\n\x07\x62y_kind\x18\x06 \x01(\x08\x12\x10\n\x08\x62y_state\x18\x07 \x01(\x08\"j\n\x08JobCount\x12\x0b\n\x03\x64\x61y\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.tenure.v1.JobState\x12\x0c\n\x04jobs\x18\x05 \x01(\x03\"k\n\x11\x43ountJobsResponse\x12#\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x13.tenure.v1.JobCount\x12\x31\n\rcounted_until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"H\n\x0eWaitJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"@\n\x0fWaitJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\x12\x10\n\x08\x66inished\x18\x02 \x01(\x08\"\x1d\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"/\n\x10WatchJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\"\x1f\n\x10WatchJobsRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\"1\n\x11WatchJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.tenure.v1.Job\"\x1e\n\x10\x44\x65leteJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"0\n\x11\x44\x65leteJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\".\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"0\n\x11\x43\x61ncelJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\"{\n\x11\x43\x61ncelJobsRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.tenure.v1.JobFilter\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\x12\x0f\n\x07preview\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\npage_token\x18\x05 \x01(\t\"o\n\x12\x43\x61ncelJobsResponse\x12\x10\n\x08\x63\x61nceled\x18\x01 \x01(\x03\x12\r\n\x05\x61sked\x18\x02 \x01(\x03\x12\x12\n\ndependants\x18\x03 \x01(\x03\x12\x0b\n\x03ids\x18\x04 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x05 \x01(\t\"\x1d\n\x0fRetryJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"@\n\x10RetryJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"j\n\x10RetryJobsRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.tenure.v1.JobFilter\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\x12\x0f\n\x07preview\x18\x03 \x01(\x08\x12\x12\n\npage_token\x18\x04 \x01(\t\"[\n\x11RetryJobsResponse\x12\x0f\n\x07retried\x18\x01 \x01(\x03\x12\x0f\n\x07skipped\x18\x02 \x01(\x03\x12\x0b\n\x03ids\x18\x03 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\"\x1f\n\x11\x45xplainJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\")\n\x08Obstacle\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"j\n\x12\x45xplainJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.tenure.v1.Job\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12&\n\tobstacles\x18\x03 \x03(\x0b\x32\x13.tenure.v1.Obstacle\"%\n\x13ListAttemptsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"<\n\x14ListAttemptsResponse\x12$\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x12.tenure.v1.Attempt2\xee\t\n\nJobService\x12\x46\n\tSubmitJob\x12\x1b.tenure.v1.SubmitJobRequest\x1a\x1c.tenure.v1.SubmitJobResponse\x12I\n\nSubmitJobs\x12\x1c.tenure.v1.SubmitJobsRequest\x1a\x1d.tenure.v1.SubmitJobsResponse\x12_\n\x10StreamSubmitJobs\x12\".tenure.v1.StreamSubmitJobsRequest\x1a#.tenure.v1.StreamSubmitJobsResponse(\x01\x30\x01\x12I\n\nSubmitEach\x12\x1c.tenure.v1.SubmitEachRequest\x1a\x1d.tenure.v1.SubmitEachResponse\x12=\n\x06GetJob\x12\x18.tenure.v1.GetJobRequest\x1a\x19.tenure.v1.GetJobResponse\x12\x43\n\x08ListJobs\x12\x1a.tenure.v1.ListJobsRequest\x1a\x1b.tenure.v1.ListJobsResponse\x12\x46\n\tCountJobs\x12\x1b.tenure.v1.CountJobsRequest\x1a\x1c.tenure.v1.CountJobsResponse\x12@\n\x07WaitJob\x12\x19.tenure.v1.WaitJobRequest\x1a\x1a.tenure.v1.WaitJobResponse\x12\x45\n\x08WatchJob\x12\x1a.tenure.v1.WatchJobRequest\x1a\x1b.tenure.v1.WatchJobResponse0\x01\x12H\n\tWatchJobs\x12\x1b.tenure.v1.WatchJobsRequest\x1a\x1c.tenure.v1.WatchJobsResponse0\x01\x12\x46\n\tDeleteJob\x12\x1b.tenure.v1.DeleteJobRequest\x1a\x1c.tenure.v1.DeleteJobResponse\x12\x46\n\tCancelJob\x12\x1b.tenure.v1.CancelJobRequest\x1a\x1c.tenure.v1.CancelJobResponse\x12I\n\nCancelJobs\x12\x1c.tenure.v1.CancelJobsRequest\x1a\x1d.tenure.v1.CancelJobsResponse\x12I\n\nExplainJob\x12\x1c.tenure.v1.ExplainJobRequest\x1a\x1d.tenure.v1.ExplainJobResponse\x12O\n\x0cListAttempts\x12\x1e.tenure.v1.ListAttemptsRequest\x1a\x1f.tenure.v1.ListAttemptsResponse\x12\x43\n\x08RetryJob\x12\x1a.tenure.v1.RetryJobRequest\x1a\x1b.tenure.v1.RetryJobResponse\x12\x46\n\tRetryJobs\x12\x1b.tenure.v1.RetryJobsRequest\x1a\x1c.tenure.v1.RetryJobsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -74,48 +74,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTJOBSREQUEST']._serialized_end=1765
   _globals['_LISTJOBSRESPONSE']._serialized_start=1767
   _globals['_LISTJOBSRESPONSE']._serialized_end=1840
-  _globals['_WAITJOBREQUEST']._serialized_start=1842
-  _globals['_WAITJOBREQUEST']._serialized_end=1914
-  _globals['_WAITJOBRESPONSE']._serialized_start=1916
-  _globals['_WAITJOBRESPONSE']._serialized_end=1980
-  _globals['_WATCHJOBREQUEST']._serialized_start=1982
-  _globals['_WATCHJOBREQUEST']._serialized_end=2011
-  _globals['_WATCHJOBRESPONSE']._serialized_start=2013
-  _globals['_WATCHJOBRESPONSE']._serialized_end=2060
-  _globals['_WATCHJOBSREQUEST']._serialized_start=2062
-  _globals['_WATCHJOBSREQUEST']._serialized_end=2093
-  _globals['_WATCHJOBSRESPONSE']._serialized_start=2095
-  _globals['_WATCHJOBSRESPONSE']._serialized_end=2144
-  _globals['_DELETEJOBREQUEST']._serialized_start=2146
-  _globals['_DELETEJOBREQUEST']._serialized_end=2176
-  _globals['_DELETEJOBRESPONSE']._serialized_start=2178
-  _globals['_DELETEJOBRESPONSE']._serialized_end=2226
-  _globals['_CANCELJOBREQUEST']._serialized_start=2228
-  _globals['_CANCELJOBREQUEST']._serialized_end=2274
-  _globals['_CANCELJOBRESPONSE']._serialized_start=2276
-  _globals['_CANCELJOBRESPONSE']._serialized_end=2324
-  _globals['_CANCELJOBSREQUEST']._serialized_start=2326
-  _globals['_CANCELJOBSREQUEST']._serialized_end=2449
-  _globals['_CANCELJOBSRESPONSE']._serialized_start=2451
-  _globals['_CANCELJOBSRESPONSE']._serialized_end=2562
-  _globals['_RETRYJOBREQUEST']._serialized_start=2564
-  _globals['_RETRYJOBREQUEST']._serialized_end=2593
-  _globals['_RETRYJOBRESPONSE']._serialized_start=2595
-  _globals['_RETRYJOBRESPONSE']._serialized_end=2659
-  _globals['_RETRYJOBSREQUEST']._serialized_start=2661
-  _globals['_RETRYJOBSREQUEST']._serialized_end=2767
-  _globals['_RETRYJOBSRESPONSE']._serialized_start=2769
-  _globals['_RETRYJOBSRESPONSE']._serialized_end=2860
-  _globals['_EXPLAINJOBREQUEST']._serialized_start=2862
-  _globals['_EXPLAINJOBREQUEST']._serialized_end=2893
-  _globals['_OBSTACLE']._serialized_start=2895
-  _globals['_OBSTACLE']._serialized_end=2936
-  _globals['_EXPLAINJOBRESPONSE']._serialized_start=2938
-  _globals['_EXPLAINJOBRESPONSE']._serialized_end=3044
-  _globals['_LISTATTEMPTSREQUEST']._serialized_start=3046
-  _globals['_LISTATTEMPTSREQUEST']._serialized_end=3083
-  _globals['_LISTATTEMPTSRESPONSE']._serialized_start=3085
-  _globals['_LISTATTEMPTSRESPONSE']._serialized_end=3145
-  _globals['_JOBSERVICE']._serialized_start=3148
-  _globals['_JOBSERVICE']._serialized_end=4338
+  _globals['_COUNTJOBSREQUEST']._serialized_start=1843
+  _globals['_COUNTJOBSREQUEST']._serialized_end=2077
+  _globals['_JOBCOUNT']._serialized_start=2079
+  _globals['_JOBCOUNT']._serialized_end=2185
+  _globals['_COUNTJOBSRESPONSE']._serialized_start=2187
+  _globals['_COUNTJOBSRESPONSE']._serialized_end=2294
+  _globals['_WAITJOBREQUEST']._serialized_start=2296
+  _globals['_WAITJOBREQUEST']._serialized_end=2368
+  _globals['_WAITJOBRESPONSE']._serialized_start=2370
+  _globals['_WAITJOBRESPONSE']._serialized_end=2434
+  _globals['_WATCHJOBREQUEST']._serialized_start=2436
+  _globals['_WATCHJOBREQUEST']._serialized_end=2465
+  _globals['_WATCHJOBRESPONSE']._serialized_start=2467
+  _globals['_WATCHJOBRESPONSE']._serialized_end=2514
+  _globals['_WATCHJOBSREQUEST']._serialized_start=2516
+  _globals['_WATCHJOBSREQUEST']._serialized_end=2547
+  _globals['_WATCHJOBSRESPONSE']._serialized_start=2549
+  _globals['_WATCHJOBSRESPONSE']._serialized_end=2598
+  _globals['_DELETEJOBREQUEST']._serialized_start=2600
+  _globals['_DELETEJOBREQUEST']._serialized_end=2630
+  _globals['_DELETEJOBRESPONSE']._serialized_start=2632
+  _globals['_DELETEJOBRESPONSE']._serialized_end=2680
+  _globals['_CANCELJOBREQUEST']._serialized_start=2682
+  _globals['_CANCELJOBREQUEST']._serialized_end=2728
+  _globals['_CANCELJOBRESPONSE']._serialized_start=2730
+  _globals['_CANCELJOBRESPONSE']._serialized_end=2778
+  _globals['_CANCELJOBSREQUEST']._serialized_start=2780
+  _globals['_CANCELJOBSREQUEST']._serialized_end=2903
+  _globals['_CANCELJOBSRESPONSE']._serialized_start=2905
+  _globals['_CANCELJOBSRESPONSE']._serialized_end=3016
+  _globals['_RETRYJOBREQUEST']._serialized_start=3018
+  _globals['_RETRYJOBREQUEST']._serialized_end=3047
+  _globals['_RETRYJOBRESPONSE']._serialized_start=3049
+  _globals['_RETRYJOBRESPONSE']._serialized_end=3113
+  _globals['_RETRYJOBSREQUEST']._serialized_start=3115
+  _globals['_RETRYJOBSREQUEST']._serialized_end=3221
+  _globals['_RETRYJOBSRESPONSE']._serialized_start=3223
+  _globals['_RETRYJOBSRESPONSE']._serialized_end=3314
+  _globals['_EXPLAINJOBREQUEST']._serialized_start=3316
+  _globals['_EXPLAINJOBREQUEST']._serialized_end=3347
+  _globals['_OBSTACLE']._serialized_start=3349
+  _globals['_OBSTACLE']._serialized_end=3390
+  _globals['_EXPLAINJOBRESPONSE']._serialized_start=3392
+  _globals['_EXPLAINJOBRESPONSE']._serialized_end=3498
+  _globals['_LISTATTEMPTSREQUEST']._serialized_start=3500
+  _globals['_LISTATTEMPTSREQUEST']._serialized_end=3537
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_start=3539
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_end=3599
+  _globals['_JOBSERVICE']._serialized_start=3602
+  _globals['_JOBSERVICE']._serialized_end=4864
 # @@protoc_insertion_point(module_scope)

@@ -17,7 +17,7 @@ WITH due AS MATERIALIZED (
     DELETE FROM tenure.history h
     WHERE h.id = ANY (ARRAY(SELECT id FROM due))
       AND h.finished_at >= %(from_at)s::timestamptz AND h.finished_at < %(until_at)s::timestamptz
-    RETURNING h.id, h.namespace, h.workflow_id, h.finished_at
+    RETURNING h.id, h.namespace, h.kind, h.state, h.workflow_id, h.finished_at
 ),
 -- What hangs on a job goes here: other tables join with a DELETE of their own, by the ids of gone.
 attempts AS (
@@ -32,6 +32,11 @@ attempts AS (
       AND NOT EXISTS (SELECT FROM tenure.job j WHERE j.workflow_id = w.id)
       AND NOT EXISTS (SELECT FROM tenure.history h
                       WHERE h.workflow_id = w.id AND h.id <> ALL (ARRAY(SELECT id FROM gone)))
+), uncounted AS (
+    UPDATE tenure.history_count c SET jobs = greatest(0, c.jobs - g.jobs)
+    FROM (SELECT (finished_at AT TIME ZONE 'UTC')::date AS day, namespace, kind, state, count(*) AS jobs FROM gone
+          WHERE finished_at < (SELECT until_at FROM tenure.history_counted) GROUP BY 1, 2, 3, 4) g
+    WHERE (c.day, c.namespace, c.kind, c.state) = (g.day, g.namespace, g.kind, g.state)
 ), told AS (
     INSERT INTO tenure.audit (id, caller, role, action, namespace, target, outcome, detail)
     SELECT tenure.new_id(), %(leader)s::text, 'coordinator', 'retention.remove', g.namespace, d.policy, 'ok',

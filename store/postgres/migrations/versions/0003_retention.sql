@@ -100,3 +100,23 @@ BEGIN
     RETURN NULL;
 END $$;
 REVOKE ALL ON FUNCTION tenure.drop_empty_partition() FROM PUBLIC;
+
+-- How many jobs have ended, by UTC day of their end. The leader counts what has ended since it last did (coordinator/count.py),
+-- so that no end writes a counter; retention takes off what it removes.
+CREATE TABLE tenure.history_count (
+    day       date NOT NULL,
+    namespace text NOT NULL,
+    kind      text NOT NULL,
+    state     text NOT NULL,
+    jobs      bigint NOT NULL,
+    PRIMARY KEY (day, namespace, kind, state)
+);
+CREATE TABLE tenure.history_counted (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    until_at timestamptz NOT NULL  -- what ended before is counted
+);
+INSERT INTO tenure.history_counted (until_at) VALUES ('-infinity');
+
+-- Finds what ended within a span of time: history is written in the order of the ends, so that a summary of each range of
+-- pages suffices, and costs an insert next to nothing.
+CREATE INDEX history_finished ON tenure.history USING brin (finished_at) WITH (pages_per_range = 64, autosummarize = on);
