@@ -152,8 +152,8 @@ async def _reads(stage: Stage) -> dict[str, dict[str, float]]:
         return str(draw.choice(ids))
 
     def some_time() -> datetime:
-        days = draw.uniform(15, plan.history_days)
-        return now - timedelta(days=days)
+        at: datetime = now - timedelta(days=draw.uniform(15, plan.history_days))
+        return at
 
     async def listed(**filters: Any) -> None:
         async for _ in client.list(limit=50, page_size=50, **filters):

@@ -129,7 +129,7 @@ def count(
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Count jobs that have ended, by whole days of UTC, as of a minute or two ago. Those that were deleted count, too."""
+    """Count jobs that have ended, by whole days of UTC, as of a minute or two ago, with those that were deleted."""
     asked = [str(one) for one in by or ()]
     with connect(coordinator) as client:
         found = client.count(

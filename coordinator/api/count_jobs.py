@@ -45,7 +45,7 @@ async def count_jobs(database: Database, request: pb.CountJobsRequest) -> pb.Cou
 
 
 def _midnight(request: pb.CountJobsRequest, name: str, violations: list[FieldViolation]) -> date | None:
-    if not request.HasField(name):  # type: ignore[arg-type]
+    if not request.HasField(name):
         return None
     try:
         at: datetime = getattr(request, name).ToDatetime(tzinfo=UTC)

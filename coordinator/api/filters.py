@@ -125,7 +125,7 @@ def ended_from_pb(message: pb.ListJobsRequest) -> Ended:
     """
     times: dict[str, datetime] = {}
     for name in ("finished_after", "finished_before"):
-        if message.HasField(name):  # type: ignore[arg-type]
+        if message.HasField(name):
             try:
                 times[name] = getattr(message, name).ToDatetime(tzinfo=UTC)
             except (ValueError, OverflowError) as exc:
