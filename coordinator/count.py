@@ -3,7 +3,7 @@
 The leader counts what has ended since it last did, a span of time in a transaction: no end of a job writes a counter.
 It leaves out the last minute, in which a transaction may still commit an end that it began with. Whoever reads is told
 until when is counted. Each job is counted once: a span begins where the one before has ended, which its transaction
-checks, and nothing is removed meanwhile. Retention takes off what it removes (``remove_history.sql``).
+checks, and nothing is removed meanwhile. Retention takes off what it removes (``tenure.remove_history``).
 """
 
 from __future__ import annotations

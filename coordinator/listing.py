@@ -16,7 +16,7 @@ from typing import Any
 from tenure.coordinator.passing import FIRST_ID
 from tenure.model.ids import first_id_at
 from tenure.model.states import TERMINAL, JobState
-from tenure.store.postgres.database import Database, Row
+from tenure.store.postgres.database import Database, Row, Statement
 
 WINDOW_JOBS = 10_000
 SKEW = timedelta(minutes=10)
@@ -54,7 +54,7 @@ async def page_of_jobs(
         "window": max(WINDOW_JOBS, size),
         "limit": size,
     }
-    rows = await database.fetch("list_jobs", params)
+    _, rows = await database.transaction([Statement("plan_anew", {}), Statement("list_jobs", params)])
     found = [row for row in rows if row.id is not None]
     return Page(found, found[-1].id if len(found) == size else rows[0].reached)
 

@@ -2,7 +2,7 @@
 -- meanwhile.
 WITH moved AS (
     UPDATE tenure.history_counted SET until_at = %(until_at)s::timestamptz
-    WHERE until_at = %(counted)s::timestamptz RETURNING 1
+    WHERE until_at IS NOT DISTINCT FROM %(counted)s::timestamptz RETURNING 1
 ), ended AS (
     SELECT (finished_at AT TIME ZONE 'UTC')::date AS day, namespace, kind, state, count(*) AS jobs
     FROM tenure.history
