@@ -173,7 +173,9 @@ class Leader:
             self._database, self._lanes, self._hints, self._kinds, self._canceler, self._clock, guard=guard
         )
         upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)
-        retainer = Retainer(self._database, self._clock, guard=guard, leader=self._settings.coordinator_id)
+        turn = asyncio.Lock()
+        retainer = Retainer(self._database, self._clock, guard=guard, leader=self._settings.coordinator_id, turn=turn)
+        counter = HistoryCounter(self._database, self._clock, guard=guard, turn=turn)
         picture = Picture(self._keys, self._clock, flight, dispatcher, reaper, self._lanes)
         compactor = Compactor(
             self._etcd,
@@ -210,7 +212,7 @@ class Leader:
                 upkeep.drop_lanes_forever(),
                 upkeep.drop_audit_forever(self._settings.audit_keep_days),
                 retainer.retain_forever(),
-                HistoryCounter(self._database, self._clock, guard=guard).count_forever(),
+                counter.count_forever(),
                 picture.register_pools_forever(),
                 upkeep.compact_forever(compactor),
                 stores.watch(),

@@ -14,6 +14,7 @@ records the archive's file.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import uuid
 from collections.abc import Sequence
@@ -45,7 +46,11 @@ PARTITIONS_EVERY_S = 3_600.0
 class Retainer:
     """Removes during one term of leadership. ``retain_forever`` is the body of a task."""
 
-    def __init__(self, database: Database, clock: Clock, *, guard: Statement, leader: str) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, *, guard: Statement, leader: str, turn: asyncio.Lock | None = None
+    ) -> None:
+        """``turn`` is held for each span, so that nothing of it is removed while it is counted."""
+        self._turn = turn or asyncio.Lock()
         self._database = database
         self._clock = clock
         self._guard = guard
@@ -81,7 +86,8 @@ class Retainer:
             made_before, found = await spans_of_history(self._database, keep_s)
             for span in found:
                 if self._quiet_until.get(span.from_at, -math.inf) <= self._clock.monotonic():
-                    gone += await self._look_through(span, made_before)
+                    async with self._turn:
+                        gone += await self._look_through(span, made_before)
         if gone:
             log.info("history_removed", jobs=gone)
         await self._drop_partitions()
