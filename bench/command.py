@@ -30,6 +30,7 @@ from tenure.bench.failover import failover
 from tenure.bench.floors import floors
 from tenure.bench.half_load import half_load
 from tenure.bench.held import held
+from tenure.bench.history import history
 from tenure.bench.latency import latency
 from tenure.bench.peers.peer import PEERS
 from tenure.bench.plan import COORDINATORS, Plan, quick
@@ -64,6 +65,7 @@ class Scenario(StrEnum):
     PEERS = "peers"
     FLOORS = "floors"
     COSTS = "costs"
+    HISTORY = "history"
 
 
 SCENARIOS: dict[Scenario, Callable[[Stage, Results], Awaitable[None]]] = {
@@ -80,25 +82,27 @@ SCENARIOS: dict[Scenario, Callable[[Stage, Results], Awaitable[None]]] = {
     Scenario.PEERS: peers,
     Scenario.FLOORS: floors,
     Scenario.COSTS: costs,
+    Scenario.HISTORY: history,
 }
 
 
 WITHIN_PEERS = frozenset((Scenario.SUBMIT, Scenario.DRAIN, Scenario.END_TO_END, Scenario.LATENCY))
 """What tenure does beside its peers, too: it is not measured twice."""
-EVERYTHING = frozenset(Scenario) - {Scenario.COSTS}
-"""What is measured unless told otherwise: a profile is for who asks for one."""
+EVERYTHING = frozenset(Scenario) - {Scenario.COSTS, Scenario.HISTORY}
+"""What is measured unless told otherwise: a profile, and ten gigabytes of history, are for who asks for them."""
 
 
 def bench(
     scenarios: Annotated[
-        list[Scenario] | None, typer.Argument(help="What to measure.  [default: all but costs]")
+        list[Scenario] | None, typer.Argument(help="What to measure.  [default: all but costs and history]")
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each case; the median is what counts.")] = 3,
     long_runs: Annotated[
-        int, typer.Option(min=1, help="Runs of failover, takeover, held, and of all peers but the yardstick.")
+        int, typer.Option(min=1, help="Runs of failover, takeover, held, history, and of all peers but the yardstick.")
     ] = 1,
     is_quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes, to see that everything works.")] = False,
     jobs: Annotated[int | None, typer.Option(min=100, help="Jobs to drain.")] = None,
+    history_jobs: Annotated[int | None, typer.Option(min=1_000, help="Jobs that have ended, for history.")] = None,
     kills: Annotated[int | None, typer.Option(min=1, help="Kills per TTL and run.")] = None,
     peer: Annotated[
         list[str] | None, typer.Option(help=f"What to measure tenure beside: {', '.join(PEERS)}.  [default: all]")
@@ -114,6 +118,7 @@ def bench(
     """Measure tenure on a Postgres and an etcd of its own, both with fsync on, and print and keep the results."""
     plan = quick(runs) if is_quick else Plan(runs=runs)
     plan = replace(plan, long_runs=long_runs, drain_jobs=jobs or plan.drain_jobs, kills=kills or plan.kills)
+    plan = replace(plan, history_jobs=history_jobs or plan.history_jobs)
     if unknown := set(peer or ()) - PEERS.keys():
         raise typer.BadParameter(f"no peer is called {', '.join(sorted(unknown))}")
     plan = replace(plan, peers=tuple(peer or plan.peers))

@@ -50,6 +50,11 @@ class Plan:
     takeover_workers: tuple[int, ...] = (2, 4)
     """Workers that hold them, and as many again that take over: too few for the leader's brake, and enough."""
     leader_ttl_s: float = 5.0
+    history_jobs: int = 10_000_000
+    history_days: int = 70
+    """Over which they ended, up to the week before last."""
+    history_removal_s: float = 60.0
+    """How long their removal is watched, at least."""
     peers: tuple[str, ...] = tuple(PEERS)
     """What tenure is measured beside."""
 
@@ -80,5 +85,7 @@ def quick(runs: int) -> Plan:
         takeover_jobs=60,
         takeover_workers=(2, 3),
         leader_ttl_s=2.0,
+        history_jobs=2_000,
+        history_removal_s=1.0,
         peers=(),
     )

@@ -19,6 +19,10 @@ ParentId = Annotated[str | None, typer.Option("--parent", help="Only children of
 WorkflowId = Annotated[str | None, typer.Option("--workflow", help="Only members of this workflow.")]
 CreatedAfter = Annotated[str | None, typer.Option("--created-after", help="Only younger than this ISO 8601 time.")]
 CreatedBefore = Annotated[str | None, typer.Option("--created-before", help="Only older than this time.")]
+FinishedAfter = Annotated[
+    str | None, typer.Option("--finished-after", help="Only what ended from this ISO 8601 time on.")
+]
+FinishedBefore = Annotated[str | None, typer.Option("--finished-before", help="Only what ended before this time.")]
 MaybeJobIds = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of jobs.", show_default=False)]
 All = Annotated[bool, typer.Option("--all", help="Every job; needed when no other option selects.")]
 Preview = Annotated[bool, typer.Option("--preview", help="Only say how many and which; do nothing.")]

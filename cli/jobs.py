@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,8 @@ from tenure.cli import artifacts, job_logs, parse, repair
 from tenure.cli.filters import (
     CreatedAfter,
     CreatedBefore,
+    FinishedAfter,
+    FinishedBefore,
     Kind,
     Labels,
     Namespace,
@@ -51,6 +54,15 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
 JobIds = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of jobs.")]
 
 
+class CountBy(StrEnum):
+    """What jobs are counted by."""
+
+    DAY = "day"
+    NAMESPACE = "namespace"
+    KIND = "kind"
+    STATE = "state"
+
+
 @app.command("list")
 def list_jobs(
     namespace: Namespace = None,
@@ -62,6 +74,8 @@ def list_jobs(
     after: CreatedAfter = None,
     before: CreatedBefore = None,
     workflow: WorkflowId = None,
+    finished_after: FinishedAfter = None,
+    finished_before: FinishedBefore = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
     deleted: Annotated[bool, typer.Option("--deleted", help="Also those that were deleted.")] = False,
     coordinator: Address = None,
@@ -70,7 +84,15 @@ def list_jobs(
     """List jobs, newest first (without payloads and results)."""
     wanted = Selection(namespace, kind, route, state, label, parent, after, before, workflow).keywords()
     with connect(coordinator) as client:
-        found = list(client.list(**wanted, limit=limit, deleted=deleted))
+        found = list(
+            client.list(
+                **wanted,
+                limit=limit,
+                deleted=deleted,
+                finished_after=parse.instant(finished_after, "--finished-after"),
+                finished_before=parse.instant(finished_before, "--finished-before"),
+            )
+        )
         note = "" if output is Format.JSON else note_of_many(client, found)
     if output is Format.JSON:
         print_json(found)
@@ -93,6 +115,40 @@ def list_jobs(
         to_stderr(f"the newest {limit}; --limit shows more")
     if note:
         to_stderr(note)
+
+
+@app.command("count")
+def count(
+    namespace: Namespace = None,
+    kind: Kind = None,
+    state: States = None,
+    by: Annotated[
+        list[CountBy] | None, typer.Option("--by", help="One number for each day, namespace, kind, state; repeat it.")
+    ] = None,
+    since: Annotated[str | None, typer.Option("--since", help="Only from this day (UTC) on, as 2026-11-22.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Only before this day.")] = None,
+    coordinator: Address = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Count jobs that have ended, by whole days of UTC, as of a minute or two ago, with those that were deleted."""
+    asked = [str(one) for one in by or ()]
+    with connect(coordinator) as client:
+        found = client.count(
+            namespace=namespace,
+            kind=kind,
+            states=state or (),
+            finished_after=parse.day(since, "--since"),
+            finished_before=parse.day(until, "--until"),
+            by=asked,
+        )
+    if output is Format.JSON:
+        print_json(found)
+        return
+    columns = [str(one) for one in CountBy if one in asked]
+    rows = [[getattr(one, column) for column in columns] + [f"{one.jobs:,}"] for one in found.counts]
+    print_table((*columns, "jobs"), rows, empty="no job has ended, or none is counted yet")
+    if found.counted_until:
+        to_stderr(f"counted until {found.counted_until.astimezone():%Y-%m-%d %H:%M:%S}")
 
 
 @app.command("get")

@@ -27,6 +27,7 @@ from tenure.cli import (
     limits,
     namespaces,
     pools,
+    retention,
     runner,
     schedules,
     submit,
@@ -122,6 +123,7 @@ app.add_typer(pools.app, name="pools")
 app.add_typer(kinds.app, name="kinds")
 app.add_typer(limits.app, name="limits")
 app.add_typer(namespaces.app, name="namespaces")
+app.add_typer(retention.app, name="retention")
 app.add_typer(audit.app, name="audit")
 app.add_typer(workers.app, name="workers")
 app.add_typer(claims.app, name="claims")

@@ -57,8 +57,10 @@ from tenure.model.workflows import WorkflowState
 
 if TYPE_CHECKING:
     from tenure.client.async_client import AsyncClient
+    from tenure.client.counts import JobCount, JobCounts
     from tenure.client.kinds import KindSettings
     from tenure.client.link import TLS
+    from tenure.client.retention import ExpiredJobs, LegalHold, RetentionPolicy
     from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
     from tenure.client.stream import StreamedJob
     from tenure.client.sync_client import Client
@@ -82,14 +84,18 @@ __all__ = [
     "Coordinator",
     "CreatedToken",
     "DeadlineExceeded",
+    "ExpiredJobs",
     "Explanation",
     "FieldViolation",
     "HeldClaim",
     "InvalidInput",
     "Job",
+    "JobCount",
+    "JobCounts",
     "JobError",
     "JobState",
     "KindSettings",
+    "LegalHold",
     "Limit",
     "LogLine",
     "Namespace",
@@ -104,6 +110,7 @@ __all__ = [
     "Pool",
     "ResultLost",
     "ResultObject",
+    "RetentionPolicy",
     "RetriedJobs",
     "Retry",
     "Schedule",
@@ -133,6 +140,8 @@ _LAZY = {
     "StreamedJob": "stream",
 } | dict.fromkeys(("NewSchedule", "Schedule", "Tick", "TickJob"), "schedules")
 _LAZY |= dict.fromkeys(("CreatedToken", "Token"), "tokens")
+_LAZY |= dict.fromkeys(("JobCount", "JobCounts"), "counts")
+_LAZY |= dict.fromkeys(("ExpiredJobs", "LegalHold", "RetentionPolicy"), "retention")
 _LAZY |= dict.fromkeys(("Workflow", "WorkflowChange"), "workflows")
 
 

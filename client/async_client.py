@@ -19,6 +19,7 @@ from tenure.client.calls.limits import LimitCalls
 from tenure.client.calls.logs import LogCalls
 from tenure.client.calls.namespaces import NamespaceCalls
 from tenure.client.calls.pools import PoolCalls
+from tenure.client.calls.retention import RetentionCalls
 from tenure.client.calls.schedules import ScheduleCalls
 from tenure.client.calls.submit import SubmitCalls
 from tenure.client.calls.tokens import TokenCalls
@@ -44,6 +45,7 @@ class AsyncClient(
     TokenCalls,
     AuditCalls,
     LogCalls,
+    RetentionCalls,
 ):
     """A client of the coordinators, for asyncio. Use it as ``async with`` or call ``close``; safe for many tasks.
 

@@ -27,6 +27,7 @@ from tenure.v1 import (
     limit_service_pb2_grpc,
     namespace_service_pb2_grpc,
     pool_service_pb2_grpc,
+    retention_service_pb2_grpc,
     schedule_service_pb2_grpc,
     token_service_pb2_grpc,
     workflow_service_pb2_grpc,
@@ -61,6 +62,7 @@ class Stubs:
     kinds: Any
     tokens: Any
     audit: Any
+    retention: Any
 
 
 class Link:
@@ -223,6 +225,7 @@ class Link:
             kind_service_pb2_grpc.KindServiceStub(channel),
             token_service_pb2_grpc.TokenServiceStub(channel),
             audit_service_pb2_grpc.AuditServiceStub(channel),
+            retention_service_pb2_grpc.RetentionServiceStub(channel),
         )
 
 

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tenure.client.async_client import AsyncClient
+from tenure.client.counts import JobCounts
 from tenure.client.kinds import KindSettings
 from tenure.client.link import TLS
 from tenure.client.portal import Portal
@@ -36,6 +37,7 @@ from tenure.client.records import (
     SubmittedJobs,
     Worker,
 )
+from tenure.client.retention import ExpiredJobs, LegalHold, RetentionPolicy
 from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
 from tenure.client.stream import StreamedJob
 from tenure.client.tokens import CreatedToken, Token
@@ -254,13 +256,17 @@ class Client:
         created_before: datetime | None = None,
         workflow_id: str | None = None,
         deleted: bool = False,
+        finished_after: datetime | None = None,
+        finished_before: datetime | None = None,
         limit: int | None = None,
         page_size: int = 200,
     ) -> Iterator[Job]:
         """Yield the jobs that match every filter, newest first, without payloads and results.
 
-        Pages of ``page_size`` (at most 1,000) are fetched as they are needed. ``route_prefix`` matches whole segments;
-        ``limit`` None means all; ``deleted`` lets those through that were deleted.
+        Pages of ``page_size`` (at most 1,000) are fetched as they are needed, each of which looks through a bounded
+        number of jobs: what matches rarely takes many. ``route_prefix`` matches whole segments; ``limit`` None means
+        all; ``deleted`` lets those through that were deleted; ``finished_after`` and ``finished_before`` only those
+        that ended from the one time on and before the other.
 
         Raises:
             InvalidInput: a filter is malformed, such as a time without a zone.
@@ -277,8 +283,40 @@ class Client:
                 created_before=created_before,
                 workflow_id=workflow_id,
                 deleted=deleted,
+                finished_after=finished_after,
+                finished_before=finished_before,
                 limit=limit,
                 page_size=page_size,
+            )
+        )
+
+    def count(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        states: Iterable[JobState | str] = (),
+        finished_after: datetime | None = None,
+        finished_before: datetime | None = None,
+        by: Iterable[str] = (),
+    ) -> JobCounts:
+        """Count jobs that have ended, by whole days (UTC) of their end; from counters, as of a minute or two ago.
+
+        ``by`` may name day, namespace, kind and state: one number for each of them. ``finished_after`` and
+        ``finished_before`` are midnights of UTC. Those that were deleted count, those that retention removed do not.
+
+        Raises:
+            InvalidInput: what is not counted, such as a state that is not final. BoundExceeded: these are more than
+                10,000 numbers.
+        """
+        return self._portal.call(
+            self._client.count(
+                namespace=namespace,
+                kind=kind,
+                states=states,
+                finished_after=finished_after,
+                finished_before=finished_before,
+                by=by,
             )
         )
 
@@ -843,3 +881,79 @@ class Client:
         return self._portal.iterate(
             self._client.logs(job_id, follow=follow, attempt=attempt, level=level, tail=tail, limit=limit)
         )
+
+    def put_retention(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        state: JobState | str | None = None,
+        keep_s: int | None = None,
+        archive: bool = False,
+    ) -> RetentionPolicy:
+        """Set for how long after their end jobs are kept; what has expired is removed for good, within a minute.
+
+        None in the place of a namespace, a kind or a final state is any; of several policies that cover a job the most
+        specific one decides. ``keep_s`` None: for ever.
+
+        Raises:
+            InvalidInput: with every bad field, such as ``archive`` where there is none.
+        """
+        return self._portal.call(
+            self._client.put_retention(namespace=namespace, kind=kind, state=state, keep_s=keep_s, archive=archive)
+        )
+
+    def retention(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        state: JobState | str | None = None,
+        deciding: bool = False,
+    ) -> RetentionPolicy:
+        """Return the policy that was put for just these; ``deciding``: the one that decides about such jobs.
+
+        Raises:
+            NotFound: there is none, so that it keeps them for ever, or another one decides.
+        """
+        return self._portal.call(self._client.retention(namespace=namespace, kind=kind, state=state, deciding=deciding))
+
+    def retentions(self) -> builtins.list[RetentionPolicy]:
+        """Return all policies, by namespace, kind and state."""
+        return self._portal.call(self._client.retentions())
+
+    def delete_retention(
+        self, *, namespace: str | None = None, kind: str | None = None, state: JobState | str | None = None
+    ) -> bool:
+        """Forget a policy; False: there was none."""
+        return self._portal.call(self._client.delete_retention(namespace=namespace, kind=kind, state=state))
+
+    def preview_retention(
+        self, *, namespace: str | None = None, policy: RetentionPolicy | None = None
+    ) -> builtins.list[ExpiredJobs]:
+        """Count what would go now, in one namespace or in all; ``policy``: as if it were set, too.
+
+        It looks through what can have expired, in as many calls as that takes: seconds for a million jobs.
+
+        Raises:
+            InvalidInput: with every bad field.
+        """
+        return self._portal.call(self._client.preview_retention(namespace=namespace, policy=policy))
+
+    def put_hold(self, key: str, value: str, reason: str = "") -> LegalHold:
+        """Keep all jobs with a label, in every namespace and whatever the policies say, until the hold is lifted.
+
+        Once this returns nothing with the label is removed any more.
+
+        Raises:
+            InvalidInput: no job can have such a label.
+        """
+        return self._portal.call(self._client.put_hold(key, value, reason))
+
+    def holds(self) -> builtins.list[LegalHold]:
+        """Return the legal holds, by label."""
+        return self._portal.call(self._client.holds())
+
+    def delete_hold(self, key: str, value: str) -> bool:
+        """Lift a legal hold; False: there was none."""
+        return self._portal.call(self._client.delete_hold(key, value))

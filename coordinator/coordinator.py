@@ -24,6 +24,7 @@ from tenure.coordinator.api.kind_service import KindService
 from tenure.coordinator.api.limit_service import LimitService
 from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
+from tenure.coordinator.api.retention_service import RetentionService
 from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.worker_service import WorkerService
@@ -217,6 +218,7 @@ async def _coordinate(
                 TokenService(database, audit),
                 workflows,
                 AuditService(database),
+                RetentionService(database, clock, audit),
             ),
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,

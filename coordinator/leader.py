@@ -18,6 +18,7 @@ import structlog
 
 from tenure.coordinator.allowance import Allowance
 from tenure.coordinator.cancel import Canceler
+from tenure.coordinator.count import HistoryCounter
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.dispatch import Dispatcher
 from tenure.coordinator.finish import Finisher
@@ -29,6 +30,7 @@ from tenure.coordinator.metrics import LEADS
 from tenure.coordinator.move_logs import LogMover
 from tenure.coordinator.overdue import Overdue
 from tenure.coordinator.reap import Reaper
+from tenure.coordinator.retain import Retainer
 from tenure.coordinator.schedule import Scheduler
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.stores import Stores
@@ -175,6 +177,9 @@ class Leader:
             self._database, self._lanes, self._hints, self._kinds, self._canceler, self._clock, guard=guard
         )
         upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)
+        turn = asyncio.Lock()
+        retainer = Retainer(self._database, self._clock, guard=guard, leader=self._settings.coordinator_id, turn=turn)
+        counter = HistoryCounter(self._database, self._clock, guard=guard, turn=turn)
         picture = Picture(self._keys, self._clock, flight, dispatcher, reaper, self._lanes)
         compactor = Compactor(
             self._etcd,
@@ -213,6 +218,8 @@ class Leader:
                 upkeep.drop_buckets_forever(),
                 upkeep.drop_lanes_forever(),
                 upkeep.drop_audit_forever(self._settings.audit_keep_days),
+                retainer.retain_forever(),
+                counter.count_forever(),
                 picture.register_pools_forever(),
                 upkeep.compact_forever(compactor),
                 stores.watch(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from datetime import datetime
 
 import uuid_utils.compat
 
@@ -15,6 +16,12 @@ _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 def new_id() -> uuid.UUID:
     """Return a fresh UUIDv7."""
     return uuid_utils.compat.uuid7()
+
+
+def first_id_at(at: datetime) -> uuid.UUID:
+    """Return the smallest UUIDv7 that can be made at an instant; what was made before it by the same clock is less."""
+    milliseconds = int(at.timestamp() * 1_000)
+    return uuid.UUID(int=min(max(milliseconds, 0), 2**48 - 1) << 80)
 
 
 def is_id(text: str) -> bool:

@@ -73,7 +73,8 @@ _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 """A NUL as JSON writes it: an odd number of backslashes before u0000 (a raw one is no JSON at all)."""
 
 
-def _label_problem(name: str, labels: Mapping[str, str]) -> str | None:
+def label_problem(name: str, labels: Mapping[str, str]) -> str | None:
+    """Say what is wrong with labels, or None; ``name`` is what they are called."""
     for key, value in labels.items():
         if problem := name_error(key):
             return f"{name} key {key[:64]!r} {problem}"
@@ -188,7 +189,7 @@ class JobSpec(BaseModel):
             if self.activate_at is not None and self.start_by <= self.activate_at:
                 raise ValueError("start_by must lie after activate_at")
         for name in ("labels", "requires"):
-            if problem := _label_problem(name, getattr(self, name)):
+            if problem := label_problem(name, getattr(self, name)):
                 raise ValueError(problem)
         if len(set(self.limits)) < len(self.limits):
             raise ValueError("limits must not name one twice")
@@ -244,7 +245,7 @@ _PLAIN: dict[str, Callable[[Any], bool]] = {
         type(value) is dict
         and len(value) <= DEFAULT_BOUNDS.labels
         and all(type(key) is str and type(text) is str for key, text in value.items())
-        and _label_problem("labels", value) is None
+        and label_problem("labels", value) is None
     ),
 }
 """What is certainly right about the fields that most jobs have. Whatever is not is for ``JobSpec`` to judge."""

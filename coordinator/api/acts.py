@@ -18,9 +18,11 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tenure.coordinator.audit import Act, Audit
+from tenure.model.retention import ANY, Policy
 from tenure.model.routes import DEFAULT_NAMESPACE
 from tenure.model.schedules import ScheduleSpec
 from tenure.v1.job_service_pb2 import JobFilter
+from tenure.v1.wire import STATE_FROM_PB
 
 Answer = TypeVar("Answer")
 Handler = Callable[..., Awaitable[Answer]]
@@ -131,6 +133,12 @@ def _schedule_given(verb: str, **told: Any) -> How:
     )
 
 
+def _policy_name(request: Any) -> str:
+    """Return what a policy is called, from a message with its namespace, kind and state."""
+    state = STATE_FROM_PB.get(request.state)
+    return Policy(request.namespace, request.kind, str(state) if state else ANY).name
+
+
 ACTS: Mapping[str, How] = {
     "JobService.CancelJob": How(
         "jobs.cancel",
@@ -199,6 +207,16 @@ ACTS: Mapping[str, How] = {
         lambda request: request.namespace.name,
         namespace=lambda request: request.namespace.name,
     ),
+    "RetentionService.PutRetentionPolicy": How(
+        "retention.put",
+        lambda request: _policy_name(request.policy),
+        namespace=lambda request: request.policy.namespace,
+    ),
+    "RetentionService.DeleteRetentionPolicy": How(
+        "retention.delete", _policy_name, namespace=lambda request: request.namespace
+    ),
+    "RetentionService.PutLegalHold": How("holds.put", lambda request: f"{request.key}={request.value}"),
+    "RetentionService.DeleteLegalHold": How("holds.delete", lambda request: f"{request.key}={request.value}"),
     "TokenService.CreateToken": How(
         "tokens.create",
         lambda request: request.name,

@@ -89,6 +89,10 @@ def _in_or_within(right: Right, request: Any) -> None:
     access.require_somewhere(right)
 
 
+def _in_policy(right: Right, request: Any) -> None:
+    _in_or_everywhere(right, request.policy)
+
+
 def _in_settings(right: Right, request: Any) -> None:
     _in_or_everywhere(right, request.settings)
 
@@ -108,6 +112,7 @@ RULES: dict[str, Rule] = {
     "JobService/SubmitEach": Rule(Right.SUBMIT, within),
     "JobService/GetJob": Rule(Right.READ, within),
     "JobService/ListJobs": Rule(Right.READ, within),
+    "JobService/CountJobs": Rule(Right.READ, within),
     "JobService/WaitJob": Rule(Right.READ, within),
     "JobService/WatchJob": Rule(Right.READ, within),
     "JobService/WatchJobs": Rule(Right.READ, within),
@@ -170,6 +175,15 @@ RULES: dict[str, Rule] = {
     "WorkerService/CompleteUpload": Rule(Right.WORK, within),
     # Of one namespace for who reads there, of all for who operates everywhere: the service looks.
     "AuditService/ListAudit": Rule(Right.READ, within),
+    "RetentionService/PutRetentionPolicy": Rule(Right.OPERATE, _in_policy),
+    "RetentionService/GetRetentionPolicy": Rule(Right.READ, _in_or_within),
+    "RetentionService/ListRetentionPolicies": Rule(Right.READ, within),
+    "RetentionService/DeleteRetentionPolicy": Rule(Right.OPERATE, _in_or_everywhere),
+    "RetentionService/PreviewRetention": Rule(Right.READ, _in_or_within),
+    # A hold is of no namespace. Whoever may set what removes jobs is not who lifts it.
+    "RetentionService/PutLegalHold": Rule(Right.OPERATE, everywhere),
+    "RetentionService/ListLegalHolds": Rule(Right.READ, everywhere),
+    "RetentionService/DeleteLegalHold": Rule(Right.ADMINISTER, everywhere),
     "TokenService/CreateToken": Rule(Right.ADMINISTER, everywhere),
     "TokenService/ListTokens": Rule(Right.ADMINISTER, everywhere),
     "TokenService/RevokeToken": Rule(Right.ADMINISTER, everywhere),

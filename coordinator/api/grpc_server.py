@@ -20,6 +20,7 @@ from tenure.coordinator.api.limit_service import LimitService
 from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
 from tenure.coordinator.api.refusals import OnDenied, Refusals
+from tenure.coordinator.api.retention_service import RetentionService
 from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.worker_service import WorkerService
@@ -34,6 +35,7 @@ from tenure.v1.kind_service_pb2_grpc import add_KindServiceServicer_to_server
 from tenure.v1.limit_service_pb2_grpc import add_LimitServiceServicer_to_server
 from tenure.v1.namespace_service_pb2_grpc import add_NamespaceServiceServicer_to_server
 from tenure.v1.pool_service_pb2_grpc import add_PoolServiceServicer_to_server
+from tenure.v1.retention_service_pb2_grpc import add_RetentionServiceServicer_to_server
 from tenure.v1.schedule_service_pb2_grpc import add_ScheduleServiceServicer_to_server
 from tenure.v1.token_service_pb2_grpc import add_TokenServiceServicer_to_server
 from tenure.v1.worker_service_pb2_grpc import add_WorkerServiceServicer_to_server
@@ -56,6 +58,7 @@ _ADD: dict[type, Callable[[Any, grpc.aio.Server], None]] = {
     KindService: add_KindServiceServicer_to_server,
     TokenService: add_TokenServiceServicer_to_server,
     AuditService: add_AuditServiceServicer_to_server,
+    RetentionService: add_RetentionServiceServicer_to_server,
 }
 SERVICES = tuple(f"tenure.v1.{kind.__name__}" for kind in _ADD)
 

@@ -17,9 +17,15 @@ BEGIN
             ('history',        'SELECT, INSERT, UPDATE',           'SELECT'),  -- UPDATE: retried_by, deleted_at
             ('attempt',        'SELECT, INSERT',                   'SELECT'),
             ('jobs',           'SELECT',                           'SELECT'),
+            ('ended',          'SELECT',                           'SELECT'),
+            ('week',           'SELECT',                           'SELECT'),
             ('dependency',     'SELECT, INSERT, UPDATE',           'SELECT'),
             ('workflow',       'SELECT, INSERT, UPDATE',           'SELECT'),
             ('artifact',       'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),  -- DELETE: retention
+            ('retention_policy', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'),
+            ('history_count',  'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
+            ('history_counted', 'SELECT, UPDATE',                  'SELECT'),
+            ('legal_hold',     'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
             ('schedule',       'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
             ('pool',           'SELECT, INSERT, DELETE',           'SELECT'),
             ('lane',           'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
@@ -45,9 +51,10 @@ BEGIN
             EXECUTE format('GRANT %s ON tenure.%I TO tenure_readonly', one.readonly, one.name);
         END IF;
     END LOOP;
-    -- Functions act as who calls them, but for three that act as the owner: make_partitions, so that a coordinator has
-    -- partitions made without a right to make tables, drop_old_audit, so that it cannot delete from the log but by age,
-    -- and submit_job.
+    -- Functions act as who calls them, but for five that act as the owner: make_partitions, so that a coordinator has
+    -- partitions made without a right to make tables, drop_empty_partition, which drops them when nothing is left in them,
+    -- remove_history and drop_old_audit, so that it cannot delete from history but by the policies, nor from the log but
+    -- by age, and submit_job.
     IF to_regclass('tenure.fence_sequence') IS NOT NULL THEN
         GRANT USAGE ON SEQUENCE tenure.fence_sequence TO tenure_coordinator;
         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA tenure TO tenure_coordinator;

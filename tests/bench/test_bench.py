@@ -31,6 +31,7 @@ FIGURES = {
     "failover": set[str](),
     "takeover": set[str](),
     "floors": set[str](),
+    "history": set[str](),
 }
 SAMPLES = {
     "latency": {"submit_ack_ms", "submit_to_start_ms", "submit_to_answer_ms"},

@@ -28,6 +28,7 @@ from tenure.coordinator.api.kind_service import KindService
 from tenure.coordinator.api.limit_service import LimitService
 from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
+from tenure.coordinator.api.retention_service import RetentionService
 from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.worker_service import WorkerService
@@ -58,7 +59,7 @@ METHODS = {
 """Every RPC there is."""
 TABLES = (
     "job history attempt schedule kind namespace job_limit pause pool token workflow lane dependency idempotency "
-    "log_head log"
+    "log_head log retention_policy legal_hold"
 )
 
 
@@ -129,6 +130,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "JobService/SubmitEach": {"jobs": [NEW]},
     "JobService/GetJob": {"id": "$job"},
     "JobService/ListJobs": {},
+    "JobService/CountJobs": {"byNamespace": True},
     "JobService/WaitJob": {"id": "$job", "timeout": "0s"},
     "JobService/WatchJob": {"id": "$job"},
     "JobService/WatchJobs": {"ids": ["$job"]},
@@ -198,6 +200,14 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "WorkerService/CreateUpload": {"jobId": "$job", "fence": 1, "name": "a", "sizeBytes": 1, "sha256": "a" * 42 + "A="},
     "WorkerService/CompleteUpload": {"jobId": "$job", "fence": 1, "upload": "x"},
     "AuditService/ListAudit": {"namespace": "ns-a"},
+    "RetentionService/PutRetentionPolicy": {"policy": {"namespace": "ns-a", "kind": "other", "keep": "86400s"}},
+    "RetentionService/GetRetentionPolicy": {"namespace": "ns-a", "kind": "k"},
+    "RetentionService/ListRetentionPolicies": {},
+    "RetentionService/DeleteRetentionPolicy": {"namespace": "ns-a", "kind": "k"},
+    "RetentionService/PreviewRetention": {},
+    "RetentionService/PutLegalHold": {"key": "case", "value": "8"},
+    "RetentionService/ListLegalHolds": {},
+    "RetentionService/DeleteLegalHold": {"key": "case", "value": "7"},
     "TokenService/CreateToken": {"name": "n", "role": "viewer", "namespaces": ["ns-a"]},
     "TokenService/ListTokens": {},
     "TokenService/RevokeToken": {"id": "$token"},
@@ -216,7 +226,7 @@ SHOWS_ONLY_OWN = {
     "JobService/ListJobs", "JobService/CancelJobs", "JobService/RetryJobs", "JobService/StreamSubmitJobs",
     "JobService/SubmitEach", "WorkflowService/ListWorkflows", "ScheduleService/ListSchedules",
     "PoolService/ListPauses", "NamespaceService/ListNamespaces", "KindService/ListKindSettings",
-    "ClusterService/ListClaims",
+    "ClusterService/ListClaims", "JobService/CountJobs", "RetentionService/ListRetentionPolicies", "RetentionService/PreviewRetention",
 }  # fmt: skip
 """These answer, and have nothing of ``ns-a`` in their answers."""
 SHARED = {
@@ -264,6 +274,8 @@ async def _world(parts: Parts) -> dict[str, str]:
         "INSERT INTO tenure.kind (namespace, name, settings) VALUES ('ns-a', 'k', '{}') ON CONFLICT DO NOTHING",
         "INSERT INTO tenure.namespace (name) VALUES ('ns-a') ON CONFLICT DO NOTHING",
         "INSERT INTO tenure.pause (subject, name) VALUES ('namespace', 'ns-a') ON CONFLICT DO NOTHING",
+        "INSERT INTO tenure.retention_policy (namespace, kind, state, keep_s) VALUES ('ns-a', 'k', '', 86400)",
+        "INSERT INTO tenure.legal_hold (key, value, set_by) VALUES ('case', '7', 'test')",
         "INSERT INTO tenure.job_limit (name, concurrent) VALUES ('made', 1) ON CONFLICT DO NOTHING",
     ):
         await parts.sql(statement)
@@ -301,6 +313,7 @@ async def place(alone: Parts, tmp_path: Path) -> AsyncIterator[Place]:
         KindService(parts.db, parts.kinds, parts.audit),
         TokenService(parts.db, parts.audit),
         AuditService(parts.db),
+        RetentionService(parts.db, parts.clock, parts.audit),
         workflows,
     )
     server = GrpcServer(services, listen="127.0.0.1:0", with_reflection=True, authenticator=authenticator)

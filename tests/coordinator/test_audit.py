@@ -33,6 +33,7 @@ from tenure.coordinator.api.kind_service import KindService
 from tenure.coordinator.api.limit_service import LimitService
 from tenure.coordinator.api.namespace_service import NamespaceService
 from tenure.coordinator.api.pool_service import PoolService
+from tenure.coordinator.api.retention_service import RetentionService
 from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.workflow_service import WorkflowService
@@ -55,6 +56,7 @@ from tenure.v1 import kind_service_pb2 as kinds_pb
 from tenure.v1 import limit_service_pb2 as limits_pb
 from tenure.v1 import namespace_service_pb2 as namespaces_pb
 from tenure.v1 import pool_service_pb2 as pools_pb
+from tenure.v1 import retention_service_pb2 as retention_pb
 from tenure.v1 import schedule_service_pb2 as schedules_pb
 from tenure.v1 import token_service_pb2 as tokens_pb
 from tenure.v1 import workflow_service_pb2 as workflows_pb
@@ -65,6 +67,7 @@ from tenure.v1.kind_service_pb2_grpc import KindServiceStub
 from tenure.v1.limit_service_pb2_grpc import LimitServiceStub
 from tenure.v1.namespace_service_pb2_grpc import NamespaceServiceStub
 from tenure.v1.pool_service_pb2_grpc import PoolServiceStub
+from tenure.v1.retention_service_pb2_grpc import RetentionServiceStub
 from tenure.v1.schedule_service_pb2_grpc import ScheduleServiceStub
 from tenure.v1.token_service_pb2_grpc import TokenServiceStub
 from tenure.v1.workflow_service_pb2_grpc import WorkflowServiceStub
@@ -79,6 +82,7 @@ NOT_AUDITED = {
             "ClusterService.GetCluster",
             "ClusterService.ListClaims",
             "ClusterService.ListWorkers",
+            "JobService.CountJobs",
             "JobService.ExplainJob",
             "JobService.GetJob",
             "JobService.CreateDownload",
@@ -97,6 +101,10 @@ NOT_AUDITED = {
             "NamespaceService.ListNamespaces",
             "PoolService.ListPauses",
             "PoolService.ListPools",
+            "RetentionService.GetRetentionPolicy",
+            "RetentionService.ListLegalHolds",
+            "RetentionService.ListRetentionPolicies",
+            "RetentionService.PreviewRetention",
             "ScheduleService.GetSchedule",
             "ScheduleService.ListSchedules",
             "ScheduleService.PreviewSchedule",
@@ -168,6 +176,7 @@ _STUBS: dict[str, Callable[[grpc.aio.Channel], Any]] = {
     "schedules": ScheduleServiceStub,
     "tokens": TokenServiceStub,
     "audit": AuditServiceStub,
+    "retention": RetentionServiceStub,
 }
 
 
@@ -192,6 +201,7 @@ def _server(
             workflows,
             TokenService(parts.db, parts.audit),
             AuditService(parts.db),
+            RetentionService(parts.db, parts.clock, parts.audit),
         ),
         listen="127.0.0.1:0",
         with_reflection=False,
@@ -331,6 +341,35 @@ async def _(stage: Stage) -> Any:
     before = {"concurrent": 2, "rate": None, "interval_s": 1, "burst": None}
     await stage.limits.DeleteLimit(limits_pb.DeleteLimitRequest(name="db"))  # that of the case before
     return "limits.delete", "db", None, {"before": before, "after": None}
+
+
+@case("RetentionService.PutRetentionPolicy")
+async def _(stage: Stage) -> Any:
+    policy = retention_pb.RetentionPolicy(namespace="acme", state=pb.JOB_STATE_FAILED)
+    policy.keep.seconds = 86_400
+    await stage.retention.PutRetentionPolicy(retention_pb.PutRetentionPolicyRequest(policy=policy))
+    after = {"keep_s": 86_400, "archive": False}
+    return "retention.put", "acme/*/failed", "acme", {"before": None, "after": after}
+
+
+@case("RetentionService.DeleteRetentionPolicy")
+async def _(stage: Stage) -> Any:
+    request = retention_pb.DeleteRetentionPolicyRequest(namespace="acme", state=pb.JOB_STATE_FAILED)
+    await stage.retention.DeleteRetentionPolicy(request)
+    before = {"keep_s": 86_400, "archive": False}  # that of the case before
+    return "retention.delete", "acme/*/failed", "acme", {"before": before, "after": None}
+
+
+@case("RetentionService.PutLegalHold")
+async def _(stage: Stage) -> Any:
+    await stage.retention.PutLegalHold(retention_pb.PutLegalHoldRequest(key="case", value="7", reason="asked for"))
+    return "holds.put", "case=7", None, {"before": None, "after": {"reason": "asked for"}}
+
+
+@case("RetentionService.DeleteLegalHold")
+async def _(stage: Stage) -> Any:
+    await stage.retention.DeleteLegalHold(retention_pb.DeleteLegalHoldRequest(key="case", value="none"))
+    return "holds.delete", "case=none", None, {"before": None, "after": None}
 
 
 @case("KindService.PutKindSettings")

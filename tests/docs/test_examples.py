@@ -32,6 +32,7 @@ DOCUMENTS = [
     "docs/HANDLERS.md",
     "docs/JOBS.md",
     "docs/OBJECTS.md",
+    "docs/RETENTION.md",
     "docs/SCHEDULES.md",
     "docs/SUBMIT.md",
     "docs/TLS.md",

@@ -1,0 +1,187 @@
+"""Retain: the leader removes history that has expired, by the policies that are set; without any it removes nothing.
+
+History is looked through in the order of ids, a partition's span at a time and a window of rows at a time, so that no
+look is longer than another, however little has expired. What has goes in a transaction of its own: under the leader's
+term, from jobs that are held in place, by the policies, legal holds and unfinished jobs of that instant
+(``tenure.remove_history``), with its entries in the audit log. Killed between two steps, or in one, the next leader
+goes on from what is there. Pauses in between leave Postgres to the jobs. A span in which nothing expires soon is left alone
+until then.
+
+Safety does not depend on what is remembered here, nor on there being one leader. What is to be archived before it goes
+(``Policy.archive``) is passed over: whoever archives puts ``removal`` with ``archived=True`` into the transaction that
+records the archive's file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from tenure.coordinator.passing import FIRST_ID
+from tenure.model.clock import Clock
+from tenure.model.errors import Deposed, Locked, TenureError
+from tenure.model.ids import first_id_at
+from tenure.model.retention import Policy, Span, shortest_keep_s, spans
+from tenure.store.postgres.database import Database, Row, Statement
+
+log = structlog.get_logger(__name__)
+
+EVERY_S = 20.0
+WINDOW_JOBS = 1_000
+"""Rows that a step looks at, and removes at most."""
+REST = 4.0
+"""Times as long as a step took, the next one waits: a fifth of one connection's time goes into it at most."""
+MIN_REST_S = 0.01
+KEPT_AGAIN_S = 600.0
+"""When a span is looked through again in which something was kept by a hold, or for an unfinished job."""
+PARTITIONS_EVERY_S = 3_600.0
+
+
+class Retainer:
+    """Removes during one term of leadership. ``retain_forever`` is the body of a task."""
+
+    def __init__(
+        self, database: Database, clock: Clock, *, guard: Statement, leader: str, turn: asyncio.Lock | None = None
+    ) -> None:
+        """``turn`` is held for each span, so that nothing of it is removed while it is counted."""
+        self._turn = turn or asyncio.Lock()
+        self._database = database
+        self._clock = clock
+        self._guard = guard
+        self._leader = leader
+        self._set: object = None
+        self._quiet_until: dict[datetime | None, float] = {}
+        """By the beginning of a span: before then nothing of it expires."""
+        self._partitions_at = -math.inf
+
+    async def retain_forever(self) -> None:
+        """Remove what has expired, now and again and again.
+
+        Raises:
+            Deposed: the term is over.
+        """
+        while True:
+            try:
+                await self.round()
+            except Deposed:
+                raise
+            except TenureError as exc:
+                log.warning("retention_interrupted", error=exc.message)
+            except Exception:  # what goes wrong here must not end the term: jobs run without it
+                log.exception("retention_failed")
+            await self._clock.sleep(EVERY_S)
+
+    async def round(self) -> int:
+        """Look once through all that can have expired; return how many jobs were removed."""
+        policies = await self._policies()
+        keep_s = shortest_keep_s(policies)
+        gone = 0
+        if keep_s is not None:
+            made_before, found = await spans_of_history(self._database, keep_s)
+            for span in found:
+                if self._quiet_until.get(span.from_at, -math.inf) <= self._clock.monotonic():
+                    async with self._turn:
+                        gone += await self._look_through(span, made_before)
+        if gone:
+            log.info("history_removed", jobs=gone)
+        await self._drop_partitions()
+        return gone
+
+    async def _policies(self) -> list[Policy]:
+        """Read what decides; where it has changed, what was found out by it counts no more."""
+        rows = await self._database.fetch("retention_policies")
+        holds = await self._database.fetch("legal_holds")
+        now_set = (tuple(map(tuple, rows)), tuple((hold.key, hold.value) for hold in holds))
+        if now_set != self._set:
+            self._set = now_set
+            self._quiet_until.clear()
+        return [policy for row in rows if not (policy := policy_of(row)).archive]
+
+    async def _look_through(self, span: Span, made_before: datetime) -> int:
+        where = {**bounds_of(span), "before": first_id_at(made_before), "archive": False}
+        after, gone, kept, next_s = FIRST_ID, 0, False, math.inf
+        while True:
+            began = self._clock.monotonic()
+            [page] = await self._database.fetch("expired_page", {**where, "after": after, "window": WINDOW_JOBS})
+            removed = await self._remove(span, page) if page.ids else 0
+            gone += removed
+            kept = kept or page.kept > 0 or removed < len(page.ids)
+            next_s = min(next_s, math.inf if page.next_s is None else page.next_s)
+            if page.seen < WINDOW_JOBS:
+                break
+            after = page.last
+            await self._clock.sleep(max(MIN_REST_S, REST * (self._clock.monotonic() - began)))
+        if span.until_at is not None and span.until_at <= made_before:  # all of it was looked at, and no more ends then
+            quiet_s = min(next_s, KEPT_AGAIN_S) if kept else next_s
+            self._quiet_until[span.from_at] = self._clock.monotonic() + quiet_s
+        return gone
+
+    async def _remove(self, span: Span, page: Row) -> int:
+        step = removal(page.ids, span, made_at=page.made_at, leader=self._leader)
+        try:
+            _, [row] = await self._database.transaction([self._guard, step])
+        except Locked:  # somebody retries one of them: another time
+            return 0
+        gone: int = row.gone
+        return gone
+
+    async def _drop_partitions(self) -> None:
+        if self._clock.monotonic() < self._partitions_at:
+            return
+        self._partitions_at = self._clock.monotonic() + PARTITIONS_EVERY_S
+        while True:
+            _, [row] = await self._database.transaction([self._guard, Statement("drop_empty_partition", {})])
+            if row.dropped is None:
+                return
+            log.info("partition_dropped", partition=row.dropped)
+
+
+def removal(
+    ids: Sequence[uuid.UUID],
+    span: Span,
+    *,
+    made_at: datetime,
+    leader: str,
+    archived: bool = False,
+    archive_file: str | None = None,
+) -> Statement:
+    """Return the statement that removes those of these jobs which may go, for a transaction under the leader's term.
+
+    ``made_at``: none of them was made before. Its row says how many are ``gone``. ``archived``: those that policies
+    want archived, which the transaction says to have been, in ``archive_file``.
+
+    Raises, when it runs:
+        Locked: somebody is at work with one of them; nothing was removed.
+    """
+    told = {"leader": leader, "archive": archived, "archive_file": archive_file}
+    return Statement("remove_history", {"ids": list(ids), **bounds_of(span), "made_at": made_at, **told})
+
+
+async def spans_of_history(database: Database, keep_s: int) -> tuple[datetime, list[Span]]:
+    """Return the instant so long ago, by Postgres' clock, and the spans in which jobs that ended before it lie.
+
+    What was made after it has ended after it: only ids before it need to be looked at.
+    """
+    rows = await database.fetch("history_weeks")
+    made_before: datetime = rows[0].now - timedelta(seconds=keep_s)
+    weeks = [(row.from_at, row.until_at) for row in rows if row.from_at or row.until_at]
+    return made_before, spans(weeks, made_before)
+
+
+def bounds_of(span: Span) -> dict[str, Any]:
+    """Return a span as parameters of queries."""
+    return {
+        "from_at": "-infinity" if span.from_at is None else span.from_at,
+        "until_at": "infinity" if span.until_at is None else span.until_at,
+    }
+
+
+def policy_of(row: Row) -> Policy:
+    """Return the policy that a row holds."""
+    return Policy(row.namespace, row.kind, row.state, row.keep_s, row.archive)

@@ -1,0 +1,30 @@
+-- A window of history in id order, within a span of ends and after a key: which of it may go, when the next of it expires,
+-- and where it ended. Bounded, however little of it has expired.
+WITH looked_at AS MATERIALIZED (
+    SELECT id, namespace, kind, state, created_at, finished_at FROM tenure.history
+    WHERE finished_at >= %(from_at)s::timestamptz AND finished_at < %(until_at)s::timestamptz
+      AND id > %(after)s AND id < %(before)s
+    ORDER BY id LIMIT %(window)s
+), combination AS (
+    SELECT DISTINCT namespace, kind, state FROM looked_at
+), ruled AS (
+    SELECT s.*, p.keep_s FROM combination s CROSS JOIN LATERAL (
+        SELECT keep_s, archive FROM tenure.retention_policy p
+        WHERE p.namespace IN ('', s.namespace) AND p.kind IN ('', s.kind) AND p.state IN ('', s.state)
+        ORDER BY p.namespace <> '' DESC, p.kind <> '' DESC, p.state <> '' DESC LIMIT 1
+    ) p
+    WHERE p.keep_s IS NOT NULL AND p.archive = %(archive)s
+), judged AS MATERIALIZED (
+    SELECT l.id, l.created_at, l.finished_at + make_interval(secs => r.keep_s) AS expires_at
+    FROM looked_at l JOIN ruled r USING (namespace, kind, state)
+), free AS MATERIALIZED (
+    SELECT e.id FROM tenure.ended e
+    WHERE e.id = ANY (ARRAY(SELECT id FROM judged WHERE expires_at <= now()))
+      AND e.finished_at >= %(from_at)s::timestamptz AND e.finished_at < %(until_at)s::timestamptz
+      AND NOT e.held AND NOT e.needed
+)
+SELECT (SELECT count(*) FROM looked_at) AS seen, (SELECT id FROM looked_at ORDER BY id DESC LIMIT 1) AS last,
+       ARRAY(SELECT id FROM free ORDER BY id) AS ids,
+       (SELECT min(created_at) FROM judged WHERE expires_at <= now()) AS made_at,
+       (SELECT count(*) FROM judged WHERE expires_at <= now()) - (SELECT count(*) FROM free) AS kept,
+       extract(epoch FROM (SELECT min(expires_at) FROM judged WHERE expires_at > now()) - now())::float8 AS next_s

@@ -1,0 +1,2 @@
+-- How long history is kept, by namespace, kind and state; an empty name is any.
+SELECT namespace, kind, state, keep_s, archive FROM tenure.retention_policy ORDER BY namespace, kind, state
