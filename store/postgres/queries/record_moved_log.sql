@@ -3,8 +3,9 @@
 WITH moved AS (
     UPDATE tenure.log_head SET moved_at = now(), object_bytes = %(object_bytes)s
     WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND last_seq = %(last_seq)s AND moved_at IS NULL
-    RETURNING job_id, attempt
+    RETURNING job_id
 ), gone AS (
-    DELETE FROM tenure.log l USING moved m WHERE l.job_id = m.job_id AND l.attempt = m.attempt
+    DELETE FROM tenure.log
+    WHERE job_id = %(job_id)s AND attempt = %(attempt)s AND EXISTS (SELECT FROM moved)
 )
 SELECT job_id FROM moved
