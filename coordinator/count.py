@@ -5,8 +5,8 @@ the present week again and again, in windows, and puts what it has counted in th
 the last minute, in which a transaction may still commit an end that it began with; so what it counts is fixed when it
 begins, and whoever reads is told until when that is. Weeks are counted in their order: all that ended before is there.
 
-Retention takes off what it removes (``tenure.remove_history``). Both are the leader's, under its term, and take turns: no
-job of a span is removed while the span is counted.
+Retention takes off what it removes (``tenure.remove_history``). Both are the leader's, under its term, and take turns:
+no job of a span is removed while the span is counted.
 """
 
 from __future__ import annotations

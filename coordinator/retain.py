@@ -4,8 +4,8 @@ History is looked through in the order of ids, a partition's span at a time and 
 look is longer than another, however little has expired. What has goes in a transaction of its own: under the leader's
 term, from jobs that are held in place, by the policies, legal holds and unfinished jobs of that instant
 (``tenure.remove_history``), with its entries in the audit log. Killed between two steps, or in one, the next leader
-goes on from what is there. Pauses in between leave Postgres to the jobs. A span in which nothing expires soon is left alone
-until then.
+goes on from what is there. Pauses in between leave Postgres to the jobs. A span in which nothing expires soon is left
+alone until then.
 
 Safety does not depend on what is remembered here, nor on there being one leader. What is to be archived before it goes
 (``Policy.archive``) is passed over: whoever archives puts ``removal`` with ``archived=True`` into the transaction that

@@ -226,7 +226,8 @@ SHOWS_ONLY_OWN = {
     "JobService/ListJobs", "JobService/CancelJobs", "JobService/RetryJobs", "JobService/StreamSubmitJobs",
     "JobService/SubmitEach", "WorkflowService/ListWorkflows", "ScheduleService/ListSchedules",
     "PoolService/ListPauses", "NamespaceService/ListNamespaces", "KindService/ListKindSettings",
-    "ClusterService/ListClaims", "JobService/CountJobs", "RetentionService/ListRetentionPolicies", "RetentionService/PreviewRetention",
+    "ClusterService/ListClaims", "JobService/CountJobs", "RetentionService/ListRetentionPolicies",
+    "RetentionService/PreviewRetention",
 }  # fmt: skip
 """These answer, and have nothing of ``ns-a`` in their answers."""
 SHARED = {

@@ -108,7 +108,7 @@ async def test_counts_by_what_is_asked_for_add_up(alone: Parts, client: AsyncCli
     await (await counter_of(alone)).round()
     rows = await truly(alone, None)
     [everything] = (await client.count()).counts
-    assert everything.jobs == sum(rows.values()) and everything.day is everything.state is None
+    assert everything.jobs == sum(rows.values()) and everything.day is None and everything.state is None
     by_state = {one.state: one.jobs for one in (await client.count(by="state", namespace="a")).counts}
     assert by_state[JobState.FAILED] == sum(n for key, n in rows.items() if key[1] == "a" and key[3] == "failed")
     day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=20)
@@ -128,7 +128,7 @@ async def test_what_is_not_counted_is_refused_by_name(
         ({"by": ["route"]}, "by"),
     ):
         with pytest.raises(InvalidInput) as caught:
-            await client.count(**wanted)  # type: ignore[arg-type]
+            await client.count(**wanted)
         assert [violation.field for violation in caught.value.violations] == [field]
     await some_history(alone)
     await (await counter_of(alone)).round()

@@ -25,7 +25,8 @@ from tenure.store.postgres.database import query
 
 JOBS, DAYS, WINDOW, PAGE = 300_000, 63, 5_000, 50
 ACTIVE = """
-INSERT INTO tenure.job (id, namespace, kind, route, lane, state, due, priority, activate_at, payload, ttl_s, max_crashes)
+INSERT INTO tenure.job (id, namespace, kind, route, lane, state, due, priority, activate_at, payload, ttl_s,
+                        max_crashes)
 SELECT tenure.new_id(), 'default', 'k', 'p', 1, 'ready', true, 0, now(), 'null', 10, 3 FROM generate_series(1, 20000)
 """
 FILTERS: dict[str, Any] = dict.fromkeys(
