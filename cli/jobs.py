@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenure.cli import parse, repair
+from tenure.cli import artifacts, parse, repair
 from tenure.cli.filters import (
     CreatedAfter,
     CreatedBefore,
@@ -192,6 +192,8 @@ def attempts(job_id: JobId, coordinator: Address = None, output: Output = Format
     _print_attempts(found)
 
 
+app.command("artifacts")(artifacts.artifacts)
+app.command("download")(artifacts.download)
 app.command("cancel")(repair.cancel)
 app.command("retry")(repair.retry)
 
@@ -241,7 +243,7 @@ def show(job: Job, output: Format) -> None:
             ("retry of", job.retry_of),
             ("retried by", job.retried_by),
             ("payload", _json(job.payload)),
-            ("result", _json(job.result)),
+            ("result", artifacts.result_note(job) or _json(job.result)),
             ("error", f"{job.error.type}: {job.error.message}" if job.error else None),
         )
     )

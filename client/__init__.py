@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tenure.client.records import (
+    Artifact,
     Attempt,
     AuditEntry,
     CanceledJobs,
@@ -25,6 +26,8 @@ from tenure.client.records import (
     Obstacle,
     Pause,
     Pool,
+    ResultLost,
+    ResultObject,
     RetriedJobs,
     Retry,
     SubmittedJob,
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TLS",
+    "Artifact",
     "AsyncClient",
     "Attempt",
     "AuditEntry",
@@ -99,6 +103,8 @@ __all__ = [
     "Pause",
     "PermissionDenied",
     "Pool",
+    "ResultLost",
+    "ResultObject",
     "RetentionPolicy",
     "RetriedJobs",
     "Retry",

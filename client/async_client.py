@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from tenure.client.calls.artifacts import ArtifactCalls
 from tenure.client.calls.audit import AuditCalls
 from tenure.client.calls.cluster import ClusterCalls
 from tenure.client.calls.follow import FollowCalls
@@ -32,6 +33,7 @@ class AsyncClient(
     SubmitCalls,
     FollowCalls,
     JobCalls,
+    ArtifactCalls,
     WorkflowCalls,
     ScheduleCalls,
     LimitCalls,
@@ -75,7 +77,7 @@ class AsyncClient(
         ``address``: HOST:PORT, several comma-separated or listed: the next is asked when one does not answer.
         None reads TENURE_COORDINATOR, else 127.0.0.1:7070. ``token``: None reads TENURE_TOKEN, or
         the file that TENURE_TOKEN_FILE names, again whenever it has changed. ``tls``: None reads TENURE_TLS_CA and what
-        belongs to it, else speaks without TLS.
+        belongs to it, else speaks without TLS. TENURE_OBJECT_STORE_CA names further authorities, for downloads.
         ``timeout_s``: the most that one call may take, its retries included. ``outage_s``: how long ``wait`` and
         ``watch`` bear with coordinators that answered before and do not now.
 
@@ -88,6 +90,7 @@ class AsyncClient(
         tls = tls if tls is not None else tls_from_environment()
         self._link = Link(addresses_of(address), bearer=bearer, tls=tls, timeout_s=timeout_s, outage_s=outage_s)
         self._gathering = Gathering(self._link)
+        self._files = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -100,3 +103,5 @@ class AsyncClient(
     async def close(self) -> None:
         """Close the connections. May be called twice."""
         await self._link.close()
+        if self._files is not None:
+            self._files.close()

@@ -27,6 +27,7 @@ from tenure.client.fields import (
 )
 from tenure.client.payload import from_json, to_json
 from tenure.client.records import (
+    Artifact,
     Attempt,
     CanceledJobs,
     Claim,
@@ -35,6 +36,8 @@ from tenure.client.records import (
     JobError,
     NewJob,
     Obstacle,
+    ResultLost,
+    ResultObject,
     RetriedJobs,
     Retry,
     SubmittedJob,
@@ -161,6 +164,27 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         deleted_at=time_of(job, "deleted_at"),
         created=created,
         aged=job.aged,
+        result_object=_result_object(job.result_object) if job.HasField("result_object") else None,
+        result_lost=ResultLost(job.result_lost.reason, job.result_lost.size_bytes)
+        if job.HasField("result_lost")
+        else None,
+    )
+
+
+def _result_object(told: job_pb2.ResultObject) -> ResultObject:
+    return ResultObject(told.size_bytes, told.sha256.hex())
+
+
+def artifact_from_wire(artifact: job_service_pb2.Artifact) -> Artifact:
+    """Read a file of a job."""
+    return Artifact(
+        attempt=artifact.attempt,
+        name=artifact.name,
+        size_bytes=artifact.size_bytes,
+        sha256=artifact.sha256.hex(),
+        content_type=artifact.content_type,
+        created_at=time_of(artifact, "created_at"),
+        is_result=artifact.is_result,
     )
 
 

@@ -38,6 +38,7 @@ from tenure.v1.dial import Dialer, warn_of_token_in_the_open
 
 DEFAULT_ADDRESS = "127.0.0.1:7070"
 ADDRESS_VARIABLE = "TENURE_COORDINATOR"
+OBJECT_STORE_CA_VARIABLE = "TENURE_OBJECT_STORE_CA"
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 2.0
@@ -77,6 +78,7 @@ class Link:
         self._bearer = bearer
         warn_of_token_in_the_open(bool(bearer.metadata()), self._addresses, tls)
         self._dialer = Dialer(tls)
+        self._tls = tls
         self._stubs: dict[str, Stubs] = {}
         self._old: list[Stubs] = []
         """Channels with credentials that were renewed; other calls may be under way on them."""
@@ -177,6 +179,11 @@ class Link:
             self._old += self._stubs.values()
             self._stubs = {}
         return error
+
+    def ca_files(self) -> tuple[str, ...]:
+        """Return the files of authorities that downloads may come from, beside the public ones."""
+        found = (self._tls.ca_file if self._tls else None, os.environ.get(OBJECT_STORE_CA_VARIABLE))
+        return tuple(os.fspath(file) for file in found if file)
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -142,6 +142,36 @@ class JobError:
     traceback: str
 
 
+@dataclass(frozen=True, slots=True)
+class ResultObject:
+    """A result that is too large to be kept with its job; ``client.result`` fetches it. ``sha256`` is hex."""
+
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResultLost:
+    """A result that a completed job had, and that could not be kept."""
+
+    reason: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A file that an attempt has saved. ``sha256`` is hex."""
+
+    attempt: int
+    name: str
+    size_bytes: int
+    sha256: str
+    content_type: str
+    created_at: datetime | None
+    is_result: bool
+    """It is the result of its attempt, too large to be kept with the job."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One job as the service knew it when it answered. Listings leave ``payload`` and ``result`` out (None)."""
@@ -206,6 +236,10 @@ class Job:
     """Hidden from listings since."""
     created: bool | None = None
     """From ``submit`` and ``retry``: False when an earlier job was the answer. None from elsewhere."""
+    result_object: ResultObject | None = None
+    """Instead of ``result``, which is None then."""
+    result_lost: ResultLost | None = None
+    """The same, of one that nobody can read."""
     aged: bool = False
     """Ready for longer than its namespace's ageing: it goes with the jobs of the highest priority."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from tenure.client.kinds import KindSettings
 from tenure.client.link import TLS
 from tenure.client.portal import Portal
 from tenure.client.records import (
+    Artifact,
     Attempt,
     AuditEntry,
     CanceledJobs,
@@ -79,7 +81,7 @@ class Client:
         ``address``: HOST:PORT, several comma-separated or listed: the next is asked when one does not answer.
         None reads TENURE_COORDINATOR, else 127.0.0.1:7070. ``token``: None reads TENURE_TOKEN, or
         the file that TENURE_TOKEN_FILE names, again whenever it has changed. ``tls``: None reads TENURE_TLS_CA and what
-        belongs to it, else speaks without TLS.
+        belongs to it, else speaks without TLS. TENURE_OBJECT_STORE_CA names further authorities, for downloads.
         ``timeout_s``: the most that one call may take, its retries included. ``outage_s``: how long ``wait`` and
         ``watch`` bear with coordinators that answered before and do not now.
 
@@ -407,6 +409,36 @@ class Client:
             NotFound: there is no such job. WrongState: it has not ended; cancel it first.
         """
         return self._portal.call(self._client.delete(job_id))
+
+    def result(self, job: Job | str) -> Any:
+        """Return the result of a job that has completed, parsed, wherever it is kept.
+
+        ``job`` is an id, or the job as it was answered: then a result that came with it is not asked for again.
+
+        Raises:
+            WrongState: it has not completed. NotFound: there is no such job, or its result could not be kept.
+        """
+        return self._portal.call(self._client.result(job))
+
+    def artifacts(self, job_id: str) -> builtins.list[Artifact]:
+        """Return the files that attempts of a job have saved, by attempt and name; a large result is one of them.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        return self._portal.call(self._client.artifacts(job_id))
+
+    def download(self, job_id: str, name: str | None = None, path: str | Path = ".", *, attempt: int = 0) -> Path:
+        """Fetch a file of a job and return where it is: ``path``, or under its name in that folder.
+
+        It is there only when it is whole and right. ``name`` None means the result; ``attempt`` 0 the last attempt that
+        has saved it.
+
+        Raises:
+            NotFound: there is no such job or file. InvalidInput: it cannot be written there.
+            WrongState: the coordinators have no object store. Unavailable: it could not be read.
+        """
+        return self._portal.call(self._client.download(job_id, name, path, attempt=attempt))
 
     def get_workflow(self, workflow_id: str) -> Workflow:
         """Return a workflow: its state, and how many of its members are in which.

@@ -29,6 +29,7 @@ from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
+from tenure.coordinator.artifacts import Artifacts
 from tenure.coordinator.audit import Audit
 from tenure.coordinator.authenticate import Authenticator
 from tenure.coordinator.backlog import Backlogs
@@ -43,6 +44,7 @@ from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.leader import Leader
 from tenure.coordinator.looks import Looks
 from tenure.coordinator.metrics import REGISTRY
+from tenure.coordinator.objects import access_to, store_of, tell_of
 from tenure.coordinator.oidc import issued_tokens
 from tenure.coordinator.opening import Opening
 from tenure.coordinator.presence import Presence
@@ -55,6 +57,7 @@ from tenure.coordinator.runners import Runners
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.start import Starter
 from tenure.coordinator.submit import Submitter
+from tenure.coordinator.uploads import Uploads
 from tenure.coordinator.waiters import Waiters
 from tenure.coordinator.workflows import Workflows
 from tenure.model.clock import SystemClock
@@ -103,7 +106,7 @@ async def serve(settings: CoordinatorSettings) -> None:
     stop, abort = _on_signals()
     opening = Opening(clock)
     checks: dict[str, Check] = {"start": opening.problem}
-    rest = RestApi()
+    rest = RestApi(clock)
     http_server = HttpServer(
         application(checks, REGISTRY, more=rest.routes()),
         listen=settings.http_listen,
@@ -146,6 +149,7 @@ async def _coordinate(
 ) -> None:
     """Build and run everything but the probes, until told to stop."""
     issued = issued_tokens(settings, clock)
+    objects = store_of(settings)
     dsn = settings.postgres_dsn.get_secret_value()
     etcd = connect_with(_etcd_options(settings, clock))
     keys = Keyspace(settings.etcd_prefix)
@@ -175,9 +179,13 @@ async def _coordinate(
         retryer = Retryer(database, lanes, hints, clock)
         explainer = Explainer(database, etcd, keys)
         audit = Audit(database, clock)
-        jobs = JobService(database, etcd, keys, clock, submitter, waiters, canceler, retryer, explainer, audit)
+        artifacts = Artifacts(database)
+        uploads = Uploads(database, settings.object_max_bytes)
+        jobs = JobService(
+            database, etcd, keys, clock, submitter, waiters, canceler, retryer, explainer, audit, artifacts
+        )
         workflows = WorkflowService(database, etcd, keys, clock, Workflows(database, clock, canceler), waiters, audit)
-        workers = WorkerService(database, Starter(database, etcd, keys), finisher, submitter)
+        workers = WorkerService(database, Starter(database, etcd, keys), finisher, submitter, uploads)
         runners = Runners(etcd, keys, clock)
         grpc_server = GrpcServer(
             (
@@ -213,6 +221,11 @@ async def _coordinate(
             if stop.is_set() or signer is None:
                 return
             workers.sign_with(signer, is_strict=authenticator is not None)
+            if objects is not None:
+                base_url = _base_url(settings, http_server.address)
+                artifacts.objects = uploads.objects = access = await access_to(objects, database, clock)
+                jobs.base_url = workers.base_url = base_url
+                rest.open_objects(access)
             await grpc_server.start()
             rest.open(RunnerService(runners, Sessions(etcd, keys), signer, workers), authenticator, audit.denied)
             async with asyncio.TaskGroup() as group:
@@ -242,6 +255,8 @@ async def _coordinate(
                 ]
                 if authenticator:
                     tasks.append(group.create_task(authenticator.run()))
+                if objects is not None:
+                    tasks.append(group.create_task(tell_of(objects)))
                 leading = group.create_task(leader.run())
                 await grpc_server.set_serving(True)
                 del checks["start"]
@@ -262,6 +277,8 @@ async def _coordinate(
             await grpc_server.stop(0)
             await audit.close()
             await etcd.close()
+            if objects is not None:
+                await objects.close()
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
@@ -318,6 +335,13 @@ def _advertised(address: str) -> str:
     except OSError:
         return f"{name}:{port}"
     return f"{name if own.startswith('127.') else own}:{port}"
+
+
+def _base_url(settings: CoordinatorSettings, http_address: str) -> str:
+    """Return the URL under which others reach a coordinator's HTTP."""
+    if settings.http_advertise:
+        return settings.http_advertise.rstrip("/")
+    return f"{'https' if settings.tls_cert else 'http'}://{_advertised(http_address)}"
 
 
 def _own_tls(settings: CoordinatorSettings) -> ServerTLS | None:

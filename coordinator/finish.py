@@ -54,6 +54,20 @@ class AttemptError:
         return json.dumps({name: text.replace("\x00", "\ufffd") for name, text in fields.items()})
 
 
+class SavedResult(NamedTuple):
+    """A result that is too large for its job, and was uploaded."""
+
+    size_bytes: int
+    sha256: bytes
+
+
+class LostResult(NamedTuple):
+    """A result that is too large for its job, and could not be uploaded."""
+
+    size_bytes: int
+    reason: str
+
+
 class Report(NamedTuple):
     """How a worker says that an attempt ended."""
 
@@ -67,6 +81,8 @@ class Report(NamedTuple):
     error_bases: tuple[str, ...] = ()
     spends_budget: bool = False
     park: Park | None = None
+    large: SavedResult | LostResult | None = None
+    """What became of a result that is not kept with its job."""
 
 
 class Finished(NamedTuple):
@@ -90,6 +106,7 @@ class Ending(NamedTuple):
     is_error: bool = False
     is_crash: bool = False
     park: Park | None = None
+    lost: LostResult | None = None
 
 
 _STATES = {state.value: state for state in JobState}
@@ -198,6 +215,8 @@ class Finisher:
     async def _refused(self, reports: Sequence[Report]) -> list[Finished | None]:
         """Answer the reports that are malformed; None for the others."""
         answers = [_invalid(report) for report in reports]
+        if claimed := [report for report in reports if isinstance(report.large, SavedResult)]:
+            answers = await self._unsaved(claimed, reports, answers)
         parks: dict[str, Park] = {}
         for report, answer in zip(reports, answers, strict=True):
             if answer is None and report.park is not None:
@@ -208,6 +227,23 @@ class Finisher:
         return [
             Finished(Verdict.INVALID, message=refused[report.job_id])
             if answer is None and report.park is not None and report.job_id in refused
+            else answer
+            for report, answer in zip(reports, answers, strict=True)
+        ]
+
+    async def _unsaved(
+        self, claimed: Sequence[Report], reports: Sequence[Report], answers: Sequence[Finished | None]
+    ) -> list[Finished | None]:
+        """Answer, besides those that are answered, the reports of results that were not uploaded."""
+        rows = await self._database.fetch(
+            "saved_results", {"ids": [one.job_id for one in claimed], "fences": [one.fence for one in claimed]}
+        )
+        saved = {(row.id, row.fence): SavedResult(row.size_bytes, row.sha256) for row in rows}
+        # Of those whose attempt does not execute any more the fence, or the earlier report, decides.
+        executing = await self._locked([one for one in claimed if saved.get((one.job_id, one.fence)) != one.large])
+        return [
+            Finished(Verdict.INVALID, message="result_object: no such result was uploaded")
+            if answer is None and isinstance(report.large, SavedResult) and (report.job_id, report.fence) in executing
             else answer
             for report, answer in zip(reports, answers, strict=True)
         ]
@@ -246,6 +282,8 @@ class Finisher:
     async def _write_final(self, endings: Sequence[Ending], guard: Statement | None) -> list[Row]:
         columns = _columns(endings) | {"results": [ending.result for ending in endings]}
         statements = [Statement("end_attempts", columns), Statement("settle_parents", {"ids": columns["ids"]})]
+        if lost := [ending for ending in endings if ending.lost is not None]:
+            statements.insert(0, _losing(lost))
         if guard is not None:
             statements.insert(0, guard)
         ended, settled = (await self._database.transaction(statements))[-2:]
@@ -257,6 +295,8 @@ class Finisher:
         """Decide what becomes of each job; only those that did not complete need their rows for it."""
         endings = [
             Ending(report.job_id, report.fence, Outcome.COMPLETED, _COMPLETED, report.result or "null")
+            if report.large is None
+            else _completed_largely(report)
             for report in reports
             if report.outcome is Outcome.COMPLETED
         ]
@@ -297,6 +337,24 @@ class Finisher:
             {"ids": [report.job_id for report in reports], "fences": [report.fence for report in reports]},
         )
         return {(row.id, row.fence) for row in rows}
+
+
+def _completed_largely(report: Report) -> Ending:
+    lost = report.large if isinstance(report.large, LostResult) else None
+    return Ending(report.job_id, report.fence, Outcome.COMPLETED, _COMPLETED, lost=lost)
+
+
+def _losing(endings: Sequence[Ending]) -> Statement:
+    lost = [(one.job_id, one.fence, one.lost) for one in endings if one.lost is not None]
+    return Statement(
+        "record_lost_results",
+        {
+            "ids": [job_id for job_id, _, _ in lost],
+            "fences": [fence for _, fence, _ in lost],
+            "sizes": [max(0, what.size_bytes) for _, _, what in lost],
+            "reasons": [what.reason for _, _, what in lost],
+        },
+    )
 
 
 def _decide_one(report: Report, row: Row) -> Ending:

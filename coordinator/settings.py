@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -12,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from tenure.coordinator.issuer_url import require_url
 from tenure.model.ids import new_id
 from tenure.model.listen import listened
+from tenure.store.objects.opening import StoreOptions, store_url_error
 from tenure.store.secrets import SecretFiles
 
 
@@ -35,6 +37,41 @@ class CoordinatorSettings(BaseSettings):
         default="",
         description="address that workers and other coordinators reach; default: grpc_listen, "
         "with this host's address in the place of 0.0.0.0",
+    )
+    http_advertise: str = Field(
+        default="",
+        description="URL, such as `https://tenure.example.com`, at which workers and clients reach the HTTP of one of "
+        "the coordinators, for objects that lie in a folder; default: this one's http_listen, with this host's address "
+        "in the place of 0.0.0.0",
+    )
+    object_store: str | None = Field(
+        default=None,
+        description="`file:///folder`, shared by all coordinators, or `s3://bucket/prefix`: where large results, "
+        "artifacts and logs go ([OBJECTS.md](OBJECTS.md)); default: there is none",
+    )
+    object_store_endpoint: str | None = Field(
+        default=None, description="URL of an S3 that is not AWS', such as `https://minio.example.com:9000`"
+    )
+    object_store_region: str | None = Field(
+        default=None, description="default: as AWS' own tools find it, else us-east-1"
+    )
+    object_store_path_style: bool | None = Field(
+        default=None, description="the bucket in the path, not in the host's name; default: where there is an endpoint"
+    )
+    object_store_access_key_id: SecretStr | None = Field(
+        default=None,
+        description="default: as AWS' own tools find it (environment, files, the role of the machine or pod)",
+    )
+    object_store_secret_access_key: SecretStr | None = Field(default=None, description="belongs to that id")
+    object_store_sse: Literal["AES256", "aws:kms"] | None = Field(
+        default=None, description="encryption that is asked for with each object; default: as the bucket says"
+    )
+    object_store_sse_kms_key_id: str | None = Field(default=None, description="the key, for aws:kms")
+    object_store_ca: Path | None = Field(
+        default=None, description="file of CA certificates that signed the endpoint's; default: public ones"
+    )
+    object_max_bytes: int = Field(
+        default=5 * 1024**3, ge=1024, le=1024**4, description="the most that one artifact, or large result, may have"
     )
     auth: Literal["none", "required"] = "none"
     tls_cert: Path | None = Field(
@@ -172,7 +209,38 @@ class CoordinatorSettings(BaseSettings):
             raise ValueError("etcd_cert and etcd_key belong together")
         self._require_whole_tls()
         self._require_whole_oidc()
+        self._require_whole_objects()
         return self
+
+    def _require_whole_objects(self) -> None:
+        if self.http_advertise:
+            require_base_url(self.http_advertise, "http_advertise")
+        if self.object_store is not None and (problem := store_url_error(self.object_store)):
+            raise ValueError(f"object_store {problem}")
+        if not (self.object_store or "").startswith("s3:"):
+            for name in ("endpoint", "access_key_id", "secret_access_key", "sse", "sse_kms_key_id", "ca"):
+                if getattr(self, f"object_store_{name}") is not None:
+                    raise ValueError(f"object_store_{name} needs object_store=s3://…")
+        if self.object_store_endpoint is not None:
+            require_base_url(self.object_store_endpoint, "object_store_endpoint")
+        if bool(self.object_store_access_key_id) != bool(self.object_store_secret_access_key):
+            raise ValueError("object_store_access_key_id and object_store_secret_access_key belong together")
+        if self.object_store_sse_kms_key_id and self.object_store_sse != "aws:kms":
+            raise ValueError("object_store_sse_kms_key_id needs object_store_sse=aws:kms")
+
+    def store_options(self) -> StoreOptions:
+        """Return what there is to say of the object store beside its URL."""
+        key, secret = self.object_store_access_key_id, self.object_store_secret_access_key
+        return StoreOptions(
+            endpoint=self.object_store_endpoint,
+            region=self.object_store_region,
+            path_style=self.object_store_path_style,
+            access_key_id=key.get_secret_value() if key else None,
+            secret_access_key=secret.get_secret_value() if secret else None,
+            sse=self.object_store_sse,
+            sse_kms_key_id=self.object_store_sse_kms_key_id,
+            ca_file=self.object_store_ca,
+        )
 
     def _require_whole_tls(self) -> None:
         for cert, key, names in (
@@ -208,3 +276,14 @@ class CoordinatorSettings(BaseSettings):
         claims = (self.oidc_role_claim, self.oidc_namespaces_claim, self.oidc_pools_claim, self.oidc_name_claim)
         if len(set(claims)) < len(claims):
             raise ValueError("oidc_role_claim, oidc_namespaces_claim, oidc_pools_claim and oidc_name_claim must differ")
+
+
+def require_base_url(url: str, name: str) -> None:
+    """Refuse what is no URL of a host.
+
+    Raises:
+        ValueError: it says what is wrong.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ValueError(f"{name} must be such as https://tenure.example.com")

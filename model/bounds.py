@@ -14,6 +14,9 @@ class Bounds:
 
     payload_bytes: int = 256 * 1024
     result_bytes: int = 64 * 1024
+    """That are kept with the job; what is larger goes to the object store."""
+    large_result_bytes: int = 16 * 1024 * 1024
+    """Of what a handler returns: held in memory, and however it is escaped it fits into a frame between processes."""
     json_depth: int = 64
     batch_jobs: int = 10_000
     labels: int = 32

@@ -44,3 +44,29 @@ def attempt_key(namespace: str, job: uuid.UUID, attempt: int, name: str) -> str:
 def made_at(job: uuid.UUID) -> datetime:
     """Return when a job was made, by its id (a UUIDv7: milliseconds since 1970 in its first 48 bits)."""
     return datetime.fromtimestamp((job.int >> 80) / 1000, UTC)
+
+
+DEFAULT_CONTENT_TYPE = "application/octet-stream"
+RESULT_CONTENT_TYPE = "application/json"
+CONTENT_TYPE = re.compile(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}(?:; ?charset=[a-z0-9-]{1,32})?", re.IGNORECASE)
+MAX_ARTIFACTS = 1_000
+"""Of an attempt."""
+MIB = 1024 * 1024
+WHOLE_BYTES = 64 * MIB
+"""What is larger goes in parts, where the store takes parts: one that fails is sent again, not all."""
+PART_BYTES = 32 * MIB
+MAX_PARTS = 500
+"""Of an upload: each has a URL in one answer."""
+
+
+def part_bytes_for(size_bytes: int) -> int:
+    """Return the size of the parts in which a file goes, 0 if it goes whole. The last part may be smaller."""
+    if size_bytes <= WHOLE_BYTES:
+        return 0
+    return max(PART_BYTES, -(-size_bytes // (MAX_PARTS * MIB)) * MIB)
+
+
+def part_sizes(size_bytes: int, part_bytes: int) -> list[int]:
+    """Return the sizes of the parts of a file."""
+    whole, rest = divmod(size_bytes, part_bytes)
+    return [part_bytes] * whole + ([rest] if rest else [])

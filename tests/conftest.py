@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.fixtures.network",
     "tests.fixtures.deployment",
     "tests.fixtures.previous",
+    "tests.fixtures.s3",
 ]
 
 

@@ -17,12 +17,15 @@ from tenure.worker.link import Link, Started
 
 if TYPE_CHECKING:
     from tenure.model.clock import Clock
+    from tenure.worker.artifact import Artifact, Source
     from tenure.worker.upstream import UpstreamPage
 
 STOP_GRACE_S = 5.0
 """How long a canceled, timed-out or released handler may take before it is killed."""
 OVERDUE_S = 10.0
 """How long past its timeout a handler that does not stop keeps its claim: longer than engine and leader take."""
+UPLOAD_GRACE_S = 2.0
+"""How long past the timeout a large result may take to be uploaded: the leader ends the attempt a little later."""
 LOST_GRACE_S = WAKE_S
 """How long a handler whose claim is no longer trusted may take: the margin has no more to give."""
 
@@ -41,6 +44,7 @@ class Attempt:
         "ended",
         "execution",
         "started",
+        "upload_until",
     )
 
     def __init__(
@@ -62,6 +66,7 @@ class Attempt:
         self._on_ended = on_ended
         self._kill_at = 0.0
         self._overdue_at = math.inf if timeout_s is None else clock.monotonic() + timeout_s + OVERDUE_S
+        self.upload_until = self._overdue_at - OVERDUE_S + UPLOAD_GRACE_S
 
     def finished(self, ended: Ended) -> None:
         """Take the engine's word that the handler ended."""
@@ -125,6 +130,10 @@ class Attempt:
     async def read_upstream(self, after: str) -> UpstreamPage:
         """See ``Reporter``."""
         return await self._link.read_upstream(self.started, after)
+
+    async def save_artifact(self, name: str, source: Source, content_type: str) -> Artifact:
+        """See ``Reporter``."""
+        return await self._link.upload(self.started, name, source, content_type)
 
     def deadline(self) -> float:
         """See ``Reporter``."""

@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
 import pydantic_core
@@ -26,11 +28,15 @@ from tenure.model.clock import Clock
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, Unavailable
 from tenure.model.jobs import JobSpec, json_error, validate_spec
+from tenure.model.objects import CONTENT_TYPE, DEFAULT_CONTENT_TYPE, artifact_name_error
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Assignment, StopCause
 from tenure.worker.signals import Park, Reschedule
 from tenure.worker.upstream import UpstreamJob, UpstreamPage
 
 T = TypeVar("T")
+Data = bytes | bytearray | memoryview | str | os.PathLike[str]
+"""Of an artifact: what it holds, or where that lies."""
 KEEP: Any = object()
 """For ``park``: the checkpoint stays as it was saved."""
 REQUEST_TIMEOUT_S = 60.0
@@ -68,6 +74,10 @@ class Link(Protocol):
 
     def read_upstream(self, after: str) -> Future[UpstreamPage]:
         """Ask for a page of what became of the jobs that this one waited for."""
+        ...
+
+    def save_artifact(self, name: str, source: Source, content_type: str) -> Future[Artifact]:
+        """Upload a file."""
         ...
 
 
@@ -206,6 +216,16 @@ class Attempt(ABC):
         return text
 
     @staticmethod
+    def _artifact(name: str, data: Data, content_type: str) -> tuple[str, Source, str]:
+        problems = [("name", artifact_name_error(name))]
+        if not CONTENT_TYPE.fullmatch(content_type):
+            problems.append(("content_type", "must be such as text/csv"))
+        if violations := [FieldViolation(field, problem) for field, problem in problems if problem]:
+            raise InvalidInput(violations)
+        source = Path(data).absolute() if isinstance(data, str | os.PathLike) else bytes(data)
+        return name, source, content_type
+
+    @staticmethod
     def _progress(fraction: float, message: str) -> tuple[float, str]:
         if not 0.0 <= fraction <= 1.0:
             raise InvalidInput([FieldViolation("fraction", f"is {fraction}; it must be 0 to 1")])
@@ -282,9 +302,21 @@ class AsyncContext(Attempt):
         """
         return (await self.submit_children([self._child(kind, payload, spec)]))[0]
 
-    async def _ask(self, future: Future[T]) -> T:
+    async def save_artifact(self, name: str, data: Data, *, content_type: str = DEFAULT_CONTENT_TYPE) -> Artifact:
+        """Save a file of this attempt in the object store: bytes, or (a text or path) what lies there.
+
+        It belongs to the attempt, and is there to read once this returns; the same name again replaces it. Sent again a
+        few times where that fails.
+
+        Raises:
+            InvalidInput: a bad name, no file, or too large; OwnershipLost: the claim is gone; WrongState: there is no
+            object store; Unavailable: it could not be sent.
+        """
+        return await self._ask(self._link.save_artifact(*self._artifact(name, data, content_type)), timeout_s=None)
+
+    async def _ask(self, future: Future[T], timeout_s: float | None = REQUEST_TIMEOUT_S) -> T:
         try:
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 return await asyncio.wrap_future(future)
         except TimeoutError as exc:
             raise Unavailable(f"no answer within {REQUEST_TIMEOUT_S:g} s; the outcome is unknown") from exc
@@ -350,9 +382,13 @@ class Context(Attempt):
         """Submit one job on behalf of this attempt and return its id. As ``AsyncContext.submit_child``."""
         return self.submit_children([self._child(kind, payload, spec)])[0]
 
-    def _ask(self, future: Future[T]) -> T:
+    def save_artifact(self, name: str, data: Data, *, content_type: str = DEFAULT_CONTENT_TYPE) -> Artifact:
+        """Save a file of this attempt in the object store. As ``AsyncContext.save_artifact``."""
+        return self._ask(self._link.save_artifact(*self._artifact(name, data, content_type)), timeout_s=None)
+
+    def _ask(self, future: Future[T], timeout_s: float | None = REQUEST_TIMEOUT_S) -> T:
         try:
-            return future.result(REQUEST_TIMEOUT_S)
+            return future.result(timeout_s)
         except TimeoutError as exc:
             raise Unavailable(f"no answer within {REQUEST_TIMEOUT_S:g} s; the outcome is unknown") from exc
         except OwnershipLost:

@@ -18,6 +18,7 @@ from tenure.worker.execute.call import Call, Ended, ErrorReport, StopCause, time
 from tenure.worker.execute.engines import Engines
 from tenure.worker.execute.loops import Census
 from tenure.worker.handler import Registry
+from tenure.worker.large_results import LargeResults, is_large
 from tenure.worker.link import Link, Report, Started
 from tenure.worker.report import Reports
 
@@ -43,11 +44,13 @@ class Control:
         self._idle.set()
         self.link: Link
         self.reports: Reports
+        self.large_results: LargeResults
 
     def attach(self, link: Link) -> None:
         """Set the link; it and this object know each other."""
         self.link = link
         self.reports = Reports(link, self._clock, self._answered)
+        self.large_results = LargeResults(link, self._clock, self.reports.add)
 
     def room(self) -> int:
         """Return how many more attempts fit."""
@@ -148,12 +151,16 @@ class Control:
             del self._running[assignment.job_id]
         else:
             self._running.pop(f"{assignment.job_id}#{assignment.fence}", None)
-        self._report(attempt.started, ended)
+        self._report(attempt.started, ended, attempt.upload_until)
 
-    def _report(self, started: Started, ended: Ended) -> None:
+    def _report(self, started: Started, ended: Ended, upload_until: float = math.inf) -> None:
         self._unanswered.enter()
         self._idle.clear()
-        self.reports.add(Report(started, ended))
+        report = Report(started, ended)
+        if is_large(ended):
+            self.large_results.add(report, until=upload_until)
+        else:
+            self.reports.add(report)
 
     def _answered(self, report: Report) -> None:
         self._unanswered.leave()

@@ -16,7 +16,7 @@ import grpc
 import structlog
 
 from tenure.model.clock import Clock
-from tenure.model.errors import Unavailable
+from tenure.model.errors import TenureError, Unavailable
 from tenure.v1.bearer import Bearer
 from tenure.v1.dial import TLS, Dialer, warn_of_token_in_the_open
 from tenure.v1.wire import error_from_status
@@ -34,6 +34,10 @@ _OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
+
+
+class UnknownCall(TenureError):
+    """The coordinator is of a release that does not have this call."""
 
 
 class Coordinators:
@@ -87,6 +91,8 @@ class Coordinators:
                 # Half of what is left for one coordinator, so that a hanging one leaves time for another.
                 return await self._ask(address, method, request, timeout_s=max(0.5, remaining / 2))
             except grpc.aio.AioRpcError as exc:
+                if exc.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    raise UnknownCall(f"the coordinator at {address} does not know {method}") from exc
                 if exc.code() not in _RETRY:
                     raise error_from_status(exc) from exc
                 log.info("coordinator_failed", address=address, method=method, status=exc.code().name)

@@ -14,7 +14,14 @@ import structlog
 
 from tenure.model.clock import Clock
 from tenure.model.dependencies import Trigger
-from tenure.model.errors import BoundExceeded, OwnershipLost, PermissionDenied, TenureError, Unauthenticated
+from tenure.model.errors import (
+    BoundExceeded,
+    OwnershipLost,
+    PermissionDenied,
+    TenureError,
+    Unauthenticated,
+    WrongState,
+)
 from tenure.model.jobs import JobSpec
 from tenure.model.states import Outcome
 from tenure.store.etcd.claims import verify_batch
@@ -23,12 +30,23 @@ from tenure.store.etcd.leases import LeaseKeeper, LeasePool
 from tenure.store.etcd.port import Delete, Etcd, Txn
 from tenure.v1 import job_pb2, wire
 from tenure.v1 import worker_service_pb2 as pb
+from tenure.v1.transfer import Files
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.claim import Claimed, Claimer
 from tenure.worker.connection import Bodies
-from tenure.worker.coordinators import Coordinators
-from tenure.worker.execute.call import NO_LABELS, Assignment, Ended, ErrorReport, StopCause
+from tenure.worker.coordinators import Coordinators, UnknownCall
+from tenure.worker.execute.call import (
+    NO_LABELS,
+    Assignment,
+    Ended,
+    ErrorReport,
+    LostResult,
+    SavedResult,
+    StopCause,
+)
 from tenure.worker.inbox import Inbox
 from tenure.worker.link import Answer, Report, Started, StopAttempt
+from tenure.worker.upload import Plan, Uploader, Wanted
 from tenure.worker.upstream import UpstreamJob, UpstreamPage
 
 log = structlog.get_logger(__name__)
@@ -55,7 +73,9 @@ class DirectLink:
         stop: StopAttempt,
         touch: Callable[[], None],
         verify_s: float,
+        files: Files | None = None,
     ) -> None:
+        self._uploader = Uploader(self, files or Files(), clock)
         self._etcd = etcd
         self._keys = keys
         self._clock = clock
@@ -320,6 +340,36 @@ class DirectLink:
         _require(response.verdict, started)
         return UpstreamPage([_upstream(job) for job in response.jobs], response.next_page_token)
 
+    async def upload(
+        self, started: Started, name: str, source: Source, content_type: str, *, until: float = float("inf")
+    ) -> Artifact:
+        """See ``Link``."""
+        return await self._uploader.upload(started, name, source, content_type, until=until)
+
+    async def create_upload(self, started: Started, wanted: Wanted) -> Plan:
+        """See ``worker.upload.UploadCalls``."""
+        one = started.assignment
+        request = pb.CreateUploadRequest(
+            job_id=one.job_id, fence=one.fence, attempt_token=self._token(started), **wanted._asdict()
+        )
+        try:
+            response = await self._coordinators.call("CreateUpload", request)
+        except UnknownCall as exc:
+            raise WrongState("the coordinators are of a release without an object store") from exc
+        _require(response.verdict, started)
+        return Plan(
+            response.upload, response.url, dict(response.headers), response.part_bytes, tuple(response.part_urls)
+        )
+
+    async def complete_upload(self, started: Started, upload: str, tags: Sequence[str]) -> None:
+        """See ``worker.upload.UploadCalls``."""
+        one = started.assignment
+        request = pb.CompleteUploadRequest(
+            job_id=one.job_id, fence=one.fence, attempt_token=self._token(started), upload=upload, part_tags=tags
+        )
+        response = await self._coordinators.call("CompleteUpload", request, timeout_s=60.0)
+        _require(response.verdict, started)
+
 
 def _upstream(message: pb.UpstreamJob) -> UpstreamJob:
     error = message.error
@@ -370,7 +420,16 @@ def _report_to_pb(report: Report, token: str | None) -> pb.AttemptReport:
     )
     if ended.outcome is not Outcome.COMPLETED:
         message.MergeFrom(_more(ended))
+    elif ended.large is not None:
+        message.MergeFrom(_large(ended.large))
     return message
+
+
+def _large(large: SavedResult | LostResult) -> pb.AttemptReport:
+    if isinstance(large, SavedResult):
+        told = job_pb2.ResultObject(size_bytes=large.size_bytes, sha256=bytes.fromhex(large.sha256))
+        return pb.AttemptReport(result_object=told)
+    return pb.AttemptReport(result_lost=job_pb2.ResultLost(size_bytes=large.size_bytes, reason=large.reason))
 
 
 def _more(ended: Ended) -> pb.AttemptReport:

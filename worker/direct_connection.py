@@ -19,7 +19,7 @@ from tenure.worker.control import Control
 from tenure.worker.coordinators import Coordinators
 from tenure.worker.direct import DirectLink
 from tenure.worker.registration import Registration
-from tenure.worker.settings import WorkerSettings, bearer_of
+from tenure.worker.settings import WorkerSettings, bearer_of, files_of
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +46,7 @@ def connect_directly(settings: WorkerSettings, value: WorkerValue, control: Cont
         lambda: settings.coordinator or _addresses(seen), clock, tls=_tls(settings), bearer=bearer_of(settings)
     )
     registration = Registration(Sessions(etcd, keys), clock, keeper, worker, value, settings.session_ttl_s)
+    files = files_of(settings)
     link = DirectLink(
         etcd,
         keys,
@@ -58,12 +59,14 @@ def connect_directly(settings: WorkerSettings, value: WorkerValue, control: Cont
         stop=control.stop,
         touch=registration.touch,
         verify_s=settings.verify_s,
+        files=files,
     )
 
     def lifelines() -> Bodies:
         return {"coordinators": seen.run()}
 
     async def close() -> None:
+        files.close()
         await coordinators.close()
         await etcd.close()
 

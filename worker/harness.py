@@ -11,11 +11,13 @@ threads, processes, cancellations and refusals.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,10 +26,11 @@ import structlog
 from structlog.testing import LogCapture
 
 from tenure.model.clock import SystemClock
-from tenure.model.errors import ConfigurationError, OwnershipLost
+from tenure.model.errors import ConfigurationError, FieldViolation, InvalidInput, OwnershipLost
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec
 from tenure.model.states import Outcome
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Assignment, Call, Ended, ErrorReport, Execution, StopCause
 from tenure.worker.execute.engines import Engines
 from tenure.worker.handler import Handler, Registry, definitions_of
@@ -55,6 +58,8 @@ class Run:
     progress: list[tuple[float, str]] = field(default_factory=list)
     checkpoints: list[Any] = field(default_factory=list)
     children: list[JobSpec] = field(default_factory=list)
+    artifacts: dict[str, bytes] = field(default_factory=dict)
+    """What it saved, by name."""
     logs: list[dict[str, Any]] = field(default_factory=list)
     refused: int = 0
     """How many of its requests were refused because the claim was lost."""
@@ -218,6 +223,12 @@ class _Recording:
         self._run.children.extend(jobs)
         return [str(new_id()) for _ in jobs]
 
+    async def save_artifact(self, name: str, source: Source, content_type: str) -> Artifact:
+        self._admit()
+        data = source if isinstance(source, bytes) else await asyncio.to_thread(_read, source)
+        self._run.artifacts[name] = data
+        return Artifact(name, len(data), hashlib.sha256(data).hexdigest())
+
     async def read_upstream(self, after: str) -> UpstreamPage:
         self._admit()
         place = int(after or 0)
@@ -251,6 +262,13 @@ class _Recording:
         self._reports += 1
         for act in self._triggers.pop(self._reports, ()):
             act()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise InvalidInput([FieldViolation("path", f"{path} cannot be read: {exc.strerror}")]) from exc
 
 
 def _definition(target: Callable[..., Any] | Handler, kind: str | None) -> Handler:

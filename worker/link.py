@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from tenure.model.jobs import JobSpec
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Assignment, Ended, StopCause
 from tenure.worker.upstream import UpstreamPage
 
@@ -75,6 +76,12 @@ class Link(Protocol):
 
     async def read_upstream(self, started: Started, after: str) -> UpstreamPage:
         """Return a page of what became of the jobs that this one waited for. Raises ``OwnershipLost``."""
+        ...
+
+    async def upload(
+        self, started: Started, name: str, source: Source, content_type: str, *, until: float = float("inf")
+    ) -> Artifact:
+        """Save a file of the attempt. Raises as ``worker.upload.Uploader.upload``."""
         ...
 
     def forsake(self, started: Started) -> None:

@@ -17,7 +17,7 @@ import structlog
 from tenure.model.clock import Clock
 from tenure.model.errors import BoundExceeded, InvalidInput, TenureError, Unavailable
 from tenure.model.states import Outcome
-from tenure.worker.execute.call import Ended, ErrorReport
+from tenure.worker.execute.call import Ended, ErrorReport, LostResult, SavedResult
 from tenure.worker.link import Answer, Link, Report
 
 log = structlog.get_logger(__name__)
@@ -134,6 +134,11 @@ class Reports:
             log.error("report_dropped", job=report.started.assignment.job_id, problem=problem)
             await self._link.abandon(report.started)
             self._on_answered(report)
+            return
+        if isinstance(report.ended.large, SavedResult):
+            # The coordinators do not know of it: that costs the result, not the completion.
+            lost = LostResult(report.ended.large.size_bytes, f"the result was refused: {problem}"[:1_000])
+            self.add(Report(report.started, report.ended._replace(large=lost), is_substitute=True))
             return
         error = ErrorReport("InvalidReport", f"the result was refused: {problem}")
         self.add(Report(report.started, Ended(Outcome.FAILED, error=error, retryable=False), is_substitute=True))

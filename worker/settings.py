@@ -16,6 +16,7 @@ from tenure.model.listen import listened
 from tenure.model.routes import DEFAULT_ROUTE, name_error, route_error
 from tenure.store.secrets import SecretFiles
 from tenure.v1.bearer import Bearer
+from tenure.v1.transfer import Files
 
 _LISTS = ("etcd_endpoints", "coordinator", "runner_url", "imports", "pools")
 
@@ -48,6 +49,10 @@ class WorkerSettings(BaseSettings):
     tls_client_key: Path | None = Field(default=None, description="file of that certificate's key")
     tls_server_name: str | None = Field(
         default=None, description="name in the coordinators' certificates, where it differs from their addresses"
+    )
+    object_store_ca: Path | None = Field(
+        default=None,
+        description="file of CA certificates that signed the object store's, beside public ones; for what it uploads",
     )
     token: SecretStr | None = Field(default=None, description="shown to coordinators, where they ask for one")
     token_file: Path | None = Field(default=None, description="file with that token; read again when it has changed")
@@ -153,6 +158,15 @@ def bearer_of(settings: WorkerSettings) -> Bearer:
         ConfigurationError: the token's file cannot be read.
     """
     return Bearer(settings.token.get_secret_value() if settings.token else None, file=settings.token_file)
+
+
+def files_of(settings: WorkerSettings) -> Files:
+    """Return what moves files between the worker and the object store."""
+    cert, key = settings.tls_client_cert, settings.tls_client_key
+    return Files(
+        ca_files=(settings.tls_ca, settings.object_store_ca),
+        client_cert=(str(cert), str(key)) if cert and key else None,
+    )
 
 
 def runner_url_error(url: str) -> str | None:

@@ -68,6 +68,7 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
                 registration=registration.run(),
                 tick=control.tick_forever(),
                 reports=control.reports.run(),
+                large_results=control.large_results.run(),
                 **connection.lifelines(),
             )
             if http_server is not None:

@@ -9,10 +9,11 @@ from functools import lru_cache
 
 from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.jobs import PlannedJob, RetrySpec
+from tenure.model.objects import RESULT
 from tenure.model.states import JobState
 from tenure.store.postgres.database import Row
 from tenure.v1 import job_pb2 as pb
-from tenure.v1 import wire
+from tenure.v1 import job_service_pb2, wire
 
 _DEFAULT_RETRY = wire.retry_to_pb(wire.DEFAULT_RETRY)
 
@@ -88,6 +89,24 @@ def job_to_pb(row: Row, *, parents: Sequence[object] = (), claim: pb.Claim | Non
         replaced_by=str(row.replaced_by) if row.replaced_by else None,
         deleted_at=wire.timestamp(row.deleted_at),
     )
+
+
+def artifact_to_pb(row: Row) -> job_service_pb2.Artifact:
+    """Convert a row of ``tenure.artifact``."""
+    return job_service_pb2.Artifact(
+        attempt=row.attempt,
+        name=row.name,
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+        content_type=row.content_type,
+        created_at=wire.timestamp(row.created_at),
+        is_result=row.name == RESULT,
+    )
+
+
+def absolute(url: str, base_url: str) -> str:
+    """Return a URL; one that is a path is at ``base_url``."""
+    return base_url + url if url.startswith("/") else url
 
 
 def written_to_pb(job: PlannedJob, at: datetime) -> pb.Job:

@@ -122,6 +122,8 @@ RULES: dict[str, Rule] = {
     "JobService/ListAttempts": Rule(Right.READ, within),
     "JobService/RetryJob": Rule(Right.OPERATE, within),
     "JobService/RetryJobs": Rule(Right.OPERATE, within),
+    "JobService/ListArtifacts": Rule(Right.READ, within),
+    "JobService/CreateDownload": Rule(Right.READ, within),
     "WorkflowService/ListWorkflows": Rule(Right.READ, within),
     "WorkflowService/GetWorkflow": Rule(Right.READ, within),
     "WorkflowService/ListWorkflowJobs": Rule(Right.READ, within),
@@ -166,6 +168,8 @@ RULES: dict[str, Rule] = {
     "WorkerService/SaveCheckpoint": Rule(Right.WORK, within),
     "WorkerService/SubmitChildren": Rule(Right.WORK, within),
     "WorkerService/ReadUpstream": Rule(Right.WORK, within),
+    "WorkerService/CreateUpload": Rule(Right.WORK, within),
+    "WorkerService/CompleteUpload": Rule(Right.WORK, within),
     # Of one namespace for who reads there, of all for who operates everywhere: the service looks.
     "AuditService/ListAudit": Rule(Right.READ, within),
     "RetentionService/PutRetentionPolicy": Rule(Right.OPERATE, _in_policy),

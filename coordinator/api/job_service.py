@@ -17,6 +17,7 @@ from tenure.coordinator.api.acts import audited
 from tenure.coordinator.api.filters import filters_from_pb, mass_filters, page_key, span_from_token, token_of_span
 from tenure.coordinator.api.refusals import is_of_all, refusal_to_pb
 from tenure.coordinator.api.stream_submit import MESSAGE_JOBS, StreamedSubmit, refuse_foreign
+from tenure.coordinator.artifacts import Artifacts, tell_results
 from tenure.coordinator.audit import Audit
 from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.explain import Explainer
@@ -30,6 +31,7 @@ from tenure.model.clock import Clock
 from tenure.model.errors import FieldViolation, InvalidInput, Locked, NotFound, TenureError, WrongState
 from tenure.model.ids import parse_id
 from tenure.model.jobs import JobSpec
+from tenure.model.objects import RESULT
 from tenure.model.states import TERMINAL, JobState
 from tenure.model.submit import Submitted
 from tenure.model.why import Obstacle
@@ -77,7 +79,11 @@ class JobService(JobServiceServicer):
         retryer: Retryer,
         explainer: Explainer,
         audit: Audit,
+        artifacts: Artifacts | None = None,
     ) -> None:
+        self._artifacts = artifacts or Artifacts(database)
+        self.base_url = ""
+        """Where a URL is that is a path."""
         self._audit = audit
         self._database = database
         self._submitter = submitter
@@ -307,6 +313,28 @@ class JobService(JobServiceServicer):
             await self._read(job_id)
         return pb.ListAttemptsResponse(attempts=[convert.attempt_to_pb(row) for row in rows])
 
+    async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Context) -> pb.ListArtifactsResponse:
+        """Read which files attempts of a job have saved."""
+        job_id = parse_id(request.job_id, "job_id")
+        await self._read(job_id)
+        rows = await self._artifacts.of(job_id)
+        return pb.ListArtifactsResponse(artifacts=[convert.artifact_to_pb(row) for row in rows])
+
+    async def CreateDownload(self, request: pb.CreateDownloadRequest, context: Context) -> pb.CreateDownloadResponse:
+        """Say where a file of a job can be read."""
+        job_id = parse_id(request.job_id, "job_id")
+        job = await self._read(job_id)
+        name, attempt = request.name or RESULT, request.attempt
+        if name == RESULT and not attempt:
+            _require_saved_result(job)
+            attempt = job.attempt
+        found = await self._artifacts.find(job_id, job.namespace, name, attempt)
+        return pb.CreateDownloadResponse(
+            artifact=convert.artifact_to_pb(found.row),
+            url=convert.absolute(found.download.url, self.base_url),
+            expires_at=wire.timestamp(found.download.expires_at),
+        )
+
     async def _read(self, job_id: uuid.UUID) -> job_pb2.Job:
         job = await self._reads.ask(job_id)
         if job is None or not access.sees(job.namespace):
@@ -322,6 +350,7 @@ class JobService(JobServiceServicer):
         wanted = list(set(ids))
         rows = await self._database.fetch("jobs_with_parents", {"ids": wanted})
         jobs = {row.id: convert.job_to_pb(row, parents=row.parents) for row in rows}
+        await tell_results(self._database, rows, jobs)
         return [jobs.get(id) for id in ids]
 
 
@@ -366,6 +395,15 @@ def _one_of_each(answer: Submitted | Exception, read: Mapping[uuid.UUID, job_pb2
             return pb.SubmittedEach(job=job, created=answer.created)
         answer = _not_found(answer.id)  # its key stands for a job that is kept no longer
     return pb.SubmittedEach(refusal=refusal_to_pb(answer))
+
+
+def _require_saved_result(job: job_pb2.Job) -> None:
+    if job.HasField("result_lost"):
+        raise NotFound(f"the result of job {job.id} could not be kept: {job.result_lost.reason}")
+    if job.result:
+        raise NotFound(f"the result of job {job.id} is kept with the job", hint=f"tenure jobs get {job.id}")
+    if not job.HasField("result_object"):
+        raise NotFound(f"job {job.id} has no result: it is {wire.STATE_FROM_PB[job.state]}")
 
 
 def _not_found(job_id: uuid.UUID) -> NotFound:

@@ -13,18 +13,20 @@ import structlog
 from tenure.coordinator import access
 from tenure.coordinator.api import convert
 from tenure.coordinator.api.job_service import submitted_to_pb
-from tenure.coordinator.finish import AttemptError, Finished, Finisher, Report, Verdict
+from tenure.coordinator.finish import AttemptError, Finished, Finisher, LostResult, Report, SavedResult, Verdict
 from tenure.coordinator.metrics import STALE_WRITES
 from tenure.coordinator.park import Park
 from tenure.coordinator.runner_tokens import AttemptToken, Signer, require_own
 from tenure.coordinator.start import ClaimedJob, Starter
 from tenure.coordinator.submit import Submitter
+from tenure.coordinator.uploads import Uploads, Wanted
 from tenure.model.access import Right, has
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, PermissionDenied
 from tenure.model.ids import id_text, parse_id
 from tenure.model.jobs import json_error
+from tenure.model.objects import DEFAULT_CONTENT_TYPE
 from tenure.model.routes import limit_error
 from tenure.model.states import Outcome
 from tenure.model.submit import Parent, keyed_after_parent, refuse_foreign_children
@@ -45,6 +47,7 @@ VERDICT_TO_PB = {
     Verdict.LOCKED: pb.VERDICT_LOCKED,
 }
 MAX_BATCH = 5_000
+MAX_REASON_CHARS = 1_024
 UPSTREAM_JOBS = 500
 UPSTREAM_BYTES = 1024 * 1024
 """Of results and errors in a page; the last one in it may go beyond."""
@@ -67,7 +70,11 @@ class WorkerService(WorkerServiceServicer):
         starter: Starter,
         finisher: Finisher,
         submitter: Submitter,
+        uploads: Uploads | None = None,
     ) -> None:
+        self.uploads = uploads or Uploads(database, 0)
+        self.base_url = ""
+        """Where a URL is that is a path."""
         self._database = database
         self._signer: Signer | None = None
         self._is_strict = False
@@ -226,6 +233,40 @@ class WorkerService(WorkerServiceServicer):
             next_page_token=None if is_last else str(rows[-1].id),
         )
 
+    async def CreateUpload(self, request: pb.CreateUploadRequest, context: Context) -> pb.CreateUploadResponse:
+        """Say where a file of an attempt goes."""
+        self._require_token(request)
+        wanted = Wanted(
+            request.name,
+            request.size_bytes,
+            request.sha256,
+            request.content_type or DEFAULT_CONTENT_TYPE,
+            request.upload,
+        )
+        try:
+            begun = await self.uploads.begin(parse_id(request.job_id, "job_id"), request.fence, wanted)
+        except OwnershipLost:
+            return pb.CreateUploadResponse(verdict=pb.VERDICT_LOST)
+        plan = begun.plan
+        return pb.CreateUploadResponse(
+            verdict=pb.VERDICT_RECORDED,
+            upload=begun.upload,
+            url=convert.absolute(plan.url, self.base_url),
+            headers=plan.headers,
+            part_bytes=plan.part_bytes,
+            part_urls=plan.part_urls,
+        )
+
+    async def CompleteUpload(self, request: pb.CompleteUploadRequest, context: Context) -> pb.CompleteUploadResponse:
+        """Take it that a file was sent."""
+        self._require_token(request)
+        try:
+            job_id = parse_id(request.job_id, "job_id")
+            await self.uploads.end(job_id, request.fence, request.upload, request.part_tags)
+        except OwnershipLost:
+            return pb.CompleteUploadResponse(verdict=pb.VERDICT_LOST)
+        return pb.CompleteUploadResponse(verdict=pb.VERDICT_RECORDED)
+
 
 def _refuse_foreign(jobs: Iterable[job_pb2.JobSpec], parents: str) -> None:
     """Refuse children for a namespace that is neither the parent's nor in the scope of the worker's credentials."""
@@ -308,7 +349,8 @@ def _report_from_pb(message: pb.AttemptReport) -> Report | Finished:
         return Finished(Verdict.INVALID, message=exc.message)
     if outcome is Outcome.COMPLETED and park is None:  # as most do, and with nothing but a result
         delay_s = wire.seconds(message.delay) if message.HasField("delay") else 0.0
-        return Report(job_id, message.fence, outcome, message.result or None, delay_s=delay_s)
+        large = _large_result(message) if not message.result else None
+        return Report(job_id, message.fence, outcome, message.result or None, delay_s=delay_s, large=large)
     error = message.error
     return Report(
         job_id=job_id,
@@ -322,6 +364,14 @@ def _report_from_pb(message: pb.AttemptReport) -> Report | Finished:
         spends_budget=message.spends_budget,
         park=park,
     )
+
+
+def _large_result(message: pb.AttemptReport) -> SavedResult | LostResult | None:
+    if message.HasField("result_object"):
+        return SavedResult(message.result_object.size_bytes, message.result_object.sha256)
+    if message.HasField("result_lost"):
+        return LostResult(message.result_lost.size_bytes, _text(message.result_lost.reason, MAX_REASON_CHARS))
+    return None
 
 
 def _park_from_pb(message: pb.Park) -> Park:

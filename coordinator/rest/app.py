@@ -18,9 +18,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tenure.coordinator.access import called_by
+from tenure.coordinator.rest.objects import ObjectRoutes
 from tenure.coordinator.rest.openapi import document
 from tenure.coordinator.rest.runner_service import RunnerService, all_lost
+from tenure.coordinator.uploads import ObjectAccess
 from tenure.model.access import ANYBODY, Identity
+from tenure.model.clock import Clock, SystemClock
 from tenure.model.errors import (
     BoundExceeded,
     FieldViolation,
@@ -30,6 +33,7 @@ from tenure.model.errors import (
     Unauthenticated,
     Unavailable,
 )
+from tenure.store.objects.folder import FolderObjects
 from tenure.v1 import runner_api as api
 
 log = structlog.get_logger(__name__)
@@ -60,6 +64,8 @@ ENDPOINTS: dict[str, Endpoint] = {
     "children": Endpoint(api.SubmitChildren, api.SubmittedChildren, RunnerService.children),
     "upstream": Endpoint(api.ReadUpstream, api.UpstreamPage, RunnerService.upstream),
     "finish": Endpoint(api.Finish, api.FinishedAll, RunnerService.finish),
+    "upload": Endpoint(api.CreateUpload, api.Upload, RunnerService.upload),
+    "uploaded": Endpoint(api.CompleteUpload, api.Done, RunnerService.uploaded),
 }
 
 
@@ -84,7 +90,8 @@ class TooLong(BoundExceeded):
 class RestApi:
     """The routes. ``open`` lets calls in."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._objects = ObjectRoutes(_refusal, clock or SystemClock())
         self._service: RunnerService | None = None
         self._identify: Identify | None = None
         self._on_denied: OnDenied | None = None
@@ -93,9 +100,15 @@ class RestApi:
         """Serve from now on; without ``identify`` whoever calls is ``ANYBODY``."""
         self._service, self._identify, self._on_denied = service, identify, on_denied
 
+    def open_objects(self, access: ObjectAccess) -> None:
+        """Serve objects from now on, if their store is a folder."""
+        if isinstance(access.store, FolderObjects):
+            self._objects.open(access.store, access.signer)
+
     def close(self) -> None:
         """Let no more calls in; those that are being served go on."""
         self._service = None
+        self._objects.close()
 
     def routes(self) -> list[Route]:
         """Return the routes of the API and of its description."""
@@ -109,6 +122,7 @@ class RestApi:
         return [
             *(Route(api.PREFIX + path, self._serving(path, one), methods=["POST"]) for path, one in ENDPOINTS.items()),
             Route("/openapi.json", openapi),
+            *self._objects.routes(),
         ]
 
     def _serving(self, path: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:

@@ -19,9 +19,11 @@ from tenure.coordinator.access import caller, require
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.runner_tokens import AttemptToken, ClaimToken, RunnerToken, SessionToken, Signer, require_own
 from tenure.coordinator.runners import Renewals, Runners, StandingClaim, WonClaim
+from tenure.coordinator.uploads import Wanted
 from tenure.model.access import Right
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, PermissionDenied, Unavailable
+from tenure.model.ids import parse_id
 from tenure.model.jobs import validate_spec
 from tenure.model.routes import kind_error, name_error, route_error
 from tenure.model.states import Outcome
@@ -263,6 +265,22 @@ class RunnerService:
         )
         return api.FinishedAll(tuple(_finished(message) for message in response.attempts))
 
+    async def upload(self, request: api.CreateUpload, gone: asyncio.Event) -> api.Upload:
+        """Say where a file of an attempt goes. A URL that is a path is one of the address that was called."""
+        token = self._read(request.attempt_token, AttemptToken)
+        wanted = Wanted(request.name, request.size_bytes, _sha256(request.sha256), request.content_type, request.upload)
+        begun = await self._workers.uploads.begin(parse_id(token.job, "attempt_token"), token.fence, wanted)
+        plan = begun.plan
+        return api.Upload(begun.upload, plan.url, dict(plan.headers), plan.part_bytes, tuple(plan.part_urls))
+
+    async def uploaded(self, request: api.CompleteUpload, gone: asyncio.Event) -> api.Done:
+        """Take it that a file was sent."""
+        token = self._read(request.attempt_token, AttemptToken)
+        await self._workers.uploads.end(
+            parse_id(token.job, "attempt_token"), token.fence, request.upload, request.part_tags
+        )
+        return api.Done()
+
     # -- tokens --
 
     def _read(self, text: str, kind: type[_T]) -> _T:
@@ -360,7 +378,22 @@ def _report_to_pb(token: AttemptToken, report: api.Report) -> pb.AttemptReport:
         )
         if park
         else None,
+        result_object=_result_object(report.result_object) if report.result_object else None,
+        result_lost=job_pb2.ResultLost(reason=report.result_lost.reason, size_bytes=report.result_lost.size_bytes)
+        if report.result_lost
+        else None,
     )
+
+
+def _result_object(told: api.ResultObject) -> job_pb2.ResultObject:
+    return job_pb2.ResultObject(size_bytes=told.size_bytes, sha256=_sha256(told.sha256))
+
+
+def _sha256(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as exc:
+        raise InvalidInput([FieldViolation("sha256", "must be 64 hexadecimal digits")]) from exc
 
 
 def _child_to_pb(raw: msgspec.Raw, path: str) -> job_pb2.JobSpec:

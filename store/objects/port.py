@@ -1,8 +1,9 @@
 """What tenure asks of an object store. Keys are made by ``model.objects``; values are opaque.
 
-Invariants of every adapter, proven by one contract suite (tests/objects): a put is whole or not at all, for readers too;
-a put over an old value replaces it; a key that is not there is ``NotFound``; whatever else goes wrong is ``Unavailable``
-(worth another try) or ``ConfigurationError`` (credentials, bucket: it is not). Every call is bounded in time.
+Invariants of every adapter, proven by one contract suite (tests/objects): a put is whole or not at all, to readers too,
+and over an old value replaces it; a key that is not there is ``NotFound``; one that is no key (``objects.keys``) is
+``InvalidInput``; whatever else goes wrong is ``Unavailable`` (worth another try) or ``ConfigurationError`` (it is not:
+credentials, bucket). Every call is bounded in time; a stream is, from piece to piece.
 """
 
 from __future__ import annotations
@@ -44,11 +45,22 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str, *, after: str = "") -> AsyncIterator[Sequence[ObjectInfo]]:
-        """Yield pages of the objects whose keys begin with ``prefix`` and come after ``after``, in the order of keys."""
+        """Yield pages of the objects whose keys begin with ``prefix`` and come after ``after``, in the order of keys.
+
+        ``prefix`` is empty or ends with a slash. Never more than some thousand objects in a page, and no empty ones.
+        """
         ...
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; those that are not there are no matter."""
+        ...
+
+    async def check(self) -> None:
+        """Ask the store for something that costs little.
+
+        Raises:
+            Unavailable: it does not answer. ConfigurationError: credentials, bucket or folder are not right.
+        """
         ...
 
     async def close(self) -> None:

@@ -23,6 +23,7 @@ BEGIN
             ('workflow',       'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
             ('retention_policy', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'),
             ('legal_hold',     'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
+            ('artifact',       'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),  -- DELETE: retention
             ('schedule',       'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
             ('pool',           'SELECT, INSERT, DELETE',           'SELECT'),
             ('lane',           'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),

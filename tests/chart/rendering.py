@@ -94,6 +94,19 @@ SWITCHES: tuple[Values, ...] = (
         }
     },
     {"tests": {"tokenSecret": "test-token"}},
+    {
+        "objectStore": {
+            "url": "s3://bucket/prefix",
+            "endpoint": "https://minio:9000",
+            "region": "eu-central-1",
+            "pathStyle": True,
+            "existingSecret": "keys",
+            "sse": "aws:kms",
+            "sseKmsKeyId": "key",
+            "caSecret": "minio-ca",
+        }
+    },
+    {"objectStore": {"url": "file:///objects", "existingClaim": "objects"}},
     {"runners": RUNNERS["runners"]},
     {"runners": {"scaled": {**RUNNERS["runners"]["far"], "autoscaling": {"hpa": {"enabled": True}}}}},
     {"runnerDefaults": {"caSecret": "ca", "proxy": {"https": "http://proxy:3128", "noProxy": ["a.example.com"]}}},

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from tenure.model.jobs import JobSpec
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Call, StopCause
 from tenure.worker.upstream import UpstreamPage
 
@@ -60,6 +61,10 @@ class Bridge:
     def read_upstream(self, after: str) -> Future[UpstreamPage]:
         """Ask for a page of what became of the jobs that this one waited for."""
         return self._ask(self.call.reporter.read_upstream(after))
+
+    def save_artifact(self, name: str, source: Source, content_type: str) -> Future[Artifact]:
+        """Upload a file."""
+        return self._ask(self.call.reporter.save_artifact(name, source, content_type))
 
     def _ask(self, request: Coroutine[Any, Any, T]) -> Future[T]:
         # Born outside a TaskGroup on purpose: the handler that waits for it owns it, and lives in another thread.

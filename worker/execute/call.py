@@ -19,6 +19,7 @@ from tenure.model.jobs import JobSpec
 from tenure.model.states import Outcome
 
 if TYPE_CHECKING:
+    from tenure.worker.artifact import Artifact, Source
     from tenure.worker.handler import Handler
     from tenure.worker.upstream import UpstreamPage
 
@@ -77,6 +78,21 @@ class ParkRequest:
     trigger: str = Trigger.ALL_FINISHED
 
 
+class SavedResult(NamedTuple):
+    """A result that is too large for its job, and was uploaded."""
+
+    size_bytes: int
+    sha256: str
+    """In hex."""
+
+
+class LostResult(NamedTuple):
+    """A result that is too large for its job, and could not be uploaded."""
+
+    size_bytes: int
+    reason: str
+
+
 class Ended(NamedTuple):
     """How an attempt ended. ``result`` is JSON text, for completed; ``delay_s`` is for rescheduled.
 
@@ -93,6 +109,8 @@ class Ended(NamedTuple):
     """For rescheduled: count it as an error."""
     park: ParkRequest | None = None
     """For parked."""
+    large: SavedResult | LostResult | None = None
+    """For completed: what became of a result that is not in ``result``."""
 
 
 class Reporter(Protocol):
@@ -115,6 +133,10 @@ class Reporter(Protocol):
 
     async def read_upstream(self, after: str) -> UpstreamPage:
         """Return a page of what became of the jobs that this one waited for; ``after`` is the ``next`` of the last."""
+        ...
+
+    async def save_artifact(self, name: str, source: Source, content_type: str) -> Artifact:
+        """Upload a file of the attempt: bytes, or what lies at a path."""
         ...
 
     def deadline(self) -> float:

@@ -16,16 +16,19 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NoReturn
 
 from tenure.model import errors
 from tenure.model.clock import SystemClock
 from tenure.model.jobs import JobSpec
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.context import AsyncContext, Context
 from tenure.worker.execute import frames, outcome
 from tenure.worker.execute.call import Assignment, Ended, StopCause
@@ -211,6 +214,22 @@ class PipeLink:
         self._ask("read_upstream", [after]).add_done_callback(take)
         return page
 
+    def save_artifact(self, name: str, source: Source, content_type: str) -> Future[Artifact]:
+        """Have the worker upload a file; bytes go there through one."""
+        saved: Future[Artifact] = Future()
+        path, mine = (_spooled(source), True) if isinstance(source, bytes) else (source, False)
+
+        def take(answer: Future[Any]) -> None:
+            if mine:
+                path.unlink(missing_ok=True)
+            if problem := answer.exception():
+                saved.set_exception(problem)
+            else:
+                saved.set_result(Artifact(**answer.result()))
+
+        self._ask("save_artifact", [name, str(path), content_type]).add_done_callback(take)
+        return saved
+
     def send(self, frame: dict[str, Any]) -> bool:
         """Send a frame; False if the worker is gone."""
         try:
@@ -272,6 +291,14 @@ class PipeLink:
 
     def _local(self, instant: float) -> float:
         return self._clock.monotonic() + (instant - boottime())
+
+
+def _spooled(data: bytes) -> Path:
+    """Return a file that holds some bytes: more than fit into a frame."""
+    descriptor, name = tempfile.mkstemp(prefix="tenure-artifact-")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    return Path(name)
 
 
 def error_from(name: str, message: str) -> Exception:

@@ -51,8 +51,11 @@ def returned(value: Any) -> Ended:
 def completed(text: str) -> Ended:
     """Complete with a JSON text, if it is one that can be kept."""
     size = len(text) if text.isascii() else len(text.encode())
-    if size > DEFAULT_BOUNDS.result_bytes:
-        message = f"the result is {size} bytes, at most {DEFAULT_BOUNDS.result_bytes} are allowed"
+    if size > DEFAULT_BOUNDS.large_result_bytes:
+        message = (
+            f"the result is {size} bytes, at most {DEFAULT_BOUNDS.large_result_bytes} are allowed; "
+            "ctx.save_artifact takes more"
+        )
         return failed("ResultTooLarge", message, retryable=False)
     if "\\u0000" in text:
         message = "the result contains a NUL character, which Postgres cannot store"

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from tenure.model.jobs import validate_spec
 from tenure.model.states import Outcome
+from tenure.worker.artifact import Artifact
 from tenure.worker.execute import outcome
 from tenure.worker.execute.call import Call, Ended, ErrorReport, ParkRequest
 from tenure.worker.execute.forkserver import EXTEND_EVERY_S
@@ -106,6 +109,7 @@ class ProcessExecution(ForkedExecution):
             "progress": self.bridge.progress,
             "save_checkpoint": self.bridge.save_checkpoint,
             "read_upstream": self.bridge.read_upstream,
+            "save_artifact": lambda name, path, kind: self.bridge.save_artifact(name, Path(path), kind),
             "submit_children": lambda jobs: self.bridge.submit_children([validate_spec(job) for job in jobs]),
         }
         return asks[method](*arguments)
@@ -116,7 +120,11 @@ class ProcessExecution(ForkedExecution):
         else:
             problem = done.exception()
             value = None if problem else done.result()
-            self._answer(number, value.to_frame() if isinstance(value, UpstreamPage) else value, problem)
+            if isinstance(value, UpstreamPage):
+                value = value.to_frame()
+            elif isinstance(value, Artifact):
+                value = asdict(value)
+            self._answer(number, value, problem)
 
     def _answer(self, number: int, value: Any, problem: BaseException | None) -> None:
         answer: dict[str, Any] = {"what": "answer", "number": number, "value": value}

@@ -31,7 +31,13 @@ MAX_PAUSE_S = 1.0
 LEAST_TRY_S = 0.5
 _NOT_NOW = frozenset({408, 425, 502, 503, 504})
 """Statuses of proxies, and of coordinators that cannot answer now: somebody else may."""
+_WHOSE = "is that address a coordinator's, or something on the way to one?"
+_NO_SUCH_PATH = frozenset({404, 405})
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
+
+
+class UnknownPath(TenureError):
+    """The coordinator is of a release that does not have this call."""
 
 
 class Sent(NamedTuple):
@@ -100,6 +106,10 @@ class Api:
             await self._clock.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
+    def absolute(self, url: str) -> str:
+        """Return a URL; one that is a path is at the coordinator that answers now."""
+        return self._urls[0] + url if url.startswith("/") else url
+
     def _failed(self, url: str) -> None:
         if self._urls[0] == url:
             self._urls.append(self._urls.pop(0))
@@ -155,7 +165,9 @@ def _error(response: httpx.Response) -> TenureError:
         told = f"{response.url.host} answered HTTP {response.status_code} {response.reason_phrase}"
         if response.status_code in _NOT_NOW:
             return Unavailable(told)
-        return TenureError(told, hint="is that address a coordinator's, or something on the way to one?")
+        if response.status_code in _NO_SUCH_PATH:
+            return UnknownPath(told, hint=_WHOSE)
+        return TenureError(told, hint=_WHOSE)
     hint = problem.hint or None
     if problem.status == InvalidInput.grpc_status:
         fields = [FieldViolation(one.field, one.description) for one in problem.fields]

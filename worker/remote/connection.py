@@ -15,7 +15,7 @@ from tenure.worker.registration import Registration
 from tenure.worker.remote.api import Api
 from tenure.worker.remote.leases import RemoteLeases, RemoteSessions
 from tenure.worker.remote.link import RemoteLink
-from tenure.worker.settings import WorkerSettings, bearer_of
+from tenure.worker.settings import WorkerSettings, bearer_of, files_of
 
 
 def connect_remotely(settings: WorkerSettings, value: WorkerValue, control: Control, clock: Clock) -> Connection:
@@ -31,14 +31,27 @@ def connect_remotely(settings: WorkerSettings, value: WorkerValue, control: Cont
     sessions = RemoteSessions(api, leases)
     keeper = LeaseKeeper(leases, clock)
     registration = Registration(sessions, clock, keeper, settings.worker_id, value, settings.session_ttl_s)
+    files = files_of(settings)
     link = RemoteLink(
-        api, sessions, leases, keeper, clock, room=control.room, stop=control.stop, touch=registration.touch
+        api,
+        sessions,
+        leases,
+        keeper,
+        clock,
+        room=control.room,
+        stop=control.stop,
+        touch=registration.touch,
+        files=files,
     )
 
     def lifelines() -> Bodies:
         return {}
 
-    return Connection(keeper, registration, link, lifelines, api.close)
+    async def close() -> None:
+        files.close()
+        await api.close()
+
+    return Connection(keeper, registration, link, lifelines, close)
 
 
 def _tls(settings: WorkerSettings) -> ssl.SSLContext:

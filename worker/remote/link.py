@@ -16,17 +16,28 @@ import structlog
 
 from tenure.model.clock import Clock
 from tenure.model.dependencies import Trigger
-from tenure.model.errors import NotFound, TenureError, Unavailable
+from tenure.model.errors import NotFound, TenureError, Unavailable, WrongState
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState
 from tenure.store.etcd.leases import LeaseKeeper
 from tenure.store.etcd.port import Grant
 from tenure.v1 import runner_api as wire
+from tenure.v1.transfer import Files
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.connection import Bodies
-from tenure.worker.execute.call import NO_LABELS, Assignment, Ended, ErrorReport, StopCause
+from tenure.worker.execute.call import (
+    NO_LABELS,
+    Assignment,
+    Ended,
+    ErrorReport,
+    LostResult,
+    SavedResult,
+    StopCause,
+)
 from tenure.worker.link import Answer, Report, Started, StopAttempt
-from tenure.worker.remote.api import Api
+from tenure.worker.remote.api import Api, UnknownPath
 from tenure.worker.remote.leases import RemoteLeases, RemoteSessions
+from tenure.worker.upload import Plan, Uploader, Wanted
 from tenure.worker.upstream import UpstreamJob, UpstreamPage
 
 log = structlog.get_logger(__name__)
@@ -58,7 +69,9 @@ class RemoteLink:
         room: Callable[[], int],
         stop: StopAttempt,
         touch: Callable[[], None],
+        files: Files | None = None,
     ) -> None:
+        self._uploader = Uploader(self, files or Files(), clock)
         self._api = api
         self._sessions = sessions
         self._leases = leases
@@ -283,6 +296,33 @@ class RemoteLink:
         page, _ = await self._api.call("upstream", wire.ReadUpstream(self._token(started), after), wire.UpstreamPage)
         return UpstreamPage([_upstream(job) for job in page.jobs], page.next)
 
+    async def upload(
+        self, started: Started, name: str, source: Source, content_type: str, *, until: float = float("inf")
+    ) -> Artifact:
+        """See ``Link``."""
+        return await self._uploader.upload(started, name, source, content_type, until=until)
+
+    async def create_upload(self, started: Started, wanted: Wanted) -> Plan:
+        """See ``worker.upload.UploadCalls``."""
+        request = wire.CreateUpload(
+            self._token(started),
+            wanted.name,
+            wanted.size_bytes,
+            wanted.sha256.hex(),
+            wanted.content_type,
+            wanted.upload,
+        )
+        try:
+            told, _ = await self._api.call("upload", request, wire.Upload)
+        except UnknownPath as exc:
+            raise WrongState("the coordinators are of a release without an object store") from exc
+        return Plan(told.upload, self._api.absolute(told.url), told.headers, told.part_bytes, told.part_urls)
+
+    async def complete_upload(self, started: Started, upload: str, tags: Sequence[str]) -> None:
+        """See ``worker.upload.UploadCalls``."""
+        request = wire.CompleteUpload(self._token(started), upload, tuple(tags))
+        await self._api.call("uploaded", request, wire.Done, timeout_s=60.0)
+
 
 def _assignment(attempt: wire.Attempt) -> Assignment:
     return Assignment(
@@ -313,7 +353,19 @@ def _report(token: str, ended: Ended) -> wire.Report:
         delay_s=ended.delay_s,
         spends_budget=ended.spends_budget,
         park=wire.Park(park.children, _raw(park.checkpoint), Trigger(park.trigger).value) if park else None,
+        result_object=_saved(ended),
+        result_lost=_lost(ended),
     )
+
+
+def _saved(ended: Ended) -> wire.ResultObject | None:
+    large = ended.large
+    return wire.ResultObject(large.size_bytes, large.sha256) if isinstance(large, SavedResult) else None
+
+
+def _lost(ended: Ended) -> wire.ResultLost | None:
+    large = ended.large
+    return wire.ResultLost(large.reason, large.size_bytes) if isinstance(large, LostResult) else None
 
 
 def _pages(reports: Iterable[wire.Report]) -> Iterator[tuple[wire.Report, ...]]:

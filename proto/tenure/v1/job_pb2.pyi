@@ -202,7 +202,7 @@ class JobError(_message.Message):
     def __init__(self, type: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("id", "namespace", "kind", "route", "state", "priority", "payload", "result", "error", "reason", "attempt", "errors", "crashes", "fence", "claim", "created_at", "activate_at", "started_at", "finished_at", "retry", "ttl", "timeout", "max_crashes", "idempotency_key", "labels", "depends_on", "parent_id", "progress", "progress_message", "cancel_requested", "worker", "retry_of", "retried_by", "start_by", "deadline", "job_timeout", "limits", "requires", "schedule_id", "scheduled_at", "trigger", "upstream_failure", "workflow_id", "ref", "aged", "unique_key", "replaced_by", "deleted_at")
+    __slots__ = ("id", "namespace", "kind", "route", "state", "priority", "payload", "result", "error", "reason", "attempt", "errors", "crashes", "fence", "claim", "created_at", "activate_at", "started_at", "finished_at", "retry", "ttl", "timeout", "max_crashes", "idempotency_key", "labels", "depends_on", "parent_id", "progress", "progress_message", "cancel_requested", "worker", "retry_of", "retried_by", "start_by", "deadline", "job_timeout", "limits", "requires", "schedule_id", "scheduled_at", "trigger", "upstream_failure", "workflow_id", "ref", "aged", "unique_key", "replaced_by", "deleted_at", "result_object", "result_lost")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -265,6 +265,8 @@ class Job(_message.Message):
     UNIQUE_KEY_FIELD_NUMBER: _ClassVar[int]
     REPLACED_BY_FIELD_NUMBER: _ClassVar[int]
     DELETED_AT_FIELD_NUMBER: _ClassVar[int]
+    RESULT_OBJECT_FIELD_NUMBER: _ClassVar[int]
+    RESULT_LOST_FIELD_NUMBER: _ClassVar[int]
     id: str
     namespace: str
     kind: str
@@ -313,7 +315,25 @@ class Job(_message.Message):
     unique_key: str
     replaced_by: str
     deleted_at: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., kind: _Optional[str] = ..., route: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., priority: _Optional[int] = ..., payload: _Optional[str] = ..., result: _Optional[str] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., reason: _Optional[str] = ..., attempt: _Optional[int] = ..., errors: _Optional[int] = ..., crashes: _Optional[int] = ..., fence: _Optional[int] = ..., claim: _Optional[_Union[Claim, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activate_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_crashes: _Optional[int] = ..., idempotency_key: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., depends_on: _Optional[_Iterable[str]] = ..., parent_id: _Optional[str] = ..., progress: _Optional[float] = ..., progress_message: _Optional[str] = ..., cancel_requested: _Optional[bool] = ..., worker: _Optional[str] = ..., retry_of: _Optional[str] = ..., retried_by: _Optional[str] = ..., start_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., job_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., limits: _Optional[_Iterable[str]] = ..., requires: _Optional[_Mapping[str, str]] = ..., schedule_id: _Optional[str] = ..., scheduled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trigger: _Optional[_Union[Trigger, str]] = ..., upstream_failure: _Optional[_Union[UpstreamFailure, str]] = ..., workflow_id: _Optional[str] = ..., ref: _Optional[str] = ..., aged: _Optional[bool] = ..., unique_key: _Optional[str] = ..., replaced_by: _Optional[str] = ..., deleted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    result_object: ResultObject
+    result_lost: ResultLost
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., kind: _Optional[str] = ..., route: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., priority: _Optional[int] = ..., payload: _Optional[str] = ..., result: _Optional[str] = ..., error: _Optional[_Union[JobError, _Mapping]] = ..., reason: _Optional[str] = ..., attempt: _Optional[int] = ..., errors: _Optional[int] = ..., crashes: _Optional[int] = ..., fence: _Optional[int] = ..., claim: _Optional[_Union[Claim, _Mapping]] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activate_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_crashes: _Optional[int] = ..., idempotency_key: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., depends_on: _Optional[_Iterable[str]] = ..., parent_id: _Optional[str] = ..., progress: _Optional[float] = ..., progress_message: _Optional[str] = ..., cancel_requested: _Optional[bool] = ..., worker: _Optional[str] = ..., retry_of: _Optional[str] = ..., retried_by: _Optional[str] = ..., start_by: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., job_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., limits: _Optional[_Iterable[str]] = ..., requires: _Optional[_Mapping[str, str]] = ..., schedule_id: _Optional[str] = ..., scheduled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trigger: _Optional[_Union[Trigger, str]] = ..., upstream_failure: _Optional[_Union[UpstreamFailure, str]] = ..., workflow_id: _Optional[str] = ..., ref: _Optional[str] = ..., aged: _Optional[bool] = ..., unique_key: _Optional[str] = ..., replaced_by: _Optional[str] = ..., deleted_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., result_object: _Optional[_Union[ResultObject, _Mapping]] = ..., result_lost: _Optional[_Union[ResultLost, _Mapping]] = ...) -> None: ...
+
+class ResultObject(_message.Message):
+    __slots__ = ("size_bytes", "sha256")
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    size_bytes: int
+    sha256: bytes
+    def __init__(self, size_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
+
+class ResultLost(_message.Message):
+    __slots__ = ("reason", "size_bytes")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    size_bytes: int
+    def __init__(self, reason: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class Attempt(_message.Message):
     __slots__ = ("job_id", "attempt", "fence", "worker", "lease", "claim_revision", "outcome", "error", "started_at", "finished_at")

@@ -118,6 +118,16 @@ class JobServiceStub:
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.RetryJobsRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_job__service__pb2.RetryJobsResponse.FromString,
                 _registered_method=True)
+        self.ListArtifacts = channel.unary_unary(
+                '/tenure.v1.JobService/ListArtifacts',
+                request_serializer=tenure_dot_v1_dot_job__service__pb2.ListArtifactsRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_job__service__pb2.ListArtifactsResponse.FromString,
+                _registered_method=True)
+        self.CreateDownload = channel.unary_unary(
+                '/tenure.v1.JobService/CreateDownload',
+                request_serializer=tenure_dot_v1_dot_job__service__pb2.CreateDownloadRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_job__service__pb2.CreateDownloadResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -242,6 +252,20 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListArtifacts(self, request, context):
+        """The files that attempts of a job have saved, a large result among them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateDownload(self, request, context):
+        """Where to read one of them. FAILED_PRECONDITION: the coordinators have no object store.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -324,6 +348,16 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.RetryJobs,
                     request_deserializer=tenure_dot_v1_dot_job__service__pb2.RetryJobsRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_job__service__pb2.RetryJobsResponse.SerializeToString,
+            ),
+            'ListArtifacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListArtifacts,
+                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.ListArtifactsRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_job__service__pb2.ListArtifactsResponse.SerializeToString,
+            ),
+            'CreateDownload': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateDownload,
+                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.CreateDownloadRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_job__service__pb2.CreateDownloadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -762,6 +796,60 @@ class JobService:
             '/tenure.v1.JobService/RetryJobs',
             tenure_dot_v1_dot_job__service__pb2.RetryJobsRequest.SerializeToString,
             tenure_dot_v1_dot_job__service__pb2.RetryJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListArtifacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.JobService/ListArtifacts',
+            tenure_dot_v1_dot_job__service__pb2.ListArtifactsRequest.SerializeToString,
+            tenure_dot_v1_dot_job__service__pb2.ListArtifactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateDownload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.JobService/CreateDownload',
+            tenure_dot_v1_dot_job__service__pb2.CreateDownloadRequest.SerializeToString,
+            tenure_dot_v1_dot_job__service__pb2.CreateDownloadResponse.FromString,
             options,
             channel_credentials,
             insecure,

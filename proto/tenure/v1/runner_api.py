@@ -17,6 +17,8 @@ Token = Annotated[str, Meta(min_length=1, max_length=4_096)]
 Text = Annotated[str, Meta(max_length=255)]
 TtlS = Annotated[float, Meta(ge=2, le=86_400)]
 WaitS = Annotated[float, Meta(ge=0, le=30)]
+Size = Annotated[int, Meta(ge=0, le=2**53)]
+Sha256 = Annotated[str, Meta(min_length=64, max_length=64, description="in hex")]
 MAX_CLAIMS = 1_000
 """In one call."""
 PREFIX = "/v1/runner/"
@@ -202,6 +204,20 @@ class Park(Struct, frozen=True, omit_defaults=True):
     trigger: Literal["all_completed", "all_finished", "any_completed", "any_finished"] = "all_finished"
 
 
+class ResultObject(Struct, frozen=True):
+    """A result that was uploaded as `_result.json`."""
+
+    size_bytes: Size
+    sha256: Sha256
+
+
+class ResultLost(Struct, frozen=True):
+    """A result that could not be uploaded."""
+
+    reason: Annotated[str, Meta(max_length=1_024)]
+    size_bytes: Size
+
+
 class Report(Struct, frozen=True, omit_defaults=True):
     """How an attempt ended."""
 
@@ -214,6 +230,12 @@ class Report(Struct, frozen=True, omit_defaults=True):
     delay_s: Annotated[float, Meta(ge=0, le=31_622_400, description="for rescheduled")] = 0.0
     spends_budget: Annotated[bool, Meta(description="for rescheduled: count it as an error")] = False
     park: Park | None = None
+    result_object: Annotated[
+        ResultObject | None, Meta(description="for completed, instead of a result larger than 64 KiB")
+    ] = None
+    result_lost: Annotated[
+        ResultLost | None, Meta(description="for completed, when such a result could not be uploaded")
+    ] = None
 
 
 class Finish(Struct, frozen=True):
@@ -279,6 +301,52 @@ class UpstreamPage(Struct, frozen=True):
 
     jobs: tuple[Upstream, ...]
     next: str = ""
+
+
+class CreateUpload(Struct, frozen=True):
+    """Ask where a file of an attempt goes: an artifact, or a result larger than 64 KiB."""
+
+    attempt_token: Token
+    name: Annotated[
+        str,
+        Meta(
+            max_length=128,
+            description="letters, digits . _ -, beginning and ending with a letter or digit; the result is `_result.json`",
+        ),
+    ]
+    size_bytes: Size
+    sha256: Sha256
+    content_type: Annotated[str, Meta(max_length=160)] = "application/octet-stream"
+    upload: Annotated[
+        str,
+        Meta(
+            max_length=4_096,
+            description="of an upload in parts whose URLs have expired: the answer has new ones for the same parts",
+        ),
+    ] = ""
+
+
+class Upload(Struct, frozen=True):
+    """Where to PUT the bytes: whole, to ``url`` with ``headers``; or, if that is empty, each part to its own.
+
+    A URL that begins with a slash is a path at the address that was called. No credentials are to be shown to any.
+    """
+
+    upload: Annotated[str, Meta(description="names the upload, for `uploaded`")]
+    url: str = ""
+    headers: dict[str, str] = {}
+    part_bytes: Annotated[int, Meta(description="the size of every part but the last")] = 0
+    part_urls: tuple[str, ...] = ()
+
+
+class CompleteUpload(Struct, frozen=True):
+    """Say that all was sent: from now on the file is there to read. May be repeated."""
+
+    attempt_token: Token
+    upload: Token
+    part_tags: Annotated[
+        tuple[Text, ...], Meta(max_length=1_000, description="the ETag that was answered to each part, in order")
+    ] = ()
 
 
 class Done(Struct, frozen=True):

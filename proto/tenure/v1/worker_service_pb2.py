@@ -28,7 +28,7 @@ from tenure.v1 import job_pb2 as tenure_dot_v1_dot_job__pb2
 from tenure.v1 import job_service_pb2 as tenure_dot_v1_dot_job__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etenure/v1/worker_service.proto\x12\ttenure.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13tenure/v1/job.proto\x1a\x1btenure/v1/job_service.proto\"h\n\nClaimedJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61ttempt_seen\x18\x02 \x01(\x05\x12\r\n\x05lease\x18\x03 \x01(\x03\x12\x16\n\x0e\x63laim_revision\x18\x04 \x01(\x03\x12\r\n\x05slots\x18\x05 \x03(\t\"M\n\x14StartAttemptsRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12%\n\x06\x63laims\x18\x02 \x03(\x0b\x32\x15.tenure.v1.ClaimedJob\"\x99\x03\n\x0eStartedAttempt\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x03\x12\x11\n\tnamespace\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\r\n\x05route\x18\x06 \x01(\t\x12\x0f\n\x07payload\x18\x07 \x01(\t\x12\x12\n\ncheckpoint\x18\x08 \x01(\t\x12*\n\x07timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x06labels\x18\n \x03(\x0b\x32%.tenure.v1.StartedAttempt.LabelsEntry\x12.\n\nstarted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tparent_id\x18\x0c \x01(\t\x12\x16\n\x0eparked_attempt\x18( \x01(\x05\x12\x15\n\rattempt_token\x18) \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\x15StartAttemptsResponse\x12+\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x19.tenure.v1.StartedAttempt\"\xcd\x02\n\rAttemptReport\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12#\n\x07outcome\x18\x03 \x01(\x0e\x32\x12.tenure.v1.Outcome\x12\x0e\n\x06result\x18\x04 \x01(\t\x12\"\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x13.tenure.v1.JobError\x12\x11\n\tpermanent\x18\x06 \x01(\x08\x12(\n\x05\x64\x65lay\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05lease\x18\x08 \x01(\x03\x12\x16\n\x0e\x63laim_revision\x18\t \x01(\x03\x12\x13\n\x0b\x65rror_bases\x18\n \x03(\t\x12\x15\n\rspends_budget\x18\x0b \x01(\x08\x12\x1d\n\x04park\x18( \x01(\x0b\x32\x0f.tenure.v1.Park\x12\x15\n\rattempt_token\x18) \x01(\t\"Q\n\x04Park\x12\x10\n\x08\x63hildren\x18\x01 \x03(\t\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\x12#\n\x07trigger\x18\x03 \x01(\x0e\x32\x12.tenure.v1.Trigger\"R\n\x15\x46inishAttemptsRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12)\n\x07reports\x18\x02 \x03(\x0b\x32\x18.tenure.v1.AttemptReport\"\x92\x01\n\x0f\x46inishedAttempt\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12#\n\x07verdict\x18\x02 \x01(\x0e\x32\x12.tenure.v1.Verdict\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.tenure.v1.JobState\x12\x15\n\rclaim_deleted\x18\x05 \x01(\x08\"F\n\x16\x46inishAttemptsResponse\x12,\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x1a.tenure.v1.FinishedAttempt\"i\n\x0eProgressReport\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x10\n\x08\x66raction\x18\x03 \x01(\x01\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x15\n\rattempt_token\x18\x05 \x01(\t\"C\n\x15ReportProgressRequest\x12*\n\x07reports\x18\x01 \x03(\x0b\x32\x19.tenure.v1.ProgressReport\">\n\x16ReportProgressResponse\x12$\n\x08verdicts\x18\x01 \x03(\x0e\x32\x12.tenure.v1.Verdict\"a\n\x15SaveCheckpointRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\x12\x15\n\rattempt_token\x18\x04 \x01(\t\"=\n\x16SaveCheckpointResponse\x12#\n\x07verdict\x18\x01 \x01(\x0e\x32\x12.tenure.v1.Verdict\"o\n\x15SubmitChildrenRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12 \n\x04jobs\x18\x03 \x03(\x0b\x32\x12.tenure.v1.JobSpec\x12\x15\n\rattempt_token\x18\x04 \x01(\t\"d\n\x16SubmitChildrenResponse\x12#\n\x07verdict\x18\x01 \x01(\x0e\x32\x12.tenure.v1.Verdict\x12%\n\x04jobs\x18\x02 \x03(\x0b\x32\x17.tenure.v1.SubmittedJob\"_\n\x13ReadUpstreamRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x15\n\rattempt_token\x18\x04 \x01(\t\"\xa0\x01\n\x0bUpstreamJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.tenure.v1.JobState\x12\x0e\n\x06result\x18\x05 \x01(\t\x12\"\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x13.tenure.v1.JobError\x12\x0e\n\x06reason\x18\x07 \x01(\t\"z\n\x14ReadUpstreamResponse\x12#\n\x07verdict\x18\x01 \x01(\x0e\x32\x12.tenure.v1.Verdict\x12$\n\x04jobs\x18\x02 \x03(\x0b\x32\x16.tenure.v1.UpstreamJob\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t*\x89\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n\x10VERDICT_RECORDED\x10\x01\x12\x14\n\x10VERDICT_REPEATED\x10\x02\x12\x10\n\x0cVERDICT_LOST\x10\x03\x12\x13\n\x0fVERDICT_INVALID\x10\x04\x12\x12\n\x0eVERDICT_LOCKED\x10\x05\x32\x90\x04\n\rWorkerService\x12R\n\rStartAttempts\x12\x1f.tenure.v1.StartAttemptsRequest\x1a .tenure.v1.StartAttemptsResponse\x12U\n\x0e\x46inishAttempts\x12 .tenure.v1.FinishAttemptsRequest\x1a!.tenure.v1.FinishAttemptsResponse\x12U\n\x0eReportProgress\x12 .tenure.v1.ReportProgressRequest\x1a!.tenure.v1.ReportProgressResponse\x12U\n\x0eSaveCheckpoint\x12 .tenure.v1.SaveCheckpointRequest\x1a!.tenure.v1.SaveCheckpointResponse\x12U\n\x0eSubmitChildren\x12 .tenure.v1.SubmitChildrenRequest\x1a!.tenure.v1.SubmitChildrenResponse\x12O\n\x0cReadUpstream\x12\x1e.tenure.v1.ReadUpstreamRequest\x1a\x1f.tenure.v1.ReadUpstreamResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etenure/v1/worker_service.proto\x12\ttenure.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13tenure/v1/job.proto\x1a\x1btenure/v1/job_service.proto\"h\n\nClaimedJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61ttempt_seen\x18\x02 \x01(\x05\x12\r\n\x05lease\x18\x03 \x01(\x03\x12\x16\n\x0e\x63laim_revision\x18\x04 \x01(\x03\x12\r\n\x05slots\x18\x05 \x03(\t\"M\n\x14StartAttemptsRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12%\n\x06\x63laims\x18\x02 \x03(\x0b\x32\x15.tenure.v1.ClaimedJob\"\x99\x03\n\x0eStartedAttempt\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x03\x12\x11\n\tnamespace\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\r\n\x05route\x18\x06 \x01(\t\x12\x0f\n\x07payload\x18\x07 \x01(\t\x12\x12\n\ncheckpoint\x18\x08 \x01(\t\x12*\n\x07timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x06labels\x18\n \x03(\x0b\x32%.tenure.v1.StartedAttempt.LabelsEntry\x12.\n\nstarted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tparent_id\x18\x0c \x01(\t\x12\x16\n\x0eparked_attempt\x18( \x01(\x05\x12\x15\n\rattempt_token\x18) \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\x15StartAttemptsResponse\x12+\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x19.tenure.v1.StartedAttempt\"\xa9\x03\n\rAttemptReport\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12#\n\x07outcome\x18\x03 \x01(\x0e\x32\x12.tenure.v1.Outcome\x12\x0e\n\x06result\x18\x04 \x01(\t\x12\"\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x13.tenure.v1.JobError\x12\x11\n\tpermanent\x18\x06 \x01(\x08\x12(\n\x05\x64\x65lay\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05lease\x18\x08 \x01(\x03\x12\x16\n\x0e\x63laim_revision\x18\t \x01(\x03\x12\x13\n\x0b\x65rror_bases\x18\n \x03(\t\x12\x15\n\rspends_budget\x18\x0b \x01(\x08\x12\x1d\n\x04park\x18( \x01(\x0b\x32\x0f.tenure.v1.Park\x12\x15\n\rattempt_token\x18) \x01(\t\x12.\n\rresult_object\x18* \x01(\x0b\x32\x17.tenure.v1.ResultObject\x12*\n\x0bresult_lost\x18+ \x01(\x0b\x32\x15.tenure.v1.ResultLost\"Q\n\x04Park\x12\x10\n\x08\x63hildren\x18\x01 \x03(\t\x12\x12\n\ncheckpoint\x18\x02 \x01(\t\x12#\n\x07trigger\x18\x03 \x01(\x0e\x32\x12.tenure.v1.Trigger\"R\n\x15\x46inishAttemptsRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12)\n\x07reports\x18\x02 \x03(\x0b\x32\x18.tenure.v1.AttemptReport\"\x92\x01\n\x0f\x46inishedAttempt\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12#\n\x07verdict\x18\x02 \x01(\x0e\x32\x12.tenure.v1.Verdict\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.tenure.v1.JobState\x12\x15\n\rclaim_deleted\x18\x05 \x01(\x08\"F\n\x16\x46inishAttemptsResponse\x12,\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x1a.tenure.v1.FinishedAttempt\"i\n\x0eProgressReport\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x10\n\x08\x66raction\x18\x03 \x01(\x01\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x15\n\rattempt_token\x18\x05 \x01(\t\"C\n\x15ReportProgressRequest\x12*\n\x07reports\x18\x01 \x03(\x0b\x32\x19.tenure.v1.ProgressReport\">\n\x16ReportProgressResponse\x12$\n\x08verdicts\x18\x01 \x03(\x0e\x32\x12.tenure.v1.Verdict\"a\n\x15SaveCheckpointRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\x12\x15\n\rattempt_token\x18\x04 \x01(\t\"=\n\x16SaveCheckpointResponse\x12#\n\x07verdict\x18\x01 \x01(\x0e\x32\x12.tenure.v1.Verdict\"o\n\x15SubmitChildrenRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12 \n\x04jobs\x18\x03 \x03(\x0b\x32\x12.tenure.v1.JobSpec\x12\x15\n\rattempt_token\x18\x04 \x01(\t\"d\n\x16SubmitChildrenResponse\x12#\n\x07verdict\x18\x01 \x01(\x0e\x32\x12.tenure.v1.Verdict\x12%\n\x04jobs\x18\x02 \x03(\x0b\x32\x17.tenure.v1.SubmittedJob\"_\n\x13ReadUpstreamRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x15\n\rattempt_token\x18\x04 \x01(\t\"\xa0\x01\n\x0bUpstreamJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.tenure.v1.JobState\x12\x0e\n\x06result\x18\x05 \x01(\t\x12\"\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x13.tenure.v1.JobError\x12\x0e\n\x06reason\x18\x07 \x01(\t\"z\n\x14ReadUpstreamResponse\x12#\n\x07verdict\x18\x01 \x01(\x0e\x32\x12.tenure.v1.Verdict\x12$\n\x04jobs\x18\x02 \x03(\x0b\x32\x16.tenure.v1.UpstreamJob\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\xa3\x01\n\x13\x43reateUploadRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x15\n\rattempt_token\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x0e\n\x06sha256\x18\x06 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x07 \x01(\t\x12\x0e\n\x06upload\x18\x08 \x01(\t\"\xee\x01\n\x14\x43reateUploadResponse\x12#\n\x07verdict\x18\x01 \x01(\x0e\x32\x12.tenure.v1.Verdict\x12\x0e\n\x06upload\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12=\n\x07headers\x18\x04 \x03(\x0b\x32,.tenure.v1.CreateUploadResponse.HeadersEntry\x12\x12\n\npart_bytes\x18\x05 \x01(\x03\x12\x11\n\tpart_urls\x18\x06 \x03(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"p\n\x15\x43ompleteUploadRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\x12\x15\n\rattempt_token\x18\x03 \x01(\t\x12\x0e\n\x06upload\x18\x04 \x01(\t\x12\x11\n\tpart_tags\x18\x05 \x03(\t\"=\n\x16\x43ompleteUploadResponse\x12#\n\x07verdict\x18\x01 \x01(\x0e\x32\x12.tenure.v1.Verdict*\x89\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n\x10VERDICT_RECORDED\x10\x01\x12\x14\n\x10VERDICT_REPEATED\x10\x02\x12\x10\n\x0cVERDICT_LOST\x10\x03\x12\x13\n\x0fVERDICT_INVALID\x10\x04\x12\x12\n\x0eVERDICT_LOCKED\x10\x05\x32\xb8\x05\n\rWorkerService\x12R\n\rStartAttempts\x12\x1f.tenure.v1.StartAttemptsRequest\x1a .tenure.v1.StartAttemptsResponse\x12U\n\x0e\x46inishAttempts\x12 .tenure.v1.FinishAttemptsRequest\x1a!.tenure.v1.FinishAttemptsResponse\x12U\n\x0eReportProgress\x12 .tenure.v1.ReportProgressRequest\x1a!.tenure.v1.ReportProgressResponse\x12U\n\x0eSaveCheckpoint\x12 .tenure.v1.SaveCheckpointRequest\x1a!.tenure.v1.SaveCheckpointResponse\x12U\n\x0eSubmitChildren\x12 .tenure.v1.SubmitChildrenRequest\x1a!.tenure.v1.SubmitChildrenResponse\x12O\n\x0cReadUpstream\x12\x1e.tenure.v1.ReadUpstreamRequest\x1a\x1f.tenure.v1.ReadUpstreamResponse\x12O\n\x0c\x43reateUpload\x12\x1e.tenure.v1.CreateUploadRequest\x1a\x1f.tenure.v1.CreateUploadResponse\x12U\n\x0e\x43ompleteUpload\x12 .tenure.v1.CompleteUploadRequest\x1a!.tenure.v1.CompleteUploadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,8 +37,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STARTEDATTEMPT_LABELSENTRY']._loaded_options = None
   _globals['_STARTEDATTEMPT_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_VERDICT']._serialized_start=2553
-  _globals['_VERDICT']._serialized_end=2690
+  _globals['_CREATEUPLOADRESPONSE_HEADERSENTRY']._loaded_options = None
+  _globals['_CREATEUPLOADRESPONSE_HEADERSENTRY']._serialized_options = b'8\001'
+  _globals['_VERDICT']._serialized_start=3229
+  _globals['_VERDICT']._serialized_end=3366
   _globals['_CLAIMEDJOB']._serialized_start=160
   _globals['_CLAIMEDJOB']._serialized_end=264
   _globals['_STARTATTEMPTSREQUEST']._serialized_start=266
@@ -50,35 +52,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STARTATTEMPTSRESPONSE']._serialized_start=757
   _globals['_STARTATTEMPTSRESPONSE']._serialized_end=825
   _globals['_ATTEMPTREPORT']._serialized_start=828
-  _globals['_ATTEMPTREPORT']._serialized_end=1161
-  _globals['_PARK']._serialized_start=1163
-  _globals['_PARK']._serialized_end=1244
-  _globals['_FINISHATTEMPTSREQUEST']._serialized_start=1246
-  _globals['_FINISHATTEMPTSREQUEST']._serialized_end=1328
-  _globals['_FINISHEDATTEMPT']._serialized_start=1331
-  _globals['_FINISHEDATTEMPT']._serialized_end=1477
-  _globals['_FINISHATTEMPTSRESPONSE']._serialized_start=1479
-  _globals['_FINISHATTEMPTSRESPONSE']._serialized_end=1549
-  _globals['_PROGRESSREPORT']._serialized_start=1551
-  _globals['_PROGRESSREPORT']._serialized_end=1656
-  _globals['_REPORTPROGRESSREQUEST']._serialized_start=1658
-  _globals['_REPORTPROGRESSREQUEST']._serialized_end=1725
-  _globals['_REPORTPROGRESSRESPONSE']._serialized_start=1727
-  _globals['_REPORTPROGRESSRESPONSE']._serialized_end=1789
-  _globals['_SAVECHECKPOINTREQUEST']._serialized_start=1791
-  _globals['_SAVECHECKPOINTREQUEST']._serialized_end=1888
-  _globals['_SAVECHECKPOINTRESPONSE']._serialized_start=1890
-  _globals['_SAVECHECKPOINTRESPONSE']._serialized_end=1951
-  _globals['_SUBMITCHILDRENREQUEST']._serialized_start=1953
-  _globals['_SUBMITCHILDRENREQUEST']._serialized_end=2064
-  _globals['_SUBMITCHILDRENRESPONSE']._serialized_start=2066
-  _globals['_SUBMITCHILDRENRESPONSE']._serialized_end=2166
-  _globals['_READUPSTREAMREQUEST']._serialized_start=2168
-  _globals['_READUPSTREAMREQUEST']._serialized_end=2263
-  _globals['_UPSTREAMJOB']._serialized_start=2266
-  _globals['_UPSTREAMJOB']._serialized_end=2426
-  _globals['_READUPSTREAMRESPONSE']._serialized_start=2428
-  _globals['_READUPSTREAMRESPONSE']._serialized_end=2550
-  _globals['_WORKERSERVICE']._serialized_start=2693
-  _globals['_WORKERSERVICE']._serialized_end=3221
+  _globals['_ATTEMPTREPORT']._serialized_end=1253
+  _globals['_PARK']._serialized_start=1255
+  _globals['_PARK']._serialized_end=1336
+  _globals['_FINISHATTEMPTSREQUEST']._serialized_start=1338
+  _globals['_FINISHATTEMPTSREQUEST']._serialized_end=1420
+  _globals['_FINISHEDATTEMPT']._serialized_start=1423
+  _globals['_FINISHEDATTEMPT']._serialized_end=1569
+  _globals['_FINISHATTEMPTSRESPONSE']._serialized_start=1571
+  _globals['_FINISHATTEMPTSRESPONSE']._serialized_end=1641
+  _globals['_PROGRESSREPORT']._serialized_start=1643
+  _globals['_PROGRESSREPORT']._serialized_end=1748
+  _globals['_REPORTPROGRESSREQUEST']._serialized_start=1750
+  _globals['_REPORTPROGRESSREQUEST']._serialized_end=1817
+  _globals['_REPORTPROGRESSRESPONSE']._serialized_start=1819
+  _globals['_REPORTPROGRESSRESPONSE']._serialized_end=1881
+  _globals['_SAVECHECKPOINTREQUEST']._serialized_start=1883
+  _globals['_SAVECHECKPOINTREQUEST']._serialized_end=1980
+  _globals['_SAVECHECKPOINTRESPONSE']._serialized_start=1982
+  _globals['_SAVECHECKPOINTRESPONSE']._serialized_end=2043
+  _globals['_SUBMITCHILDRENREQUEST']._serialized_start=2045
+  _globals['_SUBMITCHILDRENREQUEST']._serialized_end=2156
+  _globals['_SUBMITCHILDRENRESPONSE']._serialized_start=2158
+  _globals['_SUBMITCHILDRENRESPONSE']._serialized_end=2258
+  _globals['_READUPSTREAMREQUEST']._serialized_start=2260
+  _globals['_READUPSTREAMREQUEST']._serialized_end=2355
+  _globals['_UPSTREAMJOB']._serialized_start=2358
+  _globals['_UPSTREAMJOB']._serialized_end=2518
+  _globals['_READUPSTREAMRESPONSE']._serialized_start=2520
+  _globals['_READUPSTREAMRESPONSE']._serialized_end=2642
+  _globals['_CREATEUPLOADREQUEST']._serialized_start=2645
+  _globals['_CREATEUPLOADREQUEST']._serialized_end=2808
+  _globals['_CREATEUPLOADRESPONSE']._serialized_start=2811
+  _globals['_CREATEUPLOADRESPONSE']._serialized_end=3049
+  _globals['_CREATEUPLOADRESPONSE_HEADERSENTRY']._serialized_start=3003
+  _globals['_CREATEUPLOADRESPONSE_HEADERSENTRY']._serialized_end=3049
+  _globals['_COMPLETEUPLOADREQUEST']._serialized_start=3051
+  _globals['_COMPLETEUPLOADREQUEST']._serialized_end=3163
+  _globals['_COMPLETEUPLOADRESPONSE']._serialized_start=3165
+  _globals['_COMPLETEUPLOADRESPONSE']._serialized_end=3226
+  _globals['_WORKERSERVICE']._serialized_start=3369
+  _globals['_WORKERSERVICE']._serialized_end=4065
 # @@protoc_insertion_point(module_scope)

@@ -96,7 +96,7 @@ class StartAttemptsResponse(_message.Message):
     def __init__(self, attempts: _Optional[_Iterable[_Union[StartedAttempt, _Mapping]]] = ...) -> None: ...
 
 class AttemptReport(_message.Message):
-    __slots__ = ("job_id", "fence", "outcome", "result", "error", "permanent", "delay", "lease", "claim_revision", "error_bases", "spends_budget", "park", "attempt_token")
+    __slots__ = ("job_id", "fence", "outcome", "result", "error", "permanent", "delay", "lease", "claim_revision", "error_bases", "spends_budget", "park", "attempt_token", "result_object", "result_lost")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +110,8 @@ class AttemptReport(_message.Message):
     SPENDS_BUDGET_FIELD_NUMBER: _ClassVar[int]
     PARK_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    RESULT_OBJECT_FIELD_NUMBER: _ClassVar[int]
+    RESULT_LOST_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     fence: int
     outcome: _job_pb2.Outcome
@@ -123,7 +125,9 @@ class AttemptReport(_message.Message):
     spends_budget: bool
     park: Park
     attempt_token: str
-    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., outcome: _Optional[_Union[_job_pb2.Outcome, str]] = ..., result: _Optional[str] = ..., error: _Optional[_Union[_job_pb2.JobError, _Mapping]] = ..., permanent: _Optional[bool] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[int] = ..., claim_revision: _Optional[int] = ..., error_bases: _Optional[_Iterable[str]] = ..., spends_budget: _Optional[bool] = ..., park: _Optional[_Union[Park, _Mapping]] = ..., attempt_token: _Optional[str] = ...) -> None: ...
+    result_object: _job_pb2.ResultObject
+    result_lost: _job_pb2.ResultLost
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., outcome: _Optional[_Union[_job_pb2.Outcome, str]] = ..., result: _Optional[str] = ..., error: _Optional[_Union[_job_pb2.JobError, _Mapping]] = ..., permanent: _Optional[bool] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[int] = ..., claim_revision: _Optional[int] = ..., error_bases: _Optional[_Iterable[str]] = ..., spends_budget: _Optional[bool] = ..., park: _Optional[_Union[Park, _Mapping]] = ..., attempt_token: _Optional[str] = ..., result_object: _Optional[_Union[_job_pb2.ResultObject, _Mapping]] = ..., result_lost: _Optional[_Union[_job_pb2.ResultLost, _Mapping]] = ...) -> None: ...
 
 class Park(_message.Message):
     __slots__ = ("children", "checkpoint", "trigger")
@@ -266,3 +270,66 @@ class ReadUpstreamResponse(_message.Message):
     jobs: _containers.RepeatedCompositeFieldContainer[UpstreamJob]
     next_page_token: str
     def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., jobs: _Optional[_Iterable[_Union[UpstreamJob, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class CreateUploadRequest(_message.Message):
+    __slots__ = ("job_id", "fence", "attempt_token", "name", "size_bytes", "sha256", "content_type", "upload")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    fence: int
+    attempt_token: str
+    name: str
+    size_bytes: int
+    sha256: bytes
+    content_type: str
+    upload: str
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., attempt_token: _Optional[str] = ..., name: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., content_type: _Optional[str] = ..., upload: _Optional[str] = ...) -> None: ...
+
+class CreateUploadResponse(_message.Message):
+    __slots__ = ("verdict", "upload", "url", "headers", "part_bytes", "part_urls")
+    class HeadersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    PART_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PART_URLS_FIELD_NUMBER: _ClassVar[int]
+    verdict: Verdict
+    upload: str
+    url: str
+    headers: _containers.ScalarMap[str, str]
+    part_bytes: int
+    part_urls: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., upload: _Optional[str] = ..., url: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., part_bytes: _Optional[int] = ..., part_urls: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class CompleteUploadRequest(_message.Message):
+    __slots__ = ("job_id", "fence", "attempt_token", "upload", "part_tags")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    UPLOAD_FIELD_NUMBER: _ClassVar[int]
+    PART_TAGS_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    fence: int
+    attempt_token: str
+    upload: str
+    part_tags: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., attempt_token: _Optional[str] = ..., upload: _Optional[str] = ..., part_tags: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class CompleteUploadResponse(_message.Message):
+    __slots__ = ("verdict",)
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    verdict: Verdict
+    def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ...) -> None: ...

@@ -67,6 +67,16 @@ class WorkerServiceStub:
                 request_serializer=tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamResponse.FromString,
                 _registered_method=True)
+        self.CreateUpload = channel.unary_unary(
+                '/tenure.v1.WorkerService/CreateUpload',
+                request_serializer=tenure_dot_v1_dot_worker__service__pb2.CreateUploadRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_worker__service__pb2.CreateUploadResponse.FromString,
+                _registered_method=True)
+        self.CompleteUpload = channel.unary_unary(
+                '/tenure.v1.WorkerService/CompleteUpload',
+                request_serializer=tenure_dot_v1_dot_worker__service__pb2.CompleteUploadRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_worker__service__pb2.CompleteUploadResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer:
@@ -118,6 +128,21 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateUpload(self, request, context):
+        """Where to PUT a file of an executing attempt. FAILED_PRECONDITION: the coordinators have no object store.
+        RESOURCE_EXHAUSTED: it is larger, or one more, than an attempt may save.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteUpload(self, request, context):
+        """Says that all was sent: from now on the file is there to read. May be repeated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -150,6 +175,16 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.ReadUpstream,
                     request_deserializer=tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamResponse.SerializeToString,
+            ),
+            'CreateUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateUpload,
+                    request_deserializer=tenure_dot_v1_dot_worker__service__pb2.CreateUploadRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_worker__service__pb2.CreateUploadResponse.SerializeToString,
+            ),
+            'CompleteUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteUpload,
+                    request_deserializer=tenure_dot_v1_dot_worker__service__pb2.CompleteUploadRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_worker__service__pb2.CompleteUploadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -317,6 +352,60 @@ class WorkerService:
             '/tenure.v1.WorkerService/ReadUpstream',
             tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamRequest.SerializeToString,
             tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.WorkerService/CreateUpload',
+            tenure_dot_v1_dot_worker__service__pb2.CreateUploadRequest.SerializeToString,
+            tenure_dot_v1_dot_worker__service__pb2.CreateUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.WorkerService/CompleteUpload',
+            tenure_dot_v1_dot_worker__service__pb2.CompleteUploadRequest.SerializeToString,
+            tenure_dot_v1_dot_worker__service__pb2.CompleteUploadResponse.FromString,
             options,
             channel_credentials,
             insecure,

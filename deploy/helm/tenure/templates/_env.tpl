@@ -57,6 +57,9 @@
 {{- with include "tenure.env.token" (dict "token" .w.tokenSecret) }}
 {{ . }}
 {{- end }}
+{{- with include "tenure.env.objectStoreCa" .root }}
+{{ . }}
+{{- end }}
 {{- $shared := dict "Values" (dict "settings" (omit .root.Values.settings "etcdPrefix" "etcdTimeoutS")) }}
 {{- include "tenure.env.workerSettings" (dict "root" $shared "w" .w) }}
 {{- end -}}
@@ -72,6 +75,9 @@
 {{ . }}
 {{- end }}
 {{- with include "tenure.env.token" (dict "token" .root.Values.auth.workers.tokenSecret) }}
+{{ . }}
+{{- end }}
+{{- with include "tenure.env.objectStoreCa" .root }}
 {{ . }}
 {{- end }}
 {{- include "tenure.env.workerSettings" . }}
@@ -195,6 +201,53 @@
   value: {{ eq $tls.clientCertificates "required" | quote }}
 {{- end }}
 {{ include "tenure.env.toCoordinators" (dict "root" . "named" true) }}
+{{- end }}
+{{- end -}}
+
+{{/* Where coordinators keep what is too large for Postgres. */}}
+{{- define "tenure.env.objectStore" -}}
+{{- $os := .Values.objectStore -}}
+{{- if $os.url -}}
+- name: TENURE_OBJECT_STORE
+  value: {{ $os.url | quote }}
+{{- if hasPrefix "file:" $os.url }}
+- name: TENURE_HTTP_ADVERTISE
+  value: {{ default (printf "%s://%s-http.%s.svc:%d" (ternary "https" "http" .Values.tls.coordinators.enabled) (include "tenure.fullname" .) .Release.Namespace (.Values.coordinator.service.httpPort | int)) $os.advertise | quote }}
+{{- else }}
+{{- range $name, $value := dict "ENDPOINT" $os.endpoint "REGION" $os.region "SSE" $os.sse "SSE_KMS_KEY_ID" $os.sseKmsKeyId }}
+{{- if $value }}
+- name: TENURE_OBJECT_STORE_{{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end }}
+{{- if not (kindIs "invalid" $os.pathStyle) }}
+- name: TENURE_OBJECT_STORE_PATH_STYLE
+  value: {{ $os.pathStyle | quote }}
+{{- end }}
+{{- with $os.existingSecret }}
+- name: TENURE_OBJECT_STORE_ACCESS_KEY_ID
+  valueFrom:
+    secretKeyRef:
+      name: {{ . | quote }}
+      key: {{ $os.accessKeyIdKey | quote }}
+- name: TENURE_OBJECT_STORE_SECRET_ACCESS_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ . | quote }}
+      key: {{ $os.secretAccessKeyKey | quote }}
+{{- end }}
+{{- if $os.caSecret }}
+{{ include "tenure.env.objectStoreCa" . }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Whom workers and runners believe, too, when they upload. */}}
+{{- define "tenure.env.objectStoreCa" -}}
+{{- if .Values.objectStore.caSecret -}}
+- name: TENURE_OBJECT_STORE_CA
+  value: /etc/tenure/object-store/ca.crt
 {{- end }}
 {{- end -}}
 

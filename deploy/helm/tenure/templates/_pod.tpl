@@ -157,6 +157,21 @@ certificate (Secrets), c: volumes. Keys are for the group alone, as libpq asks. 
       - key: token
         path: token
 {{- end }}
+{{- $objects := .root.Values.objectStore }}
+{{- if and (eq .component "coordinator") (hasPrefix "file:" $objects.url) $objects.existingClaim }}
+- name: objects
+  persistentVolumeClaim:
+    claimName: {{ $objects.existingClaim | quote }}
+{{- end }}
+{{- if and $objects.caSecret (has .component (list "coordinator" "worker" "runner")) }}
+- name: object-store-ca
+  secret:
+    secretName: {{ $objects.caSecret | quote }}
+    defaultMode: 0440
+    items:
+      - key: ca.crt
+        path: ca.crt
+{{- end }}
 {{- with .c.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
@@ -199,6 +214,16 @@ certificate (Secrets), c: volumes. Keys are for the group alone, as libpq asks. 
 {{- if .token }}
 - name: token
   mountPath: /etc/tenure/token
+  readOnly: true
+{{- end }}
+{{- $objects := .root.Values.objectStore }}
+{{- if and (eq .component "coordinator") (hasPrefix "file:" $objects.url) $objects.existingClaim }}
+- name: objects
+  mountPath: {{ trimPrefix "file://" $objects.url | quote }}
+{{- end }}
+{{- if and $objects.caSecret (has .component (list "coordinator" "worker" "runner")) }}
+- name: object-store-ca
+  mountPath: /etc/tenure/object-store
   readOnly: true
 {{- end }}
 {{- with .c.extraVolumeMounts }}

@@ -26,7 +26,7 @@
     "etcd.external.workerSecret" $etcd.external.workerSecret "etcd.tls.enabled" $etcd.tls.enabled
     "ingress.grpc.enabled" .Values.ingress.grpc.enabled "ingress.http.enabled" .Values.ingress.http.enabled
     "ingress.runners.enabled" .Values.ingress.runners.enabled "tls.coordinators.enabled" .Values.tls.coordinators.enabled
-    "monitoring.serviceMonitor.enabled" .Values.monitoring.serviceMonitor.enabled -}}
+    "monitoring.serviceMonitor.enabled" .Values.monitoring.serviceMonitor.enabled "objectStore.url" .Values.objectStore.url -}}
 {{- range $key, $value := $asked -}}
 {{- if $value }}{{ fail (printf "%s: %s" $key $why) }}{{ end -}}
 {{- end -}}
@@ -88,6 +88,13 @@
 {{- if and .Values.certManager.enabled (not .Values.certManager.issuerRef.name) -}}
 {{- fail "certManager.issuerRef.name: name the issuer" -}}
 {{- end -}}
+{{- $os := .Values.objectStore -}}
+{{- if and (hasPrefix "file:" $os.url) (not $os.existingClaim) -}}
+{{- fail "objectStore.existingClaim: name a PersistentVolumeClaim, ReadWriteMany, as a folder must be shared by all coordinators; or give objectStore.url=s3://…" -}}
+{{- end -}}
+{{- if and $os.sseKmsKeyId (ne $os.sse "aws:kms") -}}
+{{- fail "objectStore.sseKmsKeyId: needs objectStore.sse=aws:kms" -}}
+{{- end -}}
 {{- if $c.terminationGracePeriodSeconds -}}
 {{- $needed := include "tenure.coordinatorGraceSeconds" . | int -}}
 {{- if le ($c.terminationGracePeriodSeconds | int) $needed -}}
@@ -105,7 +112,7 @@
 {{- end -}}
 {{- end -}}
 {{- $postgresEnv := include "tenure.env.postgres" . -}}
-{{- $coordinatorEnv := list $postgresEnv (include "tenure.env.etcd" .) (include "tenure.env.coordinatorSecurity" .) (include "tenure.env.settings" (dict "prefix" "TENURE_" "settings" (merge (dict) $c.settings .Values.settings))) | join "\n" -}}
+{{- $coordinatorEnv := list $postgresEnv (include "tenure.env.etcd" .) (include "tenure.env.coordinatorSecurity" .) (include "tenure.env.objectStore" .) (include "tenure.env.settings" (dict "prefix" "TENURE_" "settings" (merge (dict) $c.settings .Values.settings))) | join "\n" -}}
 {{- $own := list "POD_IP" "TENURE_GRPC_LISTEN" "TENURE_HTTP_LISTEN" "TENURE_GRPC_ADVERTISE" "TENURE_MIGRATE" -}}
 {{- include "tenure.validateEnv" (dict "at" "coordinator.extraEnv" "env" $coordinatorEnv "own" $own "extra" $c.extraEnv) -}}
 {{- include "tenure.validateEnv" (dict "at" "migrations.extraEnv" "env" $postgresEnv "own" list "extra" .Values.migrations.extraEnv) -}}

@@ -1,2 +1,15 @@
 -- Results and artifacts that lie in the object store.
-SELECT 1;
+-- One row per file that an attempt has saved and that is whole in the object store (model/objects.py says under which key);
+-- a result too large for its job is one of them. A row without a hash is a result that could not be saved.
+CREATE TABLE tenure.artifact (
+    job_id       uuid NOT NULL,
+    attempt      integer NOT NULL,
+    name         text NOT NULL,
+    size_bytes   bigint NOT NULL CHECK (size_bytes >= 0),
+    sha256       bytea CHECK (length(sha256) = 32),
+    content_type text NOT NULL,
+    lost         text,  -- why there is nothing to read
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (job_id, attempt, name),
+    CHECK ((sha256 IS NULL) = (lost IS NOT NULL))
+);

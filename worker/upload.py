@@ -1,0 +1,150 @@
+"""A file of an attempt on its way into the object store: asked for, sent, and said to be there.
+
+Sent again a bounded number of times, and only while the attempt's claim is trusted. Invariant: what returns is recorded
+under the attempt's fence. The link says where to send what; ``tenure.v1.transfer`` sends it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import structlog
+
+from tenure.model.clock import Clock
+from tenure.model.errors import BoundExceeded, NotFound, OwnershipLost, TenureError, Unavailable
+from tenure.model.objects import DEFAULT_CONTENT_TYPE
+from tenure.v1.transfer import Files, Measured, UrlExpired
+from tenure.worker.artifact import Artifact, Source
+
+if TYPE_CHECKING:
+    from tenure.worker.link import Started
+
+log = structlog.get_logger(__name__)
+
+TRIES = 5
+"""Of a file that goes whole, and of each part."""
+FIRST_PAUSE_S = 0.5
+MAX_PAUSE_S = 8.0
+_AGAIN = (Unavailable, NotFound, BoundExceeded)
+"""What may be gone the next time. NotFound: what was sent is not there."""
+
+
+class Wanted(NamedTuple):
+    """A file to be saved."""
+
+    name: str
+    size_bytes: int
+    sha256: bytes
+    content_type: str = DEFAULT_CONTENT_TYPE
+    upload: str = ""
+    """The upload in parts that is under way."""
+
+
+class Plan(NamedTuple):
+    """Where to send it: whole, or in parts."""
+
+    upload: str
+    url: str = ""
+    headers: Mapping[str, str] = {}  # never changed
+    part_bytes: int = 0
+    part_urls: Sequence[str] = ()
+
+
+class UploadCalls(Protocol):
+    """What a coordinator is asked for."""
+
+    async def create_upload(self, started: Started, wanted: Wanted) -> Plan:
+        """Ask where to send a file. Raises ``OwnershipLost``, ``InvalidInput``, ``WrongState``: no object store."""
+        ...
+
+    async def complete_upload(self, started: Started, upload: str, tags: Sequence[str]) -> None:
+        """Say that it was sent. Raises ``OwnershipLost``, ``NotFound``."""
+        ...
+
+    def trusted_until(self, started: Started) -> float:
+        """Return the monotonic instant until which the attempt's claim is trusted."""
+        ...
+
+
+@dataclass
+class _Patience:
+    """How often something is tried again, and until when."""
+
+    clock: Clock
+    until: float
+    tries: int = TRIES
+    pause_s: float = field(default=FIRST_PAUSE_S)
+
+    async def bear(self, exc: TenureError) -> None:
+        """Wait before another try, or raise the error: there is none."""
+        self.tries -= 1
+        pause_s = self.pause_s * random.uniform(0.5, 1.0)
+        if self.tries <= 0 or self.clock.monotonic() + pause_s >= self.until:
+            raise exc
+        log.info("upload_tried_again", error=exc.message, tries_left=self.tries)
+        await self.clock.sleep(pause_s)
+        self.pause_s = min(2 * self.pause_s, MAX_PAUSE_S)
+
+
+class Uploader:
+    """Uploads files of attempts."""
+
+    def __init__(self, calls: UploadCalls, files: Files, clock: Clock) -> None:
+        self._calls = calls
+        self._files = files
+        self._clock = clock
+
+    async def upload(
+        self, started: Started, name: str, source: Source, content_type: str, *, until: float = float("inf")
+    ) -> Artifact:
+        """Save a file; no try begins after ``until``.
+
+        Raises:
+            OwnershipLost: the claim is gone. InvalidInput: it is too large, or no file. WrongState: there is no object
+            store. Unavailable: it could not be sent.
+        """
+        measured = await self._files.measure(source)
+        wanted = Wanted(name, measured.size_bytes, measured.sha256, content_type)
+        patience = _Patience(self._clock, until)
+        while True:
+            try:
+                self._require_trust(started)
+                plan = await self._calls.create_upload(started, wanted)
+                tags: list[str] = []
+                if plan.url:
+                    await self._files.put(plan.url, source, start=0, length=measured.size_bytes, headers=plan.headers)
+                else:
+                    tags = await self._send_parts(started, wanted, plan, source, measured, until)
+                await self._calls.complete_upload(started, plan.upload, tags)
+            except _AGAIN as exc:
+                await patience.bear(exc)
+            else:
+                return Artifact(name, measured.size_bytes, measured.sha256.hex())
+
+    async def _send_parts(
+        self, started: Started, wanted: Wanted, plan: Plan, source: Source, measured: Measured, until: float
+    ) -> list[str]:
+        tags: list[str] = []
+        urls = plan.part_urls
+        for number in range(len(urls)):
+            patience = _Patience(self._clock, until)
+            start = number * plan.part_bytes
+            length = min(plan.part_bytes, measured.size_bytes - start)
+            while True:
+                self._require_trust(started)
+                try:
+                    tags.append(await self._files.put(urls[number], source, start=start, length=length, headers={}))
+                    break
+                except UrlExpired as exc:
+                    await patience.bear(exc)
+                    urls = (await self._calls.create_upload(started, wanted._replace(upload=plan.upload))).part_urls
+                except Unavailable as exc:
+                    await patience.bear(exc)
+        return tags
+
+    def _require_trust(self, started: Started) -> None:
+        if self._clock.monotonic() >= self._calls.trusted_until(started):
+            raise OwnershipLost(f"the claim of job {started.assignment.job_id} is not trusted any more")
