@@ -29,6 +29,7 @@ from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
+from tenure.coordinator.archived import Archived
 from tenure.coordinator.artifacts import Artifacts
 from tenure.coordinator.audit import Audit
 from tenure.coordinator.authenticate import Authenticator
@@ -172,7 +173,19 @@ async def _coordinate(
         finisher = Finisher(database, announcer, dependants, hints)
         canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
         leader = Leader(
-            settings, database, etcd, keys, clock, election, lanes, finisher, dependants, hints, canceler, kinds
+            settings,
+            database,
+            etcd,
+            keys,
+            clock,
+            election,
+            lanes,
+            finisher,
+            dependants,
+            hints,
+            canceler,
+            kinds,
+            objects,
         )
         submitter = Submitter(database, lanes, hints, kinds, backlogs, canceler, clock)
         looks = Looks(database, etcd, keys, clock)
@@ -181,8 +194,10 @@ async def _coordinate(
         audit = Audit(database, clock)
         artifacts = Artifacts(database)
         uploads = Uploads(database, settings.object_max_bytes)
+        archived = Archived(database)
+        archived.objects = objects
         jobs = JobService(
-            database, etcd, keys, clock, submitter, waiters, canceler, retryer, explainer, audit, artifacts
+            database, etcd, keys, clock, submitter, waiters, canceler, retryer, explainer, audit, artifacts, archived
         )
         workflows = WorkflowService(database, etcd, keys, clock, Workflows(database, clock, canceler), waiters, audit)
         workers = WorkerService(database, Starter(database, etcd, keys), finisher, submitter, uploads)
@@ -202,7 +217,7 @@ async def _coordinate(
                 TokenService(database, audit),
                 workflows,
                 AuditService(database),
-                RetentionService(database, clock, audit),
+                RetentionService(database, clock, audit, archived),
             ),
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,

@@ -11,12 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 import structlog
 
+from tenure.coordinator import archive_format
 from tenure.coordinator.allowance import Allowance
+from tenure.coordinator.archive import Archiver
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.dispatch import Dispatcher
@@ -25,6 +28,7 @@ from tenure.coordinator.flight import Flight, Held, Outstanding
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import REFRESH_S, Lanes
+from tenure.coordinator.leftovers import Leftovers
 from tenure.coordinator.metrics import LEADS
 from tenure.coordinator.overdue import Overdue
 from tenure.coordinator.reap import Reaper
@@ -40,6 +44,7 @@ from tenure.store.etcd.election import Election, Term
 from tenure.store.etcd.keyspace import ClaimHolder, Keyspace, SlotValue, WorkerValue, parse_inbox
 from tenure.store.etcd.port import Etcd, Event, EventKind, KeyValue
 from tenure.store.etcd.view import View
+from tenure.store.objects.port import ObjectStore
 from tenure.store.postgres.database import Database, Statement
 
 log = structlog.get_logger(__name__)
@@ -75,7 +80,9 @@ class Leader:
         hints: Hints,
         canceler: Canceler,
         kinds: Kinds,
+        objects: ObjectStore | None = None,
     ) -> None:
+        self._objects = objects
         self._settings = settings
         self._database = database
         self._etcd = etcd
@@ -172,7 +179,13 @@ class Leader:
             self._database, self._lanes, self._hints, self._kinds, self._canceler, self._clock, guard=guard
         )
         upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)
-        retainer = Retainer(self._database, self._clock, guard=guard, leader=self._settings.coordinator_id)
+        retainer = Retainer(
+            self._database,
+            self._clock,
+            guard=guard,
+            leader=self._settings.coordinator_id,
+            has_objects=self._objects is not None,
+        )
         picture = Picture(self._keys, self._clock, flight, dispatcher, reaper, self._lanes)
         compactor = Compactor(
             self._etcd,
@@ -212,8 +225,22 @@ class Leader:
                 picture.register_pools_forever(),
                 upkeep.compact_forever(compactor),
                 stores.watch(),
+                *self._with_objects(guard),
             ):
                 group.create_task(body)
+
+    def _with_objects(self, guard: Statement) -> list[Coroutine[Any, Any, None]]:
+        """Return the bodies of tasks that need an object store; none without one."""
+        if self._objects is None:
+            return []
+        bodies = [Leftovers(self._database, self._objects, self._clock).delete_forever()]
+        if problem := archive_format.missing():
+            log.info("no_archive", reason=problem)
+        else:
+            name = self._settings.coordinator_id
+            archiver = Archiver(self._database, self._objects, self._clock, guard=guard, leader=name)
+            bodies.append(archiver.archive_forever())
+        return bodies
 
 
 class Picture:

@@ -45,11 +45,14 @@ PARTITIONS_EVERY_S = 3_600.0
 class Retainer:
     """Removes during one term of leadership. ``retain_forever`` is the body of a task."""
 
-    def __init__(self, database: Database, clock: Clock, *, guard: Statement, leader: str) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, *, guard: Statement, leader: str, has_objects: bool = False
+    ) -> None:
         self._database = database
         self._clock = clock
         self._guard = guard
         self._leader = leader
+        self._has_objects = has_objects
         self._set: object = None
         self._quiet_until: dict[datetime | None, float] = {}
         """By the beginning of a span: before then nothing of it expires."""
@@ -117,7 +120,7 @@ class Retainer:
         return gone
 
     async def _remove(self, span: Span, page: Row) -> int:
-        step = removal(page.ids, span, made_at=page.made_at, leader=self._leader)
+        step = removal(page.ids, span, made_at=page.made_at, leader=self._leader, has_objects=self._has_objects)
         try:
             *_, [row] = await self._database.transaction([self._guard, *step])
         except Locked:  # somebody retries one of them: another time
@@ -142,13 +145,16 @@ def removal(
     *,
     made_at: datetime,
     leader: str,
+    has_objects: bool = False,
     archived: bool = False,
     archive_file: str | None = None,
 ) -> list[Statement]:
     """Return the statements that remove those of these jobs which may go, for a transaction under the leader's term.
 
-    ``made_at``: none of them was made before. The last one returns how many are ``gone``. ``archived``: those that
-    policies want archived, which the transaction says to have been, in ``archive_file``.
+    ``made_at``: none of them was made before. The last one returns how many are ``gone``. ``has_objects``: there is an
+    object store, in which attempts may have left what nobody knows of. ``archived``: those that policies want archived,
+    which the transaction says to have been, in ``archive_file``; all of these jobs, or none
+    (``store.postgres.together``).
     """
     where = {"ids": list(ids), **bounds_of(span)}
     return [
@@ -156,7 +162,15 @@ def removal(
         Statement("lock_history", where),
         Statement(
             "remove_history",
-            {**where, "made_at": made_at, "leader": leader, "archive": archived, "archive_file": archive_file},
+            {
+                **where,
+                "made_at": made_at,
+                "leader": leader,
+                "has_objects": has_objects,
+                "archive": archived,
+                "archive_file": archive_file,
+                "wanted": len(ids) if archived else None,
+            },
         ),
     ]
 

@@ -24,6 +24,8 @@ BEGIN
             ('retention_policy', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'),
             ('legal_hold',     'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
             ('artifact',       'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),  -- DELETE: retention
+            ('archive_file',   'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
+            ('object_to_delete', 'SELECT, INSERT, DELETE',         'SELECT'),
             ('schedule',       'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
             ('pool',           'SELECT, INSERT, DELETE',           'SELECT'),
             ('lane',           'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),

@@ -21,3 +21,4 @@ def upgrade() -> None:
     run_sql_file("0003_objects.sql")
     run_sql_file("0003_logs.sql")
     run_sql_file("0003_retention.sql")
+    run_sql_file("0003_archive.sql")
