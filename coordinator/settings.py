@@ -215,7 +215,7 @@ class CoordinatorSettings(BaseSettings):
     def _require_whole_objects(self) -> None:
         if self.http_advertise:
             require_base_url(self.http_advertise, "http_advertise")
-        if self.object_store is not None and (problem := store_url_error(self.object_store)):
+        if self.object_store and (problem := store_url_error(self.object_store)):
             raise ValueError(f"object_store {problem}")
         if not (self.object_store or "").startswith("s3:"):
             for name in ("endpoint", "access_key_id", "secret_access_key", "sse", "sse_kms_key_id", "ca"):

@@ -108,6 +108,9 @@ class Uploads:
             raise InvalidInput(
                 [FieldViolation("part_tags", f"must be at most {MAX_PARTS}, each of an answer to a PUT")]
             )
+        # First of all, so that a zombie ends nothing in the store.
+        if not await self._database.fetch("attempt_to_save_for", {"id": job, "fence": fence, "name": ""}):
+            raise self._lost(job, fence)
         token = objects.signer.read(upload, UploadToken)
         if (token.job, token.fence) != (str(job), fence):
             raise PermissionDenied("this names an upload of another attempt")

@@ -47,7 +47,8 @@ class ObjectStore(Protocol):
     def list(self, prefix: str, *, after: str = "") -> AsyncIterator[Sequence[ObjectInfo]]:
         """Yield pages of the objects whose keys begin with ``prefix`` and come after ``after``, in the order of keys.
 
-        ``prefix`` is empty or ends with a slash. Never more than some thousand objects in a page, and no empty ones.
+        ``prefix`` is empty or ends with a slash. At most a thousand or so in a page, and no empty ones. Some S3 servers
+        have an order of their own where one name begins with another (``a/`` before ``a-b/``); ``after`` is by that.
         """
         ...
 

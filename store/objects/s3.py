@@ -7,6 +7,7 @@ uploads in parts, which obstore has not. Both are the extra ``s3``: import this 
 from __future__ import annotations
 
 import asyncio
+import re
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -40,6 +41,8 @@ RETRY_TIMEOUT_S = 10.0
 CREDENTIALS_TTL_S = 300.0
 """How long obstore uses what botocore gave; that is renewed earlier than it runs out."""
 _REFUSED = frozenset({401, 403})
+_ABSENT = 404
+_STATUS = re.compile(r"status code: (\d{3})")
 T = TypeVar("T")
 
 
@@ -275,6 +278,12 @@ class S3Objects:
         except (PermissionDeniedError, UnauthenticatedError) as exc:
             raise self._refusal(_first_line(exc)) from exc
         except (BaseError, OSError, ValueError) as exc:
+            # Of some requests obstore tells the status in words alone.
+            status = _STATUS.search(str(exc))
+            if status is not None and int(status[1]) in _REFUSED:
+                raise self._refusal(_first_line(exc)) from exc
+            if status is not None and int(status[1]) == _ABSENT:
+                raise NotFound(f"there is no object {key}") from exc
             raise Unavailable(f"the object store failed about {key}: {_first_line(exc)}") from exc
 
     def _no_bucket(self) -> ConfigurationError:
@@ -288,8 +297,9 @@ class S3Objects:
             hint="are the keys right? they must be for reading, writing and listing the bucket",
         )
 
-    async def _current(self) -> Any:
-        frozen = await asyncio.to_thread(self._credentials.get_frozen_credentials)
+    def _current(self) -> Any:
+        """Return the credentials as they are now. Called by obstore, in whatever thread, and not on a loop of ours."""
+        frozen = self._credentials.get_frozen_credentials()
         return {
             "access_key_id": frozen.access_key,
             "secret_access_key": frozen.secret_key,

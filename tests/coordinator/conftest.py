@@ -18,6 +18,7 @@ from tests.fixtures.postgres import PostgresServer
 
 from tenure.coordinator.announce import Announcer
 from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.artifacts import Artifacts
 from tenure.coordinator.audit import Audit
 from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
@@ -112,7 +113,7 @@ class Parts:
         self.waiters = Waiters(self.db, self.etcd, self.keys, self.clock)
         self.audit = Audit(self.db, self.clock)
 
-    def job_service(self) -> JobService:
+    def job_service(self, artifacts: Artifacts | None = None) -> JobService:
         """Return a service over these parts, not running."""
         return JobService(
             self.db,
@@ -125,6 +126,7 @@ class Parts:
             self.retryer,
             self.explainer,
             self.audit,
+            artifacts,
         )
 
     def _take_hint(self, lanes: frozenset[int]) -> bool:

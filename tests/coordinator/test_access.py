@@ -34,13 +34,16 @@ from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.authenticate import Authenticator
+from tenure.coordinator.objects import access_to
 from tenure.coordinator.revoke import Revoker
+from tenure.coordinator.uploads import Uploads
 from tenure.coordinator.workflows import Workflows
 from tenure.model.access import Right, Role, has
 from tenure.model.credentials import validate_credential
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec
 from tenure.model.tokens import new_token
+from tenure.store.objects.opening import open_store
 from tenure.store.postgres.migrate import SchemaStatus
 from tenure.v1 import job_service_pb2 as jobs_pb
 from tenure.v1.job_service_pb2_grpc import JobServiceStub
@@ -136,6 +139,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "JobService/RetryJobs": {"all": True, "filter": {"states": ["JOB_STATE_CANCELED"]}},
     "JobService/ExplainJob": {"id": "$job"},
     "JobService/ListAttempts": {"jobId": "$job"},
+    "JobService/ListArtifacts": {"jobId": "$job"},
+    "JobService/CreateDownload": {"jobId": "$job", "name": "a"},
     "WorkflowService/ListWorkflows": {},
     "WorkflowService/GetWorkflow": {"id": "$workflow"},
     "WorkflowService/ListWorkflowJobs": {"id": "$workflow"},
@@ -186,6 +191,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "WorkerService/SaveCheckpoint": {"jobId": "$job", "fence": 1, "checkpoint": "{}"},
     "WorkerService/SubmitChildren": {"jobId": "$job", "fence": 1, "jobs": [{"kind": "k", "ref": "a"}]},
     "WorkerService/ReadUpstream": {"jobId": "$job", "fence": 1},
+    "WorkerService/CreateUpload": {"jobId": "$job", "fence": 1, "name": "a", "sizeBytes": 1, "sha256": "a" * 42 + "A="},
+    "WorkerService/CompleteUpload": {"jobId": "$job", "fence": 1, "upload": "x"},
     "AuditService/ListAudit": {"namespace": "ns-a"},
     "RetentionService/PutRetentionPolicy": {"policy": {"namespace": "ns-a", "kind": "other", "keep": "86400s"}},
     "RetentionService/GetRetentionPolicy": {"namespace": "ns-a", "kind": "k"},
@@ -204,6 +211,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
 BY_ID = {
     "JobService/GetJob", "JobService/WaitJob", "JobService/WatchJob", "JobService/WatchJobs", "JobService/DeleteJob",
     "JobService/CancelJob", "JobService/RetryJob", "JobService/ExplainJob", "JobService/ListAttempts",
+    "JobService/ListArtifacts", "JobService/CreateDownload",
     "WorkflowService/GetWorkflow", "WorkflowService/ListWorkflowJobs", "WorkflowService/WatchWorkflow",
     "WorkflowService/CancelWorkflow",
 }  # fmt: skip
@@ -277,8 +285,10 @@ async def _world(parts: Parts) -> dict[str, str]:
 
 
 @pytest_asyncio.fixture
-async def place(alone: Parts) -> AsyncIterator[Place]:
+async def place(alone: Parts, tmp_path: Path) -> AsyncIterator[Place]:
     parts = alone
+    uploads = Uploads(parts.db, 1024)
+    uploads.objects = await access_to(open_store(tmp_path.as_uri()), parts.db, parts.clock)
     authenticator = Authenticator(parts.db, parts.clock)
     jobs = parts.job_service()
     whole = Workflows(parts.db, parts.clock, parts.canceler)
@@ -286,7 +296,7 @@ async def place(alone: Parts) -> AsyncIterator[Place]:
     revoker = Revoker(parts.db, parts.etcd, parts.keys, parts.finisher)
     services = (
         jobs,
-        WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter),
+        WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter, uploads),
         ClusterService(
             parts.db, parts.etcd, parts.keys, SchemaStatus("0003", "0003"), revoker, lambda lanes: True, parts.audit
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,14 @@ from tests.coordinator.conftest import Parts, running
 
 from tenure.coordinator.access import called_by
 from tenure.coordinator.api.worker_service import WorkerService
+from tenure.coordinator.object_tokens import UploadToken
+from tenure.coordinator.objects import access_to
 from tenure.coordinator.runner_tokens import signer_of
+from tenure.coordinator.uploads import Uploads
 from tenure.model.access import ANYBODY, Identity, Role
 from tenure.model.errors import PermissionDenied
 from tenure.model.states import JobState
+from tenure.store.objects.opening import open_store
 from tenure.v1 import job_pb2
 from tenure.v1 import worker_service_pb2 as pb
 
@@ -45,6 +50,7 @@ class Workers:
     def __init__(self, parts: Parts, service: WorkerService) -> None:
         self.parts = parts
         self.service = service
+        self.upload = ""
 
     async def started(self, context: Shown = NOTHING) -> pb.StartedAttempt:
         """Start a job of the caller."""
@@ -81,7 +87,24 @@ class Workers:
             request = pb.ReadUpstreamRequest(job_id=job, fence=fence, attempt_token=token)
             return await self.service.ReadUpstream(request, None)  # type: ignore[arg-type]
 
+        async def create(job: str, fence: int, token: str) -> Any:
+            request = pb.CreateUploadRequest(
+                job_id=job, fence=fence, attempt_token=token, name="a", size_bytes=1, sha256=b"\0" * 32
+            )
+            begun = await self.service.CreateUpload(request, None)  # type: ignore[arg-type]
+            access = self.service.uploads.objects
+            assert access is not None
+            self.upload = begun.upload
+            await access.store.put(access.signer.read(begun.upload, UploadToken).key, b"x")
+            return begun
+
+        async def complete(job: str, fence: int, token: str) -> Any:
+            request = pb.CompleteUploadRequest(job_id=job, fence=fence, attempt_token=token, upload=self.upload)
+            return await self.service.CompleteUpload(request, None)  # type: ignore[arg-type]
+
         return {
+            "CreateUpload": create,
+            "CompleteUpload": complete,
             "ReportProgress": progress,
             "SaveCheckpoint": checkpoint,
             "SubmitChildren": children,
@@ -91,8 +114,10 @@ class Workers:
 
 
 @pytest_asyncio.fixture
-async def workers(parts: Parts) -> AsyncIterator[Workers]:
-    service = WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter)
+async def workers(parts: Parts, tmp_path: Path) -> AsyncIterator[Workers]:
+    uploads = Uploads(parts.db, 1_000)
+    uploads.objects = await access_to(open_store(tmp_path.as_uri()), parts.db, parts.clock)
+    service = WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter, uploads)
     service.sign_with(await signer_of(parts.db), is_strict=True)
     async with running(parts.submitter.run()):
         yield Workers(parts, service)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,10 +20,12 @@ from tests.coordinator.conftest import Parts, running, until
 
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.metrics import REGISTRY
+from tenure.coordinator.objects import access_to
 from tenure.coordinator.rest.app import ENDPOINTS, MAX_BODY_BYTES, RestApi
 from tenure.coordinator.rest.runner_service import RunnerService
 from tenure.coordinator.runner_tokens import Signer, signer_of
 from tenure.coordinator.runners import Runners
+from tenure.coordinator.uploads import Uploads
 from tenure.model.access import Identity, Role
 from tenure.model.errors import ConfigurationError, Unauthenticated
 from tenure.model.states import JobState
@@ -29,6 +33,7 @@ from tenure.probes.server import HttpServer, application
 from tenure.store.etcd.keyspace import CancelRequest, HoldValue, Offer, Offers, WorkerValue
 from tenure.store.etcd.port import Put, Renewal, Txn, TxnResult
 from tenure.store.etcd.sessions import Sessions
+from tenure.store.objects.opening import open_store
 from tenure.v1 import runner_api as wire
 
 RUNNER = Identity("runner-a", Role.RUNNER, pools=("default",))
@@ -148,12 +153,15 @@ class Far:
 
 
 @asynccontextmanager
-async def _serving(parts: Parts) -> AsyncIterator[Far]:
+async def _serving(parts: Parts, folder: Path) -> AsyncIterator[Far]:
     renewing = Renewing(parts)
     runners = Runners(renewing, parts.keys, parts.clock)
     signer = await signer_of(parts.db)
-    workers = WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter)
+    uploads = Uploads(parts.db, 1_000_000)
+    uploads.objects = await access_to(open_store(folder.as_uri()), parts.db, parts.clock)
+    workers = WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter, uploads)
     rest = RestApi()
+    rest.open_objects(uploads.objects)
     server = HttpServer(application({}, REGISTRY, more=rest.routes()), listen="127.0.0.1:0", variable="-")
     server.bind()
     rest.open(RunnerService(runners, Sessions(parts.etcd, parts.keys), signer, workers), Identities())
@@ -166,8 +174,8 @@ async def _serving(parts: Parts) -> AsyncIterator[Far]:
 
 
 @pytest_asyncio.fixture
-async def far(parts: Parts) -> AsyncIterator[Far]:
-    async with running(parts.submitter.run()), _serving(parts) as one:
+async def far(parts: Parts, tmp_path: Path) -> AsyncIterator[Far]:
+    async with running(parts.submitter.run()), _serving(parts, tmp_path) as one:
         yield one
 
 
@@ -467,6 +475,9 @@ async def _requests(far: Far) -> dict[str, Any]:
     session = await far.open()
     [claim] = await far.claimed(session, await far.parts.submit())
     token = {"attempt_token": attempt["attempt_token"]}
+    file = {**token, "name": "a.txt", "size_bytes": 4, "sha256": hashlib.sha256(b"data").hexdigest()}
+    upload = await far.call("upload", file)
+    assert (await far.http.put(upload["url"], content=b"data", headers=upload["headers"])).status_code == 201
     return {
         "session": {"runner": {"name": "far", "pools": ["default"], "kinds": [], "capacity": 1}},
         "close": {"session": session["session"]},
@@ -478,6 +489,8 @@ async def _requests(far: Far) -> dict[str, Any]:
         "checkpoint": {**token, "checkpoint": 1},
         "children": {**token, "jobs": [{"kind": "k", "ref": "c"}]},
         "upstream": token,
+        "upload": file,
+        "uploaded": {**token, "upload": upload["upload"], "part_tags": []},
         "finish": {"reports": [{**token, "outcome": "completed"}]},
     }
 
@@ -552,6 +565,8 @@ async def test_an_attempts_token_says_nothing_of_another_attempt(far: Far) -> No
     assert int(newer["fence"]) > int(attempt["fence"])
     token = {"attempt_token": attempt["attempt_token"]}
     for path, body in {
+        "upload": {**token, "name": "a", "size_bytes": 1, "sha256": "0" * 64},
+        "uploaded": {**token, "upload": "x"},
         "progress": {**token, "fraction": 0.5},
         "checkpoint": {**token, "checkpoint": 1},
         "children": {**token, "jobs": [{"kind": "k", "ref": "c"}]},

@@ -31,6 +31,7 @@ DOCUMENTS = [
     "docs/DISPATCH.md",
     "docs/HANDLERS.md",
     "docs/JOBS.md",
+    "docs/OBJECTS.md",
     "docs/RETENTION.md",
     "docs/SCHEDULES.md",
     "docs/SUBMIT.md",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -124,3 +125,54 @@ async def gather(payload: dict[str, int], ctx: AsyncContext) -> dict[str, object
     if ctx.attempt == 2:
         await asyncio.sleep(600)
     return {"sum": sum(job.result for job in found), "checkpoint": ctx.checkpoint}
+
+
+def _large(payload: dict[str, int]) -> str:
+    return "x" * payload["result"]
+
+
+@handler("large")
+async def large(payload: dict[str, int]) -> str:
+    """Return a large result."""
+    return _large(payload)
+
+
+@handler("saves")
+async def saves(payload: dict[str, int], ctx: AsyncContext) -> str:
+    """Save bytes and a file, and return a large result."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"from a file")
+        file.flush()
+        await ctx.save_artifact("bytes.bin", bytes(range(256)) * 1_000)
+        await ctx.save_artifact("file.txt", Path(file.name), content_type="text/plain")
+    return _large(payload)
+
+
+def _saves(payload: dict[str, int], ctx: Context) -> str:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"from a file")
+        file.flush()
+        ctx.save_artifact("bytes.bin", bytes(range(256)) * 1_000)
+        ctx.save_artifact("file.txt", file.name, content_type="text/plain")
+    return _large(payload)
+
+
+@handler("saves-in-thread")
+def saves_in_thread(payload: dict[str, int], ctx: Context) -> str:
+    """The same in a thread."""
+    return _saves(payload, ctx)
+
+
+@handler("saves-in-process", mode="process")
+def saves_in_process(payload: dict[str, int], ctx: Context) -> str:
+    """The same in a process."""
+    return _saves(payload, ctx)
+
+
+@handler("saves-then-holds-first")
+async def saves_then_holds_first(payload: dict[str, int], ctx: AsyncContext) -> str:
+    """Save something; hold the first attempt until it is taken away."""
+    await ctx.save_artifact("first", f"attempt {ctx.attempt}".encode())
+    if ctx.attempt == 1:
+        await asyncio.sleep(600)
+    return _large(payload)

@@ -57,6 +57,8 @@ class Service:
             "checkpoint": {**token, "checkpoint": {"a": [1]}},
             "children": {**token, "jobs": [{"kind": "k", "ref": "r", "payload": {}, "route": "fuzz/child"}]},
             "upstream": {**token, "after": ""},
+            "upload": {**token, "name": "a.txt", "size_bytes": 3, "sha256": "0" * 64, "content_type": "text/plain"},
+            "uploaded": {**token, "upload": "x", "part_tags": ["t"]},
             "finish": {
                 "reports": [
                     {**token, "outcome": "failed", "error": {"type": "T", "message": "m"}, "error_bases": ["B"]},

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.fixtures.s3 import S3Server
 
 from tenure.model.errors import ConfigurationError, InvalidInput, NotFound
+from tenure.store.objects.folder import FolderObjects
 from tenure.store.objects.keys import checked, checked_prefix
 from tenure.store.objects.opening import StoreOptions, open_store, store_url_error
 from tenure.store.objects.port import ObjectStore
@@ -42,14 +43,15 @@ HOSTILE = [
 ]
 
 
-@pytest_asyncio.fixture(params=["folder", "s3", "s3 prefix"])
+@pytest_asyncio.fixture(params=["folder", "s3", "s3 without a prefix"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
     """A store of the test's own, empty."""
     if request.param == "folder":
         made = open_store((tmp_path / "objects").as_uri())
     else:
         server: S3Server = request.getfixturevalue("s3")
-        made = open_store(server.store_url("some/prefix" if request.param == "s3 prefix" else ""), server.options)
+        url = server.store_url() if request.param == "s3" else f"s3://{server.make_bucket()}"
+        made = open_store(url, server.options)
     yield made
     await made.close()
 
@@ -112,13 +114,18 @@ async def test_listings_are_in_the_order_of_keys_from_page_to_page(store: Object
     keys = ["a-b/x", "a/x", "a/y/z", "a/y-1", "a0", "b/1/2/3", "b/10/x", "b/2", "c"]
     for key in keys:
         await store.put(key, key.encode())
-    assert await keys_of(store) == sorted(keys)
-    assert await keys_of(store, "a/") == ["a/x", "a/y-1", "a/y/z"]
+    listed = await keys_of(store)
+    assert sorted(listed) == sorted(keys)
+    if isinstance(store, FolderObjects):
+        assert listed == sorted(keys)
+        for after in ("a/x/y", "a/zz", "zzz", "a-b"):
+            assert await keys_of(store, after=after) == sorted(key for key in keys if key > after), after
+    for at, after in enumerate(listed):
+        assert await keys_of(store, after=after) == listed[at + 1 :], after
+    assert set(await keys_of(store, "a/")) == {"a/x", "a/y-1", "a/y/z"}
     assert await keys_of(store, "b/1/") == ["b/1/2/3"]
     assert await keys_of(store, "nothing/") == []
-    for after in [*keys, "a/x/y", "a/zz", "zzz"]:
-        assert await keys_of(store, after=after) == sorted(key for key in keys if key > after), after
-    assert await keys_of(store, "a/", after="a/x") == ["a/y-1", "a/y/z"]
+    assert set(await keys_of(store, "a/", after="a/x")) == {"a/y-1", "a/y/z"}
 
 
 async def test_a_long_listing_comes_in_bounded_pages(store: ObjectStore) -> None:
@@ -132,17 +139,19 @@ async def test_a_long_listing_comes_in_bounded_pages(store: ObjectStore) -> None
     assert await keys_of(store) == []
 
 
-@pytest.mark.parametrize("key", HOSTILE)
-async def test_what_is_no_key_is_refused(store: ObjectStore, key: str) -> None:
-    for call in (store.put(key, b""), store.get(key), store.get_range(key, 0, 1), store.head(key), store.delete([key])):
+async def test_what_is_no_key_is_refused(store: ObjectStore) -> None:
+    for key in HOSTILE:
+        for call in (store.put(key, b""), store.get(key), store.get_range(key, 0, 1), store.head(key)):
+            with pytest.raises(InvalidInput):
+                await call
         with pytest.raises(InvalidInput):
-            await call
-    with pytest.raises(InvalidInput):
-        async for _ in store.stream(key):
-            pass
-    if key:
+            await store.delete(["a/b", key])
         with pytest.raises(InvalidInput):
-            await keys_of(store, key.rstrip("/") + "/" if key.strip("/") and key != "a/" else key + "/")
+            async for _ in store.stream(key):
+                pass
+    for prefix in ("../", "a/../", "/", "//", "a", "a/b", ".part/", "a\0/"):
+        with pytest.raises(InvalidInput):
+            await keys_of(store, prefix)
 
 
 async def test_puts_of_one_key_at_once_leave_one_of_them_whole(store: ObjectStore) -> None:

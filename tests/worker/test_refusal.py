@@ -11,6 +11,7 @@ import pytest
 from tenure.model.errors import OwnershipLost
 from tenure.model.jobs import JobSpec
 from tenure.model.states import Outcome
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.context import AsyncContext, Context
 from tenure.worker.execute.call import Assignment, Call, Ended
 from tenure.worker.execute.engines import Engines
@@ -34,6 +35,9 @@ class Refusing:
         raise OwnershipLost("old fence")
 
     async def read_upstream(self, after: str) -> UpstreamPage:
+        raise OwnershipLost("old fence")
+
+    async def save_artifact(self, name: str, source: Source, content_type: str) -> Artifact:
         raise OwnershipLost("old fence")
 
 

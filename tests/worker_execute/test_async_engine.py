@@ -15,6 +15,7 @@ import pytest
 from tenure.model.clock import SystemClock
 from tenure.model.errors import OwnershipLost
 from tenure.model.states import Outcome
+from tenure.worker.artifact import Artifact, Source
 from tenure.worker.context import AsyncContext
 from tenure.worker.execute.async_engine import AsyncEngine
 from tenure.worker.execute.call import Assignment, Call, Ended, StopCause
@@ -38,6 +39,9 @@ class Trusted:
 
     async def read_upstream(self, after: str) -> UpstreamPage:
         return UpstreamPage(())
+
+    async def save_artifact(self, name: str, source: Source, content_type: str) -> Artifact:
+        raise NotImplementedError
 
 
 def call(handler: Handler, on_ended: Callable[[Ended], None], payload: str = "null") -> Call:
@@ -299,7 +303,7 @@ async def test_results_and_requests() -> None:
             case "nul":
                 return "a\0b"
             case "large":
-                return "x" * 70_000
+                return "x" * (16 * 1024 * 1024)
             case "object":
                 return object()
         raise ValueError("\0 \ud800 odd " + "y" * 20_000)
