@@ -1,8 +1,8 @@
 """History: how fast it is listed, read and removed when it is long, and what that does to the jobs beside it.
 
-History is made by SQL, in weekly partitions that end before this week, with an attempt for each job: what is drained for
-the comparison is alone in the partition of this week, so that counting it reads nothing else. Then it is vacuumed and
-analysed. In every run jobs are drained on an empty history, beside a long one, and while the leader removes from it.
+History is made by SQL, in weekly partitions that end before this week, with an attempt for each job: what is drained
+for the comparison is alone in the partition of this week, so that counting it reads nothing else. Then it is vacuumed
+and analysed. In every run jobs are drained on an empty history, beside a long one, and while the leader removes.
 """
 
 from __future__ import annotations
@@ -152,8 +152,8 @@ async def _reads(stage: Stage) -> dict[str, dict[str, float]]:
         return str(draw.choice(ids))
 
     def some_time() -> datetime:
-        days = draw.uniform(15, plan.history_days)
-        return now - timedelta(days=days)
+        at: datetime = now - timedelta(days=draw.uniform(15, plan.history_days))
+        return at
 
     async def listed(**filters: Any) -> None:
         async for _ in client.list(limit=50, page_size=50, **filters):

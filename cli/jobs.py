@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -50,6 +51,15 @@ app = typer.Typer(
 )
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
 JobIds = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of jobs.")]
+
+
+class CountBy(StrEnum):
+    """What jobs are counted by."""
+
+    DAY = "day"
+    NAMESPACE = "namespace"
+    KIND = "kind"
+    STATE = "state"
 
 
 @app.command("list")
@@ -104,6 +114,40 @@ def list_jobs(
         to_stderr(f"the newest {limit}; --limit shows more")
     if note:
         to_stderr(note)
+
+
+@app.command("count")
+def count(
+    namespace: Namespace = None,
+    kind: Kind = None,
+    state: States = None,
+    by: Annotated[
+        list[CountBy] | None, typer.Option("--by", help="One number for each day, namespace, kind, state; repeat it.")
+    ] = None,
+    since: Annotated[str | None, typer.Option("--since", help="Only from this day (UTC) on, as 2026-11-22.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Only before this day.")] = None,
+    coordinator: Address = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Count jobs that have ended, by whole days of UTC, as of a minute or two ago, with those that were deleted."""
+    asked = [str(one) for one in by or ()]
+    with connect(coordinator) as client:
+        found = client.count(
+            namespace=namespace,
+            kind=kind,
+            states=state or (),
+            finished_after=parse.day(since, "--since"),
+            finished_before=parse.day(until, "--until"),
+            by=asked,
+        )
+    if output is Format.JSON:
+        print_json(found)
+        return
+    columns = [str(one) for one in CountBy if one in asked]
+    rows = [[getattr(one, column) for column in columns] + [f"{one.jobs:,}"] for one in found.counts]
+    print_table((*columns, "jobs"), rows, empty="no job has ended, or none is counted yet")
+    if found.counted_until:
+        to_stderr(f"counted until {found.counted_until.astimezone():%Y-%m-%d %H:%M:%S}")
 
 
 @app.command("get")

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 from tenure.model.errors import FieldViolation, InvalidInput
@@ -49,6 +49,16 @@ def pair(text: str, option: str) -> tuple[str, str]:
     if not (name and equals and role):
         raise InvalidInput([FieldViolation(option, f"{text!r} is not NAME=ROLE")])
     return name, role
+
+
+def day(text: str | None, option: str) -> datetime | None:
+    """Read a day as its first instant, by UTC."""
+    if text is None:
+        return None
+    try:
+        return datetime.combine(date.fromisoformat(text), time(), UTC)
+    except ValueError as exc:
+        raise InvalidInput([FieldViolation(option, f"{text!r} is not a day, such as 2026-11-22")]) from exc
 
 
 def instant(text: str | None, option: str) -> datetime | None:

@@ -56,6 +56,7 @@ from tenure.model.workflows import WorkflowState
 
 if TYPE_CHECKING:
     from tenure.client.async_client import AsyncClient
+    from tenure.client.counts import JobCount, JobCounts
     from tenure.client.kinds import KindSettings
     from tenure.client.link import TLS
     from tenure.client.retention import ExpiredJobs, LegalHold, RetentionPolicy
@@ -88,6 +89,8 @@ __all__ = [
     "HeldClaim",
     "InvalidInput",
     "Job",
+    "JobCount",
+    "JobCounts",
     "JobError",
     "JobState",
     "KindSettings",
@@ -135,6 +138,7 @@ _LAZY = {
     "StreamedJob": "stream",
 } | dict.fromkeys(("NewSchedule", "Schedule", "Tick", "TickJob"), "schedules")
 _LAZY |= dict.fromkeys(("CreatedToken", "Token"), "tokens")
+_LAZY |= dict.fromkeys(("JobCount", "JobCounts"), "counts")
 _LAZY |= dict.fromkeys(("ExpiredJobs", "LegalHold", "RetentionPolicy"), "retention")
 _LAZY |= dict.fromkeys(("Workflow", "WorkflowChange"), "workflows")
 

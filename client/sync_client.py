@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tenure.client.async_client import AsyncClient
+from tenure.client.counts import JobCounts
 from tenure.client.kinds import KindSettings
 from tenure.client.link import TLS
 from tenure.client.portal import Portal
@@ -285,6 +286,36 @@ class Client:
                 finished_before=finished_before,
                 limit=limit,
                 page_size=page_size,
+            )
+        )
+
+    def count(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        states: Iterable[JobState | str] = (),
+        finished_after: datetime | None = None,
+        finished_before: datetime | None = None,
+        by: Iterable[str] = (),
+    ) -> JobCounts:
+        """Count jobs that have ended, by whole days (UTC) of their end; from counters, as of a minute or two ago.
+
+        ``by`` may name day, namespace, kind and state: one number for each of them. ``finished_after`` and
+        ``finished_before`` are midnights of UTC. Those that were deleted count, those that retention removed do not.
+
+        Raises:
+            InvalidInput: what is not counted, such as a state that is not final. BoundExceeded: these are more than
+                10,000 numbers.
+        """
+        return self._portal.call(
+            self._client.count(
+                namespace=namespace,
+                kind=kind,
+                states=states,
+                finished_after=finished_after,
+                finished_before=finished_before,
+                by=by,
             )
         )
 

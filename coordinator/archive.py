@@ -210,7 +210,7 @@ class Archiver:
                         "marks": [mark_of(id) for id in plan.ids],
                     },
                 ),
-                *removal(
+                removal(
                     plan.ids,
                     Span(plan.finished_from, plan.finished_until + _INSTANT),
                     made_at=plan.made_at,

@@ -21,6 +21,7 @@ from tenure.coordinator import archive_format
 from tenure.coordinator.allowance import Allowance
 from tenure.coordinator.archive import Archiver
 from tenure.coordinator.cancel import Canceler
+from tenure.coordinator.count import HistoryCounter
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.dispatch import Dispatcher
 from tenure.coordinator.finish import Finisher
@@ -222,6 +223,7 @@ class Leader:
                 upkeep.drop_lanes_forever(),
                 upkeep.drop_audit_forever(self._settings.audit_keep_days),
                 retainer.retain_forever(),
+                HistoryCounter(self._database, self._clock, guard=guard).count_forever(),
                 picture.register_pools_forever(),
                 upkeep.compact_forever(compactor),
                 stores.watch(),

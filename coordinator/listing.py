@@ -14,11 +14,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tenure.coordinator.passing import FIRST_ID
-from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.ids import first_id_at
 from tenure.model.states import TERMINAL, JobState
-from tenure.store.postgres.database import Database, Row
-from tenure.v1 import job_service_pb2 as pb
+from tenure.store.postgres.database import Database, Row, Statement
 
 WINDOW_JOBS = 10_000
 SKEW = timedelta(minutes=10)
@@ -43,22 +41,6 @@ class Ended:
     before: datetime | None = None
 
 
-def ended_from_pb(message: pb.ListJobsRequest) -> Ended:
-    """Read the bounds of the end.
-
-    Raises:
-        InvalidInput: a time beyond all calendars.
-    """
-    times: dict[str, datetime] = {}
-    for name in ("finished_after", "finished_before"):
-        if message.HasField(name):  # type: ignore[arg-type]
-            try:
-                times[name] = getattr(message, name).ToDatetime(tzinfo=UTC)
-            except (ValueError, OverflowError) as exc:
-                raise InvalidInput([FieldViolation(name, str(exc))]) from exc
-    return Ended(times.get("finished_after"), times.get("finished_before"))
-
-
 async def page_of_jobs(
     database: Database, filters: Mapping[str, Any], ended: Ended, *, before: uuid.UUID, size: int, deleted: bool
 ) -> Page:
@@ -72,7 +54,7 @@ async def page_of_jobs(
         "window": max(WINDOW_JOBS, size),
         "limit": size,
     }
-    rows = await database.fetch("list_jobs", params)
+    _, rows = await database.transaction([Statement("plan_anew", {}), Statement("list_jobs", params)])
     found = [row for row in rows if row.id is not None]
     return Page(found, found[-1].id if len(found) == size else rows[0].reached)
 

@@ -3,8 +3,8 @@
 History is looked through in the order of ids, a partition's span at a time and a window of rows at a time, so that no
 look is longer than another, however little has expired. What has goes in a transaction of its own: under the leader's
 term, from jobs that are held in place, by the policies, legal holds and unfinished jobs of that instant
-(``remove_history.sql``), with its entries in the audit log. Killed between two steps, or in one, the next leader goes
-on from what is there. Pauses in between leave Postgres to the jobs. A span in which nothing expires soon is left alone
+(``tenure.remove_history``), with its entries in the audit log. Killed between two steps, or in one, the next leader
+goes on from what is there. Pauses in between leave Postgres to the jobs. A span in which nothing expires soon is left alone
 until then.
 
 Safety does not depend on what is remembered here, nor on there being one leader. What is to be archived before it goes
@@ -122,7 +122,7 @@ class Retainer:
     async def _remove(self, span: Span, page: Row) -> int:
         step = removal(page.ids, span, made_at=page.made_at, leader=self._leader, has_objects=self._has_objects)
         try:
-            *_, [row] = await self._database.transaction([self._guard, *step])
+            _, [row] = await self._database.transaction([self._guard, step])
         except Locked:  # somebody retries one of them: another time
             return 0
         gone: int = row.gone
@@ -148,31 +148,21 @@ def removal(
     has_objects: bool = False,
     archived: bool = False,
     archive_file: str | None = None,
-) -> list[Statement]:
-    """Return the statements that remove those of these jobs which may go, for a transaction under the leader's term.
+) -> Statement:
+    """Return the statement that removes those of these jobs which may go, for a transaction under the leader's term.
 
-    ``made_at``: none of them was made before. The last one returns how many are ``gone``. ``has_objects``: there is an
-    object store, in which attempts may have left what nobody knows of. ``archived``: those that policies want archived,
-    which the transaction says to have been, in ``archive_file``; all of these jobs, or none
+    ``made_at``: none of them was made before. Its row says how many are ``gone``. ``has_objects``: there is an object
+    store, in which attempts may have left what nobody knows of. ``archived``: those that policies want archived, which
+    the transaction says to have been, in ``archive_file``; then it is all of these jobs, or none
     (``store.postgres.together``).
+
+    Raises, when it runs:
+        Locked: somebody is at work with one of them; nothing was removed.
     """
-    where = {"ids": list(ids), **bounds_of(span)}
-    return [
-        Statement("lock_retention", {}),
-        Statement("lock_history", where),
-        Statement(
-            "remove_history",
-            {
-                **where,
-                "made_at": made_at,
-                "leader": leader,
-                "has_objects": has_objects,
-                "archive": archived,
-                "archive_file": archive_file,
-                "wanted": len(ids) if archived else None,
-            },
-        ),
-    ]
+    told = {"leader": leader, "has_objects": has_objects, "archive": archived, "archive_file": archive_file}
+    wanted = len(ids) if archived else None
+    where = {"ids": list(ids), **bounds_of(span), "made_at": made_at}
+    return Statement("remove_history", {**where, **told, "wanted": wanted})
 
 
 async def spans_of_history(database: Database, keep_s: int) -> tuple[datetime, list[Span]]:

@@ -5,7 +5,7 @@ decides: a namespace weighs more than a kind, a kind more than a state, so that 
 covers it a job is kept for ever. A legal hold is a label: what has it is not removed, whatever the policies say.
 
 Called by the service and the leader's chore; the statements that remove decide by the same rule in SQL
-(``expired_page.sql``, ``remove_history.sql``), from what the tables hold at that instant. A test compares the two.
+(``expired_page.sql``, ``tenure.remove_history``), from what the tables hold at that instant. A test compares the two.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 
 from tenure.client import convert
+from tenure.client.counts import COUNTED_BY, JobCounts, counts_from_wire
 from tenure.client.fields import timestamp
 from tenure.client.link import Link
 from tenure.client.records import Attempt, CanceledJobs, Explanation, Job, RetriedJobs
@@ -88,6 +89,52 @@ class JobCalls:
                 if left <= 0:
                     return
                 request.page_size = min(page_size, left)
+
+    async def count(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        states: Iterable[JobState | str] = (),
+        finished_after: datetime | None = None,
+        finished_before: datetime | None = None,
+        by: Iterable[str] = (),
+    ) -> JobCounts:
+        """Count jobs that have ended, by whole days (UTC) of their end; from counters, as of a minute or two ago.
+
+        ``by`` may name day, namespace, kind and state: one number for each of them. ``finished_after`` and
+        ``finished_before`` are midnights of UTC. Those that were deleted count, those that retention removed do not.
+
+        Raises:
+            InvalidInput: what is not counted, such as a state that is not final. BoundExceeded: these are more than
+                10,000 numbers.
+        """
+        asked = [by] if isinstance(by, str) else list(by)
+        if strange := [one for one in asked if one not in COUNTED_BY]:
+            raise InvalidInput([FieldViolation("by", f"{strange[0]!r} is none of {', '.join(COUNTED_BY)}")])
+        wanted = convert.filter_to_wire(
+            namespace=namespace,
+            kind=kind,
+            route_prefix=None,
+            states=states,
+            labels=None,
+            parent_id=None,
+            created_after=None,
+            created_before=None,
+        )
+        answer: pb.CountJobsResponse = await self._link.unary(
+            lambda to: to.jobs.CountJobs,
+            pb.CountJobsRequest(
+                filter=wanted,
+                finished_after=timestamp(finished_after, "finished_after"),
+                finished_before=timestamp(finished_before, "finished_before"),
+                by_day="day" in asked,
+                by_namespace="namespace" in asked,
+                by_kind="kind" in asked,
+                by_state="state" in asked,
+            ),
+        )
+        return counts_from_wire(answer)
 
     async def attempts(self, job_id: str) -> builtins.list[Attempt]:
         """Return the attempts at a job, oldest first, the executing one last.

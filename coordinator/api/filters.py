@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tenure.coordinator.access import namespaces_for
+from tenure.coordinator.listing import Ended
 from tenure.coordinator.passing import LAST_ID, Span
 from tenure.model.access import Right
 from tenure.model.errors import FieldViolation, InvalidInput
@@ -114,3 +115,19 @@ def filters_from_pb(message: pb.JobFilter, *, right: Right = Right.READ) -> dict
         **times,
         "workflow_id": parse_id(message.workflow_id, "filter.workflow_id") if message.workflow_id else None,
     }
+
+
+def ended_from_pb(message: pb.ListJobsRequest) -> Ended:
+    """Read the bounds of the end.
+
+    Raises:
+        InvalidInput: a time beyond all calendars.
+    """
+    times: dict[str, datetime] = {}
+    for name in ("finished_after", "finished_before"):
+        if message.HasField(name):
+            try:
+                times[name] = getattr(message, name).ToDatetime(tzinfo=UTC)
+            except (ValueError, OverflowError) as exc:
+                raise InvalidInput([FieldViolation(name, str(exc))]) from exc
+    return Ended(times.get("finished_after"), times.get("finished_before"))

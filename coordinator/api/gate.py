@@ -112,6 +112,7 @@ RULES: dict[str, Rule] = {
     "JobService/SubmitEach": Rule(Right.SUBMIT, within),
     "JobService/GetJob": Rule(Right.READ, within),
     "JobService/ListJobs": Rule(Right.READ, within),
+    "JobService/CountJobs": Rule(Right.READ, within),
     "JobService/WaitJob": Rule(Right.READ, within),
     "JobService/WatchJob": Rule(Right.READ, within),
     "JobService/WatchJobs": Rule(Right.READ, within),

@@ -14,7 +14,15 @@ import grpc
 from tenure.coordinator import access
 from tenure.coordinator.api import convert
 from tenure.coordinator.api.acts import audited
-from tenure.coordinator.api.filters import filters_from_pb, mass_filters, page_key, span_from_token, token_of_span
+from tenure.coordinator.api.count_jobs import count_jobs
+from tenure.coordinator.api.filters import (
+    ended_from_pb,
+    filters_from_pb,
+    mass_filters,
+    page_key,
+    span_from_token,
+    token_of_span,
+)
 from tenure.coordinator.api.refusals import is_of_all, refusal_to_pb
 from tenure.coordinator.api.stream_submit import MESSAGE_JOBS, StreamedSubmit, refuse_foreign
 from tenure.coordinator.archived import Archived
@@ -22,7 +30,7 @@ from tenure.coordinator.artifacts import Artifacts, tell_results
 from tenure.coordinator.audit import Audit
 from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.explain import Explainer
-from tenure.coordinator.listing import ended_from_pb, page_of_jobs
+from tenure.coordinator.listing import page_of_jobs
 from tenure.coordinator.pending import show_pending
 from tenure.coordinator.retry import LISTED, RETRIABLE, Retryer
 from tenure.coordinator.submit import Submitter
@@ -167,6 +175,10 @@ class JobService(JobServiceServicer):
         jobs = [convert.job_to_pb(row) for row in page.rows]
         await show_pending(self._etcd, self._keys, jobs)
         return pb.ListJobsResponse(jobs=jobs, next_page_token=token)
+
+    async def CountJobs(self, request: pb.CountJobsRequest, context: Context) -> pb.CountJobsResponse:
+        """Count jobs that have ended."""
+        return await count_jobs(self._database, request)
 
     async def WaitJob(self, request: pb.WaitJobRequest, context: Context) -> pb.WaitJobResponse:
         """Answer when the job is terminal, or its present state when time is up."""

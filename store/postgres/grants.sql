@@ -14,16 +14,18 @@ BEGIN
         SELECT * FROM (VALUES
             -- table           coordinator                         readonly
             ('job',            'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
-            ('history',        'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),  -- UPDATE: retried_by, deleted_at
-            ('attempt',        'SELECT, INSERT, DELETE',           'SELECT'),  -- DELETE here and below: retention
+            ('history',        'SELECT, INSERT, UPDATE',           'SELECT'),  -- UPDATE: retried_by, deleted_at
+            ('attempt',        'SELECT, INSERT',                   'SELECT'),
             ('jobs',           'SELECT',                           'SELECT'),
             ('ended',          'SELECT',                           'SELECT'),
             ('week',           'SELECT',                           'SELECT'),
-            ('dependency',     'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
-            ('workflow',       'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
+            ('dependency',     'SELECT, INSERT, UPDATE',           'SELECT'),
+            ('workflow',       'SELECT, INSERT, UPDATE',           'SELECT'),
             ('retention_policy', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'),
+            ('history_count',  'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
+            ('history_counted', 'SELECT, UPDATE',                  'SELECT'),
             ('legal_hold',     'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
-            ('artifact',       'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),  -- DELETE: retention
+            ('artifact',       'SELECT, INSERT, UPDATE',           'SELECT'),
             ('archive_file',   'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
             ('object_to_delete', 'SELECT, INSERT, DELETE',         'SELECT'),
             ('schedule',       'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
@@ -49,9 +51,10 @@ BEGIN
             EXECUTE format('GRANT %s ON tenure.%I TO tenure_readonly', one.readonly, one.name);
         END IF;
     END LOOP;
-    -- Functions act as who calls them, but for four that act as the owner: make_partitions, so that a coordinator has
+    -- Functions act as who calls them, but for five that act as the owner: make_partitions, so that a coordinator has
     -- partitions made without a right to make tables, drop_empty_partition, which drops them when nothing is left in them,
-    -- drop_old_audit, so that it cannot delete from the log but by age, and submit_job.
+    -- remove_history and drop_old_audit, so that it cannot delete from history but by the policies, nor from the log but
+    -- by age, and submit_job.
     IF to_regclass('tenure.fence_sequence') IS NOT NULL THEN
         GRANT USAGE ON SEQUENCE tenure.fence_sequence TO tenure_coordinator;
         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA tenure TO tenure_coordinator;

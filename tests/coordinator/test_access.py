@@ -129,6 +129,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "JobService/SubmitEach": {"jobs": [NEW]},
     "JobService/GetJob": {"id": "$job"},
     "JobService/ListJobs": {},
+    "JobService/CountJobs": {"byNamespace": True},
     "JobService/WaitJob": {"id": "$job", "timeout": "0s"},
     "JobService/WatchJob": {"id": "$job"},
     "JobService/WatchJobs": {"ids": ["$job"]},
@@ -220,7 +221,7 @@ SHOWS_ONLY_OWN = {
     "JobService/ListJobs", "JobService/CancelJobs", "JobService/RetryJobs", "JobService/StreamSubmitJobs",
     "JobService/SubmitEach", "WorkflowService/ListWorkflows", "ScheduleService/ListSchedules",
     "PoolService/ListPauses", "NamespaceService/ListNamespaces", "KindService/ListKindSettings",
-    "ClusterService/ListClaims", "RetentionService/ListRetentionPolicies", "RetentionService/PreviewRetention",
+    "ClusterService/ListClaims", "JobService/CountJobs", "RetentionService/ListRetentionPolicies", "RetentionService/PreviewRetention",
 }  # fmt: skip
 """These answer, and have nothing of ``ns-a`` in their answers."""
 SHARED = {

@@ -82,6 +82,7 @@ NOT_AUDITED = {
             "ClusterService.GetCluster",
             "ClusterService.ListClaims",
             "ClusterService.ListWorkers",
+            "JobService.CountJobs",
             "JobService.ExplainJob",
             "JobService.GetJob",
             "JobService.CreateDownload",

@@ -222,7 +222,7 @@ async def test_what_a_waiting_job_will_read_stays(alone: Parts, monkeypatch: pyt
     await alone.finish(child, started.fence)
     await age_all(alone, monkeypatch)
     assert await (await retainer_of(alone, term=4)).round() == 3
-    assert await alone.sql("SELECT FROM tenure.dependency") == []
+    assert await alone.sql("SELECT 1 FROM tenure.dependency") == []
 
 
 async def test_children_stay_while_their_parent_goes_on_and_the_parent_while_they_do(
@@ -257,10 +257,10 @@ async def test_a_workflow_stays_whole_while_a_member_goes_on_and_leaves_nothing(
     await complete(alone, second)
     await alone.sql("UPDATE tenure.history SET finished_at = now() - interval '10 days' WHERE id = %s", first)
     assert await (await retainer_of(alone, term=2)).round() == 1
-    assert len(await alone.sql("SELECT FROM tenure.workflow")) == 1, "a member is left"
+    assert len(await alone.sql("SELECT 1 FROM tenure.workflow")) == 1, "a member is left"
     await age_all(alone, monkeypatch)
     assert await (await retainer_of(alone, term=3)).round() == 1
-    assert await alone.sql("SELECT FROM tenure.workflow") == []
+    assert await alone.sql("SELECT 1 FROM tenure.workflow") == []
 
 
 async def test_a_failed_job_stays_while_its_retry_goes_on(alone: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,6 +326,7 @@ async def test_a_leader_that_is_killed_anywhere_removes_all_once(
     """Its connections are cut at instants drawn at random; others go on, and the log says what went, each job once."""
     monkeypatch.setattr(retain, "WINDOW_JOBS", 7)
     monkeypatch.setattr(retain, "MIN_REST_S", 0.0)
+    monkeypatch.setattr(retain, "REST", 0.0)
     old = {await ended(alone, (2 + n % 30) * DAY_S, namespace=f"n{n % 3}") for n in range(200)}
     held = {await ended(alone, 5 * DAY_S, labels={"case": "7"}) for _ in range(5)}
     fresh = {await ended(alone, 1.0) for _ in range(5)}
@@ -335,13 +336,13 @@ async def test_a_leader_that_is_killed_anywhere_removes_all_once(
     for term in itertools.count(1):
         retainer = await retainer_of(alone, term=term)
         removing = asyncio.create_task(retainer.round())
-        await asyncio.sleep(draw.uniform(0.0, 0.05))
+        await asyncio.sleep(draw.uniform(0.0, 0.02 * term))
         removing.cancel()
         await asyncio.wait([removing])
         assert held | fresh <= await left(alone)
         if not removing.cancelled() and removing.exception() is None and await left(alone) == held | fresh:
             break
-        assert term < 300
+        assert term < 100
     assert {row.job_id for row in await alone.sql("SELECT job_id FROM tenure.attempt")} == held | fresh
     assert sum(json.loads(one.text)["jobs"] for one in await entries(alone)) == len(old)
 
@@ -437,7 +438,7 @@ async def test_policies_are_put_read_listed_and_deleted(client: AsyncClient) -> 
     assert [violation.field for violation in caught.value.violations] == ["policy.archive"]
     for wrong in ({"keep_s": 1}, {"namespace": "A b", "keep_s": 60}, {"state": "ready", "keep_s": 60}):
         with pytest.raises(InvalidInput):
-            await client.put_retention(**wrong)  # type: ignore[arg-type]
+            await client.put_retention(**wrong)
 
 
 async def test_a_preview_counts_what_would_go_and_what_is_kept(

@@ -283,9 +283,10 @@ def test_a_page_of_the_newest_jobs_reads_a_page(large: psycopg.Connection[dict[s
             "workflow_id",
         )
     )
-    nodes = _plan(
-        large, "list_jobs", {"before": "ffffffff-ffff-ffff-ffff-ffffffffffff", "limit": 50, "deleted": False, **filters}
-    )
+    window = dict.fromkeys(("any_of", "from_week", "until_week", "finished_after", "finished_before"))
+    ids = {"before": "ffffffff-ffff-ffff-ffff-ffffffffffff", "first": "00000000-0000-0000-0000-000000000000"}
+    page = {**ids, "window": 10_000, "limit": 50, "deleted": False}
+    nodes = _plan(large, "list_jobs", {**page, **window, **filters})
     assert _scans(nodes) == {"job_pkey"}
     assert _read(nodes) <= 51
 

@@ -188,6 +188,46 @@ class ListJobsResponse(_message.Message):
     next_page_token: str
     def __init__(self, jobs: _Optional[_Iterable[_Union[_job_pb2.Job, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class CountJobsRequest(_message.Message):
+    __slots__ = ("filter", "finished_after", "finished_before", "by_day", "by_namespace", "by_kind", "by_state")
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_AFTER_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    BY_DAY_FIELD_NUMBER: _ClassVar[int]
+    BY_NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    BY_KIND_FIELD_NUMBER: _ClassVar[int]
+    BY_STATE_FIELD_NUMBER: _ClassVar[int]
+    filter: JobFilter
+    finished_after: _timestamp_pb2.Timestamp
+    finished_before: _timestamp_pb2.Timestamp
+    by_day: bool
+    by_namespace: bool
+    by_kind: bool
+    by_state: bool
+    def __init__(self, filter: _Optional[_Union[JobFilter, _Mapping]] = ..., finished_after: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_before: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., by_day: _Optional[bool] = ..., by_namespace: _Optional[bool] = ..., by_kind: _Optional[bool] = ..., by_state: _Optional[bool] = ...) -> None: ...
+
+class JobCount(_message.Message):
+    __slots__ = ("day", "namespace", "kind", "state", "jobs")
+    DAY_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    day: str
+    namespace: str
+    kind: str
+    state: _job_pb2.JobState
+    jobs: int
+    def __init__(self, day: _Optional[str] = ..., namespace: _Optional[str] = ..., kind: _Optional[str] = ..., state: _Optional[_Union[_job_pb2.JobState, str]] = ..., jobs: _Optional[int] = ...) -> None: ...
+
+class CountJobsResponse(_message.Message):
+    __slots__ = ("counts", "counted_until")
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    counts: _containers.RepeatedCompositeFieldContainer[JobCount]
+    counted_until: _timestamp_pb2.Timestamp
+    def __init__(self, counts: _Optional[_Iterable[_Union[JobCount, _Mapping]]] = ..., counted_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
 class WaitJobRequest(_message.Message):
     __slots__ = ("id", "timeout")
     ID_FIELD_NUMBER: _ClassVar[int]

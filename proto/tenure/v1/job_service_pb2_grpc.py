@@ -68,6 +68,11 @@ class JobServiceStub:
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.ListJobsRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_job__service__pb2.ListJobsResponse.FromString,
                 _registered_method=True)
+        self.CountJobs = channel.unary_unary(
+                '/tenure.v1.JobService/CountJobs',
+                request_serializer=tenure_dot_v1_dot_job__service__pb2.CountJobsRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_job__service__pb2.CountJobsResponse.FromString,
+                _registered_method=True)
         self.WaitJob = channel.unary_unary(
                 '/tenure.v1.JobService/WaitJob',
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.WaitJobRequest.SerializeToString,
@@ -177,6 +182,14 @@ class JobServiceServicer:
     def ListJobs(self, request, context):
         """Newest first, in keyset pages. A page looks through a bounded number of jobs: it may hold fewer than asked for, or none,
         and have a token for all that; only without a token it was the last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountJobs(self, request, context):
+        """Counts jobs that have ended, from counters: without looking at the jobs. By whole days (UTC) of their end, and as of
+        `counted_until`, a minute or two ago. With those that were deleted, without those that retention has removed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -298,6 +311,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListJobs,
                     request_deserializer=tenure_dot_v1_dot_job__service__pb2.ListJobsRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_job__service__pb2.ListJobsResponse.SerializeToString,
+            ),
+            'CountJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountJobs,
+                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.CountJobsRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_job__service__pb2.CountJobsResponse.SerializeToString,
             ),
             'WaitJob': grpc.unary_unary_rpc_method_handler(
                     servicer.WaitJob,
@@ -526,6 +544,33 @@ class JobService:
             '/tenure.v1.JobService/ListJobs',
             tenure_dot_v1_dot_job__service__pb2.ListJobsRequest.SerializeToString,
             tenure_dot_v1_dot_job__service__pb2.ListJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.JobService/CountJobs',
+            tenure_dot_v1_dot_job__service__pb2.CountJobsRequest.SerializeToString,
+            tenure_dot_v1_dot_job__service__pb2.CountJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,3 +1,2 @@
--- One at a time: a step of the removal, or a change of what it goes by. Whoever was answered that a hold is set knows that
--- no step is under way that has not seen it.
+-- Wait for a removal that is under way, and let none begin: a change of what it goes by, or a count.
 SELECT pg_advisory_xact_lock(hashtext('tenure.retention'))

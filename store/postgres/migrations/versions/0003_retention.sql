@@ -100,3 +100,103 @@ BEGIN
     RETURN NULL;
 END $$;
 REVOKE ALL ON FUNCTION tenure.drop_empty_partition() FROM PUBLIC;
+
+-- How many jobs have ended, by UTC day of their end. The leader counts what has ended since it last did (coordinator/count.py),
+-- so that no end writes a counter; retention takes off what it removes.
+CREATE TABLE tenure.history_count (
+    day       date NOT NULL,
+    namespace text NOT NULL,
+    kind      text NOT NULL,
+    state     text NOT NULL,
+    jobs      bigint NOT NULL,
+    PRIMARY KEY (day, namespace, kind, state)
+);
+CREATE TABLE tenure.history_counted (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    until_at timestamptz  -- what ended before is counted; null: nothing yet
+);
+INSERT INTO tenure.history_counted DEFAULT VALUES;
+
+-- Finds what ended within a span of time: history is written in the order of the ends, so that a summary of each range of
+-- pages suffices, and costs an insert next to nothing.
+CREATE INDEX history_finished ON tenure.history USING brin (finished_at) WITH (pages_per_range = 64, autosummarize = on);
+
+-- Remove jobs with all that hangs on them, if they have expired and nothing keeps them, by the policies, holds and jobs of
+-- now, and return how many that were: what was seen before is not relied on. As the owner, so that coordinators cannot
+-- remove history but by what is set. With one entry in the audit log for each policy and namespace.
+-- One at a time, or a change of what it goes by: whoever was answered that a hold is set knows that no removal is under way
+-- that has not seen it. The jobs are locked at once or not at all: whoever retries one of them, or has just made a job that
+-- depends on one, goes first, and is seen the next time.
+CREATE FUNCTION tenure.remove_history(asked uuid[], from_at timestamptz, until_at timestamptz, made_at timestamptz,
+                                      leader text, has_objects boolean, archived boolean, archive_file text)
+RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    removed bigint;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('tenure.retention'));
+    PERFORM 1 FROM tenure.history h
+    WHERE h.id = ANY (asked) AND h.finished_at >= from_at AND h.finished_at < until_at
+    ORDER BY h.id FOR UPDATE NOWAIT;
+    WITH due AS MATERIALIZED (
+        SELECT e.id, concat_ws('/', coalesce(nullif(p.namespace, ''), '*'), coalesce(nullif(p.kind, ''), '*'),
+                               coalesce(nullif(p.state, ''), '*')) AS policy
+        FROM tenure.ended e CROSS JOIN LATERAL (
+            SELECT namespace, kind, state, keep_s, archive FROM tenure.retention_policy p
+            WHERE p.namespace IN ('', e.namespace) AND p.kind IN ('', e.kind) AND p.state IN ('', e.state)
+            ORDER BY p.namespace <> '' DESC, p.kind <> '' DESC, p.state <> '' DESC LIMIT 1
+        ) p
+        WHERE e.id = ANY (asked)
+          AND e.finished_at >= from_at AND e.finished_at < until_at
+          AND e.finished_at + make_interval(secs => p.keep_s) <= now() AND p.archive = archived
+          AND NOT e.held AND NOT e.needed
+    ), gone AS (
+        DELETE FROM tenure.history h
+        WHERE h.id = ANY (ARRAY(SELECT id FROM due))
+          AND h.finished_at >= from_at AND h.finished_at < until_at
+        RETURNING h.id, h.namespace, h.kind, h.state, h.workflow_id, h.finished_at, h.attempt
+    ),
+    -- What hangs on a job goes here: other tables join with a DELETE of their own, by the ids of gone. One that says what
+    -- lies in the object store joins files, too.
+    attempts AS (
+        DELETE FROM tenure.attempt a
+        WHERE a.job_id = ANY (ARRAY(SELECT id FROM gone))
+          AND a.finished_at >= made_at - interval '1 h' AND a.finished_at < until_at
+    ), artifacts AS (
+        DELETE FROM tenure.artifact a WHERE a.job_id = ANY (ARRAY(SELECT id FROM gone)) RETURNING a.job_id
+    ), files AS (
+        SELECT job_id FROM artifacts
+    ), objects AS (
+        -- They go later (coordinator/leftovers.py): those of jobs that have saved something, and of jobs whose attempts may
+        -- have begun to. The archive goes on referring to those of its jobs.
+        INSERT INTO tenure.object_to_delete (id, namespace)
+        SELECT g.id, g.namespace FROM gone g
+        WHERE NOT archived AND (g.id IN (SELECT job_id FROM files)
+                                OR (has_objects AND g.attempt > 0 AND (g.attempt > 1 OR g.state <> 'completed')))
+        ON CONFLICT DO NOTHING
+    ), edges AS (
+        DELETE FROM tenure.dependency d WHERE d.child_id = ANY (ARRAY(SELECT id FROM gone))
+    ), workflows AS (
+        DELETE FROM tenure.workflow w
+        WHERE w.id = ANY (ARRAY(SELECT DISTINCT workflow_id FROM gone WHERE workflow_id IS NOT NULL))
+          AND NOT EXISTS (SELECT FROM tenure.job j WHERE j.workflow_id = w.id)
+          AND NOT EXISTS (SELECT FROM tenure.history h
+                          WHERE h.workflow_id = w.id AND h.id <> ALL (ARRAY(SELECT id FROM gone)))
+    ), uncounted AS (
+        UPDATE tenure.history_count c SET jobs = greatest(0, c.jobs - g.jobs)
+        FROM (SELECT (finished_at AT TIME ZONE 'UTC')::date AS day, namespace, kind, state, count(*) AS jobs FROM gone
+              WHERE finished_at < (SELECT k.until_at FROM tenure.history_counted k) GROUP BY 1, 2, 3, 4) g
+        WHERE (c.day, c.namespace, c.kind, c.state) = (g.day, g.namespace, g.kind, g.state)
+    ), told AS (
+        INSERT INTO tenure.audit (id, caller, role, action, namespace, target, outcome, detail)
+        SELECT tenure.new_id(), leader, 'coordinator', 'retention.remove', g.namespace, d.policy, 'ok',
+               json_build_object('jobs', count(*), 'first', (array_agg(g.id ORDER BY g.id))[1],
+                                 'last', (array_agg(g.id ORDER BY g.id DESC))[1],
+                                 'finished_from', min(g.finished_at), 'finished_until', max(g.finished_at),
+                                 'archive_file', archive_file)
+        FROM gone g JOIN due d USING (id) GROUP BY d.policy, g.namespace
+    )
+    SELECT count(*) INTO removed FROM gone;
+    RETURN removed;
+END $$;
+REVOKE ALL ON FUNCTION tenure.remove_history FROM PUBLIC;
