@@ -541,3 +541,24 @@ async def test_policies_that_archive_need_an_object_store_and_pyarrow(
         await client.put_retention(keep_s=DAY_S, archive=True)
     service = RetentionService(alone.db, alone.clock, alone.audit)
     assert "TENURE_OBJECT_STORE" in str(service._archived.missing())
+
+
+async def test_files_are_listed_and_verified(alone: Parts, objects: FolderObjects, client: AsyncClient) -> None:
+    for n in range(3):
+        await ended(alone, (3 + n) * DAY_S, namespace=f"n{n}")
+    await policy(alone)
+    assert await (await archiver_of(alone, objects)).round() == 3
+    listed = [file async for file in client.archive_files(page_size=1)]
+    assert sorted(file.namespace for file in listed) == ["n0", "n1", "n2"]
+    assert [file.namespace async for file in client.archive_files(namespace="n1")] == ["n1"]
+    assert len([file async for file in client.archive_files(limit=2)]) == 2
+    [whole, spoiled, gone] = listed
+    data = await objects.get(spoiled.key)
+    assert (spoiled.size_bytes, spoiled.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    await objects.put(spoiled.key, data[:-1] + b"x")
+    await objects.delete([gone.key])
+    assert await client.verify_archive_file(whole.id) is None
+    assert "SHA-256" in str(await client.verify_archive_file(spoiled.id))
+    assert "not in the object store" in str(await client.verify_archive_file(gone.id))
+    with pytest.raises(NotFound):
+        await client.verify_archive_file(str(uuid.uuid4()))
