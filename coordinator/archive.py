@@ -56,8 +56,17 @@ class Archiver:
     """Archives during one term of leadership. ``archive_forever`` is the body of a task."""
 
     def __init__(
-        self, database: Database, objects: ObjectStore, clock: Clock, *, guard: Statement, leader: str
+        self,
+        database: Database,
+        objects: ObjectStore,
+        clock: Clock,
+        *,
+        guard: Statement,
+        leader: str,
+        turn: asyncio.Lock | None = None,
     ) -> None:
+        """``turn`` is held while jobs are removed, so that nothing of a span is while it is counted."""
+        self._turn = turn or asyncio.Lock()
         self._database = database
         self._objects = objects
         self._clock = clock
@@ -159,7 +168,9 @@ class Archiver:
         data = await self._written(plan)
         try:
             if data is not None:
-                return await self._end(plan, *await self._read_back(plan, data))
+                size_bytes, sha256 = await self._read_back(plan, data)
+                async with self._turn:
+                    return await self._end(plan, size_bytes, sha256)
         except Locked as exc:  # somebody retries one, or it is held or needed: what may go is planned anew
             log.info("archive_file_given_up", file=str(plan.file), reason=exc.message)
         await self._drop_plans()

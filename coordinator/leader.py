@@ -180,13 +180,16 @@ class Leader:
             self._database, self._lanes, self._hints, self._kinds, self._canceler, self._clock, guard=guard
         )
         upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)
+        turn = asyncio.Lock()
         retainer = Retainer(
             self._database,
             self._clock,
             guard=guard,
             leader=self._settings.coordinator_id,
+            turn=turn,
             has_objects=self._objects is not None,
         )
+        counter = HistoryCounter(self._database, self._clock, guard=guard, turn=turn)
         picture = Picture(self._keys, self._clock, flight, dispatcher, reaper, self._lanes)
         compactor = Compactor(
             self._etcd,
@@ -223,15 +226,15 @@ class Leader:
                 upkeep.drop_lanes_forever(),
                 upkeep.drop_audit_forever(self._settings.audit_keep_days),
                 retainer.retain_forever(),
-                HistoryCounter(self._database, self._clock, guard=guard).count_forever(),
+                counter.count_forever(),
                 picture.register_pools_forever(),
                 upkeep.compact_forever(compactor),
                 stores.watch(),
-                *self._with_objects(guard),
+                *self._with_objects(guard, turn),
             ):
                 group.create_task(body)
 
-    def _with_objects(self, guard: Statement) -> list[Coroutine[Any, Any, None]]:
+    def _with_objects(self, guard: Statement, turn: asyncio.Lock) -> list[Coroutine[Any, Any, None]]:
         """Return the bodies of tasks that need an object store; none without one."""
         if self._objects is None:
             return []
@@ -240,7 +243,7 @@ class Leader:
             log.info("no_archive", reason=problem)
         else:
             name = self._settings.coordinator_id
-            archiver = Archiver(self._database, self._objects, self._clock, guard=guard, leader=name)
+            archiver = Archiver(self._database, self._objects, self._clock, guard=guard, leader=name, turn=turn)
             bodies.append(archiver.archive_forever())
         return bodies
 

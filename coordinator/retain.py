@@ -4,8 +4,8 @@ History is looked through in the order of ids, a partition's span at a time and 
 look is longer than another, however little has expired. What has goes in a transaction of its own: under the leader's
 term, from jobs that are held in place, by the policies, legal holds and unfinished jobs of that instant
 (``tenure.remove_history``), with its entries in the audit log. Killed between two steps, or in one, the next leader
-goes on from what is there. Pauses in between leave Postgres to the jobs. A span in which nothing expires soon is left alone
-until then.
+goes on from what is there. Pauses in between leave Postgres to the jobs. A span in which nothing expires soon is left
+alone until then.
 
 Safety does not depend on what is remembered here, nor on there being one leader. What is to be archived before it goes
 (``Policy.archive``) is passed over: whoever archives puts ``removal`` with ``archived=True`` into the transaction that
@@ -14,6 +14,7 @@ records the archive's file.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import uuid
 from collections.abc import Sequence
@@ -46,8 +47,17 @@ class Retainer:
     """Removes during one term of leadership. ``retain_forever`` is the body of a task."""
 
     def __init__(
-        self, database: Database, clock: Clock, *, guard: Statement, leader: str, has_objects: bool = False
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        guard: Statement,
+        leader: str,
+        turn: asyncio.Lock | None = None,
+        has_objects: bool = False,
     ) -> None:
+        """``turn`` is held for each span, so that nothing of it is removed while it is counted."""
+        self._turn = turn or asyncio.Lock()
         self._database = database
         self._clock = clock
         self._guard = guard
@@ -84,7 +94,8 @@ class Retainer:
             made_before, found = await spans_of_history(self._database, keep_s)
             for span in found:
                 if self._quiet_until.get(span.from_at, -math.inf) <= self._clock.monotonic():
-                    gone += await self._look_through(span, made_before)
+                    async with self._turn:
+                        gone += await self._look_through(span, made_before)
         if gone:
             log.info("history_removed", jobs=gone)
         await self._drop_partitions()

@@ -15,7 +15,7 @@ INSERT INTO tenure.history (id, namespace, kind, route, state, priority, activat
                             cancel_requested, reason, labels)
 SELECT encode(overlay(uuid_send(gen_random_uuid()) PLACING substring(
                   int8send(floor(extract(epoch FROM at) * 1000)::bigint) FROM 3) FROM 1 FOR 6), 'hex')::uuid,
-       'n' || n % 5, 'k', 'default', 'completed', 0, at, at, 'null', 1, 0, 0, at, 10, 3, 1, '', false, '', labels
+       'n' || n %% 5, 'k', 'default', 'completed', 0, at, at, 'null', 1, 0, 0, at, 10, 3, 1, '', false, '', labels
 FROM (SELECT n, CASE WHEN n <= %(held)s THEN '{"case": "7"}'::jsonb END AS labels,
              now() - CASE WHEN n > %(old)s THEN interval '1 s' ELSE interval '20 days' + n * interval '1 min' END AS at
       FROM generate_series(1, %(all)s) AS n) AS g

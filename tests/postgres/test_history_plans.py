@@ -25,7 +25,8 @@ from tenure.store.postgres.database import query
 
 JOBS, DAYS, WINDOW, PAGE = 300_000, 63, 5_000, 50
 ACTIVE = """
-INSERT INTO tenure.job (id, namespace, kind, route, lane, state, due, priority, activate_at, payload, ttl_s, max_crashes)
+INSERT INTO tenure.job (id, namespace, kind, route, lane, state, due, priority, activate_at, payload, ttl_s,
+                        max_crashes)
 SELECT tenure.new_id(), 'default', 'k', 'p', 1, 'ready', true, 0, now(), 'null', 10, 3 FROM generate_series(1, 20000)
 """
 FILTERS: dict[str, Any] = dict.fromkeys(
@@ -45,7 +46,7 @@ FILTERS: dict[str, Any] = dict.fromkeys(
 TYPES = {
     **dict.fromkeys(("before", "first", "after", "parent_id", "workflow_id"), "uuid"),
     **dict.fromkeys(("any_of", "states", "namespaces"), "text[]"),
-    **dict.fromkeys(("from_week", "until_week", "from_at", "until_at", "made_at"), "timestamptz"),
+    **dict.fromkeys(("from_week", "until_week", "from_at", "until_at", "made_at", "counted_until"), "timestamptz"),
     **dict.fromkeys(("created_after", "created_before", "finished_after", "finished_before"), "timestamptz"),
     **dict.fromkeys(("window", "limit"), "int"),
     **dict.fromkeys(("deleted", "archive"), "boolean"),
@@ -168,6 +169,8 @@ def test_a_look_for_what_has_expired_reads_a_window(large: Large, generic: bool)
         read = reads(large, "expired_page", {**where, "archive": False}, generic=generic)
         assert set(read) <= {week["child"], "job", "dependency"}
         assert WINDOW_JOBS <= read[week["child"]] <= 1.2 * WINDOW_JOBS, "what has expired is looked at again"
+        span_of = {"counted_until": days_ago(1), **bounds_of(span), "after": FIRST_ID, "window": WINDOW_JOBS}
+        assert reads(large, "count_page", span_of, generic=generic) == {week["child"]: WINDOW_JOBS}
         asked = dict.fromkeys(
             ("asked_namespace", "asked_kind", "asked_state", "asked_keep_s", "namespace", "namespaces")
         )

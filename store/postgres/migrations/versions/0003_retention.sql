@@ -101,8 +101,8 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION tenure.drop_empty_partition() FROM PUBLIC;
 
--- How many jobs have ended, by UTC day of their end. The leader counts what has ended since it last did (coordinator/count.py),
--- so that no end writes a counter; retention takes off what it removes.
+-- How many jobs have ended, by UTC day of their end. The leader counts a week when it is over, and the present one again and
+-- again (coordinator/count.py), so that no end writes a counter; retention takes off what it removes.
 CREATE TABLE tenure.history_count (
     day       date NOT NULL,
     namespace text NOT NULL,
@@ -116,10 +116,6 @@ CREATE TABLE tenure.history_counted (
     until_at timestamptz  -- what ended before is counted; null: nothing yet
 );
 INSERT INTO tenure.history_counted DEFAULT VALUES;
-
--- Finds what ended within a span of time: history is written in the order of the ends, so that a summary of each range of
--- pages suffices, and costs an insert next to nothing.
-CREATE INDEX history_finished ON tenure.history USING brin (finished_at) WITH (pages_per_range = 64, autosummarize = on);
 
 -- Remove jobs with all that hangs on them, if they have expired and nothing keeps them, by the policies, holds and jobs of
 -- now, and return how many that were: what was seen before is not relied on. As the owner, so that coordinators cannot
