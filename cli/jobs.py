@@ -279,6 +279,7 @@ def show(job: Job, output: Format) -> None:
             ("unique", job.unique_key),
             ("replaced by", job.replaced_by),
             ("deleted", _when(job.deleted_at)),
+            ("archived", _when(job.archived_at)),
             ("parent", job.parent_id),
             ("workflow", job.workflow_id),
             ("ref", job.ref),

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from tenure.cli import (
+    archive,
     audit,
     claims,
     cluster,
@@ -124,6 +125,7 @@ app.add_typer(kinds.app, name="kinds")
 app.add_typer(limits.app, name="limits")
 app.add_typer(namespaces.app, name="namespaces")
 app.add_typer(retention.app, name="retention")
+app.add_typer(archive.app, name="archive")
 app.add_typer(audit.app, name="audit")
 app.add_typer(workers.app, name="workers")
 app.add_typer(claims.app, name="claims")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from tenure.client.calls.archive import ArchiveCalls
 from tenure.client.calls.artifacts import ArtifactCalls
 from tenure.client.calls.audit import AuditCalls
 from tenure.client.calls.cluster import ClusterCalls
@@ -46,6 +47,7 @@ class AsyncClient(
     AuditCalls,
     LogCalls,
     RetentionCalls,
+    ArchiveCalls,
 ):
     """A client of the coordinators, for asyncio. Use it as ``async with`` or call ``close``; safe for many tasks.
 

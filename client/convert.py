@@ -162,6 +162,7 @@ def job_from_wire(job: job_pb2.Job, *, created: bool | None = None) -> Job:
         unique_key=job.unique_key or None,
         replaced_by=job.replaced_by or None,
         deleted_at=time_of(job, "deleted_at"),
+        archived_at=time_of(job, "archived_at"),
         created=created,
         aged=job.aged,
         result_object=_result_object(job.result_object) if job.HasField("result_object") else None,

@@ -234,6 +234,8 @@ class Job:
     """The job that took the unique key from this one."""
     deleted_at: datetime | None = None
     """Hidden from listings since."""
+    archived_at: datetime | None = None
+    """It lies in the archive since: it can be read, and is not listed, retried or deleted any more."""
     created: bool | None = None
     """From ``submit`` and ``retry``: False when an earlier job was the answer. None from elsewhere."""
     result_object: ResultObject | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from tenure.client.fields import number_of, time_of, whole
 from tenure.model.errors import FieldViolation, InvalidInput
@@ -52,6 +52,26 @@ class ExpiredJobs:
     oldest: datetime | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveFile:
+    """A file of the archive: jobs of one namespace that retention has removed."""
+
+    id: str
+    namespace: str
+    key: str
+    """In the object store, under the coordinators' prefix."""
+    jobs: int
+    size_bytes: int
+    sha256: str
+    """Hexadecimal."""
+    first_id: str
+    last_id: str
+    finished_from: datetime
+    finished_until: datetime
+    archived_at: datetime | None
+    schema_version: int
+
+
 def policy_to_wire(
     namespace: str | None, kind: str | None, state: JobState | str | None, keep_s: int | None, archive: bool = False
 ) -> pb.RetentionPolicy:
@@ -90,6 +110,24 @@ def hold_from_wire(hold: pb.LegalHold) -> LegalHold:
     """Read a legal hold."""
     return LegalHold(
         key=hold.key, value=hold.value, reason=hold.reason, set_by=hold.set_by, set_at=time_of(hold, "set_at")
+    )
+
+
+def file_from_wire(file: pb.ArchiveFile) -> ArchiveFile:
+    """Read a file of the archive."""
+    return ArchiveFile(
+        id=file.id,
+        namespace=file.namespace,
+        key=file.key,
+        jobs=file.jobs,
+        size_bytes=file.size_bytes,
+        sha256=file.sha256.hex(),
+        first_id=file.first_id,
+        last_id=file.last_id,
+        finished_from=file.finished_from.ToDatetime(tzinfo=UTC),
+        finished_until=file.finished_until.ToDatetime(tzinfo=UTC),
+        archived_at=time_of(file, "archived_at"),
+        schema_version=file.schema_version,
     )
 
 

@@ -37,7 +37,7 @@ from tenure.client.records import (
     SubmittedJobs,
     Worker,
 )
-from tenure.client.retention import ExpiredJobs, LegalHold, RetentionPolicy
+from tenure.client.retention import ArchiveFile, ExpiredJobs, LegalHold, RetentionPolicy
 from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
 from tenure.client.stream import StreamedJob
 from tenure.client.tokens import CreatedToken, Token
@@ -957,3 +957,22 @@ class Client:
     def delete_hold(self, key: str, value: str) -> bool:
         """Lift a legal hold; False: there was none."""
         return self._portal.call(self._client.delete_hold(key, value))
+
+    def archive_files(
+        self, *, namespace: str | None = None, limit: int | None = None, page_size: int = 200
+    ) -> Iterator[ArchiveFile]:
+        """Yield the files of the archive, newest first. ``limit`` None means all; pages hold at most 1,000 files.
+
+        Raises:
+            InvalidInput: with the bad field. PermissionDenied: the namespace is not the caller's.
+        """
+        return self._portal.iterate(self._client.archive_files(namespace=namespace, limit=limit, page_size=page_size))
+
+    def verify_archive_file(self, file_id: str) -> str | None:
+        """Have a file of the archive read from the object store; return what is wrong with it, None if nothing is.
+
+        Raises:
+            NotFound: there is no such file in the archive. WrongState: the coordinators have no object store.
+            Unavailable: it does not answer.
+        """
+        return self._portal.call(self._client.verify_archive_file(file_id))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tenure.coordinator.transfers import Download, File
 from tenure.coordinator.uploads import ObjectAccess, no_object_store
@@ -36,8 +36,12 @@ class Artifacts:
         """Return the files of a job."""
         return await self._database.fetch("artifacts_of", {"id": job})
 
-    async def find(self, job: uuid.UUID, namespace: str, name: str, attempt: int) -> Found:
+    async def find(
+        self, job: uuid.UUID, namespace: str, name: str, attempt: int, *, saved: Sequence[Any] | None = None
+    ) -> Found:
         """Return a file of a job, and where to read it; ``attempt`` 0 means the last one that has saved it.
+
+        ``saved``: all that it has saved, where that is not in Postgres.
 
         Raises:
             NotFound: there is none. WrongState: there is no object store.
@@ -46,7 +50,13 @@ class Artifacts:
             raise InvalidInput([FieldViolation("name", problem)], hint=HINT)
         if attempt < 0:
             raise InvalidInput([FieldViolation("attempt", "must not be negative")])
-        rows = await self._database.fetch("artifact_to_read", {"id": job, "name": name, "attempt": attempt})
+        if saved is None:
+            rows = await self._database.fetch("artifact_to_read", {"id": job, "name": name, "attempt": attempt})
+        else:
+            named = (
+                one for one in saved if one.name == name and one.sha256 is not None and attempt in (0, one.attempt)
+            )
+            rows = sorted(named, key=lambda one: -one.attempt)
         if not rows:
             raise NotFound(f"job {job} has saved no {name}" + (f" in attempt {attempt}" if attempt else ""), hint=HINT)
         if self.objects is None:

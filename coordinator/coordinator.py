@@ -29,6 +29,7 @@ from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
+from tenure.coordinator.archived import Archived
 from tenure.coordinator.artifacts import Artifacts
 from tenure.coordinator.audit import Audit
 from tenure.coordinator.authenticate import Authenticator
@@ -197,8 +198,10 @@ async def _coordinate(
         audit = Audit(database, clock)
         artifacts = Artifacts(database)
         uploads = Uploads(database, settings.object_max_bytes)
+        archived = Archived(database)
+        archived.objects = objects
         jobs = JobService(
-            database, etcd, keys, clock, submitter, waiters, canceler, retryer, explainer, audit, artifacts
+            database, etcd, keys, clock, submitter, waiters, canceler, retryer, explainer, audit, artifacts, archived
         )
         workflows = WorkflowService(database, etcd, keys, clock, Workflows(database, clock, canceler), waiters, audit)
         workers = WorkerService(database, Starter(database, etcd, keys), finisher, submitter, uploads)
@@ -218,7 +221,7 @@ async def _coordinate(
                 TokenService(database, audit),
                 workflows,
                 AuditService(database),
-                RetentionService(database, clock, audit),
+                RetentionService(database, clock, audit, archived),
             ),
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,

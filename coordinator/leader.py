@@ -11,12 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 import structlog
 
+from tenure.coordinator import archive_format
 from tenure.coordinator.allowance import Allowance
+from tenure.coordinator.archive import Archiver
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.count import HistoryCounter
 from tenure.coordinator.dependants import Dependants
@@ -26,6 +29,7 @@ from tenure.coordinator.flight import Flight, Held, Outstanding
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import REFRESH_S, Lanes
+from tenure.coordinator.leftovers import Leftovers
 from tenure.coordinator.metrics import LEADS
 from tenure.coordinator.move_logs import LogMover
 from tenure.coordinator.overdue import Overdue
@@ -178,7 +182,14 @@ class Leader:
         )
         upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)
         turn = asyncio.Lock()
-        retainer = Retainer(self._database, self._clock, guard=guard, leader=self._settings.coordinator_id, turn=turn)
+        retainer = Retainer(
+            self._database,
+            self._clock,
+            guard=guard,
+            leader=self._settings.coordinator_id,
+            turn=turn,
+            has_objects=self._objects is not None,
+        )
         counter = HistoryCounter(self._database, self._clock, guard=guard, turn=turn)
         picture = Picture(self._keys, self._clock, flight, dispatcher, reaper, self._lanes)
         compactor = Compactor(
@@ -223,8 +234,22 @@ class Leader:
                 picture.register_pools_forever(),
                 upkeep.compact_forever(compactor),
                 stores.watch(),
+                *self._with_objects(guard, turn),
             ):
                 group.create_task(body)
+
+    def _with_objects(self, guard: Statement, turn: asyncio.Lock) -> list[Coroutine[Any, Any, None]]:
+        """Return the bodies of tasks that need an object store; none without one."""
+        if self._objects is None:
+            return []
+        bodies = [Leftovers(self._database, self._objects, self._clock).delete_forever()]
+        if problem := archive_format.missing():
+            log.info("no_archive", reason=problem)
+        else:
+            name = self._settings.coordinator_id
+            archiver = Archiver(self._database, self._objects, self._clock, guard=guard, leader=name, turn=turn)
+            bodies.append(archiver.archive_forever())
+        return bodies
 
 
 class Picture:

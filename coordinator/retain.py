@@ -47,7 +47,14 @@ class Retainer:
     """Removes during one term of leadership. ``retain_forever`` is the body of a task."""
 
     def __init__(
-        self, database: Database, clock: Clock, *, guard: Statement, leader: str, turn: asyncio.Lock | None = None
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        guard: Statement,
+        leader: str,
+        turn: asyncio.Lock | None = None,
+        has_objects: bool = False,
     ) -> None:
         """``turn`` is held for each span, so that nothing of it is removed while it is counted."""
         self._turn = turn or asyncio.Lock()
@@ -55,6 +62,7 @@ class Retainer:
         self._clock = clock
         self._guard = guard
         self._leader = leader
+        self._has_objects = has_objects
         self._set: object = None
         self._quiet_until: dict[datetime | None, float] = {}
         """By the beginning of a span: before then nothing of it expires."""
@@ -123,7 +131,7 @@ class Retainer:
         return gone
 
     async def _remove(self, span: Span, page: Row) -> int:
-        step = removal(page.ids, span, made_at=page.made_at, leader=self._leader)
+        step = removal(page.ids, span, made_at=page.made_at, leader=self._leader, has_objects=self._has_objects)
         try:
             _, [row] = await self._database.transaction([self._guard, step])
         except Locked:  # somebody retries one of them: another time
@@ -148,19 +156,24 @@ def removal(
     *,
     made_at: datetime,
     leader: str,
+    has_objects: bool = False,
     archived: bool = False,
     archive_file: str | None = None,
 ) -> Statement:
     """Return the statement that removes those of these jobs which may go, for a transaction under the leader's term.
 
-    ``made_at``: none of them was made before. Its row says how many are ``gone``. ``archived``: those that policies
-    want archived, which the transaction says to have been, in ``archive_file``.
+    ``made_at``: none of them was made before. Its row says how many are ``gone``. ``has_objects``: there is an object
+    store, in which attempts may have left what nobody knows of. ``archived``: those that policies want archived, which
+    the transaction says to have been, in ``archive_file``; then it is all of these jobs, or none
+    (``store.postgres.together``).
 
     Raises, when it runs:
         Locked: somebody is at work with one of them; nothing was removed.
     """
-    told = {"leader": leader, "archive": archived, "archive_file": archive_file}
-    return Statement("remove_history", {"ids": list(ids), **bounds_of(span), "made_at": made_at, **told})
+    told = {"leader": leader, "has_objects": has_objects, "archive": archived, "archive_file": archive_file}
+    wanted = len(ids) if archived else None
+    where = {"ids": list(ids), **bounds_of(span), "made_at": made_at}
+    return Statement("remove_history", {**where, **told, "wanted": wanted})
 
 
 async def spans_of_history(database: Database, keep_s: int) -> tuple[datetime, list[Span]]:

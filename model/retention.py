@@ -66,8 +66,8 @@ def shortest_keep_s(policies: Iterable[Policy]) -> int | None:
     return min((one.keep_s for one in policies if one.keep_s is not None), default=None)
 
 
-def validate_policy(policy: Policy, *, has_archive: bool = False) -> Policy:
-    """Return the policy if it is one.
+def validate_policy(policy: Policy, *, no_archive: str | None = None) -> Policy:
+    """Return the policy if it is one. ``no_archive``: what is missing for there to be an archive.
 
     Raises:
         InvalidInput: with every violation.
@@ -75,8 +75,8 @@ def validate_policy(policy: Policy, *, has_archive: bool = False) -> Policy:
     found = names_violations(policy.namespace, policy.kind, policy.state, path="policy.")
     if policy.keep_s is not None and not MIN_KEEP_S <= policy.keep_s <= MAX_KEEP_S:
         found.append(FieldViolation("policy.keep", f"must be {MIN_KEEP_S} s to {MAX_KEEP_S:,} s; without it: for ever"))
-    if policy.archive and not has_archive:
-        found.append(FieldViolation("policy.archive", "there is no archive; what expires is removed for good"))
+    if policy.archive and no_archive:
+        found.append(FieldViolation("policy.archive", f"there is no archive: {no_archive}"))
     if found:
         raise InvalidInput(found)
     return policy

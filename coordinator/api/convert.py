@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 
+from tenure.coordinator.archived import ArchivedJob
 from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.jobs import PlannedJob, RetrySpec
 from tenure.model.objects import RESULT
@@ -89,6 +90,20 @@ def job_to_pb(row: Row, *, parents: Sequence[object] = (), claim: pb.Claim | Non
         replaced_by=str(row.replaced_by) if row.replaced_by else None,
         deleted_at=wire.timestamp(row.deleted_at),
     )
+
+
+def archived_to_pb(found: ArchivedJob) -> pb.Job:
+    """Convert a job that lies in the archive."""
+    row = found.row
+    job = job_to_pb(row, parents=row.depends_on)
+    job.archived_at.FromDatetime(found.file.archived_at)
+    for one in row.artifacts:
+        if one.name == RESULT and one.attempt == row.attempt and row.state == JobState.COMPLETED:
+            if one.lost is None:
+                job.result_object.CopyFrom(pb.ResultObject(size_bytes=one.size_bytes, sha256=one.sha256))
+            else:
+                job.result_lost.CopyFrom(pb.ResultLost(reason=one.lost, size_bytes=one.size_bytes))
+    return job
 
 
 def artifact_to_pb(row: Row) -> job_service_pb2.Artifact:

@@ -184,6 +184,8 @@ RULES: dict[str, Rule] = {
     "RetentionService/PutLegalHold": Rule(Right.OPERATE, everywhere),
     "RetentionService/ListLegalHolds": Rule(Right.READ, everywhere),
     "RetentionService/DeleteLegalHold": Rule(Right.ADMINISTER, everywhere),
+    "RetentionService/ListArchiveFiles": Rule(Right.READ, _in_or_within),
+    "RetentionService/VerifyArchiveFile": Rule(Right.READ, within),
     "TokenService/CreateToken": Rule(Right.ADMINISTER, everywhere),
     "TokenService/ListTokens": Rule(Right.ADMINISTER, everywhere),
     "TokenService/RevokeToken": Rule(Right.ADMINISTER, everywhere),

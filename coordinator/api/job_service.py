@@ -26,6 +26,7 @@ from tenure.coordinator.api.filters import (
 from tenure.coordinator.api.log_calls import read_logs, wanted_logs
 from tenure.coordinator.api.refusals import is_of_all, refusal_to_pb
 from tenure.coordinator.api.stream_submit import MESSAGE_JOBS, StreamedSubmit, refuse_foreign
+from tenure.coordinator.archived import Archived
 from tenure.coordinator.artifacts import Artifacts, tell_results
 from tenure.coordinator.audit import Audit
 from tenure.coordinator.cancel import CANCELABLE, Canceler
@@ -90,8 +91,10 @@ class JobService(JobServiceServicer):
         explainer: Explainer,
         audit: Audit,
         artifacts: Artifacts | None = None,
+        archived: Archived | None = None,
     ) -> None:
         self._artifacts = artifacts or Artifacts(database)
+        self._archived = archived or Archived(database)
         self.base_url = ""
         """Where a URL is that is a path."""
         self._audit = audit
@@ -257,6 +260,7 @@ class JobService(JobServiceServicer):
         job_id = parse_id(request.id, "id")
         await self._require_seen(job_id)
         if not await self._database.fetch("delete_job", {"id": job_id}):
+            await self._require_not_archived(job_id)
             state = wire.STATE_FROM_PB[(await self._read(job_id)).state]
             raise WrongState(
                 f"job {job_id} is {state}; only one that has ended can be deleted",
@@ -268,7 +272,9 @@ class JobService(JobServiceServicer):
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
         """Cancel at once, or ask the worker to stop."""
         job_id = parse_id(request.id, "id")
-        await self._read(job_id)  # NOT_FOUND before anything else
+        job = await self._read(job_id)  # NOT_FOUND before anything else
+        if job.HasField("archived_at"):
+            return pb.CancelJobResponse(job=job)  # like any that has ended, it stays as it is
         await self._canceler.cancel(job_id, _reason(request.reason))
         return pb.CancelJobResponse(job=await self._read(job_id))
 
@@ -291,7 +297,11 @@ class JobService(JobServiceServicer):
         """Make another go at a failed or canceled job, once."""
         job_id = parse_id(request.id, "id")
         await self._require_seen(job_id)
-        new, created = await self._retryer.retry(job_id)
+        try:
+            new, created = await self._retryer.retry(job_id)
+        except NotFound:
+            await self._require_not_archived(job_id)
+            raise
         return pb.RetryJobResponse(job=await self._read(new), created=created)
 
     @audited
@@ -326,6 +336,8 @@ class JobService(JobServiceServicer):
         job_id = parse_id(request.job_id, "job_id")
         await self._require_seen(job_id)
         rows = await self._database.fetch("attempts_of", {"id": job_id})
+        if not rows and (found := await self._archived.find(job_id)):
+            rows = found.row.attempts
         if not rows:
             await self._read(job_id)
         return pb.ListAttemptsResponse(attempts=[convert.attempt_to_pb(row) for row in rows])
@@ -341,8 +353,11 @@ class JobService(JobServiceServicer):
     async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Context) -> pb.ListArtifactsResponse:
         """Read which files attempts of a job have saved."""
         job_id = parse_id(request.job_id, "job_id")
-        await self._read(job_id)
-        rows = await self._artifacts.of(job_id)
+        job = await self._read(job_id)
+        if (saved := await self._saved(job)) is None:
+            rows = await self._artifacts.of(job_id)
+        else:
+            rows = [one for one in saved if one.sha256 is not None]
         return pb.ListArtifactsResponse(artifacts=[convert.artifact_to_pb(row) for row in rows])
 
     async def CreateDownload(self, request: pb.CreateDownloadRequest, context: Context) -> pb.CreateDownloadResponse:
@@ -353,7 +368,8 @@ class JobService(JobServiceServicer):
         if name == RESULT and not attempt:
             _require_saved_result(job)
             attempt = job.attempt
-        found = await self._artifacts.find(job_id, job.namespace, name, attempt)
+        saved = await self._saved(job)
+        found = await self._artifacts.find(job_id, job.namespace, name, attempt, saved=saved)
         return pb.CreateDownloadResponse(
             artifact=convert.artifact_to_pb(found.row),
             url=convert.absolute(found.download.url, self.base_url),
@@ -362,9 +378,25 @@ class JobService(JobServiceServicer):
 
     async def _read(self, job_id: uuid.UUID) -> job_pb2.Job:
         job = await self._reads.ask(job_id)
+        if job is None and (found := await self._archived.find(job_id)):
+            return convert.archived_to_pb(found)
         if job is None or not access.sees(job.namespace):
             raise _not_found(job_id)
         return job
+
+    async def _saved(self, job: job_pb2.Job) -> Sequence[Any] | None:
+        """Return what a job of the archive has saved; None of one that is in Postgres."""
+        if not job.HasField("archived_at"):
+            return None
+        found = await self._archived.find(uuid.UUID(job.id))
+        return found.row.artifacts if found else None
+
+    async def _require_not_archived(self, job_id: uuid.UUID) -> None:
+        if await self._archived.find(job_id):
+            raise WrongState(
+                f"job {job_id} is in the archive, where it can be read and no more",
+                hint=f"tenure jobs get {job_id}",
+            )
 
     async def _require_seen(self, job_id: uuid.UUID) -> None:
         """Answer for a job of a namespace that is not the caller's as for one that is not there."""

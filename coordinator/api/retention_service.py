@@ -16,14 +16,15 @@ import grpc
 from tenure.coordinator import access
 from tenure.coordinator.access import namespaces_for, sees
 from tenure.coordinator.api.acts import audited
-from tenure.coordinator.api.filters import not_a_token
+from tenure.coordinator.api.filters import not_a_token, page_key
+from tenure.coordinator.archived import Archived
 from tenure.coordinator.audit import Audit, noted
 from tenure.coordinator.passing import FIRST_ID, PASS_S
 from tenure.coordinator.retain import bounds_of, policy_of, spans_of_history
 from tenure.model.access import Right
 from tenure.model.clock import Clock
 from tenure.model.errors import FieldViolation, InvalidInput, NotFound
-from tenure.model.ids import first_id_at
+from tenure.model.ids import first_id_at, parse_id
 from tenure.model.retention import (
     ANY,
     Policy,
@@ -42,6 +43,8 @@ from tenure.v1.retention_service_pb2_grpc import RetentionServiceServicer
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+DEFAULT_PAGE = 50
+MAX_PAGE = 1_000
 WINDOW_JOBS = 5_000
 """Rows that one statement of a preview looks at."""
 _NO_POLICY = dict.fromkeys(("asked_namespace", "asked_kind", "asked_state", "asked_keep_s"))
@@ -52,18 +55,18 @@ _Group = tuple[str, str, str, str, str]
 class RetentionService(RetentionServiceServicer):
     """The service over Postgres. It removes nothing; ``coordinator.retain`` does."""
 
-    def __init__(self, database: Database, clock: Clock, audit: Audit, *, has_archive: bool = False) -> None:
+    def __init__(self, database: Database, clock: Clock, audit: Audit, archived: Archived | None = None) -> None:
         self._audit = audit
         self._database = database
         self._clock = clock
-        self._has_archive = has_archive
+        self._archived = archived or Archived(database)
 
     @audited
     async def PutRetentionPolicy(
         self, request: pb.PutRetentionPolicyRequest, context: Context
     ) -> pb.PutRetentionPolicyResponse:
         """Set a policy."""
-        policy = validate_policy(_policy_from_pb(request.policy), has_archive=self._has_archive)
+        policy = validate_policy(_policy_from_pb(request.policy), no_archive=self._archived.missing())
         names, asked = _names(policy), {"keep_s": policy.keep_s, "archive": policy.archive}
         *_, [row] = await self._database.transaction(
             [
@@ -123,7 +126,7 @@ class RetentionService(RetentionServiceServicer):
         policies = await self._policies(are_all=True)
         asked = _NO_POLICY
         if request.HasField("policy"):
-            policy = validate_policy(_policy_from_pb(request.policy), has_archive=self._has_archive)
+            policy = validate_policy(_policy_from_pb(request.policy), no_archive=self._archived.missing())
             asked = {f"asked_{name}": value for name, value in {**_names(policy), "keep_s": policy.keep_s}.items()}
             policies = [one for one in policies if one.name != policy.name] + [policy]
         keep_s = shortest_keep_s(policies)
@@ -207,6 +210,36 @@ class RetentionService(RetentionServiceServicer):
             ]
         )
         return pb.DeleteLegalHoldResponse(deleted=bool(rows))
+
+    async def ListArchiveFiles(
+        self, request: pb.ListArchiveFilesRequest, context: Context
+    ) -> pb.ListArchiveFilesResponse:
+        """Read a page of the files of the archive."""
+        size = request.page_size or DEFAULT_PAGE
+        if not 1 <= size <= MAX_PAGE:
+            raise InvalidInput([FieldViolation("page_size", f"must be 1 to {MAX_PAGE:,}")])
+        rows = await self._database.fetch(
+            "list_archive_files",
+            {
+                "namespaces": namespaces_for(Right.READ, request.namespace),
+                "namespace": request.namespace.replace("\x00", "") or None,
+                "before": page_key(request.page_token),
+                "limit": size,
+            },
+        )
+        token = base64.urlsafe_b64encode(rows[-1].id.bytes).decode() if len(rows) == size else ""
+        return pb.ListArchiveFilesResponse(files=map(_file_to_pb, rows), next_page_token=token)
+
+    async def VerifyArchiveFile(
+        self, request: pb.VerifyArchiveFileRequest, context: Context
+    ) -> pb.VerifyArchiveFileResponse:
+        """Read a file of the archive, and say whether it is as it was written."""
+        file = parse_id(request.id, "id")
+        rows = await self._database.fetch("archive_file", {"id": file})
+        if not rows or not sees(rows[0].namespace):
+            raise NotFound(f"there is no file {file} in the archive", hint="tenure archive list")
+        problem = await self._archived.problem_of(rows[0])
+        return pb.VerifyArchiveFileResponse(file=_file_to_pb(rows[0]), problem=problem or "")
 
     async def _policies(self, *, are_all: bool = False) -> list[Policy]:
         """Read the policies that the caller may see, those for any namespace and of its own; or all of them."""
@@ -292,6 +325,23 @@ def _policy_to_pb(policy: Policy) -> pb.RetentionPolicy:
         state=wire.STATE_TO_PB[JobState(policy.state)] if policy.state else None,
         keep=wire.duration(policy.keep_s),
         archive=policy.archive,
+    )
+
+
+def _file_to_pb(row: Row) -> pb.ArchiveFile:
+    return pb.ArchiveFile(
+        id=str(row.id),
+        namespace=row.namespace,
+        key=row.key,
+        jobs=row.jobs,
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+        first_id=str(row.first_id),
+        last_id=str(row.last_id),
+        finished_from=wire.timestamp(row.finished_from),
+        finished_until=wire.timestamp(row.finished_until),
+        archived_at=wire.timestamp(row.archived_at),
+        schema_version=row.schema_version,
     )
 
 

@@ -208,6 +208,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "RetentionService/PutLegalHold": {"key": "case", "value": "8"},
     "RetentionService/ListLegalHolds": {},
     "RetentionService/DeleteLegalHold": {"key": "case", "value": "7"},
+    "RetentionService/ListArchiveFiles": {},
+    "RetentionService/VerifyArchiveFile": {"id": "$file"},
     "TokenService/CreateToken": {"name": "n", "role": "viewer", "namespaces": ["ns-a"]},
     "TokenService/ListTokens": {},
     "TokenService/RevokeToken": {"id": "$token"},
@@ -219,7 +221,7 @@ BY_ID = {
     "JobService/CancelJob", "JobService/RetryJob", "JobService/ExplainJob", "JobService/ListAttempts",
     "JobService/ListArtifacts", "JobService/CreateDownload", "JobService/ReadLogs",
     "WorkflowService/GetWorkflow", "WorkflowService/ListWorkflowJobs", "WorkflowService/WatchWorkflow",
-    "WorkflowService/CancelWorkflow",
+    "WorkflowService/CancelWorkflow", "RetentionService/VerifyArchiveFile",
 }  # fmt: skip
 """To who is of another namespace these answer as for an id that there is not."""
 SHOWS_ONLY_OWN = {
@@ -227,7 +229,7 @@ SHOWS_ONLY_OWN = {
     "JobService/SubmitEach", "WorkflowService/ListWorkflows", "ScheduleService/ListSchedules",
     "PoolService/ListPauses", "NamespaceService/ListNamespaces", "KindService/ListKindSettings",
     "ClusterService/ListClaims", "JobService/CountJobs", "RetentionService/ListRetentionPolicies",
-    "RetentionService/PreviewRetention",
+    "RetentionService/PreviewRetention", "RetentionService/ListArchiveFiles",
 }  # fmt: skip
 """These answer, and have nothing of ``ns-a`` in their answers."""
 SHARED = {
@@ -280,7 +282,15 @@ async def _world(parts: Parts) -> dict[str, str]:
         "INSERT INTO tenure.job_limit (name, concurrent) VALUES ('made', 1) ON CONFLICT DO NOTHING",
     ):
         await parts.sql(statement)
+    file = uuid.uuid4()
+    await parts.sql(
+        "INSERT INTO tenure.archive_file (id, namespace, key, state, jobs, first_id, last_id, made, finished_from,"
+        " finished_until, size_bytes, sha256, schema_version, marks, archived_at) VALUES"
+        " (%s, 'ns-a', '_archive/ns-a/x', 'done', 1, %s, %s, '[1,1]', now(), now(), 1, sha256(''), 1, '{1}', now())",
+        *(file, file, file),
+    )
     return {
+        "$file": str(file),
         "$job": str(job),
         "$ended": str(ended),
         "$claimed": str(claimed),

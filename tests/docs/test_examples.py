@@ -2,7 +2,8 @@
 
 A comment before a block says what it is: ``<!-- file: NAME -->`` is written down as a module, ``<!-- client: NAME -->``
 is a program that runs against a deployment whose workers import these modules, ``<!-- shell -->`` are commands for the
-same deployment, ``<!-- services -->`` are commands each of which joins it and runs until it is stopped.
+same deployment, ``<!-- archive: NAME -->`` is a program that reads an archive (``tests.coordinator.test_archive_document``),
+``<!-- services -->`` are commands each of which joins it and runs until it is stopped.
 ``print(…)  # text`` in a client is its promise of what is printed.
 """
 
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
     "README.md",
     "docs/ACCESS.md",
+    "docs/ARCHIVE.md",
     "docs/AUDIT.md",
     "docs/DEPENDENCIES.md",
     "docs/DISPATCH.md",
@@ -109,7 +111,7 @@ def serve(line: str, folder: Path, env: Mapping[str, str]) -> None:
 def test_every_python_and_shell_block_is_tested(document: str) -> None:
     for block in blocks(document):
         if block.language == "python":
-            assert block.role in ("file", "client"), f"not marked: {block.text[:80]}"
+            assert block.role in ("file", "client", "archive"), f"not marked: {block.text[:80]}"
         if block.language == "sh":
             assert block.role in ("shell", "services"), f"not marked: {block.text[:80]}"
 

@@ -77,6 +77,16 @@ class RetentionServiceStub:
                 request_serializer=tenure_dot_v1_dot_retention__service__pb2.DeleteLegalHoldRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_retention__service__pb2.DeleteLegalHoldResponse.FromString,
                 _registered_method=True)
+        self.ListArchiveFiles = channel.unary_unary(
+                '/tenure.v1.RetentionService/ListArchiveFiles',
+                request_serializer=tenure_dot_v1_dot_retention__service__pb2.ListArchiveFilesRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_retention__service__pb2.ListArchiveFilesResponse.FromString,
+                _registered_method=True)
+        self.VerifyArchiveFile = channel.unary_unary(
+                '/tenure.v1.RetentionService/VerifyArchiveFile',
+                request_serializer=tenure_dot_v1_dot_retention__service__pb2.VerifyArchiveFileRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_retention__service__pb2.VerifyArchiveFileResponse.FromString,
+                _registered_method=True)
 
 
 class RetentionServiceServicer:
@@ -137,6 +147,20 @@ class RetentionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListArchiveFiles(self, request, context):
+        """Files of the archive, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyArchiveFile(self, request, context):
+        """Reads a file of the archive from the object store, and says whether it is what was written.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RetentionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -179,6 +203,16 @@ def add_RetentionServiceServicer_to_server(servicer, server):
                     servicer.DeleteLegalHold,
                     request_deserializer=tenure_dot_v1_dot_retention__service__pb2.DeleteLegalHoldRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_retention__service__pb2.DeleteLegalHoldResponse.SerializeToString,
+            ),
+            'ListArchiveFiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListArchiveFiles,
+                    request_deserializer=tenure_dot_v1_dot_retention__service__pb2.ListArchiveFilesRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_retention__service__pb2.ListArchiveFilesResponse.SerializeToString,
+            ),
+            'VerifyArchiveFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyArchiveFile,
+                    request_deserializer=tenure_dot_v1_dot_retention__service__pb2.VerifyArchiveFileRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_retention__service__pb2.VerifyArchiveFileResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -400,6 +434,60 @@ class RetentionService:
             '/tenure.v1.RetentionService/DeleteLegalHold',
             tenure_dot_v1_dot_retention__service__pb2.DeleteLegalHoldRequest.SerializeToString,
             tenure_dot_v1_dot_retention__service__pb2.DeleteLegalHoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListArchiveFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.RetentionService/ListArchiveFiles',
+            tenure_dot_v1_dot_retention__service__pb2.ListArchiveFilesRequest.SerializeToString,
+            tenure_dot_v1_dot_retention__service__pb2.ListArchiveFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyArchiveFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.RetentionService/VerifyArchiveFile',
+            tenure_dot_v1_dot_retention__service__pb2.VerifyArchiveFileRequest.SerializeToString,
+            tenure_dot_v1_dot_retention__service__pb2.VerifyArchiveFileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -21,4 +21,5 @@ def upgrade() -> None:
     run_sql_file("0003_objects.sql")
     run_sql_file("0003_logs.sql")
     run_sql_file("0003_retention.sql")
+    run_sql_file("0003_archive.sql")
     run_sql_file("0003_signing_key.sql")

@@ -124,7 +124,8 @@ INSERT INTO tenure.history_counted DEFAULT VALUES;
 -- that has not seen it. The jobs are locked at once or not at all: whoever retries one of them, or has just made a job that
 -- depends on one, goes first, and is seen the next time.
 CREATE FUNCTION tenure.remove_history(asked uuid[], from_at timestamptz, until_at timestamptz, made_at timestamptz,
-                                      leader text, archived boolean, archive_file text) RETURNS bigint
+                                      leader text, has_objects boolean, archived boolean, archive_file text)
+RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     removed bigint;
@@ -145,17 +146,42 @@ BEGIN
           AND e.finished_at >= from_at AND e.finished_at < until_at
           AND e.finished_at + make_interval(secs => p.keep_s) <= now() AND p.archive = archived
           AND NOT e.held AND NOT e.needed
+          -- What is archived refers to its logs in the object store: first they are moved there.
+          AND NOT (archived AND EXISTS (SELECT FROM tenure.log_head l WHERE l.job_id = e.id AND l.moved_at IS NULL))
     ), gone AS (
         DELETE FROM tenure.history h
         WHERE h.id = ANY (ARRAY(SELECT id FROM due))
           AND h.finished_at >= from_at AND h.finished_at < until_at
-        RETURNING h.id, h.namespace, h.kind, h.state, h.workflow_id, h.finished_at
+        RETURNING h.id, h.namespace, h.kind, h.state, h.workflow_id, h.finished_at, h.attempt
     ),
-    -- What hangs on a job goes here: other tables join with a DELETE of their own, by the ids of gone.
+    -- What hangs on a job goes here: other tables join with a DELETE of their own, by the ids of gone. One that says what
+    -- lies in the object store joins files, too.
     attempts AS (
         DELETE FROM tenure.attempt a
         WHERE a.job_id = ANY (ARRAY(SELECT id FROM gone))
           AND a.finished_at >= made_at - interval '1 h' AND a.finished_at < until_at
+    ), artifacts AS (
+        DELETE FROM tenure.artifact a WHERE a.job_id = ANY (ARRAY(SELECT id FROM gone)) RETURNING a.job_id
+    ), lines AS (
+        DELETE FROM tenure.log l WHERE l.job_id = ANY (ARRAY(SELECT id FROM gone))
+    ), logs AS (
+        -- Those of archived jobs stay: by them their logs are found.
+        DELETE FROM tenure.log_head l WHERE NOT archived AND l.job_id = ANY (ARRAY(SELECT id FROM gone))
+        RETURNING l.job_id, l.moved_at
+    ), files AS (
+        SELECT job_id FROM artifacts UNION SELECT job_id FROM logs WHERE has_objects OR moved_at IS NOT NULL
+    ), objects AS (
+        -- They go later (coordinator/leftovers.py): those of jobs that have saved something, and of jobs whose attempts may
+        -- have begun to. The archive goes on referring to those of its jobs.
+        -- A log that is being moved at this moment arrives a little later.
+        INSERT INTO tenure.object_to_delete (id, namespace, since)
+        SELECT g.id, g.namespace,
+               now() + CASE WHEN g.id IN (SELECT job_id FROM logs WHERE moved_at IS NULL) THEN interval '5 minutes'
+                            ELSE interval '0' END
+        FROM gone g
+        WHERE NOT archived AND (g.id IN (SELECT job_id FROM files)
+                                OR (has_objects AND g.attempt > 0 AND (g.attempt > 1 OR g.state <> 'completed')))
+        ON CONFLICT DO NOTHING
     ), edges AS (
         DELETE FROM tenure.dependency d WHERE d.child_id = ANY (ARRAY(SELECT id FROM gone))
     ), workflows AS (

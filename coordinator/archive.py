@@ -1,0 +1,248 @@
+"""Archive: what retention removes, and its policies want archived, goes into files in the object store first.
+
+One file at a time, each in four steps. It is planned: a row of ``tenure.archive_file`` with the ids of its jobs. It is
+written, with its manifest, from rows that do not change any more. It is read back, and must be what was written and
+hold just these jobs. Then one transaction, under the leader's term, removes the jobs (``retain.removal``) and says
+that the file is done: of all of them, or, where one is held or needed by now, of none.
+
+Invariants: a job is in Postgres or in one done file, never in both nor in neither; no two plans are there at a time; a
+legal hold that was answered before that transaction keeps its jobs out of every done file. Killed between two steps,
+or in one: whoever leads next drops the plan, has what was written deleted (``coordinator.leftovers``), and plans anew,
+under another key. A plan is never gone on with: a leader that was deposed may still be sending its file, which must
+not overwrite one that counts.
+
+Files fill up: what has expired since waits up to an hour (``EVERY_S``), unless policies or holds have changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from tenure.coordinator import archive_format
+from tenure.coordinator.passing import FIRST_ID
+from tenure.coordinator.retain import bounds_of, policy_of, removal, spans_of_history
+from tenure.model.archive import SCHEMA_VERSION, Expired, Gathering, Plan, made_ms, manifest_key, manifest_of, mark_of
+from tenure.model.clock import Clock
+from tenure.model.errors import Deposed, Locked, TenureError, Unavailable
+from tenure.model.ids import first_id_at, new_id
+from tenure.model.retention import Span, shortest_keep_s
+from tenure.store.objects.port import ObjectStore
+from tenure.store.postgres.database import Database, Statement
+from tenure.store.postgres.together import all_or_none
+
+log = structlog.get_logger(__name__)
+
+POLL_S = 20.0
+"""How often policies and holds are looked at; and how soon something that went wrong is tried again."""
+EVERY_S = 3_600.0
+WINDOW_JOBS = 1_000
+REST = 4.0
+"""Times as long as a look at a window took, the next one waits, as ``retain`` does."""
+GROUP_REST = 1.0
+"""The same for row groups, which take the leader's own CPU."""
+MIN_REST_S = 0.01
+CONTENT_TYPE = "application/vnd.apache.parquet"
+_INSTANT = timedelta(microseconds=1)
+
+
+class Archiver:
+    """Archives during one term of leadership. ``archive_forever`` is the body of a task."""
+
+    def __init__(
+        self,
+        database: Database,
+        objects: ObjectStore,
+        clock: Clock,
+        *,
+        guard: Statement,
+        leader: str,
+        turn: asyncio.Lock | None = None,
+    ) -> None:
+        """``turn`` is held while jobs are removed, so that nothing of a span is while it is counted."""
+        self._turn = turn or asyncio.Lock()
+        self._database = database
+        self._objects = objects
+        self._clock = clock
+        self._guard = guard
+        self._leader = leader
+        self._set: object = None
+        self._next_at = -math.inf
+
+    async def archive_forever(self) -> None:
+        """Archive what has expired, now and again and again.
+
+        Raises:
+            Deposed: the term is over.
+        """
+        while True:
+            try:
+                if await self._is_time():
+                    await self.round()
+                    self._next_at = self._clock.monotonic() + EVERY_S
+            except Deposed:
+                raise
+            except TenureError as exc:
+                log.warning("archiving_interrupted", error=exc.message, next_step=exc.hint)
+            except Exception:  # what goes wrong here must not end the term: jobs run without it
+                log.exception("archiving_failed")
+            await self._clock.sleep(POLL_S)
+
+    async def round(self) -> int:
+        """Archive all that can be now; return how many jobs that were.
+
+        Raises:
+            Unavailable: a store does not answer. What is in done files is; the rest is for the next round.
+        """
+        await self._drop_plans()
+        rows = await self._database.fetch("retention_policies")
+        keep_s = shortest_keep_s(policy for row in rows if (policy := policy_of(row)).archive)
+        if keep_s is None:
+            return 0
+        made_before, spans = await spans_of_history(self._database, keep_s)
+        archived = 0
+        for span in spans:
+            async for jobs in self._files_of(span, {"before": first_id_at(made_before)}):
+                archived += await self._archive(Plan(new_id(), jobs))
+        if archived:
+            log.info("history_archived", jobs=archived)
+        return archived
+
+    async def _is_time(self) -> bool:
+        policies = await self._database.fetch("retention_policies")
+        holds = await self._database.fetch("legal_holds")
+        now_set = (tuple(map(tuple, policies)), tuple((hold.key, hold.value) for hold in holds))
+        if now_set != self._set:
+            self._set, self._next_at = now_set, -math.inf
+        return self._clock.monotonic() >= self._next_at
+
+    async def _files_of(self, span: Span, where: dict[str, Any]) -> AsyncIterator[list[Expired]]:
+        """Look through a span, and yield the jobs of one file after the other."""
+        gathering, after = Gathering(), FIRST_ID
+        while True:
+            began = self._clock.monotonic()
+            *rows, page = await self._database.fetch(
+                "archivable_page", {**where, **bounds_of(span), "after": after, "window": WINDOW_JOBS}
+            )
+            took_s = self._clock.monotonic() - began
+            found = [Expired(row.id, row.namespace, row.created_at, row.finished_at, row.weight) for row in rows]
+            for jobs in gathering.add(found):
+                yield jobs
+            if page.seen < WINDOW_JOBS:
+                break
+            after = page.last
+            await self._clock.sleep(max(MIN_REST_S, REST * took_s))
+        for jobs in gathering.rest():
+            yield jobs
+
+    async def _archive(self, plan: Plan) -> int:
+        """Make one file, and return how many jobs went into it; none where some of them are to stay after all."""
+        ids = plan.ids
+        await self._database.transaction(
+            [
+                self._guard,
+                Statement(
+                    "plan_archive_file",
+                    {
+                        "id": plan.file,
+                        "namespace": plan.namespace,
+                        "key": plan.key,
+                        "jobs": len(ids),
+                        "ids": ids,
+                        "first_id": ids[0],
+                        "last_id": ids[-1],
+                        "made_from": made_ms(ids[0]),
+                        "made_until": made_ms(ids[-1]),
+                        "finished_from": plan.finished_from,
+                        "finished_until": plan.finished_until,
+                    },
+                ),
+            ]
+        )
+        data = await self._written(plan)
+        try:
+            if data is not None:
+                size_bytes, sha256 = await self._read_back(plan, data)
+                async with self._turn:
+                    return await self._end(plan, size_bytes, sha256)
+        except Locked as exc:  # somebody retries one, or it is held or needed: what may go is planned anew
+            log.info("archive_file_given_up", file=str(plan.file), reason=exc.message)
+        await self._drop_plans()
+        return 0
+
+    async def _written(self, plan: Plan) -> bytes | None:
+        """Write the file and return it; None where jobs are missing by now."""
+        writer = archive_format.Writer()
+        where = {"made_at": plan.made_at, **_bounds(plan)}
+        for group in plan.groups():
+            began = self._clock.monotonic()
+            ids = {"ids": [job.id for job in group]}
+            jobs = await self._database.fetch("jobs_to_archive", {**where, **ids})
+            if len(jobs) < len(group):
+                return None
+            attempts = await self._database.fetch("attempts_to_archive", {**where, **ids})
+            artifacts = await self._database.fetch("artifacts_to_archive", ids)
+            await asyncio.to_thread(writer.add, jobs, attempts, artifacts)
+            await self._clock.sleep(GROUP_REST * (self._clock.monotonic() - began))
+        data = await asyncio.to_thread(writer.close)
+        await self._objects.put(plan.key, data, content_type=CONTENT_TYPE)
+        return data
+
+    async def _read_back(self, plan: Plan, data: bytes) -> tuple[int, bytes]:
+        """Return the size and the SHA-256 of the file, which is in the store as it was written, with its manifest.
+
+        Raises:
+            Unavailable: it is not; nothing was removed.
+        """
+        stored = await self._objects.get(plan.key)
+        sha256 = hashlib.sha256(data).digest()
+        if hashlib.sha256(stored).digest() != sha256:
+            raise Unavailable(f"{plan.key} is not in the object store as it was written")
+        if await asyncio.to_thread(archive_format.ids_of, stored) != [str(id) for id in plan.ids]:
+            raise Unavailable(f"{plan.key} does not hold the jobs that it was planned for")
+        manifest = manifest_of(plan, len(data), sha256)
+        await self._objects.put(manifest_key(plan.key), manifest, content_type="application/json")
+        return len(data), sha256
+
+    async def _end(self, plan: Plan, size_bytes: int, sha256: bytes) -> int:
+        *_, [row] = await all_or_none(
+            self._database,
+            [
+                self._guard,
+                Statement(
+                    "end_archive_file",
+                    {
+                        "id": plan.file,
+                        "size_bytes": size_bytes,
+                        "sha256": sha256,
+                        "schema_version": SCHEMA_VERSION,
+                        "marks": [mark_of(id) for id in plan.ids],
+                    },
+                ),
+                removal(
+                    plan.ids,
+                    Span(plan.finished_from, plan.finished_until + _INSTANT),
+                    made_at=plan.made_at,
+                    leader=self._leader,
+                    archived=True,
+                    archive_file=plan.key,
+                ),
+            ],
+        )
+        gone: int = row.gone
+        return gone
+
+    async def _drop_plans(self) -> None:
+        _, dropped = await self._database.transaction([self._guard, Statement("drop_archive_plans", {})])
+        if dropped:
+            log.info("archive_plans_dropped", files=[str(row.id) for row in dropped])
+
+
+def _bounds(plan: Plan) -> dict[str, Any]:
+    return bounds_of(Span(plan.finished_from, plan.finished_until + _INSTANT))

@@ -1,0 +1,36 @@
+-- A window of history in id order, within a span of ends and after a key: which of it is to be archived and may go, with about
+-- what each takes; and, as the last row, where the window ended and how much was looked at. As expired_page.sql decides.
+WITH looked_at AS MATERIALIZED (
+    SELECT id, namespace, kind, state, finished_at FROM tenure.history
+    WHERE finished_at >= %(from_at)s::timestamptz AND finished_at < %(until_at)s::timestamptz
+      AND id > %(after)s AND id < %(before)s
+    ORDER BY id LIMIT %(window)s
+), combination AS (
+    SELECT DISTINCT namespace, kind, state FROM looked_at
+), ruled AS (
+    SELECT s.*, p.keep_s FROM combination s CROSS JOIN LATERAL (
+        SELECT keep_s, archive FROM tenure.retention_policy p
+        WHERE p.namespace IN ('', s.namespace) AND p.kind IN ('', s.kind) AND p.state IN ('', s.state)
+        ORDER BY p.namespace <> '' DESC, p.kind <> '' DESC, p.state <> '' DESC LIMIT 1
+    ) p
+    WHERE p.keep_s IS NOT NULL AND p.archive
+), expired AS MATERIALIZED (
+    SELECT l.id FROM looked_at l JOIN ruled r USING (namespace, kind, state)
+    WHERE l.finished_at + make_interval(secs => r.keep_s) <= now()
+), free AS MATERIALIZED (
+    SELECT e.id FROM tenure.ended e
+    WHERE e.id = ANY (ARRAY(SELECT id FROM expired))
+      AND e.finished_at >= %(from_at)s::timestamptz AND e.finished_at < %(until_at)s::timestamptz
+      AND NOT e.held AND NOT e.needed
+      AND NOT EXISTS (SELECT FROM tenure.log_head l WHERE l.job_id = e.id AND l.moved_at IS NULL)
+)
+SELECT h.id, h.namespace, h.created_at, h.finished_at,
+       500 + 500 * h.attempt + octet_length(h.payload::text) + coalesce(octet_length(h.result::text), 0)
+           + coalesce(octet_length(h.error::text), 0) AS weight,
+       NULL::uuid AS last, NULL::bigint AS seen
+FROM tenure.history h
+WHERE h.id = ANY (ARRAY(SELECT id FROM free))
+  AND h.finished_at >= %(from_at)s::timestamptz AND h.finished_at < %(until_at)s::timestamptz
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, (SELECT id FROM looked_at ORDER BY id DESC LIMIT 1), (SELECT count(*) FROM looked_at)
+ORDER BY seen NULLS FIRST, id

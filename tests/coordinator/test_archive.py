@@ -1,0 +1,564 @@
+"""The archive on real stores: files that hold what history held, kills at every step, and reading what lies there."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import json
+import random
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import pytest_asyncio
+from pyarrow import parquet
+from tests.coordinator.conftest import Parts, leader_of, running, until
+from tests.coordinator.test_retain import DAY_S, age_all, ended, entries, left
+from tests.fixtures.s3 import S3Server
+
+from tenure.client import AsyncClient
+from tenure.coordinator import archive, archive_format
+from tenure.coordinator.api.grpc_server import GrpcServer
+from tenure.coordinator.api.job_service import JobService
+from tenure.coordinator.api.retention_service import RetentionService
+from tenure.coordinator.archive import Archiver
+from tenure.coordinator.archived import Archived
+from tenure.coordinator.artifacts import Artifacts
+from tenure.coordinator.finish import AttemptError
+from tenure.coordinator.leftovers import Leftovers
+from tenure.coordinator.objects import access_to
+from tenure.coordinator.retain import Retainer
+from tenure.model.archive import manifest_key
+from tenure.model.errors import Deposed, InvalidInput, NotFound, TenureError, Unavailable, WrongState
+from tenure.model.objects import RESULT, attempt_key
+from tenure.model.states import JobState, Outcome
+from tenure.store.objects.folder import FolderObjects
+from tenure.store.objects.opening import open_store
+from tenure.store.objects.port import ObjectStore
+from tenure.store.postgres.database import Statement
+
+SAVED = """
+INSERT INTO tenure.artifact (job_id, attempt, name, size_bytes, sha256, content_type) VALUES (%s, %s, %s, %s, %s, %s)
+"""
+
+
+async def lead(parts: Parts, term: int = 1, leader: str = "c1") -> Statement:
+    """Begin a term that Postgres knows of; return its guard."""
+    seen = {"etcd_cluster_id": "1", "etcd_revision": 1}
+    await parts.db.fetch("take_leadership", {"leader": leader, "term": term, **seen})
+    return Statement("assert_term", {"leader": leader, "term": term})
+
+
+async def archiver_of(parts: Parts, objects: ObjectStore, term: int = 1, leader: str = "c1") -> Archiver:
+    return Archiver(parts.db, objects, parts.clock, guard=await lead(parts, term, leader), leader=leader)
+
+
+async def policy(parts: Parts, keep_s: int = DAY_S, *, archive: bool = True, **named: str) -> None:
+    names = {"namespace": "", "kind": "", "state": "", **named}
+    await parts.db.fetch("put_retention_policy", {**names, "keep_s": keep_s, "archive": archive})
+
+
+async def save(parts: Parts, objects: ObjectStore, id: uuid.UUID, name: str, data: bytes, attempt: int = 1) -> str:
+    """Save a file of an attempt as an upload does; return its key."""
+    key = attempt_key("default", id, attempt, name)
+    await objects.put(key, data)
+    await parts.sql(SAVED, id, attempt, name, len(data), hashlib.sha256(data).digest(), "text/plain")
+    return key
+
+
+async def keys(objects: ObjectStore, prefix: str = "") -> list[str]:
+    return [one.key async for page in objects.list(prefix) for one in page]
+
+
+async def files(parts: Parts, state: str = "done") -> list[Any]:
+    return await parts.sql("SELECT * FROM tenure.archive_file WHERE state = %s ORDER BY first_id", state)
+
+
+async def table(objects: ObjectStore, row: Any) -> pa.Table:
+    return parquet.read_table(pa.BufferReader(await objects.get(row.key)))
+
+
+async def archived_ids(parts: Parts, objects: ObjectStore) -> list[uuid.UUID]:
+    """Return the ids in all done files, as often as they are there."""
+    return [
+        uuid.UUID(id) for row in await files(parts) for id in (await table(objects, row))["id"].to_pylist()
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> FolderObjects:
+    return FolderObjects(tmp_path / "objects")
+
+
+# -- what retention removes takes its objects along --
+
+
+async def retainer(parts: Parts, *, has_objects: bool = True) -> Retainer:
+    return Retainer(parts.db, parts.clock, guard=await lead(parts), leader="c1", has_objects=has_objects)
+
+
+async def to_delete(parts: Parts) -> set[uuid.UUID]:
+    return {row.id for row in await parts.sql("SELECT id FROM tenure.object_to_delete")}
+
+
+async def test_objects_of_removed_jobs_go_and_those_of_others_stay(alone: Parts, objects: FolderObjects) -> None:
+    gone, kept, bare = await ended(alone, 10 * DAY_S), await ended(alone, 1.0), await ended(alone, 10 * DAY_S)
+    await save(alone, objects, gone, "a.txt", b"a")
+    await objects.put(attempt_key("default", gone, 2, "orphan.txt"), b"of an attempt that was lost")
+    stays = await save(alone, objects, kept, "a.txt", b"a")
+    await policy(alone, archive=False)
+    assert await (await retainer(alone)).round() == 2
+    assert await alone.sql("SELECT FROM tenure.artifact WHERE job_id = %s", gone) == []
+    assert await to_delete(alone) == {gone}, "not the one that completed at once and saved nothing"
+    assert await Leftovers(alone.db, objects, alone.clock).round() == 1
+    assert await keys(objects) == [stays] and await to_delete(alone) == set()
+    assert bare not in await left(alone)
+
+
+async def test_what_failed_attempts_may_have_left_is_looked_for(alone: Parts, objects: FolderObjects) -> None:
+    failed, completed = await ended(alone, 10 * DAY_S, state="failed"), await ended(alone, 10 * DAY_S)
+    await objects.put(attempt_key("default", failed, 1, "half.txt"), b"sent, and never recorded")
+    await policy(alone, archive=False)
+    await (await retainer(alone)).round()
+    assert await to_delete(alone) == {failed} and completed not in await left(alone)
+    await Leftovers(alone.db, objects, alone.clock).round()
+    assert await keys(objects) == []
+
+
+async def test_without_an_object_store_nothing_is_noted_but_what_was_saved(
+    alone: Parts, objects: FolderObjects
+) -> None:
+    await ended(alone, 10 * DAY_S, state="failed")
+    saved = await ended(alone, 10 * DAY_S)
+    await save(alone, objects, saved, "a.txt", b"a")
+    await policy(alone, archive=False)
+    assert await (await retainer(alone, has_objects=False)).round() == 2
+    assert await to_delete(alone) == {saved}
+
+
+async def test_objects_are_forgotten_nowhere_when_the_leader_is_killed(alone: Parts, objects: FolderObjects) -> None:
+    ids = [await ended(alone, 10 * DAY_S) for _ in range(30)]
+    for id in ids:
+        await save(alone, objects, id, "a.txt", b"a")
+    await policy(alone, archive=False)
+    assert await (await retainer(alone)).round() == 30
+    draw = random.Random(3)
+    for _ in range(100):
+        task = asyncio.create_task(Leftovers(alone.db, objects, alone.clock).round())
+        await asyncio.sleep(draw.uniform(0.0, 0.02))
+        task.cancel()
+        await asyncio.wait([task])
+        listed = {key.split("/")[4] for key in await keys(objects)}
+        assert listed <= {str(id) for id in await to_delete(alone)}
+    await Leftovers(alone.db, objects, alone.clock).round()
+    assert await keys(objects) == [] and await to_delete(alone) == set()
+
+
+# -- files --
+
+
+async def test_a_file_holds_all_that_history_held(
+    alone: Parts, objects: FolderObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = await alone.submit()
+    await alone.finish(parent, (await alone.execute(parent)).fence, result='{"rows": 7}')
+    id = await alone.submit(
+        payload='{"of": "äöü"}', labels={"team": "red"}, limits=["db"], depends_on=[str(parent)],
+        idempotency_key="once",
+    )  # fmt: skip
+    await alone.finish(
+        id, (await alone.execute(id)).fence, Outcome.FAILED, retryable=True, error=AttemptError("E", "no")
+    )
+    await alone.sql("UPDATE tenure.job SET due = true, state = 'ready', activate_at = now() WHERE id = %s", id)
+    await alone.finish(id, (await alone.execute(id)).fence, result='"made"')
+    key = await save(alone, objects, id, "report.txt", b"text", attempt=2)
+    before = {one: await alone.row(one) for one in (parent, id)}
+    tries = await alone.db.fetch("attempts_of", {"id": id})
+    await age_all(alone, monkeypatch)
+    monkeypatch.setattr(archive, "first_id_at", lambda at: uuid.UUID(int=2**128 - 1))
+    await alone.sql("UPDATE tenure.attempt SET finished_at = finished_at - interval '10 days'")
+    await alone.sql("UPDATE tenure.history SET created_at = created_at - interval '11 days'")
+    await policy(alone)
+    assert await (await archiver_of(alone, objects)).round() == 2
+    assert await left(alone) == set() and await alone.sql("SELECT FROM tenure.attempt") == []
+    assert await alone.sql("SELECT FROM tenure.artifact") == [] and await to_delete(alone) == set()
+    [file] = await files(alone)
+    found = (await table(objects, file)).to_pylist()
+    assert [row["id"] for row in found] == [str(parent), str(id)]
+    job = found[1]
+    for name in ("namespace", "kind", "state", "payload", "result", "error", "attempt", "errors", "fence", "worker"):
+        assert job[name] == getattr(before[id], name), name
+    assert dict(job["labels"]) == {"team": "red"} and job["limits"] == ["db"]
+    assert job["depends_on"] == [str(parent)] and job["idempotency_key"] == "once"
+    assert [(one["attempt"], one["outcome"], one["fence"], one["started_at"]) for one in job["attempts"]] == [
+        (one.attempt, one.outcome, one.fence, one.started_at) for one in tries
+    ]
+    assert [(one["name"], one["key"], one["sha256"]) for one in job["artifacts"]] == [
+        ("report.txt", key, hashlib.sha256(b"text").hexdigest())
+    ]
+    assert await objects.get(key) == b"text", "the archive refers to it"
+    assert parquet.read_schema(pa.BufferReader(await objects.get(file.key))).metadata[b"tenure.schema_version"] == b"1"
+    told = json.loads(await objects.get(manifest_key(file.key)))
+    assert (told["rows"], told["sha256"], told["first_id"]) == (2, file.sha256.hex(), str(parent))
+    assert told["sha256"] == hashlib.sha256(await objects.get(file.key)).hexdigest()
+    [entry] = await entries(alone)
+    assert json.loads(entry.text)["archive_file"] == file.key
+
+
+async def test_files_are_of_one_namespace_bounded_and_in_the_order_of_ids(
+    alone: Parts, objects: FolderObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "WINDOW_JOBS", 7)
+    monkeypatch.setattr(archive, "Gathering", lambda: Gathering_(10))
+    old = {await ended(alone, (2 + n % 3) * DAY_S, namespace=f"n{n % 2}") for n in range(50)}
+    fresh = {await ended(alone, 1.0)}
+    assert await (await archiver_of(alone, objects)).round() == 0
+    await policy(alone)
+    assert await (await archiver_of(alone, objects)).round() == 50
+    assert await left(alone) == fresh
+    done = await files(alone)
+    assert all(file.jobs <= 10 for file in done) and {file.namespace for file in done} == {"n0", "n1"}
+    for file in done:
+        rows = (await table(objects, file)).to_pylist()
+        ids = [row["id"] for row in rows]
+        assert ids == sorted(ids) and {row["namespace"] for row in rows} == {file.namespace}
+        assert (ids[0], ids[-1], len(ids)) == (str(file.first_id), str(file.last_id), file.jobs)
+        day = min(row["finished_at"] for row in rows)
+        assert file.key == f"_archive/{file.namespace}/{day:%Y/%m/%d}/{file.id}.parquet"
+    assert sorted(await archived_ids(alone, objects)) == sorted(old)
+
+
+def Gathering_(jobs: int) -> Any:
+    from tenure.model.archive import Gathering
+
+    return Gathering(jobs)
+
+
+async def test_policies_that_do_not_archive_and_those_that_do_each_take_their_own(
+    alone: Parts, objects: FolderObjects
+) -> None:
+    plain, wanted = await ended(alone, 10 * DAY_S, namespace="a"), await ended(alone, 10 * DAY_S, namespace="b")
+    await policy(alone, archive=False)
+    await policy(alone, namespace="b")
+    assert await (await retainer(alone)).round() == 1
+    assert await left(alone) == {wanted}
+    assert await (await archiver_of(alone, objects)).round() == 1
+    assert await archived_ids(alone, objects) == [wanted] and plain not in await left(alone)
+
+
+async def test_what_is_held_is_in_no_file(alone: Parts, objects: FolderObjects) -> None:
+    held, other = await ended(alone, 10 * DAY_S, labels={"case": "7"}), await ended(alone, 10 * DAY_S)
+    await policy(alone)
+    await alone.db.fetch("put_legal_hold", {"key": "case", "value": "7", "reason": "", "set_by": "test"})
+    assert await (await archiver_of(alone, objects)).round() == 1
+    assert await archived_ids(alone, objects) == [other] and await left(alone) == {held}
+
+
+class Wrapped:
+    """A store, or a database, that tells of each call before and after it is made."""
+
+    def __init__(self, inner: Any, on_call: Callable[[str, Any], Awaitable[None]]) -> None:
+        self._inner = inner
+        self._on_call = on_call
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._inner, name)
+        if name not in ("put", "get", "transaction"):
+            return method
+
+        async def told(what: Any, *args: Any, **named: Any) -> Any:
+            await self._on_call(f"before {name}", what)
+            answer = await method(what, *args, **named)
+            await self._on_call(f"after {name}", what)
+            return answer
+
+        return told
+
+
+async def test_a_hold_that_is_set_before_the_jobs_go_keeps_the_file_from_counting(
+    alone: Parts, objects: FolderObjects
+) -> None:
+    held, other = await ended(alone, 10 * DAY_S, labels={"case": "7"}), await ended(alone, 10 * DAY_S)
+    await policy(alone)
+
+    async def hold(step: str, what: Any) -> None:
+        if step == "after put" and what.endswith(".parquet"):
+            await alone.db.fetch("put_legal_hold", {"key": "case", "value": "7", "reason": "", "set_by": "test"})
+
+    assert await (await archiver_of(alone, Wrapped(objects, hold))).round() == 0  # type: ignore[arg-type]
+    assert await left(alone) == {held, other}
+    assert await files(alone) == [] and await files(alone, "planned") == []
+    await Leftovers(alone.db, objects, alone.clock).round()
+    assert await keys(objects) == [], "what was written is deleted"
+    assert await (await archiver_of(alone, objects, term=2)).round() == 1
+    assert await archived_ids(alone, objects) == [other] and await left(alone) == {held}
+
+
+async def test_the_row_of_a_file_that_came_to_nothing_stays_for_an_hour(alone: Parts, objects: FolderObjects) -> None:
+    """A leader that was deposed may have sent it, and it arrives after it was deleted."""
+    id, key = uuid.uuid4(), "_archive/default/2026/01/01/x.parquet"
+    sql = "INSERT INTO tenure.object_to_delete (id, namespace, archive_key) VALUES (%s, 'default', %s)"
+    await alone.sql(sql, id, key)
+    leftovers = Leftovers(alone.db, objects, alone.clock)
+    assert await leftovers.round() == 0
+    await objects.put(key, b"late")
+    await alone.sql("UPDATE tenure.object_to_delete SET since = now() - interval '2 hours'")
+    assert await leftovers.round() == 1
+    assert await keys(objects) == []
+
+
+# -- kills --
+
+STEPS = [
+    "planned", "before put .parquet", "after put .parquet", "before get .parquet", "after get .parquet",
+    "before put .json", "after put .json", "before removal", "after removal",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_leader_that_is_killed_between_two_steps_archives_each_job_once(
+    alone: Parts, objects: FolderObjects, step: str
+) -> None:
+    old = {await ended(alone, 10 * DAY_S) for _ in range(20)}
+    fresh = {await ended(alone, 1.0)}
+    await policy(alone)
+    reached = asyncio.Event()
+
+    async def stop(at: str, what: Any) -> None:
+        if at.endswith("transaction"):
+            names = [one.name for one in what]
+            at = {
+                ("after transaction", True, False): "planned",
+                ("before transaction", False, True): "before removal",
+                ("after transaction", False, True): "after removal",
+            }.get((at, "plan_archive_file" in names, "remove_history" in names), "")
+        else:
+            at += what[what.rindex(".") :] if isinstance(what, str) else ""
+            at = at.replace("put.", "put .").replace("get.", "get .")
+        if at == step:
+            reached.set()
+            await asyncio.Event().wait()  # here it is killed
+
+    first = await archiver_of(alone, Wrapped(objects, stop))  # type: ignore[arg-type]
+    first._database = Wrapped(alone.db, stop)  # type: ignore[assignment]
+    task = asyncio.create_task(first.round())
+    await asyncio.wait_for(reached.wait(), 30)
+    task.cancel()
+    await asyncio.wait([task])
+    assert len(await left(alone) & old) + len(await archived_ids(alone, objects)) == len(old)
+    await (await archiver_of(alone, objects, term=2)).round()
+    await check_whole(alone, objects, old, fresh)
+
+
+async def check_whole(parts: Parts, objects: ObjectStore, old: set[uuid.UUID], fresh: set[uuid.UUID]) -> None:
+    """Each job is in just one done file, no row of it is left, and nothing else lies in the store."""
+    assert await left(parts) == fresh
+    assert {row.job_id for row in await parts.sql("SELECT job_id FROM tenure.attempt")} == fresh
+    assert sorted(await archived_ids(parts, objects)) == sorted(old)
+    assert await files(parts, "planned") == []
+    assert sum(json.loads(one.text)["jobs"] for one in await entries(parts)) == len(old)
+    await Leftovers(parts.db, objects, parts.clock).round()
+    done = {row.key for row in await files(parts)}
+    assert set(await keys(objects)) == done | {manifest_key(key) for key in done}
+
+
+async def test_a_leader_that_is_killed_anywhere_archives_each_job_once(
+    alone: Parts, objects: FolderObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "WINDOW_JOBS", 20)
+    monkeypatch.setattr(archive, "MIN_REST_S", 0.0)
+    monkeypatch.setattr(archive, "Gathering", lambda: Gathering_(15))
+    old = {await ended(alone, (2 + n % 20) * DAY_S, namespace=f"n{n % 3}") for n in range(150)}
+    fresh = {await ended(alone, 1.0) for _ in range(5)}
+    await policy(alone)
+    draw = random.Random(11)
+    for term in itertools.count(1):
+        task = asyncio.create_task((await archiver_of(alone, objects, term=term)).round())
+        await asyncio.sleep(draw.uniform(0.0, 0.3))
+        task.cancel()
+        await asyncio.wait([task])
+        if await left(alone) == fresh:
+            break
+        assert term < 300
+    await (await archiver_of(alone, objects, term=term + 1)).round()
+    await check_whole(alone, objects, old, fresh)
+
+
+async def test_a_deposed_leader_archives_nothing(alone: Parts, objects: FolderObjects) -> None:
+    """It has written its file when another one leads, which drops the plan."""
+    id = await ended(alone, 10 * DAY_S)
+    await policy(alone)
+    others: list[int] = []
+
+    async def depose(step: str, what: Any) -> None:
+        if step == "after put" and what.endswith(".json") and not others:
+            others.append(await (await archiver_of(alone, objects, term=2, leader="c2")).round())
+
+    with pytest.raises(Deposed):
+        await (await archiver_of(alone, Wrapped(objects, depose))).round()  # type: ignore[arg-type]
+    assert others == [1]
+    await check_whole(alone, objects, {id}, set())
+
+
+async def test_a_file_that_is_not_what_was_written_removes_nothing(alone: Parts, objects: FolderObjects) -> None:
+    id = await ended(alone, 10 * DAY_S)
+    await policy(alone)
+
+    async def spoil(step: str, what: Any) -> None:
+        if step == "before get":
+            data = await objects.get(what)
+            await objects.put(what, data[:-1] + b"x")
+
+    with pytest.raises(Unavailable):
+        await (await archiver_of(alone, Wrapped(objects, spoil))).round()  # type: ignore[arg-type]
+    assert await left(alone) == {id} and await files(alone) == []
+
+
+async def test_an_s3_server_that_is_killed_midway_loses_and_doubles_nothing(
+    alone: Parts, own_s3: Callable[[], S3Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "Gathering", lambda: Gathering_(10))
+    server = own_s3()
+    objects = open_store(server.store_url("t"), server.options)
+    old = {await ended(alone, 10 * DAY_S) for _ in range(40)}
+    await policy(alone)
+    puts = itertools.count()
+
+    async def kill(step: str, what: Any) -> None:
+        if step == "before put" and next(puts) == 3:
+            server.kill()
+
+    with pytest.raises(TenureError):
+        await (await archiver_of(alone, Wrapped(objects, kill))).round()  # type: ignore[arg-type]
+    assert 0 < len(await left(alone)) < 40, "one file is done"
+    server.start()
+    await (await archiver_of(alone, objects, term=2)).round()
+    await check_whole(alone, objects, old, set())
+    await objects.close()
+
+
+async def test_the_leader_archives_by_itself(alone: Parts, objects: FolderObjects) -> None:
+    gone, kept = await ended(alone, 10 * DAY_S), await ended(alone, 1.0)
+    await policy(alone)
+    leader = leader_of(alone)
+    leader._objects = objects
+    async with running(leader.run()):
+
+        async def is_done() -> bool:
+            return await left(alone) == {kept}
+
+        assert await until(is_done)
+    assert await archived_ids(alone, objects) == [gone]
+
+
+# -- reading --
+
+
+@pytest_asyncio.fixture
+async def client(alone: Parts, objects: FolderObjects) -> AsyncIterator[AsyncClient]:
+    archived, artifacts = Archived(alone.db), Artifacts(alone.db)
+    archived.objects = objects
+    artifacts.objects = await access_to(objects, alone.db, alone.clock)
+    jobs = JobService(
+        alone.db, alone.etcd, alone.keys, alone.clock, alone.submitter, alone.waiters, alone.canceler, alone.retryer,
+        alone.explainer, alone.audit, artifacts, archived,
+    )  # fmt: skip
+    services = (RetentionService(alone.db, alone.clock, alone.audit, archived), jobs)
+    server = GrpcServer(services, listen="127.0.0.1:0", with_reflection=False)
+    await server.start()
+    async with AsyncClient(server.address) as made, running(jobs.run()):
+        yield made
+        await server.stop(0)
+
+
+async def test_an_archived_job_is_read_as_it_was(alone: Parts, objects: FolderObjects, client: AsyncClient) -> None:
+    ids = [await ended(alone, 10 * DAY_S, state=state, labels={"n": "1"}) for state in ("completed", "failed")]
+    await save(alone, objects, ids[0], "report.txt", b"text")
+    await save(alone, objects, ids[0], RESULT, b'"large"')
+    before = [await client.get(str(id)) for id in ids]
+    tried = await client.attempts(str(ids[0]))
+    saved = await client.artifacts(str(ids[0]))
+    await policy(alone)
+    assert await (await archiver_of(alone, objects)).round() == 2
+    for id, job in zip(ids, before, strict=True):
+        found = await client.get(str(id))
+        assert found.archived_at is not None and job.archived_at is None
+        assert found == type(found)(**{**_fields(job), "archived_at": found.archived_at})
+    assert await client.attempts(str(ids[0])) == tried and len(tried) == 1
+    assert await client.artifacts(str(ids[0])) == saved and len(saved) == 2
+    assert (await client.wait(str(ids[1]))).state is JobState.FAILED
+    for refused in (client.retry(str(ids[1])), client.delete(str(ids[1]))):
+        with pytest.raises(WrongState, match="archive"):
+            await refused
+    assert (await client.cancel(str(ids[0]))).state is JobState.COMPLETED
+    assert [job async for job in client.list()] == []
+    for absent in (uuid.uuid4(), uuid.UUID(int=ids[0].int ^ (1 << 40))):
+        with pytest.raises(NotFound):
+            await client.get(str(absent))
+    [file] = await files(alone)
+    await objects.delete([file.key])
+    fresh = Archived(alone.db)
+    fresh.objects = objects
+    with pytest.raises(Unavailable, match="not in the object store"):
+        await fresh.find(ids[0])
+
+
+def _fields(job: Any) -> dict[str, Any]:
+    return {name: getattr(job, name) for name in job.__dataclass_fields__}
+
+
+async def test_a_job_is_found_among_many_files_and_row_groups(
+    alone: Parts, objects: FolderObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tenure.model import archive as model
+
+    monkeypatch.setattr(model, "GROUP_JOBS", 4)
+    monkeypatch.setattr(archive_format, "TAIL_BYTES", 64)  # so that the footer has to be asked for again
+    monkeypatch.setattr(archive, "Gathering", lambda: Gathering_(20))
+    old = [await ended(alone, (2 + n % 5) * DAY_S, namespace=f"n{n % 3}") for n in range(100)]
+    await policy(alone)
+    assert await (await archiver_of(alone, objects)).round() == 100
+    archived = Archived(alone.db)
+    archived.objects = objects
+    for id in old:
+        found = await archived.find(id)
+        assert found is not None and found.row.id == id
+        assert len(found.row.attempts) == 1
+    assert await archived.find(uuid.UUID(int=old[50].int + 1)) is None
+
+
+async def test_policies_that_archive_need_an_object_store_and_pyarrow(
+    client: AsyncClient, alone: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = await client.put_retention(keep_s=DAY_S, archive=True)
+    assert put.archive
+    monkeypatch.setattr(archive_format, "missing", lambda: "pyarrow is not installed")
+    with pytest.raises(InvalidInput, match="pyarrow is not installed"):
+        await client.put_retention(keep_s=DAY_S, archive=True)
+    service = RetentionService(alone.db, alone.clock, alone.audit)
+    assert "TENURE_OBJECT_STORE" in str(service._archived.missing())
+
+
+async def test_files_are_listed_and_verified(alone: Parts, objects: FolderObjects, client: AsyncClient) -> None:
+    for n in range(3):
+        await ended(alone, (3 + n) * DAY_S, namespace=f"n{n}")
+    await policy(alone)
+    assert await (await archiver_of(alone, objects)).round() == 3
+    listed = [file async for file in client.archive_files(page_size=1)]
+    assert sorted(file.namespace for file in listed) == ["n0", "n1", "n2"]
+    assert [file.namespace async for file in client.archive_files(namespace="n1")] == ["n1"]
+    assert len([file async for file in client.archive_files(limit=2)]) == 2
+    [whole, spoiled, gone] = listed
+    data = await objects.get(spoiled.key)
+    assert (spoiled.size_bytes, spoiled.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    await objects.put(spoiled.key, data[:-1] + b"x")
+    await objects.delete([gone.key])
+    assert await client.verify_archive_file(whole.id) is None
+    assert "SHA-256" in str(await client.verify_archive_file(spoiled.id))
+    assert "not in the object store" in str(await client.verify_archive_file(gone.id))
+    with pytest.raises(NotFound):
+        await client.verify_archive_file(str(uuid.uuid4()))
