@@ -9,6 +9,7 @@ import json
 import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pytest
 import pytest_asyncio
 from pyarrow import parquet
-from tests.coordinator.conftest import Parts, leader_of, running, until
+from tests.coordinator.conftest import Parts, leader_of, object_signer_of, running, until
 from tests.coordinator.test_retain import DAY_S, age_all, ended, entries, left
 from tests.fixtures.s3 import S3Server
 
@@ -30,11 +31,14 @@ from tenure.coordinator.archived import Archived
 from tenure.coordinator.artifacts import Artifacts
 from tenure.coordinator.finish import AttemptError
 from tenure.coordinator.leftovers import Leftovers
+from tenure.coordinator.move_logs import LogMover
 from tenure.coordinator.objects import access_to
+from tenure.coordinator.read_logs import LogReader, Wanted
 from tenure.coordinator.retain import Retainer
 from tenure.model.archive import manifest_key
 from tenure.model.errors import Deposed, InvalidInput, NotFound, TenureError, Unavailable, WrongState
-from tenure.model.objects import RESULT, attempt_key
+from tenure.model.logs import Level, LogLine, stored
+from tenure.model.objects import LOG, RESULT, attempt_key
 from tenure.model.states import JobState, Outcome
 from tenure.store.objects.folder import FolderObjects
 from tenure.store.objects.opening import open_store
@@ -127,6 +131,60 @@ async def test_what_failed_attempts_may_have_left_is_looked_for(alone: Parts, ob
     assert await to_delete(alone) == {failed} and completed not in await left(alone)
     await Leftovers(alone.db, objects, alone.clock).round()
     assert await keys(objects) == []
+
+
+async def log_of(parts: Parts, id: uuid.UUID) -> None:
+    """Write a line of the log of a job's first attempt."""
+    await parts.sql(
+        "INSERT INTO tenure.log_head (job_id, attempt, fence, namespace, first_seq, last_seq, lines, bytes, written_at)"
+        " VALUES (%s, 1, 1, 'default', 1, 1, 1, 40, now() - interval '1 h')",
+        id,
+    )
+    text = stored([LogLine(datetime.now(UTC), Level.INFO, "said")], 1)
+    await parts.sql(
+        "INSERT INTO tenure.log (job_id, attempt, first_seq, last_seq, lines) VALUES (%s, 1, 1, 1, %s)", id, text
+    )
+
+
+async def logs_left(parts: Parts) -> set[uuid.UUID]:
+    rows = await parts.sql("SELECT job_id FROM tenure.log_head UNION SELECT job_id FROM tenure.log")
+    return {row.job_id for row in rows}
+
+
+async def test_logs_of_removed_jobs_go_wherever_they_lie(alone: Parts, objects: FolderObjects) -> None:
+    moved, unmoved, kept = await ended(alone, 10 * DAY_S), await ended(alone, 10 * DAY_S), await ended(alone, 1.0)
+    await log_of(alone, moved)
+    assert await LogMover(alone.db, objects, alone.clock).step() == 1
+    for id in (unmoved, kept):
+        await log_of(alone, id)
+    assert await keys(objects) == [attempt_key("default", moved, 1, LOG)]
+    await policy(alone, archive=False)
+    assert await (await retainer(alone)).round() == 2
+    assert await logs_left(alone) == {kept}
+    assert await to_delete(alone) == {moved, unmoved}
+    await objects.put(attempt_key("default", unmoved, 1, LOG), b"put by a mover that had read it before")
+    assert await Leftovers(alone.db, objects, alone.clock).round() == 1
+    assert await to_delete(alone) == {unmoved}, "looked for later, when nobody puts it any more"
+    await alone.sql("UPDATE tenure.object_to_delete SET since = now()")
+    assert await Leftovers(alone.db, objects, alone.clock).round() == 1
+    assert await keys(objects) == []
+
+
+async def test_a_job_is_archived_once_its_logs_lie_in_the_store_and_they_are_read_from_there(
+    alone: Parts, objects: FolderObjects
+) -> None:
+    id = await ended(alone, 10 * DAY_S)
+    await log_of(alone, id)
+    await policy(alone)
+    archiver = await archiver_of(alone, objects)
+    assert await archiver.round() == 0 and id in await left(alone)
+    assert await LogMover(alone.db, objects, alone.clock).step() == 1
+    assert await archiver.round() == 1 and await left(alone) == set()
+    reader = LogReader(alone.db, alone.clock, alone.waiters, objects)
+    async with running(reader.run()):
+        said = [line.message async for page in reader.read(Wanted(id)) for line in page.lines]
+    assert said == ["said"]
+    assert await to_delete(alone) == set()
 
 
 async def test_without_an_object_store_nothing_is_noted_but_what_was_saved(
@@ -462,7 +520,7 @@ async def test_the_leader_archives_by_itself(alone: Parts, objects: FolderObject
 async def client(alone: Parts, objects: FolderObjects) -> AsyncIterator[AsyncClient]:
     archived, artifacts = Archived(alone.db), Artifacts(alone.db)
     archived.objects = objects
-    artifacts.objects = await access_to(objects, alone.db, alone.clock)
+    artifacts.objects = access_to(objects, await object_signer_of(alone), alone.clock)
     jobs = JobService(
         alone.db, alone.etcd, alone.keys, alone.clock, alone.submitter, alone.waiters, alone.canceler, alone.retryer,
         alone.explainer, alone.audit, artifacts, archived,
