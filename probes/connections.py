@@ -129,6 +129,11 @@ class Door:
             )
         except OSError:  # it spoke something else, showed a certificate of another authority, or nothing came
             self.gone(client)
+        except Exception:  # the top of a task: one connection ends no other
+            log.exception("http_connection_failed")
+            self.gone(client)
+        if client.fileno() < 0:  # ended during the handshake, of which a protocol is not told
+            self.gone(client)
 
     def _make_room(self) -> bool:
         """End the connection that has waited longest; False if none waits."""
