@@ -2,8 +2,9 @@
 
 A comment before a block says what it is: ``<!-- file: NAME -->`` is written down as a module, ``<!-- client: NAME -->``
 is a program that runs against a deployment whose workers import these modules, ``<!-- shell -->`` are commands for the
-same deployment, ``<!-- archive: NAME -->`` is a program that reads an archive (``tests.coordinator.test_archive_document``),
-``<!-- services -->`` are commands each of which joins it and runs until it is stopped.
+same deployment, ``<!-- archive: NAME -->`` is a program that reads an archive, as
+``tests.coordinator.test_archive_document`` has it do, ``<!-- services -->`` are commands each of which joins it and
+runs until it is stopped.
 ``print(…)  # text`` in a client is its promise of what is printed.
 """
 

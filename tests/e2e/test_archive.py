@@ -59,5 +59,7 @@ async def test_leaders_that_are_killed_while_they_archive_put_each_job_into_one_
     assert all(job.archived_at is not None and job.id == str(id) for job, id in zip(jobs, some, strict=True))
     counting = {(root / file.key).with_suffix(suffix) for file in files for suffix in (".parquet", ".json")}
     async with asyncio.timeout(150):  # what killed leaders have left is deleted
-        while {path for path in (root / "_archive").rglob("*") if path.is_file()} != counting:
+        while True:
+            if {path for path in (root / "_archive").rglob("*") if path.is_file()} == counting:
+                return
             await asyncio.sleep(0.2)
