@@ -109,7 +109,13 @@ class LogMover:
                 "object_bytes": len(data),
             },
         )
+        if not recorded and not await self._is_there(head):
+            await self._objects.delete([key])  # its job was removed meanwhile, with all that hung on it
         return bool(recorded)
+
+    async def _is_there(self, head: Row) -> bool:
+        found = await self._database.fetch("log_heads", {"id": head.job_id, "attempt": head.attempt, "limit": 1})
+        return bool(found) and found[0].attempt == head.attempt
 
     async def _rows(self, head: Row) -> AsyncIterator[Row]:
         """Yield the batches of a log, in order."""

@@ -193,6 +193,20 @@ async def test_a_log_that_grows_meanwhile_is_moved_whole_the_next_time(
     assert len(await read(reader, Wanted(id, attempt=1))) == 6
 
 
+async def test_a_job_that_is_removed_meanwhile_leaves_no_object(parts: Parts, folder: ObjectStore) -> None:
+    id = await two_attempts(parts)
+    odd = Odd(folder)
+
+    async def removed() -> None:
+        await parts.sql("DELETE FROM tenure.log WHERE job_id = %s", id)
+        await parts.sql("DELETE FROM tenure.log_head WHERE job_id = %s", id)
+
+    odd.after = removed
+    assert await mover(parts, odd).step() == 0
+    for attempt in (1, 2):
+        assert await folder.head(attempt_key("default", id, attempt, LOG)) is None
+
+
 async def test_two_leaders_move_a_log_once(parts: Parts, reader: LogReader, store: ObjectStore) -> None:
     id = await two_attempts(parts)
     counts = await asyncio.gather(*(mover(parts, store).step() for _ in range(3)))
