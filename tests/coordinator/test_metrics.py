@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from tests.coordinator.conftest import Parts, reaper_of, running
+from tests.coordinator.conftest import Parts, object_signer_of, reaper_of, running
 
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.metrics import REGISTRY
@@ -53,7 +53,7 @@ async def _restarted(parts: Parts) -> tuple[uuid.UUID, int, int]:
 async def service(parts: Parts, tmp_path: Path) -> WorkerService:
     """The service whose calls carry fences."""
     uploads = Uploads(parts.db, 1_000)
-    uploads.objects = await access_to(open_store(tmp_path.as_uri()), parts.db, parts.clock)
+    uploads.objects = access_to(open_store(tmp_path.as_uri()), await object_signer_of(parts), parts.clock)
     return WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter, uploads)
 
 

@@ -72,7 +72,6 @@ def test_without_a_policy_nothing_is_removed() -> None:
         (Policy(keep_s=59), "policy.keep"),
         (Policy(keep_s=-1), "policy.keep"),
         (Policy(keep_s=4_000_000_000), "policy.keep"),
-        (Policy(keep_s=60, archive=True), "policy.archive"),
     ],
 )
 def test_a_bad_policy_names_its_field(policy: Policy, field: str) -> None:
@@ -83,7 +82,10 @@ def test_a_bad_policy_names_its_field(policy: Policy, field: str) -> None:
 
 def test_an_archive_may_be_asked_for_where_there_is_one() -> None:
     policy = Policy("acme", keep_s=60, archive=True)
-    assert validate_policy(policy, has_archive=True) == policy
+    assert validate_policy(policy) == policy
+    with pytest.raises(InvalidInput, match="no object store") as caught:
+        validate_policy(policy, no_archive="there is no object store")
+    assert [violation.field for violation in caught.value.violations] == ["policy.archive"]
 
 
 @pytest.mark.parametrize(("key", "value"), [("", "a"), ("A b", "a"), ("a", "x" * 64), ("a", "\x00")])
