@@ -147,6 +147,25 @@ async def test_a_newer_token_is_shown_from_then_on() -> None:
         assert (shown, told) == ([["one", "two"], ["one", "newer"]], ["newer"])
 
 
+async def test_a_runner_whose_session_is_of_a_key_that_is_gone_opens_another() -> None:
+    shown: list[str] = []
+
+    async def answer(path: str, body: bytes) -> bytes:
+        shown.append(msgspec.json.decode(body)["session"])
+        if shown[-1]:
+            refusal = b'{"error": {"status": "PERMISSION_DENIED", "message": "signed by nobody"}}'
+            return response(refusal, status="403 Forbidden")
+        session = {"session": f"s{len(shown)}", "runner": "far-1", "lease": "1", "ttl_s": 9, "is_new": True}
+        return response(msgspec.json.encode(session))
+
+    value = WorkerValue(("default",), ("k",), 1, {})
+    async with answering(answer) as url, calling(url) as api:
+        sessions = RemoteSessions(api, RemoteLeases(api))
+        grant = await sessions.open("far", value, 9.0)
+        assert await sessions.change("far", value, grant.lease, 9.0) is not None
+        assert (shown, await sessions.token()) == (["", "s1", ""], "s3")
+
+
 async def test_a_refusal_on_the_way_is_told_as_such() -> None:
     async def answer(path: str, body: bytes) -> bytes:
         return STRANGE["elsewhere"]

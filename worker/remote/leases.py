@@ -117,7 +117,15 @@ class RemoteSessions:
             version=value.version,
             draining=value.draining,
         )
-        request = wire.OpenSession(runner, ttl_s, self._token)
+        try:
+            return await self._opened_by(wire.OpenSession(runner, ttl_s, self._token))
+        except PermissionDenied:
+            if not self._token:
+                raise
+            # Perhaps it was signed with a key that is not taken any more: then this runner has another id from now on.
+            return await self._opened_by(wire.OpenSession(runner, ttl_s))
+
+    async def _opened_by(self, request: wire.OpenSession) -> tuple[wire.Session, float]:
         session, sent = await self._api.call("session", request, wire.Session)
         return session, sent.at
 
