@@ -19,7 +19,7 @@ BEGIN
             ('jobs',           'SELECT',                           'SELECT'),
             ('dependency',     'SELECT, INSERT, UPDATE',           'SELECT'),
             ('workflow',       'SELECT, INSERT, UPDATE',           'SELECT'),
-            ('artifact',       'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),  -- DELETE: retention
+            ('artifact',       'SELECT, INSERT, UPDATE',           'SELECT'),
             ('schedule',       'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
             ('pool',           'SELECT, INSERT, DELETE',           'SELECT'),
             ('lane',           'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
