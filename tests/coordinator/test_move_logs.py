@@ -180,7 +180,7 @@ async def test_a_log_that_grows_meanwhile_is_moved_whole_the_next_time(
 
     async def late() -> None:
         odd.before = None
-        [row] = await parts.sql("SELECT lines FROM tenure.log WHERE job_id = %s AND first_seq = 3", id)
+        [row] = await parts.sql("SELECT lines FROM tenure.log WHERE job_id = %s AND attempt = 1 AND first_seq = 3", id)
         lines = row.lines.replace('"seq":3', '"seq":6')
         await parts.sql("INSERT INTO tenure.log VALUES (%s, 1, 6, 6, %s)", id, lines)
         await parts.sql("UPDATE tenure.log_head SET last_seq = 6 WHERE job_id = %s AND attempt = 1", id)
