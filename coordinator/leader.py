@@ -174,7 +174,14 @@ class Leader:
         )
         upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)
         turn = asyncio.Lock()
-        retainer = Retainer(self._database, self._clock, guard=guard, leader=self._settings.coordinator_id, turn=turn)
+        retainer = Retainer(
+            self._database,
+            self._clock,
+            guard=guard,
+            leader=self._settings.coordinator_id,
+            share=self._settings.retention_share,
+            turn=turn,
+        )
         counter = HistoryCounter(self._database, self._clock, guard=guard, turn=turn)
         picture = Picture(self._keys, self._clock, flight, dispatcher, reaper, self._lanes)
         compactor = Compactor(
