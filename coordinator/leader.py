@@ -187,6 +187,7 @@ class Leader:
             self._clock,
             guard=guard,
             leader=self._settings.coordinator_id,
+            share=self._settings.retention_share,
             turn=turn,
             has_objects=self._objects is not None,
         )
