@@ -290,7 +290,7 @@ async def test_a_hold_that_is_set_before_the_jobs_go_keeps_the_file_from_countin
         if step == "after put" and what.endswith(".parquet"):
             await alone.db.fetch("put_legal_hold", {"key": "case", "value": "7", "reason": "", "set_by": "test"})
 
-    assert await (await archiver_of(alone, Wrapped(objects, hold))).round() == 0  # type: ignore[arg-type]
+    assert await (await archiver_of(alone, Wrapped(objects, hold))).round() == 0
     assert await left(alone) == {held, other}
     assert await files(alone) == [] and await files(alone, "planned") == []
     await Leftovers(alone.db, objects, alone.clock).round()
@@ -344,7 +344,7 @@ async def test_a_leader_that_is_killed_between_two_steps_archives_each_job_once(
             reached.set()
             await asyncio.Event().wait()  # here it is killed
 
-    first = await archiver_of(alone, Wrapped(objects, stop))  # type: ignore[arg-type]
+    first = await archiver_of(alone, Wrapped(objects, stop))
     first._database = Wrapped(alone.db, stop)  # type: ignore[assignment]
     task = asyncio.create_task(first.round())
     await asyncio.wait_for(reached.wait(), 30)
@@ -400,7 +400,7 @@ async def test_a_deposed_leader_archives_nothing(alone: Parts, objects: FolderOb
             others.append(await (await archiver_of(alone, objects, term=2, leader="c2")).round())
 
     with pytest.raises(Deposed):
-        await (await archiver_of(alone, Wrapped(objects, depose))).round()  # type: ignore[arg-type]
+        await (await archiver_of(alone, Wrapped(objects, depose))).round()
     assert others == [1]
     await check_whole(alone, objects, {id}, set())
 
@@ -415,7 +415,7 @@ async def test_a_file_that_is_not_what_was_written_removes_nothing(alone: Parts,
             await objects.put(what, data[:-1] + b"x")
 
     with pytest.raises(Unavailable):
-        await (await archiver_of(alone, Wrapped(objects, spoil))).round()  # type: ignore[arg-type]
+        await (await archiver_of(alone, Wrapped(objects, spoil))).round()
     assert await left(alone) == {id} and await files(alone) == []
 
 
@@ -434,7 +434,7 @@ async def test_an_s3_server_that_is_killed_midway_loses_and_doubles_nothing(
             server.kill()
 
     with pytest.raises(TenureError):
-        await (await archiver_of(alone, Wrapped(objects, kill))).round()  # type: ignore[arg-type]
+        await (await archiver_of(alone, Wrapped(objects, kill))).round()
     assert 0 < len(await left(alone)) < 40, "one file is done"
     server.start()
     for term in itertools.count(2):  # it answers before it takes writes; the leader tries again, too

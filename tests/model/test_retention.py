@@ -83,7 +83,7 @@ def test_a_bad_policy_names_its_field(policy: Policy, field: str) -> None:
 
 def test_an_archive_may_be_asked_for_where_there_is_one() -> None:
     policy = Policy("acme", keep_s=60, archive=True)
-    assert validate_policy(policy, has_archive=True) == policy
+    assert validate_policy(policy, no_archive=None) == policy
 
 
 @pytest.mark.parametrize(("key", "value"), [("", "a"), ("A b", "a"), ("a", "x" * 64), ("a", "\x00")])
