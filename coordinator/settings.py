@@ -71,7 +71,7 @@ class CoordinatorSettings(BaseSettings):
         default=None, description="file of CA certificates that signed the endpoint's; default: public ones"
     )
     object_max_bytes: int = Field(
-        default=5 * 1024**3, ge=1024, le=1024**4, description="the most that one artifact, or large result, may have"
+        default=5 * 1024**3, ge=1024, description="the most that one artifact, or large result, may have; at most 1 TiB"
     )
     auth: Literal["none", "required"] = "none"
     tls_cert: Path | None = Field(
@@ -225,6 +225,8 @@ class CoordinatorSettings(BaseSettings):
             require_base_url(self.object_store_endpoint, "object_store_endpoint")
         if bool(self.object_store_access_key_id) != bool(self.object_store_secret_access_key):
             raise ValueError("object_store_access_key_id and object_store_secret_access_key belong together")
+        if self.object_max_bytes > 1024**4:
+            raise ValueError(f"object_max_bytes {self.object_max_bytes} is above {1024**4}, what S3 takes in parts")
         if self.object_store_sse_kms_key_id and self.object_store_sse != "aws:kms":
             raise ValueError("object_store_sse_kms_key_id needs object_store_sse=aws:kms")
 

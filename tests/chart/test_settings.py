@@ -9,9 +9,10 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import pytest
+from helm_python.errors import HelmError
 from pydantic_settings import BaseSettings
 from tests.chart.rendering import (
     CASES,
@@ -331,6 +332,84 @@ class TestSecurity:
         notes = render_text(EXTERNAL if allowed else CLOSED)["tenure/templates/NOTES.txt"]
         assert words in notes and ("INSECURE" in notes) is allowed
         assert ("TENURE_TLS_CA" in notes) is not allowed
+
+
+class TestObjectStore:
+    S3: ClassVar[dict[str, Any]] = {"url": "s3://bucket/p", "existingSecret": "keys", "caSecret": "ca"}
+    FOLDER: ClassVar[dict[str, Any]] = {"url": "file:///objects", "existingClaim": "shared"}
+
+    def pod(self, values: dict[str, Any], name: str) -> tuple[dict[str, str], dict[str, Any]]:
+        pod = named(render(values), "Deployment", f"prod-tenure-{name}")["spec"]["template"]
+        return environment(pod["spec"]["containers"][0]), pod["spec"]
+
+    def test_s3_is_known_to_coordinators_alone(self, parse: Parse) -> None:
+        values = over(EXTERNAL, {"objectStore": {**self.S3, "endpoint": "https://minio:9000", "pathStyle": False}})
+        env, spec = self.pod(values, "coordinator")
+        settings = parse("coordinator", env)
+        assert settings.object_store == "s3://bucket/p"
+        assert (settings.object_store_endpoint, settings.object_store_path_style) == ("https://minio:9000", False)
+        assert settings.object_store_access_key_id and settings.object_store_secret_access_key
+        mounts = {one["name"]: one["mountPath"] for one in spec["containers"][0]["volumeMounts"]}
+        assert str(settings.object_store_ca) == f"{mounts['object-store-ca']}/ca.crt"
+        env, spec = self.pod(values, "worker-default")
+        assert {name for name in env if "OBJECT" in name} == {"TENURE_OBJECT_STORE_CA"}
+        assert parse("worker", env).object_store_ca == settings.object_store_ca
+        assert "keys" not in json.dumps(spec)
+
+    def test_a_folder_is_a_claim_of_the_coordinators(self, parse: Parse) -> None:
+        env, spec = self.pod(over(CLOSED, {"objectStore": self.FOLDER}), "coordinator")
+        settings = parse("coordinator", env)
+        assert settings.http_advertise == "https://prod-tenure-http.jobs.svc:7071"
+        (volume,) = [one for one in spec["volumes"] if one["name"] == "objects"]
+        assert volume["persistentVolumeClaim"] == {"claimName": "shared"}
+        assert {"name": "objects", "mountPath": "/objects"} in spec["containers"][0]["volumeMounts"]
+        _, spec = self.pod(over(CLOSED, {"objectStore": self.FOLDER}), "worker-default")
+        assert "objects" not in {one["name"] for one in spec["volumes"]}
+
+    def test_the_url_that_others_reach_can_be_given(self, parse: Parse) -> None:
+        values = over(EXTERNAL, {"objectStore": {**self.FOLDER, "advertise": "https://t.example.com"}})
+        assert parse("coordinator", self.pod(values, "coordinator")[0]).http_advertise == "https://t.example.com"
+
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [
+            ({"url": "file:///objects"}, "objectStore.existingClaim"),
+            ({"url": "s3://bucket", "sseKmsKeyId": "key"}, "objectStore.sseKmsKeyId"),
+            ({"url": "gs://bucket"}, "objectStore/url"),
+            ({"url": "s3://bucket", "sse": "other"}, "objectStore/sse"),
+        ],
+    )
+    def test_what_does_not_go_together_is_named(self, given: dict[str, Any], told: str) -> None:
+        with pytest.raises(HelmError, match=told):
+            render(over(EXTERNAL, {"objectStore": given}))
+
+    @pytest.mark.parametrize(("store", "is_shown"), [(S3, False), (FOLDER, True)])
+    def test_objects_of_a_folder_come_and_go_by_http(self, store: dict[str, Any], is_shown: bool) -> None:
+        more = {
+            "ingress": {"runners": {"enabled": True, "host": "r.example.com"}},
+            "networkPolicy": {"enabled": True, "clients": [{"podSelector": {"matchLabels": {"app": "mine"}}}]},
+        }
+        objects = render(over(EXTERNAL, {"objectStore": store, **more}))
+        ingress = named(objects, "Ingress", "prod-tenure-runners")
+        paths = {path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]}
+        assert ("/v1/objects/" in paths) is is_shown
+        policy = named(objects, "NetworkPolicy", "prod-tenure-coordinator")
+        (http,) = [one for one in policy["spec"]["ingress"] if one["ports"] == [{"port": "http"}]]
+        assert ("mine" in json.dumps(http["from"]), "worker" in json.dumps(http["from"])) == (is_shown, is_shown)
+
+    def test_the_way_to_s3_is_open(self) -> None:
+        egress = {"enabled": True, "postgres": [{"podSelector": {}}], "etcd": [{"podSelector": {}}]}
+        cases: list[tuple[str, list[dict[str, Any]], int]] = [
+            ("", [], 443),
+            ("http://s3", [], 80),
+            ("https://s3:9000/", [{"podSelector": {}}], 9000),
+        ]
+        for endpoint, peers, port in cases:
+            store = {**self.S3, "endpoint": endpoint}
+            policy = {"enabled": True, "egress": {**egress, "objectStore": peers}}
+            objects = render(over(EXTERNAL, {"objectStore": store, "networkPolicy": policy}))
+            rules = named(objects, "NetworkPolicy", "prod-tenure-coordinator")["spec"]["egress"]
+            assert {"ports": [{"port": port}], **({"to": peers} if peers else {})} in rules
 
 
 class TestPostgres:

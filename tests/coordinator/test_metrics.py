@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from tests.coordinator.conftest import Parts, reaper_of, running
 
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.metrics import REGISTRY
+from tenure.coordinator.objects import access_to
 from tenure.coordinator.start import ClaimedJob
+from tenure.coordinator.uploads import Uploads
 from tenure.model.errors import OwnershipLost
 from tenure.model.states import JobState, Outcome
 from tenure.probes.server import HttpServer, application
+from tenure.store.objects.opening import open_store
 from tenure.v1 import job_pb2
 from tenure.v1 import worker_service_pb2 as pb
 
@@ -44,10 +49,12 @@ async def _restarted(parts: Parts) -> tuple[uuid.UUID, int, int]:
     return job, first.fence, (await parts.execute(job, worker="w2")).fence
 
 
-@pytest.fixture
-def service(parts: Parts) -> WorkerService:
+@pytest_asyncio.fixture
+async def service(parts: Parts, tmp_path: Path) -> WorkerService:
     """The service whose calls carry fences."""
-    return WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter)
+    uploads = Uploads(parts.db, 1_000)
+    uploads.objects = await access_to(open_store(tmp_path.as_uri()), parts.db, parts.clock)
+    return WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter, uploads)
 
 
 async def _finish(service: WorkerService, job: str, fence: int) -> pb.Verdict:
@@ -74,9 +81,20 @@ async def _children(service: WorkerService, job: str, fence: int) -> pb.Verdict:
         return pb.VERDICT_LOST
 
 
+async def _artifact(service: WorkerService, job: str, fence: int) -> pb.Verdict:
+    request = pb.CreateUploadRequest(job_id=job, fence=fence, name="late", size_bytes=1, sha256=b"\0" * 32)
+    return (await service.CreateUpload(request, NO_CONTEXT)).verdict
+
+
 @pytest.mark.parametrize(
     ("write", "call"),
-    [("finish", _finish), ("progress", _progress), ("checkpoint", _checkpoint), ("children", _children)],
+    [
+        ("finish", _finish),
+        ("progress", _progress),
+        ("checkpoint", _checkpoint),
+        ("children", _children),
+        ("artifact", _artifact),
+    ],
 )
 async def test_a_write_under_an_old_fence_is_refused_and_counted(
     parts: Parts, service: WorkerService, write: str, call: Callable[..., Any]

@@ -38,6 +38,7 @@ from tenure.model.objects import MIB, RESULT, WHOLE_BYTES, job_prefix, part_byte
 from tenure.model.states import JobState, Outcome
 from tenure.probes.server import HttpServer, application
 from tenure.store.objects.opening import open_store
+from tenure.store.postgres.database import Database
 from tenure.v1 import job_service_pb2 as jobs_pb
 from tenure.v1 import worker_service_pb2 as pb
 
@@ -334,6 +335,30 @@ async def test_a_lost_result_completes_its_job_and_is_told(place: Place) -> None
     with pytest.raises(NotFound, match="with the job"):
         await place.locate(uuid.UUID(other.id))
     assert await place.names(id) == []
+
+
+@only_folder
+async def test_a_result_that_is_kept_with_its_job_costs_no_statement_more(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = await place.execute()
+    id = uuid.UUID(row.id)
+    asked: list[str] = []
+    fetch, transaction = Database.fetch, Database.transaction
+
+    async def note(self: Database, name: str, params: Any = None) -> Any:
+        asked.append(name)
+        return await fetch(self, name, params)
+
+    async def note_all(self: Database, statements: Any) -> Any:
+        asked.extend(one.name for one in statements)
+        return await transaction(self, statements)
+
+    monkeypatch.setattr(Database, "fetch", note)
+    monkeypatch.setattr(Database, "transaction", note_all)
+    await place.parts.finish(id, row.fence, result='{"small": 1}')
+    await place.get(id)
+    assert asked == ["end_attempts", "settle_parents", "jobs_with_parents"]
 
 
 async def test_a_zombie_loses_nobodys_result(place: Place) -> None:
