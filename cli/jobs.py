@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenure.cli import artifacts, parse, repair
+from tenure.cli import artifacts, job_logs, parse, repair
 from tenure.cli.filters import (
     CreatedAfter,
     CreatedBefore,
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from tenure.client import Attempt, Job
 
 app = typer.Typer(
-    help="List, show, explain, wait for, watch, cancel, retry and delete jobs; list attempts.", no_args_is_help=True
+    help="List, show, explain, wait for, watch, cancel, retry and delete jobs; list attempts; read logs.",
+    no_args_is_help=True,
 )
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
 JobIds = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of jobs.")]
@@ -240,6 +241,7 @@ app.command("artifacts")(artifacts.artifacts)
 app.command("download")(artifacts.download)
 app.command("cancel")(repair.cancel)
 app.command("retry")(repair.retry)
+app.command("logs")(job_logs.logs)
 
 
 def show(job: Job, output: Format) -> None:

@@ -17,6 +17,7 @@ from tenure.client.calls.follow import FollowCalls
 from tenure.client.calls.jobs import JobCalls
 from tenure.client.calls.kinds import KindCalls
 from tenure.client.calls.limits import LimitCalls
+from tenure.client.calls.logs import LogCalls
 from tenure.client.calls.namespaces import NamespaceCalls
 from tenure.client.calls.pools import PoolCalls
 from tenure.client.calls.retention import RetentionCalls
@@ -46,6 +47,7 @@ class AsyncClient(
     AuditCalls,
     RetentionCalls,
     ArchiveCalls,
+    LogCalls,
 ):
     """A client of the coordinators, for asyncio. Use it as ``async with`` or call ``close``; safe for many tasks.
 

@@ -422,3 +422,21 @@ class Cluster:
     postgres_version: str
     schema_version: str
     version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """A line of the log of an attempt. What a handler wrote is data: escape it before it comes to a terminal."""
+
+    attempt: int
+    seq: int
+    """Counted from 1 in each attempt."""
+    at: datetime | None
+    """By the clock of the worker."""
+    level: str
+    message: str
+    fields: Mapping[str, Any]
+    logger: str
+    """``stdout`` and ``stderr`` for the output of commands."""
+    code: str
+    """Where in the code: ``module:line``."""

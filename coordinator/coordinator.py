@@ -240,6 +240,7 @@ async def _coordinate(
                 base_url = _base_url(settings, http_server.address)
                 artifacts.objects = uploads.objects = access = await access_to(objects, database, clock)
                 jobs.base_url = workers.base_url = base_url
+                jobs.logs.look_in(objects)
                 rest.open_objects(access)
             await grpc_server.start()
             rest.open(RunnerService(runners, Sessions(etcd, keys), signer, workers), authenticator, audit.denied)

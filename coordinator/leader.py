@@ -31,6 +31,7 @@ from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import REFRESH_S, Lanes
 from tenure.coordinator.leftovers import Leftovers
 from tenure.coordinator.metrics import LEADS
+from tenure.coordinator.move_logs import LogMover
 from tenure.coordinator.overdue import Overdue
 from tenure.coordinator.reap import Reaper
 from tenure.coordinator.retain import Retainer
@@ -208,6 +209,9 @@ class Leader:
                 await view.ready.wait()
             self._dispatcher = dispatcher
             LEADS.set(1)
+            if self._objects is not None:
+                mover = LogMover(self._database, self._objects, self._clock)
+                group.create_task(upkeep.move_logs_forever(mover))
             for body in (
                 dispatcher.run(),
                 dispatcher.move_strays_forever(),

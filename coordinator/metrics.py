@@ -60,7 +60,7 @@ LEADS = Gauge(
 )
 
 READY.labels("postgres")  # 0 from the start, while it is waited for; etcd is told of once it was asked
-for _write in ("start", "finish", "progress", "checkpoint", "children", "artifact"):
+for _write in ("start", "finish", "progress", "checkpoint", "children", "artifact", "logs"):
     STALE_WRITES.labels(_write)  # shown as 0 from the start, so that the first one is a rise
 for _outcome in (Outcome.LOST, Outcome.RELEASED, Outcome.TIMED_OUT, Outcome.CANCELED):
     REAPED.labels(str(_outcome))

@@ -9,6 +9,7 @@ import structlog
 
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.hint import Hints
+from tenure.coordinator.move_logs import MOVE_EVERY_S, LogMover
 from tenure.coordinator.overdue import Overdue
 from tenure.model.bounds import MAX_PRIORITY
 from tenure.model.clock import Clock
@@ -117,6 +118,10 @@ class Upkeep:
         """Forget entries of the audit log that are older than this."""
 
         await self._every(AUDIT_EVERY_S, partial(self._drop_all, "drop_old_audit", AUDIT_PER_STEP, keep_days=keep_days))
+
+    async def move_logs_forever(self, mover: LogMover) -> None:
+        """Move logs of ended attempts into the object store."""
+        await self._every(MOVE_EVERY_S, mover.step)
 
     async def compact_forever(self, compactor: Compactor) -> None:
         """Keep etcd's history short. Patched etcds let only root do so: told once in a term, and left to etcd."""

@@ -48,6 +48,15 @@ class Bounds:
     max_interval_s: float = 366 * 86_400.0
     misfire_window_s: float = 31 * 86_400.0
     jitter_s: float = 86_400.0
+    log_line_bytes: int = 16 * 1024
+    """Of one line of a log with its fields; what is longer is cut, and says so."""
+    log_batch_lines: int = 1_000
+    log_batch_bytes: int = 256 * 1024
+    """Of the lines of one attempt that are written together, as they are sent."""
+    log_call_batches: int = 500
+    log_call_bytes: int = 1024 * 1024
+    log_bytes: int = 64 * 1024 * 1024
+    """Of the log of one attempt. Then a line says that it is full, and no more are kept."""
 
 
 DEFAULT_BOUNDS = Bounds()

@@ -11,9 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tenure.model.jobs import JobSpec
+from tenure.model.logs import LogLine
 from tenure.model.trust import WAKE_S
 from tenure.worker.execute.call import Ended, Execution, StopCause
 from tenure.worker.link import Link, Started
+from tenure.worker.logs import AttemptLog, Logs
 
 if TYPE_CHECKING:
     from tenure.model.clock import Clock
@@ -37,12 +39,14 @@ class Attempt:
         "_clock",
         "_kill_at",
         "_link",
+        "_logs",
         "_on_ended",
         "_overdue_at",
         "_trusted_until",
         "cause",
         "ended",
         "execution",
+        "log",
         "started",
         "upload_until",
     )
@@ -55,11 +59,15 @@ class Attempt:
         on_ended: Callable[[Attempt, Ended], None],
         timeout_s: float | None = None,
         trusted_until: float | None = None,
+        logs: Logs | None = None,
     ) -> None:
         self.started = started
         self.execution: Execution | None = None
         self.cause: StopCause | None = None
         self.ended: Ended | None = None
+        self.log: AttemptLog | None = None
+        """Made by the first line."""
+        self._logs = logs
         self._trusted_until = link.trusted_until(started) if trusted_until is None else trusted_until
         self._link = link
         self._clock = clock
@@ -83,6 +91,8 @@ class Attempt:
         if cause is StopCause.LOST:
             # From the end of trust, not from when that was noticed: a worker that was held up has used up the margin.
             self._kill_at = min(now, self._trusted_until) + LOST_GRACE_S
+            if self.log is not None and self._logs is not None:
+                self._logs.close(self.log)
         else:
             self._kill_at = now + STOP_GRACE_S
         if self.execution is not None:
@@ -138,3 +148,30 @@ class Attempt:
     def deadline(self) -> float:
         """See ``Reporter``."""
         return self._link.trusted_until(self.started)
+
+    # -- LogSink --
+
+    def write_log(self, line: LogLine) -> None:
+        """See ``LogSink``."""
+        own = self._own_log()
+        if own is not None and self._logs is not None:
+            self._logs.write(own, line)
+
+    def takes_logs(self) -> bool:
+        """See ``LogSink``."""
+        own = self._own_log()
+        return own is not None and self._logs is not None and self._logs.has_room(own)
+
+    def drop_logs(self, lines: int) -> None:
+        """See ``LogSink``."""
+        own = self._own_log()
+        if own is not None and self._logs is not None:
+            self._logs.drop(own, lines)
+
+    def _own_log(self) -> AttemptLog | None:
+        """Return the log, made by whichever thread asks first; None once there is nothing to be written any more."""
+        if self._logs is None or self.ended is not None or self.cause is StopCause.LOST:
+            return None
+        if self.log is None:
+            self._logs.open(self)
+        return self.log

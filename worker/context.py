@@ -28,9 +28,11 @@ from tenure.model.clock import Clock
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, Unavailable
 from tenure.model.jobs import JobSpec, json_error, validate_spec
+from tenure.model.logs import Level, LogLine
 from tenure.model.objects import CONTENT_TYPE, DEFAULT_CONTENT_TYPE, artifact_name_error
 from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Assignment, StopCause
+from tenure.worker.log_capture import handler_logger
 from tenure.worker.signals import Park, Reschedule
 from tenure.worker.upstream import UpstreamJob, UpstreamPage
 
@@ -74,6 +76,15 @@ class Link(Protocol):
 
     def read_upstream(self, after: str) -> Future[UpstreamPage]:
         """Ask for a page of what became of the jobs that this one waited for."""
+        ...
+
+    def write_log(self, line: LogLine) -> None:
+        """Add a line to the attempt's log; never raises."""
+        ...
+
+    @property
+    def least_level(self) -> Level:
+        """The level from which on lines are kept."""
         ...
 
     def save_artifact(self, name: str, source: Source, content_type: str) -> Future[Artifact]:
@@ -145,9 +156,10 @@ class Attempt(ABC):
 
     @cached_property
     def log(self) -> Any:
-        """A structlog logger bound to the job, attempt and kind."""
+        """A structlog logger: its lines are kept in the attempt's log, and shown in the worker's own with the job."""
         logger = self._log if self._log is not None else structlog.get_logger("tenure.handler")
-        return logger.bind(job_id=self.job_id, attempt=self.attempt, kind=self.kind, namespace=self.namespace)
+        shown = logger.bind(job_id=self.job_id, attempt=self.attempt, kind=self.kind, namespace=self.namespace)
+        return handler_logger(self._link.write_log, shown, self._link.least_level)
 
     @property
     def cause(self) -> StopCause | None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+from functools import partial
 
 import structlog
 
 from tenure.model.clock import Clock
+from tenure.model.logs import Level
 from tenure.model.states import Outcome
 from tenure.worker.attempt import Attempt
 from tenure.worker.execute.call import Call, Ended, ErrorReport, StopCause, timeout_s
@@ -20,6 +22,7 @@ from tenure.worker.execute.loops import Census
 from tenure.worker.handler import Registry
 from tenure.worker.large_results import LargeResults, is_large
 from tenure.worker.link import Link, Report, Started
+from tenure.worker.logs import AttemptLog, Logs
 from tenure.worker.report import Reports
 
 log = structlog.get_logger(__name__)
@@ -31,11 +34,20 @@ TICK_S = 0.05
 class Control:
     """Runs attempts. ``execute`` and ``tick_forever`` are bodies of tasks."""
 
-    def __init__(self, clock: Clock, registry: Registry, engines: Engines, capacity: int) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        registry: Registry,
+        engines: Engines,
+        capacity: int,
+        *,
+        least_level: Level = Level.INFO,
+    ) -> None:
         self._clock = clock
         self._registry = registry
         self._engines = engines
         self._capacity = capacity
+        self._least_level = least_level
         self._running: dict[str, Attempt] = {}
         self._unanswered = Census()
         self._due = math.inf
@@ -44,12 +56,14 @@ class Control:
         self._idle.set()
         self.link: Link
         self.reports: Reports
+        self.logs: Logs
         self.large_results: LargeResults
 
     def attach(self, link: Link) -> None:
         """Set the link; it and this object know each other."""
         self.link = link
         self.reports = Reports(link, self._clock, self._answered)
+        self.logs = Logs(link, self._clock)
         self.large_results = LargeResults(link, self._clock, self.reports.add)
 
     def room(self) -> int:
@@ -134,7 +148,7 @@ class Control:
             self._report(started, Ended(Outcome.FAILED, error=error))
             return
         limit_s = timeout_s(handler, assignment)
-        attempt = Attempt(started, self.link, self._clock, self._ended, limit_s, trusted_until)
+        attempt = Attempt(started, self.link, self._clock, self._ended, limit_s, trusted_until, self.logs)
         if (before := self._running.get(assignment.job_id)) is not None:
             self._stop(
                 before, StopCause.LOST
@@ -143,7 +157,9 @@ class Control:
         self._running[assignment.job_id] = attempt
         self._watch(attempt)
         self._idle.clear()
-        attempt.execution = self._engines.begin(Call(handler, assignment, attempt, attempt.finished))
+        attempt.execution = self._engines.begin(
+            Call(handler, assignment, attempt, attempt.finished, sink=attempt, least_level=self._least_level)
+        )
 
     def _ended(self, attempt: Attempt, ended: Ended) -> None:
         assignment = attempt.started.assignment
@@ -151,18 +167,28 @@ class Control:
             del self._running[assignment.job_id]
         else:
             self._running.pop(f"{assignment.job_id}#{assignment.fence}", None)
-        self._report(attempt.started, ended, attempt.upload_until)
+        self._report(attempt.started, ended, attempt.upload_until, attempt.log)
 
-    def _report(self, started: Started, ended: Ended, upload_until: float = math.inf) -> None:
+    def _report(
+        self, started: Started, ended: Ended, upload_until: float = math.inf, own_log: AttemptLog | None = None
+    ) -> None:
+        # Its place is taken until the report is answered.
         self._unanswered.enter()
         self._idle.clear()
-        report = Report(started, ended)
-        if is_large(ended):
+        send = partial(self._send, Report(started, ended), upload_until)
+        if own_log is None:
+            send()
+        else:
+            self.logs.end(own_log, send)  # first its lines are written
+
+    def _send(self, report: Report, upload_until: float) -> None:
+        if is_large(report.ended):
             self.large_results.add(report, until=upload_until)
         else:
             self.reports.add(report)
 
     def _answered(self, report: Report) -> None:
+        self.logs.forget(report.started)
         self._unanswered.leave()
         if not self._running and not len(self._unanswered):
             self._idle.set()

@@ -28,7 +28,7 @@ from tenure.store.etcd.claims import verify_batch
 from tenure.store.etcd.keyspace import CancelRequest, InboxValue, Keyspace, Offers
 from tenure.store.etcd.leases import LeaseKeeper, LeasePool
 from tenure.store.etcd.port import Delete, Etcd, Txn
-from tenure.v1 import job_pb2, wire
+from tenure.v1 import job_pb2, log_wire, wire
 from tenure.v1 import worker_service_pb2 as pb
 from tenure.v1.transfer import Files
 from tenure.worker.artifact import Artifact, Source
@@ -45,7 +45,7 @@ from tenure.worker.execute.call import (
     StopCause,
 )
 from tenure.worker.inbox import Inbox
-from tenure.worker.link import Answer, Report, Started, StopAttempt
+from tenure.worker.link import Answer, LogAnswer, LogBatch, Report, Started, StopAttempt
 from tenure.worker.upload import Plan, Uploader, Wanted
 from tenure.worker.upstream import UpstreamJob, UpstreamPage
 
@@ -340,6 +340,23 @@ class DirectLink:
         _require(response.verdict, started)
         return UpstreamPage([_upstream(job) for job in response.jobs], response.next_page_token)
 
+    async def append_logs(self, batches: Sequence[LogBatch]) -> list[LogAnswer]:
+        """See ``Link``."""
+        request = pb.AppendLogsRequest(
+            batches=[
+                pb.LogBatch(
+                    job_id=batch.started.assignment.job_id,
+                    fence=batch.started.assignment.fence,
+                    first_seq=batch.first_seq,
+                    lines=map(log_wire.line_to_pb, batch.lines),
+                    attempt_token=self._token(batch.started),
+                )
+                for batch in batches
+            ]
+        )
+        response = await self._coordinators.call("AppendLogs", request)
+        return [_log_answer(message) for message in response.batches]
+
     async def upload(
         self, started: Started, name: str, source: Source, content_type: str, *, until: float = float("inf")
     ) -> Artifact:
@@ -381,6 +398,14 @@ def _upstream(message: pb.UpstreamJob) -> UpstreamJob:
         message.result or None,
         ErrorReport(error.type, error.message, error.traceback) if message.HasField("error") else None,
         message.reason,
+    )
+
+
+def _log_answer(message: pb.AppendedLogs) -> LogAnswer:
+    return LogAnswer(
+        is_over=message.verdict == pb.VERDICT_LOST or message.is_full,
+        is_again=message.verdict == pb.VERDICT_LOCKED,
+        problem=message.message if message.verdict == pb.VERDICT_INVALID else None,
     )
 
 

@@ -23,17 +23,18 @@ from typing import Any, Self
 
 import pydantic_core
 import structlog
-from structlog.testing import LogCapture
 
 from tenure.model.clock import SystemClock
 from tenure.model.errors import ConfigurationError, FieldViolation, InvalidInput, OwnershipLost
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec
+from tenure.model.logs import Level, LogLine, bounded
 from tenure.model.states import Outcome
 from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Assignment, Call, Ended, ErrorReport, Execution, StopCause
 from tenure.worker.execute.engines import Engines
 from tenure.worker.handler import Handler, Registry, definitions_of
+from tenure.worker.log_capture import capturing
 from tenure.worker.upstream import UpstreamJob, UpstreamPage
 
 
@@ -52,7 +53,7 @@ _UPSTREAM_PAGE = 100
 
 @dataclass(slots=True)
 class Run:
-    """What an attempt did. ``result`` is parsed; ``logs`` holds what went through ``ctx.log`` (not from processes)."""
+    """What an attempt did. ``result`` is parsed; ``logs`` holds what it logged: ``event``, ``log_level``, fields."""
 
     ended: Ended
     progress: list[tuple[float, str]] = field(default_factory=list)
@@ -180,16 +181,11 @@ class _Recording:
     async def perform(self, engines: Engines, moments: list[tuple[StopCause | None, Moment | None]]) -> Run:
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[Ended] = loop.create_future()
-        capture = LogCapture()
-        self._run.logs = capture.entries  # type: ignore[assignment]
-        # Nothing from the global configuration: a test may have set a level that drops what a handler says.
-        everything = structlog.make_filtering_bound_logger(logging.NOTSET)
-        log = structlog.wrap_logger(
-            None, processors=[capture], wrapper_class=everything, context_class=dict, cache_logger_on_first_use=False
-        )
+        # Lines are recorded, and shown nowhere.
+        log = structlog.wrap_logger(None, processors=[_drop], context_class=dict, cache_logger_on_first_use=False)
         timers: list[asyncio.TimerHandle] = []
         execution: Execution = engines.begin(
-            Call(self._definition, self._assignment, self, ended.set_result, log),
+            Call(self._definition, self._assignment, self, ended.set_result, log, self, Level.DEBUG),
         )
         for cause, moment in moments:
             if isinstance(moment, Reports):
@@ -199,7 +195,8 @@ class _Recording:
             elif moment is not None:
                 timers.append(loop.call_later(moment, self._stopper(execution, cause)))
         try:
-            self._run.ended = await ended
+            with capturing(logging.DEBUG):
+                self._run.ended = await ended
         finally:
             for timer in timers:
                 timer.cancel()
@@ -235,6 +232,18 @@ class _Recording:
         rest = len(self._upstream) > place + _UPSTREAM_PAGE
         return UpstreamPage(self._upstream[place : place + _UPSTREAM_PAGE], str(place + _UPSTREAM_PAGE) if rest else "")
 
+    def write_log(self, line: LogLine) -> None:
+        line = bounded(line)
+        fields = json.loads(line.fields) if line.fields else {}
+        named = {"logger": line.logger} if line.logger else {}
+        self._run.logs.append({**fields, **named, "event": line.message, "log_level": line.level.word})
+
+    def takes_logs(self) -> bool:
+        return True
+
+    def drop_logs(self, lines: int) -> None:
+        pass
+
     def _stopper(self, execution: Execution, cause: StopCause | None) -> Callable[[], None]:
         def act() -> None:
             if cause is None:
@@ -262,6 +271,10 @@ class _Recording:
         self._reports += 1
         for act in self._triggers.pop(self._reports, ()):
             act()
+
+
+def _drop(logger: Any, method: str, event: Any) -> Any:
+    raise structlog.DropEvent
 
 
 def _read(path: Path) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from tenure.model.jobs import JobSpec
+from tenure.model.logs import LogLine
 from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Assignment, Ended, StopCause
 from tenure.worker.upstream import UpstreamPage
@@ -41,6 +42,25 @@ class Answer(NamedTuple):
     recorded: bool
     problem: str | None = None
     locked: bool = False
+
+
+class LogBatch(NamedTuple):
+    """Lines of one attempt's log, numbered from ``first_seq``."""
+
+    started: Started
+    first_seq: int
+    lines: tuple[LogLine, ...]
+
+
+class LogAnswer(NamedTuple):
+    """What became of a batch: it was written (perhaps before), unless one of these is set."""
+
+    is_over: bool = False
+    """Ownership was lost, or the log is full: send no more."""
+    is_again: bool = False
+    """Nothing yet: send it again."""
+    problem: str | None = None
+    """It was refused as malformed."""
 
 
 StopAttempt = Callable[[str, int | None, StopCause], None]
@@ -76,6 +96,10 @@ class Link(Protocol):
 
     async def read_upstream(self, started: Started, after: str) -> UpstreamPage:
         """Return a page of what became of the jobs that this one waited for. Raises ``OwnershipLost``."""
+        ...
+
+    async def append_logs(self, batches: Sequence[LogBatch]) -> list[LogAnswer]:
+        """Write lines to attempts' logs, once. Raises ``Unavailable``: the outcome is unknown, send them again."""
         ...
 
     async def upload(

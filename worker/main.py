@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 
 from tenure.model.clock import SystemClock
+from tenure.model.logs import Level
 from tenure.worker.execute.engines import Engines
 from tenure.worker.execute.forkserver import start_forkserver
 from tenure.worker.handler import Mode, Registry, load
 from tenure.worker.kinds.builtin import builtin
 from tenure.worker.kinds.egress import EgressPolicy
+from tenure.worker.log_capture import capturing
 from tenure.worker.settings import WorkerSettings
 
 
@@ -34,7 +36,8 @@ async def _run(settings: WorkerSettings, registry: Registry) -> int:
     try:
         from tenure.worker.worker import serve  # brings gRPC with it: after the fork server
 
-        await serve(settings, registry, engines)
+        with capturing(10 * Level[settings.handler_log_level]):
+            await serve(settings, registry, engines)
     finally:
         await engines.close()
     return 0

@@ -94,6 +94,11 @@ class WorkerSettings(BaseSettings):
         description="how often own claims and holds are read",
     )
 
+    handler_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        default="INFO",
+        validation_alias="TENURE_WORKER_HANDLER_LOG_LEVEL",
+        description="lines that handlers log below it are not kept with their attempts",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="auto: text on a terminal, else JSON"

@@ -20,6 +20,7 @@ import structlog
 
 from tenure.model.clock import SystemClock
 from tenure.model.errors import TenureError
+from tenure.model.logs import Level
 from tenure.probes.server import HttpServer
 from tenure.store.etcd.keyspace import WorkerValue
 from tenure.worker.connection import ConnectedLink
@@ -44,7 +45,8 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
     """Run a worker until SIGTERM or SIGINT; while etcd, or every coordinator, is away it goes on trying to register."""
     clock = SystemClock()
     structlog.contextvars.bind_contextvars(worker=settings.worker_id)
-    control = Control(clock, registry, engines, settings.capacity)
+    kept = Level[settings.handler_log_level]
+    control = Control(clock, registry, engines, settings.capacity, least_level=kept)
     connect = connect_remotely if settings.runner_url else connect_directly
     connection = connect(settings, _value(settings, registry), control, clock)
     registration, link = connection.registration, connection.link
@@ -68,6 +70,7 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
                 registration=registration.run(),
                 tick=control.tick_forever(),
                 reports=control.reports.run(),
+                logs=control.logs.run(),
                 large_results=control.large_results.run(),
                 **connection.lifelines(),
             )

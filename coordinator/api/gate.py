@@ -123,6 +123,7 @@ RULES: dict[str, Rule] = {
     "JobService/ListAttempts": Rule(Right.READ, within),
     "JobService/RetryJob": Rule(Right.OPERATE, within),
     "JobService/RetryJobs": Rule(Right.OPERATE, within),
+    "JobService/ReadLogs": Rule(Right.READ, within),
     "JobService/ListArtifacts": Rule(Right.READ, within),
     "JobService/CreateDownload": Rule(Right.READ, within),
     "WorkflowService/ListWorkflows": Rule(Right.READ, within),
@@ -169,6 +170,7 @@ RULES: dict[str, Rule] = {
     "WorkerService/SaveCheckpoint": Rule(Right.WORK, within),
     "WorkerService/SubmitChildren": Rule(Right.WORK, within),
     "WorkerService/ReadUpstream": Rule(Right.WORK, within),
+    "WorkerService/AppendLogs": Rule(Right.WORK, within),
     "WorkerService/CreateUpload": Rule(Right.WORK, within),
     "WorkerService/CompleteUpload": Rule(Right.WORK, within),
     # Of one namespace for who reads there, of all for who operates everywhere: the service looks.

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 import grpc
@@ -23,6 +23,7 @@ from tenure.coordinator.api.filters import (
     span_from_token,
     token_of_span,
 )
+from tenure.coordinator.api.log_calls import read_logs, wanted_logs
 from tenure.coordinator.api.refusals import is_of_all, refusal_to_pb
 from tenure.coordinator.api.stream_submit import MESSAGE_JOBS, StreamedSubmit, refuse_foreign
 from tenure.coordinator.archived import Archived
@@ -32,6 +33,7 @@ from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.explain import Explainer
 from tenure.coordinator.listing import page_of_jobs
 from tenure.coordinator.pending import show_pending
+from tenure.coordinator.read_logs import LogReader
 from tenure.coordinator.retry import LISTED, RETRIABLE, Retryer
 from tenure.coordinator.submit import Submitter
 from tenure.coordinator.waiters import Waiters
@@ -108,10 +110,13 @@ class JobService(JobServiceServicer):
         self._reads: Batcher[uuid.UUID, job_pb2.Job | None] = Batcher(
             self._read_group, max_items=500, in_flight=2, name="read"
         )
+        self.logs = LogReader(database, clock, waiters)
 
     async def run(self) -> None:
         """Carry out batched reads until cancelled."""
-        await self._reads.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reads.run())
+            group.create_task(self.logs.run())
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> pb.SubmitJobResponse:
         """Write one job."""
@@ -336,6 +341,14 @@ class JobService(JobServiceServicer):
         if not rows:
             await self._read(job_id)
         return pb.ListAttemptsResponse(attempts=[convert.attempt_to_pb(row) for row in rows])
+
+    async def ReadLogs(self, request: pb.ReadLogsRequest, context: Context) -> AsyncIterator[pb.ReadLogsResponse]:
+        """Stream what a job's attempts wrote to their logs."""
+        wanted = wanted_logs(request)
+        await self._read(wanted.job_id)  # NOT_FOUND before anything else
+        async with aclosing(read_logs(self.logs, wanted)) as pages:
+            async for page in pages:
+                yield page
 
     async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Context) -> pb.ListArtifactsResponse:
         """Read which files attempts of a job have saved."""

@@ -13,7 +13,9 @@ import structlog
 from tenure.coordinator import access
 from tenure.coordinator.api import convert
 from tenure.coordinator.api.job_service import submitted_to_pb
+from tenure.coordinator.api.log_calls import append_logs
 from tenure.coordinator.finish import AttemptError, Finished, Finisher, LostResult, Report, SavedResult, Verdict
+from tenure.coordinator.logs import LogWriter
 from tenure.coordinator.metrics import STALE_WRITES
 from tenure.coordinator.park import Park
 from tenure.coordinator.runner_tokens import AttemptToken, Signer, require_own
@@ -22,6 +24,7 @@ from tenure.coordinator.submit import Submitter
 from tenure.coordinator.uploads import Uploads, Wanted
 from tenure.model.access import Right, has
 from tenure.model.bounds import DEFAULT_BOUNDS
+from tenure.model.clock import SystemClock
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, PermissionDenied
 from tenure.model.ids import id_text, parse_id
@@ -81,6 +84,8 @@ class WorkerService(WorkerServiceServicer):
         self._starter = starter
         self._finisher = finisher
         self._submitter = submitter
+        self._clock = SystemClock()
+        self._logs = LogWriter(database, self._clock)
 
     def sign_with(self, signer: Signer, *, is_strict: bool) -> None:
         """Give tokens to the attempts of workers with credentials; strict: every write must show its attempt's.
@@ -232,6 +237,10 @@ class WorkerService(WorkerServiceServicer):
             jobs=[_upstream_to_pb(row) for row in rows],
             next_page_token=None if is_last else str(rows[-1].id),
         )
+
+    async def AppendLogs(self, request: pb.AppendLogsRequest, context: Context) -> pb.AppendLogsResponse:
+        """Write lines to the logs of executing attempts."""
+        return await append_logs(self._logs, request, self._require_token, self._clock)
 
     async def CreateUpload(self, request: pb.CreateUploadRequest, context: Context) -> pb.CreateUploadResponse:
         """Say where a file of an attempt goes."""

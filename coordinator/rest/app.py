@@ -7,6 +7,7 @@ has its stores every call is answered with 503.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Protocol
@@ -50,6 +51,8 @@ class Endpoint(NamedTuple):
     takes: type[msgspec.Struct]
     gives: type[msgspec.Struct]
     method: Callable[[RunnerService, Any, asyncio.Event], Awaitable[msgspec.Struct]]
+    mends: bool = False
+    """Half a character (a lone surrogate, which is no JSON to msgspec) costs its text a mark, not the call."""
 
 
 ENDPOINTS: dict[str, Endpoint] = {
@@ -63,6 +66,7 @@ ENDPOINTS: dict[str, Endpoint] = {
     "checkpoint": Endpoint(api.Checkpoint, api.Done, RunnerService.checkpoint),
     "children": Endpoint(api.SubmitChildren, api.SubmittedChildren, RunnerService.children),
     "upstream": Endpoint(api.ReadUpstream, api.UpstreamPage, RunnerService.upstream),
+    "logs": Endpoint(api.AppendLogs, api.AppendedAll, RunnerService.logs, mends=True),
     "finish": Endpoint(api.Finish, api.FinishedAll, RunnerService.finish),
     "upload": Endpoint(api.CreateUpload, api.Upload, RunnerService.upload),
     "uploaded": Endpoint(api.CompleteUpload, api.Done, RunnerService.uploaded),
@@ -132,7 +136,7 @@ class RestApi:
             try:
                 # Before the body is read: who is nobody is not listened to.
                 identity = await self._who(request)
-                asked = _decoded(decoder, await _body(request))
+                asked = _decoded(decoder, await _body(request), mends=endpoint.mends)
                 with called_by(identity):
                     try:
                         async with _disconnected(request) as gone:
@@ -190,7 +194,7 @@ async def _body(request: Request) -> bytes:
     raise TooLong(f"the request is longer than {MAX_BODY_BYTES} bytes")
 
 
-def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes, *, mends: bool = False) -> Any:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as exc:
@@ -198,7 +202,17 @@ def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
         field = path.rstrip("`").lstrip(".")
         raise InvalidInput([FieldViolation(field or "body", description)]) from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        if mends and (mended := _mended(body)) is not None:
+            return _decoded(decoder, mended)
         raise InvalidInput([FieldViolation("body", str(exc)[:300])], hint="send JSON, as /openapi.json says") from exc
+
+
+def _mended(body: bytes) -> bytes | None:
+    """Return JSON with a mark for each half of a character; None where more is wrong with it."""
+    try:
+        return json.dumps(json.loads(body), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+    except (ValueError, RecursionError):
+        return None
 
 
 @asynccontextmanager

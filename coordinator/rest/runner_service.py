@@ -25,6 +25,7 @@ from tenure.model.dependencies import Trigger
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, PermissionDenied, Unavailable
 from tenure.model.ids import parse_id
 from tenure.model.jobs import validate_spec
+from tenure.model.logs import LEVELS, Level
 from tenure.model.routes import kind_error, name_error, route_error
 from tenure.model.states import Outcome
 from tenure.store.etcd.keyspace import WorkerValue
@@ -265,6 +266,39 @@ class RunnerService:
         )
         return api.FinishedAll(tuple(_finished(message) for message in response.attempts))
 
+    async def logs(self, request: api.AppendLogs, gone: asyncio.Event) -> api.AppendedAll:
+        """Write to the logs of attempts; a token that is not right costs the other batches nothing."""
+        response = await self._workers.AppendLogs(
+            pb.AppendLogsRequest(
+                batches=[_log_batch_to_pb(token, batch) for token, batch in self._with_tokens(request.batches)]
+            ),
+            None,  # type: ignore[arg-type]
+        )
+        return api.AppendedAll(
+            tuple(
+                api.Appended(VERDICTS[one.verdict], one.message, one.is_full)  # type: ignore[arg-type]
+                for one in response.batches
+            )
+        )
+
+    def _with_tokens(self, batches: Sequence[api.LogBatch]) -> list[tuple[AttemptToken | None, api.LogBatch]]:
+        """Read the tokens of batches; None for those that are not the caller's.
+
+        Raises:
+            PermissionDenied: none is.
+        """
+        read: list[tuple[AttemptToken | None, api.LogBatch]] = []
+        denied: PermissionDenied | None = None
+        for batch in batches:
+            try:
+                read.append((self._read(batch.attempt_token, AttemptToken), batch))
+            except PermissionDenied as exc:
+                denied = exc
+                read.append((None, batch))
+        if denied is not None and not any(token for token, _ in read):
+            raise denied
+        return read
+
     async def upload(self, request: api.CreateUpload, gone: asyncio.Event) -> api.Upload:
         """Say where a file of an attempt goes. A URL that is a path is one of the address that was called."""
         token = self._read(request.attempt_token, AttemptToken)
@@ -409,6 +443,34 @@ def _child_to_pb(raw: msgspec.Raw, path: str) -> job_pb2.JobSpec:
     if "namespace" not in values:
         message.namespace = ""
     return message
+
+
+def _log_batch_to_pb(token: AttemptToken | None, batch: api.LogBatch) -> pb.LogBatch:
+    """Convert a batch; one whose token is not the caller's names no attempt, and is answered as invalid."""
+    if token is None:
+        return pb.LogBatch(attempt_token=batch.attempt_token, first_seq=batch.first_seq)
+    return pb.LogBatch(
+        job_id=token.job,
+        fence=token.fence,
+        first_seq=batch.first_seq,
+        lines=[
+            job_pb2.LogLine(
+                at=wire.timestamp(_utc(line.at)),
+                level=int(LEVELS.get(line.level, Level.INFO)),  # type: ignore[arg-type]  # the numbers are the same
+                message=line.message,
+                fields=_text(line.fields),
+                logger=line.logger,
+                code=line.code,
+            )
+            for line in batch.lines
+        ],
+        attempt_token=batch.attempt_token,
+    )
+
+
+def _utc(at: datetime | None) -> datetime | None:
+    """Return a time with a zone: UTC where none was told."""
+    return at if at is None or at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def _finished(message: pb.FinishedAttempt) -> api.Finished:

@@ -40,6 +40,8 @@ BEGIN
             ('schema_version', 'SELECT',                           'SELECT'),
             ('schema_oldest',  'SELECT',                           'SELECT'),
             ('idempotency',    'SELECT, INSERT, UPDATE, DELETE',   NULL),
+            ('log_head',       'SELECT, INSERT, UPDATE',           'SELECT'),
+            ('log',            'SELECT, INSERT, DELETE',           'SELECT'),
             ('token',          'SELECT, INSERT, UPDATE',           NULL),      -- hashes; UPDATE: revoked_at
             ('signing_key',    'SELECT',                           NULL),
             ('audit',          'SELECT, INSERT',                   NULL)       -- nobody changes what was written

@@ -402,6 +402,25 @@ def test_hostile_text_stays_text(tenure: Tenure, client: Client) -> None:
     assert "owned" in shown
 
 
+def test_logs_are_shown_and_followed(tenure: Tenure, client: Client) -> None:
+    script = "printf 'one\\n\\033[2Jtwo\\n'; sleep 1; echo three >&2"
+    job = client.submit("command", {"argv": ["sh", "-c", script]})
+    following = tenure.follow("jobs", "logs", job.id, "-f")
+    out, _ = following.communicate(timeout=60)
+    assert following.returncode == 0
+    assert [line[13:] for line in out.splitlines()] == [
+        "#1 INFO     one  (stdout)",
+        "#1 INFO     \\x1b[2Jtwo  (stdout)",
+        "#1 WARNING  three  (stderr)",
+    ]
+    done = tenure("jobs", "logs", job.id, "--level", "warning", "--tail", "5", "-o", "json")
+    [line] = map(json.loads, done.stdout.splitlines())
+    assert (line["attempt"], line["seq"], line["level"], line["message"]) == (1, 3, "warning", "three")
+    assert tenure("jobs", "logs", job.id, "--attempt", "2").stdout == ""
+    assert [line.message for line in client.logs(job.id, limit=1)] == ["one"]
+    assert tenure("jobs", "logs", ABSENT).returncode == 3
+
+
 def test_client(client: Client) -> None:
     batch = client.submit_many(
         [

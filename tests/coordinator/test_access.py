@@ -58,7 +58,7 @@ METHODS = {
 """Every RPC there is."""
 TABLES = (
     "job history attempt schedule kind namespace job_limit pause pool token workflow lane dependency idempotency"
-    " retention_policy legal_hold"
+    " retention_policy legal_hold log_head log"
 )
 
 
@@ -140,6 +140,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "JobService/RetryJobs": {"all": True, "filter": {"states": ["JOB_STATE_CANCELED"]}},
     "JobService/ExplainJob": {"id": "$job"},
     "JobService/ListAttempts": {"jobId": "$job"},
+    "JobService/ReadLogs": {"jobId": "$job"},
     "JobService/ListArtifacts": {"jobId": "$job"},
     "JobService/CreateDownload": {"jobId": "$job", "name": "a"},
     "WorkflowService/ListWorkflows": {},
@@ -192,6 +193,9 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "WorkerService/SaveCheckpoint": {"jobId": "$job", "fence": 1, "checkpoint": "{}"},
     "WorkerService/SubmitChildren": {"jobId": "$job", "fence": 1, "jobs": [{"kind": "k", "ref": "a"}]},
     "WorkerService/ReadUpstream": {"jobId": "$job", "fence": 1},
+    "WorkerService/AppendLogs": {
+        "batches": [{"jobId": "$job", "fence": 1, "firstSeq": 1, "lines": [{"message": "m"}]}]
+    },
     "WorkerService/CreateUpload": {"jobId": "$job", "fence": 1, "name": "a", "sizeBytes": 1, "sha256": "a" * 42 + "A="},
     "WorkerService/CompleteUpload": {"jobId": "$job", "fence": 1, "upload": "x"},
     "AuditService/ListAudit": {"namespace": "ns-a"},
@@ -214,7 +218,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
 BY_ID = {
     "JobService/GetJob", "JobService/WaitJob", "JobService/WatchJob", "JobService/WatchJobs", "JobService/DeleteJob",
     "JobService/CancelJob", "JobService/RetryJob", "JobService/ExplainJob", "JobService/ListAttempts",
-    "JobService/ListArtifacts", "JobService/CreateDownload",
+    "JobService/ListArtifacts", "JobService/CreateDownload", "JobService/ReadLogs",
     "WorkflowService/GetWorkflow", "WorkflowService/ListWorkflowJobs", "WorkflowService/WatchWorkflow",
     "WorkflowService/CancelWorkflow", "RetentionService/VerifyArchiveFile",
 }  # fmt: skip

@@ -87,6 +87,11 @@ class Workers:
             request = pb.ReadUpstreamRequest(job_id=job, fence=fence, attempt_token=token)
             return await self.service.ReadUpstream(request, None)  # type: ignore[arg-type]
 
+        async def logs(job: str, fence: int, token: str) -> Any:
+            lines = [job_pb2.LogLine(message="m")]
+            batch = pb.LogBatch(job_id=job, fence=fence, attempt_token=token, first_seq=1, lines=lines)
+            return await self.service.AppendLogs(pb.AppendLogsRequest(batches=[batch]), None)  # type: ignore[arg-type]
+
         async def create(job: str, fence: int, token: str) -> Any:
             request = pb.CreateUploadRequest(
                 job_id=job, fence=fence, attempt_token=token, name="a", size_bytes=1, sha256=b"\0" * 32
@@ -103,6 +108,7 @@ class Workers:
             return await self.service.CompleteUpload(request, None)  # type: ignore[arg-type]
 
         return {
+            "AppendLogs": logs,
             "CreateUpload": create,
             "CompleteUpload": complete,
             "ReportProgress": progress,

@@ -201,6 +201,36 @@ async def test_an_attempt_lives_from_offer_to_result(far: Far) -> None:
     assert await far.parts.claim_of(id) is None
 
 
+async def test_lines_of_logs_are_kept_under_the_attempts_token(far: Far) -> None:
+    id = await far.parts.submit()
+    attempt = await far.started(id)
+    token = attempt["attempt_token"]
+    half = '{"message": "half \\ud800", "level": "odd", "fields": {"n": 1}, "logger": "l", "code": "c:1"}'
+    body = f'{{"batches": [{{"attempt_token": "{token}", "first_seq": 1, "lines": [{{"message": "one"}}, {half}]}}]}}'
+    headers = {"Authorization": "Bearer a"}
+    for verdict in ("recorded", "repeated"):
+        response = await far.http.post("/v1/runner/logs", content=body, headers=headers)
+        assert response.json() == {"batches": [{"verdict": verdict}]}
+    [row] = await far.parts.sql("SELECT lines FROM tenure.log WHERE job_id = %s", id)
+    first, second = map(msgspec.json.decode, row.lines.splitlines())
+    assert (first["message"], first["level"]) == ("one", "info")
+    assert {name: second[name] for name in ("message", "level", "fields", "logger", "code")} == {
+        "message": "half ?", "level": "info", "fields": {"n": 1}, "logger": "l", "code": "c:1",
+    }  # fmt: skip
+    other = await far.started(await far.parts.submit())
+    batches = [
+        {"attempt_token": token, "first_seq": 3, "lines": [{"message": "three"}]},
+        {"attempt_token": "forged", "first_seq": 1, "lines": [{"message": "x"}]},
+        {"attempt_token": other["attempt_token"], "first_seq": 1, "lines": [{"message": "own"}]},
+    ]
+    answer = await far.call("logs", {"batches": batches})
+    assert [one["verdict"] for one in answer["batches"]] == ["recorded", "invalid", "recorded"]
+    assert (await far.post("logs", {"batches": batches[1:2]})).status_code == 403
+    await far.call("finish", {"reports": [{"attempt_token": token, "outcome": "completed"}]})
+    late = {"attempt_token": token, "first_seq": 4, "lines": [{"message": "late"}]}
+    assert (await far.call("logs", {"batches": [late]}))["batches"][0]["verdict"] == "lost"
+
+
 async def test_numbers_and_texts_arrive_as_they_were_written(far: Far) -> None:
     """What JavaScript and floats cannot hold is not touched on its way."""
     text = '{"big": 123456789012345678901234567890, "exact": 0.10000000000000000555, "text": "\\u0041\\n"}'
@@ -489,6 +519,7 @@ async def _requests(far: Far) -> dict[str, Any]:
         "checkpoint": {**token, "checkpoint": 1},
         "children": {**token, "jobs": [{"kind": "k", "ref": "c"}]},
         "upstream": token,
+        "logs": {"batches": [{**token, "first_seq": 1, "lines": [{"message": "m"}]}]},
         "upload": file,
         "uploaded": {**token, "upload": upload["upload"], "part_tags": []},
         "finish": {"reports": [{**token, "outcome": "completed"}]},

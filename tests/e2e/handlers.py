@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import tempfile
 import time
@@ -125,6 +126,43 @@ async def gather(payload: dict[str, int], ctx: AsyncContext) -> dict[str, object
     if ctx.attempt == 2:
         await asyncio.sleep(600)
     return {"sum": sum(job.result for job in found), "checkpoint": ctx.checkpoint}
+
+
+@handler("says")
+async def says(payload: dict[str, int], ctx: AsyncContext) -> str:
+    """Log some lines, wait until a file says that it is over, and log the last one."""
+    _note("began", ctx)
+    for n in range(payload["lines"]):
+        ctx.log.info("by ctx", n=n)
+    logging.getLogger("tests.says").warning("by %s", "logging")
+    await asyncio.to_thread(_sleep_until_over)
+    _note("ended", ctx)
+    ctx.log.error("last words")
+    return "said"
+
+
+@handler("says-process", mode="process")
+def says_process(payload: object, ctx: Context) -> str:
+    """The same in a process."""
+    ctx.log.info("by ctx")
+    logging.getLogger("tests.says").warning("by %s", "logging")
+    _sleep_until_over()
+    ctx.log.error("last words")
+    return "said"
+
+
+@handler("counts")
+def counts(payload: dict[str, float], ctx: Context) -> int:
+    """Log a line every ``pause_s``, heeding no request to stop, ``lines`` of them at most, until it is over."""
+    _note("began", ctx)
+    over = Path(os.environ["TENURE_TEST_TRACE"] + ".over")
+    said = 0
+    while said < payload["lines"] and not over.exists():
+        ctx.log.info(f"{ctx.attempt}-{said}")
+        said += 1
+        time.sleep(payload["pause_s"])
+    _note("ended", ctx)
+    return said
 
 
 def _large(payload: dict[str, int]) -> str:

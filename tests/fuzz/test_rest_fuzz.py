@@ -57,6 +57,7 @@ class Service:
             "checkpoint": {**token, "checkpoint": {"a": [1]}},
             "children": {**token, "jobs": [{"kind": "k", "ref": "r", "payload": {}, "route": "fuzz/child"}]},
             "upstream": {**token, "after": ""},
+            "logs": {"batches": [{**token, "first_seq": 1, "lines": [{"message": "m", "fields": {"n": 1}}]}]},
             "upload": {**token, "name": "a.txt", "size_bytes": 3, "sha256": "0" * 64, "content_type": "text/plain"},
             "uploaded": {**token, "upload": "x", "part_tags": ["t"]},
             "finish": {
@@ -107,7 +108,19 @@ def _spoiled(data: st.DataObject, request: Any) -> Any:
     return spoiled
 
 
-PATHS = ("session", "claim", "start", "renew", "progress", "checkpoint", "children", "upstream", "finish", "release")
+PATHS = (
+    "session",
+    "claim",
+    "start",
+    "renew",
+    "progress",
+    "checkpoint",
+    "children",
+    "upstream",
+    "logs",
+    "finish",
+    "release",
+)
 
 
 @pytest.mark.parametrize("path", [*PATHS, "close"])

@@ -19,7 +19,7 @@ from tenure.worker.control import Control
 from tenure.worker.execute.call import Assignment, Call, Ended, StopCause
 from tenure.worker.execute.engines import Engines
 from tenure.worker.handler import Handler, Mode, Registry
-from tenure.worker.link import Answer, Link, Report, Started
+from tenure.worker.link import Answer, Link, LogAnswer, LogBatch, Report, Started
 
 TTL_S = 10.0
 STARTED = Started(Assignment("job", 1, 7, "default", "k", "default", "null"), 1, 1)
@@ -47,6 +47,7 @@ class Script:
 
     trust: Trust
     reports: list[Report] = field(default_factory=list)
+    appended: list[LogBatch] = field(default_factory=list)
     reported: asyncio.Event = field(default_factory=asyncio.Event)
     forsaken: int = 0
     asked: int = 0
@@ -61,6 +62,10 @@ class Script:
     async def attempts(self) -> AsyncIterator[Sequence[Started]]:
         yield [STARTED]
         await asyncio.Event().wait()
+
+    async def append_logs(self, batches: Sequence[LogBatch]) -> list[LogAnswer]:
+        self.appended.extend(batches)
+        return [LogAnswer() for _ in batches]
 
     async def finish(self, reports: Sequence[Report]) -> list[Answer]:
         self.reports.extend(reports)

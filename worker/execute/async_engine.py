@@ -22,6 +22,7 @@ from tenure.worker.execute import outcome
 from tenure.worker.execute.bridge import Bridge
 from tenure.worker.execute.call import Call, Ended, StopCause
 from tenure.worker.execute.loops import Census, LoopThread, Mailbox
+from tenure.worker.log_capture import writes_to
 
 log = structlog.get_logger(__name__)
 MAX_IDLE_RUNNERS = 64
@@ -168,10 +169,12 @@ class AsyncEngine:
             else:
                 execution.task = me
                 self._running.add(execution)
+                logged = writes_to.set(call.write)
                 try:
                     ended = outcome.returned(await handler.function()(*arguments))
                 except BaseException as exc:  # SystemExit of a handler ends its attempt, not the loop
                     ended = outcome.raised(exc, handler, execution.bridge.first_cause)
+                writes_to.reset(logged)
                 execution.task = None
                 self._running.discard(execution)
         execution.is_over = True

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from tenure.model.jobs import JobSpec
+from tenure.model.logs import Level, LogLine
 from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Call, StopCause
 from tenure.worker.upstream import UpstreamPage
@@ -61,6 +62,25 @@ class Bridge:
     def read_upstream(self, after: str) -> Future[UpstreamPage]:
         """Ask for a page of what became of the jobs that this one waited for."""
         return self._ask(self.call.reporter.read_upstream(after))
+
+    def write_log(self, line: LogLine) -> None:
+        """Add a line to the attempt's log."""
+        if self.call.sink is not None:
+            self.call.sink.write_log(line)
+
+    def takes_logs(self) -> bool:
+        """Say whether a line would find room now."""
+        return self.call.sink is not None and self.call.sink.takes_logs()
+
+    def drop_logs(self, lines: int) -> None:
+        """Count lines that were not even made."""
+        if self.call.sink is not None:
+            self.call.sink.drop_logs(lines)
+
+    @property
+    def least_level(self) -> Level:
+        """The level from which on lines are kept."""
+        return self.call.least_level
 
     def save_artifact(self, name: str, source: Source, content_type: str) -> Future[Artifact]:
         """Upload a file."""

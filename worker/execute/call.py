@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tenure.model.dependencies import Trigger
 from tenure.model.jobs import JobSpec
+from tenure.model.logs import Level, LogLine
 from tenure.model.states import Outcome
 
 if TYPE_CHECKING:
@@ -147,6 +148,22 @@ class Reporter(Protocol):
         ...
 
 
+class LogSink(Protocol):
+    """Takes the lines of one attempt's log, from any thread; never blocks, never raises."""
+
+    def write_log(self, line: LogLine) -> None:
+        """Add a line."""
+        ...
+
+    def takes_logs(self) -> bool:
+        """Say whether a line would find room now."""
+        ...
+
+    def drop_logs(self, lines: int) -> None:
+        """Count lines that were not even made because there was no room."""
+        ...
+
+
 class Call(NamedTuple):
     """One attempt to execute."""
 
@@ -155,7 +172,16 @@ class Call(NamedTuple):
     reporter: Reporter
     on_ended: Callable[[Ended], None]
     log: Any = None
-    """A structlog logger for ``ctx.log``, not used in processes; None: the configured one."""
+    """A structlog logger that shows what ``ctx.log`` writes, too, but for processes; None: the configured one."""
+    sink: LogSink | None = None
+    """Where the handler's lines go; None: nowhere."""
+    least_level: Level = Level.INFO
+    """What ``ctx.log`` and ``logging`` write below it is not kept."""
+
+    @property
+    def write(self) -> Callable[[LogLine], None] | None:
+        """What takes a line."""
+        return None if self.sink is None else self.sink.write_log
 
 
 def timeout_s(handler: Handler, assignment: Assignment) -> float | None:

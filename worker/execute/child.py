@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import importlib
 import itertools
+import logging
 import os
 import signal
 import socket
@@ -25,9 +26,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
+import structlog
+
 from tenure.model import errors
 from tenure.model.clock import SystemClock
 from tenure.model.jobs import JobSpec
+from tenure.model.logs import Level, LogLine, bounded
 from tenure.worker.artifact import Artifact, Source
 from tenure.worker.context import AsyncContext, Context
 from tenure.worker.execute import frames, outcome
@@ -35,12 +39,15 @@ from tenure.worker.execute.call import Assignment, Ended, StopCause
 from tenure.worker.execute.thread_engine import perform
 from tenure.worker.execute.watchdog import boottime
 from tenure.worker.handler import Handler, definitions_of
+from tenure.worker.log_capture import capturing
 from tenure.worker.upstream import UpstreamPage
 
 EXIT_BROKEN = 70
 EXIT_ORPHANED = 71
 EXIT_NOT_EXECUTED = 127
 _CAUSE_WAIT_S = 0.1
+_LOCK_WAIT_S = 0.1
+"""How long a line of a log waits for another frame that is being sent."""
 
 _preload_errors: dict[str, str] = {}
 
@@ -100,7 +107,10 @@ def _attempt(connection: socket.socket, request: dict[str, Any]) -> bool:
         ended = outcome.failed("HandlerNotFound", f"in the handler process: {exc}", retryable=False)
     else:
         assignment = Assignment(**request["assignment"])
-        ended = _asynchronously(handler, assignment, link) if handler.is_async else _plainly(handler, assignment, link)
+        with capturing(10 * link.least_level, link.write_log):
+            ended = (
+                _asynchronously(handler, assignment, link) if handler.is_async else _plainly(handler, assignment, link)
+            )
     nested = {name: asdict(one) for name in ("error", "park") if (one := getattr(ended, name)) is not None}
     return link.send({"what": "ended", **ended._asdict(), **nested})
 
@@ -123,7 +133,7 @@ def find(module: str, path: str, kind: str) -> Handler:
 
 
 def _plainly(handler: Handler, assignment: Assignment, link: PipeLink) -> Ended:
-    context = Context(assignment, link, SystemClock())
+    context = Context(assignment, link, SystemClock(), _shown())
     link.on_stop = context.notice
 
     def stop(*_: object) -> None:
@@ -141,7 +151,7 @@ def _plainly(handler: Handler, assignment: Assignment, link: PipeLink) -> Ended:
 def _asynchronously(handler: Handler, assignment: Assignment, link: PipeLink) -> Ended:
     async def attempt() -> Ended:
         loop = asyncio.get_running_loop()
-        context = AsyncContext(assignment, link, SystemClock())
+        context = AsyncContext(assignment, link, SystemClock(), _shown())
         task = asyncio.current_task()
 
         def stop() -> None:
@@ -164,6 +174,25 @@ def _asynchronously(handler: Handler, assignment: Assignment, link: PipeLink) ->
     return asyncio.run(attempt())
 
 
+def _shown() -> Any:
+    """Return what shows the lines of ``ctx.log`` in the worker's own log; None: as a module of the user's has set up.
+
+    Without anything structlog would show tracebacks with variables, which may hold secrets.
+    """
+    if structlog.is_configured():
+        return None
+    return structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+
+
 class PipeLink:
     """The link of an attempt in its own process: requests go over the connection, a thread reads the answers."""
 
@@ -179,6 +208,8 @@ class PipeLink:
         self._clock = SystemClock()
         self._deadline: float | None = request["deadline"]
         self._timeout_at: float | None = request["timeout_at"]
+        self.least_level = Level(request["least_level"])
+        self._dropped = 0
 
     @property
     def timeout_at(self) -> float | None:
@@ -239,6 +270,24 @@ class PipeLink:
         except (OSError, frames.BrokenFrame):
             return False
         return True
+
+    def write_log(self, line: LogLine) -> None:
+        """Send a line if the worker takes it now; else it is dropped, and the next one says so. Never raises."""
+        at, level, *texts = bounded(line)
+        # Where the lock is held for long, the worker reads nothing: it is stopped, or busy with what a thread sends.
+        if not self._sending.acquire(timeout=_LOCK_WAIT_S):
+            self._dropped += 1
+            return
+        try:
+            data = frames.encode({"what": "log", "line": [at.timestamp(), level, *texts], "dropped": self._dropped})
+            sent = self._connection.send(data, socket.MSG_DONTWAIT)
+            self._dropped = 0
+            if sent < len(data):  # a frame that was begun must be ended
+                self._connection.sendall(data[sent:])
+        except (OSError, frames.BrokenFrame):
+            self._dropped += 1
+        finally:
+            self._sending.release()
 
     def listen(self) -> None:
         """Begin to read what the worker sends."""

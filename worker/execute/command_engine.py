@@ -13,10 +13,11 @@ import os
 from typing import Any
 
 from tenure.model.bounds import DEFAULT_BOUNDS
+from tenure.model.logs import Level, LogLine
 from tenure.worker.execute import outcome
 from tenure.worker.execute.call import Call, Ended, StopCause
 from tenure.worker.execute.forkserver import describe_status
-from tenure.worker.execute.output import Input, Tail
+from tenure.worker.execute.output import Input, Lines, Tail
 from tenure.worker.execute.process_engine import identity
 from tenure.worker.execute.process_host import ForkedExecution, ProcessHost
 from tenure.worker.handler import CommandSpec
@@ -64,8 +65,8 @@ class CommandExecution(ForkedExecution):
         loop = self.host.thread.loop
         pairs = _pipes(3)
         (in_theirs, in_ours), (out_ours, out_theirs), (err_ours, err_theirs) = pairs
-        self._stdout = Tail(loop, out_ours, self._spec.output_bytes, self._check)
-        self._stderr = Tail(loop, err_ours, self._spec.output_bytes, self._check)
+        self._stdout = Tail(loop, out_ours, self._spec.output_bytes, self._check, self._lines("stdout", Level.INFO))
+        self._stderr = Tail(loop, err_ours, self._spec.output_bytes, self._check, self._lines("stderr", Level.WARNING))
         self._stdin = Input(loop, in_ours, text.encode())
         request = {
             "what": "command",
@@ -105,6 +106,15 @@ class CommandExecution(ForkedExecution):
         self._stdout.close()
         self._stderr.close()
         self._check()
+
+    def _lines(self, stream: str, level: Level) -> Lines:
+        """Return what writes a stream of output to the attempt's log."""
+        bridge, clock = self.bridge, self.host.clock
+
+        def write(text: str) -> None:
+            bridge.write_log(LogLine(clock.wall(), level, text, "", stream))
+
+        return Lines(write, bridge.takes_logs, bridge.drop_logs)
 
     def _judge(self) -> Ended:
         status = self.exit.status if self.exit is not None else None

@@ -69,7 +69,7 @@ class Engines:
             timer.cancel()
             call.on_ended(ended)
 
-        timed = Call(handler, assignment, call.reporter, on_ended, call.log)
+        timed = call._replace(on_ended=on_ended)
         execution: Execution = engine.begin(timed, self._clock.monotonic() + limit_s)
         return execution
 

@@ -10,11 +10,13 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tenure.model.jobs import validate_spec
+from tenure.model.logs import Level, LogLine
 from tenure.model.states import Outcome
 from tenure.worker.artifact import Artifact
 from tenure.worker.execute import outcome
@@ -61,6 +63,7 @@ class ProcessExecution(ForkedExecution):
             "assignment": {**assignment._asdict(), "labels": dict(assignment.labels)},
             "deadline": self.shared(self.bridge.deadline()),
             "timeout_at": self.shared(self.bridge.timeout_at),
+            "least_level": int(call.least_level),
             "env": identity(call),
         }
         self.spawn(request, [])
@@ -72,6 +75,8 @@ class ProcessExecution(ForkedExecution):
         match frame["what"]:
             case "request":
                 self._request(frame["number"], frame["method"], frame["arguments"])
+            case "log":
+                self._log(frame["line"], frame["dropped"])
             case "ended":
                 self._ended = ended_from(frame)
                 self.host.thread.loop.call_later(_LINGER_S, self._kill)
@@ -95,6 +100,16 @@ class ProcessExecution(ForkedExecution):
             if at is not None:
                 self.channel.send({"what": "deadline", "at": at}, may_drop=True)
             self._ticker = self.host.thread.loop.call_later(EXTEND_EVERY_S, self._tick)
+
+    def _log(self, line: list[Any], dropped: int) -> None:
+        at, level, message, fields, logger, code = line
+        try:
+            when = datetime.fromtimestamp(float(at), UTC)
+        except (OverflowError, OSError) as exc:
+            raise ValueError("no time that a calendar knows") from exc
+        if dropped:
+            self.bridge.drop_logs(int(dropped))
+        self.bridge.write_log(LogLine(when, Level(level), str(message), str(fields), str(logger), str(code)))
 
     def _request(self, number: int, method: str, arguments: list[Any]) -> None:
         try:

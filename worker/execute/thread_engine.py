@@ -24,6 +24,7 @@ from tenure.worker.execute.bridge import Bridge
 from tenure.worker.execute.call import Call, Ended, StopCause
 from tenure.worker.execute.loops import Census, Mailbox
 from tenure.worker.handler import Handler
+from tenure.worker.log_capture import writes_to
 
 log = structlog.get_logger(__name__)
 
@@ -113,6 +114,7 @@ class ThreadEngine:
 
 def _perform(execution: ThreadExecution) -> Ended:
     call = execution.bridge.call
+    writes_to.set(call.write)
     return perform(call.handler, call.assignment.payload, execution.bridge, execution.make_context)
 
 

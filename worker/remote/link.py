@@ -34,7 +34,7 @@ from tenure.worker.execute.call import (
     SavedResult,
     StopCause,
 )
-from tenure.worker.link import Answer, Report, Started, StopAttempt
+from tenure.worker.link import Answer, LogAnswer, LogBatch, Report, Started, StopAttempt
 from tenure.worker.remote.api import Api, UnknownPath
 from tenure.worker.remote.leases import RemoteLeases, RemoteSessions
 from tenure.worker.upload import Plan, Uploader, Wanted
@@ -296,6 +296,19 @@ class RemoteLink:
         page, _ = await self._api.call("upstream", wire.ReadUpstream(self._token(started), after), wire.UpstreamPage)
         return UpstreamPage([_upstream(job) for job in page.jobs], page.next)
 
+    async def append_logs(self, batches: Sequence[LogBatch]) -> list[LogAnswer]:
+        """See ``Link``."""
+        tokens = [self._tokens.get(batch.started.assignment.fence) for batch in batches]
+        asked = [_log_batch(token, batch) for token, batch in zip(tokens, batches, strict=True) if token is not None]
+        answers: Iterator[LogAnswer] = iter(())
+        if asked:
+            appended, _ = await self._api.call("logs", wire.AppendLogs(tuple(asked)), wire.AppendedAll)
+            if len(appended.batches) != len(asked):
+                raise Unavailable("the answer is to another question")
+            answers = iter([_log_answer(one) for one in appended.batches])
+        # An attempt without a token was let go of.
+        return [LogAnswer(is_over=True) if token is None else next(answers) for token in tokens]
+
     async def upload(
         self, started: Started, name: str, source: Source, content_type: str, *, until: float = float("inf")
     ) -> Artifact:
@@ -355,6 +368,32 @@ def _report(token: str, ended: Ended) -> wire.Report:
         park=wire.Park(park.children, _raw(park.checkpoint), Trigger(park.trigger).value) if park else None,
         result_object=_saved(ended),
         result_lost=_lost(ended),
+    )
+
+
+def _log_batch(token: str, batch: LogBatch) -> wire.LogBatch:
+    return wire.LogBatch(
+        token,
+        batch.first_seq,
+        tuple(
+            wire.LogLine(
+                line.message,
+                line.at,
+                line.level.word,
+                msgspec.Raw(line.fields.encode()) if line.fields else msgspec.UNSET,
+                line.logger,
+                line.code,
+            )
+            for line in batch.lines
+        ),
+    )
+
+
+def _log_answer(one: wire.Appended) -> LogAnswer:
+    return LogAnswer(
+        is_over=one.verdict == "lost" or one.is_full,
+        is_again=one.verdict == "locked",
+        problem=one.message if one.verdict == "invalid" else None,
     )
 
 

@@ -396,6 +396,46 @@ class ListAttemptsResponse(_message.Message):
     attempts: _containers.RepeatedCompositeFieldContainer[_job_pb2.Attempt]
     def __init__(self, attempts: _Optional[_Iterable[_Union[_job_pb2.Attempt, _Mapping]]] = ...) -> None: ...
 
+class ReadLogsRequest(_message.Message):
+    __slots__ = ("job_id", "attempt", "after_attempt", "after_seq", "min_level", "follow", "tail", "limit")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    AFTER_ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    AFTER_SEQ_FIELD_NUMBER: _ClassVar[int]
+    MIN_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    attempt: int
+    after_attempt: int
+    after_seq: int
+    min_level: _job_pb2.LogLevel
+    follow: bool
+    tail: int
+    limit: int
+    def __init__(self, job_id: _Optional[str] = ..., attempt: _Optional[int] = ..., after_attempt: _Optional[int] = ..., after_seq: _Optional[int] = ..., min_level: _Optional[_Union[_job_pb2.LogLevel, str]] = ..., follow: _Optional[bool] = ..., tail: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class LogEntry(_message.Message):
+    __slots__ = ("attempt", "seq", "line")
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    LINE_FIELD_NUMBER: _ClassVar[int]
+    attempt: int
+    seq: int
+    line: _job_pb2.LogLine
+    def __init__(self, attempt: _Optional[int] = ..., seq: _Optional[int] = ..., line: _Optional[_Union[_job_pb2.LogLine, _Mapping]] = ...) -> None: ...
+
+class ReadLogsResponse(_message.Message):
+    __slots__ = ("entries", "after_attempt", "after_seq")
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    AFTER_ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    AFTER_SEQ_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[LogEntry]
+    after_attempt: int
+    after_seq: int
+    def __init__(self, entries: _Optional[_Iterable[_Union[LogEntry, _Mapping]]] = ..., after_attempt: _Optional[int] = ..., after_seq: _Optional[int] = ...) -> None: ...
+
 class Artifact(_message.Message):
     __slots__ = ("attempt", "name", "size_bytes", "sha256", "content_type", "created_at", "is_result")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]

@@ -123,6 +123,11 @@ class JobServiceStub:
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.RetryJobsRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_job__service__pb2.RetryJobsResponse.FromString,
                 _registered_method=True)
+        self.ReadLogs = channel.unary_stream(
+                '/tenure.v1.JobService/ReadLogs',
+                request_serializer=tenure_dot_v1_dot_job__service__pb2.ReadLogsRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_job__service__pb2.ReadLogsResponse.FromString,
+                _registered_method=True)
         self.ListArtifacts = channel.unary_unary(
                 '/tenure.v1.JobService/ListArtifacts',
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.ListArtifactsRequest.SerializeToString,
@@ -265,6 +270,14 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadLogs(self, request, context):
+        """Streams what the attempts of a job wrote to their logs, attempt by attempt; with `follow`, as it is written, until the
+        job has ended and all was sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListArtifacts(self, request, context):
         """The files that attempts of a job have saved, a large result among them.
         """
@@ -366,6 +379,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.RetryJobs,
                     request_deserializer=tenure_dot_v1_dot_job__service__pb2.RetryJobsRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_job__service__pb2.RetryJobsResponse.SerializeToString,
+            ),
+            'ReadLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadLogs,
+                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.ReadLogsRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_job__service__pb2.ReadLogsResponse.SerializeToString,
             ),
             'ListArtifacts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListArtifacts,
@@ -841,6 +859,33 @@ class JobService:
             '/tenure.v1.JobService/RetryJobs',
             tenure_dot_v1_dot_job__service__pb2.RetryJobsRequest.SerializeToString,
             tenure_dot_v1_dot_job__service__pb2.RetryJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tenure.v1.JobService/ReadLogs',
+            tenure_dot_v1_dot_job__service__pb2.ReadLogsRequest.SerializeToString,
+            tenure_dot_v1_dot_job__service__pb2.ReadLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

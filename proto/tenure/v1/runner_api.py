@@ -9,6 +9,7 @@ it reaches knows what it is about. Numbers beyond 2^53 (fences, leases) are text
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -301,6 +302,54 @@ class UpstreamPage(Struct, frozen=True):
 
     jobs: tuple[Upstream, ...]
     next: str = ""
+
+
+class LogLine(Struct, frozen=True, omit_defaults=True):
+    """A line of the log of an attempt. One beyond 16 KiB is cut, and says so."""
+
+    message: str
+    at: Annotated[datetime | None, Meta(description="by the runner's clock; null: now")] = None
+    level: Annotated[str, Meta(description="debug, info, warning, error or critical; another counts as info")] = "info"
+    fields: Annotated[Raw | UnsetType, Meta(description="a JSON object")] = UNSET
+    logger: str = ""
+    code: Annotated[str, Meta(description="where in the code: `module:line`")] = ""
+
+
+class LogBatch(Struct, frozen=True):
+    """Lines of one attempt, numbered from ``first_seq``: from 1 in each attempt. 256 KiB at most."""
+
+    attempt_token: Token
+    first_seq: Annotated[
+        int,
+        Meta(ge=1, lt=1 << 53, description="one after the last line that was written; a batch may be repeated as it was"),
+    ]
+    lines: Annotated[tuple[LogLine, ...], Meta(min_length=1, max_length=1_000)]
+
+
+class AppendLogs(Struct, frozen=True):
+    """Write to the logs of attempts, at most one batch of each; 1 MiB in all."""
+
+    batches: Annotated[tuple[LogBatch, ...], Meta(min_length=1, max_length=500)]
+
+
+class Appended(Struct, frozen=True, omit_defaults=True):
+    """What became of one batch."""
+
+    verdict: Annotated[
+        Literal["recorded", "repeated", "lost", "invalid", "locked"],
+        Meta(
+            description="recorded: now; repeated: it had been; lost: the attempt is not the runner's any more; "
+            "invalid: `message` says why; locked: not now, send it again"
+        ),
+    ]
+    message: str = ""
+    is_full: Annotated[bool, Meta(description="the log takes no more")] = False
+
+
+class AppendedAll(Struct, frozen=True):
+    """In the order of the request."""
+
+    batches: tuple[Appended, ...]
 
 
 class CreateUpload(Struct, frozen=True):

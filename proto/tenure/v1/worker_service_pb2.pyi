@@ -271,6 +271,44 @@ class ReadUpstreamResponse(_message.Message):
     next_page_token: str
     def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., jobs: _Optional[_Iterable[_Union[UpstreamJob, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class LogBatch(_message.Message):
+    __slots__ = ("job_id", "fence", "first_seq", "lines", "attempt_token")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SEQ_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    fence: int
+    first_seq: int
+    lines: _containers.RepeatedCompositeFieldContainer[_job_pb2.LogLine]
+    attempt_token: str
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., first_seq: _Optional[int] = ..., lines: _Optional[_Iterable[_Union[_job_pb2.LogLine, _Mapping]]] = ..., attempt_token: _Optional[str] = ...) -> None: ...
+
+class AppendLogsRequest(_message.Message):
+    __slots__ = ("batches",)
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    batches: _containers.RepeatedCompositeFieldContainer[LogBatch]
+    def __init__(self, batches: _Optional[_Iterable[_Union[LogBatch, _Mapping]]] = ...) -> None: ...
+
+class AppendedLogs(_message.Message):
+    __slots__ = ("verdict", "message", "last_seq", "is_full")
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEQ_FIELD_NUMBER: _ClassVar[int]
+    IS_FULL_FIELD_NUMBER: _ClassVar[int]
+    verdict: Verdict
+    message: str
+    last_seq: int
+    is_full: bool
+    def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., message: _Optional[str] = ..., last_seq: _Optional[int] = ..., is_full: _Optional[bool] = ...) -> None: ...
+
+class AppendLogsResponse(_message.Message):
+    __slots__ = ("batches",)
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    batches: _containers.RepeatedCompositeFieldContainer[AppendedLogs]
+    def __init__(self, batches: _Optional[_Iterable[_Union[AppendedLogs, _Mapping]]] = ...) -> None: ...
+
 class CreateUploadRequest(_message.Message):
     __slots__ = ("job_id", "fence", "attempt_token", "name", "size_bytes", "sha256", "content_type", "upload")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]

@@ -67,6 +67,11 @@ class WorkerServiceStub:
                 request_serializer=tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamResponse.FromString,
                 _registered_method=True)
+        self.AppendLogs = channel.unary_unary(
+                '/tenure.v1.WorkerService/AppendLogs',
+                request_serializer=tenure_dot_v1_dot_worker__service__pb2.AppendLogsRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_worker__service__pb2.AppendLogsResponse.FromString,
+                _registered_method=True)
         self.CreateUpload = channel.unary_unary(
                 '/tenure.v1.WorkerService/CreateUpload',
                 request_serializer=tenure_dot_v1_dot_worker__service__pb2.CreateUploadRequest.SerializeToString,
@@ -128,6 +133,13 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AppendLogs(self, request, context):
+        """Writes lines to the logs of executing attempts. Members are answered each for itself; one may be repeated until it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateUpload(self, request, context):
         """Where to PUT a file of an executing attempt. FAILED_PRECONDITION: the coordinators have no object store.
         RESOURCE_EXHAUSTED: it is larger, or one more, than an attempt may save.
@@ -175,6 +187,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.ReadUpstream,
                     request_deserializer=tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamResponse.SerializeToString,
+            ),
+            'AppendLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.AppendLogs,
+                    request_deserializer=tenure_dot_v1_dot_worker__service__pb2.AppendLogsRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_worker__service__pb2.AppendLogsResponse.SerializeToString,
             ),
             'CreateUpload': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateUpload,
@@ -352,6 +369,33 @@ class WorkerService:
             '/tenure.v1.WorkerService/ReadUpstream',
             tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamRequest.SerializeToString,
             tenure_dot_v1_dot_worker__service__pb2.ReadUpstreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AppendLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.WorkerService/AppendLogs',
+            tenure_dot_v1_dot_worker__service__pb2.AppendLogsRequest.SerializeToString,
+            tenure_dot_v1_dot_worker__service__pb2.AppendLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,
