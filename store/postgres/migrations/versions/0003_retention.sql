@@ -146,22 +146,26 @@ BEGIN
           AND e.finished_at >= from_at AND e.finished_at < until_at
           AND e.finished_at + make_interval(secs => p.keep_s) <= now() AND p.archive = archived
           AND NOT e.held AND NOT e.needed
+          AND NOT (archived AND EXISTS (SELECT FROM tenure.log_head l WHERE l.job_id = e.id AND l.moved_at IS NULL))
     ), gone AS (
         DELETE FROM tenure.history h
         WHERE h.id = ANY (ARRAY(SELECT id FROM due))
           AND h.finished_at >= from_at AND h.finished_at < until_at
         RETURNING h.id, h.namespace, h.kind, h.state, h.workflow_id, h.finished_at, h.attempt
     ),
-    -- What hangs on a job goes here: other tables join with a DELETE of their own, by the ids of gone. One that says what
-    -- lies in the object store joins files, too.
+    -- What hangs on a job goes here.
     attempts AS (
         DELETE FROM tenure.attempt a
         WHERE a.job_id = ANY (ARRAY(SELECT id FROM gone))
           AND a.finished_at >= made_at - interval '1 h' AND a.finished_at < until_at
     ), artifacts AS (
         DELETE FROM tenure.artifact a WHERE a.job_id = ANY (ARRAY(SELECT id FROM gone)) RETURNING a.job_id
+    ), lines AS (
+        DELETE FROM tenure.log l WHERE l.job_id = ANY (ARRAY(SELECT id FROM gone))
+    ), heads AS (
+        DELETE FROM tenure.log_head l WHERE l.job_id = ANY (ARRAY(SELECT id FROM gone)) RETURNING l.job_id, l.moved_at
     ), files AS (
-        SELECT job_id FROM artifacts
+        SELECT job_id FROM artifacts UNION SELECT job_id FROM heads WHERE moved_at IS NOT NULL
     ), objects AS (
         -- They go later (coordinator/leftovers.py): those of jobs that have saved something, and of jobs whose attempts may
         -- have begun to. The archive goes on referring to those of its jobs.
