@@ -188,7 +188,8 @@ class Archiver:
                 return None
             attempts = await self._database.fetch("attempts_to_archive", {**where, **ids})
             artifacts = await self._database.fetch("artifacts_to_archive", ids)
-            await asyncio.to_thread(writer.add, jobs, attempts, artifacts)
+            logs = await self._database.fetch("logs_to_archive", ids)
+            await asyncio.to_thread(writer.add, jobs, attempts, artifacts, logs)
             await self._clock.sleep(GROUP_REST * (self._clock.monotonic() - began))
         data = await asyncio.to_thread(writer.close)
         await self._objects.put(plan.key, data, content_type=CONTENT_TYPE)

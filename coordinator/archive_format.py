@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from tenure.model.archive import SCHEMA_VERSION
-from tenure.model.objects import attempt_key
+from tenure.model.objects import LOG, attempt_key
 from tenure.store.postgres.database import Row
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ _SECONDS = ("ttl_s", "timeout_s", "start_within_s", "job_timeout_s", "progress")
 _MAPS = ("labels", "requires")
 ATTEMPT = ("attempt", "fence", "worker", "lease", "claim_revision", "outcome", "error", "started_at", "finished_at")
 ARTIFACT = ("attempt", "name", "key", "size_bytes", "sha256", "content_type", "lost", "created_at")
+LOG_HEAD = ("attempt", "key", "lines", "last_seq", "bytes", "object_bytes")
 
 
 def missing() -> str | None:
@@ -68,6 +69,8 @@ def schema() -> pyarrow.Schema:
     fields += [("labels", labels), ("requires", labels), ("limits", pa.list_(text)), ("depends_on", pa.list_(text))]
     fields.append(("attempts", pa.list_(pa.struct([(name, attempt.get(name, text)) for name in ATTEMPT]))))
     fields.append(("artifacts", pa.list_(pa.struct([(name, artifact.get(name, text)) for name in ARTIFACT]))))
+    head = {"attempt": pa.int32(), "key": text}
+    fields.append(("logs", pa.list_(pa.struct([(name, head.get(name, number)) for name in LOG_HEAD]))))
     return pa.schema(fields, metadata={SCHEMA_KEY: str(SCHEMA_VERSION).encode()})
 
 
@@ -81,17 +84,14 @@ class Writer:
         self._schema = schema()
         self._writer = parquet.ParquetWriter(self._sink, self._schema, compression=COMPRESSION)
 
-    def add(self, jobs: Sequence[Row], attempts: Iterable[Row], artifacts: Iterable[Row]) -> None:
+    def add(
+        self, jobs: Sequence[Row], attempts: Iterable[Row], artifacts: Iterable[Row], logs: Iterable[Row] = ()
+    ) -> None:
         """Write a row group: these jobs, with what is theirs."""
         import pyarrow as pa
 
-        tries: dict[uuid.UUID, list[Row]] = {}
-        for one in attempts:
-            tries.setdefault(one.job_id, []).append(one)
-        files: dict[uuid.UUID, list[Row]] = {}
-        for one in artifacts:
-            files.setdefault(one.job_id, []).append(one)
-        rows = [_archived(job, tries.get(job.id, ()), files.get(job.id, ())) for job in jobs]
+        tries, files, heads = _by_job(attempts), _by_job(artifacts), _by_job(logs)
+        rows = [_archived(job, tries.get(job.id, ()), files.get(job.id, ()), heads.get(job.id, ())) for job in jobs]
         self._writer.write_table(pa.Table.from_pylist(rows, schema=self._schema), row_group_size=len(rows))
 
     def close(self) -> bytes:
@@ -144,7 +144,7 @@ def range_of(footer: parquet.FileMetaData, number: int) -> tuple[int, int]:
 
 
 def job_in(size: int, tail: bytes, start: int, group: bytes, number: int, job: uuid.UUID) -> SimpleNamespace | None:
-    """Return a job of a row group as a row of ``tenure.jobs``, with ``depends_on``, ``attempts`` and ``artifacts``.
+    """Return a job of a row group as a row of ``tenure.jobs``, with what belongs to it.
 
     ``group`` are the bytes of the file from ``start``, ``tail`` those at its end, with the footer.
     """
@@ -162,7 +162,14 @@ def job_in(size: int, tail: bytes, start: int, group: bytes, number: int, job: u
     return _as_row(found)
 
 
-def _archived(job: Row, attempts: Iterable[Row], artifacts: Iterable[Row]) -> dict[str, Any]:
+def _by_job(rows: Iterable[Row]) -> dict[uuid.UUID, list[Row]]:
+    found: dict[uuid.UUID, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.job_id, []).append(row)
+    return found
+
+
+def _archived(job: Row, attempts: Iterable[Row], artifacts: Iterable[Row], logs: Iterable[Row]) -> dict[str, Any]:
     row = {name: getattr(job, name) for name in (*_TEXTS, *_TIMES, *_SMALL, "fence", *_SECONDS, "cancel_requested")}
     row |= {name: _text(getattr(job, name)) for name in _IDS}
     row |= {name: list(json.loads(getattr(job, name) or "{}").items()) for name in _MAPS}
@@ -170,6 +177,13 @@ def _archived(job: Row, attempts: Iterable[Row], artifacts: Iterable[Row]) -> di
     row["depends_on"] = [str(parent) for parent in job.depends_on]
     row["attempts"] = [{name: getattr(one, name) for name in ATTEMPT} for one in attempts]
     row["artifacts"] = [_file(job, one) for one in artifacts]
+    row["logs"] = [
+        {
+            **{name: getattr(one, name) for name in LOG_HEAD if name != "key"},
+            "key": attempt_key(job.namespace, job.id, one.attempt, LOG),
+        }
+        for one in logs
+    ]
     return row
 
 
@@ -197,6 +211,7 @@ def _as_row(found: Mapping[str, Any]) -> SimpleNamespace:
         SimpleNamespace(**{**one, "sha256": bytes.fromhex(one["sha256"]) if one["sha256"] else None})
         for one in found["artifacts"]
     ]
+    row.logs = [SimpleNamespace(**one) for one in found["logs"]]
     return row
 
 

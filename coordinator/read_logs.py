@@ -45,6 +45,15 @@ Place = tuple[int, int]
 """An attempt, and the number of a line in it."""
 
 
+class Head(NamedTuple):
+    """What is known of an attempt's log: a row of ``log_heads``."""
+
+    attempt: int
+    last_seq: int
+    is_moved: bool
+    namespace: str
+
+
 class Wanted(NamedTuple):
     """What a reader asks for."""
 
@@ -57,6 +66,8 @@ class Wanted(NamedTuple):
     tail: int | None = None
     """Begin so many lines before the end."""
     limit: int | None = None
+    heads: Sequence[Head] | None = None
+    """Of a job that is not in Postgres any more: all that its attempts have, in their order."""
 
 
 class Page(NamedTuple):
@@ -236,6 +247,10 @@ class LogReader:
         return last
 
     async def _heads(self, query: str, wanted: Wanted, attempt: int, *, limit: int = HEADS) -> list[Row]:
+        if wanted.heads is not None:
+            if query == "log_heads":
+                return [head for head in wanted.heads if head.attempt >= attempt][:limit]
+            return [head for head in reversed(wanted.heads) if head.attempt < attempt][:limit]
         return await self._database.fetch(query, {"id": wanted.job_id, "attempt": attempt, "limit": limit})
 
     # -- what readers share --

@@ -66,7 +66,7 @@ def shortest_keep_s(policies: Iterable[Policy]) -> int | None:
     return min((one.keep_s for one in policies if one.keep_s is not None), default=None)
 
 
-def validate_policy(policy: Policy, *, no_archive: str | None = None) -> Policy:
+def validate_policy(policy: Policy, *, no_archive: str | None = "no object store") -> Policy:
     """Return the policy if it is one. ``no_archive``: what is missing for there to be an archive.
 
     Raises:

@@ -33,7 +33,7 @@ from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.explain import Explainer
 from tenure.coordinator.listing import page_of_jobs
 from tenure.coordinator.pending import show_pending
-from tenure.coordinator.read_logs import LogReader
+from tenure.coordinator.read_logs import Head, LogReader
 from tenure.coordinator.retry import LISTED, RETRIABLE, Retryer
 from tenure.coordinator.submit import Submitter
 from tenure.coordinator.waiters import Waiters
@@ -345,7 +345,12 @@ class JobService(JobServiceServicer):
     async def ReadLogs(self, request: pb.ReadLogsRequest, context: Context) -> AsyncIterator[pb.ReadLogsResponse]:
         """Stream what a job's attempts wrote to their logs."""
         wanted = wanted_logs(request)
-        await self._read(wanted.job_id)  # NOT_FOUND before anything else
+        job = await self._read(wanted.job_id)  # NOT_FOUND before anything else
+        if job.HasField("archived_at"):
+            found = await self._archived.find(wanted.job_id)
+            logs = found.row.logs if found else ()
+            heads = [Head(one.attempt, one.last_seq, True, job.namespace) for one in logs]
+            wanted = wanted._replace(heads=heads, follow=False)
         async with aclosing(read_logs(self.logs, wanted)) as pages:
             async for page in pages:
                 yield page

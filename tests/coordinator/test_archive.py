@@ -10,7 +10,6 @@ import json
 import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +33,10 @@ from tenure.coordinator.finish import AttemptError
 from tenure.coordinator.leftovers import Leftovers
 from tenure.coordinator.move_logs import LogMover
 from tenure.coordinator.objects import access_to
-from tenure.coordinator.read_logs import LogReader, Wanted
 from tenure.coordinator.retain import Retainer
 from tenure.model.archive import manifest_key
 from tenure.model.errors import Deposed, InvalidInput, NotFound, TenureError, Unavailable, WrongState
-from tenure.model.logs import Level, LogLine, stored
-from tenure.model.objects import LOG, RESULT, attempt_key
+from tenure.model.objects import RESULT, attempt_key
 from tenure.model.states import JobState, Outcome
 from tenure.store.objects.folder import FolderObjects
 from tenure.store.objects.opening import open_store
@@ -134,60 +131,6 @@ async def test_what_failed_attempts_may_have_left_is_looked_for(alone: Parts, ob
     assert await keys(objects) == []
 
 
-async def log_of(parts: Parts, id: uuid.UUID) -> None:
-    """Write a line of the log of a job's first attempt."""
-    await parts.sql(
-        "INSERT INTO tenure.log_head (job_id, attempt, fence, namespace, first_seq, last_seq, lines, bytes, written_at)"
-        " VALUES (%s, 1, 1, 'default', 1, 1, 1, 40, now() - interval '1 h')",
-        id,
-    )
-    text = stored([LogLine(datetime.now(UTC), Level.INFO, "said")], 1)
-    await parts.sql(
-        "INSERT INTO tenure.log (job_id, attempt, first_seq, last_seq, lines) VALUES (%s, 1, 1, 1, %s)", id, text
-    )
-
-
-async def logs_left(parts: Parts) -> set[uuid.UUID]:
-    rows = await parts.sql("SELECT job_id FROM tenure.log_head UNION SELECT job_id FROM tenure.log")
-    return {row.job_id for row in rows}
-
-
-async def test_logs_of_removed_jobs_go_wherever_they_lie(alone: Parts, objects: FolderObjects) -> None:
-    moved, unmoved, kept = await ended(alone, 10 * DAY_S), await ended(alone, 10 * DAY_S), await ended(alone, 1.0)
-    await log_of(alone, moved)
-    assert await LogMover(alone.db, objects, alone.clock).step() == 1
-    for id in (unmoved, kept):
-        await log_of(alone, id)
-    assert await keys(objects) == [attempt_key("default", moved, 1, LOG)]
-    await policy(alone, archive=False)
-    assert await (await retainer(alone)).round() == 2
-    assert await logs_left(alone) == {kept}
-    assert await to_delete(alone) == {moved, unmoved}
-    await objects.put(attempt_key("default", unmoved, 1, LOG), b"put by a mover that had read it before")
-    assert await Leftovers(alone.db, objects, alone.clock).round() == 1
-    assert await to_delete(alone) == {unmoved}, "looked for later, when nobody puts it any more"
-    await alone.sql("UPDATE tenure.object_to_delete SET since = now()")
-    assert await Leftovers(alone.db, objects, alone.clock).round() == 1
-    assert await keys(objects) == []
-
-
-async def test_a_job_is_archived_once_its_logs_lie_in_the_store_and_they_are_read_from_there(
-    alone: Parts, objects: FolderObjects
-) -> None:
-    id = await ended(alone, 10 * DAY_S)
-    await log_of(alone, id)
-    await policy(alone)
-    archiver = await archiver_of(alone, objects)
-    assert await archiver.round() == 0 and id in await left(alone)
-    assert await LogMover(alone.db, objects, alone.clock).step() == 1
-    assert await archiver.round() == 1 and await left(alone) == set()
-    reader = LogReader(alone.db, alone.clock, alone.waiters, objects)
-    async with running(reader.run()):
-        said = [line.message async for page in reader.read(Wanted(id)) for line in page.lines]
-    assert said == ["said"]
-    assert await to_delete(alone) == set()
-
-
 async def test_without_an_object_store_nothing_is_noted_but_what_was_saved(
     alone: Parts, objects: FolderObjects
 ) -> None:
@@ -215,6 +158,36 @@ async def test_objects_are_forgotten_nowhere_when_the_leader_is_killed(alone: Pa
         assert listed <= {str(id) for id in await to_delete(alone)}
     await Leftovers(alone.db, objects, alone.clock).round()
     assert await keys(objects) == [] and await to_delete(alone) == set()
+
+
+async def logged(parts: Parts, id: uuid.UUID, *messages: str) -> None:
+    """Write a log as the attempt of ``ended`` would have."""
+    text = "".join(
+        json.dumps({"seq": n, "at": "2026-01-01T00:00:00Z", "level": "info", "message": message}) + "\n"
+        for n, message in enumerate(messages, 1)
+    )
+    await parts.sql(
+        "INSERT INTO tenure.log_head (job_id, attempt, fence, namespace, first_seq, last_seq, lines, bytes, written_at)"
+        " VALUES (%s, 1, 1, 'default', 1, %s, %s, %s, now() - interval '1 h')",
+        *(id, len(messages), len(messages), len(text)),
+    )
+    sql = "INSERT INTO tenure.log (job_id, attempt, first_seq, last_seq, lines) VALUES (%s, 1, 1, %s, %s)"
+    await parts.sql(sql, id, len(messages), text)
+
+
+async def test_logs_of_removed_jobs_go_wherever_they_lie(alone: Parts, objects: FolderObjects) -> None:
+    moved, unmoved, kept = await ended(alone, 10 * DAY_S), await ended(alone, 10 * DAY_S), await ended(alone, 1.0)
+    await logged(alone, moved, "a")
+    assert await LogMover(alone.db, objects, alone.clock).step() == 1
+    await logged(alone, unmoved, "a")
+    await logged(alone, kept, "a")
+    await policy(alone, archive=False)
+    assert await (await retainer(alone)).round() == 2
+    for name in ("log_head", "log"):
+        assert {row.job_id for row in await alone.sql(f"SELECT job_id FROM tenure.{name}")} == {kept}
+    assert await to_delete(alone) == {moved} and len(await keys(objects)) == 1
+    await Leftovers(alone.db, objects, alone.clock).round()
+    assert await keys(objects) == []
 
 
 # -- files --
@@ -531,6 +504,7 @@ async def client(alone: Parts, objects: FolderObjects) -> AsyncIterator[AsyncCli
         alone.db, alone.etcd, alone.keys, alone.clock, alone.submitter, alone.waiters, alone.canceler, alone.retryer,
         alone.explainer, alone.audit, artifacts, archived,
     )  # fmt: skip
+    jobs.logs.look_in(objects)
     services = (RetentionService(alone.db, alone.clock, alone.audit, archived), jobs)
     server = GrpcServer(services, listen="127.0.0.1:0", with_reflection=False)
     await server.start()
@@ -569,6 +543,20 @@ async def test_an_archived_job_is_read_as_it_was(alone: Parts, objects: FolderOb
     fresh.objects = objects
     with pytest.raises(Unavailable, match="not in the object store"):
         await fresh.find(ids[0])
+
+
+async def test_the_log_of_an_archived_job_is_read(alone: Parts, objects: FolderObjects, client: AsyncClient) -> None:
+    id = await ended(alone, 10 * DAY_S)
+    await logged(alone, id, "begun", "done")
+    before = [line async for line in client.logs(str(id))]
+    await policy(alone)
+    assert await (await archiver_of(alone, objects)).round() == 0, "its log is still in Postgres"
+    assert await LogMover(alone.db, objects, alone.clock).step() == 1
+    assert await (await archiver_of(alone, objects, term=2)).round() == 1
+    assert await alone.sql("SELECT FROM tenure.log_head") == [] and await to_delete(alone) == set()
+    assert [line async for line in client.logs(str(id))] == before and len(before) == 2
+    assert [line async for line in client.logs(str(id), follow=True)] == before
+    assert [line async for line in client.logs(str(id), tail=1)] == before[1:]
 
 
 def _fields(job: Any) -> dict[str, Any]:

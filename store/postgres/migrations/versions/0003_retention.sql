@@ -146,7 +146,6 @@ BEGIN
           AND e.finished_at >= from_at AND e.finished_at < until_at
           AND e.finished_at + make_interval(secs => p.keep_s) <= now() AND p.archive = archived
           AND NOT e.held AND NOT e.needed
-          -- What is archived refers to its logs in the object store: first they are moved there.
           AND NOT (archived AND EXISTS (SELECT FROM tenure.log_head l WHERE l.job_id = e.id AND l.moved_at IS NULL))
     ), gone AS (
         DELETE FROM tenure.history h
@@ -154,8 +153,7 @@ BEGIN
           AND h.finished_at >= from_at AND h.finished_at < until_at
         RETURNING h.id, h.namespace, h.kind, h.state, h.workflow_id, h.finished_at, h.attempt
     ),
-    -- What hangs on a job goes here: other tables join with a DELETE of their own, by the ids of gone. One that says what
-    -- lies in the object store joins files, too.
+    -- What hangs on a job goes here.
     attempts AS (
         DELETE FROM tenure.attempt a
         WHERE a.job_id = ANY (ARRAY(SELECT id FROM gone))
@@ -164,21 +162,15 @@ BEGIN
         DELETE FROM tenure.artifact a WHERE a.job_id = ANY (ARRAY(SELECT id FROM gone)) RETURNING a.job_id
     ), lines AS (
         DELETE FROM tenure.log l WHERE l.job_id = ANY (ARRAY(SELECT id FROM gone))
-    ), logs AS (
-        -- Those of archived jobs stay: by them their logs are found.
-        DELETE FROM tenure.log_head l WHERE NOT archived AND l.job_id = ANY (ARRAY(SELECT id FROM gone))
-        RETURNING l.job_id, l.moved_at
+    ), heads AS (
+        DELETE FROM tenure.log_head l WHERE l.job_id = ANY (ARRAY(SELECT id FROM gone)) RETURNING l.job_id, l.moved_at
     ), files AS (
-        SELECT job_id FROM artifacts UNION SELECT job_id FROM logs WHERE has_objects OR moved_at IS NOT NULL
+        SELECT job_id FROM artifacts UNION SELECT job_id FROM heads WHERE moved_at IS NOT NULL
     ), objects AS (
         -- They go later (coordinator/leftovers.py): those of jobs that have saved something, and of jobs whose attempts may
         -- have begun to. The archive goes on referring to those of its jobs.
-        -- A log that is being moved at this moment arrives a little later.
-        INSERT INTO tenure.object_to_delete (id, namespace, since)
-        SELECT g.id, g.namespace,
-               now() + CASE WHEN g.id IN (SELECT job_id FROM logs WHERE moved_at IS NULL) THEN interval '5 minutes'
-                            ELSE interval '0' END
-        FROM gone g
+        INSERT INTO tenure.object_to_delete (id, namespace)
+        SELECT g.id, g.namespace FROM gone g
         WHERE NOT archived AND (g.id IN (SELECT job_id FROM files)
                                 OR (has_objects AND g.attempt > 0 AND (g.attempt > 1 OR g.state <> 'completed')))
         ON CONFLICT DO NOTHING
