@@ -96,8 +96,9 @@ class Logs:
         self._clock = clock
         self._attempt_bytes = attempt_bytes
         self._all_bytes = all_bytes
-        self._lock = threading.Lock()
-        """Held for moments, around what several threads change."""
+        self._lock = threading.RLock()
+        """Held for moments, around what several threads change. A finalizer may log in the midst of it, hence no plain
+        lock, and what is gone through is a copy."""
         self._bytes = 0
         self._waiting: dict[AttemptLog, None] = {}
         """Those with something to send, the one that was served longest ago first."""
@@ -272,7 +273,7 @@ class Logs:
         most = 1 if self._alone else CALL_BATCHES
         self._alone = max(0, self._alone - 1)
         with self._lock:
-            for own in self._waiting:
+            for own in list(self._waiting):
                 batch = own.batch or self._cut(own)
                 has_more |= bool(own.lines)
                 if taken and (size + own.batch_bytes > CALL_BYTES or len(taken) == most):
@@ -318,7 +319,7 @@ class Logs:
 
     async def _rest(self) -> None:
         with self._lock:
-            if any(own.on_empty is not None for own in self._waiting):
+            if any(own.on_empty is not None for own in list(self._waiting)):
                 return
         self._urgent.clear()
         with suppress(TimeoutError):

@@ -288,6 +288,15 @@ async def test_lines_after_a_lost_claim_are_dropped(make: Make) -> None:
     assert far.written(own) == [(1, "a")]
 
 
+async def test_what_a_finalizer_logs_in_the_midst_of_it_holds_nobody_up(make: Make) -> None:
+    logs, far = await make()
+    own, other = attempt(1), attempt(2)
+    with logs._lock:
+        logs.write(own, line("of a finalizer"))
+        logs.write(other, line("of another"))
+    await until(lambda: far.written(own) and far.written(other))
+
+
 async def test_lines_come_from_many_threads(make: Make) -> None:
     logs, far = await make()
     owns = [attempt(n) for n in range(4)]
