@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from tenure.model.clock import SystemClock
-from tenure.model.errors import TenureError, Unavailable
+from tenure.model.errors import FieldViolation, InvalidInput, TenureError, Unavailable
 from tenure.model.logs import Level, LogLine
 from tenure.worker import logs as module
 from tenure.worker.execute.call import Assignment
@@ -249,6 +249,28 @@ async def test_an_attempt_whose_lines_are_refused_goes_on_without(make: Make, an
     await until(lambda: far.written(other))
 
 
+async def test_a_call_that_is_refused_is_sent_batch_by_batch(make: Make) -> None:
+    logs, far = await make(is_open=False)
+    first, bad, good = attempt(0), attempt(1), attempt(2)
+    logs.write(first, line())
+    await until(lambda: far.calls)
+    logs.write(bad, line("bad"))
+    logs.write(good, line("good"))
+
+    def answer(batch: LogBatch) -> LogAnswer:
+        if bad.started in (one.started for one in far.calls[-1]):
+            raise InvalidInput([FieldViolation("batches", "as the test wishes")])
+        return LogAnswer()
+
+    far.answer = answer
+    far.gate.set()
+    await until(lambda: not logs._waiting)
+    assert [len(call) for call in far.calls] == [1, 2, 1, 1]
+    assert (bad.is_closed, good.is_closed) == (True, False)
+    logs.write(good, line("again"))
+    await until(lambda: len(far.written(good)) == 2)
+
+
 async def test_lines_after_a_lost_claim_are_dropped(make: Make) -> None:
     logs, far = await make(is_open=False)
     own, ended = attempt(), list[str]()
@@ -264,6 +286,15 @@ async def test_lines_after_a_lost_claim_are_dropped(make: Make) -> None:
     logs.write(other, line())
     await until(lambda: far.written(other))
     assert far.written(own) == [(1, "a")]
+
+
+async def test_what_a_finalizer_logs_in_the_midst_of_it_holds_nobody_up(make: Make) -> None:
+    logs, far = await make()
+    own, other = attempt(1), attempt(2)
+    with logs._lock:
+        logs.write(own, line("of a finalizer"))
+        logs.write(other, line("of another"))
+    await until(lambda: far.written(own) and far.written(other))
 
 
 async def test_lines_come_from_many_threads(make: Make) -> None:
