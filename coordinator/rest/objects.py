@@ -7,8 +7,8 @@ through in pieces: memory is bounded by how many transfers may be under way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
@@ -28,7 +28,7 @@ MAX_TRANSFERS = 64
 SILENCE_S = 30.0
 """How long a sender may say nothing."""
 SLOWEST_BYTES_S = 32 * 1024
-"""A reader that is slower is cut off, but not within the first ``SILENCE_S``."""
+"""Who is slower is cut off, but not within the first ``SILENCE_S``."""
 Refuse = Callable[[Exception], Response]
 Place = Callable[[], AbstractAsyncContextManager[None]]
 _SAFE = {
@@ -85,9 +85,12 @@ class ObjectRoutes:
             raise InvalidInput([FieldViolation("content-length", f"must be {url.size_bytes}, as was announced")])
         if request.headers.get("content-encoding", "identity") != "identity":
             raise InvalidInput([FieldViolation("content-encoding", "bodies are taken as they are")])
-        async with self._place():
-            pieces = _in_time(request.stream())
-            await store.receive(url.key, pieces, size_bytes=url.size_bytes, sha256=url.sha256)
+        try:
+            async with self._place(), asyncio.timeout(_limit_s(url)):
+                pieces = _in_time(request.stream())
+                await store.receive(url.key, pieces, size_bytes=url.size_bytes, sha256=url.sha256)
+        except TimeoutError as exc:
+            raise Unavailable("it came too slowly") from exc
         return Response(status_code=201)
 
     async def _send(self, store: FolderObjects, url: ObjectUrl) -> Response:
@@ -110,28 +113,44 @@ class ObjectRoutes:
 class _Sending(Response):
     """An object on its way out, piece by piece, as fast as it is taken."""
 
-    def __init__(self, pieces: AsyncIterator[bytes], url: ObjectUrl, place: Place) -> None:
+    def __init__(self, pieces: AsyncGenerator[bytes, None], url: ObjectUrl, place: Place) -> None:
         super().__init__(status_code=200, headers=_headers(url))
         self._pieces = pieces
         self._place = place
-        self._limit_s = SILENCE_S + url.size_bytes / SLOWEST_BYTES_S
+        self._limit_s = _limit_s(url)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See Starlette: the response as an application."""
         try:
-            async with self._place(), asyncio.timeout(self._limit_s):
-                await self._send_all(send)
+            async with self._place(), asyncio.timeout(self._limit_s), aclosing(self._pieces):
+                await self._send_all(receive, send)
         except Unavailable as exc:
             await Response(exc.message, exc.http_status)(scope, receive, send)
         except TimeoutError:
             log.warning("object_not_taken_in_time", limit_s=round(self._limit_s))
             raise
 
-    async def _send_all(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async for piece in self._pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def _send_all(self, receive: Receive, send: Send) -> None:
+        gone = asyncio.create_task(_disconnect(receive))
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            async for piece in self._pieces:
+                if gone.done():  # what is sent to nobody is taken at once
+                    return
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            gone.cancel()
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _limit_s(url: ObjectUrl) -> float:
+    """Return how long a transfer may take in all."""
+    return SILENCE_S + url.size_bytes / SLOWEST_BYTES_S
 
 
 def _headers(url: ObjectUrl) -> dict[str, str]:

@@ -14,7 +14,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
@@ -129,7 +129,7 @@ class FolderObjects:
 
         return await self._run(read, key, length)
 
-    async def stream(self, key: str) -> AsyncIterator[bytes]:
+    async def stream(self, key: str) -> AsyncGenerator[bytes, None]:
         """See the port."""
         path = self._path(key)
         file = await self._run(lambda: _opened(path), key)

@@ -51,6 +51,7 @@ _SCALARS: dict[int, st.SearchStrategy[Any]] = {
     FieldDescriptor.TYPE_ENUM: st.integers(-1, 12),
     FieldDescriptor.TYPE_BOOL: st.booleans(),
     FieldDescriptor.TYPE_DOUBLE: st.floats(),
+    FieldDescriptor.TYPE_BYTES: st.one_of(st.binary(max_size=40), st.just(bytes(32))),
 }
 
 

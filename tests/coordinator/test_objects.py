@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import os
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,6 +37,7 @@ from tenure.model.errors import InvalidInput, NotFound, PermissionDenied, WrongS
 from tenure.model.objects import MIB, RESULT, WHOLE_BYTES, job_prefix, part_bytes_for, part_sizes
 from tenure.model.states import JobState, Outcome
 from tenure.probes.server import HttpServer, application
+from tenure.store.objects.folder import FolderObjects
 from tenure.store.objects.opening import open_store
 from tenure.store.postgres.database import Database
 from tenure.v1 import job_service_pb2 as jobs_pb
@@ -474,6 +475,30 @@ async def test_a_sender_that_goes_away_leaves_nothing(place: Place) -> None:
     assert await place.keys() == []
     await place.send(plan, data)
     assert await place.complete(row, plan.upload) == pb.VERDICT_RECORDED
+
+
+@only_folder
+async def test_a_reader_that_goes_away_is_read_for_no_more(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = await place.execute()
+    await place.save(row, "large", bytes(MIB) * 90)
+    read = 0
+    stream = FolderObjects.stream
+
+    async def counting(self: FolderObjects, key: str) -> AsyncGenerator[bytes, None]:
+        nonlocal read
+        async with aclosing(stream(self, key)) as pieces:
+            async for piece in pieces:
+                read += len(piece)
+                yield piece
+        read = -1  # the whole of it
+
+    monkeypatch.setattr(FolderObjects, "stream", counting)
+    url = (await place.locate(uuid.UUID(row.id), "large")).url
+    async with place.http.stream("GET", url) as answer:
+        async for _ in answer.aiter_raw():
+            break
+    await asyncio.sleep(0.5)
+    assert 0 < read < 80 * MIB
 
 
 @only_folder

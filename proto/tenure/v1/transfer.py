@@ -54,6 +54,7 @@ class Files:
         self._ca_files = [file for file in ca_files if file]
         self._client_cert = client_cert
         self._closing = threading.Event()
+        self._making = threading.Lock()
 
     async def measure(self, source: Source) -> Measured:
         """Return the size and the SHA-256 of what is to be sent.
@@ -106,6 +107,10 @@ class Files:
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(THREADS, thread_name_prefix="tenure-files")
 
+    def _client(self) -> httpx.Client:
+        with self._making:
+            return self._http
+
     @cached_property
     def _http(self) -> httpx.Client:
         context = ssl.create_default_context()
@@ -146,7 +151,7 @@ class Files:
         timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_TIMEOUT_S, read=ANSWER_S)
         try:
             body = _pieces(source, start, length, stop)
-            response = self._http.put(url, content=body, headers=sent, timeout=timeout)
+            response = self._client().put(url, content=body, headers=sent, timeout=timeout)
         except httpx.HTTPError as exc:
             raise _unreachable(url, exc) from exc
         if response.is_success:
@@ -155,7 +160,7 @@ class Files:
 
     def _fetch(self, url: str, expected: Measured, take: Callable[[Iterator[bytes]], T], stop: Callable[[], bool]) -> T:
         try:
-            with self._http.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
+            with self._client().stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
                 if not response.is_success:
                     response.read()
                     raise _refusal(response, "GET")
