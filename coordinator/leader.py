@@ -29,7 +29,7 @@ from tenure.coordinator.lanes import REFRESH_S, Lanes
 from tenure.coordinator.metrics import LEADS
 from tenure.coordinator.overdue import Overdue
 from tenure.coordinator.reap import Reaper
-from tenure.coordinator.retain import Retainer
+from tenure.coordinator.retain import Retainer, Turns
 from tenure.coordinator.schedule import Scheduler
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.stores import Stores
@@ -173,16 +173,16 @@ class Leader:
             self._database, self._lanes, self._hints, self._kinds, self._canceler, self._clock, guard=guard
         )
         upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)
-        turn = asyncio.Lock()
+        turns = Turns()
         retainer = Retainer(
             self._database,
             self._clock,
             guard=guard,
             leader=self._settings.coordinator_id,
             share=self._settings.retention_share,
-            turn=turn,
+            turns=turns,
         )
-        counter = HistoryCounter(self._database, self._clock, guard=guard, turn=turn)
+        counter = HistoryCounter(self._database, self._clock, guard=guard, turns=turns)
         picture = Picture(self._keys, self._clock, flight, dispatcher, reaper, self._lanes)
         compactor = Compactor(
             self._etcd,
