@@ -142,7 +142,7 @@ async def _drain_rate(stage: Stage) -> float:
 async def _reads(stage: Stage) -> dict[str, dict[str, float]]:
     plan, client = stage.plan, stage.client
     async with _connection(stage) as connection:
-        percent = min(100.0, 100.0 * 20 * plan.latency_samples / plan.history_jobs)
+        percent = 1.0 if plan.history_jobs >= 1_000_000 else 100.0
         params = {"percent": percent, "jobs": plan.latency_samples * 20}
         ids = [id for (id,) in await _rows(connection, SAMPLE, params)]
         now = (await _rows(connection, "SELECT now()"))[0][0]

@@ -11,14 +11,13 @@ no job of a span is removed while the span is counted.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from datetime import date, datetime
 
 import structlog
 
 from tenure.coordinator.passing import FIRST_ID
-from tenure.coordinator.retain import bounds_of, spans_of_history
+from tenure.coordinator.retain import Turns, bounds_of, spans_of_history
 from tenure.model.clock import Clock
 from tenure.model.errors import Deposed, TenureError
 from tenure.model.retention import Span
@@ -40,12 +39,11 @@ _Group = tuple[date, str, str, str]
 class HistoryCounter:
     """Counts during one term of leadership. ``count_forever`` is the body of a task."""
 
-    def __init__(self, database: Database, clock: Clock, *, guard: Statement, turn: asyncio.Lock | None = None) -> None:
-        """``turn`` is held for each span, so that nothing of it is removed while it is counted."""
+    def __init__(self, database: Database, clock: Clock, *, guard: Statement, turns: Turns | None = None) -> None:
         self._database = database
         self._clock = clock
         self._guard = guard
-        self._turn = turn or asyncio.Lock()
+        self._turns = Turns() if turns is None else turns
 
     async def count_forever(self) -> None:
         """Count what has ended, now and again and again.
@@ -76,7 +74,7 @@ class HistoryCounter:
             if is_counted or (span.from_at is not None and span.from_at >= at.can_be):
                 continue
             until_at = at.can_be if span.until_at is None else min(span.until_at, at.can_be)
-            async with self._turn:
+            async with self._turns[span.from_at]:
                 await self._put(span, until_at, counted, await self._count(span, until_at))
             counted = until_at
 

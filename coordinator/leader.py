@@ -34,7 +34,7 @@ from tenure.coordinator.metrics import LEADS
 from tenure.coordinator.move_logs import LogMover
 from tenure.coordinator.overdue import Overdue
 from tenure.coordinator.reap import Reaper
-from tenure.coordinator.retain import Retainer
+from tenure.coordinator.retain import Retainer, Turns
 from tenure.coordinator.schedule import Scheduler
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.stores import Stores
@@ -181,17 +181,17 @@ class Leader:
             self._database, self._lanes, self._hints, self._kinds, self._canceler, self._clock, guard=guard
         )
         upkeep = Upkeep(self._database, self._clock, self._dependants, self._hints)
-        turn = asyncio.Lock()
+        turns = Turns()
         retainer = Retainer(
             self._database,
             self._clock,
             guard=guard,
             leader=self._settings.coordinator_id,
             share=self._settings.retention_share,
-            turn=turn,
+            turns=turns,
             has_objects=self._objects is not None,
         )
-        counter = HistoryCounter(self._database, self._clock, guard=guard, turn=turn)
+        counter = HistoryCounter(self._database, self._clock, guard=guard, turns=turns)
         picture = Picture(self._keys, self._clock, flight, dispatcher, reaper, self._lanes)
         compactor = Compactor(
             self._etcd,

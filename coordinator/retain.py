@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -41,6 +42,13 @@ KEPT_AGAIN_S = 600.0
 PARTITIONS_EVERY_S = 3_600.0
 
 
+class Turns(defaultdict[datetime | None, asyncio.Lock]):
+    """A lock for each span, by its beginning: nothing of a span is removed while the span is counted."""
+
+    def __init__(self) -> None:
+        super().__init__(asyncio.Lock)
+
+
 class Retainer:
     """Removes during one term of leadership. ``retain_forever`` is the body of a task."""
 
@@ -52,12 +60,12 @@ class Retainer:
         guard: Statement,
         leader: str,
         share: float = 1.0,
-        turn: asyncio.Lock | None = None,
+        turns: Turns | None = None,
         has_objects: bool = False,
     ) -> None:
-        """``share``: of the time, at most, that goes into it. ``turn`` is held for each span that is looked through."""
+        """``share``: of the time, at most, that goes into it."""
         self._share = share
-        self._turn = turn or asyncio.Lock()
+        self._turns = Turns() if turns is None else turns
         self._database = database
         self._clock = clock
         self._guard = guard
@@ -94,7 +102,7 @@ class Retainer:
             made_before, found = await spans_of_history(self._database, keep_s)
             for span in found:
                 if self._quiet_until.get(span.from_at, -math.inf) <= self._clock.monotonic():
-                    async with self._turn:
+                    async with self._turns[span.from_at]:
                         gone += await self._look_through(span, made_before)
         if gone:
             log.info("history_removed", jobs=gone)
