@@ -27,6 +27,7 @@ from tenure.client.records import (
     HeldClaim,
     Job,
     Limit,
+    LogLine,
     Namespace,
     NewJob,
     Pause,
@@ -950,3 +951,27 @@ class Client:
             Unavailable: it does not answer.
         """
         return self._portal.call(self._client.verify_archive_file(file_id))
+
+    def logs(
+        self,
+        job_id: str,
+        *,
+        follow: bool = False,
+        attempt: int | None = None,
+        level: str | None = None,
+        tail: int | None = None,
+        limit: int | None = None,
+    ) -> Iterator[LogLine]:
+        """Yield the lines of a job's logs, attempt by attempt; with ``follow`` as they are written, until it has ended.
+
+        ``level`` leaves out what is less grave: "debug", "info", "warning", "error", "critical". ``tail`` begins so
+        many lines before the end (at most 100,000), ``limit`` stops after so many. Resumes after a lost connection
+        where it was. What handlers wrote is data: escape it before it comes to a terminal.
+
+        Raises:
+            NotFound: there is no such job. InvalidInput: not an id, or no such level.
+            Unavailable: no coordinator answered for ``outage_s``. BoundExceeded: the service is out of room.
+        """
+        return self._portal.iterate(
+            self._client.logs(job_id, follow=follow, attempt=attempt, level=level, tail=tail, limit=limit)
+        )

@@ -91,9 +91,7 @@ class Writer:
         import pyarrow as pa
 
         tries, files, heads = _by_job(attempts), _by_job(artifacts), _by_job(logs)
-        rows = [
-            _archived(job, tries.get(job.id, ()), files.get(job.id, ()), heads.get(job.id, ())) for job in jobs
-        ]
+        rows = [_archived(job, tries.get(job.id, ()), files.get(job.id, ()), heads.get(job.id, ())) for job in jobs]
         self._writer.write_table(pa.Table.from_pylist(rows, schema=self._schema), row_group_size=len(rows))
 
     def close(self) -> bytes:
@@ -146,7 +144,7 @@ def range_of(footer: parquet.FileMetaData, number: int) -> tuple[int, int]:
 
 
 def job_in(size: int, tail: bytes, start: int, group: bytes, number: int, job: uuid.UUID) -> SimpleNamespace | None:
-    """Return a job of a row group as a row of ``tenure.jobs``, with ``depends_on``, ``attempts``, ``artifacts``, ``logs``.
+    """Return a job of a row group as a row of ``tenure.jobs``, with what is its own as ``ArchivedJob`` has it.
 
     ``group`` are the bytes of the file from ``start``, ``tail`` those at its end, with the footer.
     """
@@ -171,9 +169,7 @@ def _by_job(rows: Iterable[Row]) -> dict[uuid.UUID, list[Row]]:
     return found
 
 
-def _archived(
-    job: Row, attempts: Iterable[Row], artifacts: Iterable[Row], logs: Iterable[Row]
-) -> dict[str, Any]:
+def _archived(job: Row, attempts: Iterable[Row], artifacts: Iterable[Row], logs: Iterable[Row]) -> dict[str, Any]:
     row = {name: getattr(job, name) for name in (*_TEXTS, *_TIMES, *_SMALL, "fence", *_SECONDS, "cancel_requested")}
     row |= {name: _text(getattr(job, name)) for name in _IDS}
     row |= {name: list(json.loads(getattr(job, name) or "{}").items()) for name in _MAPS}

@@ -29,7 +29,7 @@ AT_ONCE = 2
 
 
 class ArchivedJob(NamedTuple):
-    """A job as the archive has it: a row as of ``tenure.jobs`` with ``depends_on``, ``attempts``, ``artifacts``, ``logs``."""
+    """A job as the archive has it: as of ``tenure.jobs``, with ``depends_on``, ``attempts``, ``artifacts``, ``logs``."""
 
     row: Any
     file: Row

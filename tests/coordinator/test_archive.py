@@ -545,9 +545,7 @@ async def test_an_archived_job_is_read_as_it_was(alone: Parts, objects: FolderOb
         await fresh.find(ids[0])
 
 
-async def test_the_log_of_an_archived_job_is_read(
-    alone: Parts, objects: FolderObjects, client: AsyncClient
-) -> None:
+async def test_the_log_of_an_archived_job_is_read(alone: Parts, objects: FolderObjects, client: AsyncClient) -> None:
     id = await ended(alone, 10 * DAY_S)
     await logged(alone, id, "begun", "done")
     before = [line async for line in client.logs(str(id))]
