@@ -21,7 +21,7 @@ import structlog
 
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.clock import Clock
-from tenure.model.errors import BoundExceeded, PermissionDenied, Unauthenticated, Unavailable
+from tenure.model.errors import BoundExceeded, InvalidInput, PermissionDenied, Unauthenticated, Unavailable
 from tenure.model.logs import Level, LogLine, bounded
 from tenure.worker.link import Link, LogAnswer, LogBatch, Started
 
@@ -106,6 +106,9 @@ class Logs:
         self._more = asyncio.Event()
         self._urgent = asyncio.Event()
         """An end waits for its lines."""
+        self._alone = 0
+        """So many calls more carry one batch each."""
+        self._refusal = ""
         self._late: dict[int, AttemptLog] = {}
         """Fence to what was not written when the attempt's end was reported."""
 
@@ -242,7 +245,10 @@ class Logs:
                 pause_s = min(2 * pause_s, MAX_PAUSE_S)
                 continue
             except Exception as exc:  # it cannot be sent, or nobody there takes logs: the attempts go on without
-                log.error("logs_refused", attempts=len(sent), error=str(exc))
+                if isinstance(exc, InvalidInput) and len(sent) > 1:
+                    self._alone = len(sent)  # each for itself: only the one at fault is refused
+                    continue
+                self._tell_of_refusal(str(exc))
                 for own, _ in sent:
                     self.close(own)
                 continue
@@ -252,16 +258,24 @@ class Logs:
             if not has_more:
                 await self._rest()
 
+    def _tell_of_refusal(self, problem: str) -> None:
+        """Say once what is wrong: coordinators of an older release refuse every call."""
+        if problem != self._refusal:
+            self._refusal = problem
+            log.error("logs_refused", error=problem)
+
     def _take(self) -> tuple[list[tuple[AttemptLog, LogBatch]], bool]:
         """Make batches for a call; return whose, and whether there is more than fits into it."""
         taken: list[tuple[AttemptLog, LogBatch]] = []
         size = 0
         has_more = False
+        most = 1 if self._alone else CALL_BATCHES
+        self._alone = max(0, self._alone - 1)
         with self._lock:
             for own in self._waiting:
                 batch = own.batch or self._cut(own)
                 has_more |= bool(own.lines)
-                if taken and (size + own.batch_bytes > CALL_BYTES or len(taken) == CALL_BATCHES):
+                if taken and (size + own.batch_bytes > CALL_BYTES or len(taken) == most):
                     return taken, True
                 taken.append((own, batch))
                 size += own.batch_bytes

@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from tenure.model.clock import SystemClock
-from tenure.model.errors import TenureError, Unavailable
+from tenure.model.errors import FieldViolation, InvalidInput, TenureError, Unavailable
 from tenure.model.logs import Level, LogLine
 from tenure.worker import logs as module
 from tenure.worker.execute.call import Assignment
@@ -247,6 +247,28 @@ async def test_an_attempt_whose_lines_are_refused_goes_on_without(make: Make, an
     other = attempt(2)
     logs.write(other, line("b"))
     await until(lambda: far.written(other))
+
+
+async def test_a_call_that_is_refused_is_sent_batch_by_batch(make: Make) -> None:
+    logs, far = await make(is_open=False)
+    first, bad, good = attempt(0), attempt(1), attempt(2)
+    logs.write(first, line())
+    await until(lambda: far.calls)
+    logs.write(bad, line("bad"))
+    logs.write(good, line("good"))
+
+    def answer(batch: LogBatch) -> LogAnswer:
+        if bad.started in (one.started for one in far.calls[-1]):
+            raise InvalidInput([FieldViolation("batches", "as the test wishes")])
+        return LogAnswer()
+
+    far.answer = answer
+    far.gate.set()
+    await until(lambda: not logs._waiting)
+    assert [len(call) for call in far.calls] == [1, 2, 1, 1]
+    assert (bad.is_closed, good.is_closed) == (True, False)
+    logs.write(good, line("again"))
+    await until(lambda: len(far.written(good)) == 2)
 
 
 async def test_lines_after_a_lost_claim_are_dropped(make: Make) -> None:
