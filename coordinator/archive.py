@@ -43,10 +43,6 @@ POLL_S = 20.0
 """How often policies and holds are looked at; and how soon something that went wrong is tried again."""
 EVERY_S = 3_600.0
 WINDOW_JOBS = 1_000
-REST = 4.0
-"""Times as long as a look at a window took, the next one waits, as ``retain`` does."""
-GROUP_REST = 1.0
-"""The same for row groups, which take the leader's own CPU."""
 MIN_REST_S = 0.01
 CONTENT_TYPE = "application/vnd.apache.parquet"
 _INSTANT = timedelta(microseconds=1)
@@ -63,9 +59,13 @@ class Archiver:
         *,
         guard: Statement,
         leader: str,
+        share: float = 1.0,
         turn: asyncio.Lock | None = None,
     ) -> None:
-        """``turn`` is held while jobs are removed, so that nothing of a span is while it is counted."""
+        """``share``: of the time, at most, that goes into it. ``turn`` is held while jobs are removed: they are not
+        while a span is counted.
+        """
+        self._share = share
         self._turn = turn or asyncio.Lock()
         self._database = database
         self._objects = objects
@@ -130,14 +130,13 @@ class Archiver:
             *rows, page = await self._database.fetch(
                 "archivable_page", {**where, **bounds_of(span), "after": after, "window": WINDOW_JOBS}
             )
-            took_s = self._clock.monotonic() - began
             found = [Expired(row.id, row.namespace, row.created_at, row.finished_at, row.weight) for row in rows]
+            await self._rest(began)
             for jobs in gathering.add(found):
                 yield jobs
             if page.seen < WINDOW_JOBS:
                 break
             after = page.last
-            await self._clock.sleep(max(MIN_REST_S, REST * took_s))
         for jobs in gathering.rest():
             yield jobs
 
@@ -170,7 +169,10 @@ class Archiver:
             if data is not None:
                 size_bytes, sha256 = await self._read_back(plan, data)
                 async with self._turn:
-                    return await self._end(plan, size_bytes, sha256)
+                    began = self._clock.monotonic()
+                    gone = await self._end(plan, size_bytes, sha256)
+                await self._rest(began)
+                return gone
         except Locked as exc:  # somebody retries one, or it is held or needed: what may go is planned anew
             log.info("archive_file_given_up", file=str(plan.file), reason=exc.message)
         await self._drop_plans()
@@ -190,7 +192,7 @@ class Archiver:
             artifacts = await self._database.fetch("artifacts_to_archive", ids)
             logs = await self._database.fetch("logs_to_archive", ids)
             await asyncio.to_thread(writer.add, jobs, attempts, artifacts, logs)
-            await self._clock.sleep(GROUP_REST * (self._clock.monotonic() - began))
+            await self._rest(began)
         data = await asyncio.to_thread(writer.close)
         await self._objects.put(plan.key, data, content_type=CONTENT_TYPE)
         return data
@@ -238,6 +240,10 @@ class Archiver:
         )
         gone: int = row.gone
         return gone
+
+    async def _rest(self, began: float) -> None:
+        took_s = self._clock.monotonic() - began
+        await self._clock.sleep(max(MIN_REST_S, took_s / self._share - took_s))
 
     async def _drop_plans(self) -> None:
         _, dropped = await self._database.transaction([self._guard, Statement("drop_archive_plans", {})])

@@ -187,6 +187,7 @@ class Leader:
             self._clock,
             guard=guard,
             leader=self._settings.coordinator_id,
+            share=self._settings.retention_share,
             turn=turn,
             has_objects=self._objects is not None,
         )
@@ -247,7 +248,10 @@ class Leader:
             log.info("no_archive", reason=problem)
         else:
             name = self._settings.coordinator_id
-            archiver = Archiver(self._database, self._objects, self._clock, guard=guard, leader=name, turn=turn)
+            share = self._settings.retention_share
+            archiver = Archiver(
+                self._database, self._objects, self._clock, guard=guard, leader=name, share=share, turn=turn
+            )
             bodies.append(archiver.archive_forever())
         return bodies
 

@@ -33,11 +33,9 @@ from tenure.store.postgres.database import Database, Row, Statement
 log = structlog.get_logger(__name__)
 
 EVERY_S = 20.0
-WINDOW_JOBS = 1_000
+WINDOW_JOBS = 500
 """Rows that a step looks at, and removes at most."""
-REST = 4.0
-"""Times as long as a step took, the next one waits: a fifth of one connection's time goes into it at most."""
-MIN_REST_S = 0.01
+MIN_REST_S = 0.001
 KEPT_AGAIN_S = 600.0
 """When a span is looked through again in which something was kept by a hold, or for an unfinished job."""
 PARTITIONS_EVERY_S = 3_600.0
@@ -53,10 +51,12 @@ class Retainer:
         *,
         guard: Statement,
         leader: str,
+        share: float = 1.0,
         turn: asyncio.Lock | None = None,
         has_objects: bool = False,
     ) -> None:
-        """``turn`` is held for each span, so that nothing of it is removed while it is counted."""
+        """``share``: of the time, at most, that goes into it. ``turn`` is held for each span that is looked through."""
+        self._share = share
         self._turn = turn or asyncio.Lock()
         self._database = database
         self._clock = clock
@@ -124,7 +124,8 @@ class Retainer:
             if page.seen < WINDOW_JOBS:
                 break
             after = page.last
-            await self._clock.sleep(max(MIN_REST_S, REST * (self._clock.monotonic() - began)))
+            took_s = self._clock.monotonic() - began
+            await self._clock.sleep(max(MIN_REST_S, took_s / self._share - took_s))
         if span.until_at is not None and span.until_at <= made_before:  # all of it was looked at, and no more ends then
             quiet_s = min(next_s, KEPT_AGAIN_S) if kept else next_s
             self._quiet_until[span.from_at] = self._clock.monotonic() + quiet_s

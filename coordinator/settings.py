@@ -151,6 +151,12 @@ class CoordinatorSettings(BaseSettings):
         ge=1,
         description="how long entries of the audit log are kept; then the leader drops them",
     )
+    retention_share: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="of the time of one Postgres connection, at most, that the leader removes and archives expired history with",
+    )
     grace_s: float = Field(default=10.0, ge=0, description="how long a stop waits for calls under way")
     max_calls: int = Field(
         default=20_000, ge=100, description="gRPC calls under way at a time, waiting ones too; more are refused"

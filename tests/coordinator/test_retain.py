@@ -326,7 +326,6 @@ async def test_a_leader_that_is_killed_anywhere_removes_all_once(
     """Its connections are cut at instants drawn at random; others go on, and the log says what went, each job once."""
     monkeypatch.setattr(retain, "WINDOW_JOBS", 7)
     monkeypatch.setattr(retain, "MIN_REST_S", 0.0)
-    monkeypatch.setattr(retain, "REST", 0.0)
     old = {await ended(alone, (2 + n % 30) * DAY_S, namespace=f"n{n % 3}") for n in range(200)}
     held = {await ended(alone, 5 * DAY_S, labels={"case": "7"}) for _ in range(5)}
     fresh = {await ended(alone, 1.0) for _ in range(5)}
