@@ -29,7 +29,7 @@ AT_ONCE = 2
 
 
 class ArchivedJob(NamedTuple):
-    """As ``tenure.jobs`` has it, with ``depends_on``, ``attempts``, ``artifacts``, ``logs``; and the file that it is in."""
+    """As of ``tenure.jobs``, with ``depends_on``, ``attempts``, ``artifacts``, ``logs``; and the file that it is in."""
 
     row: Any
     file: Row
