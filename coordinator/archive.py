@@ -27,7 +27,7 @@ import structlog
 
 from tenure.coordinator import archive_format
 from tenure.coordinator.passing import FIRST_ID
-from tenure.coordinator.retain import bounds_of, policy_of, removal, spans_of_history
+from tenure.coordinator.retain import Turns, bounds_of, policy_of, removal, spans_of_history
 from tenure.model.archive import SCHEMA_VERSION, Expired, Gathering, Plan, made_ms, manifest_key, manifest_of, mark_of
 from tenure.model.clock import Clock
 from tenure.model.errors import Deposed, Locked, TenureError, Unavailable
@@ -43,10 +43,6 @@ POLL_S = 20.0
 """How often policies and holds are looked at; and how soon something that went wrong is tried again."""
 EVERY_S = 3_600.0
 WINDOW_JOBS = 1_000
-REST = 4.0
-"""Times as long as a look at a window took, the next one waits, as ``retain`` does."""
-GROUP_REST = 1.0
-"""The same for row groups, which take the leader's own CPU."""
 MIN_REST_S = 0.01
 CONTENT_TYPE = "application/vnd.apache.parquet"
 _INSTANT = timedelta(microseconds=1)
@@ -63,10 +59,12 @@ class Archiver:
         *,
         guard: Statement,
         leader: str,
-        turn: asyncio.Lock | None = None,
+        share: float = 1.0,
+        turns: Turns | None = None,
     ) -> None:
-        """``turn`` is held while jobs are removed, so that nothing of a span is while it is counted."""
-        self._turn = turn or asyncio.Lock()
+        """``share``: of the time, at most, that goes into it."""
+        self._share = share
+        self._turns = Turns() if turns is None else turns
         self._database = database
         self._objects = objects
         self._clock = clock
@@ -109,7 +107,7 @@ class Archiver:
         archived = 0
         for span in spans:
             async for jobs in self._files_of(span, {"before": first_id_at(made_before)}):
-                archived += await self._archive(Plan(new_id(), jobs))
+                archived += await self._archive(Plan(new_id(), jobs), self._turns[span.from_at])
         if archived:
             log.info("history_archived", jobs=archived)
         return archived
@@ -130,18 +128,17 @@ class Archiver:
             *rows, page = await self._database.fetch(
                 "archivable_page", {**where, **bounds_of(span), "after": after, "window": WINDOW_JOBS}
             )
-            took_s = self._clock.monotonic() - began
             found = [Expired(row.id, row.namespace, row.created_at, row.finished_at, row.weight) for row in rows]
+            await self._rest(began)
             for jobs in gathering.add(found):
                 yield jobs
             if page.seen < WINDOW_JOBS:
                 break
             after = page.last
-            await self._clock.sleep(max(MIN_REST_S, REST * took_s))
         for jobs in gathering.rest():
             yield jobs
 
-    async def _archive(self, plan: Plan) -> int:
+    async def _archive(self, plan: Plan, turn: asyncio.Lock) -> int:
         """Make one file, and return how many jobs went into it; none where some of them are to stay after all."""
         ids = plan.ids
         await self._database.transaction(
@@ -169,8 +166,11 @@ class Archiver:
         try:
             if data is not None:
                 size_bytes, sha256 = await self._read_back(plan, data)
-                async with self._turn:
-                    return await self._end(plan, size_bytes, sha256)
+                async with turn:
+                    began = self._clock.monotonic()
+                    gone = await self._end(plan, size_bytes, sha256)
+                await self._rest(began)
+                return gone
         except Locked as exc:  # somebody retries one, or it is held or needed: what may go is planned anew
             log.info("archive_file_given_up", file=str(plan.file), reason=exc.message)
         await self._drop_plans()
@@ -190,7 +190,7 @@ class Archiver:
             artifacts = await self._database.fetch("artifacts_to_archive", ids)
             logs = await self._database.fetch("logs_to_archive", ids)
             await asyncio.to_thread(writer.add, jobs, attempts, artifacts, logs)
-            await self._clock.sleep(GROUP_REST * (self._clock.monotonic() - began))
+            await self._rest(began)
         data = await asyncio.to_thread(writer.close)
         await self._objects.put(plan.key, data, content_type=CONTENT_TYPE)
         return data
@@ -238,6 +238,10 @@ class Archiver:
         )
         gone: int = row.gone
         return gone
+
+    async def _rest(self, began: float) -> None:
+        took_s = self._clock.monotonic() - began
+        await self._clock.sleep(max(MIN_REST_S, took_s / self._share - took_s))
 
     async def _drop_plans(self) -> None:
         _, dropped = await self._database.transaction([self._guard, Statement("drop_archive_plans", {})])

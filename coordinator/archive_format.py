@@ -144,7 +144,7 @@ def range_of(footer: parquet.FileMetaData, number: int) -> tuple[int, int]:
 
 
 def job_in(size: int, tail: bytes, start: int, group: bytes, number: int, job: uuid.UUID) -> SimpleNamespace | None:
-    """Return a job of a row group as a row of ``tenure.jobs``, with what belongs to it.
+    """Return a job of a row group as a row of ``tenure.jobs``, with what is its own as ``ArchivedJob`` has it.
 
     ``group`` are the bytes of the file from ``start``, ``tail`` those at its end, with the footer.
     """

@@ -29,7 +29,7 @@ AT_ONCE = 2
 
 
 class ArchivedJob(NamedTuple):
-    """A job as the archive has it: a row as of ``tenure.jobs``, with what belongs to it."""
+    """As of ``tenure.jobs``, with ``depends_on``, ``attempts``, ``artifacts``, ``logs``; and the file that it is in."""
 
     row: Any
     file: Row

@@ -235,11 +235,11 @@ class Leader:
                 picture.register_pools_forever(),
                 upkeep.compact_forever(compactor),
                 stores.watch(),
-                *self._with_objects(guard, turn),
+                *self._with_objects(guard, turns),
             ):
                 group.create_task(body)
 
-    def _with_objects(self, guard: Statement, turn: asyncio.Lock) -> list[Coroutine[Any, Any, None]]:
+    def _with_objects(self, guard: Statement, turns: Turns) -> list[Coroutine[Any, Any, None]]:
         """Return the bodies of tasks that need an object store; none without one."""
         if self._objects is None:
             return []
@@ -248,7 +248,10 @@ class Leader:
             log.info("no_archive", reason=problem)
         else:
             name = self._settings.coordinator_id
-            archiver = Archiver(self._database, self._objects, self._clock, guard=guard, leader=name, turn=turn)
+            share = self._settings.retention_share
+            archiver = Archiver(
+                self._database, self._objects, self._clock, guard=guard, leader=name, share=share, turns=turns
+            )
             bodies.append(archiver.archive_forever())
         return bodies
 

@@ -155,7 +155,7 @@ class CoordinatorSettings(BaseSettings):
         default=0.1,
         gt=0,
         le=1,
-        description="of the time of one Postgres connection, at most, that the leader removes expired history with",
+        description="of the time of one Postgres connection, at most, that removing and archiving history takes",
     )
     grace_s: float = Field(default=10.0, ge=0, description="how long a stop waits for calls under way")
     max_calls: int = Field(
