@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import IntEnum
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,6 +23,7 @@ MAX_NAME_CHARS = 255
 _MARK_BYTES = 64
 """Room for the note that something was cut."""
 _DEEPEST = 32
+_MOST_PARTS = 2_000
 
 
 class Level(IntEnum):
@@ -188,8 +190,12 @@ def _is_plain(fields: Mapping[str, Any]) -> bool:
     )
 
 
-def _shown(value: Any, depth: int = 0) -> Any:
-    """Return a value as JSON can hold it."""
+def _shown(value: Any, depth: int = 0, left: list[int] | None = None) -> Any:
+    """Return a value as JSON can hold it: so deep, and of so many parts, whatever refers to what."""
+    left = [_MOST_PARTS] if left is None else left
+    left[0] -= 1
+    if left[0] < 0:
+        return "…"
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, int | None):
@@ -198,9 +204,10 @@ def _shown(value: Any, depth: int = 0) -> Any:
         return value if value - value == 0 else str(value)  # infinite, or none
     if depth < _DEEPEST:
         if isinstance(value, Mapping):
-            return {clean(_said(str, name)): _shown(one, depth + 1) for name, one in list(value.items())}
+            members = list(islice(value.items(), left[0] + 1))
+            return {clean(_said(str, name)): _shown(one, depth + 1, left) for name, one in members}
         if isinstance(value, list | tuple | set | frozenset):
-            return [_shown(one, depth + 1) for one in value]
+            return [_shown(one, depth + 1, left) for one in list(islice(value, left[0] + 1))]
     if isinstance(value, datetime):
         return value.isoformat()
     return clean(_said(str if isinstance(value, Exception) else repr, value))

@@ -29,8 +29,10 @@ log = structlog.get_logger(__name__)
 
 HEAD_S = 10.0
 """For a handshake, and for the head of a request: from the connection, or from the first byte of a later head."""
+BODY_BYTES = 1024 * 1024
 BODY_S = 60.0
-"""For the body of a request. The application refuses a slow one before, with words; this is for bodies nobody reads."""
+"""For so many bytes of a request's body, or what is left of it. The application refuses a slow one before, with words;
+this is for bodies that nobody reads."""
 KEEP_ALIVE_S = 75
 """How long a connection may say nothing: longer than runners and usual proxies keep one, so that they never use one
 that is just being closed."""
@@ -154,6 +156,8 @@ class Connection(H11Protocol):
         self._door = door
         self._socket = client
         self._phase = Phase.HEAD
+        self._came = 0
+        """Bytes of a body since its time began."""
         self._deadline: asyncio.TimerHandle | None = None
         self._taking: asyncio.TimerHandle | None = None
 
@@ -167,7 +171,11 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """See ``asyncio.Protocol``."""
         super().data_received(data)
-        self._look()
+        self._came += len(data)
+        if self._came >= BODY_BYTES and self._now() is Phase.BODY is self._phase:
+            self._enter(Phase.BODY)  # it comes at a good pace: its time begins anew
+        else:
+            self._look()
 
     def on_response_complete(self) -> None:
         """Called when the application has given its whole answer."""
@@ -208,6 +216,7 @@ class Connection(H11Protocol):
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
+        self._came = 0
         self._door.placed(self._socket, phase, is_stranger=self.cycle is None)
         _cancel(self._deadline)
         match phase:

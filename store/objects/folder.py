@@ -32,6 +32,7 @@ THREADS = 8
 CALL_TIMEOUT_S = 30.0
 """Beside what the bytes of a put or get may take."""
 SLOWEST_BYTES_S = 1024 * 1024
+TIDY_S = 5.0
 TRIES = 10
 """To put a file into a folder that somebody else removes."""
 PART_KEPT_S = 86_400.0
@@ -105,7 +106,7 @@ class FolderObjects:
                 raise InvalidInput([FieldViolation("sha256", "is not that of what came")])
             await self._run(lambda: self._keep(part, target), key)
         finally:
-            _discard(part)
+            await self._tidy(lambda: _discard(part))
 
     async def get(self, key: str) -> bytes:
         """See the port."""
@@ -137,7 +138,7 @@ class FolderObjects:
             while piece := await self._run(lambda: file.read(PIECE_BYTES), key):
                 yield piece
         finally:
-            file.close()
+            await self._tidy(file.close)
 
     async def head(self, key: str) -> ObjectInfo | None:
         """See the port."""
@@ -228,6 +229,15 @@ class FolderObjects:
         except OSError as exc:
             raise _translated(exc, key) from exc
 
+    async def _tidy(self, act: Callable[[], object]) -> None:
+        """Let go of a file in a thread; where the disk hangs it is not waited for long."""
+        try:
+            done = asyncio.get_running_loop().run_in_executor(self._threads, act)
+        except RuntimeError:  # the store is closed, and so are its threads
+            act()
+        else:
+            await asyncio.wait((done,), timeout=TIDY_S)
+
 
 def _translated(exc: OSError, key: str) -> TenureError:
     if exc.errno in _ABSENT:
@@ -299,7 +309,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _discard(part: IO[bytes]) -> None:
-    part.close()
+    with contextlib.suppress(OSError):
+        part.close()
     with contextlib.suppress(OSError):
         os.unlink(part.name)
 

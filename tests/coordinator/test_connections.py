@@ -146,6 +146,23 @@ async def test_a_body_that_dribbles_in_is_waited_for_only_so_long(monkeypatch: p
         assert (await dribble(reader, writer, b"y")).startswith(b"HTTP/1.1 ")
 
 
+async def test_a_long_body_that_comes_at_a_good_pace_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "BODY_S", 3.0)
+    monkeypatch.setattr(connections, "BODY_BYTES", 1_000)
+    pieces = 50
+    async with served() as on:
+        reader, writer = await on.connect()
+        on.release.set()
+        writer.write(request("/slow", body_bytes=pieces * 1_000))
+        for _ in range(pieces):  # longer in all than a body may take, and each piece well within it
+            writer.write(b"x" * 1_000)
+            await writer.drain()
+            await asyncio.sleep(0.1)
+        async with asyncio.timeout(PATIENCE_S):
+            assert b"at last" in await reader.readuntil(b"at last")
+        writer.close()
+
+
 async def test_a_connection_that_is_kept_and_not_used_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after a body that came when the answer was given already: the server's own timer is off then."""
     monkeypatch.setattr(connections, "KEEP_ALIVE_S", SOON_S)

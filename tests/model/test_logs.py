@@ -90,6 +90,16 @@ def test_a_value_that_holds_itself_is_told_as_far_as_it_goes() -> None:
     assert fields_text({"field": value})
 
 
+def test_values_that_hold_each_other_many_times_are_told_in_part() -> None:
+    node: dict[str, Any] = {"name": "a"}
+    node["children"] = [node] * 10
+    doubled: list[Any] = []
+    doubled += [doubled, doubled]
+    for value in (node, doubled, {str(n): [n] * 1_000 for n in range(1_000)}):
+        text = fields_text({"value": value})
+        assert len(text) < 200_000 and "…" in text
+
+
 @pytest.mark.parametrize("fields", ["[1]", "{", '{"a": "\ud800"', "\0", '{"a":1} {"b":2}', '{"a":NaN}', "[" * 100_000])
 def test_fields_that_are_no_object_are_kept_as_text(fields: str) -> None:
     [line] = kept(LogLine(AT, Level.INFO, "m", fields))

@@ -247,3 +247,10 @@ def parks_in_a_thread(parts: int, ctx: Context) -> dict[str, object]:
 @handler("parks-in-a-process", mode="process")
 def parks_in_a_process(parts: int, ctx: Context) -> dict[str, object]:
     return _parks(parts, ctx)
+
+
+@handler("loquacious", mode="process")
+def loquacious(payload: int, ctx: Context) -> None:
+    """Log so many lines, faster than anybody reads them, and end."""
+    for n in range(payload):
+        ctx.log.info("line", n=n)

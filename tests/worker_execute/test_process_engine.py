@@ -17,6 +17,7 @@ from tests.worker_execute.test_async_engine import Trusted
 
 from tenure.model.clock import SystemClock
 from tenure.model.errors import OwnershipLost
+from tenure.model.logs import LogLine
 from tenure.model.states import Outcome
 from tenure.worker.execute.call import Assignment, Call, Ended, StopCause
 from tenure.worker.execute.engines import Engines
@@ -313,3 +314,26 @@ async def test_close_ends_what_runs_and_the_fork_server() -> None:
     assert server.process.poll() is not None
     if reporter.pid:
         wait_until_gone(reporter.pid)
+
+
+async def test_each_line_that_a_process_logs_arrives_or_is_counted() -> None:
+    class Sink:
+        lines = dropped = 0
+
+        def write_log(self, line: LogLine) -> None:
+            self.lines += 1
+
+        def takes_logs(self) -> bool:
+            return True
+
+        def drop_logs(self, lines: int) -> None:
+            self.dropped += lines
+
+    handler, sink = definitions_of(sample.loquacious)[0], Sink()
+    engines = Engines(Registry([handler]))
+    ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+    assignment = Assignment("job", 1, 1, "default", handler.kind, "default", "5000")
+    engines.begin(Call(handler, assignment, Trusted(), ended.set_result, sink=sink))
+    assert (await ended).outcome is Outcome.COMPLETED
+    assert sink.lines + sink.dropped == 5_000 and sink.lines > 0
+    await engines.close()

@@ -112,7 +112,7 @@ def _attempt(connection: socket.socket, request: dict[str, Any]) -> bool:
                 _asynchronously(handler, assignment, link) if handler.is_async else _plainly(handler, assignment, link)
             )
     nested = {name: asdict(one) for name in ("error", "park") if (one := getattr(ended, name)) is not None}
-    return link.send({"what": "ended", **ended._asdict(), **nested})
+    return link.send({"what": "ended", **ended._asdict(), **nested, "dropped": link.dropped})
 
 
 def find(module: str, path: str, kind: str) -> Handler:
@@ -209,7 +209,7 @@ class PipeLink:
         self._deadline: float | None = request["deadline"]
         self._timeout_at: float | None = request["timeout_at"]
         self.least_level = Level(request["least_level"])
-        self._dropped = 0
+        self.dropped = 0
 
     @property
     def timeout_at(self) -> float | None:
@@ -276,16 +276,16 @@ class PipeLink:
         at, level, *texts = bounded(line)
         # Where the lock is held for long, the worker reads nothing: it is stopped, or busy with what a thread sends.
         if not self._sending.acquire(timeout=_LOCK_WAIT_S):
-            self._dropped += 1
+            self.dropped += 1
             return
         try:
-            data = frames.encode({"what": "log", "line": [at.timestamp(), level, *texts], "dropped": self._dropped})
+            data = frames.encode({"what": "log", "line": [at.timestamp(), level, *texts], "dropped": self.dropped})
             sent = self._connection.send(data, socket.MSG_DONTWAIT)
-            self._dropped = 0
+            self.dropped = 0
             if sent < len(data):  # a frame that was begun must be ended
                 self._connection.sendall(data[sent:])
         except (OSError, frames.BrokenFrame):
-            self._dropped += 1
+            self.dropped += 1
         finally:
             self._sending.release()
 

@@ -79,6 +79,8 @@ class ProcessExecution(ForkedExecution):
                 self._log(frame["line"], frame["dropped"])
             case "ended":
                 self._ended = ended_from(frame)
+                if frame["dropped"]:  # the last lines, which no other was there to tell of
+                    self.bridge.drop_logs(int(frame["dropped"]))
                 self.host.thread.loop.call_later(_LINGER_S, self._kill)
 
     def conclude(self) -> None:
