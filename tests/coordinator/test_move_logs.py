@@ -176,6 +176,8 @@ async def test_a_log_that_grows_meanwhile_is_moved_whole_the_next_time(
 ) -> None:
     """An append that began before the end, and came in while the log was being moved."""
     id = await two_attempts(parts)
+    for table in ("log", "log_head"):  # of the other attempt, which is moved side by side
+        await parts.sql(f"DELETE FROM tenure.{table} WHERE job_id = %s AND attempt = 2", id)
     odd = Odd(folder)
 
     async def late() -> None:
@@ -186,8 +188,8 @@ async def test_a_log_that_grows_meanwhile_is_moved_whole_the_next_time(
         await parts.sql("UPDATE tenure.log_head SET last_seq = 6 WHERE job_id = %s AND attempt = 1", id)
 
     odd.before = late
-    assert await mover(parts, odd).step() == 1
-    assert await moved(parts, id) == 1
+    assert await mover(parts, odd).step() == 0
+    assert await moved(parts, id) == 0
     assert await mover(parts, folder).step() == 1
     reader.look_in(folder)
     assert len(await read(reader, Wanted(id, attempt=1))) == 6

@@ -97,7 +97,7 @@ def test_values_that_hold_each_other_many_times_are_told_in_part() -> None:
     doubled += [doubled, doubled]
     for value in (node, doubled, {str(n): [n] * 1_000 for n in range(1_000)}):
         text = fields_text({"value": value})
-        assert len(text) < 200_000 and "…" in text
+        assert len(text) < 500_000 and "…" in text
 
 
 @pytest.mark.parametrize("fields", ["[1]", "{", '{"a": "\ud800"', "\0", '{"a":1} {"b":2}', '{"a":NaN}', "[" * 100_000])
