@@ -188,7 +188,8 @@ def test_a_removal_reads_what_it_removes(large: Large, times: int) -> None:
     ).fetchone()
     assert week is not None
     span, jobs = bounds_of(Span(week["from_at"], week["until_at"])), 200
-    rest = {"made_at": week["from_at"], "leader": "c1", "archive": False, "archive_file": None}
+    told = {"leader": "c1", "has_objects": False, "archive": False, "archive_file": None, "wanted": None}
+    rest = {"made_at": week["from_at"], **told}
     which = (
         "SELECT id FROM tenure.history WHERE finished_at >= %(from_at)s AND finished_at < %(until_at)s"
         f" ORDER BY id LIMIT {jobs}"
