@@ -59,6 +59,9 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     SELECT tenure.wait_or_begin(array_agg(child_id), array_agg(parent_state)) FROM edge
 $$;
 
+-- What a listing of jobs that did not complete walks through, without looking at all that did. Only they write it.
+CREATE INDEX history_unsuccessful ON tenure.history (id) WHERE state IN ('failed', 'canceled');
+
 -- The weekly partitions of history and attempts, by the time of the end; not the default ones.
 CREATE VIEW tenure.week AS
 SELECT p.relname AS parent, c.relname AS child,
