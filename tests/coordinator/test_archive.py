@@ -114,7 +114,7 @@ async def test_objects_of_removed_jobs_go_and_those_of_others_stay(alone: Parts,
     stays = await save(alone, objects, kept, "a.txt", b"a")
     await policy(alone, archive=False)
     assert await (await retainer(alone)).round() == 2
-    assert await alone.sql("SELECT FROM tenure.artifact WHERE job_id = %s", gone) == []
+    assert await alone.sql("SELECT 1 FROM tenure.artifact WHERE job_id = %s", gone) == []
     assert await to_delete(alone) == {gone}, "not the one that completed at once and saved nothing"
     assert await Leftovers(alone.db, objects, alone.clock).round() == 1
     assert await keys(objects) == [stays] and await to_delete(alone) == set()
@@ -216,8 +216,8 @@ async def test_a_file_holds_all_that_history_held(
     await alone.sql("UPDATE tenure.history SET created_at = created_at - interval '11 days'")
     await policy(alone)
     assert await (await archiver_of(alone, objects)).round() == 2
-    assert await left(alone) == set() and await alone.sql("SELECT FROM tenure.attempt") == []
-    assert await alone.sql("SELECT FROM tenure.artifact") == [] and await to_delete(alone) == set()
+    assert await left(alone) == set() and await alone.sql("SELECT 1 FROM tenure.attempt") == []
+    assert await alone.sql("SELECT 1 FROM tenure.artifact") == [] and await to_delete(alone) == set()
     [file] = await files(alone)
     found = (await table(objects, file)).to_pylist()
     assert [row["id"] for row in found] == [str(parent), str(id)]
@@ -553,7 +553,7 @@ async def test_the_log_of_an_archived_job_is_read(alone: Parts, objects: FolderO
     assert await (await archiver_of(alone, objects)).round() == 0, "its log is still in Postgres"
     assert await LogMover(alone.db, objects, alone.clock).step() == 1
     assert await (await archiver_of(alone, objects, term=2)).round() == 1
-    assert await alone.sql("SELECT FROM tenure.log_head") == [] and await to_delete(alone) == set()
+    assert await alone.sql("SELECT 1 FROM tenure.log_head") == [] and await to_delete(alone) == set()
     assert [line async for line in client.logs(str(id))] == before and len(before) == 2
     assert [line async for line in client.logs(str(id), follow=True)] == before
     assert [line async for line in client.logs(str(id), tail=1)] == before[1:]

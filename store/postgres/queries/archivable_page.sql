@@ -27,7 +27,17 @@ WITH looked_at AS MATERIALIZED (
 )
 SELECT h.id, h.namespace, h.created_at, h.finished_at,
        500 + 500 * h.attempt + octet_length(h.payload::text) + coalesce(octet_length(h.result::text), 0)
-           + coalesce(octet_length(h.error::text), 0) AS weight,
+           + coalesce(octet_length(h.error::text), 0)
+           + CASE WHEN h.attempt < 2 THEN 0 ELSE (
+                 SELECT coalesce(sum(octet_length(one.error)), 0) FROM (
+                     SELECT a.error::text FROM tenure.attempt a
+                     WHERE a.job_id = h.id AND a.finished_at >= h.created_at - interval '1 h'
+                       AND a.finished_at < %(until_at)s::timestamptz LIMIT 1000) AS one (error)) END
+           + 50 * (SELECT count(*) FROM (SELECT FROM tenure.dependency d WHERE d.child_id = h.id LIMIT 10000) AS edge)
+           + 50 * (SELECT count(*) FROM (SELECT FROM tenure.dependency d
+                                         WHERE d.parent_id = h.id AND d.parent_state IS NOT NULL LIMIT 1000) AS edge)
+           + 300 * (SELECT count(*) FROM (SELECT FROM tenure.artifact a WHERE a.job_id = h.id LIMIT 10000) AS file)
+           AS weight,
        NULL::uuid AS last, NULL::bigint AS seen
 FROM tenure.history h
 WHERE h.id = ANY (ARRAY(SELECT id FROM free))

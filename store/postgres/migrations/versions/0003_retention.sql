@@ -27,8 +27,10 @@ CREATE INDEX dependency_settled ON tenure.dependency (parent_id) WHERE parent_st
 
 -- Jobs that have ended, and what keeps them: a hold, or a job that has not ended and needs them: their parent, which may
 -- park on them and read what they made; their children; their retry; a member of their workflow; one that waits for them,
--- or has waited and reads their results; and an edge that has not been told how they ended. Each is a scalar subquery with a limit, so that it is looked up by an index:
--- EXISTS may be hashed instead, which reads the table of jobs whole.
+-- or has waited and reads their results; and an edge that has not been told how they ended. Each is a scalar subquery with
+-- a limit, so that it is looked up by an index: EXISTS may be hashed instead, which reads the table of jobs whole.
+-- At most a thousand of the jobs that have waited for one are looked at. With more it counts as needed: it goes when enough of
+-- them have gone, which have expired or will.
 CREATE VIEW tenure.ended AS
 SELECT h.id, h.namespace, h.kind, h.state, h.created_at, h.finished_at, h.workflow_id,
        coalesce((SELECT true FROM tenure.legal_hold l WHERE h.labels ->> l.key = l.value LIMIT 1), false) AS held,
@@ -37,8 +39,11 @@ SELECT h.id, h.namespace, h.kind, h.state, h.created_at, h.finished_at, h.workfl
            (SELECT true FROM tenure.job j WHERE j.id = h.retried_by LIMIT 1),
            (SELECT true FROM tenure.job j WHERE j.parent_id = h.id LIMIT 1),
            (SELECT true FROM tenure.job j WHERE j.workflow_id = h.workflow_id LIMIT 1),
-           (SELECT true FROM tenure.dependency d JOIN tenure.job j ON j.id = d.child_id
-            WHERE d.parent_id = h.id AND d.parent_state IS NOT NULL LIMIT 1),
+           (SELECT true FROM tenure.dependency d
+            WHERE d.parent_id = h.id AND d.parent_state IS NOT NULL LIMIT 1 OFFSET 1000),
+           (SELECT true FROM (SELECT d.child_id FROM tenure.dependency d
+                              WHERE d.parent_id = h.id AND d.parent_state IS NOT NULL LIMIT 1000) AS waited
+            JOIN tenure.job j ON j.id = waited.child_id LIMIT 1),
            (SELECT true FROM tenure.dependency d WHERE d.parent_id = h.id AND d.parent_state IS NULL LIMIT 1),
            false) AS needed
 FROM tenure.history h;
