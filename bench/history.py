@@ -40,7 +40,8 @@ FROM generate_series(date_trunc('week', %(first)s::timestamptz AT TIME ZONE 'UTC
 FILL = """
 WITH made AS (
     SELECT n, %(first)s::timestamptz + n * make_interval(secs => %(step_s)s) AS at,
-           CASE WHEN n %% 100 < 2 THEN 'canceled' WHEN n %% 100 < 10 THEN 'failed' ELSE 'completed' END AS state
+           CASE WHEN n / %(namespaces)s %% 100 < 2 THEN 'canceled' WHEN n / %(namespaces)s %% 100 < 10 THEN 'failed'
+                ELSE 'completed' END AS state
     FROM generate_series(%(from)s::bigint, %(until)s::bigint - 1) AS n
 ), ended AS (
     INSERT INTO tenure.history (id, namespace, kind, route, state, priority, activate_at, created_at, payload, result,
