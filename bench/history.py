@@ -40,9 +40,9 @@ FROM generate_series(date_trunc('week', %(first)s::timestamptz AT TIME ZONE 'UTC
 FILL = """
 WITH made AS (
     SELECT n, %(first)s::timestamptz + n * make_interval(secs => %(step_s)s) AS at,
-           CASE WHEN n / %(namespaces)s %% 100 < 2 THEN 'canceled' WHEN n / %(namespaces)s %% 100 < 10 THEN 'failed'
-                ELSE 'completed' END AS state
+           CASE WHEN drawn < 2 THEN 'canceled' WHEN drawn < 10 THEN 'failed' ELSE 'completed' END AS state
     FROM generate_series(%(from)s::bigint, %(until)s::bigint - 1) AS n
+    CROSS JOIN LATERAL (SELECT (7 * n + n / %(namespaces)s) %% 100) AS of_a_hundred (drawn)
 ), ended AS (
     INSERT INTO tenure.history (id, namespace, kind, route, state, priority, activate_at, created_at, payload, result,
                                 attempt, errors, crashes, fence, worker, started_at, finished_at, ttl_s, max_crashes,

@@ -304,7 +304,7 @@ async def test_a_job_that_was_just_submitted_to_wait_for_an_expired_one_keeps_it
             " ttl_s, max_crashes) VALUES (%s, 'default', 'k', 'default', 1, 'waiting', false, 0, now(), 'null', 10, 3)",
             [child],
         )
-        await submitting.execute("SELECT tenure.insert_edges(%s, %s)", [[child], [parent]])
+        await submitting.execute("SELECT tenure.insert_held_edges(%s, %s)", [[child], [parent]])
         assert await retainer.round() == 0
     assert await retainer.round() == 0
     assert (await alone.row(child)).state == "ready"

@@ -22,8 +22,13 @@ CREATE TABLE tenure.legal_hold (
 );
 
 -- Who waited for a job that has ended. Beside dependency_parent, which has the others: together they are all edges, and
--- a submit writes into one of them.
-CREATE INDEX dependency_settled ON tenure.dependency (parent_id) WHERE parent_state IS NOT NULL;
+-- a submit writes into one of them. Where the table is in use it was made before (store/postgres/ahead.py); not asked for
+-- with IF NOT EXISTS, which would wait for whoever writes.
+DO $$ BEGIN
+    IF to_regclass('tenure.dependency_settled') IS NULL THEN
+        CREATE INDEX dependency_settled ON tenure.dependency (parent_id) WHERE parent_state IS NOT NULL;
+    END IF;
+END $$;
 
 -- Jobs that have ended, and what keeps them: a hold, or a job that has not ended and needs them: their parent, which may
 -- park on them and read what they made; their children; their retry; a member of their workflow; one that waits for them,
@@ -48,9 +53,9 @@ SELECT h.id, h.namespace, h.kind, h.state, h.created_at, h.finished_at, h.workfl
            false) AS needed
 FROM tenure.history h;
 
--- A job that has ended and is to be waited for is locked, so that it is not removed between this look at it and the commit;
--- else as in 0001.
-CREATE OR REPLACE FUNCTION tenure.insert_edges(children uuid[], parents uuid[]) RETURNS void
+-- As insert_edges of 0001, which releases before this one go on using, and tenure.submit_job does; but a job that has ended and
+-- is to be waited for is locked, so that it is not removed between this look at it and the commit.
+CREATE FUNCTION tenure.insert_held_edges(children uuid[], parents uuid[]) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     WITH edge AS (
         INSERT INTO tenure.dependency (child_id, parent_id, parent_state)
