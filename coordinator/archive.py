@@ -13,7 +13,8 @@ not overwrite one that counts.
 
 A file whose jobs take too long to remove is made again with half as many.
 
-Files fill up: what has expired since waits up to an hour (``EVERY_S``), unless policies or holds have changed.
+Files fill up: what has expired since waits up to an hour (``EVERY_S``), unless policies or holds have changed. A span
+of history in which nothing expires soon is left alone until then (``coordinator.quiet``).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import structlog
 
 from tenure.coordinator import archive_format
 from tenure.coordinator.passing import FIRST_ID
+from tenure.coordinator.quiet import Look, Quiet
 from tenure.coordinator.retain import Turns, bounds_of, policy_of, removal, spans_of_history
 from tenure.model.archive import (
     MAX_FILE_JOBS,
@@ -55,6 +57,8 @@ log = structlog.get_logger(__name__)
 POLL_S = 20.0
 """How often policies and holds are looked at; and how soon something that went wrong is tried again."""
 EVERY_S = 3_600.0
+KEPT_AGAIN_MOST_S = 86_400.0
+"""When a span is looked through again in which something was kept, at last; ``EVERY_S`` at first."""
 WINDOW_JOBS = 1_000
 MIN_REST_S = 0.01
 CONTENT_TYPE = "application/vnd.apache.parquet"
@@ -83,11 +87,14 @@ class Archiver:
         self._clock = clock
         self._guard = guard
         self._leader = leader
+        self._quiet = Quiet(clock, again_s=EVERY_S, most_s=KEPT_AGAIN_MOST_S)
         self._most = MAX_FILE_JOBS
         """Jobs of a file: fewer after one whose jobs took too long to remove."""
         self._passed_over: set[uuid.UUID] = set()
         """Jobs that took too long even alone, since the last look through all."""
         self._set: object = None
+        self._quiet_for: object = None
+        """What was set when the spans that are left alone were looked through."""
         self._next_at = -math.inf
 
     async def archive_forever(self) -> None:
@@ -117,18 +124,25 @@ class Archiver:
             Unavailable: a store does not answer. What is in done files is; the rest is for the next round.
         """
         await self._drop_plans()
-        self._set, rows = await self._what_is_set()
+        now_set, rows = await self._what_is_set()
+        if now_set != self._quiet_for:
+            self._quiet.forget()
+        self._set = self._quiet_for = now_set
         keep_s = shortest_keep_s(policy for row in rows if (policy := policy_of(row)).archive)
         if keep_s is None:
             return 0
         made_before, spans = await spans_of_history(self._database, keep_s)
         archived = 0
-        for span in spans:
-            async for jobs in self._files_of(span, {"before": first_id_at(made_before)}):
+        for span in self._quiet.due(spans):
+            look = Look()
+            async for jobs in self._files_of(span, {"before": first_id_at(made_before)}, look):
                 gone = await self._archive(Plan(new_id(), jobs), self._turns[span.from_at])
                 archived += gone
+                look.gone += gone
+                look.kept = look.kept or not gone
                 if not gone and (await self._what_is_set())[0] != self._set:
                     return archived  # the next round goes by what is set now, from the beginning
+            self._quiet.looked(span, made_before, look)
         if archived:
             log.info("history_archived", jobs=archived)
         return archived
@@ -145,8 +159,8 @@ class Archiver:
         holds = await self._database.fetch("legal_holds")
         return (tuple(map(tuple, rows)), tuple((hold.key, hold.value) for hold in holds)), rows
 
-    async def _files_of(self, span: Span, where: dict[str, Any]) -> AsyncIterator[list[Expired]]:
-        """Look through a span, and yield the jobs of one file after the other."""
+    async def _files_of(self, span: Span, where: dict[str, Any], look: Look) -> AsyncIterator[list[Expired]]:
+        """Look through a span, and yield the jobs of one file after the other; tell ``look`` what else there is."""
         gathering, after = Gathering(), FIRST_ID
         while True:
             began = self._clock.monotonic()
@@ -155,8 +169,10 @@ class Archiver:
             )
             found = [Expired(row.id, row.namespace, row.created_at, row.finished_at, row.weight) for row in rows]
             await self._rest(began)
+            wanted = [job for job in found if job.id not in self._passed_over]
+            look.add(page.next_s, kept=page.kept > 0 or len(wanted) < len(found))
             gathering.max_jobs = min(gathering.max_jobs, self._most)
-            for jobs in gathering.add(job for job in found if job.id not in self._passed_over):
+            for jobs in gathering.add(wanted):
                 yield jobs
             if page.seen < WINDOW_JOBS:
                 break

@@ -26,6 +26,7 @@ from typing import Any
 import structlog
 
 from tenure.coordinator.passing import FIRST_ID
+from tenure.coordinator.quiet import Look, Quiet
 from tenure.model.batch import pieces
 from tenure.model.clock import Clock
 from tenure.model.errors import Deposed, Locked, TenureError, Unavailable
@@ -42,7 +43,8 @@ STEP_ROWS = 20_000
 """About so many rows go in a step at most, with all that hangs on its jobs; more, where they are one job's."""
 MIN_REST_S = 0.001
 KEPT_AGAIN_S = 600.0
-"""When a span is looked through again in which something was kept by a hold, or for an unfinished job."""
+"""When a span is looked through again in which something was kept by a hold, or for an unfinished job; at first."""
+KEPT_AGAIN_MOST_S = 3_600.0
 PARTITIONS_EVERY_S = 3_600.0
 
 
@@ -78,8 +80,7 @@ class Retainer:
         self._most = WINDOW_JOBS
         """Jobs of a step: fewer after one that took too long."""
         self._set: object = None
-        self._quiet_until: dict[datetime | None, float] = {}
-        """By the beginning of a span: before then nothing of it expires."""
+        self._quiet = Quiet(clock, again_s=KEPT_AGAIN_S, most_s=KEPT_AGAIN_MOST_S)
         self._partitions_at = -math.inf
 
     async def retain_forever(self) -> None:
@@ -106,10 +107,9 @@ class Retainer:
         gone = 0
         if keep_s is not None:
             made_before, found = await spans_of_history(self._database, keep_s)
-            for span in found:
-                if self._quiet_until.get(span.from_at, -math.inf) <= self._clock.monotonic():
-                    async with self._turns[span.from_at]:
-                        gone += await self._look_through(span, made_before)
+            for span in self._quiet.due(found):
+                async with self._turns[span.from_at]:
+                    gone += await self._look_through(span, made_before)
         if gone:
             log.info("history_removed", jobs=gone)
         await self._drop_partitions()
@@ -122,27 +122,24 @@ class Retainer:
         now_set = (tuple(map(tuple, rows)), tuple((hold.key, hold.value) for hold in holds))
         if now_set != self._set:
             self._set = now_set
-            self._quiet_until.clear()
+            self._quiet.forget()
         return [policy for row in rows if not (policy := policy_of(row)).archive]
 
     async def _look_through(self, span: Span, made_before: datetime) -> int:
         where = {**bounds_of(span), "before": first_id_at(made_before), "archive": False}
-        after, gone, kept, next_s = FIRST_ID, 0, False, math.inf
+        after, look = FIRST_ID, Look()
         while True:
             began = self._clock.monotonic()
             [page] = await self._database.fetch("expired_page", {**where, "after": after, "window": WINDOW_JOBS})
             await self._rest(began)
             removed = await self._remove_all(span, page)
-            gone += removed
-            kept = kept or page.kept > 0 or removed < len(page.ids)
-            next_s = min(next_s, math.inf if page.next_s is None else page.next_s)
+            look.gone += removed
+            look.add(page.next_s, kept=page.kept > 0 or removed < len(page.ids))
             if page.seen < WINDOW_JOBS:
                 break
             after = page.last
-        if span.until_at is not None and span.until_at <= made_before:  # all of it was looked at, and no more ends then
-            quiet_s = min(next_s, KEPT_AGAIN_S) if kept else next_s
-            self._quiet_until[span.from_at] = self._clock.monotonic() + quiet_s
-        return gone
+        self._quiet.looked(span, made_before, look)
+        return look.gone
 
     async def _remove_all(self, span: Span, page: Row) -> int:
         """Remove what a look has found, in as many steps as it takes; return how many jobs went."""

@@ -531,6 +531,25 @@ async def test_partitions_of_which_nothing_is_left_are_dropped_and_no_others(alo
     assert await partitions() == present
 
 
+async def test_beside_a_long_read_one_wait_for_a_lock_is_all(alone: Parts) -> None:
+    """As pg_dump reads: all partitions, in one transaction. Waiting for each of sixty would take six seconds."""
+    monday = datetime.now(UTC).date() - timedelta(days=datetime.now(UTC).weekday())
+    for weeks in range(3, 63):
+        first = monday - timedelta(weeks=weeks)
+        await alone.sql(
+            f"CREATE TABLE tenure.history_{weeks}_ago PARTITION OF tenure.history"
+            f" FOR VALUES FROM ('{first} 00:00+00') TO ('{first + timedelta(weeks=1)} 00:00+00')"
+        )
+    async with (
+        await psycopg.AsyncConnection.connect(alone.dsn) as reader,
+        await psycopg.AsyncConnection.connect(alone.dsn, autocommit=True) as dropping,
+    ):
+        await reader.execute("SELECT count(*) FROM tenure.history")
+        await dropping.execute("SET statement_timeout = '4s'")
+        cursor = await dropping.execute("SELECT tenure.drop_empty_partition()")
+        assert await cursor.fetchone() == (None,)
+
+
 @pytest_asyncio.fixture
 async def client(alone: Parts) -> AsyncIterator[AsyncClient]:
     services = (RetentionService(alone.db, alone.clock, alone.audit),)

@@ -82,8 +82,9 @@ CROSS JOIN LATERAL (SELECT pg_get_expr(c.relpartbound, c.oid) AS bound) b
 WHERE n.nspname = 'tenure' AND p.relname IN ('history', 'attempt') AND b.bound LIKE 'FOR VALUES FROM%';
 
 -- Drop one partition that is empty and whose week was over a day ago, and return its name; null: there is none, or
--- somebody reads it. As the owner, so that coordinators need no right to drop. Writers are shut out while it is looked at,
--- for a tenth of a second at most.
+-- somebody reads it: then the others are left for another time, too, since whoever reads one for long, as pg_dump does, reads
+-- all. As the owner, so that coordinators need no right to drop. Writers are shut out while it is looked at, for a tenth of a
+-- second at most.
 CREATE FUNCTION tenure.drop_empty_partition() RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
@@ -103,7 +104,7 @@ BEGIN
                 RETURN old.child;
             END IF;
         EXCEPTION WHEN lock_not_available THEN
-            NULL;  -- another time
+            RETURN NULL;  -- another time
         END;
     END LOOP;
     RETURN NULL;
