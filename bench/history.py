@@ -1,8 +1,9 @@
-"""History: how fast it is listed, read and removed when it is long, and what that does to the jobs beside it.
+"""History: how fast it is listed, read, archived and removed when it is long, and what that does to the jobs beside it.
 
 History is made by SQL, in weekly partitions that end before this week, with an attempt for each job: what is drained
 for the comparison is alone in the partition of this week, so that counting it reads nothing else. Then it is vacuumed
-and analysed. In every run jobs are drained on an empty history, beside a long one, and while the leader removes.
+and analysed. In every run jobs are drained on an empty history, beside a long one, while the leader archives, and
+while it removes. The archive is the folder that the deployment has.
 """
 
 from __future__ import annotations
@@ -61,6 +62,19 @@ WITH made AS (
 INSERT INTO tenure.attempt (job_id, attempt, fence, worker, lease, claim_revision, outcome, started_at, finished_at)
 SELECT id, 1, fence, worker, fence, fence, state, started_at, finished_at FROM ended
 """
+OLDEST_JOBS = 100_000
+"""The archive begins with these."""
+OLDEST = """
+SELECT id::text FROM (SELECT id FROM tenure.history ORDER BY id LIMIT %(of)s) AS oldest ORDER BY random() LIMIT %(jobs)s
+"""
+OLD = "SELECT count(*) FROM tenure.history WHERE finished_at < now() - interval '2 days'"
+STILL_THERE = "SELECT id::text FROM tenure.history WHERE id = ANY (%(ids)s::uuid[])"
+EDGES_OF_FILES = "SELECT unnest(ARRAY[first_id, last_id])::text FROM tenure.archive_file WHERE state = 'done'"
+"""Surely archived, however short the measurement is."""
+FILES = """
+SELECT count(*), coalesce(sum(jobs), 0)::bigint, coalesce(sum(size_bytes), 0)::bigint
+FROM tenure.archive_file WHERE state = 'done'
+"""
 SAMPLE = "SELECT id::text FROM tenure.history TABLESAMPLE SYSTEM (%(percent)s) LIMIT %(jobs)s"
 ENDED_SINCE = """
 SELECT count(*), extract(epoch FROM max(finished_at) - %(since)s)::float8,
@@ -91,6 +105,9 @@ async def history(stage: Stage, results: Results) -> None:
         results.case("history", f"drain, beside {name}").add({"jobs_per_s": beside, "of_none": _ratio(beside, alone)})
         for what, figures in (await _reads(stage)).items():
             results.case("history", f"{what}, of {name}").add(figures)
+        say(f"history: archiving {name}")
+        for what, figures in (await _archive(stage, alone)).items():
+            results.case("history", f"{what} of {name}").add(figures)
         say(f"history: removing from {name}")
         removed, during = await _removal(stage)
         results.case("history", f"retention, of {name}").add({"jobs_per_s": removed})
@@ -198,25 +215,56 @@ async def _times(way: Callable[[], Awaitable[Any]], samples: int) -> dict[str, f
     return {"p50_ms": percentile(took, 50), "p99_ms": percentile(took, 99)}
 
 
-async def _removal(stage: Stage) -> tuple[float, float]:
-    """Let the leader remove all that is old; return its jobs a second, and those that are drained meanwhile."""
+async def _archive(stage: Stage, alone: float) -> dict[str, dict[str, float]]:
+    """Let the leader archive what is old for a while, and read some of what it has: figures by case."""
     plan = stage.plan
     async with _connection(stage) as connection:
-        since = await stage.now()
-        await stage.client.put_retention(keep_s=86_400)
-        try:
-            before = await _first_removed(connection, since)
-            began = time.monotonic()
-            during = await _drain_rate(stage)
-            # Without jobs beside it, too, so that few jobs to drain do not make it a short measurement.
-            while time.monotonic() - began < plan.history_removal_s:
-                await asyncio.sleep(POLL_S)
-                if await _removed(connection, since) >= plan.history_jobs:
-                    break
-            gone, seconds = await _removed(connection, since) - before, time.monotonic() - began
-        finally:
-            await stage.client.delete_retention()
-    return gone / seconds, during
+        params = {"of": min(OLDEST_JOBS, plan.history_jobs), "jobs": plan.latency_samples * 20}
+        ids = [id for (id,) in await _rows(connection, OLDEST, params)]
+        [before] = await _rows(connection, FILES)
+        archived, during = await _going(stage, connection, archive=True)
+        left = {id for (id,) in await _rows(connection, STILL_THERE, {"ids": ids})}
+        [after] = await _rows(connection, FILES)
+        sure = [id for (id,) in await _rows(connection, EDGES_OF_FILES)]
+    gone = [id for id in ids if id not in left] or sure
+    draw = random.Random(2)
+    files, jobs, size = (now - then for now, then in zip(after, before, strict=True))
+    return {
+        "archive,": {"jobs_per_s": archived, "jobs_of_a_file": jobs / files, "bytes_of_a_job": size / jobs},
+        "drain, while the leader archives": {"jobs_per_s": during, "of_none": _ratio(during, alone)},
+        "get an archived one at random,": await _times(
+            lambda: stage.client.get(draw.choice(gone)), plan.latency_samples
+        ),
+    }
+
+
+async def _removal(stage: Stage) -> tuple[float, float]:
+    """Let the leader remove all that is old; return its jobs a second, and those that are drained meanwhile."""
+    async with _connection(stage) as connection:
+        return await _going(stage, connection, archive=False)
+
+
+async def _going(stage: Stage, connection: psycopg.AsyncConnection[Any], *, archive: bool) -> tuple[float, float]:
+    """Let the leader take old jobs out of history; return how many a second go, and how many are drained."""
+    plan = stage.plan
+    since = await stage.now()
+    [(there,)] = await _rows(connection, OLD)
+    if not there:
+        raise BenchError("nothing of history is left that is old")
+    await stage.client.put_retention(keep_s=86_400, archive=archive)
+    try:
+        before = await _first_removed(connection, since)
+        began = time.monotonic()
+        during = await _drain_rate(stage)
+        # Without jobs beside it, too, so that few jobs to drain do not make it a short measurement.
+        while time.monotonic() - began < plan.history_removal_s:
+            await asyncio.sleep(POLL_S)
+            if await _removed(connection, since) >= there:
+                break
+        gone, seconds = await _removed(connection, since), time.monotonic() - began
+    finally:
+        await stage.client.delete_retention()
+    return (gone - before) / seconds, during
 
 
 async def _first_removed(connection: psycopg.AsyncConnection[Any], since: Any) -> int:

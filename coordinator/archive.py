@@ -11,7 +11,10 @@ or in one: whoever leads next drops the plan, has what was written deleted (``co
 under another key. A plan is never gone on with: a leader that was deposed may still be sending its file, which must
 not overwrite one that counts.
 
-Files fill up: what has expired since waits up to an hour (``EVERY_S``), unless policies or holds have changed.
+A file whose jobs take too long to remove is made again with half as many.
+
+Files fill up: what has expired since waits up to an hour (``EVERY_S``), unless policies or holds have changed. A span
+of history in which nothing expires soon is left alone until then (``coordinator.quiet``).
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -27,14 +31,25 @@ import structlog
 
 from tenure.coordinator import archive_format
 from tenure.coordinator.passing import FIRST_ID
+from tenure.coordinator.quiet import Look, Quiet
 from tenure.coordinator.retain import Turns, bounds_of, policy_of, removal, spans_of_history
-from tenure.model.archive import SCHEMA_VERSION, Expired, Gathering, Plan, made_ms, manifest_key, manifest_of, mark_of
+from tenure.model.archive import (
+    MAX_FILE_JOBS,
+    SCHEMA_VERSION,
+    Expired,
+    Gathering,
+    Plan,
+    made_ms,
+    manifest_key,
+    manifest_of,
+    mark_of,
+)
 from tenure.model.clock import Clock
 from tenure.model.errors import Deposed, Locked, TenureError, Unavailable
 from tenure.model.ids import first_id_at, new_id
 from tenure.model.retention import Span, shortest_keep_s
 from tenure.store.objects.port import ObjectStore
-from tenure.store.postgres.database import Database, Statement
+from tenure.store.postgres.database import Database, Row, Statement
 from tenure.store.postgres.together import all_or_none
 
 log = structlog.get_logger(__name__)
@@ -42,6 +57,8 @@ log = structlog.get_logger(__name__)
 POLL_S = 20.0
 """How often policies and holds are looked at; and how soon something that went wrong is tried again."""
 EVERY_S = 3_600.0
+KEPT_AGAIN_MOST_S = 86_400.0
+"""When a span is looked through again in which something was kept, at last; ``EVERY_S`` at first."""
 WINDOW_JOBS = 1_000
 MIN_REST_S = 0.01
 CONTENT_TYPE = "application/vnd.apache.parquet"
@@ -70,7 +87,14 @@ class Archiver:
         self._clock = clock
         self._guard = guard
         self._leader = leader
+        self._quiet = Quiet(clock, again_s=EVERY_S, most_s=KEPT_AGAIN_MOST_S)
+        self._most = MAX_FILE_JOBS
+        """Jobs of a file: fewer after one whose jobs took too long to remove."""
+        self._passed_over: set[uuid.UUID] = set()
+        """Jobs that took too long even alone, since the last look through all."""
         self._set: object = None
+        self._quiet_for: object = None
+        """What was set when the spans that are left alone were looked through."""
         self._next_at = -math.inf
 
     async def archive_forever(self) -> None:
@@ -83,6 +107,7 @@ class Archiver:
             try:
                 if await self._is_time():
                     await self.round()
+                    self._passed_over.clear()
                     self._next_at = self._clock.monotonic() + EVERY_S
             except Deposed:
                 raise
@@ -99,29 +124,43 @@ class Archiver:
             Unavailable: a store does not answer. What is in done files is; the rest is for the next round.
         """
         await self._drop_plans()
-        rows = await self._database.fetch("retention_policies")
+        now_set, rows = await self._what_is_set()
+        if now_set != self._quiet_for:
+            self._quiet.forget()
+        self._set = self._quiet_for = now_set
         keep_s = shortest_keep_s(policy for row in rows if (policy := policy_of(row)).archive)
         if keep_s is None:
             return 0
         made_before, spans = await spans_of_history(self._database, keep_s)
         archived = 0
-        for span in spans:
-            async for jobs in self._files_of(span, {"before": first_id_at(made_before)}):
-                archived += await self._archive(Plan(new_id(), jobs), self._turns[span.from_at])
+        for span in self._quiet.due(spans):
+            look = Look()
+            async for jobs in self._files_of(span, {"before": first_id_at(made_before)}, look):
+                gone = await self._archive(Plan(new_id(), jobs), self._turns[span.from_at])
+                archived += gone
+                look.gone += gone
+                look.kept = look.kept or not gone
+                if not gone and (await self._what_is_set())[0] != self._set:
+                    return archived  # the next round goes by what is set now, from the beginning
+            self._quiet.looked(span, made_before, look)
         if archived:
             log.info("history_archived", jobs=archived)
         return archived
 
     async def _is_time(self) -> bool:
-        policies = await self._database.fetch("retention_policies")
-        holds = await self._database.fetch("legal_holds")
-        now_set = (tuple(map(tuple, policies)), tuple((hold.key, hold.value) for hold in holds))
+        now_set, _ = await self._what_is_set()
         if now_set != self._set:
             self._set, self._next_at = now_set, -math.inf
         return self._clock.monotonic() >= self._next_at
 
-    async def _files_of(self, span: Span, where: dict[str, Any]) -> AsyncIterator[list[Expired]]:
-        """Look through a span, and yield the jobs of one file after the other."""
+    async def _what_is_set(self) -> tuple[object, list[Row]]:
+        """Return policies and holds, to be compared, and the rows of the policies."""
+        rows = await self._database.fetch("retention_policies")
+        holds = await self._database.fetch("legal_holds")
+        return (tuple(map(tuple, rows)), tuple((hold.key, hold.value) for hold in holds)), rows
+
+    async def _files_of(self, span: Span, where: dict[str, Any], look: Look) -> AsyncIterator[list[Expired]]:
+        """Look through a span, and yield the jobs of one file after the other; tell ``look`` what else there is."""
         gathering, after = Gathering(), FIRST_ID
         while True:
             began = self._clock.monotonic()
@@ -130,7 +169,10 @@ class Archiver:
             )
             found = [Expired(row.id, row.namespace, row.created_at, row.finished_at, row.weight) for row in rows]
             await self._rest(began)
-            for jobs in gathering.add(found):
+            wanted = [job for job in found if job.id not in self._passed_over]
+            look.add(page.next_s, kept=page.kept > 0 or len(wanted) < len(found))
+            gathering.max_jobs = min(gathering.max_jobs, self._most)
+            for jobs in gathering.add(wanted):
                 yield jobs
             if page.seen < WINDOW_JOBS:
                 break
@@ -169,6 +211,7 @@ class Archiver:
                 async with turn:
                     began = self._clock.monotonic()
                     gone = await self._end(plan, size_bytes, sha256)
+                self._most = min(MAX_FILE_JOBS, 2 * self._most)
                 await self._rest(began)
                 return gone
         except Locked as exc:  # somebody retries one, or it is held or needed: what may go is planned anew
@@ -212,10 +255,25 @@ class Archiver:
         return len(data), sha256
 
     async def _end(self, plan: Plan, size_bytes: int, sha256: bytes) -> int:
-        *_, [row] = await all_or_none(
+        """Remove the jobs of a file and say that it is done, or neither; return how many jobs.
+
+        Raises:
+            Unavailable: Postgres does not answer, or it takes too long; the next file is smaller.
+        """
+        try:
+            return await self._try_to_end(plan, size_bytes, sha256)
+        except Unavailable as exc:
+            self._most = max(1, len(plan.jobs) // 2)
+            log.warning("archive_file_halved", jobs=self._most, error=exc.message)
+            if len(plan.jobs) == 1:
+                log.error("job_not_archived", job=str(plan.jobs[0].id), error=exc.message)
+                self._passed_over.add(plan.jobs[0].id)
+            raise
+
+    async def _try_to_end(self, plan: Plan, size_bytes: int, sha256: bytes) -> int:
+        _, [row], _ = await all_or_none(
             self._database,
             [
-                self._guard,
                 Statement(
                     "end_archive_file",
                     {
@@ -234,6 +292,7 @@ class Archiver:
                     archived=True,
                     archive_file=plan.key,
                 ),
+                self._guard,  # last: a step that outlives the term changes nothing
             ],
         )
         gone: int = row.gone

@@ -1,11 +1,12 @@
 """Retain: the leader removes history that has expired, by the policies that are set; without any it removes nothing.
 
 History is looked through in the order of ids, a partition's span at a time and a window of rows at a time, so that no
-look is longer than another, however little has expired. What has goes in a transaction of its own: under the leader's
-term, from jobs that are held in place, by the policies, legal holds and unfinished jobs of that instant
-(``tenure.remove_history``), with its entries in the audit log. Killed between two steps, or in one, the next leader
-goes on from what is there. Pauses in between leave Postgres to the jobs. A span in which nothing expires soon is left
-alone until then.
+look is longer than another, however little has expired. What has goes in steps, each a transaction of its own: from
+jobs that are held in place, by the policies, legal holds and unfinished jobs of that instant
+(``tenure.remove_history``), with its entries in the audit log; and at its end under the leader's term, so that a step
+that outlives the term changes nothing. Killed between two steps, or in one, the next leader goes on from what is there.
+A step is bounded by the rows that hang on its jobs, and smaller after one that took too long. Pauses in between leave
+Postgres to the jobs. A span in which nothing expires soon is left alone until then.
 
 Safety does not depend on what is remembered here, nor on there being one leader. What is to be archived before it goes
 (``Policy.archive``) is passed over: whoever archives puts ``removal`` with ``archived=True`` into the transaction that
@@ -25,8 +26,10 @@ from typing import Any
 import structlog
 
 from tenure.coordinator.passing import FIRST_ID
+from tenure.coordinator.quiet import Look, Quiet
+from tenure.model.batch import pieces
 from tenure.model.clock import Clock
-from tenure.model.errors import Deposed, Locked, TenureError
+from tenure.model.errors import Deposed, Locked, TenureError, Unavailable
 from tenure.model.ids import first_id_at
 from tenure.model.retention import Policy, Span, shortest_keep_s, spans
 from tenure.store.postgres.database import Database, Row, Statement
@@ -35,10 +38,13 @@ log = structlog.get_logger(__name__)
 
 EVERY_S = 20.0
 WINDOW_JOBS = 500
-"""Rows that a step looks at, and removes at most."""
+"""Jobs that a look looks at, and a step removes at most."""
+STEP_ROWS = 20_000
+"""About so many rows go in a step at most, with all that hangs on its jobs; more, where they are one job's."""
 MIN_REST_S = 0.001
 KEPT_AGAIN_S = 600.0
-"""When a span is looked through again in which something was kept by a hold, or for an unfinished job."""
+"""When a span is looked through again in which something was kept by a hold, or for an unfinished job; at first."""
+KEPT_AGAIN_MOST_S = 3_600.0
 PARTITIONS_EVERY_S = 3_600.0
 
 
@@ -71,9 +77,10 @@ class Retainer:
         self._guard = guard
         self._leader = leader
         self._has_objects = has_objects
+        self._most = WINDOW_JOBS
+        """Jobs of a step: fewer after one that took too long."""
         self._set: object = None
-        self._quiet_until: dict[datetime | None, float] = {}
-        """By the beginning of a span: before then nothing of it expires."""
+        self._quiet = Quiet(clock, again_s=KEPT_AGAIN_S, most_s=KEPT_AGAIN_MOST_S)
         self._partitions_at = -math.inf
 
     async def retain_forever(self) -> None:
@@ -100,10 +107,9 @@ class Retainer:
         gone = 0
         if keep_s is not None:
             made_before, found = await spans_of_history(self._database, keep_s)
-            for span in found:
-                if self._quiet_until.get(span.from_at, -math.inf) <= self._clock.monotonic():
-                    async with self._turns[span.from_at]:
-                        gone += await self._look_through(span, made_before)
+            for span in self._quiet.due(found):
+                async with self._turns[span.from_at]:
+                    gone += await self._look_through(span, made_before)
         if gone:
             log.info("history_removed", jobs=gone)
         await self._drop_partitions()
@@ -116,33 +122,56 @@ class Retainer:
         now_set = (tuple(map(tuple, rows)), tuple((hold.key, hold.value) for hold in holds))
         if now_set != self._set:
             self._set = now_set
-            self._quiet_until.clear()
+            self._quiet.forget()
         return [policy for row in rows if not (policy := policy_of(row)).archive]
 
     async def _look_through(self, span: Span, made_before: datetime) -> int:
         where = {**bounds_of(span), "before": first_id_at(made_before), "archive": False}
-        after, gone, kept, next_s = FIRST_ID, 0, False, math.inf
+        after, look = FIRST_ID, Look()
         while True:
             began = self._clock.monotonic()
             [page] = await self._database.fetch("expired_page", {**where, "after": after, "window": WINDOW_JOBS})
-            removed = await self._remove(span, page) if page.ids else 0
-            gone += removed
-            kept = kept or page.kept > 0 or removed < len(page.ids)
-            next_s = min(next_s, math.inf if page.next_s is None else page.next_s)
+            await self._rest(began)
+            removed = await self._remove_all(span, page)
+            look.gone += removed
+            look.add(page.next_s, kept=page.kept > 0 or removed < len(page.ids))
             if page.seen < WINDOW_JOBS:
                 break
             after = page.last
-            took_s = self._clock.monotonic() - began
-            await self._clock.sleep(max(MIN_REST_S, took_s / self._share - took_s))
-        if span.until_at is not None and span.until_at <= made_before:  # all of it was looked at, and no more ends then
-            quiet_s = min(next_s, KEPT_AGAIN_S) if kept else next_s
-            self._quiet_until[span.from_at] = self._clock.monotonic() + quiet_s
+        self._quiet.looked(span, made_before, look)
+        return look.gone
+
+    async def _remove_all(self, span: Span, page: Row) -> int:
+        """Remove what a look has found, in as many steps as it takes; return how many jobs went."""
+        gone = 0
+        weighed = zip(page.ids, page.weights, strict=True)
+        for piece in pieces(weighed, lambda job: job[1], max_weight=STEP_ROWS, max_items=WINDOW_JOBS):
+            left = [id for id, _ in piece]
+            while left:
+                began = self._clock.monotonic()
+                step = left[: self._most]
+                try:
+                    gone += await self._remove(step, span, page.made_at)
+                    self._most = min(WINDOW_JOBS, 2 * self._most)
+                    left = left[len(step) :]
+                except Unavailable as exc:
+                    if len(step) == 1:
+                        log.error("job_not_removed", job=str(step[0]), error=exc.message)
+                        left = left[1:]
+                    else:
+                        self._most = len(step) // 2
+                        log.warning("removal_step_halved", jobs=self._most, error=exc.message)
+                await self._rest(began)
         return gone
 
-    async def _remove(self, span: Span, page: Row) -> int:
-        step = removal(page.ids, span, made_at=page.made_at, leader=self._leader, has_objects=self._has_objects)
+    async def _rest(self, began: float) -> None:
+        took_s = self._clock.monotonic() - began
+        await self._clock.sleep(max(MIN_REST_S, took_s / self._share - took_s))
+
+    async def _remove(self, ids: Sequence[uuid.UUID], span: Span, made_at: datetime) -> int:
+        step = removal(ids, span, made_at=made_at, leader=self._leader, has_objects=self._has_objects)
         try:
-            _, [row] = await self._database.transaction([self._guard, step])
+            [row], _ = await self._database.transaction([step, self._guard])
         except Locked:  # somebody retries one of them: another time
             return 0
         gone: int = row.gone
@@ -170,6 +199,8 @@ def removal(
     archive_file: str | None = None,
 ) -> Statement:
     """Return the statement that removes those of these jobs which may go, for a transaction under the leader's term.
+
+    The term is asserted after it: the term may end while it runs.
 
     ``made_at``: none of them was made before. Its row says how many are ``gone``. ``has_objects``: there is an object
     store, in which attempts may have left what nobody knows of. ``archived``: those that policies want archived, which

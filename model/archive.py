@@ -90,7 +90,8 @@ class Gathering:
     """Jobs on their way into files: by namespace, until one has enough for a file."""
 
     def __init__(self, max_jobs: int = MAX_FILE_JOBS, max_bytes: int = MAX_FILE_BYTES) -> None:
-        self._max_jobs = max_jobs
+        self.max_jobs = max_jobs
+        """Of a file; may change meanwhile."""
         self._max_bytes = max_bytes
         self._jobs: dict[str, list[Expired]] = {}
         self._weights: dict[str, int] = {}
@@ -104,7 +105,7 @@ class Gathering:
                 full.append(self._take(job.namespace))
             self._jobs.setdefault(job.namespace, []).append(job)
             self._weights[job.namespace] = self._weights.get(job.namespace, 0) + job.weight
-            if len(self._jobs[job.namespace]) >= self._max_jobs:
+            if len(self._jobs[job.namespace]) >= self.max_jobs:
                 full.append(self._take(job.namespace))
         while sum(map(len, self._jobs.values())) > MAX_GATHERED_JOBS:
             full.append(self._take(max(self._jobs, key=lambda namespace: len(self._jobs[namespace]))))

@@ -1,7 +1,8 @@
 """Brings the schema up to date: Alembic revisions made of plain SQL, under an advisory lock.
 
 Safe when several coordinators start at once: one migrates, the others wait for the lock and find nothing to do.
-Each revision is one transaction, so that a killed migration leaves the schema at the revision before. With each goes
+Each revision is one transaction, so that a killed migration leaves the schema at the revision before; indexes on tables
+that are in use are made ahead of it (``store.postgres.ahead``). With each goes
 what the oldest revision is whose code still runs on it: by that an older release, beside a newer one or rolled back to,
 runs on a schema that it does not know.
 """
@@ -27,6 +28,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import InternalError, OperationalError, ProgrammingError
 
 from tenure.model.errors import ConfigurationError, Unavailable
+from tenure.store.postgres import ahead
 from tenure.store.postgres.dsn import checked
 
 _REFUSED = ("authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist")
@@ -188,6 +190,11 @@ def run_text(connection: Connection, text: str) -> None:
 
 
 def _migrate(dsn: str) -> SchemaStatus:
+    with _connected(dsn) as connection:
+        current = _current(connection)
+        _act_as_owner(connection)
+        connection.commit()
+        ahead.make_indexes(connection.execution_options(isolation_level="AUTOCOMMIT"), current)
     return locked(dsn, _upgrade)
 
 
@@ -201,9 +208,8 @@ def _upgrade(connection: Connection) -> SchemaStatus:
     # Asked first: Postgres refuses who may not create schemas, even if there is nothing to create.
     if connection.exec_driver_sql("SELECT to_regnamespace('tenure')").scalar() is None:
         connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS tenure")
-    elif owner := connection.exec_driver_sql(_OWNER).scalar():
-        # What is made belongs to who owns the schema, whichever of its members migrates.
-        connection.exec_driver_sql(f'SET ROLE "{owner}"')
+    else:
+        _act_as_owner(connection)
     connection.commit()
     command.upgrade(_config(connection), "head")
     connection.commit()
@@ -211,6 +217,12 @@ def _upgrade(connection: Connection) -> SchemaStatus:
     revisions = [revision.revision for revision in script.walk_revisions()][::-1]
     newer = revisions[revisions.index(applied[0]) + 1 :] if applied else revisions
     return SchemaStatus(_current(connection), revisions[-1], tuple(newer))
+
+
+def _act_as_owner(connection: Connection) -> None:
+    """What is made belongs to who owns the schema, whichever of its members migrates."""
+    if owner := connection.exec_driver_sql(_OWNER).scalar():
+        connection.exec_driver_sql(f'SET ROLE "{owner}"')
 
 
 def _status(dsn: str) -> SchemaStatus:

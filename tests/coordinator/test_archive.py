@@ -13,12 +13,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pyarrow as pa
 import pytest
 import pytest_asyncio
 from pyarrow import parquet
 from tests.coordinator.conftest import Parts, leader_of, object_signer_of, running, until
-from tests.coordinator.test_retain import DAY_S, age_all, ended, entries, left
+from tests.coordinator.test_retain import DAY_S, SLOW_REMOVAL, Slow, age_all, ended, entries, left
 from tests.fixtures.s3 import S3Server
 
 from tenure.client import AsyncClient
@@ -41,7 +42,7 @@ from tenure.model.states import JobState, Outcome
 from tenure.store.objects.folder import FolderObjects
 from tenure.store.objects.opening import open_store
 from tenure.store.objects.port import ObjectStore
-from tenure.store.postgres.database import Statement
+from tenure.store.postgres.database import Database, PoolOptions, Statement
 
 SAVED = """
 INSERT INTO tenure.artifact (job_id, attempt, name, size_bytes, sha256, content_type) VALUES (%s, %s, %s, %s, %s, %s)
@@ -114,7 +115,7 @@ async def test_objects_of_removed_jobs_go_and_those_of_others_stay(alone: Parts,
     stays = await save(alone, objects, kept, "a.txt", b"a")
     await policy(alone, archive=False)
     assert await (await retainer(alone)).round() == 2
-    assert await alone.sql("SELECT FROM tenure.artifact WHERE job_id = %s", gone) == []
+    assert await alone.sql("SELECT 1 FROM tenure.artifact WHERE job_id = %s", gone) == []
     assert await to_delete(alone) == {gone}, "not the one that completed at once and saved nothing"
     assert await Leftovers(alone.db, objects, alone.clock).round() == 1
     assert await keys(objects) == [stays] and await to_delete(alone) == set()
@@ -216,8 +217,8 @@ async def test_a_file_holds_all_that_history_held(
     await alone.sql("UPDATE tenure.history SET created_at = created_at - interval '11 days'")
     await policy(alone)
     assert await (await archiver_of(alone, objects)).round() == 2
-    assert await left(alone) == set() and await alone.sql("SELECT FROM tenure.attempt") == []
-    assert await alone.sql("SELECT FROM tenure.artifact") == [] and await to_delete(alone) == set()
+    assert await left(alone) == set() and await alone.sql("SELECT 1 FROM tenure.attempt") == []
+    assert await alone.sql("SELECT 1 FROM tenure.artifact") == [] and await to_delete(alone) == set()
     [file] = await files(alone)
     found = (await table(objects, file)).to_pylist()
     assert [row["id"] for row in found] == [str(parent), str(id)]
@@ -280,6 +281,51 @@ async def test_policies_that_do_not_archive_and_those_that_do_each_take_their_ow
     assert await left(alone) == {wanted}
     assert await (await archiver_of(alone, objects)).round() == 1
     assert await archived_ids(alone, objects) == [wanted] and plain not in await left(alone)
+
+
+async def test_a_span_of_which_nothing_can_go_soon_is_left_alone(alone: Parts, objects: FolderObjects) -> None:
+    """Also where something of it is held; until what is set changes."""
+    for state in ("failed", "completed"):
+        await ended(alone, 10 * DAY_S, state=state)
+    held = await ended(alone, 100 * DAY_S, labels={"case": "7"})
+    await policy(alone, DAY_S, state="completed")
+    await policy(alone, 365 * DAY_S, state="failed")
+    hold = {"key": "case", "value": "7"}
+    await alone.db.fetch("put_legal_hold", {**hold, "reason": "", "set_by": "test"})
+    archiver = await archiver_of(alone, objects)
+    looks: list[str] = []
+    fetch = alone.db.fetch
+
+    async def counted(name: str, params: Any = None) -> list[Any]:
+        looks.append(name)
+        return await fetch(name, params)
+
+    archiver._database = Slow(alone.db, counted)  # type: ignore[assignment]
+    assert await archiver.round() == 1
+    first = looks.count("archivable_page")
+    assert await archiver.round() == 0
+    assert looks.count("archivable_page") - first < first, "only what may still get more"
+    await alone.db.fetch("delete_legal_hold", hold)
+    assert await archiver.round() == 1 and held not in await left(alone)
+
+
+async def test_a_file_whose_jobs_take_too_long_is_made_again_with_fewer(alone: Parts, objects: FolderObjects) -> None:
+    for _ in range(12):
+        await ended(alone, 10 * DAY_S)
+    stays = await ended(alone, 10 * DAY_S, kind="never")
+    await policy(alone)
+    async with await psycopg.AsyncConnection.connect(alone.dsn, autocommit=True) as connection:
+        await connection.execute(SLOW_REMOVAL.replace("pg_temp", "public").encode())
+    async with Database(alone.dsn, PoolOptions(min_size=1, max_size=1, statement_timeout_s=1.0)) as impatient:
+        archiver = await archiver_of(alone, objects)
+        archiver._database = impatient
+        for _ in range(40):
+            with contextlib.suppress(Unavailable):
+                await archiver.round()
+                break
+    assert await left(alone) == {stays}
+    assert sorted(await archived_ids(alone, objects)) == sorted(set(await archived_ids(alone, objects)))
+    assert len(await archived_ids(alone, objects)) == 12
 
 
 async def test_what_is_held_is_in_no_file(alone: Parts, objects: FolderObjects) -> None:
@@ -553,7 +599,7 @@ async def test_the_log_of_an_archived_job_is_read(alone: Parts, objects: FolderO
     assert await (await archiver_of(alone, objects)).round() == 0, "its log is still in Postgres"
     assert await LogMover(alone.db, objects, alone.clock).step() == 1
     assert await (await archiver_of(alone, objects, term=2)).round() == 1
-    assert await alone.sql("SELECT FROM tenure.log_head") == [] and await to_delete(alone) == set()
+    assert await alone.sql("SELECT 1 FROM tenure.log_head") == [] and await to_delete(alone) == set()
     assert [line async for line in client.logs(str(id))] == before and len(before) == 2
     assert [line async for line in client.logs(str(id), follow=True)] == before
     assert [line async for line in client.logs(str(id), tail=1)] == before[1:]

@@ -28,7 +28,7 @@ from tenure.model.ids import first_id_at, new_id
 from tenure.model.jobs import JobSpec
 from tenure.model.retention import Policy, policy_for
 from tenure.model.states import JobState, Outcome
-from tenure.store.postgres.database import Statement
+from tenure.store.postgres.database import Database, PoolOptions, Statement
 
 DAY_S = 86_400
 ENDED = """
@@ -304,7 +304,7 @@ async def test_a_job_that_was_just_submitted_to_wait_for_an_expired_one_keeps_it
             " ttl_s, max_crashes) VALUES (%s, 'default', 'k', 'default', 1, 'waiting', false, 0, now(), 'null', 10, 3)",
             [child],
         )
-        await submitting.execute("SELECT tenure.insert_edges(%s, %s)", [[child], [parent]])
+        await submitting.execute("SELECT tenure.insert_held_edges(%s, %s)", [[child], [parent]])
         assert await retainer.round() == 0
     assert await retainer.round() == 0
     assert (await alone.row(child)).state == "ready"
@@ -344,6 +344,128 @@ async def test_a_leader_that_is_killed_anywhere_removes_all_once(
         assert term < 100
     assert {row.job_id for row in await alone.sql("SELECT job_id FROM tenure.attempt")} == held | fresh
     assert sum(json.loads(one.text)["jobs"] for one in await entries(alone)) == len(old)
+
+
+# -- jobs on which much hangs --
+
+
+async def with_edges(parts: Parts, id: uuid.UUID, edges: int) -> None:
+    """Let a job have waited for so many, of which nothing is left."""
+    await parts.sql(
+        "INSERT INTO tenure.dependency (child_id, parent_id, parent_state)"
+        " SELECT %s, gen_random_uuid(), 'completed' FROM generate_series(1, %s)",
+        id,
+        edges,
+    )
+
+
+async def waited(parts: Parts, parent: uuid.UUID, children: int) -> None:
+    """Let so many jobs have waited for one, all ended, and of which nothing but that is left."""
+    await parts.sql(
+        "INSERT INTO tenure.dependency (child_id, parent_id, parent_state)"
+        " SELECT gen_random_uuid(), %s, 'completed' FROM generate_series(1, %s)",
+        parent,
+        children,
+    )
+
+
+async def test_a_step_is_bounded_by_what_hangs_on_its_jobs(alone: Parts) -> None:
+    wide = [await ended(alone, 10 * DAY_S) for _ in range(7)]
+    for id in wide:
+        await with_edges(alone, id, 9_000)
+    narrow = [await ended(alone, 10 * DAY_S) for _ in range(50)]
+    await policy(alone, DAY_S)
+    retainer = await retainer_of(alone)
+    steps = steps_of(retainer)
+    assert await retainer.round() == len(wide) + len(narrow)
+    assert await alone.sql("SELECT 1 FROM tenure.dependency") == [] and await left(alone) == set()
+    widths = [len(set(ids) & set(wide)) for ids in steps]
+    assert max(widths) <= 2, "of 20,000 rows"
+    assert len(steps) < 12, "the narrow ones go together"
+
+
+def steps_of(retainer: Retainer) -> list[list[uuid.UUID]]:
+    """Return a list that fills with the jobs of every removal."""
+    steps: list[list[uuid.UUID]] = []
+    database = retainer._database
+
+    class Noted(Slow):
+        async def transaction(self, statements: Any) -> Any:
+            steps.extend(one.params["ids"] for one in statements if one.name == "remove_history")
+            return await database.transaction(statements)
+
+    retainer._database = Noted(database, database.fetch)  # type: ignore[assignment]
+    return steps
+
+
+SLOW_REMOVAL = """
+CREATE FUNCTION pg_temp.slow() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM pg_sleep(CASE WHEN OLD.kind = 'never' THEN 60 ELSE 0.1 END); RETURN OLD; END $$;
+CREATE TRIGGER slow BEFORE DELETE ON tenure.history FOR EACH ROW EXECUTE FUNCTION pg_temp.slow();
+"""
+
+
+async def test_steps_that_take_too_long_are_halved_and_one_job_holds_no_others_up(alone: Parts) -> None:
+    for _ in range(40):
+        await ended(alone, 10 * DAY_S)
+    stays = await ended(alone, 11 * DAY_S, kind="never")
+    await policy(alone, DAY_S)
+    async with await psycopg.AsyncConnection.connect(alone.dsn, autocommit=True) as connection:
+        await connection.execute(SLOW_REMOVAL.replace("pg_temp", "public").encode())
+    async with Database(alone.dsn, PoolOptions(min_size=1, max_size=1, statement_timeout_s=1.0)) as impatient:
+        retainer = await retainer_of(alone)
+        retainer._database = impatient
+        steps = steps_of(retainer)
+        assert await retainer.round() == 40
+    assert await left(alone) == {stays}
+    sizes = [len(ids) for ids in steps]
+    assert 1 in sizes and [stays] in steps
+    assert max(sizes[sizes.index(1) :]) > 1, "what was halved grows back"
+
+
+async def test_a_step_that_outlives_the_term_changes_nothing(alone: Parts) -> None:
+    """The next leader is elected while the step waits for the lock that it takes first."""
+    id = await ended(alone, 10 * DAY_S)
+    await policy(alone, DAY_S)
+    former = await retainer_of(alone)
+    async with await psycopg.AsyncConnection.connect(alone.dsn) as busy:
+        await busy.execute("SELECT pg_advisory_xact_lock(hashtext('tenure.retention'))")
+        step = asyncio.create_task(former.round())
+
+        async def waits() -> bool:
+            return bool(await alone.sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+
+        assert await until(waits)
+        await retainer_of(alone, "c2", term=2)  # which does not wait for the step
+        await busy.rollback()
+    with pytest.raises(Deposed):
+        await step
+    assert await left(alone) == {id}
+
+
+async def test_a_job_for_which_thousands_have_waited_stays_until_most_of_them_are_gone(alone: Parts) -> None:
+    wide, narrow = await ended(alone, 10 * DAY_S), await ended(alone, 10 * DAY_S)
+    await waited(alone, wide, 3_000)
+    await waited(alone, narrow, 1_000)
+    await policy(alone, DAY_S)
+    assert await (await retainer_of(alone)).round() == 1
+    assert await left(alone) == {wide}
+    await alone.sql(
+        "DELETE FROM tenure.dependency WHERE child_id IN"
+        " (SELECT child_id FROM tenure.dependency WHERE parent_id = %s LIMIT 2000)",
+        wide,
+    )
+    assert await (await retainer_of(alone, term=2)).round() == 1
+
+
+async def test_an_unfinished_job_is_seen_among_a_thousand_that_have_ended(alone: Parts) -> None:
+    parent, child = await ended(alone, 10 * DAY_S), await alone.submit()
+    await waited(alone, parent, 999)
+    await alone.sql(
+        "INSERT INTO tenure.dependency (child_id, parent_id, parent_state) VALUES (%s, %s, 'completed')", child, parent
+    )
+    await policy(alone, DAY_S)
+    assert await (await retainer_of(alone)).round() == 0
 
 
 async def test_the_leader_removes_by_itself(alone: Parts) -> None:
@@ -407,6 +529,25 @@ async def test_partitions_of_which_nothing_is_left_are_dropped_and_no_others(alo
         assert "history_3_ago" in await partitions(), "somebody reads it"
     await (await retainer_of(alone, term=3)).round()
     assert await partitions() == present
+
+
+async def test_beside_a_long_read_one_wait_for_a_lock_is_all(alone: Parts) -> None:
+    """As pg_dump reads: all partitions, in one transaction. Waiting for each of sixty would take six seconds."""
+    monday = datetime.now(UTC).date() - timedelta(days=datetime.now(UTC).weekday())
+    for weeks in range(3, 63):
+        first = monday - timedelta(weeks=weeks)
+        await alone.sql(
+            f"CREATE TABLE tenure.history_{weeks}_ago PARTITION OF tenure.history"
+            f" FOR VALUES FROM ('{first} 00:00+00') TO ('{first + timedelta(weeks=1)} 00:00+00')"
+        )
+    async with (
+        await psycopg.AsyncConnection.connect(alone.dsn) as reader,
+        await psycopg.AsyncConnection.connect(alone.dsn, autocommit=True) as dropping,
+    ):
+        await reader.execute("SELECT count(*) FROM tenure.history")
+        await dropping.execute("SET statement_timeout = '4s'")
+        cursor = await dropping.execute("SELECT tenure.drop_empty_partition()")
+        assert await cursor.fetchone() == (None,)
 
 
 @pytest_asyncio.fixture

@@ -12,14 +12,16 @@ from typing import Any
 
 import psycopg
 import pytest
+from alembic import command
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from sqlalchemy.engine import Connection
 from tests.fixtures.postgres import PostgresServer
 from tests.postgres.conftest import until
 
 from tenure.model.errors import ConfigurationError, Unavailable
 from tenure.store.postgres.database import Database, PoolOptions
-from tenure.store.postgres.migrate import migrate, status
+from tenure.store.postgres.migrate import _config, locked, migrate, status
 
 MIGRATE = """
 import asyncio, sys
@@ -192,6 +194,80 @@ async def test_no_special_rights_are_needed(postgres_server: PostgresServer, pla
             assert row.epoch == 1
     finally:
         postgres_server.drop_database(dsn)
+
+
+# -- from 0002, with old code beside --
+
+WAITED_FOR = ("00000000-0000-7000-8000-000000000001", "00000000-0000-7000-8000-000000000002")
+EDGE = "INSERT INTO tenure.dependency (child_id, parent_id, parent_state) VALUES (gen_random_uuid(), %s, 'completed')"
+INDEX = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('tenure.dependency_settled')"
+OLD_FUNCTIONS = "SELECT proname, md5(prosrc) FROM pg_proc WHERE pronamespace = 'tenure'::regnamespace"
+
+
+@pytest.fixture
+def at_0002(empty_database: str) -> str:
+    def upgrade(connection: Connection) -> None:
+        connection.exec_driver_sql("CREATE SCHEMA tenure")
+        connection.commit()
+        command.upgrade(_config(connection), "0002")
+        connection.commit()
+
+    locked(empty_database, upgrade)
+    return empty_database
+
+
+async def test_a_table_that_is_in_use_gets_its_index_while_old_code_writes_on(at_0002: str) -> None:
+    with psycopg.connect(at_0002, autocommit=True) as old, psycopg.connect(at_0002) as busy:
+        old.execute("SET lock_timeout = '5s'")
+        functions = dict(old.execute(OLD_FUNCTIONS).fetchall())
+        busy.execute(EDGE, [WAITED_FOR[0]])
+        migrating = asyncio.create_task(migrate(at_0002))
+        await until(partial(_an_index_waits, at_0002))
+        for _ in range(3):
+            old.execute("SELECT tenure.insert_edges(ARRAY[gen_random_uuid()], ARRAY[%s::uuid])", [WAITED_FOR[1]])
+            old.execute(EDGE, [WAITED_FOR[1]])
+        busy.execute(EDGE, [WAITED_FOR[1]])
+        assert not migrating.done()
+        busy.commit()
+        assert (await migrating).is_current
+        assert old.execute(INDEX).fetchall() == [(True,)]
+        after = dict(old.execute(OLD_FUNCTIONS).fetchall())
+    assert {name: after[name] for name in functions} == functions, "what old code calls is as it was"
+
+
+async def test_an_index_that_was_cut_off_is_made_anew(at_0002: str) -> None:
+    with psycopg.connect(at_0002, autocommit=True) as other, psycopg.connect(at_0002) as busy:
+        busy.execute(EDGE, [WAITED_FOR[0]])
+        migrating = asyncio.create_task(migrate(at_0002))
+        await until(partial(_an_index_waits, at_0002))
+        other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query LIKE 'CREATE INDEX CONCURRENTLY%'"
+        )
+        with pytest.raises(Unavailable):
+            await migrating
+        assert other.execute(INDEX).fetchall() == [(False,)]
+        busy.commit()
+        assert (await migrate(at_0002)).is_current
+        assert other.execute(INDEX).fetchall() == [(True,)]
+
+
+async def test_several_may_migrate_a_table_in_use_and_none_waits_for_the_other_for_ever(at_0002: str) -> None:
+    with psycopg.connect(at_0002) as busy:
+        busy.execute(EDGE, [WAITED_FOR[0]])
+        migrating = [asyncio.create_task(migrate(at_0002)) for _ in range(4)]
+        await until(partial(_an_index_waits, at_0002))
+        busy.commit()
+        assert all(answer.is_current for answer in await asyncio.gather(*migrating))
+
+
+async def _an_index_waits(dsn: str) -> bool:
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        cursor = await connection.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+            " AND query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event = 'virtualxid'"
+        )
+        return bool(await cursor.fetchall())
 
 
 async def _somebody_waits(dsn: str) -> bool:

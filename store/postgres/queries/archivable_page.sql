@@ -1,6 +1,6 @@
 -- A window of history in id order, within a span of ends and after a key: which of it is to be archived and may go, with about
--- what each takes; and, as the last row, where the window ended and how much was looked at. As expired_page.sql decides; but
--- jobs whose logs are still to be moved into the object store (coordinator/move_logs.py) wait for that.
+-- what each takes; and, as the last row, where the window ended, how much was looked at, how much of it has expired and stays,
+-- and when the next of it expires. As expired_page.sql decides; but jobs whose logs are still to be moved into the object store (coordinator/move_logs.py) wait for that.
 WITH looked_at AS MATERIALIZED (
     SELECT id, namespace, kind, state, finished_at FROM tenure.history
     WHERE finished_at >= %(from_at)s::timestamptz AND finished_at < %(until_at)s::timestamptz
@@ -15,9 +15,11 @@ WITH looked_at AS MATERIALIZED (
         ORDER BY p.namespace <> '' DESC, p.kind <> '' DESC, p.state <> '' DESC LIMIT 1
     ) p
     WHERE p.keep_s IS NOT NULL AND p.archive
+), judged AS MATERIALIZED (
+    SELECT l.id, l.finished_at + make_interval(secs => r.keep_s) AS expires_at
+    FROM looked_at l JOIN ruled r USING (namespace, kind, state)
 ), expired AS MATERIALIZED (
-    SELECT l.id FROM looked_at l JOIN ruled r USING (namespace, kind, state)
-    WHERE l.finished_at + make_interval(secs => r.keep_s) <= now()
+    SELECT id FROM judged WHERE expires_at <= now()
 ), free AS MATERIALIZED (
     SELECT e.id FROM tenure.ended e
     WHERE e.id = ANY (ARRAY(SELECT id FROM expired))
@@ -27,11 +29,23 @@ WITH looked_at AS MATERIALIZED (
 )
 SELECT h.id, h.namespace, h.created_at, h.finished_at,
        500 + 500 * h.attempt + octet_length(h.payload::text) + coalesce(octet_length(h.result::text), 0)
-           + coalesce(octet_length(h.error::text), 0) AS weight,
-       NULL::uuid AS last, NULL::bigint AS seen
+           + coalesce(octet_length(h.error::text), 0)
+           + CASE WHEN h.attempt < 2 THEN 0 ELSE (
+                 SELECT coalesce(sum(octet_length(one.error)), 0) FROM (
+                     SELECT a.error::text FROM tenure.attempt a
+                     WHERE a.job_id = h.id AND a.finished_at >= h.created_at - interval '1 h'
+                       AND a.finished_at < %(until_at)s::timestamptz LIMIT 1000) AS one (error)) END
+           + 50 * (SELECT count(*) FROM (SELECT FROM tenure.dependency d WHERE d.child_id = h.id LIMIT 10000) AS edge)
+           + 50 * (SELECT count(*) FROM (SELECT FROM tenure.dependency d
+                                         WHERE d.parent_id = h.id AND d.parent_state IS NOT NULL LIMIT 1000) AS edge)
+           + 300 * (SELECT count(*) FROM (SELECT FROM tenure.artifact a WHERE a.job_id = h.id LIMIT 10000) AS file)
+           AS weight,
+       NULL::uuid AS last, NULL::bigint AS seen, NULL::bigint AS kept, NULL::float8 AS next_s
 FROM tenure.history h
 WHERE h.id = ANY (ARRAY(SELECT id FROM free))
   AND h.finished_at >= %(from_at)s::timestamptz AND h.finished_at < %(until_at)s::timestamptz
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, (SELECT id FROM looked_at ORDER BY id DESC LIMIT 1), (SELECT count(*) FROM looked_at)
+SELECT NULL, NULL, NULL, NULL, NULL, (SELECT id FROM looked_at ORDER BY id DESC LIMIT 1), (SELECT count(*) FROM looked_at),
+       (SELECT count(*) FROM expired) - (SELECT count(*) FROM free),
+       extract(epoch FROM (SELECT min(expires_at) FROM judged WHERE expires_at > now()) - now())::float8
 ORDER BY seen NULLS FIRST, id

@@ -1,2 +1,2 @@
 -- Write the edges of new jobs, and have those begin that need not wait.
-SELECT tenure.insert_edges(%(children)s::uuid[], %(parents)s::uuid[])
+SELECT tenure.insert_held_edges(%(children)s::uuid[], %(parents)s::uuid[])

@@ -22,13 +22,20 @@ CREATE TABLE tenure.legal_hold (
 );
 
 -- Who waited for a job that has ended. Beside dependency_parent, which has the others: together they are all edges, and
--- a submit writes into one of them.
-CREATE INDEX dependency_settled ON tenure.dependency (parent_id) WHERE parent_state IS NOT NULL;
+-- a submit writes into one of them. Where the table is in use it was made before (store/postgres/ahead.py); not asked for
+-- with IF NOT EXISTS, which would wait for whoever writes.
+DO $$ BEGIN
+    IF to_regclass('tenure.dependency_settled') IS NULL THEN
+        CREATE INDEX dependency_settled ON tenure.dependency (parent_id) WHERE parent_state IS NOT NULL;
+    END IF;
+END $$;
 
 -- Jobs that have ended, and what keeps them: a hold, or a job that has not ended and needs them: their parent, which may
 -- park on them and read what they made; their children; their retry; a member of their workflow; one that waits for them,
--- or has waited and reads their results; and an edge that has not been told how they ended. Each is a scalar subquery with a limit, so that it is looked up by an index:
--- EXISTS may be hashed instead, which reads the table of jobs whole.
+-- or has waited and reads their results; and an edge that has not been told how they ended. Each is a scalar subquery with
+-- a limit, so that it is looked up by an index: EXISTS may be hashed instead, which reads the table of jobs whole.
+-- At most a thousand of the jobs that have waited for one are looked at. With more it counts as needed: it goes when enough of
+-- them have gone, which have expired or will.
 CREATE VIEW tenure.ended AS
 SELECT h.id, h.namespace, h.kind, h.state, h.created_at, h.finished_at, h.workflow_id,
        coalesce((SELECT true FROM tenure.legal_hold l WHERE h.labels ->> l.key = l.value LIMIT 1), false) AS held,
@@ -37,15 +44,18 @@ SELECT h.id, h.namespace, h.kind, h.state, h.created_at, h.finished_at, h.workfl
            (SELECT true FROM tenure.job j WHERE j.id = h.retried_by LIMIT 1),
            (SELECT true FROM tenure.job j WHERE j.parent_id = h.id LIMIT 1),
            (SELECT true FROM tenure.job j WHERE j.workflow_id = h.workflow_id LIMIT 1),
-           (SELECT true FROM tenure.dependency d JOIN tenure.job j ON j.id = d.child_id
-            WHERE d.parent_id = h.id AND d.parent_state IS NOT NULL LIMIT 1),
+           (SELECT true FROM tenure.dependency d
+            WHERE d.parent_id = h.id AND d.parent_state IS NOT NULL LIMIT 1 OFFSET 1000),
+           (SELECT true FROM (SELECT d.child_id FROM tenure.dependency d
+                              WHERE d.parent_id = h.id AND d.parent_state IS NOT NULL LIMIT 1000) AS waited
+            JOIN tenure.job j ON j.id = waited.child_id LIMIT 1),
            (SELECT true FROM tenure.dependency d WHERE d.parent_id = h.id AND d.parent_state IS NULL LIMIT 1),
            false) AS needed
 FROM tenure.history h;
 
--- A job that has ended and is to be waited for is locked, so that it is not removed between this look at it and the commit;
--- else as in 0001.
-CREATE OR REPLACE FUNCTION tenure.insert_edges(children uuid[], parents uuid[]) RETURNS void
+-- As insert_edges of 0001, which releases before this one go on using, and tenure.submit_job does; but a job that has ended and
+-- is to be waited for is locked, so that it is not removed between this look at it and the commit.
+CREATE FUNCTION tenure.insert_held_edges(children uuid[], parents uuid[]) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     WITH edge AS (
         INSERT INTO tenure.dependency (child_id, parent_id, parent_state)
@@ -75,8 +85,9 @@ CROSS JOIN LATERAL (SELECT pg_get_expr(c.relpartbound, c.oid) AS bound) b
 WHERE n.nspname = 'tenure' AND p.relname IN ('history', 'attempt') AND b.bound LIKE 'FOR VALUES FROM%';
 
 -- Drop one partition that is empty and whose week was over a day ago, and return its name; null: there is none, or
--- somebody reads it. As the owner, so that coordinators need no right to drop. Writers are shut out while it is looked at,
--- for a tenth of a second at most.
+-- somebody reads it: then the others are left for another time, too, since whoever reads one for long, as pg_dump does, reads
+-- all. As the owner, so that coordinators need no right to drop. Writers are shut out while it is looked at, for a tenth of a
+-- second at most.
 CREATE FUNCTION tenure.drop_empty_partition() RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 DECLARE
@@ -96,7 +107,7 @@ BEGIN
                 RETURN old.child;
             END IF;
         EXCEPTION WHEN lock_not_available THEN
-            NULL;  -- another time
+            RETURN NULL;  -- another time
         END;
     END LOOP;
     RETURN NULL;
