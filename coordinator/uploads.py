@@ -4,8 +4,8 @@ Invariant: a file is there to read (a row of ``tenure.artifact``) only when it i
 was announced; and it lies under the number of its attempt and its own hash, so that nobody's is overwritten: a URL that
 was given out can only write again what it was given for. What it holds is proven by its SHA-256, to whoever reads it.
 An attempt that begins an upload has a row in ``tenure.upload`` before it has a URL, which counts them, and by which
-retention knows that there may be objects, whatever became of them. What a file was before it was saved again stays until
-the job is removed: to delete it is to race with who saves that again.
+retention knows that there may be objects, whatever became of them. What a file was before it was saved again stays
+until the job is removed: to delete it is to race with who saves that again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Names in the object store: where what belongs to a job lies, told from the job alone.
 
 ``<namespace>/<yyyy>/<mm>/<dd>/<job>/<attempt>/<hash>-<name>``, by the UTC day on which the job was made, which its id
-says; the log of an attempt has a name and no hash. With the hash of what it holds in its key, a file is never overwritten
-by another: whoever has a URL for it can only write the same again.
+says; the log of an attempt has a name and no hash. With the hash of what it holds in its key, a file is never
+overwritten by another: whoever has a URL for it can only write the same again.
 A namespace is one segment of ``a-z 0-9 . _ -`` that begins and ends with a letter or digit, an id is hexadecimal, and a
 name is checked here: so no key leads out of its job. ``_archive`` is no namespace: nobody meets it.
 """
@@ -19,6 +19,9 @@ ARTIFACT_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 ARTIFACT_NAME_RULE = "1 to 128 of letters, digits . _ -, beginning and ending with a letter or digit"
 RESULT = "_result.json"
 """Of an attempt whose result is too large to be kept with its job. No artifact is named so."""
+ELSEWHERE = "(see result_object)"
+"""In the place of the result, in a report of one that is not kept with its job. It is no JSON: a coordinator of a
+release without object stores refuses it, and does not record the job without its result."""
 LOG = "_log.jsonl.gz"
 HASH_CHARS = 16
 """Of the SHA-256 in hex, in the key of a file."""

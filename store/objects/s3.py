@@ -163,10 +163,9 @@ class S3Objects:
                 continue
 
     async def drop_unfinished(self, prefix: str) -> None:
-        """See the port. Some servers list them for whole keys alone, or not at all: there a lifecycle rule is needed."""
-        where: dict[str, str] = {
-            "Prefix": "/".join(part for part in (self._options.prefix, checked_prefix(prefix)) if part)
-        }
+        """See the port. Some servers list them for whole keys alone, or not at all: there it takes a lifecycle rule."""
+        under = (self._options.prefix, checked_prefix(prefix))
+        where: dict[str, str] = {"Prefix": "/".join(part for part in under if part)}
         while True:
             try:
                 page = await self._call("list_multipart_uploads", where, prefix)
@@ -220,7 +219,7 @@ class S3Objects:
         return Signed(await self._sign("put_object", parameters, expires_s), headers)
 
     async def begin_parts(self, key: str, *, content_type: str) -> str:
-        """Begin an upload in parts; return its id. One that is not ended is dropped with what else is under its prefix."""
+        """Begin an upload in parts; return its id. See ``drop_unfinished`` for one that is never ended."""
         parameters = {"Key": self._full(key), "ContentType": content_type, **self._encryption()}
         answer = await self._call("create_multipart_upload", parameters, key)
         return str(answer["UploadId"])

@@ -19,11 +19,11 @@ import pytest_asyncio
 from tests.coordinator.conftest import Parts, object_signer_of, running, signer_of, until
 from tests.fixtures.s3 import S3Server
 
+from tenure.coordinator import uploads as uploads_module
 from tenure.coordinator.access import called_by
 from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.artifacts import Artifacts
-from tenure.coordinator import uploads as uploads_module
 from tenure.coordinator.finish import LostResult, SavedResult, Verdict
 from tenure.coordinator.leftovers import Leftovers
 from tenure.coordinator.metrics import REGISTRY
