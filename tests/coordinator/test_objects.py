@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -70,6 +71,7 @@ class Place:
     clock: Later
     http: httpx.AsyncClient
     url: str
+    rest: RestApi
 
     async def create(self, row: Any, name: str, data: bytes, **more: Any) -> pb.CreateUploadResponse:
         """Ask where a file goes."""
@@ -158,7 +160,7 @@ async def place(request: pytest.FixtureRequest, parts: Parts, tmp_path: Path) ->
         rest.open_objects(access)
         await stack.enter_async_context(running(http_server.run(), jobs.run()))
         http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=30))
-        yield Place(parts, access, workers, jobs, clock, http, workers.base_url)
+        yield Place(parts, access, workers, jobs, clock, http, workers.base_url, rest)
 
 
 only_folder = pytest.mark.parametrize("place", ["folder"], indirect=True)
@@ -564,10 +566,66 @@ async def test_a_reader_that_goes_away_is_read_for_no_more(place: Place, monkeyp
 
 @only_folder
 async def test_transfers_beyond_the_bound_wait_their_turn(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest_objects, "MAX_TRANSFERS", 0)
     row = await place.execute()
-    plan = await place.create(row, "a", b"x")
+    await place.save(row, "a", b"x")
+    plan = await place.create(row, "b", b"x")
+    url = (await place.locate(uuid.UUID(row.id), "a")).url
+    objects = place.rest._objects
+    objects._uploads.most = 0
     assert (await place.http.put(plan.url, content=b"x")).status_code == 503
+    assert (await place.http.get(url)).status_code == 200, "neither keeps the other out"
+    objects._uploads.most, objects._downloads.most = 64, 0
+    assert (await place.http.put(plan.url, content=b"x")).status_code == 201
+    assert (await place.http.get(url)).status_code == 503
+
+
+@only_folder
+async def test_who_reads_or_sends_too_slowly_is_cut_off_and_gives_its_place_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A little now and then is too little, whatever came before."""
+    monkeypatch.setattr(rest_objects, "STRETCH_S", 1.0)
+    row = await place.execute()
+    data = os.urandom(8 * MIB) * 4
+    await place.save(row, "large", data)
+    plan = await place.create(row, "other", data)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield data[: 8 * MIB]
+        while True:
+            await asyncio.sleep(0.2)
+            yield b"x"
+
+    with suppress(httpx.HTTPError):  # whether it reads the answer before the connection ends is a matter of luck
+        answer = await place.http.put(plan.url, content=slowly(), headers={"content-length": str(len(data))})
+        assert answer.status_code == 503 and "slowly" in answer.text
+    taken = 0
+    with pytest.raises(httpx.HTTPError):
+        async with place.http.stream("GET", (await place.locate(uuid.UUID(row.id), "large")).url) as stream:
+            async for piece in stream.aiter_raw(16 * 1024):
+                taken += len(piece)
+                if 8 * MIB < taken < 9 * MIB:
+                    await asyncio.sleep(0.1)
+    objects = place.rest._objects
+
+    async def are_free() -> bool:
+        return objects._uploads._under_way == 0 == objects._downloads._under_way
+
+    await until(are_free)
+
+
+@only_folder
+async def test_a_slow_store_is_not_the_senders_fault(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest_objects, "STRETCH_S", 0.5)
+    keep = FolderObjects._keep
+
+    def slowly(self: FolderObjects, *given: Any) -> None:
+        time.sleep(1.0)
+        keep(self, *given)
+
+    monkeypatch.setattr(FolderObjects, "_keep", slowly)
+    row = await place.execute()
+    await place.save(row, "a", b"x" * MIB)
 
 
 @only_folder
