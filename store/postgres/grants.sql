@@ -26,6 +26,7 @@ BEGIN
             ('history_counted', 'SELECT, UPDATE',                  'SELECT'),
             ('legal_hold',     'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
             ('artifact',       'SELECT, INSERT, UPDATE',           'SELECT'),
+            ('upload',         'SELECT, INSERT, UPDATE',           'SELECT'),
             ('archive_file',   'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
             ('object_to_delete', 'SELECT, INSERT, DELETE',         'SELECT'),
             ('schedule',       'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
