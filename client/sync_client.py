@@ -23,6 +23,7 @@ from tenure.client.records import (
     AuditEntry,
     CanceledJobs,
     Cluster,
+    ClusterPicture,
     Explanation,
     HeldClaim,
     Job,
@@ -768,6 +769,16 @@ class Client:
     def cluster(self) -> Cluster:
         """Return who coordinates, who leads, and the versions of the stores."""
         return self._portal.call(self._client.cluster())
+
+    def watch_cluster(self) -> Iterator[ClusterPicture]:
+        """Yield who is there now, and again whenever that changes, until you stop; at most once a second.
+
+        Resumes after a lost connection, with the picture of then. Who is slow is given the newest one.
+
+        Raises:
+            Unavailable: no coordinator answered for ``outage_s``. BoundExceeded: the service is out of room.
+        """
+        return self._portal.iterate(self._client.watch_cluster())
 
     def workers(self) -> builtins.list[Worker]:
         """Return the workers that are registered now."""
