@@ -316,9 +316,10 @@ async def test_postgres_fails_over_to_a_standby(tmp_path: Path, own_postgres: St
     after = await behind.on.client.submit("trace", "after")
     done = {job.id: job for job in await behind.on.client.wait_many([running.id, waiting.id, after.id])}
     assert {(job.state, job.attempt) for job in done.values()} == {("completed", 1)}
-    assert (await behind.on.client.cluster()).epoch == 2
+    epoch = (await behind.on.client.cluster()).epoch
+    assert epoch > 1
     assert epoch_of(before.fence) == epoch_of(done[running.id].fence) == 1
-    assert epoch_of(done[after.id].fence) == 2
+    assert epoch_of(done[after.id].fence) == epoch
     await asyncio.to_thread(behind.on.deployment.stop)
     await asyncio.to_thread(standby.stop)
 

@@ -1,8 +1,8 @@
--- Raise the epoch by one, or to the one asked for; no row if that is not higher. Nothing is claimed for the longest TTL
+-- Raise the epoch, or to the one asked for; no row if that is not higher. Nothing is claimed for the longest TTL
 -- in use from the next term on. Every fence given after the commit is higher than any given before.
 WITH raised AS (
     UPDATE tenure.cluster
-    SET epoch = coalesce(%(epoch)s::integer, epoch + 1),
+    SET epoch = coalesce(%(epoch)s::integer, greatest(epoch + 1, tenure.epoch_by_clock())),
         claims_frozen_until = now() + make_interval(secs => coalesce((SELECT max(ttl_s) FROM tenure.job), 0))
     WHERE %(epoch)s::integer IS NULL OR %(epoch)s::integer > epoch
     RETURNING epoch

@@ -1,7 +1,7 @@
 -- Record the term of a new leader and what the stores look like. On another etcd cluster, a revision that went back,
 -- another Postgres or timeline, the epoch rises, so that every new fence is higher than any given before. After etcd was
 -- lost, or a dump was restored, nothing is claimed for the longest TTL in use, since workers may still trust what is gone;
--- what the rows of a dump say about who executes is of the past.
+-- what the rows of a Postgres that was set back say about who executes is of the past: any job may.
 -- No row: a later term is recorded already.
 WITH seen AS (
     SELECT %(etcd_cluster_id)s::text AS etcd_cluster_id, %(etcd_revision)s::bigint AS etcd_revision,
@@ -23,10 +23,13 @@ SET leader = %(leader)s, leader_term = %(term)s,
     postgres_system_id = j.postgres_system_id, postgres_timeline = j.postgres_timeline,
     postgres_identity = j.postgres_identity,
     -- By as many timelines as were left behind: restored twice from one backup, Postgres forgets that it was once.
-    epoch = c.epoch + (j.etcd_lost OR j.postgres_restored)::integer
-            * greatest(1, j.postgres_timeline - coalesce(c.postgres_timeline, j.postgres_timeline)),
-    claims_frozen_until = CASE WHEN j.etcd_lost OR j.from_dump THEN now() + make_interval(secs => coalesce(
-        (SELECT max(ttl_s) FROM tenure.job WHERE j.from_dump OR state IN ('executing', 'restarting')), 0))
+    -- And by what it may have been raised since then, of which nothing is left.
+    epoch = greatest(c.epoch + (j.etcd_lost OR j.postgres_restored)::integer
+                     * greatest(1, j.postgres_timeline - coalesce(c.postgres_timeline, j.postgres_timeline)),
+                     CASE WHEN j.postgres_restored THEN tenure.epoch_by_clock() END),
+    claims_frozen_until = CASE WHEN j.etcd_lost OR j.from_dump
+        THEN greatest(c.claims_frozen_until, now() + make_interval(secs => coalesce(
+            (SELECT max(ttl_s) FROM tenure.job WHERE j.postgres_restored OR state IN ('executing', 'restarting')), 0)))
         ELSE c.claims_frozen_until END
 FROM judged j
 WHERE c.leader_term < %(term)s OR j.etcd_lost OR c.etcd_cluster_id IS NULL

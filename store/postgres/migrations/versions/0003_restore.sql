@@ -9,6 +9,13 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                      (SELECT oid FROM pg_database WHERE datname = current_database()), 'tenure.cluster'::regclass::oid)
 $$;
 
+-- The least epoch of a database that was restored: quarters of days since 2026. What it restored does not know how often its
+-- other life raised the epoch since; more than once in six hours, again and again, it will not have. Up to the year 2070.
+CREATE FUNCTION tenure.epoch_by_clock() RETURNS integer
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    SELECT least(65000, floor(extract(epoch FROM clock_timestamp() - timestamptz '2026-01-01 00:00:00+00') / 21600))::integer
+$$;
+
 -- Move the sequence of fences to where no life of this database has been: seconds since 2026 by Postgres' clock, 32,768
 -- numbers for each, so that nothing catches up with it. A dump that is restored for the second time knows nothing of the
 -- fences of the first. As the owner, since it may only move ahead: coordinators cannot set the sequence.
