@@ -374,6 +374,28 @@ async def test_a_large_result_is_where_the_job_says(place: Place) -> None:
     assert (await place.locate(id)).artifact.is_result
 
 
+async def test_a_large_result_is_read_by_who_waited_for_it_and_nobody_else(place: Place) -> None:
+    row, stranger = await place.execute(), await place.execute()
+    id, data = uuid.UUID(row.id), b'"' + b"x" * 100_000 + b'"'
+    child_id = await place.parts.submit(namespace="ns-a", depends_on=(row.id,))
+    await place.save(row, RESULT, data, content_type="application/json")
+    await place.parts.finish(id, row.fence, large=SavedResult(len(data), hashlib.sha256(data).digest()))
+    child = await place.parts.execute(child_id)
+
+    async def ask(of: Any, **more: Any) -> pb.ReadUpstreamResponse:
+        request = pb.ReadUpstreamRequest(**{"job_id": str(of.id), "fence": of.fence, **more})
+        return await place.workers.ReadUpstream(request, None)  # type: ignore[arg-type]
+
+    [listed] = (await ask(child)).jobs
+    assert (listed.result, listed.result_object.size_bytes, listed.result_url) == ("", len(data), "")
+    [one] = (await ask(child, result_of=row.id)).jobs
+    assert one.result_object.sha256 == hashlib.sha256(data).digest()
+    assert (await place.http.get(one.result_url)).content == data
+    assert not (await ask(child, result_of=str(stranger.id))).jobs
+    assert not (await ask(stranger, result_of=row.id)).jobs
+    assert (await ask(child, result_of=row.id, fence=child.fence - 1)).verdict == pb.VERDICT_LOST
+
+
 async def test_a_result_that_was_not_saved_is_not_claimed(place: Place) -> None:
     row = await place.execute()
     id = uuid.UUID(row.id)

@@ -137,6 +137,18 @@ async def test_without_a_store_a_large_result_fails_its_job(stage: Setting) -> N
 
 
 @either_link
+@pytest.mark.parametrize("kind", ["reads-large", "reads-large-in-process"])
+async def test_a_handler_reads_large_results_of_what_its_job_waited_for(
+    stage: Setting, remote: bool, kind: str
+) -> None:
+    on = await stage()
+    parents = [await on.client.submit("large", {"result": size}) for size in (LARGE, 10, 3_000_000)]
+    reader = await on.client.submit(kind, depends_on=[job.id for job in parents])
+    done = await on.client.wait(reader.id, timeout_s=60)
+    assert (done.state, done.result) == ("completed", [[0, LARGE], [10, 10], [0, 3_000_000]]), done.error
+
+
+@either_link
 async def test_a_worker_that_dies_while_it_saves_is_followed_by_another(stage: Setting, remote: bool) -> None:
     """What the first attempt saved stays under its number; the result is the second one's."""
     on = await stage(workers=2)
