@@ -31,7 +31,7 @@ from tenure.model.objects import (
     file_key,
 )
 from tenure.store.objects.port import ObjectStore
-from tenure.store.postgres.database import Database
+from tenure.store.postgres.database import Database, Row
 
 log = structlog.get_logger(__name__)
 
@@ -148,6 +148,16 @@ class Uploads:
         )
         if not rows:
             raise self._lost(job, fence)
+
+    async def result_url(self, job: uuid.UUID, row: Row) -> str:
+        """Return where to read the large result of a job; who may is for the caller to say.
+
+        Raises:
+            WrongState: there is no object store. Unavailable: ask again.
+        """
+        key = file_key(row.namespace, job, row.attempt, RESULT, row.sha256)
+        file = File(key, row.size_bytes, row.sha256, row.content_type)
+        return (await self._objects().transfers.download(file, f"{job}.json")).url
 
     def _objects(self) -> ObjectAccess:
         if self.objects is None:

@@ -141,6 +141,10 @@ class Attempt:
         """See ``Reporter``."""
         return await self._link.read_upstream(self.started, after)
 
+    async def load_result(self, job: str) -> bytes:
+        """See ``Reporter``."""
+        return await self._link.load_result(self.started, job)
+
     async def save_artifact(self, name: str, source: Source, content_type: str) -> Artifact:
         """See ``Reporter``."""
         return await self._link.upload(self.started, name, source, content_type)

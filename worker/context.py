@@ -78,6 +78,10 @@ class Link(Protocol):
         """Ask for a page of what became of the jobs that this one waited for."""
         ...
 
+    def load_result(self, job: str) -> Future[bytes]:
+        """Ask for the result of a job that this one waited for."""
+        ...
+
     def write_log(self, line: LogLine) -> None:
         """Add a line to the attempt's log; never raises."""
         ...
@@ -307,6 +311,19 @@ class AsyncContext(Attempt):
             jobs.extend(page.jobs)
         return jobs
 
+    async def result_of(self, job: UpstreamJob) -> Any:
+        """Return the result of a job that ``upstream`` gave, wherever it is kept; None if it has none.
+
+        One that is ``large`` is fetched from the object store, of at most 16 MiB, and compared with its SHA-256.
+
+        Raises:
+            NotFound: it was lost. OwnershipLost: the claim is gone. Unavailable: it could not be fetched.
+        """
+        if job.large is None:
+            return job.result
+        text: bytes = await self._ask(self._link.load_result(job.id), timeout_s=None)
+        return json.loads(text)
+
     async def submit_child(self, kind: str, payload: Any = None, **spec: Any) -> str:
         """Submit one job on behalf of this attempt and return its id; ``spec`` are fields of ``JobSpec``.
 
@@ -389,6 +406,12 @@ class Context(Attempt):
             page = self._ask(self._link.read_upstream(page.next))
             jobs.extend(page.jobs)
         return jobs
+
+    def result_of(self, job: UpstreamJob) -> Any:
+        """Return the result of a job that ``upstream`` gave, wherever it is kept. As ``AsyncContext.result_of``."""
+        if job.large is None:
+            return job.result
+        return json.loads(self._ask(self._link.load_result(job.id), timeout_s=None))
 
     def submit_child(self, kind: str, payload: Any = None, **spec: Any) -> str:
         """Submit one job on behalf of this attempt and return its id. As ``AsyncContext.submit_child``."""

@@ -44,6 +44,7 @@ from tenure.worker.execute.call import (
     SavedResult,
     StopCause,
 )
+from tenure.worker.fetch_result import fetch_result
 from tenure.worker.inbox import Inbox
 from tenure.worker.link import Answer, LogAnswer, LogBatch, Report, Started, StopAttempt
 from tenure.worker.upload import Plan, Uploader, Wanted, Watch
@@ -345,6 +346,20 @@ class DirectLink:
         _require(response.verdict, started)
         return UpstreamPage([_upstream(job) for job in response.jobs], response.next_page_token)
 
+    async def load_result(self, started: Started, job: str) -> bytes:
+        """See ``Link``."""
+
+        async def ask(job: str) -> Sequence[UpstreamJob]:
+            one = started.assignment
+            request = pb.ReadUpstreamRequest(
+                job_id=one.job_id, fence=one.fence, result_of=job, attempt_token=self._token(started)
+            )
+            response = await self._coordinators.call("ReadUpstream", request)
+            _require(response.verdict, started)
+            return [_upstream(found) for found in response.jobs]
+
+        return await fetch_result(ask, self._uploader.files, self._clock, job)
+
     async def append_logs(self, batches: Sequence[LogBatch]) -> list[LogAnswer]:
         """See ``Link``."""
         request = pb.AppendLogsRequest(
@@ -400,7 +415,17 @@ def _upstream(message: pb.UpstreamJob) -> UpstreamJob:
         message.result or None,
         ErrorReport(error.type, error.message, error.traceback) if message.HasField("error") else None,
         message.reason,
+        _kept(message),
+        message.result_url,
     )
+
+
+def _kept(message: pb.UpstreamJob) -> SavedResult | LostResult | None:
+    if message.HasField("result_object"):
+        return SavedResult(message.result_object.size_bytes, message.result_object.sha256.hex())
+    if message.HasField("result_lost"):
+        return LostResult(message.result_lost.size_bytes, message.result_lost.reason)
+    return None
 
 
 def _log_answer(message: pb.AppendedLogs) -> LogAnswer:

@@ -25,7 +25,7 @@ import pydantic_core
 import structlog
 
 from tenure.model.clock import SystemClock
-from tenure.model.errors import ConfigurationError, FieldViolation, InvalidInput, OwnershipLost
+from tenure.model.errors import ConfigurationError, FieldViolation, InvalidInput, NotFound, OwnershipLost
 from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec
 from tenure.model.logs import Level, LogLine, bounded
@@ -231,6 +231,13 @@ class _Recording:
         place = int(after or 0)
         rest = len(self._upstream) > place + _UPSTREAM_PAGE
         return UpstreamPage(self._upstream[place : place + _UPSTREAM_PAGE], str(place + _UPSTREAM_PAGE) if rest else "")
+
+    async def load_result(self, job: str) -> bytes:
+        self._admit()
+        found = next((one for one in self._upstream if one.id == job and one.result_text is not None), None)
+        if found is None or found.result_text is None:
+            raise NotFound(f"there is no result of job {job}: give its ``result_text``")
+        return found.result_text.encode()
 
     def write_log(self, line: LogLine) -> None:
         line = bounded(line)

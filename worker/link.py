@@ -106,6 +106,10 @@ class Link(Protocol):
         """Return a page of what became of the jobs that this one waited for. Raises ``OwnershipLost``."""
         ...
 
+    async def load_result(self, started: Started, job: str) -> bytes:
+        """Return the result of a job that this one waited for, wherever it is. Raises as ``fetch_result``."""
+        ...
+
     async def append_logs(self, batches: Sequence[LogBatch]) -> list[LogAnswer]:
         """Write lines to attempts' logs, once. Raises ``Unavailable``: the outcome is unknown, send them again."""
         ...

@@ -93,7 +93,7 @@ class Watch:
 
 
 @dataclass
-class _Patience:
+class Patience:
     """How often something is tried again, or until when."""
 
     clock: Clock
@@ -118,6 +118,7 @@ class Uploader:
     """Uploads files of attempts."""
 
     def __init__(self, calls: UploadCalls, files: Files, clock: Clock) -> None:
+        self.files = files
         self._calls = calls
         self._files = files
         self._result_files = files.beside()
@@ -135,7 +136,7 @@ class Uploader:
         files = self._result_files if name == RESULT else self._files
         measured = await files.measure(source)
         wanted = Wanted(name, measured.size_bytes, measured.sha256, content_type)
-        patience = _Patience(self._clock, watch)
+        patience = Patience(self._clock, watch)
         reached = None if watch is None else watch.reached
         while True:
             try:
@@ -160,7 +161,7 @@ class Uploader:
         tags: list[str] = []
         urls = plan.part_urls
         for number in range(len(urls)):
-            patience = _Patience(self._clock, watch)
+            patience = Patience(self._clock, watch)
             start = number * plan.part_bytes
             length = min(plan.part_bytes, measured.size_bytes - start)
             while True:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tenure.model.states import JobState
-from tenure.worker.execute.call import ErrorReport
+from tenure.worker.execute.call import ErrorReport, LostResult, SavedResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,14 @@ class UpstreamJob:
     """JSON text, if it completed and is not forgotten."""
     error: ErrorReport | None = None
     reason: str = ""
+    large: SavedResult | LostResult | None = None
+    """What became of a result that is not in ``result``. If it is in the object store, ``ctx.result_of`` gives it."""
+    result_url: str = ""
+    """For who fetches it; empty until then."""
 
     @property
     def result(self) -> Any:
-        """The result, parsed; None if there is none."""
+        """The result, parsed; None if there is none, or if it is ``large``."""
         return json.loads(self.result_text) if self.result_text is not None else None
 
     @property
@@ -49,7 +53,7 @@ class UpstreamPage:
 
     def to_frame(self) -> dict[str, Any]:
         """Return it as what JSON can hold."""
-        return {"jobs": [asdict(job) for job in self.jobs], "next": self.next}
+        return {"jobs": [_frame(job) for job in self.jobs], "next": self.next}
 
     @classmethod
     def from_frame(cls, frame: Mapping[str, Any]) -> UpstreamPage:
@@ -57,7 +61,13 @@ class UpstreamPage:
         return cls([_job(job) for job in frame["jobs"]], frame["next"])
 
 
+def _frame(job: UpstreamJob) -> dict[str, Any]:
+    return asdict(job) | {"large": job.large._asdict() if job.large is not None else None}
+
+
 def _job(frame: Mapping[str, Any]) -> UpstreamJob:
     error = frame["error"]
     told = ErrorReport(**{**error, "bases": tuple(error["bases"])}) if error else None
-    return UpstreamJob(**{**frame, "state": JobState(frame["state"]), "error": told})
+    large = frame["large"]
+    kept = (SavedResult if "sha256" in large else LostResult)(**large) if large else None
+    return UpstreamJob(**{**frame, "state": JobState(frame["state"]), "error": told, "large": kept})

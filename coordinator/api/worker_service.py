@@ -220,8 +220,13 @@ class WorkerService(WorkerServiceServicer):
         """Tell an executing attempt what became of the jobs that its job waited for."""
         self._require_token(request)
         job_id = parse_id(request.job_id, "job_id")
-        after = parse_id(request.page_token, "page_token") if request.page_token else uuid.UUID(int=0)
-        page = {"id": job_id, "after": after, "limit": UPSTREAM_JOBS, "bytes": UPSTREAM_BYTES}
+        if request.result_of:
+            wanted = parse_id(request.result_of, "result_of")
+            after, limit = uuid.UUID(int=max(0, wanted.int - 1)), 1
+        else:
+            wanted, limit = None, UPSTREAM_JOBS
+            after = parse_id(request.page_token, "page_token") if request.page_token else uuid.UUID(int=0)
+        page = {"id": job_id, "after": after, "limit": limit, "bytes": UPSTREAM_BYTES}
         try:
             _, rows = await self._database.transaction(
                 [
@@ -231,12 +236,22 @@ class WorkerService(WorkerServiceServicer):
             )
         except OwnershipLost:
             return pb.ReadUpstreamResponse(verdict=pb.VERDICT_LOST)
+        if wanted is not None:
+            jobs = [await self._with_url(_upstream_to_pb(row), row) for row in rows if row.id == wanted]
+            return pb.ReadUpstreamResponse(verdict=pb.VERDICT_RECORDED, jobs=jobs)
         is_last = not rows or len(rows) == rows[0].found < UPSTREAM_JOBS
         return pb.ReadUpstreamResponse(
             verdict=pb.VERDICT_RECORDED,
             jobs=[_upstream_to_pb(row) for row in rows],
             next_page_token=None if is_last else str(rows[-1].id),
         )
+
+    async def _with_url(self, job: pb.UpstreamJob, row: Row) -> pb.UpstreamJob:
+        """Say where the result of a job is, if it is in the object store."""
+        if row.sha256 is not None:
+            url = await self.uploads.result_url(row.id, row)
+            job.result_url = convert.absolute(url, self.base_url)
+        return job
 
     async def AppendLogs(self, request: pb.AppendLogsRequest, context: Context) -> pb.AppendLogsResponse:
         """Write lines to the logs of executing attempts."""
@@ -293,6 +308,8 @@ def _upstream_to_pb(row: Row) -> pb.UpstreamJob:
         result=row.result,
         error=convert.error_to_pb(row.error),
         reason=row.reason,
+        result_object=job_pb2.ResultObject(size_bytes=row.size_bytes, sha256=row.sha256) if row.sha256 else None,
+        result_lost=job_pb2.ResultLost(size_bytes=row.size_bytes, reason=row.lost) if row.lost is not None else None,
     )
 
 

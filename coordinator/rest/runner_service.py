@@ -254,11 +254,17 @@ class RunnerService:
         token = self._read(request.attempt_token, AttemptToken)
         response = await self._workers.ReadUpstream(
             pb.ReadUpstreamRequest(
-                job_id=token.job, fence=token.fence, page_token=request.after, attempt_token=request.attempt_token
+                job_id=token.job,
+                fence=token.fence,
+                page_token=request.after,
+                attempt_token=request.attempt_token,
+                result_of=request.result_of,
             ),
             None,  # type: ignore[arg-type]
         )
         _require_owned(response.verdict, token)
+        for job in response.jobs:  # a runner uses the address that it calls
+            job.result_url = job.result_url.removeprefix(self._workers.base_url)
         return api.UpstreamPage(tuple(_upstream(job) for job in response.jobs), response.next_page_token)
 
     async def finish(self, request: api.Finish, gone: asyncio.Event) -> api.FinishedAll:
@@ -491,6 +497,11 @@ def _upstream(job: pb.UpstreamJob) -> api.Upstream:
         _raw(job.result),
         api.Error(error.type, error.message, error.traceback) if job.HasField("error") else None,
         job.reason,
+        api.ResultObject(job.result_object.size_bytes, job.result_object.sha256.hex())
+        if job.HasField("result_object")
+        else None,
+        api.ResultLost(job.result_lost.reason, job.result_lost.size_bytes) if job.HasField("result_lost") else None,
+        job.result_url,
     )
 
 

@@ -182,6 +182,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "ClusterService/WatchCluster": {},
     "ClusterService/ListClaims": {},
     "ClusterService/RevokeClaim": {"jobId": "$job"},
+    "ClusterService/CheckObjectStore": {},
     "ClusterService/HintReady": {},
     "WorkerService/StartAttempts": {
         "worker": "w1",

@@ -33,6 +33,7 @@ from tenure.coordinator.objects import access_to
 from tenure.coordinator.rest import objects as rest_objects
 from tenure.coordinator.rest.app import RestApi
 from tenure.coordinator.runner_tokens import SessionToken
+from tenure.coordinator.store_probe import StoreProbe
 from tenure.coordinator.uploads import ObjectAccess, Uploads
 from tenure.model.access import Identity, Role
 from tenure.model.clock import SystemClock
@@ -374,6 +375,28 @@ async def test_a_large_result_is_where_the_job_says(place: Place) -> None:
     assert (await place.locate(id)).artifact.is_result
 
 
+async def test_a_large_result_is_read_by_who_waited_for_it_and_nobody_else(place: Place) -> None:
+    row, stranger = await place.execute(), await place.execute()
+    id, data = uuid.UUID(row.id), b'"' + b"x" * 100_000 + b'"'
+    child_id = await place.parts.submit(namespace="ns-a", depends_on=(row.id,))
+    await place.save(row, RESULT, data, content_type="application/json")
+    await place.parts.finish(id, row.fence, large=SavedResult(len(data), hashlib.sha256(data).digest()))
+    child = await place.parts.execute(child_id)
+
+    async def ask(of: Any, **more: Any) -> pb.ReadUpstreamResponse:
+        request = pb.ReadUpstreamRequest(**{"job_id": str(of.id), "fence": of.fence, **more})
+        return await place.workers.ReadUpstream(request, None)  # type: ignore[arg-type]
+
+    [listed] = (await ask(child)).jobs
+    assert (listed.result, listed.result_object.size_bytes, listed.result_url) == ("", len(data), "")
+    [one] = (await ask(child, result_of=row.id)).jobs
+    assert one.result_object.sha256 == hashlib.sha256(data).digest()
+    assert (await place.http.get(one.result_url)).content == data
+    assert not (await ask(child, result_of=str(stranger.id))).jobs
+    assert not (await ask(stranger, result_of=row.id)).jobs
+    assert (await ask(child, result_of=row.id, fence=child.fence - 1)).verdict == pb.VERDICT_LOST
+
+
 async def test_a_result_that_was_not_saved_is_not_claimed(place: Place) -> None:
     row = await place.execute()
     id = uuid.UUID(row.id)
@@ -457,6 +480,31 @@ async def test_what_is_of_another_namespace_is_not_there(place: Place) -> None:
                 await call
     with called_by(Identity("v", Role.VIEWER, namespaces=("ns-a",))):
         assert (await place.locate(id, "a")).artifact.size_bytes == 6
+
+
+# -- tried out for tenure doctor --
+
+
+async def test_a_store_that_works_is_tried_out_and_nothing_is_left(place: Place) -> None:
+    probe = StoreProbe(place.clock)
+    assert await probe.steps() == [], "no store"
+    probe.objects, probe.base_url = place.access, place.url
+    before = await place.keys()
+    steps = await probe.steps()
+    assert [step.name for step in steps] == ["write", "clock", "read", "fetch by a signed URL", "delete"]
+    assert not any(step.problem for step in steps), steps
+    assert await place.keys() == before
+
+
+async def test_a_clock_that_is_wrong_and_an_address_that_nobody_serves_are_told(place: Place) -> None:
+    probe = StoreProbe(place.clock)
+    probe.objects, probe.base_url = place.access, "http://127.0.0.1:1"
+    place.clock.ahead = timedelta(minutes=5)
+    steps = {step.name: step for step in await probe.steps()}
+    assert "s behind" in steps["clock"].problem
+    if isinstance(place.access.store, FolderObjects):
+        assert "no answer" in steps["fetch by a signed URL"].problem
+    assert not steps["delete"].problem
 
 
 # -- the coordinators' own URLs --

@@ -184,6 +184,18 @@ async def logs_and_large(payload: dict[str, int], ctx: AsyncContext) -> str:
     return _large(payload)
 
 
+@handler("reads-large")
+async def reads_large(payload: object, ctx: AsyncContext) -> list[list[int]]:
+    """Return how long the results of the jobs are that this one waited for, kept with them or not."""
+    return [[len(job.result or ""), len(await ctx.result_of(job))] for job in await ctx.upstream()]
+
+
+@handler("reads-large-in-process", mode="process")
+def reads_large_in_process(payload: object, ctx: Context) -> list[list[int]]:
+    """The same in a process."""
+    return [[len(job.result or ""), len(ctx.result_of(job))] for job in ctx.upstream()]
+
+
 @handler("saves")
 async def saves(payload: dict[str, int], ctx: AsyncContext) -> str:
     """Save bytes and a file, and return a large result."""

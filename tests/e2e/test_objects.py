@@ -34,7 +34,7 @@ async def staged(stage: Setting, server: S3Server | None, **arguments: Any) -> S
 
 async def ended(on: Stage, kind: str, payload: Any = None, **spec: Any) -> Job:
     job = await on.client.submit(kind, payload, **spec)
-    return await on.client.wait(job.id, timeout_s=60)
+    return await on.client.wait(job.id, timeout_s=150)
 
 
 @either_link
@@ -99,6 +99,7 @@ async def test_the_command_line_shows_and_fetches(stage: Setting, tmp_path: Path
     assert (tmp_path / "there").read_bytes() == b"from a file"
 
 
+@pytest.mark.timeout(400)
 @either_link
 async def test_a_store_that_is_away_costs_the_result_and_not_the_completion(
     stage: Setting, own_s3: Callable[[], S3Server], remote: bool
@@ -134,6 +135,18 @@ async def test_without_a_store_a_large_result_fails_its_job(stage: Setting) -> N
     assert job.error is not None
     assert job.error.type == "ResultTooLarge"
     assert job.attempt == 1
+
+
+@either_link
+@pytest.mark.parametrize("kind", ["reads-large", "reads-large-in-process"])
+async def test_a_handler_reads_large_results_of_what_its_job_waited_for(
+    stage: Setting, remote: bool, kind: str
+) -> None:
+    on = await stage()
+    parents = [await on.client.submit("large", {"result": size}) for size in (LARGE, 10, 3_000_000)]
+    reader = await on.client.submit(kind, depends_on=[job.id for job in parents])
+    done = await on.client.wait(reader.id, timeout_s=60)
+    assert (done.state, done.result) == ("completed", [[0, LARGE], [10, 10], [0, 3_000_000]]), done.error
 
 
 @either_link

@@ -37,6 +37,9 @@ class Refusing:
     async def read_upstream(self, after: str) -> UpstreamPage:
         raise OwnershipLost("old fence")
 
+    async def load_result(self, job: str) -> bytes:
+        raise OwnershipLost("old fence")
+
     async def save_artifact(self, name: str, source: Source, content_type: str) -> Artifact:
         raise OwnershipLost("old fence")
 

@@ -213,6 +213,13 @@ def _children(parts: int) -> list[JobSpec]:
     return [JobSpec(kind="part", ref=f"part-{n}") for n in range(parts)]
 
 
+@handler("saves-and-dies", mode="process")
+def saves_and_dies(ctx: Context) -> None:
+    """Die with bytes on their way to the worker."""
+    ctx._link.save_artifact("a", b"x" * 1_000_000, "a/b")  # type: ignore[attr-defined,unused-ignore]
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _summary(ctx: Context | AsyncContext, upstream: list[UpstreamJob]) -> dict[str, object]:
     return {
         "sum": sum(job.result for job in upstream if job.completed),

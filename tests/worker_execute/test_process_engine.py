@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,16 @@ async def test_a_process_that_dies_has_failed(harness: Harness, handler: Callabl
     assert run.error is not None
     assert run.error.type == "ProcessDied"
     assert says in run.error.message
+
+
+async def test_what_it_has_put_aside_for_the_worker_goes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    async with Harness(modules=[sample.__name__], stop_grace_s=0.5) as harness:
+        run = await harness.run(sample.saves_and_dies)
+        assert run.outcome is Outcome.FAILED
+    assert [name for name in os.listdir(tmp_path) if name.startswith("tenure-artifacts-")] == []
 
 
 async def test_raised_and_returned(harness: Harness) -> None:

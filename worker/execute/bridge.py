@@ -63,6 +63,10 @@ class Bridge:
         """Ask for a page of what became of the jobs that this one waited for."""
         return self._ask(self.call.reporter.read_upstream(after))
 
+    def load_result(self, job: str) -> Future[bytes]:
+        """Ask for the result of a job that this one waited for."""
+        return self._ask(self.call.reporter.load_result(job))
+
     def write_log(self, line: LogLine) -> None:
         """Add a line to the attempt's log."""
         if self.call.sink is not None:

@@ -136,6 +136,10 @@ class Reporter(Protocol):
         """Return a page of what became of the jobs that this one waited for; ``after`` is the ``next`` of the last."""
         ...
 
+    async def load_result(self, job: str) -> bytes:
+        """Return the JSON text of the result of a job that this one waited for, wherever it is kept."""
+        ...
+
     async def save_artifact(self, name: str, source: Source, content_type: str) -> Artifact:
         """Upload a file of the attempt: bytes, or what lies at a path."""
         ...

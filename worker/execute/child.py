@@ -17,7 +17,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -36,6 +35,7 @@ from tenure.worker.artifact import Artifact, Source
 from tenure.worker.context import AsyncContext, Context
 from tenure.worker.execute import frames, outcome
 from tenure.worker.execute.call import Assignment, Ended, StopCause
+from tenure.worker.execute.spool import spooled
 from tenure.worker.execute.thread_engine import perform
 from tenure.worker.execute.watchdog import boottime
 from tenure.worker.handler import Handler, definitions_of
@@ -246,10 +246,27 @@ class PipeLink:
         self._ask("read_upstream", [after]).add_done_callback(take)
         return page
 
+    def load_result(self, job: str) -> Future[bytes]:
+        """Ask for the result of a job that this one waited for; it comes in a file."""
+        loaded: Future[bytes] = Future()
+
+        def take(answer: Future[Any]) -> None:
+            try:
+                path = Path(answer.result())
+                data = path.read_bytes()
+                path.unlink()
+            except Exception as exc:  # for who waits for it
+                loaded.set_exception(exc)
+            else:
+                loaded.set_result(data)
+
+        self._ask("load_result", [job]).add_done_callback(take)
+        return loaded
+
     def save_artifact(self, name: str, source: Source, content_type: str) -> Future[Artifact]:
         """Have the worker upload a file; bytes go there through one."""
         saved: Future[Artifact] = Future()
-        path, mine = (_spooled(source, self._spool), True) if isinstance(source, bytes) else (source, False)
+        path, mine = (spooled(source, self._spool), True) if isinstance(source, bytes) else (source, False)
 
         def take(answer: Future[Any]) -> None:
             if mine:
@@ -341,15 +358,6 @@ class PipeLink:
 
     def _local(self, instant: float) -> float:
         return self._clock.monotonic() + (instant - boottime())
-
-
-def _spooled(data: bytes, folder: Path) -> Path:
-    """Return a file that holds some bytes: more than fit into a frame. The worker removes the folder in the end."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=folder)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-    return Path(name)
 
 
 def error_from(name: str, message: str) -> Exception:

@@ -26,6 +26,7 @@ from tenure.worker.execute import outcome
 from tenure.worker.execute.call import Call, Ended, ErrorReport, ParkRequest
 from tenure.worker.execute.forkserver import EXTEND_EVERY_S
 from tenure.worker.execute.process_host import ForkedExecution, ProcessHost
+from tenure.worker.execute.spool import spooled
 from tenure.worker.upstream import UpstreamPage
 
 _LINGER_S = 2.0
@@ -55,8 +56,8 @@ class ProcessExecution(ForkedExecution):
 
     _ended: Ended | None = None
     _ticker: asyncio.TimerHandle | None = None
-    _spool: Path | None = None
-    """Where the child puts bytes on their way to the worker. It goes with the child, however that ended."""
+    _spool = Path()
+    """Where bytes lie on their way from the child to the worker, or back. It goes with the child, however it ended."""
 
     def start(self) -> None:
         """Fork and send the assignment."""
@@ -94,7 +95,7 @@ class ProcessExecution(ForkedExecution):
         """Report what the handler said, or how its process died."""
         if self._ticker is not None:
             self._ticker.cancel()
-        if self._spool is not None and self._spool.exists():
+        if self._spool.name and self._spool.exists():
             shutil.rmtree(self._spool, ignore_errors=True)
         ended = self._ended
         if ended is None:
@@ -135,10 +136,24 @@ class ProcessExecution(ForkedExecution):
             "progress": self.bridge.progress,
             "save_checkpoint": self.bridge.save_checkpoint,
             "read_upstream": self.bridge.read_upstream,
+            "load_result": self._load_result,
             "save_artifact": lambda name, path, kind: self.bridge.save_artifact(name, Path(path), kind),
             "submit_children": lambda jobs: self.bridge.submit_children([validate_spec(job) for job in jobs]),
         }
         return asks[method](*arguments)
+
+    def _load_result(self, job: str) -> Future[Any]:
+        """Have a result fetched, and put it where the child finds it: it is more than fits into a frame."""
+        there: Future[str] = Future()
+
+        def put(done: Future[bytes]) -> None:
+            try:
+                there.set_result(str(spooled(done.result(), self._spool)))
+            except BaseException as exc:  # for who waits for it
+                there.set_exception(exc)
+
+        self.bridge.load_result(job).add_done_callback(put)
+        return there
 
     def _forward(self, number: int, done: Future[Any]) -> None:
         if done.cancelled():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import msgspec
@@ -35,6 +36,7 @@ from tenure.worker.execute.call import (
     SavedResult,
     StopCause,
 )
+from tenure.worker.fetch_result import fetch_result
 from tenure.worker.link import Answer, LogAnswer, LogBatch, Report, Started, StopAttempt
 from tenure.worker.remote.api import Api
 from tenure.worker.remote.leases import RemoteLeases, RemoteSessions
@@ -301,6 +303,16 @@ class RemoteLink:
         page, _ = await self._api.call("upstream", wire.ReadUpstream(self._token(started), after), wire.UpstreamPage)
         return UpstreamPage([_upstream(job) for job in page.jobs], page.next)
 
+    async def load_result(self, started: Started, job: str) -> bytes:
+        """See ``Link``."""
+
+        async def ask(job: str) -> Sequence[UpstreamJob]:
+            request = wire.ReadUpstream(self._token(started), "", job)
+            page, _ = await self._api.call("upstream", request, wire.UpstreamPage)
+            return [replace(one, result_url=self._api.absolute(one.result_url)) for one in map(_upstream, page.jobs)]
+
+        return await fetch_result(ask, self._uploader.files, self._clock, job)
+
     async def append_logs(self, batches: Sequence[LogBatch]) -> list[LogAnswer]:
         """See ``Link``."""
         tokens = [self._tokens.get(batch.started.assignment.fence) for batch in batches]
@@ -444,7 +456,15 @@ def _upstream(job: wire.Upstream) -> UpstreamJob:
         _text(job.result),
         ErrorReport(error.type, error.message, error.traceback) if error else None,
         job.reason,
+        _kept(job),
+        job.result_url,
     )
+
+
+def _kept(job: wire.Upstream) -> SavedResult | LostResult | None:
+    if job.result_object is not None:
+        return SavedResult(job.result_object.size_bytes, job.result_object.sha256)
+    return LostResult(job.result_lost.size_bytes, job.result_lost.reason) if job.result_lost is not None else None
 
 
 def _text(raw: msgspec.Raw | msgspec.UnsetType) -> str | None:

@@ -290,6 +290,7 @@ class ReadUpstream(Struct, frozen=True):
 
     attempt_token: Token
     after: Annotated[str, Meta(description="`next` of the page before; empty for the first")] = ""
+    result_of: Annotated[str, Meta(description="an id: only of this job, and with `result_url`")] = ""
 
 
 class Upstream(Struct, frozen=True, omit_defaults=True):
@@ -302,6 +303,9 @@ class Upstream(Struct, frozen=True, omit_defaults=True):
     result: Raw | UnsetType = UNSET
     error: Error | None = None
     reason: str = ""
+    result_object: ResultObject | None = None
+    result_lost: ResultLost | None = None
+    result_url: Annotated[str, Meta(description="where to GET a result that is in the object store; or a path here")] = ""
 
 
 class UpstreamPage(Struct, frozen=True):

@@ -232,19 +232,21 @@ class SubmitChildrenResponse(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, str]] = ..., jobs: _Optional[_Iterable[_Union[_job_service_pb2.SubmittedJob, _Mapping]]] = ...) -> None: ...
 
 class ReadUpstreamRequest(_message.Message):
-    __slots__ = ("job_id", "fence", "page_token", "attempt_token")
+    __slots__ = ("job_id", "fence", "page_token", "attempt_token", "result_of")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    RESULT_OF_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     fence: int
     page_token: str
     attempt_token: str
-    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., page_token: _Optional[str] = ..., attempt_token: _Optional[str] = ...) -> None: ...
+    result_of: str
+    def __init__(self, job_id: _Optional[str] = ..., fence: _Optional[int] = ..., page_token: _Optional[str] = ..., attempt_token: _Optional[str] = ..., result_of: _Optional[str] = ...) -> None: ...
 
 class UpstreamJob(_message.Message):
-    __slots__ = ("job_id", "kind", "key", "state", "result", "error", "reason")
+    __slots__ = ("job_id", "kind", "key", "state", "result", "error", "reason", "result_object", "result_lost", "result_url")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
@@ -252,6 +254,9 @@ class UpstreamJob(_message.Message):
     RESULT_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    RESULT_OBJECT_FIELD_NUMBER: _ClassVar[int]
+    RESULT_LOST_FIELD_NUMBER: _ClassVar[int]
+    RESULT_URL_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     kind: str
     key: str
@@ -259,7 +264,10 @@ class UpstreamJob(_message.Message):
     result: str
     error: _job_pb2.JobError
     reason: str
-    def __init__(self, job_id: _Optional[str] = ..., kind: _Optional[str] = ..., key: _Optional[str] = ..., state: _Optional[_Union[_job_pb2.JobState, str]] = ..., result: _Optional[str] = ..., error: _Optional[_Union[_job_pb2.JobError, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+    result_object: _job_pb2.ResultObject
+    result_lost: _job_pb2.ResultLost
+    result_url: str
+    def __init__(self, job_id: _Optional[str] = ..., kind: _Optional[str] = ..., key: _Optional[str] = ..., state: _Optional[_Union[_job_pb2.JobState, str]] = ..., result: _Optional[str] = ..., error: _Optional[_Union[_job_pb2.JobError, _Mapping]] = ..., reason: _Optional[str] = ..., result_object: _Optional[_Union[_job_pb2.ResultObject, _Mapping]] = ..., result_lost: _Optional[_Union[_job_pb2.ResultLost, _Mapping]] = ..., result_url: _Optional[str] = ...) -> None: ...
 
 class ReadUpstreamResponse(_message.Message):
     __slots__ = ("verdict", "jobs", "next_page_token")
