@@ -161,6 +161,7 @@ async def test_a_dump_restored_beside_an_empty_etcd_continues_the_queue(
             workers=1,
             postgres_dsn=new.dsn,
             etcd_endpoints=before.etcd.endpoints,
+            etcd_prefix=before.env["TENURE_ETCD_PREFIX"],
             grpc=before.coordinator_addresses[0],
             http=before.http_addresses[0],
             worker_args=["--import", "tests.e2e.handlers", "--pool", "default", "--pool", "later"],
@@ -235,8 +236,54 @@ async def test_a_dump_restored_beside_an_empty_etcd_continues_the_queue(
             assert (await client.wait((await client.submit("trace")).id)).state == "completed"
 
             # Where Postgres cannot know: harmless beside coordinators that run, too.
-            await asyncio.to_thread(follow, "by hand", tmp_path, env)
+            await asyncio.to_thread(follow, "by-hand", tmp_path, env)
             assert (await client.cluster()).epoch == epoch + 1
             job = await client.wait((await client.submit("trace")).id)
             assert (job.state, epoch_of(job.fence)) == ("completed", epoch + 1)
         await asyncio.to_thread(after.stop)
+
+
+async def test_beside_the_etcd_of_before_workers_go_on_with_what_the_dump_knows(
+    stage: Setting, deployment: DeploymentFactory, own_postgres: Callable[..., EmbeddedPostgres], tmp_path: Path
+) -> None:
+    """Only Postgres was lost: its workers live, one attempt is in the dump and one began after it."""
+    on = await stage(own_stores=True, coordinators=1, workers=1)
+    before = on.deployment
+    known = await on.client.submit("says", {"lines": 1}, ttl_s=TTL_S)
+    await on.executing(known.id)
+    unknown = await on.client.submit("hold-first", ttl_s=TTL_S, delay_s=600)
+    await asyncio.to_thread(follow, "take", tmp_path, before.env)
+    async with await psycopg.AsyncConnection.connect(before.env["TENURE_POSTGRES_DSN"]) as connection:
+        await connection.execute("UPDATE tenure.job SET activate_at = now() WHERE id = %s", [unknown.id])
+    await on.executing(unknown.id)
+    fences = {line.job_id: line.fence for line in on.lines()}
+    before.coordinators[0].kill()
+
+    new = await asyncio.to_thread(own_postgres)
+    env = {**before.env, "NEW_POSTGRES_DSN": new.dsn}
+    await asyncio.to_thread(follow, "restore", tmp_path, env)
+    async with await psycopg.AsyncConnection.connect(new.dsn) as connection:
+        await connection.execute("UPDATE tenure.job SET activate_at = now() WHERE id = %s", [unknown.id])
+    after = await asyncio.to_thread(
+        deployment,
+        coordinators=1,
+        workers=0,
+        postgres_dsn=new.dsn,
+        etcd_endpoints=before.env["TENURE_ETCD_ENDPOINTS"].split(","),
+        etcd_prefix=before.env["TENURE_ETCD_PREFIX"],
+        grpc=before.coordinator_addresses[0],
+        http=before.http_addresses[0],
+        env={"TENURE_LEADER_TTL_S": "2", "TENURE_OBJECT_STORE": before.env["TENURE_OBJECT_STORE"]},
+    )
+    async with AsyncClient(after.coordinator_addresses[0]) as client:
+
+        async def begins_anew() -> bool:
+            return len({epoch_of(line.fence) for line in on.lines(unknown.id)}) == 2
+
+        await on.until(begins_anew)  # what began after the dump was stopped, and is refused
+        await client.cancel(unknown.id)
+        await asyncio.to_thread((tmp_path / "trace.over").touch)
+        done = await client.wait(known.id, timeout_s=PATIENCE_S)
+        assert (done.state, done.attempt, done.fence) == ("completed", 1, fences[known.id])
+    await asyncio.to_thread(before.stop)
+    await asyncio.to_thread(after.stop)
