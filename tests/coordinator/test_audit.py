@@ -105,6 +105,7 @@ NOT_AUDITED = {
             "RetentionService.ListArchiveFiles",
             "RetentionService.ListLegalHolds",
             "RetentionService.ListRetentionPolicies",
+            "RetentionService.ListUnknownArchiveFiles",
             "RetentionService.PreviewRetention",
             "RetentionService.VerifyArchiveFile",
             "ScheduleService.GetSchedule",

@@ -7,6 +7,8 @@ CREATE TABLE tenure.retention_policy (
     state      text NOT NULL CHECK (state IN ('', 'completed', 'failed', 'canceled')),
     keep_s     bigint CHECK (keep_s > 0),  -- null: for ever
     archive    boolean NOT NULL DEFAULT false,
+    archive_keep_s bigint CHECK (archive_keep_s > 0),  -- since a file of the archive was made; null: for ever
+    storage_class  text,                               -- of files of the archive; null: the bucket's default
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (namespace, kind, state)
 );
