@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 EVERY_S = 60.0
 PAGE = 100
 MIN_REST_S = 0.1
+MOST_FAILURES = 5
+"""Of a round: with more the store is away."""
 
 
 class ArchiveExpiry:
@@ -73,25 +75,38 @@ class ArchiveExpiry:
         """Go once through the files that have expired; return how many were removed.
 
         Raises:
-            Unavailable: a store does not answer; the rest is for the next round.
+            TenureError: some files could not be read, or a store does not answer; the rest is for the next round.
         """
         holds = frozenset((row.key, row.value) for row in await self._database.fetch("legal_holds"))
         if holds != self._holds:
             self._holds = holds
             self._held.clear()
         after, gone = FIRST_ID, 0
+        failures: list[TenureError] = []
         while True:
             files = await self._database.fetch("expired_archive_files", {"after": after, "limit": PAGE})
             for file in files:
                 if file.id in self._held:
                     continue
                 began = self._clock.monotonic()
-                gone += await self._remove(file)
+                try:
+                    gone += await self._remove(file)
+                except Deposed:
+                    raise
+                except (
+                    TenureError
+                ) as exc:  # one that cannot be read, as from a class of cold storage, holds up no others
+                    failures.append(exc)
+                    if len(failures) == MOST_FAILURES:
+                        raise
                 took_s = self._clock.monotonic() - began
                 await self._clock.sleep(max(MIN_REST_S, took_s / self._share - took_s))
             if len(files) < PAGE:
-                return gone
+                break
             after = files[-1].id
+        if failures:
+            raise failures[0]
+        return gone
 
     async def _remove(self, file: Row) -> int:
         """Remove a file, unless a job in it is held; return how many went."""

@@ -26,6 +26,8 @@ MIN_KEEP_S = 60
 """Whoever waits for a job must have the time to read what became of it."""
 MAX_KEEP_S = 100 * 366 * 86_400
 MAX_REASON_CHARS = 512
+RESTORED_FIRST = ("GLACIER", "DEEP_ARCHIVE")
+"""Storage classes of S3 from which nothing can be read as it lies."""
 _STORAGE_CLASS = re.compile(r"[A-Z][A-Z0-9_-]{0,63}")
 
 
@@ -99,6 +101,9 @@ def _archive_violations(policy: Policy, has_classes: bool) -> list[FieldViolatio
     if policy.storage_class is not None:
         if not _STORAGE_CLASS.fullmatch(policy.storage_class):
             found.append(FieldViolation(storage_class, "must be a name like STANDARD_IA"))
+        elif policy.storage_class in RESTORED_FIRST:
+            told = "has to be restored before it is read, and files are read back at once: use a lifecycle rule"
+            found.append(FieldViolation(storage_class, told))
         elif not has_classes:
             found.append(FieldViolation(storage_class, "the object store has none: it is not S3"))
     for field, value in ((keep, policy.archive_keep_s), (storage_class, policy.storage_class)):

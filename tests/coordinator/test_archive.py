@@ -827,9 +827,28 @@ async def test_without_the_policy_files_stay_and_a_deposed_leader_removes_none(
     assert await (await expiry_of(alone, objects, term=23)).round() == 0
 
 
+async def test_a_file_that_cannot_be_read_holds_no_others_up(alone: Parts, objects: FolderObjects) -> None:
+    await old_files(alone, objects)
+    expiry = await expiry_of(alone, objects, term=21)
+    cold = (await files(alone))[0].key
+
+    class Cold:
+        async def get(self, key: str) -> bytes:
+            if key == cold:
+                raise Unavailable("it has to be restored first")
+            return await objects.get(key)
+
+    expiry._objects = Cold()  # type: ignore[assignment]
+    with pytest.raises(Unavailable):
+        await expiry.round()
+    assert [row.key for row in await files(alone)] == [cold]
+
+
 async def test_a_storage_class_is_for_s3_alone(client: AsyncClient) -> None:
     with pytest.raises(InvalidInput, match="not S3"):
         await client.put_retention(keep_s=DAY_S, archive=True, storage_class="GLACIER_IR")
+    with pytest.raises(InvalidInput, match="lifecycle"):
+        await client.put_retention(keep_s=DAY_S, archive=True, storage_class="DEEP_ARCHIVE")
     with pytest.raises(InvalidInput, match="STANDARD_IA"):
         await client.put_retention(keep_s=DAY_S, archive=True, storage_class="cold please")
     with pytest.raises(InvalidInput, match="archived"):
