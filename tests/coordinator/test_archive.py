@@ -37,6 +37,7 @@ from tenure.coordinator.finish import AttemptError
 from tenure.coordinator.leftovers import Leftovers
 from tenure.coordinator.move_logs import LogMover
 from tenure.coordinator.objects import access_to
+from tenure.coordinator.passing import LAST_ID
 from tenure.coordinator.retain import Retainer
 from tenure.model.archive import manifest_key
 from tenure.model.errors import Deposed, InvalidInput, NotFound, TenureError, Unavailable, WrongState
@@ -596,6 +597,30 @@ async def test_an_archived_job_is_read_as_it_was(alone: Parts, objects: FolderOb
     fresh.objects = objects
     with pytest.raises(Unavailable, match="not in the object store"):
         await fresh.find(ids[0])
+
+
+async def test_archived_jobs_are_waited_for_watched_and_answer_for_their_keys(
+    alone: Parts, objects: FolderObjects, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(alone.submitter.run()):
+        keyed = await client.submit("k", {}, idempotency_key="once")
+        removed = await client.submit("gone", {}, idempotency_key="other")
+        for job in (keyed, removed):
+            await alone.finish(uuid.UUID(job.id), (await alone.execute(uuid.UUID(job.id))).fence)
+        await age_all(alone, monkeypatch)
+        monkeypatch.setattr(archive, "first_id_at", lambda at: LAST_ID)
+        await policy(alone)
+        await policy(alone, archive=False, kind="gone")
+        assert await (await retainer(alone)).round() == 1
+        assert await (await archiver_of(alone, objects, term=2)).round() == 1
+        assert (await client.wait(keyed.id)).state is JobState.COMPLETED
+        assert {job.id: job.state for job in await client.wait_many([keyed.id])} == {keyed.id: JobState.COMPLETED}
+        assert [job.id async for job in client.watch(keyed.id)] == [keyed.id]
+        again = await client.submit("k", {}, idempotency_key="once")
+        assert again.id == keyed.id and again.archived_at is not None
+        with pytest.raises(NotFound, match="nothing was submitted"):
+            await client.submit("gone", {}, idempotency_key="other")
+        assert await alone.sql("SELECT 1 FROM tenure.job") == []
 
 
 async def test_the_log_of_an_archived_job_is_read(alone: Parts, objects: FolderObjects, client: AsyncClient) -> None:
