@@ -81,10 +81,10 @@ class ArchiveExpiry:
         if holds != self._holds:
             self._holds = holds
             self._held.clear()
-        after, gone = FIRST_ID, 0
+        gone, after = 0, {"after_at": "-infinity", "after": FIRST_ID}
         failures: list[TenureError] = []
         while True:
-            files = await self._database.fetch("expired_archive_files", {"after": after, "limit": PAGE})
+            files = await self._database.fetch("expired_archive_files", {**after, "limit": PAGE})
             for file in files:
                 if file.id in self._held:
                     continue
@@ -103,7 +103,7 @@ class ArchiveExpiry:
                 await self._clock.sleep(max(MIN_REST_S, took_s / self._share - took_s))
             if len(files) < PAGE:
                 break
-            after = files[-1].id
+            after = {"after_at": files[-1].archived_at, "after": files[-1].id}
         if failures:
             raise failures[0]
         return gone
