@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenure.cli import parse
-from tenure.cli.output import Format, Output, ago, print_done, print_json, print_table, span, state_text
+from tenure.cli.output import Format, Output, ago, print_done, print_json, print_table, span, state_text, to_stderr
 from tenure.cli.session import Address, connect
 from tenure.model.errors import FieldViolation, InvalidInput
 
@@ -45,6 +45,13 @@ def set_(
     kind: Kind = None,
     state: State = None,
     archive: Annotated[bool, typer.Option("--archive", help="Write them to the archive before they go.")] = False,
+    archive_keep: Annotated[
+        str | None, typer.Option("--archive-keep", help="Keep files of the archive so long.", show_default=FOR_EVER)
+    ] = None,
+    storage_class: Annotated[
+        str | None,
+        typer.Option("--storage-class", help="S3 storage class of files of the archive.", show_default="the bucket's"),
+    ] = None,
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -55,7 +62,13 @@ def set_(
     """
     with connect(coordinator) as client:
         policy = client.put_retention(
-            namespace=namespace, kind=kind, state=state, keep_s=_keep_s(keep), archive=archive
+            namespace=namespace,
+            kind=kind,
+            state=state,
+            keep_s=_keep_s(keep),
+            archive=archive,
+            archive_keep_s=_keep_s(archive_keep, "--archive-keep") if archive_keep else None,
+            storage_class=storage_class,
         )
     _show([policy], output)
 
@@ -127,8 +140,10 @@ def preview(
         policy = RetentionPolicy(namespace=namespace, kind=kind, state=ended, keep_s=_keep_s(keep))
     with connect(coordinator) as client:
         found = client.preview_retention(namespace=only, policy=policy)
+        has_files = any(one.archive_keep_s for one in client.retentions())
+        files = client.preview_archive(namespace=only, policy=policy) if has_files else []
     if output is Format.JSON:
-        print_json(found)
+        print_json([*found, *files])
         return
     print_table(
         ("namespace", "state", "would go", "held", "needed", "oldest", "policy"),
@@ -146,6 +161,11 @@ def preview(
         ],
         empty="nothing would go",
     )
+    for one in files:
+        to_stderr(
+            f"and {one.files} files of the archive of {one.namespace}, with {one.jobs} jobs, but for what is held:"
+            f" {_name(one.policy)}, {_archived(one.policy)}"
+        )
 
 
 @holds.command("set")
@@ -181,8 +201,8 @@ def delete_hold(label: Label, coordinator: Address = None, output: Output = Form
         raise typer.Exit(3)
 
 
-def _keep_s(text: str) -> int | None:
-    return None if text == FOR_EVER else int(parse.duration_s(text, "KEEP") or 0)
+def _keep_s(text: str, option: str = "KEEP") -> int | None:
+    return None if text == FOR_EVER else int(parse.duration_s(text, option) or 0)
 
 
 def _name(policy: RetentionPolicy) -> str:
@@ -193,14 +213,21 @@ def _kept(policy: RetentionPolicy) -> str:
     return FOR_EVER if policy.keep_s is None else span(float(policy.keep_s))
 
 
+def _archived(policy: RetentionPolicy) -> str:
+    if not policy.archive:
+        return ""
+    kept = FOR_EVER if policy.archive_keep_s is None else span(float(policy.archive_keep_s))
+    return f"{kept}, {policy.storage_class}" if policy.storage_class else kept
+
+
 def _show(policies: list[RetentionPolicy], output: Format) -> None:
     if output is Format.JSON:
         print_json(policies)
         return
     print_table(
-        ("namespace", "kind", "state", "kept", "archived"),
+        ("namespace", "kind", "state", "kept", "in the archive"),
         [
-            (one.namespace or "any", one.kind or "any", one.state or "any", _kept(one), "yes" if one.archive else "")
+            (one.namespace or "any", one.kind or "any", one.state or "any", _kept(one), _archived(one))
             for one in policies
         ],
         empty="no policy is set, everything is kept: `tenure retention preview --keep 30d` says what one would remove",

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from tenure.client.counts import JobCount, JobCounts
     from tenure.client.kinds import KindSettings
     from tenure.client.link import TLS
-    from tenure.client.retention import ArchiveFile, ExpiredJobs, LegalHold, RetentionPolicy
+    from tenure.client.retention import ArchiveFile, ExpiredFiles, ExpiredJobs, LegalHold, RetentionPolicy
     from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
     from tenure.client.stream import StreamedJob
     from tenure.client.sync_client import Client
@@ -89,6 +89,7 @@ __all__ = [
     "Coordinator",
     "CreatedToken",
     "DeadlineExceeded",
+    "ExpiredFiles",
     "ExpiredJobs",
     "Explanation",
     "FieldViolation",
@@ -148,7 +149,7 @@ _LAZY = {
 } | dict.fromkeys(("NewSchedule", "Schedule", "Tick", "TickJob"), "schedules")
 _LAZY |= dict.fromkeys(("CreatedToken", "Token"), "tokens")
 _LAZY |= dict.fromkeys(("JobCount", "JobCounts"), "counts")
-_LAZY |= dict.fromkeys(("ArchiveFile", "ExpiredJobs", "LegalHold", "RetentionPolicy"), "retention")
+_LAZY |= dict.fromkeys(("ArchiveFile", "ExpiredFiles", "ExpiredJobs", "LegalHold", "RetentionPolicy"), "retention")
 _LAZY |= dict.fromkeys(("Workflow", "WorkflowChange"), "workflows")
 
 

@@ -24,6 +24,10 @@ class RetentionPolicy:
     keep_s: int | None = None
     """None: for ever."""
     archive: bool = False
+    archive_keep_s: int | None = None
+    """How long files of the archive are kept. None: for ever."""
+    storage_class: str | None = None
+    """Of files of the archive, in S3. None: the bucket's default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +74,30 @@ class ArchiveFile:
     finished_until: datetime
     archived_at: datetime | None
     schema_version: int
+    storage_class: str | None = None
+    expires_at: datetime | None = None
+    """None: never, by the policy of its jobs as that is now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiredFiles:
+    """Files of the archive that have expired by a policy; those that hold a job on legal hold are kept for all that."""
+
+    policy: RetentionPolicy
+    namespace: str
+    files: int
+    jobs: int
+    size_bytes: int
 
 
 def policy_to_wire(
-    namespace: str | None, kind: str | None, state: JobState | str | None, keep_s: int | None, archive: bool = False
+    namespace: str | None,
+    kind: str | None,
+    state: JobState | str | None,
+    keep_s: int | None,
+    archive: bool = False,
+    archive_keep_s: int | None = None,
+    storage_class: str | None = None,
 ) -> pb.RetentionPolicy:
     """Write a policy.
 
@@ -86,12 +110,16 @@ def policy_to_wire(
             kind=kind,
             state=number_of(wire.STATE_TO_PB, state, "policy.state"),
             archive=archive,
+            storage_class=storage_class,
         )
     except (TypeError, ValueError) as exc:
         raise InvalidInput([FieldViolation("policy", str(exc))]) from exc
     seconds = whole(keep_s, "policy.keep_s", bits=64)
     if seconds is not None:
         policy.keep.seconds = seconds
+    archive_seconds = whole(archive_keep_s, "policy.archive_keep_s", bits=64)
+    if archive_seconds is not None:
+        policy.archive_keep.seconds = archive_seconds
     return policy
 
 
@@ -103,6 +131,8 @@ def policy_from_wire(policy: pb.RetentionPolicy) -> RetentionPolicy:
         state=wire.STATE_FROM_PB.get(policy.state),
         keep_s=policy.keep.seconds if policy.HasField("keep") else None,
         archive=policy.archive,
+        archive_keep_s=policy.archive_keep.seconds if policy.HasField("archive_keep") else None,
+        storage_class=policy.storage_class or None,
     )
 
 
@@ -128,6 +158,19 @@ def file_from_wire(file: pb.ArchiveFile) -> ArchiveFile:
         finished_until=file.finished_until.ToDatetime(tzinfo=UTC),
         archived_at=time_of(file, "archived_at"),
         schema_version=file.schema_version,
+        storage_class=file.storage_class or None,
+        expires_at=time_of(file, "expires_at"),
+    )
+
+
+def expired_files_from_wire(files: pb.ExpiredFiles) -> ExpiredFiles:
+    """Read a count of files that have expired."""
+    return ExpiredFiles(
+        policy=policy_from_wire(files.policy),
+        namespace=files.namespace,
+        files=files.files,
+        jobs=files.jobs,
+        size_bytes=files.size_bytes,
     )
 
 

@@ -39,7 +39,7 @@ from tenure.client.records import (
     SubmittedJobs,
     Worker,
 )
-from tenure.client.retention import ArchiveFile, ExpiredJobs, LegalHold, RetentionPolicy
+from tenure.client.retention import ArchiveFile, ExpiredFiles, ExpiredJobs, LegalHold, RetentionPolicy
 from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
 from tenure.client.stream import StreamedJob
 from tenure.client.tokens import CreatedToken, Token
@@ -906,17 +906,28 @@ class Client:
         state: JobState | str | None = None,
         keep_s: int | None = None,
         archive: bool = False,
+        archive_keep_s: int | None = None,
+        storage_class: str | None = None,
     ) -> RetentionPolicy:
         """Set for how long after their end jobs are kept; what has expired is removed for good, within a minute.
 
         None in the place of a namespace, a kind or a final state is any; of several policies that cover a job the most
-        specific one decides. ``keep_s`` None: for ever.
+        specific one decides. ``keep_s`` None: for ever. So with ``archive_keep_s``, for files of the archive with such
+        jobs; ``storage_class`` is theirs in S3.
 
         Raises:
             InvalidInput: with every bad field, such as ``archive`` where there is none.
         """
         return self._portal.call(
-            self._client.put_retention(namespace=namespace, kind=kind, state=state, keep_s=keep_s, archive=archive)
+            self._client.put_retention(
+                namespace=namespace,
+                kind=kind,
+                state=state,
+                keep_s=keep_s,
+                archive=archive,
+                archive_keep_s=archive_keep_s,
+                storage_class=storage_class,
+            )
         )
 
     def retention(
@@ -956,6 +967,16 @@ class Client:
         """
         return self._portal.call(self._client.preview_retention(namespace=namespace, policy=policy))
 
+    def preview_archive(
+        self, *, namespace: str | None = None, policy: RetentionPolicy | None = None
+    ) -> builtins.list[ExpiredFiles]:
+        """Return which files of the archive would go now, by policy and namespace; as ``preview_retention``.
+
+        Raises:
+            InvalidInput: with the bad field. PermissionDenied: the namespace is not the caller's.
+        """
+        return self._portal.call(self._client.preview_archive(namespace=namespace, policy=policy))
+
     def put_hold(self, key: str, value: str, reason: str = "") -> LegalHold:
         """Keep all jobs with a label, in every namespace and whatever the policies say, until the hold is lifted.
 
@@ -992,3 +1013,25 @@ class Client:
             Unavailable: it does not answer.
         """
         return self._portal.call(self._client.verify_archive_file(file_id))
+
+    def unknown_archive_files(self) -> Iterator[str]:
+        """Yield the keys of files that lie in the archive and do not count, since the database does not know them.
+
+        So it is after it was restored to a time before they were made. Takes an operator of all namespaces.
+
+        Raises:
+            WrongState: the coordinators have no object store. Unavailable: it does not answer.
+        """
+        return self._portal.iterate(self._client.unknown_archive_files())
+
+    def adopt_archive_file(self, key: str) -> tuple[ArchiveFile | None, int]:
+        """Have a file that does not count replaced by one that does, with those of its jobs that are nowhere else.
+
+        Return that file, None if none of its jobs was missing elsewhere; and how many are in the database, or in other
+        files. Takes an operator of all namespaces.
+
+        Raises:
+            NotFound: there is no such file. WrongState: it counts already, or cannot be read.
+            Unavailable: the object store does not answer.
+        """
+        return self._portal.call(self._client.adopt_archive_file(key))

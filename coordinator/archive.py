@@ -62,6 +62,7 @@ KEPT_AGAIN_MOST_S = 86_400.0
 WINDOW_JOBS = 1_000
 MIN_REST_S = 0.01
 CONTENT_TYPE = "application/vnd.apache.parquet"
+POLICY = ("policy_namespace", "policy_kind", "policy_state")
 _INSTANT = timedelta(microseconds=1)
 
 
@@ -167,7 +168,7 @@ class Archiver:
             *rows, page = await self._database.fetch(
                 "archivable_page", {**where, **bounds_of(span), "after": after, "window": WINDOW_JOBS}
             )
-            found = [Expired(row.id, row.namespace, row.created_at, row.finished_at, row.weight) for row in rows]
+            found = [_expired(row) for row in rows]
             await self._rest(began)
             wanted = [job for job in found if job.id not in self._passed_over]
             look.add(page.next_s, kept=page.kept > 0 or len(wanted) < len(found))
@@ -200,6 +201,8 @@ class Archiver:
                         "made_until": made_ms(ids[-1]),
                         "finished_from": plan.finished_from,
                         "finished_until": plan.finished_until,
+                        **dict(zip(POLICY, plan.policy, strict=True)),
+                        "storage_class": plan.storage_class,
                     },
                 ),
             ]
@@ -235,7 +238,7 @@ class Archiver:
             await asyncio.to_thread(writer.add, jobs, attempts, artifacts, logs)
             await self._rest(began)
         data = await asyncio.to_thread(writer.close)
-        await self._objects.put(plan.key, data, content_type=CONTENT_TYPE)
+        await self._objects.put(plan.key, data, content_type=CONTENT_TYPE, storage_class=plan.storage_class)
         return data
 
     async def _read_back(self, plan: Plan, data: bytes) -> tuple[int, bytes]:
@@ -306,6 +309,11 @@ class Archiver:
         _, dropped = await self._database.transaction([self._guard, Statement("drop_archive_plans", {})])
         if dropped:
             log.info("archive_plans_dropped", files=[str(row.id) for row in dropped])
+
+
+def _expired(row: Row) -> Expired:
+    policy = row.policy_namespace, row.policy_kind, row.policy_state
+    return Expired(row.id, row.namespace, row.created_at, row.finished_at, row.weight, policy, row.storage_class)
 
 
 def _bounds(plan: Plan) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import io
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tenure.model.archive import SCHEMA_VERSION
 from tenure.model.objects import LOG, attempt_key, file_key
@@ -110,6 +110,57 @@ def ids_of(data: bytes) -> list[str]:
     except (pa.ArrowException, OSError, KeyError):
         return []
     return found
+
+
+class Told(NamedTuple):
+    """What a file says of its jobs, as far as its end asks for it."""
+
+    labels: set[tuple[str, str]]
+    with_objects: list[uuid.UUID]
+    """Jobs of which something may lie in the object store."""
+
+
+def labels_and_objects(data: bytes) -> Told:
+    """Read which labels the jobs of a file have, and which of them have saved something, or may have begun to."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = ["id", "state", "attempt", "labels", "artifacts", "logs"]
+    told = Told(set(), [])
+    for group in parquet.ParquetFile(pa.BufferReader(data)).iter_batches(columns=columns):
+        for job in group.to_pylist():
+            told.labels.update(map(tuple, job["labels"] or ()))
+            is_plain = job["state"] == "completed" and job["attempt"] <= 1
+            if job["artifacts"] or job["logs"] or (job["attempt"] and not is_plain):
+                told.with_objects.append(uuid.UUID(job["id"]))
+    return told
+
+
+class Part(NamedTuple):
+    """Some jobs of a file: as a file of their own, and what is said of each."""
+
+    data: bytes
+    jobs: dict[uuid.UUID, SimpleNamespace]
+    """By id: ``namespace``, ``kind``, ``state``, ``created_at``, ``finished_at``."""
+
+
+def only(data: bytes, ids: Collection[str]) -> Part:
+    """Return a file with just these jobs, in the same order and row groups no larger."""
+    import pyarrow as pa
+    from pyarrow import compute, parquet
+
+    source = parquet.ParquetFile(pa.BufferReader(data))
+    sink, jobs = io.BytesIO(), dict[uuid.UUID, SimpleNamespace]()
+    with parquet.ParquetWriter(sink, source.schema_arrow, compression=COMPRESSION) as writer:
+        for number in range(source.num_row_groups):
+            group = source.read_row_group(number)
+            group = group.filter(compute.is_in(group["id"], value_set=pa.array(sorted(ids), pa.string())))
+            if group.num_rows:
+                writer.write_table(group, row_group_size=group.num_rows)
+            few = group.select(["id", "namespace", "kind", "state", "created_at", "finished_at"])
+            for job in few.to_pylist():
+                jobs[uuid.UUID(job["id"])] = SimpleNamespace(**job)
+    return Part(sink.getvalue(), jobs)
 
 
 def footer_bytes(tail: bytes) -> int:

@@ -52,10 +52,10 @@ class Archived:
             Unavailable: it is archived, and its file cannot be read now.
         """
         kept = self._jobs.get(job)
-        if kept is not None:
-            return kept if access.sees(kept.row.namespace) else None
         asked = {"job": job, "made_ms": made_ms(job), "mark": mark_of(job)}
         for file in await self._database.fetch("archive_file_of_job", asked):
+            if kept is not None and kept.file.id == file.id:
+                return kept if access.sees(file.namespace) else None
             if access.sees(file.namespace) and (row := await self._read(file, job)) is not None:
                 found = ArchivedJob(row, file)
                 if len(row.payload) + len(row.result or "") + len(row.error or "") <= SMALL_BYTES:

@@ -24,6 +24,7 @@ from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.count import HistoryCounter
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.dispatch import Dispatcher
+from tenure.coordinator.expire_archive import ArchiveExpiry
 from tenure.coordinator.finish import Finisher
 from tenure.coordinator.flight import Flight, Held, Outstanding
 from tenure.coordinator.hint import Hints
@@ -253,6 +254,8 @@ class Leader:
                 self._database, self._objects, self._clock, guard=guard, leader=name, share=share, turns=turns
             )
             bodies.append(archiver.archive_forever())
+            expiry = ArchiveExpiry(self._database, self._objects, self._clock, guard=guard, leader=name, share=share)
+            bodies.append(expiry.expire_forever())
         return bodies
 
 

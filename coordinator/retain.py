@@ -237,4 +237,4 @@ def bounds_of(span: Span) -> dict[str, Any]:
 
 def policy_of(row: Row) -> Policy:
     """Return the policy that a row holds."""
-    return Policy(row.namespace, row.kind, row.state, row.keep_s, row.archive)
+    return Policy(row.namespace, row.kind, row.state, row.keep_s, row.archive, row.archive_keep_s, row.storage_class)

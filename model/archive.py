@@ -1,7 +1,7 @@
 """The archive: where its files lie, what is said of them, and how a job's file is found. Pure.
 
-A file is Parquet (``coordinator.archive_format`` has the columns) with jobs of one namespace that retention has
-removed from Postgres. Its manifest lies beside it: one JSON object. Keys:
+A file is Parquet (``coordinator.archive_format`` has the columns) with jobs of one namespace and one policy that
+retention has removed from Postgres. Its manifest lies beside it: one JSON object. Keys:
 ``_archive/<namespace>/<yyyy>/<mm>/<dd>/<file>.parquet``, by the UTC day on which the first of its jobs ended. Jobs in
 a file are in the order of their ids.
 """
@@ -32,6 +32,9 @@ MAX_GATHERED_JOBS = 50_000
 """Of all namespaces, that wait for their files to fill."""
 
 
+_Group = tuple[str, tuple[str, str, str]]
+
+
 @dataclass(frozen=True, slots=True)
 class Expired:
     """A job that is to be archived."""
@@ -42,6 +45,10 @@ class Expired:
     finished_at: datetime
     weight: int
     """About how many bytes it takes."""
+    policy: tuple[str, str, str] = ("", "", "")
+    """Namespace, kind and state of the policy that decides about it."""
+    storage_class: str | None = None
+    """That its policy asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,16 @@ class Plan:
     def namespace(self) -> str:
         """Whose jobs they are."""
         return self.jobs[0].namespace
+
+    @property
+    def policy(self) -> tuple[str, str, str]:
+        """Return which policy decides about them."""
+        return self.jobs[0].policy
+
+    @property
+    def storage_class(self) -> str | None:
+        """Return in which storage class the file is to lie."""
+        return self.jobs[0].storage_class
 
     @property
     def ids(self) -> list[uuid.UUID]:
@@ -87,37 +104,38 @@ class Plan:
 
 
 class Gathering:
-    """Jobs on their way into files: by namespace, until one has enough for a file."""
+    """Jobs on their way into files: by namespace and policy, until there are enough for a file."""
 
     def __init__(self, max_jobs: int = MAX_FILE_JOBS, max_bytes: int = MAX_FILE_BYTES) -> None:
         self.max_jobs = max_jobs
         """Of a file; may change meanwhile."""
         self._max_bytes = max_bytes
-        self._jobs: dict[str, list[Expired]] = {}
-        self._weights: dict[str, int] = {}
+        self._jobs: dict[_Group, list[Expired]] = {}
+        self._weights: dict[_Group, int] = {}
 
     def add(self, jobs: Iterable[Expired]) -> list[list[Expired]]:
         """Take jobs, in the order of their ids; return those of files that are full."""
         full = []
         for job in jobs:
-            weight = self._weights.get(job.namespace, 0)
+            group = job.namespace, job.policy
+            weight = self._weights.get(group, 0)
             if weight and weight + job.weight > self._max_bytes:
-                full.append(self._take(job.namespace))
-            self._jobs.setdefault(job.namespace, []).append(job)
-            self._weights[job.namespace] = self._weights.get(job.namespace, 0) + job.weight
-            if len(self._jobs[job.namespace]) >= self.max_jobs:
-                full.append(self._take(job.namespace))
+                full.append(self._take(group))
+            self._jobs.setdefault(group, []).append(job)
+            self._weights[group] = self._weights.get(group, 0) + job.weight
+            if len(self._jobs[group]) >= self.max_jobs:
+                full.append(self._take(group))
         while sum(map(len, self._jobs.values())) > MAX_GATHERED_JOBS:
-            full.append(self._take(max(self._jobs, key=lambda namespace: len(self._jobs[namespace]))))
+            full.append(self._take(max(self._jobs, key=lambda group: len(self._jobs[group]))))
         return full
 
     def rest(self) -> list[list[Expired]]:
         """Return all that is left, whether it fills a file or not."""
-        return [self._take(namespace) for namespace in sorted(self._jobs)]
+        return [self._take(group) for group in sorted(self._jobs)]
 
-    def _take(self, namespace: str) -> list[Expired]:
-        del self._weights[namespace]
-        return self._jobs.pop(namespace)
+    def _take(self, group: _Group) -> list[Expired]:
+        del self._weights[group]
+        return self._jobs.pop(group)
 
 
 def file_key(namespace: str, first_end: datetime, file: uuid.UUID) -> str:

@@ -10,6 +10,7 @@ Called by the service and the leader's chore; the statements that remove decide 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,9 @@ MIN_KEEP_S = 60
 """Whoever waits for a job must have the time to read what became of it."""
 MAX_KEEP_S = 100 * 366 * 86_400
 MAX_REASON_CHARS = 512
+RESTORED_FIRST = ("GLACIER", "DEEP_ARCHIVE")
+"""Storage classes of S3 from which nothing can be read as it lies."""
+_STORAGE_CLASS = re.compile(r"[A-Z][A-Z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,10 @@ class Policy:
     """Since their end. None: for ever."""
     archive: bool = False
     """Written to the archive before they go."""
+    archive_keep_s: int | None = None
+    """How long files of the archive are kept, since they were made. None: for ever."""
+    storage_class: str | None = None
+    """Of files of the archive, in S3. None: the bucket's default."""
 
     @property
     def name(self) -> str:
@@ -66,8 +74,10 @@ def shortest_keep_s(policies: Iterable[Policy]) -> int | None:
     return min((one.keep_s for one in policies if one.keep_s is not None), default=None)
 
 
-def validate_policy(policy: Policy, *, no_archive: str | None = "no object store") -> Policy:
+def validate_policy(policy: Policy, *, no_archive: str | None = "no object store", has_classes: bool = False) -> Policy:
     """Return the policy if it is one. ``no_archive``: what is missing for there to be an archive.
+
+    ``has_classes``: the object store has storage classes.
 
     Raises:
         InvalidInput: with every violation.
@@ -77,9 +87,29 @@ def validate_policy(policy: Policy, *, no_archive: str | None = "no object store
         found.append(FieldViolation("policy.keep", f"must be {MIN_KEEP_S} s to {MAX_KEEP_S:,} s; without it: for ever"))
     if policy.archive and no_archive:
         found.append(FieldViolation("policy.archive", f"there is no archive: {no_archive}"))
+    found += _archive_violations(policy, has_classes)
     if found:
         raise InvalidInput(found)
     return policy
+
+
+def _archive_violations(policy: Policy, has_classes: bool) -> list[FieldViolation]:
+    keep, storage_class = "policy.archive_keep", "policy.storage_class"
+    found = []
+    if policy.archive_keep_s is not None and not MIN_KEEP_S <= policy.archive_keep_s <= MAX_KEEP_S:
+        found.append(FieldViolation(keep, f"must be {MIN_KEEP_S} s to {MAX_KEEP_S:,} s; without it: for ever"))
+    if policy.storage_class is not None:
+        if not _STORAGE_CLASS.fullmatch(policy.storage_class):
+            found.append(FieldViolation(storage_class, "must be a name like STANDARD_IA"))
+        elif policy.storage_class in RESTORED_FIRST:
+            told = "has to be restored before it is read, and files are read back at once: use a lifecycle rule"
+            found.append(FieldViolation(storage_class, told))
+        elif not has_classes:
+            found.append(FieldViolation(storage_class, "the object store has none: it is not S3"))
+    for field, value in ((keep, policy.archive_keep_s), (storage_class, policy.storage_class)):
+        if value is not None and not policy.archive:
+            found.append(FieldViolation(field, "is for jobs that are archived"))
+    return found
 
 
 def names_violations(namespace: str, kind: str, state: str, *, path: str = "") -> list[FieldViolation]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from tenure.client.fields import number_of, text
 from tenure.client.link import Link
 from tenure.client.retention import (
+    ExpiredFiles,
     ExpiredJobs,
     LegalHold,
     RetentionPolicy,
     added_up,
+    expired_files_from_wire,
     hold_from_wire,
     policy_from_wire,
     policy_to_wire,
@@ -31,16 +33,19 @@ class RetentionCalls:
         state: JobState | str | None = None,
         keep_s: int | None = None,
         archive: bool = False,
+        archive_keep_s: int | None = None,
+        storage_class: str | None = None,
     ) -> RetentionPolicy:
         """Set for how long after their end jobs are kept; what has expired is removed for good, within a minute.
 
         None in the place of a namespace, a kind or a final state is any; of several policies that cover a job the most
-        specific one decides. ``keep_s`` None: for ever.
+        specific one decides. ``keep_s`` None: for ever. So with ``archive_keep_s``, for files of the archive with such
+        jobs; ``storage_class`` is theirs in S3.
 
         Raises:
             InvalidInput: with every bad field, such as ``archive`` where there is none.
         """
-        policy = policy_to_wire(namespace, kind, state, keep_s, archive)
+        policy = policy_to_wire(namespace, kind, state, keep_s, archive, archive_keep_s, storage_class)
         answer: pb.PutRetentionPolicyResponse = await self._link.unary(
             lambda to: to.retention.PutRetentionPolicy, pb.PutRetentionPolicyRequest(policy=policy)
         )
@@ -108,6 +113,30 @@ class RetentionCalls:
         async for answer in self._link.pages(lambda to: to.retention.PreviewRetention, request):
             found += answer.expired
         return added_up(found)
+
+    async def preview_archive(
+        self, *, namespace: str | None = None, policy: RetentionPolicy | None = None
+    ) -> list[ExpiredFiles]:
+        """Return which files of the archive would go now, by policy and namespace; as ``preview_retention``.
+
+        Raises:
+            InvalidInput: with the bad field. PermissionDenied: the namespace is not the caller's.
+        """
+        request = pb.PreviewRetentionRequest(namespace=namespace)
+        if policy is not None:
+            request.policy.CopyFrom(
+                policy_to_wire(
+                    policy.namespace,
+                    policy.kind,
+                    policy.state,
+                    policy.keep_s,
+                    policy.archive,
+                    policy.archive_keep_s,
+                    policy.storage_class,
+                )
+            )
+        answer: pb.PreviewRetentionResponse = await self._link.unary(lambda to: to.retention.PreviewRetention, request)
+        return [expired_files_from_wire(files) for files in answer.expired_files]
 
     async def put_hold(self, key: str, value: str, reason: str = "") -> LegalHold:
         """Keep all jobs with a label, in every namespace and whatever the policies say, until the hold is lifted.

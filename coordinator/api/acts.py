@@ -216,6 +216,11 @@ ACTS: Mapping[str, How] = {
         "retention.delete", _policy_name, namespace=lambda request: request.namespace
     ),
     "RetentionService.PutLegalHold": How("holds.put", lambda request: f"{request.key}={request.value}"),
+    "RetentionService.AdoptArchiveFile": How(
+        "archive.adopt",
+        lambda request: request.key,
+        answer=lambda answer: {"file": answer.file.key, "jobs": answer.file.jobs, "known": answer.known},
+    ),
     "RetentionService.DeleteLegalHold": How("holds.delete", lambda request: f"{request.key}={request.value}"),
     "TokenService.CreateToken": How(
         "tokens.create",

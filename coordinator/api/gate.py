@@ -188,6 +188,8 @@ RULES: dict[str, Rule] = {
     "RetentionService/DeleteLegalHold": Rule(Right.ADMINISTER, everywhere),
     "RetentionService/ListArchiveFiles": Rule(Right.READ, _in_or_within),
     "RetentionService/VerifyArchiveFile": Rule(Right.READ, within),
+    "RetentionService/ListUnknownArchiveFiles": Rule(Right.OPERATE, everywhere),
+    "RetentionService/AdoptArchiveFile": Rule(Right.OPERATE, everywhere),
     "TokenService/CreateToken": Rule(Right.ADMINISTER, everywhere),
     "TokenService/ListTokens": Rule(Right.ADMINISTER, everywhere),
     "TokenService/RevokeToken": Rule(Right.ADMINISTER, everywhere),

@@ -147,10 +147,17 @@ class JobService(JobServiceServicer):
             raise of_all
         unread = [one.id for one in answers if isinstance(one, Submitted) and one.written is None]
         read = dict(zip(unread, await self._read_group(unread), strict=True)) if unread else {}
+        for id in [id for id, job in read.items() if job is None]:
+            read[id] = await self._archived_job(id)
         return [_one_of_each(answer, read) for answer in answers]
 
     async def _as_submitted(self, submitted: Submitted) -> job_pb2.Job:
-        return _as_written(submitted) or await self._read(submitted.id)
+        if job := _as_written(submitted):
+            return job
+        try:
+            return await self._read(submitted.id)
+        except NotFound as exc:
+            raise _key_of_removed(submitted.id) from exc
 
     async def StreamSubmitJobs(self, requests: AsyncIterator[pb.StreamSubmitJobsRequest], context: Context) -> None:
         """Write jobs as they come, each for itself."""
@@ -228,7 +235,10 @@ class JobService(JobServiceServicer):
         async with self._waiters.waiting_for_any({str(id) for id in left}) as maybe_done:
             while True:
                 maybe_done.clear()
-                changed = await self._changed(left, shown)
+                changed, archived = await self._changed(left, shown)
+                for one in archived:
+                    yield pb.WatchJobsResponse(jobs=[one])
+                    left.discard(uuid.UUID(one.id))
                 for start in range(0, len(changed), WATCH_READ_JOBS):
                     page = changed[start : start + WATCH_READ_JOBS]
                     jobs = dict(zip(page, await self._read_group(page), strict=True))
@@ -244,15 +254,21 @@ class JobService(JobServiceServicer):
                     async with asyncio.timeout(WATCH_MANY_POLL_S - WATCH_GATHER_S):
                         await maybe_done.wait()
 
-    async def _changed(self, ids: Set[uuid.UUID], shown: dict[uuid.UUID, tuple[object, ...]]) -> list[uuid.UUID]:
-        """Return the jobs that are not as they were shown, and note what they are."""
+    async def _changed(
+        self, ids: Set[uuid.UUID], shown: dict[uuid.UUID, tuple[object, ...]]
+    ) -> tuple[list[uuid.UUID], list[job_pb2.Job]]:
+        """Return the jobs that are not as they were shown, and note what they are; and those that are archived."""
         rows = await self._database.fetch("marks_of", {"ids": sorted(ids)})
         marks = {row.id: tuple(row[1:]) for row in rows if access.sees(row.namespace)}
-        if missing := ids - marks.keys():
-            raise NotFound(f"job {min(missing)} does not exist", hint=LISTED)
+        archived = []
+        for id in sorted(ids - marks.keys()):
+            job = await self._archived_job(id)
+            if job is None:
+                raise _not_found(id)
+            archived.append(job)
         changed = [id for id, mark in marks.items() if shown.get(id) != mark]
         shown.update((id, marks[id]) for id in changed)
-        return changed
+        return changed, archived
 
     @audited
     async def DeleteJob(self, request: pb.DeleteJobRequest, context: Context) -> pb.DeleteJobResponse:
@@ -383,11 +399,15 @@ class JobService(JobServiceServicer):
 
     async def _read(self, job_id: uuid.UUID) -> job_pb2.Job:
         job = await self._reads.ask(job_id)
-        if job is None and (found := await self._archived.find(job_id)):
-            return convert.archived_to_pb(found)
+        if job is None and (found := await self._archived_job(job_id)):
+            return found
         if job is None or not access.sees(job.namespace):
             raise _not_found(job_id)
         return job
+
+    async def _archived_job(self, job_id: uuid.UUID) -> job_pb2.Job | None:
+        found = await self._archived.find(job_id)
+        return convert.archived_to_pb(found) if found else None
 
     async def _saved(self, job: job_pb2.Job) -> Sequence[Any] | None:
         """Return what a job of the archive has saved; None of one that is in Postgres."""
@@ -455,7 +475,7 @@ def _one_of_each(answer: Submitted | Exception, read: Mapping[uuid.UUID, job_pb2
     if isinstance(answer, Submitted):
         if job := _as_written(answer) or read[answer.id]:
             return pb.SubmittedEach(job=job, created=answer.created)
-        answer = _not_found(answer.id)  # its key stands for a job that is kept no longer
+        answer = _key_of_removed(answer.id)
     return pb.SubmittedEach(refusal=refusal_to_pb(answer))
 
 
@@ -466,6 +486,13 @@ def _require_saved_result(job: job_pb2.Job) -> None:
         raise NotFound(f"the result of job {job.id} is kept with the job", hint=f"tenure jobs get {job.id}")
     if not job.HasField("result_object"):
         raise NotFound(f"job {job.id} has no result: it is {wire.STATE_FROM_PB[job.state]}")
+
+
+def _key_of_removed(job_id: uuid.UUID) -> NotFound:
+    return NotFound(
+        f"this idempotency key stands for job {job_id}, which has ended and is kept no longer; nothing was submitted",
+        hint="to run it once more, submit it with another key",
+    )
 
 
 def _not_found(job_id: uuid.UUID) -> NotFound:

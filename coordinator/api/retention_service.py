@@ -6,14 +6,14 @@ import base64
 import json
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import grpc
 
-from tenure.coordinator import access
+from tenure.coordinator import access, adopt
 from tenure.coordinator.access import namespaces_for, sees
 from tenure.coordinator.api.acts import audited
 from tenure.coordinator.api.filters import not_a_token, page_key
@@ -47,7 +47,9 @@ DEFAULT_PAGE = 50
 MAX_PAGE = 1_000
 WINDOW_JOBS = 5_000
 """Rows that one statement of a preview looks at."""
-_NO_POLICY = dict.fromkeys(("asked_namespace", "asked_kind", "asked_state", "asked_keep_s"))
+_NO_POLICY = dict.fromkeys(("asked_namespace", "asked_kind", "asked_state", "asked_keep_s", "asked_archive_keep_s"))
+_SET = ("keep_s", "archive", "archive_keep_s", "storage_class")
+"""What a policy says."""
 _Group = tuple[str, str, str, str, str]
 """Namespace, kind and state of a policy; namespace and state of jobs that have expired by it."""
 
@@ -66,8 +68,8 @@ class RetentionService(RetentionServiceServicer):
         self, request: pb.PutRetentionPolicyRequest, context: Context
     ) -> pb.PutRetentionPolicyResponse:
         """Set a policy."""
-        policy = validate_policy(_policy_from_pb(request.policy), no_archive=self._archived.missing())
-        names, asked = _names(policy), {"keep_s": policy.keep_s, "archive": policy.archive}
+        policy = self._validated(request.policy)
+        names, asked = _names(policy), {name: getattr(policy, name) for name in _SET}
         *_, [row] = await self._database.transaction(
             [
                 Statement("lock_retention", {}),
@@ -126,23 +128,25 @@ class RetentionService(RetentionServiceServicer):
         policies = await self._policies(are_all=True)
         asked = _NO_POLICY
         if request.HasField("policy"):
-            policy = validate_policy(_policy_from_pb(request.policy), no_archive=self._archived.missing())
-            asked = {f"asked_{name}": value for name, value in {**_names(policy), "keep_s": policy.keep_s}.items()}
+            policy = self._validated(request.policy)
+            told = {**_names(policy), "keep_s": policy.keep_s, "archive_keep_s": policy.archive_keep_s}
+            asked = {f"asked_{name}": value for name, value in told.items()}
             policies = [one for one in policies if one.name != policy.name] + [policy]
-        keep_s = shortest_keep_s(policies)
-        if keep_s is None:
-            return pb.PreviewRetentionResponse()
-        made_before, found = await spans_of_history(self._database, keep_s)
-        where = {
+        by_name = {(one.namespace, one.kind, one.state): one for one in policies}
+        own = {
             **asked,
             "namespace": request.namespace or None,
             "namespaces": namespaces_for(Right.READ, request.namespace),
-            "before": first_id_at(made_before),
-            "window": WINDOW_JOBS,
         }
+        files = [] if request.page_token else await self._expired_files(own, by_name)
+        keep_s = shortest_keep_s(policies)
+        if keep_s is None:
+            return pb.PreviewRetentionResponse(expired_files=files)
+        made_before, found = await spans_of_history(self._database, keep_s)
+        where = {**own, "before": first_id_at(made_before), "window": WINDOW_JOBS}
         counts = await self._count(where, found, _place_from_token(request.page_token))
-        by_name = {(one.namespace, one.kind, one.state): one for one in policies}
         return pb.PreviewRetentionResponse(
+            expired_files=files,
             expired=[
                 pb.ExpiredJobs(
                     policy=_policy_to_pb(by_name[group[:3]]),
@@ -241,6 +245,48 @@ class RetentionService(RetentionServiceServicer):
         problem = await self._archived.problem_of(rows[0])
         return pb.VerifyArchiveFileResponse(file=_file_to_pb(rows[0]), problem=problem or "")
 
+    async def ListUnknownArchiveFiles(
+        self, request: pb.ListUnknownArchiveFilesRequest, context: Context
+    ) -> pb.ListUnknownArchiveFilesResponse:
+        """Look through a page of the archive's objects for files that the database does not know."""
+        try:
+            after = base64.urlsafe_b64decode(request.page_token.encode()).decode()
+        except ValueError as exc:
+            raise not_a_token() from exc
+        keys, rest = await adopt.unknown_files(self._database, self._archived, after)
+        token = base64.urlsafe_b64encode(rest.encode()).decode() if rest else ""
+        return pb.ListUnknownArchiveFilesResponse(keys=keys, next_page_token=token)
+
+    @audited
+    async def AdoptArchiveFile(
+        self, request: pb.AdoptArchiveFileRequest, context: Context
+    ) -> pb.AdoptArchiveFileResponse:
+        """Take in what a file holds that the database does not know."""
+        adopted = await adopt.adopt(self._database, self._archived, request.key)
+        rows = await self._database.fetch("archive_file", {"id": adopted.file}) if adopted.file else []
+        return pb.AdoptArchiveFileResponse(file=_file_to_pb(rows[0]) if rows else None, known=adopted.known)
+
+    def _validated(self, message: pb.RetentionPolicy) -> Policy:
+        objects = self._archived.objects
+        has_classes = objects is not None and objects.has_storage_classes
+        return validate_policy(_policy_from_pb(message), no_archive=self._archived.missing(), has_classes=has_classes)
+
+    async def _expired_files(
+        self, where: Mapping[str, Any], policies: Mapping[tuple[str, str, str], Policy]
+    ) -> list[pb.ExpiredFiles]:
+        """Count files of the archive that would go, by policy and namespace."""
+        return [
+            pb.ExpiredFiles(
+                policy=_policy_to_pb(policies[key]),
+                namespace=row.namespace,
+                files=row.files,
+                jobs=row.jobs,
+                size_bytes=row.size_bytes,
+            )
+            for row in await self._database.fetch("preview_archive", where)
+            if (key := (row.policy_namespace, row.policy_kind, row.policy_state)) in policies
+        ]
+
     async def _policies(self, *, are_all: bool = False) -> list[Policy]:
         """Read the policies that the caller may see, those for any namespace and of its own; or all of them."""
         policies = [policy_of(row) for row in await self._database.fetch("retention_policies")]
@@ -315,7 +361,13 @@ def _policy_from_pb(message: pb.RetentionPolicy) -> Policy:
             raise InvalidInput([FieldViolation("policy.keep", "must be whole seconds")])
         keep_s = message.keep.seconds
     state = _state_from_pb(message.state, "policy.state")
-    return Policy(message.namespace, message.kind, state, keep_s, message.archive)
+    archive_keep_s: int | None = None
+    if message.HasField("archive_keep"):
+        if message.archive_keep.nanos:
+            raise InvalidInput([FieldViolation("policy.archive_keep", "must be whole seconds")])
+        archive_keep_s = message.archive_keep.seconds
+    names = message.namespace, message.kind, state
+    return Policy(*names, keep_s, message.archive, archive_keep_s, message.storage_class or None)
 
 
 def _policy_to_pb(policy: Policy) -> pb.RetentionPolicy:
@@ -325,6 +377,8 @@ def _policy_to_pb(policy: Policy) -> pb.RetentionPolicy:
         state=wire.STATE_TO_PB[JobState(policy.state)] if policy.state else None,
         keep=wire.duration(policy.keep_s),
         archive=policy.archive,
+        archive_keep=wire.duration(policy.archive_keep_s),
+        storage_class=policy.storage_class or "",
     )
 
 
@@ -342,6 +396,8 @@ def _file_to_pb(row: Row) -> pb.ArchiveFile:
         finished_until=wire.timestamp(row.finished_until),
         archived_at=wire.timestamp(row.archived_at),
         schema_version=row.schema_version,
+        storage_class=row.storage_class or "",
+        expires_at=wire.timestamp(row.expires_at),
     )
 
 

@@ -46,6 +46,8 @@ T = TypeVar("T")
 class FolderObjects:
     """See ``store.objects.port.ObjectStore``."""
 
+    has_storage_classes = False
+
     def __init__(self, root: Path) -> None:
         """Make the folder, unless it is there.
 
@@ -63,7 +65,14 @@ class FolderObjects:
             ) from exc
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tenure-objects")
 
-    async def put(self, key: str, data: bytes, *, content_type: str = "application/octet-stream") -> None:
+    async def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        storage_class: str | None = None,
+    ) -> None:
         """See the port. The type of the content is not kept: who serves the object knows it."""
         target = self._path(key)
 

@@ -24,8 +24,18 @@ class ObjectInfo(NamedTuple):
 class ObjectStore(Protocol):
     """A store of objects under one prefix. Safe to use from many tasks."""
 
-    async def put(self, key: str, data: bytes, *, content_type: str = "application/octet-stream") -> None:
-        """Write an object; large ones go in parts."""
+    has_storage_classes: bool
+    """Whether ``put`` heeds one; elsewhere it is ignored."""
+
+    async def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        storage_class: str | None = None,
+    ) -> None:
+        """Write an object; large ones go in parts. ``storage_class`` None: the bucket's default."""
         ...
 
     async def get(self, key: str) -> bytes:

@@ -82,6 +82,8 @@ class _NotKnown(Unavailable):
 class S3Objects:
     """See ``store.objects.port.ObjectStore``; what is about URLs is beside it."""
 
+    has_storage_classes = True
+
     def __init__(self, options: S3Options) -> None:
         """Prepare; nothing is connected.
 
@@ -104,11 +106,17 @@ class S3Objects:
         """The bucket's name."""
         return self._options.bucket
 
-    async def put(self, key: str, data: bytes, *, content_type: str = "application/octet-stream") -> None:
+    async def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        storage_class: str | None = None,
+    ) -> None:
         """See the port."""
-        request = obstore.put_async(
-            self._store, checked(key), data, attributes={"Content-Type": content_type}, chunk_size=PART_BYTES
-        )
+        told = {"Content-Type": content_type} | ({"Storage-Class": storage_class} if storage_class else {})
+        request = obstore.put_async(self._store, checked(key), data, attributes=told, chunk_size=PART_BYTES)
         try:
             await self._bounded(request, key, len(data))
         except NotFound as exc:  # of a put it can only be the bucket

@@ -209,6 +209,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "RetentionService/DeleteLegalHold": {"key": "case", "value": "7"},
     "RetentionService/ListArchiveFiles": {},
     "RetentionService/VerifyArchiveFile": {"id": "$file"},
+    "RetentionService/ListUnknownArchiveFiles": {},
+    "RetentionService/AdoptArchiveFile": {"key": "_archive/ns-a/x.parquet"},
     "TokenService/CreateToken": {"name": "n", "role": "viewer", "namespaces": ["ns-a"]},
     "TokenService/ListTokens": {},
     "TokenService/RevokeToken": {"id": "$token"},

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import random
+import subprocess
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -19,9 +20,10 @@ import pytest
 import pytest_asyncio
 from pyarrow import parquet
 from tests.coordinator.conftest import Parts, leader_of, object_signer_of, running, until
-from tests.coordinator.test_retain import DAY_S, SLOW_REMOVAL, Slow, age_all, ended, entries, left
+from tests.coordinator.test_retain import DAY_S, NO_MORE, SLOW_REMOVAL, Slow, age_all, ended, entries, left
 from tests.fixtures.s3 import S3Server
 
+from tenure.cli.embedded import binaries
 from tenure.client import AsyncClient
 from tenure.coordinator import archive, archive_format
 from tenure.coordinator.api.grpc_server import GrpcServer
@@ -30,10 +32,12 @@ from tenure.coordinator.api.retention_service import RetentionService
 from tenure.coordinator.archive import Archiver
 from tenure.coordinator.archived import Archived
 from tenure.coordinator.artifacts import Artifacts
+from tenure.coordinator.expire_archive import ArchiveExpiry
 from tenure.coordinator.finish import AttemptError
 from tenure.coordinator.leftovers import Leftovers
 from tenure.coordinator.move_logs import LogMover
 from tenure.coordinator.objects import access_to
+from tenure.coordinator.passing import LAST_ID
 from tenure.coordinator.retain import Retainer
 from tenure.model.archive import manifest_key
 from tenure.model.errors import Deposed, InvalidInput, NotFound, TenureError, Unavailable, WrongState
@@ -42,6 +46,7 @@ from tenure.model.states import JobState, Outcome
 from tenure.store.objects.folder import FolderObjects
 from tenure.store.objects.opening import open_store
 from tenure.store.objects.port import ObjectStore
+from tenure.store.objects.s3 import S3Objects
 from tenure.store.postgres.database import Database, PoolOptions, Statement
 
 SAVED = """
@@ -60,9 +65,12 @@ async def archiver_of(parts: Parts, objects: ObjectStore, term: int = 1, leader:
     return Archiver(parts.db, objects, parts.clock, guard=await lead(parts, term, leader), leader=leader)
 
 
-async def policy(parts: Parts, keep_s: int = DAY_S, *, archive: bool = True, **named: str) -> None:
+async def policy(
+    parts: Parts, keep_s: int = DAY_S, *, archive: bool = True, archive_keep_s: int | None = None, **named: str
+) -> None:
     names = {"namespace": "", "kind": "", "state": "", **named}
-    await parts.db.fetch("put_retention_policy", {**names, "keep_s": keep_s, "archive": archive})
+    more = {"archive_keep_s": archive_keep_s}
+    await parts.db.fetch("put_retention_policy", {**names, "keep_s": keep_s, "archive": archive, **NO_MORE, **more})
 
 
 async def save(parts: Parts, objects: ObjectStore, id: uuid.UUID, name: str, data: bytes, attempt: int = 1) -> str:
@@ -594,6 +602,30 @@ async def test_an_archived_job_is_read_as_it_was(alone: Parts, objects: FolderOb
         await fresh.find(ids[0])
 
 
+async def test_archived_jobs_are_waited_for_watched_and_answer_for_their_keys(
+    alone: Parts, objects: FolderObjects, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(alone.submitter.run()):
+        keyed = await client.submit("k", {}, idempotency_key="once")
+        removed = await client.submit("gone", {}, idempotency_key="other")
+        for job in (keyed, removed):
+            await alone.finish(uuid.UUID(job.id), (await alone.execute(uuid.UUID(job.id))).fence)
+        await age_all(alone, monkeypatch)
+        monkeypatch.setattr(archive, "first_id_at", lambda at: LAST_ID)
+        await policy(alone)
+        await policy(alone, archive=False, kind="gone")
+        assert await (await retainer(alone)).round() == 1
+        assert await (await archiver_of(alone, objects, term=2)).round() == 1
+        assert (await client.wait(keyed.id)).state is JobState.COMPLETED
+        assert {job.id: job.state for job in await client.wait_many([keyed.id])} == {keyed.id: JobState.COMPLETED}
+        assert [job.id async for job in client.watch(keyed.id)] == [keyed.id]
+        again = await client.submit("k", {}, idempotency_key="once")
+        assert again.id == keyed.id and again.archived_at is not None
+        with pytest.raises(NotFound, match="nothing was submitted"):
+            await client.submit("gone", {}, idempotency_key="other")
+        assert await alone.sql("SELECT 1 FROM tenure.job") == []
+
+
 async def test_the_log_of_an_archived_job_is_read(alone: Parts, objects: FolderObjects, client: AsyncClient) -> None:
     id = await ended(alone, 10 * DAY_S)
     await logged(alone, id, "begun", "done")
@@ -663,3 +695,216 @@ async def test_files_are_listed_and_verified(alone: Parts, objects: FolderObject
     assert "not in the object store" in str(await client.verify_archive_file(gone.id))
     with pytest.raises(NotFound):
         await client.verify_archive_file(str(uuid.uuid4()))
+
+
+# -- after a restore of Postgres --
+
+
+def program(name: str) -> str:
+    """Return where a program of Postgres is, of any release that is at least the server's."""
+    return str(binaries.postgres_folder(None, None) / name)
+
+
+def dump(dsn: str, file: Path) -> None:
+    """Write all rows of a database to a file."""
+    subprocess.run(
+        [program("pg_dump"), "-Fc", "--data-only", "-n", "tenure", "-T", "tenure.audit", "-f", str(file), dsn],
+        check=True,
+    )
+
+
+async def restore(parts: Parts, file: Path) -> None:
+    """Bring back all rows, and no others; but for the audit log, from which nothing can be taken."""
+    tables = await parts.sql(
+        "SELECT string_agg(oid::regclass::text, ', ') AS all FROM pg_class"
+        " WHERE relnamespace = 'tenure'::regnamespace AND relkind IN ('r', 'p') AND relname <> 'audit'"
+    )
+    await parts.sql(f"TRUNCATE {tables[0].all}")
+    command = [program("pg_restore"), "--data-only", "--disable-triggers", "-d", parts.dsn, str(file)]
+    await asyncio.to_thread(subprocess.run, command, check=True)
+
+
+@pytest.mark.parametrize("adopts_first", [False, True])
+async def test_after_a_restore_each_job_is_found_once_and_files_say_which_count(
+    alone: Parts, objects: FolderObjects, client: AsyncClient, tmp_path: Path, adopts_first: bool
+) -> None:
+    """Six jobs had ended by the time that is restored; two are younger, and in the archive alone."""
+    there = [await ended(alone, (4 + n) * DAY_S) for n in range(6)]
+    await policy(alone)
+    await asyncio.to_thread(dump, alone.dsn, tmp_path / "dump")
+    younger = [await ended(alone, 2 * DAY_S, labels={"team": "red"}) for _ in range(2)]
+    assert await (await archiver_of(alone, objects)).round() == 8
+    before = {row.key for row in await files(alone)}
+    assert [key async for key in client.unknown_archive_files()] == []
+
+    await restore(alone, tmp_path / "dump")
+    assert await left(alone) == set(there) and await files(alone) == []
+
+    async def adopt() -> None:
+        unknown = [key async for key in client.unknown_archive_files()]
+        assert set(unknown) == before
+        answers = [await client.adopt_archive_file(key) for key in unknown]
+        assert sum(known for _, known in answers) == 6
+        assert sum(file.jobs for file, _ in answers if file) == 2
+        for key in unknown:
+            with pytest.raises(WrongState):
+                await client.adopt_archive_file(key)
+
+    if adopts_first:
+        await adopt()
+    assert await (await archiver_of(alone, objects, term=5)).round() == 6
+    if not adopts_first:
+        assert len(set(await keys(objects, "_archive/"))) > 2 * len(await files(alone)), "some jobs are in two files"
+        await adopt()
+    await Leftovers(alone.db, objects, alone.clock).round()
+
+    assert await archived_ids(alone, objects) and sorted(await archived_ids(alone, objects)) == sorted(there + younger)
+    listed = {file.key async for file in client.archive_files()}
+    in_store = {key for key in await keys(objects, "_archive/") if key.endswith(".parquet")}
+    assert listed == in_store and not before & in_store, "files that do not count are gone"
+    assert [key async for key in client.unknown_archive_files()] == []
+    for id in there + younger:
+        assert (await client.get(str(id))).archived_at is not None
+    assert (await client.get(str(younger[0]))).labels == {"team": "red"}
+    for file in listed:
+        manifest = json.loads(await objects.get(manifest_key(file)))
+        assert manifest["sha256"] == hashlib.sha256(await objects.get(file)).hexdigest()
+    assert [await client.verify_archive_file(file.id) async for file in client.archive_files()] == [None] * len(listed)
+
+
+async def test_what_is_no_file_of_the_archive_is_not_adopted(objects: FolderObjects, client: AsyncClient) -> None:
+    await objects.put("_archive/default/2026/01/01/x.parquet", b"something else")
+    with pytest.raises(WrongState, match="cannot be read"):
+        await client.adopt_archive_file("_archive/default/2026/01/01/x.parquet")
+    with pytest.raises(NotFound):
+        await client.adopt_archive_file("_archive/default/2026/01/01/y.parquet")
+    with pytest.raises(InvalidInput):
+        await client.adopt_archive_file("default/job/x.parquet")
+
+
+# -- files of the archive that have been kept for long enough --
+
+
+async def expiry_of(parts: Parts, objects: ObjectStore, term: int = 20) -> ArchiveExpiry:
+    return ArchiveExpiry(parts.db, objects, parts.clock, guard=await lead(parts, term), leader="c1")
+
+
+async def old_files(parts: Parts, objects: ObjectStore) -> tuple[uuid.UUID, uuid.UUID]:
+    """Archive two jobs, of which the first has a label, into two files that are a week old."""
+    labelled = await ended(parts, 10 * DAY_S, namespace="n1", labels={"case": "7"})
+    other = await ended(parts, 10 * DAY_S, namespace="n2")
+    await policy(parts, archive_keep_s=5 * DAY_S)
+    assert await (await archiver_of(parts, objects)).round() >= 2
+    assert await (await expiry_of(parts, objects)).round() == 0, "they are new"
+    await parts.sql("UPDATE tenure.archive_file SET archived_at = now() - interval '7 days'")
+    return labelled, other
+
+
+async def test_files_go_after_their_time_with_the_objects_of_their_jobs_but_those_that_are_held(
+    alone: Parts, objects: FolderObjects, client: AsyncClient
+) -> None:
+    saved = await ended(alone, 10 * DAY_S)
+    await save(alone, objects, saved, "a.txt", b"a")
+    labelled, other = await old_files(alone, objects)
+    await client.put_hold("case", "7")
+    assert {one.namespace: one.jobs for one in await client.preview_archive()} == {"default": 1, "n1": 1, "n2": 1}
+    assert all([one.expires_at is not None async for one in client.archive_files()])
+    expiry = await expiry_of(alone, objects, term=21)
+    assert await expiry.round() == 2
+    assert [file.namespace for file in await files(alone)] == ["n1"]
+    assert await expiry.round() == 0
+    await Leftovers(alone.db, objects, alone.clock).round()
+    assert len(await keys(objects)) == 2, "the held file with its manifest, and no object of a job"
+    assert (await client.get(str(labelled))).archived_at is not None
+    for gone in (other, saved):
+        with pytest.raises(NotFound):
+            await client.get(str(gone))
+    await client.delete_hold("case", "7")
+    assert await expiry.round() == 1
+    told = await alone.sql("SELECT namespace FROM tenure.audit WHERE action = 'retention.remove_archived'")
+    assert sorted(row.namespace for row in told) == ["default", "n1", "n2"]
+
+
+async def test_a_hold_that_is_set_while_a_file_is_read_keeps_it(alone: Parts, objects: FolderObjects) -> None:
+    await old_files(alone, objects)
+    expiry = await expiry_of(alone, objects, term=21)
+
+    class Held:
+        async def get(self, key: str) -> bytes:
+            data = await objects.get(key)
+            hold = {"key": "case", "value": "7", "reason": "", "set_by": "test"}
+            await alone.db.fetch("put_legal_hold", hold)
+            return data
+
+    expiry._objects = Held()  # type: ignore[assignment]
+    assert await expiry.round() == 0
+    assert len(await files(alone)) == 2
+    assert await expiry.round() == 1
+
+
+async def test_without_the_policy_files_stay_and_a_deposed_leader_removes_none(
+    alone: Parts, objects: FolderObjects
+) -> None:
+    await old_files(alone, objects)
+    former = await expiry_of(alone, objects, term=21)
+    await lead(alone, 22, "c2")
+    with pytest.raises(Deposed):
+        await former.round()
+    assert len(await files(alone)) == 2
+    await policy(alone)
+    assert await (await expiry_of(alone, objects, term=23)).round() == 0
+
+
+async def test_a_file_that_cannot_be_read_holds_no_others_up(alone: Parts, objects: FolderObjects) -> None:
+    await old_files(alone, objects)
+    expiry = await expiry_of(alone, objects, term=21)
+    cold = (await files(alone))[0].key
+
+    class Cold:
+        async def get(self, key: str) -> bytes:
+            if key == cold:
+                raise Unavailable("it has to be restored first")
+            return await objects.get(key)
+
+    expiry._objects = Cold()  # type: ignore[assignment]
+    with pytest.raises(Unavailable):
+        await expiry.round()
+    assert [row.key for row in await files(alone)] == [cold]
+
+
+async def test_a_storage_class_is_for_s3_alone(client: AsyncClient) -> None:
+    with pytest.raises(InvalidInput, match="not S3"):
+        await client.put_retention(keep_s=DAY_S, archive=True, storage_class="GLACIER_IR")
+    with pytest.raises(InvalidInput, match="lifecycle"):
+        await client.put_retention(keep_s=DAY_S, archive=True, storage_class="DEEP_ARCHIVE")
+    with pytest.raises(InvalidInput, match="STANDARD_IA"):
+        await client.put_retention(keep_s=DAY_S, archive=True, storage_class="cold please")
+    with pytest.raises(InvalidInput, match="archived"):
+        await client.put_retention(keep_s=DAY_S, archive_keep_s=DAY_S)
+
+
+async def test_files_are_written_in_the_storage_class_of_their_policy(alone: Parts, s3: S3Server) -> None:
+    store = open_store(s3.store_url(), s3.options)
+    for kind in ("cold", "warm"):
+        await ended(alone, 10 * DAY_S, kind=kind)
+    await policy(alone)
+    await alone.sql(
+        "INSERT INTO tenure.retention_policy (namespace, kind, state, keep_s, archive, storage_class)"
+        " VALUES ('', 'cold', '', 86400, true, 'STANDARD_IA')"
+    )
+    assert await (await archiver_of(alone, store)).round() == 2
+    found = {row.policy_kind: row for row in await files(alone)}
+    assert found["cold"].storage_class == "STANDARD_IA" and found[""].storage_class is None
+    asked = {kind: await storage_class(store, row.key) for kind, row in found.items()}
+    assert asked == {"cold": "STANDARD_IA", "": None}
+    await store.close()
+
+
+async def storage_class(store: ObjectStore, key: str) -> str | None:
+    """Ask another client of S3 in which class an object lies."""
+    assert isinstance(store, S3Objects)
+    options = store._options
+    path = f"{options.prefix}/{key}" if options.prefix else key
+    answer = await asyncio.to_thread(store._client.head_object, Bucket=options.bucket, Key=path)
+    found: str | None = answer.get("StorageClass")
+    return None if found == "STANDARD" else found

@@ -31,6 +31,8 @@ from tenure.model.states import JobState, Outcome
 from tenure.store.postgres.database import Database, PoolOptions, Statement
 
 DAY_S = 86_400
+NO_MORE = {"archive_keep_s": None, "storage_class": None}
+"""Of a policy: nothing about files of the archive."""
 ENDED = """
 INSERT INTO tenure.history (id, namespace, kind, route, state, priority, activate_at, created_at, payload, attempt,
                             errors, crashes, started_at, finished_at, ttl_s, max_crashes, progress, progress_message,
@@ -74,7 +76,7 @@ async def ended(
 
 async def policy(parts: Parts, keep_s: int | None, namespace: str = "", kind: str = "", state: str = "") -> None:
     named = {"namespace": namespace, "kind": kind, "state": state}
-    await parts.db.fetch("put_retention_policy", {**named, "keep_s": keep_s, "archive": False})
+    await parts.db.fetch("put_retention_policy", {**named, "keep_s": keep_s, "archive": False, **NO_MORE})
 
 
 async def left(parts: Parts) -> set[uuid.UUID]:

@@ -24,6 +24,10 @@ SELECT gen_random_uuid(), 'n' || n % 10, n::text, 'done', 3,
        int8range(n * 1000, n * 1000 + 3000, '[]'), now(), now(), 1, sha256(''), 1, ARRAY[n, n + 1, n + 2], now()
 FROM generate_series(1, 20000) AS n
 """
+POLICIES = """
+INSERT INTO tenure.retention_policy (namespace, kind, state, keep_s, archive, archive_keep_s)
+VALUES ('', '', '', 60, true, NULL), ('n1', '', '', 60, true, 86400)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +36,11 @@ def large(postgres_server: PostgresServer, postgres_template: str) -> Iterator[p
     with psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as connection:
         connection.execute("SET enable_seqscan = off")  # as coordinators have it
         connection.execute(FILL)
+        connection.execute(POLICIES)
+        connection.execute(
+            "UPDATE tenure.archive_file SET policy_namespace = 'n1',"
+            " archived_at = now() - make_interval(days => 2 + key::int % 20) WHERE key::int % 100 = 1"
+        )
         connection.execute("VACUUM ANALYZE tenure.archive_file")
         yield connection
     postgres_server.drop_database(dsn)
@@ -71,3 +80,23 @@ def test_a_page_of_files_reads_little(
 ) -> None:
     asked = {"namespaces": None, "namespace": namespace, "before": uuid.UUID(int=2**128 - 1), "limit": 50}
     assert read(large, "list_archive_files", asked, mode) <= 50 * 40
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+def test_what_has_expired_is_found_among_the_files_of_its_policy(
+    large: psycopg.Connection[dict[str, Any]], mode: str
+) -> None:
+    first = {"after_at": "-infinity", "after": uuid.UUID(int=0), "limit": 100}
+    assert read(large, "expired_archive_files", first, mode) <= 200, "of which the policy has 200"
+    removed = {"id": uuid.uuid4(), "leader": "c1", "with_objects": [], "held_keys": [], "held_values": []}
+    assert read(large, "remove_archive_file", removed, mode) <= 1
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+def test_where_jobs_of_an_unknown_file_may_be_is_found_as_that_of_one(
+    large: psycopg.Connection[dict[str, Any]], mode: str
+) -> None:
+    jobs = [uuid.UUID(int=((10_000_500 + n) << 80) | (7 << 76) | 10_000) for n in range(50)]
+    asked = {"ids": jobs, "made_ms": [made_ms(job) for job in jobs], "marks": [mark_of(job) for job in jobs]}
+    assert read(large, "archive_files_of_jobs", asked, mode) <= 50 * 4
+    assert read(large, "known_archive_keys", {"keys": ["1", "2", "none"]}, mode) <= 3

@@ -12,18 +12,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RetentionPolicy(_message.Message):
-    __slots__ = ("namespace", "kind", "state", "keep", "archive")
+    __slots__ = ("namespace", "kind", "state", "keep", "archive", "archive_keep", "storage_class")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     KEEP_FIELD_NUMBER: _ClassVar[int]
     ARCHIVE_FIELD_NUMBER: _ClassVar[int]
+    ARCHIVE_KEEP_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_CLASS_FIELD_NUMBER: _ClassVar[int]
     namespace: str
     kind: str
     state: _job_pb2.JobState
     keep: _duration_pb2.Duration
     archive: bool
-    def __init__(self, namespace: _Optional[str] = ..., kind: _Optional[str] = ..., state: _Optional[_Union[_job_pb2.JobState, str]] = ..., keep: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., archive: _Optional[bool] = ...) -> None: ...
+    archive_keep: _duration_pb2.Duration
+    storage_class: str
+    def __init__(self, namespace: _Optional[str] = ..., kind: _Optional[str] = ..., state: _Optional[_Union[_job_pb2.JobState, str]] = ..., keep: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., archive: _Optional[bool] = ..., archive_keep: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., storage_class: _Optional[str] = ...) -> None: ...
 
 class PutRetentionPolicyRequest(_message.Message):
     __slots__ = ("policy",)
@@ -110,14 +114,30 @@ class ExpiredJobs(_message.Message):
     def __init__(self, policy: _Optional[_Union[RetentionPolicy, _Mapping]] = ..., namespace: _Optional[str] = ..., state: _Optional[_Union[_job_pb2.JobState, str]] = ..., jobs: _Optional[int] = ..., held: _Optional[int] = ..., needed: _Optional[int] = ..., oldest: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class PreviewRetentionResponse(_message.Message):
-    __slots__ = ("expired", "seen", "next_page_token")
+    __slots__ = ("expired", "seen", "next_page_token", "expired_files")
     EXPIRED_FIELD_NUMBER: _ClassVar[int]
     SEEN_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EXPIRED_FILES_FIELD_NUMBER: _ClassVar[int]
     expired: _containers.RepeatedCompositeFieldContainer[ExpiredJobs]
     seen: int
     next_page_token: str
-    def __init__(self, expired: _Optional[_Iterable[_Union[ExpiredJobs, _Mapping]]] = ..., seen: _Optional[int] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    expired_files: _containers.RepeatedCompositeFieldContainer[ExpiredFiles]
+    def __init__(self, expired: _Optional[_Iterable[_Union[ExpiredJobs, _Mapping]]] = ..., seen: _Optional[int] = ..., next_page_token: _Optional[str] = ..., expired_files: _Optional[_Iterable[_Union[ExpiredFiles, _Mapping]]] = ...) -> None: ...
+
+class ExpiredFiles(_message.Message):
+    __slots__ = ("policy", "namespace", "files", "jobs", "size_bytes")
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    policy: RetentionPolicy
+    namespace: str
+    files: int
+    jobs: int
+    size_bytes: int
+    def __init__(self, policy: _Optional[_Union[RetentionPolicy, _Mapping]] = ..., namespace: _Optional[str] = ..., files: _Optional[int] = ..., jobs: _Optional[int] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class LegalHold(_message.Message):
     __slots__ = ("key", "value", "reason", "set_by", "set_at")
@@ -174,7 +194,7 @@ class DeleteLegalHoldResponse(_message.Message):
     def __init__(self, deleted: _Optional[bool] = ...) -> None: ...
 
 class ArchiveFile(_message.Message):
-    __slots__ = ("id", "namespace", "key", "jobs", "size_bytes", "sha256", "first_id", "last_id", "finished_from", "finished_until", "archived_at", "schema_version")
+    __slots__ = ("id", "namespace", "key", "jobs", "size_bytes", "sha256", "first_id", "last_id", "finished_from", "finished_until", "archived_at", "schema_version", "storage_class", "expires_at")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
@@ -187,6 +207,8 @@ class ArchiveFile(_message.Message):
     FINISHED_UNTIL_FIELD_NUMBER: _ClassVar[int]
     ARCHIVED_AT_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_CLASS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     id: str
     namespace: str
     key: str
@@ -199,7 +221,9 @@ class ArchiveFile(_message.Message):
     finished_until: _timestamp_pb2.Timestamp
     archived_at: _timestamp_pb2.Timestamp
     schema_version: int
-    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., key: _Optional[str] = ..., jobs: _Optional[int] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., first_id: _Optional[str] = ..., last_id: _Optional[str] = ..., finished_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., archived_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., schema_version: _Optional[int] = ...) -> None: ...
+    storage_class: str
+    expires_at: _timestamp_pb2.Timestamp
+    def __init__(self, id: _Optional[str] = ..., namespace: _Optional[str] = ..., key: _Optional[str] = ..., jobs: _Optional[int] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., first_id: _Optional[str] = ..., last_id: _Optional[str] = ..., finished_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., archived_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., schema_version: _Optional[int] = ..., storage_class: _Optional[str] = ..., expires_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ListArchiveFilesRequest(_message.Message):
     __slots__ = ("namespace", "page_size", "page_token")
@@ -232,3 +256,31 @@ class VerifyArchiveFileResponse(_message.Message):
     file: ArchiveFile
     problem: str
     def __init__(self, file: _Optional[_Union[ArchiveFile, _Mapping]] = ..., problem: _Optional[str] = ...) -> None: ...
+
+class ListUnknownArchiveFilesRequest(_message.Message):
+    __slots__ = ("page_token",)
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_token: str
+    def __init__(self, page_token: _Optional[str] = ...) -> None: ...
+
+class ListUnknownArchiveFilesResponse(_message.Message):
+    __slots__ = ("keys", "next_page_token")
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    next_page_token: str
+    def __init__(self, keys: _Optional[_Iterable[str]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class AdoptArchiveFileRequest(_message.Message):
+    __slots__ = ("key",)
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    def __init__(self, key: _Optional[str] = ...) -> None: ...
+
+class AdoptArchiveFileResponse(_message.Message):
+    __slots__ = ("file", "known")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    file: ArchiveFile
+    known: int
+    def __init__(self, file: _Optional[_Union[ArchiveFile, _Mapping]] = ..., known: _Optional[int] = ...) -> None: ...

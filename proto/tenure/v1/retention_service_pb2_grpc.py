@@ -87,6 +87,16 @@ class RetentionServiceStub:
                 request_serializer=tenure_dot_v1_dot_retention__service__pb2.VerifyArchiveFileRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_retention__service__pb2.VerifyArchiveFileResponse.FromString,
                 _registered_method=True)
+        self.ListUnknownArchiveFiles = channel.unary_unary(
+                '/tenure.v1.RetentionService/ListUnknownArchiveFiles',
+                request_serializer=tenure_dot_v1_dot_retention__service__pb2.ListUnknownArchiveFilesRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_retention__service__pb2.ListUnknownArchiveFilesResponse.FromString,
+                _registered_method=True)
+        self.AdoptArchiveFile = channel.unary_unary(
+                '/tenure.v1.RetentionService/AdoptArchiveFile',
+                request_serializer=tenure_dot_v1_dot_retention__service__pb2.AdoptArchiveFileRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_retention__service__pb2.AdoptArchiveFileResponse.FromString,
+                _registered_method=True)
 
 
 class RetentionServiceServicer:
@@ -161,6 +171,21 @@ class RetentionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListUnknownArchiveFiles(self, request, context):
+        """Files that lie where those of the archive do and do not count: the database does not know them. So it is after it was
+        restored to a time before they were made. In pages, which may be empty.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdoptArchiveFile(self, request, context):
+        """Makes a file that counts of those jobs of such a file that are nowhere else, and deletes that one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RetentionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -213,6 +238,16 @@ def add_RetentionServiceServicer_to_server(servicer, server):
                     servicer.VerifyArchiveFile,
                     request_deserializer=tenure_dot_v1_dot_retention__service__pb2.VerifyArchiveFileRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_retention__service__pb2.VerifyArchiveFileResponse.SerializeToString,
+            ),
+            'ListUnknownArchiveFiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUnknownArchiveFiles,
+                    request_deserializer=tenure_dot_v1_dot_retention__service__pb2.ListUnknownArchiveFilesRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_retention__service__pb2.ListUnknownArchiveFilesResponse.SerializeToString,
+            ),
+            'AdoptArchiveFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdoptArchiveFile,
+                    request_deserializer=tenure_dot_v1_dot_retention__service__pb2.AdoptArchiveFileRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_retention__service__pb2.AdoptArchiveFileResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -488,6 +523,60 @@ class RetentionService:
             '/tenure.v1.RetentionService/VerifyArchiveFile',
             tenure_dot_v1_dot_retention__service__pb2.VerifyArchiveFileRequest.SerializeToString,
             tenure_dot_v1_dot_retention__service__pb2.VerifyArchiveFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUnknownArchiveFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.RetentionService/ListUnknownArchiveFiles',
+            tenure_dot_v1_dot_retention__service__pb2.ListUnknownArchiveFilesRequest.SerializeToString,
+            tenure_dot_v1_dot_retention__service__pb2.ListUnknownArchiveFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdoptArchiveFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.RetentionService/AdoptArchiveFile',
+            tenure_dot_v1_dot_retention__service__pb2.AdoptArchiveFileRequest.SerializeToString,
+            tenure_dot_v1_dot_retention__service__pb2.AdoptArchiveFileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -9,8 +9,9 @@ WITH looked_at AS MATERIALIZED (
 ), combination AS (
     SELECT DISTINCT namespace, kind, state FROM looked_at
 ), ruled AS (
-    SELECT s.*, p.keep_s FROM combination s CROSS JOIN LATERAL (
-        SELECT keep_s, archive FROM tenure.retention_policy p
+    SELECT s.*, p.* FROM combination s CROSS JOIN LATERAL (
+        SELECT p.namespace AS policy_namespace, p.kind AS policy_kind, p.state AS policy_state, keep_s, archive, storage_class
+        FROM tenure.retention_policy p
         WHERE p.namespace IN ('', s.namespace) AND p.kind IN ('', s.kind) AND p.state IN ('', s.state)
         ORDER BY p.namespace <> '' DESC, p.kind <> '' DESC, p.state <> '' DESC LIMIT 1
     ) p
@@ -40,12 +41,13 @@ SELECT h.id, h.namespace, h.created_at, h.finished_at,
                                          WHERE d.parent_id = h.id AND d.parent_state IS NOT NULL LIMIT 1000) AS edge)
            + 300 * (SELECT count(*) FROM (SELECT FROM tenure.artifact a WHERE a.job_id = h.id LIMIT 10000) AS file)
            AS weight,
+       r.policy_namespace, r.policy_kind, r.policy_state, r.storage_class,
        NULL::uuid AS last, NULL::bigint AS seen, NULL::bigint AS kept, NULL::float8 AS next_s
-FROM tenure.history h
+FROM tenure.history h JOIN ruled r USING (namespace, kind, state)
 WHERE h.id = ANY (ARRAY(SELECT id FROM free))
   AND h.finished_at >= %(from_at)s::timestamptz AND h.finished_at < %(until_at)s::timestamptz
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, (SELECT id FROM looked_at ORDER BY id DESC LIMIT 1), (SELECT count(*) FROM looked_at),
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, (SELECT id FROM looked_at ORDER BY id DESC LIMIT 1), (SELECT count(*) FROM looked_at),
        (SELECT count(*) FROM expired) - (SELECT count(*) FROM free),
        extract(epoch FROM (SELECT min(expires_at) FROM judged WHERE expires_at > now()) - now())::float8
 ORDER BY seen NULLS FIRST, id

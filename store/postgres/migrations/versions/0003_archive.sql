@@ -21,6 +21,10 @@ CREATE TABLE tenure.archive_file (
     schema_version integer,
     marks          integer[],             -- of its jobs, once it is done: by them a job's file is found (model/archive.py)
     archived_at    timestamptz,
+    policy_kind    text NOT NULL DEFAULT '',  -- of the policy that decided about its jobs, as it is called: that says how long
+    policy_state   text NOT NULL DEFAULT '',  -- the file is kept
+    policy_namespace text NOT NULL DEFAULT '',
+    storage_class  text,                  -- in which it was written; null: the bucket's default
     CONSTRAINT planned_has_ids CHECK ((state = 'planned') = (ids IS NOT NULL)),
     CONSTRAINT done_is_whole CHECK ((state = 'done') = (size_bytes IS NOT NULL AND sha256 IS NOT NULL
                                     AND schema_version IS NOT NULL AND marks IS NOT NULL AND archived_at IS NOT NULL))
@@ -28,6 +32,8 @@ CREATE TABLE tenure.archive_file (
 -- No two plans at a time: so no job is in two.
 CREATE UNIQUE INDEX archive_planned ON tenure.archive_file (state) WHERE state = 'planned';
 CREATE INDEX archive_made ON tenure.archive_file USING gist (made) WHERE state = 'done';
+CREATE INDEX archive_policy ON tenure.archive_file (policy_namespace, policy_kind, policy_state, archived_at)
+    WHERE state = 'done';
 CREATE INDEX archive_namespace ON tenure.archive_file (namespace, id) WHERE state = 'done';
 
 -- What the leader deletes from the object store: all objects of a job that is gone, or a file that never came to be.

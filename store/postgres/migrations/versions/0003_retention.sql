@@ -7,6 +7,8 @@ CREATE TABLE tenure.retention_policy (
     state      text NOT NULL CHECK (state IN ('', 'completed', 'failed', 'canceled')),
     keep_s     bigint CHECK (keep_s > 0),  -- null: for ever
     archive    boolean NOT NULL DEFAULT false,
+    archive_keep_s bigint CHECK (archive_keep_s > 0),  -- since a file of the archive was made; null: for ever
+    storage_class  text,                               -- of files of the archive; null: the bucket's default
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (namespace, kind, state)
 );
@@ -38,7 +40,8 @@ END $$;
 -- them have gone, which have expired or will.
 CREATE VIEW tenure.ended AS
 SELECT h.id, h.namespace, h.kind, h.state, h.created_at, h.finished_at, h.workflow_id,
-       coalesce((SELECT true FROM tenure.legal_hold l WHERE h.labels ->> l.key = l.value LIMIT 1), false) AS held,
+       CASE WHEN h.labels IS NULL THEN false ELSE
+           coalesce((SELECT true FROM tenure.legal_hold l WHERE h.labels ->> l.key = l.value LIMIT 1), false) END AS held,
        coalesce(
            (SELECT true FROM tenure.job j WHERE j.id = h.parent_id LIMIT 1),
            (SELECT true FROM tenure.job j WHERE j.id = h.retried_by LIMIT 1),

@@ -1,0 +1,133 @@
+"""Expire archive: the leader removes files of the archive that have been kept for as long as their policies say.
+
+A file goes whole: its row and its object, and the results, artifacts and logs of its jobs. Which labels these have is
+read from the file, where there are legal holds; one that holds a job with a held label stays whole. Then one
+transaction, one file at a time, under the leader's term: if meanwhile a hold was set that was not looked for, it
+removes nothing. What is set is locked in it, so that whoever was answered that a hold is set knows that it is heeded.
+Objects go later (``coordinator.leftovers``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import structlog
+
+from tenure.coordinator import archive_format
+from tenure.coordinator.passing import FIRST_ID
+from tenure.model.clock import Clock
+from tenure.model.errors import Deposed, NotFound, TenureError
+from tenure.store.objects.port import ObjectStore
+from tenure.store.postgres.database import Database, Row, Statement
+
+log = structlog.get_logger(__name__)
+
+EVERY_S = 60.0
+PAGE = 100
+MIN_REST_S = 0.1
+MOST_FAILURES = 5
+"""Of a round: with more the store is away."""
+
+
+class ArchiveExpiry:
+    """Removes during one term of leadership. ``expire_forever`` is the body of a task."""
+
+    def __init__(
+        self,
+        database: Database,
+        objects: ObjectStore,
+        clock: Clock,
+        *,
+        guard: Statement,
+        leader: str,
+        share: float = 1.0,
+    ) -> None:
+        """``share``: of the time, at most, that goes into it."""
+        self._share = share
+        self._database = database
+        self._objects = objects
+        self._clock = clock
+        self._guard = guard
+        self._leader = leader
+        self._held: set[uuid.UUID] = set()
+        """Files that hold a job with one of the labels that were held when they were read."""
+        self._holds: frozenset[tuple[str, str]] = frozenset()
+
+    async def expire_forever(self) -> None:
+        """Remove what has expired, now and again and again.
+
+        Raises:
+            Deposed: the term is over.
+        """
+        while True:
+            try:
+                await self.round()
+            except Deposed:
+                raise
+            except TenureError as exc:
+                log.warning("archive_not_expired", error=exc.message, next_step=exc.hint)
+            except Exception:  # what goes wrong here must not end the term: jobs run without it
+                log.exception("archive_not_expired")
+            await self._clock.sleep(EVERY_S)
+
+    async def round(self) -> int:
+        """Go once through the files that have expired; return how many were removed.
+
+        Raises:
+            TenureError: some files could not be read, or a store does not answer; the rest is for the next round.
+        """
+        holds = frozenset((row.key, row.value) for row in await self._database.fetch("legal_holds"))
+        if holds != self._holds:
+            self._holds = holds
+            self._held.clear()
+        gone, after = 0, {"after_at": "-infinity", "after": FIRST_ID}
+        failures: list[TenureError] = []
+        while True:
+            files = await self._database.fetch("expired_archive_files", {**after, "limit": PAGE})
+            for file in files:
+                if file.id in self._held:
+                    continue
+                began = self._clock.monotonic()
+                try:
+                    gone += await self._remove(file)
+                except Deposed:
+                    raise
+                except (
+                    TenureError
+                ) as exc:  # one that cannot be read, as from a class of cold storage, holds up no others
+                    failures.append(exc)
+                    if len(failures) == MOST_FAILURES:
+                        raise
+                took_s = self._clock.monotonic() - began
+                await self._clock.sleep(max(MIN_REST_S, took_s / self._share - took_s))
+            if len(files) < PAGE:
+                break
+            after = {"after_at": files[-1].archived_at, "after": files[-1].id}
+        if failures:
+            raise failures[0]
+        return gone
+
+    async def _remove(self, file: Row) -> int:
+        """Remove a file, unless a job in it is held; return how many went."""
+        with_objects: list[uuid.UUID] = []
+        try:
+            data = await self._objects.get(file.key)
+        except NotFound:
+            log.warning("archive_file_was_gone", key=file.key)  # so its jobs are unknown, and nothing of it can be kept
+        else:
+            told = await asyncio.to_thread(archive_format.labels_and_objects, data)
+            if any(label in self._holds for label in told.labels):
+                self._held.add(file.id)
+                return 0
+            with_objects = told.with_objects
+        holds = sorted(self._holds)
+        where = {"id": file.id, "leader": self._leader, "with_objects": with_objects}
+        held = {"held_keys": [key for key, _ in holds], "held_values": [value for _, value in holds]}
+        _, [row], _ = await self._database.transaction(
+            [Statement("lock_retention", {}), Statement("remove_archive_file", {**where, **held}), self._guard]
+        )
+        if row.gone:
+            log.info("archive_file_removed", key=file.key, jobs=file.jobs)
+        gone: int = row.gone
+        return gone
