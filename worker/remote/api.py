@@ -173,6 +173,9 @@ def _is_answer(body: bytes) -> bool:
 
 def _error(response: httpx.Response) -> TenureError:
     """Return what a refusal says: a coordinator's own, or that of something on the way to it."""
+    if response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:  # whoever says so, it stays so
+        told = f"{response.url.host} answered HTTP 413: what was sent is too long for it"
+        return InvalidInput([FieldViolation("request", told)])
     try:
         problem = msgspec.json.decode(response.content, type=wire.Refusal).error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
