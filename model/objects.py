@@ -74,6 +74,8 @@ MAX_ARTIFACTS = 1_000
 """Of an attempt."""
 MAX_UPLOADS = 10_000
 """That an attempt may begin: each name again and again, and those that come to nothing."""
+MAX_RESULT_UPLOADS = 1_000
+"""That it may begin of its result, beyond those of its artifacts: these never forbid it."""
 MIB = 1024 * 1024
 WHOLE_BYTES = 64 * MIB
 """What is larger goes in parts, where the store takes parts: one that fails is sent again, not all."""

@@ -229,6 +229,24 @@ async def test_uploads_that_are_begun_are_counted_and_bounded(place: Place, monk
     assert (counted.attempt, counted.begun) == (1, 4)
 
 
+async def test_no_artifact_forbids_the_result_of_its_attempt(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads_module, "MAX_ARTIFACTS", 2)
+    monkeypatch.setattr(uploads_module, "MAX_UPLOADS", 3)
+    monkeypatch.setattr(uploads_module, "MAX_RESULT_UPLOADS", 2)
+    row = await place.execute()
+    await place.save(row, RESULT, b'"early"')
+    await place.save(row, "a", b"1")
+    await place.save(row, "b", b"2")
+    for _ in range(3):
+        with pytest.raises(InvalidInput):
+            await place.create(row, "c", b"3")
+    await place.save(row, RESULT, b'"late"')
+    with pytest.raises(InvalidInput, match="begin 5 uploads"):
+        await place.create(row, RESULT, b'"too late"')
+    with pytest.raises(InvalidInput, match="a result may be"):
+        await place.create(row, RESULT, b"", size_bytes=16 * MIB + 1)
+
+
 @only_s3
 async def test_parts_of_an_upload_that_was_given_up_go_with_the_job(place: Place, s3: S3Server) -> None:
     row, other = await place.execute(), await place.execute()
