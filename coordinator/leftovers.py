@@ -39,6 +39,7 @@ class Leftovers:
         self._database = database
         self._objects = objects
         self._clock = clock
+        self._is_told = False
 
     async def delete_forever(self) -> None:
         """Delete what is to be, now and again and again. It is nobody's any more: no term is needed for it."""
@@ -80,7 +81,6 @@ class Leftovers:
             if row.archive_key is not None:
                 await self._objects.delete([row.archive_key, manifest_key(row.archive_key)])
                 return bool(row.is_old)
-            await self._objects.drop_unfinished(job_prefix(row.namespace, row.id))
             async for page in self._objects.list(job_prefix(row.namespace, row.id)):
                 await self._objects.delete([found.key for found in page])
         except (Unavailable, ConfigurationError):
@@ -88,4 +88,14 @@ class Leftovers:
         except TenureError as exc:  # this one is for somebody to look at; the others go
             log.error("objects_not_deleted", id=str(row.id), error=exc.message)
             return False
+        await self._drop_unfinished(row)
         return True
+
+    async def _drop_unfinished(self, row: Row) -> None:
+        """Drop what was begun in parts. A store that does not let us leaves that to its own rules, and is told of once."""
+        try:
+            await self._objects.drop_unfinished(job_prefix(row.namespace, row.id))
+        except TenureError as exc:
+            if not self._is_told:
+                log.warning("unfinished_uploads_not_dropped", error=exc.message, next_step=exc.hint)
+            self._is_told = True

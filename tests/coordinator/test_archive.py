@@ -35,7 +35,15 @@ from tenure.coordinator.move_logs import LogMover
 from tenure.coordinator.objects import access_to
 from tenure.coordinator.retain import Retainer
 from tenure.model.archive import manifest_key
-from tenure.model.errors import Deposed, InvalidInput, NotFound, TenureError, Unavailable, WrongState
+from tenure.model.errors import (
+    ConfigurationError,
+    Deposed,
+    InvalidInput,
+    NotFound,
+    TenureError,
+    Unavailable,
+    WrongState,
+)
 from tenure.model.objects import RESULT, file_key
 from tenure.model.states import JobState, Outcome
 from tenure.store.objects.folder import FolderObjects
@@ -119,6 +127,25 @@ async def test_objects_of_removed_jobs_go_and_those_of_others_stay(alone: Parts,
     assert await Leftovers(alone.db, objects, alone.clock).round() == 1
     assert await keys(objects) == [stays] and await to_delete(alone) == set()
     assert bare not in await left(alone)
+
+
+async def test_a_store_that_lists_no_unfinished_uploads_stops_no_deletion(
+    alone: Parts, objects: FolderObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys that may not, or a server that answers something else than that it does not know this."""
+    ids = [await ended(alone, 10 * DAY_S) for _ in range(10)]
+    for id in ids:
+        await save(alone, objects, id, "a.txt", b"a")
+    await policy(alone, archive=False)
+    await (await retainer(alone)).round()
+    for problem in (ConfigurationError("403"), Unavailable("405")):
+
+        async def refuse(prefix: str, problem: Exception = problem) -> None:
+            raise problem
+
+        monkeypatch.setattr(objects, "drop_unfinished", refuse)
+        await Leftovers(alone.db, objects, alone.clock).round()
+        assert await keys(objects) == []
 
 
 async def test_what_uploads_that_came_to_nothing_have_left_is_looked_for(alone: Parts, objects: FolderObjects) -> None:
