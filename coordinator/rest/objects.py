@@ -32,6 +32,9 @@ MAX_DOWNLOADS = 64
 STRETCH_BYTES = 1024 * 1024
 STRETCH_S = 30.0
 """How long the other side may keep this one waiting for each ``STRETCH_BYTES``, and for what is left at the end."""
+MOST_S = 2_700.0
+"""Of an upload in all: with the time that its URL is good for, less than the hour after which nothing is looked for any
+more (``leftovers``)."""
 Refuse = Callable[[Exception], Response]
 T = TypeVar("T")
 Place = Callable[[], AbstractAsyncContextManager[None]]
@@ -92,7 +95,11 @@ class ObjectRoutes:
             raise InvalidInput([FieldViolation("content-encoding", "bodies are taken as they are")])
         async with self._uploads.one():
             pieces = _in_time(request.stream(), _Pace())
-            await store.receive(url.key, pieces, size_bytes=url.size_bytes, sha256=url.sha256)
+            try:
+                async with asyncio.timeout(MOST_S):
+                    await store.receive(url.key, pieces, size_bytes=url.size_bytes, sha256=url.sha256)
+            except TimeoutError as exc:
+                raise Unavailable(f"it was not all there within {MOST_S:g} s") from exc
         return Response(status_code=201)
 
     async def _send(self, store: FolderObjects, url: ObjectUrl) -> Response:

@@ -33,6 +33,7 @@ from tenure.coordinator.objects import access_to
 from tenure.coordinator.rest import objects as rest_objects
 from tenure.coordinator.rest.app import RestApi
 from tenure.coordinator.runner_tokens import SessionToken
+from tenure.coordinator.transfers import URL_S
 from tenure.coordinator.uploads import ObjectAccess, Uploads
 from tenure.model.access import Identity, Role
 from tenure.model.clock import SystemClock
@@ -652,6 +653,27 @@ async def test_who_reads_or_sends_too_slowly_is_cut_off_and_gives_its_place_back
         return objects._uploads._under_way == 0 == objects._downloads._under_way
 
     await until(are_free)
+
+
+@only_folder
+async def test_an_upload_ends_while_its_objects_are_still_looked_for(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rest_objects.MOST_S + URL_S < 3_600, "see leftovers"
+    monkeypatch.setattr(rest_objects, "MOST_S", 1.0)
+    row = await place.execute()
+    data = os.urandom(4 * MIB)
+    plan = await place.create(row, "a", data)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        for start in range(0, len(data), MIB):
+            yield data[start : start + MIB]
+            await asyncio.sleep(0.6)
+
+    with suppress(httpx.HTTPError):  # as above
+        answer = await place.http.put(plan.url, content=slowly(), headers={"content-length": str(len(data))})
+        assert answer.status_code == 503 and "not all there" in answer.text
+    assert await place.keys() == []
 
 
 @only_folder
