@@ -6,9 +6,9 @@ row goes after the objects have; so, killed anywhere, nothing is forgotten, and 
 that is away is asked again later.
 
 A job's objects are all that lie under its prefix: also those of attempts that were lost in the middle of an upload.
-What was on its way then may arrive late: a URL that was given out is good for a while, and a leader that was deposed may
-have sent a file. So the row stays for an hour. Objects of a job are deleted at once, and again when it is over; a file,
-of which there are few, over and over.
+What was on its way then may arrive late: a URL that was given out is good for a while, and a leader that was deposed
+may have sent a file. So the row stays for an hour. Objects of a job are deleted at once, and again when it is over; a
+file, of which there are few, over and over.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Leftovers:
         return "done" if row.is_old else "later"
 
     async def _drop_unfinished(self, row: Row) -> None:
-        """Drop what was begun in parts. A store that does not let us leaves that to its own rules, and is told of once."""
+        """Drop what was begun in parts. Where that fails it is left to the store's rules, and told of once."""
         try:
             await self._objects.drop_unfinished(job_prefix(row.namespace, row.id))
         except TenureError as exc:

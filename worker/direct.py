@@ -366,7 +366,7 @@ class DirectLink:
             _require(response.verdict, started)
             return [_upstream(found) for found in response.jobs]
 
-        return await fetch_result(ask, self._uploader.files, self._clock, job)
+        return await fetch_result(ask, self._uploader.files, self._clock, job, self.turn_away)
 
     async def append_logs(self, batches: Sequence[LogBatch]) -> list[LogAnswer]:
         """See ``Link``."""
@@ -402,6 +402,10 @@ class DirectLink:
         return Plan(
             response.upload, response.url, dict(response.headers), response.part_bytes, tuple(response.part_urls)
         )
+
+    def turn_away(self) -> None:
+        """See ``worker.upload.UploadCalls``."""
+        self._coordinators.turn_away()
 
     async def complete_upload(self, started: Started, upload: str, tags: Sequence[str]) -> None:
         """See ``worker.upload.UploadCalls``."""

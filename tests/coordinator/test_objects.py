@@ -621,6 +621,39 @@ async def test_transfers_beyond_the_bound_wait_their_turn(place: Place, monkeypa
 
 
 @only_folder
+async def test_no_job_takes_all_places_and_no_artifact_that_of_a_result(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = place.rest._objects
+    row, other = await place.execute(), await place.execute()
+    sent = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"x"
+        await sent.wait()
+        yield b"x"
+
+    async def put(of: Any, name: str) -> int:
+        plan = await place.create(of, name, b"xx")
+        headers = {"content-length": "2"}
+        return (await place.http.put(plan.url, content=slowly(), headers=headers)).status_code
+
+    async def are_sent() -> bool:
+        return objects._uploads._under_way == rest_objects.MAX_UPLOADS_OF_JOB
+
+    async with asyncio.TaskGroup() as group:
+        slow = [group.create_task(put(row, f"a{n}")) for n in range(rest_objects.MAX_UPLOADS_OF_JOB)]
+        await until(are_sent)
+        assert await put(row, "one-more") == 503
+        await place.save(other, "a", b"x")
+        objects._uploads.most = 0
+        await place.save(row, RESULT, b'"x"')
+        sent.set()
+    assert [one.result() for one in slow] == [201] * len(slow)
+    assert not objects._uploads._owners and not objects._results._owners
+
+
+@only_folder
 async def test_who_reads_or_sends_too_slowly_is_cut_off_and_gives_its_place_back(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,6 +117,10 @@ class Api:
         """Return a URL; one that is a path is at the coordinator that answers now."""
         return self._urls[0] + url if url.startswith("/") else url
 
+    def turn_away(self) -> None:
+        """Let the next calls go to another coordinator, if there is one: the one that answers now is of no use."""
+        self._urls.append(self._urls.pop(0))
+
     def _failed(self, url: str) -> None:
         if self._urls[0] == url:
             self._urls.append(self._urls.pop(0))
