@@ -1,6 +1,7 @@
 """``tenure doctor``: looks at every part that it has an address of, and says what is wrong and what to do.
 
-Reads only, but for one lease that it grants and revokes. Each check is by itself: one that fails stops no other.
+Reads only, but for one lease that it grants and revokes, and one object that a coordinator writes and deletes. Each
+check is by itself: one that fails stops no other.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tenure.cli.etcd import Endpoints, opened
 from tenure.cli.etcd_faults import ADVICE, NEWEST, OLDEST, faults_of, parsed
 from tenure.cli.output import Format, Output, line, print_json
 from tenure.cli.session import Address
-from tenure.model.errors import TenureError
+from tenure.model.errors import PermissionDenied, TenureError
 
 if TYPE_CHECKING:
     from tenure.store.etcd.port import Etcd
@@ -29,7 +30,7 @@ LEAST_POSTGRES = 140_000
 MIN_TTL_S = 2
 DB_WARN_BYTES = 1_500_000_000
 ASK_S = 5.0
-CHECK_S = 30.0
+CHECK_S = 70.0
 """Backstop: each check bounds its own calls, but a busy machine is slow to import what they need."""
 
 
@@ -73,6 +74,10 @@ async def _examine(coordinator: str | None, postgres: str | None, etcd: str | No
     findings += await _guarded(
         "coordinator", lambda: _coordinators(coordinator), "is it running? `tenure up` starts all"
     )
+    if findings[0].level is Level.FAIL:
+        findings.append(Finding(Level.SKIP, "object store", "no coordinator answers", "only they have its credentials"))
+    else:
+        findings += await _guarded("object store", lambda: _object_store(coordinator), "see TENURE_OBJECT_STORE")
     if postgres:
         findings += await _guarded("postgres", lambda: asyncio.to_thread(_postgres, postgres), "check its address")
     else:
@@ -116,6 +121,35 @@ async def _coordinators(address: str | None) -> list[Finding]:
         if workers
         else Finding(Level.WARN, "workers", "none is registered", "tenure worker --import my.handlers --pool default"),
     ]
+
+
+async def _object_store(address: str | None) -> list[Finding]:
+    """Have a coordinator try it out: nobody else holds its credentials."""
+    from tenure.client import AsyncClient
+    from tenure.client.errors import UnknownCall
+
+    async with AsyncClient(address, timeout_s=ASK_S) as client:
+        try:
+            steps = await client.check_object_store()
+        except PermissionDenied:
+            told = "is tried out only for who may operate everywhere"
+            return [Finding(Level.SKIP, "object store", told, "use an operator's token")]
+        except UnknownCall:
+            return [
+                Finding(
+                    Level.SKIP, "object store", "the coordinator is of a release that tries nothing out", "update it"
+                )
+            ]
+    if not steps:
+        return [Finding(Level.SKIP, "object store", "there is none", "set TENURE_OBJECT_STORE for the coordinators")]
+    failed = [step for step in steps if step.problem]
+    if failed:
+        return [
+            Finding(Level.FAIL, "object store", f"{step.name}: {step.problem}", step.hint or "see TENURE_OBJECT_STORE")
+            for step in failed
+        ]
+    times = ", ".join(f"{step.name} {step.took_s * 1_000:.0f} ms" for step in steps)
+    return [Finding(Level.OK, "object store", f"works for the coordinator that answers: {times}")]
 
 
 def _postgres(dsn: str) -> list[Finding]:

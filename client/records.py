@@ -425,6 +425,16 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreStep:
+    """What a coordinator has tried with the object store. Without ``problem`` it worked."""
+
+    name: str
+    took_s: float
+    problem: str | None
+    hint: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine:
     """A line of the log of an attempt. What a handler wrote is data: escape it before it comes to a terminal."""
 

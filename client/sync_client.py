@@ -34,6 +34,7 @@ from tenure.client.records import (
     Pool,
     RetriedJobs,
     Retry,
+    StoreStep,
     SubmittedJobs,
     Worker,
 )
@@ -776,6 +777,10 @@ class Client:
     def claims(self) -> builtins.list[HeldClaim]:
         """Return the claims that stand now."""
         return self._portal.call(self._client.claims())
+
+    def check_object_store(self) -> builtins.list[StoreStep]:
+        """Have the coordinator that answers try the object store out; empty if it has none."""
+        return self._portal.call(self._client.check_object_store())
 
     def revoke_claim(self, job_id: str) -> bool:
         """Take a job away from its worker; it restarts elsewhere, not counted as a crash. False: nobody held it."""

@@ -57,6 +57,7 @@ from tenure.coordinator.runners import Runners
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.signing_keys import SigningKeys
 from tenure.coordinator.start import Starter
+from tenure.coordinator.store_probe import StoreProbe
 from tenure.coordinator.submit import Submitter
 from tenure.coordinator.uploads import Uploads
 from tenure.coordinator.waiters import Waiters
@@ -206,13 +207,14 @@ async def _coordinate(
         workflows = WorkflowService(database, etcd, keys, clock, Workflows(database, clock, canceler), waiters, audit)
         workers = WorkerService(database, Starter(database, etcd, keys), finisher, submitter, uploads)
         runners = Runners(etcd, keys, clock)
+        revoker = Revoker(database, etcd, keys, finisher)
+        cluster = ClusterService(database, etcd, keys, schema, revoker, leader.hint, audit)
+        cluster.store_probe = store_probe = StoreProbe(clock, ca_files=(settings.object_store_ca, settings.tls_ca))
         grpc_server = GrpcServer(
             (
                 jobs,
                 workers,
-                ClusterService(
-                    database, etcd, keys, schema, Revoker(database, etcd, keys, finisher), leader.hint, audit
-                ),
+                cluster,
                 LimitService(database, etcd, keys, hints, audit),
                 PoolService(database, etcd, keys, lanes, hints, canceler, audit),
                 NamespaceService(database, hints, audit),
@@ -243,7 +245,8 @@ async def _coordinate(
             if objects is not None:
                 base_url = _base_url(settings, http_server.address)
                 artifacts.objects = uploads.objects = access = access_to(objects, signing.object_signer, clock)
-                jobs.base_url = workers.base_url = base_url
+                jobs.base_url = workers.base_url = store_probe.base_url = base_url
+                store_probe.objects = access
                 jobs.logs.look_in(objects)
                 rest.open_objects(access)
             await grpc_server.start()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from tenure.client.fields import time_of
 from tenure.client.link import Link
-from tenure.client.records import Cluster, Coordinator, HeldClaim, Worker
+from tenure.client.records import Cluster, Coordinator, HeldClaim, StoreStep, Worker
 from tenure.v1 import cluster_service_pb2 as pb
+
+STORE_TIMEOUT_S = 60.0
+"""Longer than all steps together."""
 
 
 class ClusterCalls:
@@ -29,6 +32,19 @@ class ClusterCalls:
         """Return the claims that stand now."""
         answer: pb.ListClaimsResponse = await self._link.unary(lambda to: to.cluster.ListClaims, pb.ListClaimsRequest())
         return [_held_claim(claim) for claim in answer.claims]
+
+    async def check_object_store(self) -> list[StoreStep]:
+        """Have the coordinator that answers try the object store out; empty if it has none."""
+        answer: pb.CheckObjectStoreResponse = await self._link.unary(
+            lambda to: to.cluster.CheckObjectStore,
+            pb.CheckObjectStoreRequest(),
+            timeout_s=STORE_TIMEOUT_S,
+            attempt_timeout_s=STORE_TIMEOUT_S,
+        )
+        return [
+            StoreStep(name=one.name, took_s=one.took_s, problem=one.problem or None, hint=one.hint or None)
+            for one in answer.steps
+        ]
 
     async def revoke_claim(self, job_id: str) -> bool:
         """Take a job away from its worker; it restarts elsewhere, not counted as a crash. False: nobody held it."""

@@ -14,6 +14,7 @@ from tenure.coordinator.api.acts import audited
 from tenure.coordinator.audit import Audit
 from tenure.coordinator.census import claims_by_worker, readable
 from tenure.coordinator.revoke import Revoker
+from tenure.coordinator.store_probe import StoreProbe
 from tenure.model.ids import parse_id
 from tenure.store.etcd.keyspace import ClaimValue, CoordinatorValue, Keyspace, LeaderValue, WorkerValue
 from tenure.store.etcd.port import Etcd
@@ -46,6 +47,7 @@ class ClusterService(ClusterServiceServicer):
         self._schema = schema
         self._revoker = revoker
         self._deliver_hint = deliver_hint
+        self.store_probe: StoreProbe | None = None
 
     async def GetCluster(self, request: pb.GetClusterRequest, context: Context) -> pb.GetClusterResponse:
         """Read coordinators, the leader and the versions of everything."""
@@ -125,6 +127,13 @@ class ClusterService(ClusterServiceServicer):
     async def RevokeClaim(self, request: pb.RevokeClaimRequest, context: Context) -> pb.RevokeClaimResponse:
         """Take a job away from its worker."""
         return pb.RevokeClaimResponse(revoked=await self._revoker.revoke(parse_id(request.job_id, "job_id")))
+
+    async def CheckObjectStore(
+        self, request: pb.CheckObjectStoreRequest, context: Context
+    ) -> pb.CheckObjectStoreResponse:
+        """Try the object store out."""
+        steps = await self.store_probe.steps() if self.store_probe is not None else []
+        return pb.CheckObjectStoreResponse(steps=[pb.ObjectStoreStep(**step._asdict()) for step in steps])
 
     async def HintReady(self, request: pb.HintReadyRequest, context: Context) -> pb.HintReadyResponse:
         """Pass a hint on to the dispatcher, if this coordinator leads."""

@@ -162,6 +162,7 @@ RULES: dict[str, Rule] = {
     "ClusterService/ListWorkers": Rule(Right.READ, within),
     "ClusterService/ListClaims": Rule(Right.READ, within),
     "ClusterService/RevokeClaim": Rule(Right.OPERATE, everywhere),
+    "ClusterService/CheckObjectStore": Rule(Right.OPERATE, everywhere),
     "ClusterService/HintReady": Rule(Right.COORDINATE, everywhere),
     "WorkerService/StartAttempts": Rule(Right.WORK, within),
     # The rest carry the fence that the start gave.

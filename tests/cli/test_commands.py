@@ -183,7 +183,7 @@ def test_doctor_without_anything(runner: CliRunner) -> None:
     result = runner.invoke(app, ["doctor", "-c", NOBODY, "-o", "json"])
     assert result.exit_code == 1
     findings = json.loads(result.stdout)
-    assert [finding["level"] for finding in findings] == ["fail", "skip", "skip"]
+    assert [finding["level"] for finding in findings] == ["fail", "skip", "skip", "skip"]
     assert all(finding["next_step"] for finding in findings)
 
 

@@ -240,6 +240,8 @@ def test_doctor(tenure: Tenure) -> None:
     findings = tenure.json("doctor")
     assert {"fail"}.isdisjoint({finding["level"] for finding in findings}), findings
     assert any("answers" in finding["detail"] for finding in findings)
+    [store] = [finding for finding in findings if finding["what"] == "object store"]
+    assert store["level"] == "ok" and "fetch by a signed URL" in store["detail"], store
     assert "try:" in tenure("doctor").stdout
 
 

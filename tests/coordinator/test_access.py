@@ -184,6 +184,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "ClusterService/ListWorkers": {},
     "ClusterService/ListClaims": {},
     "ClusterService/RevokeClaim": {"jobId": "$job"},
+    "ClusterService/CheckObjectStore": {},
     "ClusterService/HintReady": {},
     "WorkerService/StartAttempts": {
         "worker": "w1",

@@ -33,6 +33,7 @@ from tenure.coordinator.objects import access_to
 from tenure.coordinator.rest import objects as rest_objects
 from tenure.coordinator.rest.app import RestApi
 from tenure.coordinator.runner_tokens import SessionToken
+from tenure.coordinator.store_probe import StoreProbe
 from tenure.coordinator.transfers import URL_S
 from tenure.coordinator.uploads import ObjectAccess, Uploads
 from tenure.model.access import Identity, Role
@@ -498,6 +499,31 @@ async def test_what_is_of_another_namespace_is_not_there(place: Place) -> None:
                 await call
     with called_by(Identity("v", Role.VIEWER, namespaces=("ns-a",))):
         assert (await place.locate(id, "a")).artifact.size_bytes == 6
+
+
+# -- tried out for tenure doctor --
+
+
+async def test_a_store_that_works_is_tried_out_and_nothing_is_left(place: Place) -> None:
+    probe = StoreProbe(place.clock)
+    assert await probe.steps() == [], "no store"
+    probe.objects, probe.base_url = place.access, place.url
+    before = await place.keys()
+    steps = await probe.steps()
+    assert [step.name for step in steps] == ["write", "clock", "read", "fetch by a signed URL", "delete"]
+    assert not any(step.problem for step in steps), steps
+    assert await place.keys() == before
+
+
+async def test_a_clock_that_is_wrong_and_an_address_that_nobody_serves_are_told(place: Place) -> None:
+    probe = StoreProbe(place.clock)
+    probe.objects, probe.base_url = place.access, "http://127.0.0.1:1"
+    place.clock.ahead = timedelta(minutes=5)
+    steps = {step.name: step for step in await probe.steps()}
+    assert "s behind" in steps["clock"].problem
+    if isinstance(place.access.store, FolderObjects):
+        assert "no answer" in steps["fetch by a signed URL"].problem
+    assert not steps["delete"].problem
 
 
 # -- the coordinators' own URLs --

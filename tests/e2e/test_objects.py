@@ -34,7 +34,7 @@ async def staged(stage: Setting, server: S3Server | None, **arguments: Any) -> S
 
 async def ended(on: Stage, kind: str, payload: Any = None, **spec: Any) -> Job:
     job = await on.client.submit(kind, payload, **spec)
-    return await on.client.wait(job.id, timeout_s=60)
+    return await on.client.wait(job.id, timeout_s=150)
 
 
 @either_link
@@ -99,6 +99,7 @@ async def test_the_command_line_shows_and_fetches(stage: Setting, tmp_path: Path
     assert (tmp_path / "there").read_bytes() == b"from a file"
 
 
+@pytest.mark.timeout(400)
 @either_link
 async def test_a_store_that_is_away_costs_the_result_and_not_the_completion(
     stage: Setting, own_s3: Callable[[], S3Server], remote: bool

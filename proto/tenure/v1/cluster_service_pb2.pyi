@@ -47,6 +47,28 @@ class GetClusterResponse(_message.Message):
     version: str
     def __init__(self, coordinators: _Optional[_Iterable[_Union[Coordinator, _Mapping]]] = ..., leader: _Optional[str] = ..., epoch: _Optional[int] = ..., etcd_version: _Optional[str] = ..., postgres_version: _Optional[str] = ..., schema_version: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
+class CheckObjectStoreRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ObjectStoreStep(_message.Message):
+    __slots__ = ("name", "took_s", "problem", "hint")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TOOK_S_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    took_s: float
+    problem: str
+    hint: str
+    def __init__(self, name: _Optional[str] = ..., took_s: _Optional[float] = ..., problem: _Optional[str] = ..., hint: _Optional[str] = ...) -> None: ...
+
+class CheckObjectStoreResponse(_message.Message):
+    __slots__ = ("steps",)
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    steps: _containers.RepeatedCompositeFieldContainer[ObjectStoreStep]
+    def __init__(self, steps: _Optional[_Iterable[_Union[ObjectStoreStep, _Mapping]]] = ...) -> None: ...
+
 class ListWorkersRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

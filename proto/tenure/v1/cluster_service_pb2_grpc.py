@@ -55,6 +55,11 @@ class ClusterServiceStub:
                 request_serializer=tenure_dot_v1_dot_cluster__service__pb2.RevokeClaimRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_cluster__service__pb2.RevokeClaimResponse.FromString,
                 _registered_method=True)
+        self.CheckObjectStore = channel.unary_unary(
+                '/tenure.v1.ClusterService/CheckObjectStore',
+                request_serializer=tenure_dot_v1_dot_cluster__service__pb2.CheckObjectStoreRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_cluster__service__pb2.CheckObjectStoreResponse.FromString,
+                _registered_method=True)
         self.HintReady = channel.unary_unary(
                 '/tenure.v1.ClusterService/HintReady',
                 request_serializer=tenure_dot_v1_dot_cluster__service__pb2.HintReadyRequest.SerializeToString,
@@ -92,6 +97,13 @@ class ClusterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckObjectStore(self, request, context):
+        """Has the coordinator that answers write, read, fetch by a signed URL and delete a small object in the object store.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def HintReady(self, request, context):
         """Between coordinators: work became ready or rules changed, the leader should look now. Losing it costs a poll interval.
         """
@@ -121,6 +133,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.RevokeClaim,
                     request_deserializer=tenure_dot_v1_dot_cluster__service__pb2.RevokeClaimRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_cluster__service__pb2.RevokeClaimResponse.SerializeToString,
+            ),
+            'CheckObjectStore': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckObjectStore,
+                    request_deserializer=tenure_dot_v1_dot_cluster__service__pb2.CheckObjectStoreRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_cluster__service__pb2.CheckObjectStoreResponse.SerializeToString,
             ),
             'HintReady': grpc.unary_unary_rpc_method_handler(
                     servicer.HintReady,
@@ -237,6 +254,33 @@ class ClusterService:
             '/tenure.v1.ClusterService/RevokeClaim',
             tenure_dot_v1_dot_cluster__service__pb2.RevokeClaimRequest.SerializeToString,
             tenure_dot_v1_dot_cluster__service__pb2.RevokeClaimResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckObjectStore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.ClusterService/CheckObjectStore',
+            tenure_dot_v1_dot_cluster__service__pb2.CheckObjectStoreRequest.SerializeToString,
+            tenure_dot_v1_dot_cluster__service__pb2.CheckObjectStoreResponse.FromString,
             options,
             channel_credentials,
             insecure,
