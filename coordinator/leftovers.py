@@ -6,13 +6,15 @@ row goes after the objects have; so, killed anywhere, nothing is forgotten, and 
 that is away is asked again later.
 
 A job's objects are all that lie under its prefix: also those of attempts that were lost in the middle of an upload.
-The row of a file stays for an hour in which the file is deleted over and over: a leader that was deposed while it
-wrote it may have sent it, and it arrives late.
+What was on its way then may arrive late: a URL that was given out is good for a while, and a leader that was deposed
+may have sent a file. So the row stays for an hour. Objects of a job are deleted at once, and again when it is over; a
+file, of which there are few, over and over.
 """
 
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 import structlog
 
@@ -32,6 +34,11 @@ AT_ONCE = 8
 """Jobs whose objects are listed and deleted side by side."""
 
 
+_QUERIES = {"done": "forget_deleted_objects", "later": "postpone_deleted_objects"}
+Settled = Literal["done", "later", "open"]
+"""What becomes of a row: it goes, is looked at when its hour is over, or in the next round."""
+
+
 class Leftovers:
     """Deletes during one term of leadership. ``delete_forever`` is the body of a task."""
 
@@ -39,6 +46,7 @@ class Leftovers:
         self._database = database
         self._objects = objects
         self._clock = clock
+        self._is_told = False
 
     async def delete_forever(self) -> None:
         """Delete what is to be, now and again and again. It is nobody's any more: no term is needed for it."""
@@ -63,10 +71,11 @@ class Leftovers:
             for start in range(0, len(rows), AT_ONCE):
                 part = rows[start : start + AT_ONCE]
                 answers = await asyncio.gather(*map(self._delete, part), return_exceptions=True)
-                ids = [row.id for row, answer in zip(part, answers, strict=True) if answer is True]
-                if ids:
-                    await self._database.fetch("forget_deleted_objects", {"ids": ids})
-                done += len(ids)
+                settled = {to: [row.id for row, one in zip(part, answers, strict=True) if one == to] for to in _QUERIES}
+                for to, ids in settled.items():
+                    if ids:
+                        await self._database.fetch(_QUERIES[to], {"ids": ids})
+                done += len(settled["done"])
                 for answer in answers:
                     if isinstance(answer, BaseException):
                         raise answer
@@ -74,18 +83,27 @@ class Leftovers:
                 return done
             after = rows[-1].id
 
-    async def _delete(self, row: Row) -> bool:
-        """Delete the objects of a row; say whether it is done with."""
+    async def _delete(self, row: Row) -> Settled:
+        """Delete the objects of a row; say what becomes of it."""
         try:
             if row.archive_key is not None:
                 await self._objects.delete([row.archive_key, manifest_key(row.archive_key)])
-                return bool(row.is_old)
-            await self._objects.drop_unfinished(job_prefix(row.namespace, row.id))
+                return "done" if row.is_old else "open"
             async for page in self._objects.list(job_prefix(row.namespace, row.id)):
                 await self._objects.delete([found.key for found in page])
         except (Unavailable, ConfigurationError):
             raise
         except TenureError as exc:  # this one is for somebody to look at; the others go
             log.error("objects_not_deleted", id=str(row.id), error=exc.message)
-            return False
-        return True
+            return "open"
+        await self._drop_unfinished(row)
+        return "done" if row.is_old else "later"
+
+    async def _drop_unfinished(self, row: Row) -> None:
+        """Drop what was begun in parts. Where that fails it is left to the store's rules, and told of once."""
+        try:
+            await self._objects.drop_unfinished(job_prefix(row.namespace, row.id))
+        except TenureError as exc:
+            if not self._is_told:
+                log.warning("unfinished_uploads_not_dropped", error=exc.message, next_step=exc.hint)
+            self._is_told = True

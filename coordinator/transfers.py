@@ -13,13 +13,12 @@ from typing import NamedTuple, Protocol
 from tenure.coordinator.object_tokens import ObjectSigner, ObjectUrl
 from tenure.model.clock import Clock
 from tenure.model.errors import NotFound
-from tenure.model.objects import part_bytes_for, part_sizes
+from tenure.model.objects import OBJECTS_PATH, part_bytes_for, part_sizes
 from tenure.store.objects.folder import FolderObjects
 from tenure.store.objects.port import ObjectStore
 
 URL_S = 600.0
 """How long a URL is good for. A request that has begun by then may take longer."""
-OBJECTS_PATH = "/v1/objects/"
 NO_HEADERS: Mapping[str, str] = {}
 
 

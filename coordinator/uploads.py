@@ -19,12 +19,14 @@ import structlog
 from tenure.coordinator.metrics import STALE_WRITES
 from tenure.coordinator.object_tokens import ObjectSigner, UploadToken
 from tenure.coordinator.transfers import File, Transfers, UploadPlan
+from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.errors import FieldViolation, InvalidInput, NotFound, OwnershipLost, PermissionDenied, WrongState
 from tenure.model.objects import (
     CONTENT_TYPE,
     DEFAULT_CONTENT_TYPE,
     MAX_ARTIFACTS,
     MAX_PARTS,
+    MAX_RESULT_UPLOADS,
     MAX_UPLOADS,
     RESULT,
     artifact_name_error,
@@ -87,16 +89,19 @@ class Uploads:
         """
         self._require_valid(wanted)
         objects = self._objects()
-        asked = {"id": job, "fence": fence, "name": wanted.name, "more": 0 if wanted.upload else 1}
+        is_result = wanted.name == RESULT
+        most = MAX_UPLOADS + (MAX_RESULT_UPLOADS if is_result else 0)
+        more = 0 if wanted.upload else 1
+        asked = {"id": job, "fence": fence, "name": wanted.name, "result": RESULT, "more": more, "most": most + 1}
         rows = await self._database.fetch("begin_upload", asked)
         if not rows:
             raise self._lost(job, fence)
-        if rows[0].others >= MAX_ARTIFACTS:
+        if rows[0].others >= MAX_ARTIFACTS and not is_result:
             raise InvalidInput(
                 [FieldViolation("name", f"is one more than the {MAX_ARTIFACTS} that an attempt may save")]
             )
-        if rows[0].begun > MAX_UPLOADS:
-            raise InvalidInput([FieldViolation("name", f"an attempt may begin {MAX_UPLOADS} uploads, and has")])
+        if rows[0].begun > most:
+            raise InvalidInput([FieldViolation("name", f"an attempt may begin {most} uploads, and has")])
         key = file_key(rows[0].namespace, job, rows[0].attempt, wanted.name, wanted.sha256)
         file = File(key, wanted.size_bytes, wanted.sha256, wanted.content_type)
         plan = await objects.transfers.begin(file, self._upload_id(wanted, str(job), fence, key))
@@ -178,6 +183,9 @@ class Uploads:
             violations.append(FieldViolation("name", problem))
         if not 0 <= wanted.size_bytes <= self._max_bytes:
             told = f"is {wanted.size_bytes}; at most {self._max_bytes} are allowed (TENURE_OBJECT_MAX_BYTES)"
+            violations.append(FieldViolation("size_bytes", told))
+        elif wanted.name == RESULT and wanted.size_bytes > DEFAULT_BOUNDS.large_result_bytes:
+            told = f"is {wanted.size_bytes}; a result may be {DEFAULT_BOUNDS.large_result_bytes} at most"
             violations.append(FieldViolation("size_bytes", told))
         if len(wanted.sha256) != SHA256_BYTES:
             violations.append(FieldViolation("sha256", f"must be {SHA256_BYTES} bytes"))

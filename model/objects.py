@@ -23,6 +23,8 @@ ELSEWHERE = "(see result_object)"
 """In the place of the result, in a report of one that is not kept with its job. It is no JSON: a coordinator of a
 release without object stores refuses it, and does not record the job without its result."""
 LOG = "_log.jsonl.gz"
+OBJECTS_PATH = "/v1/objects/"
+"""What the URLs of a store that is a folder lead to, at coordinators."""
 HASH_CHARS = 16
 """Of the SHA-256 in hex, in the key of a file."""
 
@@ -57,6 +59,16 @@ def file_key(namespace: str, job: uuid.UUID, attempt: int, name: str, sha256: by
     return f"{job_prefix(namespace, job)}{attempt}/{sha256.hex()[:HASH_CHARS]}-{name}"
 
 
+def job_of_key(key: str) -> str:
+    """Return what the keys of all objects of the same job begin with."""
+    return key.rpartition("/")[0].rpartition("/")[0]
+
+
+def is_result_key(key: str) -> bool:
+    """Say whether a key is that of a large result."""
+    return key.endswith(f"-{RESULT}")
+
+
 def _require_name(name: str) -> None:
     if name not in (RESULT, LOG) and (problem := artifact_name_error(name)):
         raise InvalidInput([FieldViolation("name", problem)])
@@ -74,6 +86,8 @@ MAX_ARTIFACTS = 1_000
 """Of an attempt."""
 MAX_UPLOADS = 10_000
 """That an attempt may begin: each name again and again, and those that come to nothing."""
+MAX_RESULT_UPLOADS = 1_000
+"""That it may begin of its result, beyond those of its artifacts: these never forbid it."""
 MIB = 1024 * 1024
 WHOLE_BYTES = 64 * MIB
 """What is larger goes in parts, where the store takes parts: one that fails is sent again, not all."""

@@ -53,6 +53,9 @@ from tenure.worker.upstream import UpstreamJob, UpstreamPage
 log = structlog.get_logger(__name__)
 
 START_TIMEOUT_S = 10.0
+UPGRADE_S = 60.0
+"""How long a report goes to one coordinator after the other until one knows what it says: as long as its result would
+have been tried (``large_results``)."""
 NO_ROOM_PAUSE_S = 1.0
 """How long claims are kept whose start found Postgres out of room: given back at once they would be offered at once."""
 
@@ -96,6 +99,8 @@ class DirectLink:
         """Lease to the attempt that runs under it, until its report is answered."""
         self._tokens: dict[int, str] = {}
         """Fence to the token of its attempt, where coordinators give any."""
+        self._unknown: dict[int, float] = {}
+        """Fence to when a coordinator first did not know what the report of its large result says."""
         self._reported: set[int] = set()
         """Of these, the leases whose report was sent: their claims go as soon as it is recorded."""
         self._draining = False
@@ -274,7 +279,9 @@ class DirectLink:
             if message.verdict == pb.VERDICT_INVALID and report.ended.large and message.message.startswith("result:"):
                 # It is of a release that does not know of results that are elsewhere: another one is to record this.
                 self._coordinators.turn_away()
-                answers.append(Answer(recorded=False, locked=True))
+                now = self._clock.monotonic()
+                is_late = now - self._unknown.setdefault(report.started.assignment.fence, now) >= UPGRADE_S
+                answers.append(Answer(recorded=False, locked=not is_late, unknown=is_late))
                 continue
             if message.verdict == pb.VERDICT_INVALID:
                 answers.append(Answer(recorded=False, problem=message.message))
@@ -296,6 +303,7 @@ class DirectLink:
     def _forget(self, started: Started) -> bool:
         self._reported.discard(started.lease)
         self._tokens.pop(started.assignment.fence, None)
+        self._unknown.pop(started.assignment.fence, None)
         return self._held.pop(started.lease, None) is not None
 
     def _token(self, started: Started) -> str | None:
@@ -358,7 +366,7 @@ class DirectLink:
             _require(response.verdict, started)
             return [_upstream(found) for found in response.jobs]
 
-        return await fetch_result(ask, self._uploader.files, self._clock, job)
+        return await fetch_result(ask, self._uploader.files, self._clock, job, self.turn_away)
 
     async def append_logs(self, batches: Sequence[LogBatch]) -> list[LogAnswer]:
         """See ``Link``."""
@@ -394,6 +402,10 @@ class DirectLink:
         return Plan(
             response.upload, response.url, dict(response.headers), response.part_bytes, tuple(response.part_urls)
         )
+
+    def turn_away(self) -> None:
+        """See ``worker.upload.UploadCalls``."""
+        self._coordinators.turn_away()
 
     async def complete_upload(self, started: Started, upload: str, tags: Sequence[str]) -> None:
         """See ``worker.upload.UploadCalls``."""

@@ -19,8 +19,11 @@ from tenure.worker.upstream import UpstreamJob
 AskUpstream = Callable[[str], Awaitable[Sequence[UpstreamJob]]]
 
 
-async def fetch_result(ask: AskUpstream, files: Files, clock: Clock, job: str) -> bytes:
+async def fetch_result(ask: AskUpstream, files: Files, clock: Clock, job: str, turn_away: Callable[[], None]) -> bytes:
     """Return the JSON text of a result; ``ask`` reads one job, with its URL.
+
+    A coordinator of a release that does not know of such answers its first page instead, or tells no URL: it is turned
+    away, and another one asked.
 
     Raises:
         NotFound: there is none, or it was lost. OwnershipLost: the claim is gone. Unavailable: it could not be fetched.
@@ -28,14 +31,19 @@ async def fetch_result(ask: AskUpstream, files: Files, clock: Clock, job: str) -
     patience = Patience(clock, None)
     while True:
         try:
-            found = next((one for one in await ask(job) if one.id == job), None)
+            told = await ask(job)
+            found = next((one for one in told if one.id == job), None)
             if found is not None and found.result_text is not None:
                 return found.result_text.encode()
+            if found is None and told:
+                turn_away()
+                raise Unavailable(f"a coordinator was asked for the result of {job}, and told of others")
             if found is None or not found.completed:
                 raise _none(job, "this job has waited for no such job that has completed")
             if isinstance(found.large, LostResult):
                 raise _none(job, f"its result was lost: {found.large.reason}")
             if found.large is None or not found.result_url:
+                turn_away()
                 raise Unavailable(f"where the result of {job} is was not told")
             if found.large.size_bytes > DEFAULT_BOUNDS.large_result_bytes:
                 raise InvalidInput([FieldViolation("job", "its result is larger than any that workers save")])

@@ -40,12 +40,14 @@ class Report(NamedTuple):
 class Answer(NamedTuple):
     """What became of a report: recorded, or refused because ownership was lost, or malformed (``problem``).
 
-    ``locked``: nothing yet, since a transaction has locked the job; report again.
+    ``locked``: nothing yet, since a transaction has locked the job; report again. ``unknown``: for a while coordinators
+    have all been of a release that does not know of large results; report something else.
     """
 
     recorded: bool
     problem: str | None = None
     locked: bool = False
+    unknown: bool = False
 
 
 class LogBatch(NamedTuple):

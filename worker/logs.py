@@ -21,7 +21,15 @@ import structlog
 
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.clock import Clock
-from tenure.model.errors import InvalidInput, OwnershipLost, TenureError
+from tenure.model.errors import (
+    BoundExceeded,
+    InvalidInput,
+    OwnershipLost,
+    PermissionDenied,
+    TenureError,
+    Unauthenticated,
+    Unavailable,
+)
 from tenure.model.logs import Level, LogLine, bounded
 from tenure.worker.link import Link, LogAnswer, LogBatch, Started, UnknownCall
 
@@ -45,8 +53,13 @@ BATCH_BYTES = DEFAULT_BOUNDS.log_batch_bytes * 3 // 4
 CALL_BATCHES = DEFAULT_BOUNDS.log_call_batches
 CALL_BYTES = DEFAULT_BOUNDS.log_call_bytes * 3 // 4
 """What coordinators take, with room for how it is written."""
+ODD_TRIES = 20
+"""Of a batch that fails alone, and nobody says why: about as many seconds."""
 _AT_FAULT = (InvalidInput, OwnershipLost)
-"""Refusals of what was sent. Whatever else coordinators say is tried again: they may be of an older release, say."""
+"""Refusals of what was sent."""
+_NOT_NOW = (Unavailable, BoundExceeded, Unauthenticated, PermissionDenied)
+"""Whatever was sent: all of it is tried again. What is neither may be because of one batch: a coordinator fails over
+it, or something on the way takes offence at a line."""
 
 
 class AttemptLog:
@@ -58,8 +71,10 @@ class AttemptLog:
         "bytes",
         "dropped",
         "is_closed",
+        "is_paused",
         "lines",
         "next_seq",
+        "odd_tries",
         "on_empty",
         "started",
         "timer",
@@ -78,6 +93,9 @@ class AttemptLog:
         self.dropped = 0
         """Lines that did not fit, and that no line has told of."""
         self.is_closed = False
+        self.odd_tries = 0
+        """How often its batch has failed alone; until it is answered it goes alone."""
+        self.is_paused = False
         self.on_empty: Callable[[], None] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -247,13 +265,15 @@ class Logs:
             try:
                 answers = await self._link.append_logs([batch for _, batch in sent])
             except Exception as exc:
-                if isinstance(exc, TenureError) and not isinstance(exc, _AT_FAULT):
+                if isinstance(exc, _NOT_NOW):
                     self._note_unknown(exc)
                     log.info("logs_not_answered", attempts=len(sent), error=exc.message, pause_s=round(pause_s, 2))
                     await self._clock.sleep(pause_s * random.uniform(0.5, 1.0))
                     pause_s = min(2 * pause_s, MAX_PAUSE_S)
                 elif len(sent) > 1:
                     self._alone = len(sent)  # each for itself: only the one at fault is refused
+                elif self._may_go_again(sent[0][0], exc):
+                    await self._clock.sleep(FIRST_PAUSE_S)
                 else:  # it is refused, or cannot be sent: the attempt goes on without
                     self._tell_of_refusal(str(exc))
                     self.close(sent[0][0])
@@ -264,6 +284,27 @@ class Logs:
                 self._settle(own, batch, answer)
             if not has_more:
                 await self._rest()
+
+    def _may_go_again(self, own: AttemptLog, exc: Exception) -> bool:
+        """Put an attempt whose batch failed alone behind the others, for a while; False if it is not tried again."""
+        own.odd_tries += 1
+        if not isinstance(exc, TenureError) or isinstance(exc, _AT_FAULT) or own.odd_tries >= ODD_TRIES:
+            return False
+        pause_s = min(FIRST_PAUSE_S * 2**own.odd_tries, MAX_PAUSE_S)
+        log.info("log_lines_not_answered", job=own.started.assignment.job_id, error=exc.message)
+        with self._lock:
+            if own in self._waiting:
+                del self._waiting[own]
+                self._waiting[own] = None
+                own.is_paused = True
+                asyncio.get_running_loop().call_later(pause_s, self._resume, own)
+        return True
+
+    def _resume(self, own: AttemptLog) -> None:
+        with self._lock:
+            own.is_paused = False
+            self._is_woken = True
+        self._more.set()
 
     def _note_unknown(self, exc: TenureError) -> None:
         if not isinstance(exc, UnknownCall):
@@ -291,12 +332,19 @@ class Logs:
         self._alone = max(0, self._alone - 1)
         with self._lock:
             for own in list(self._waiting):
+                if own.is_paused:
+                    continue
                 batch = own.batch or self._cut(own)
                 has_more |= bool(own.lines)
+                if own.odd_tries and taken:
+                    has_more = True  # its turn is when it is the first
+                    continue
                 if taken and (size + own.batch_bytes > CALL_BYTES or len(taken) == most):
                     return taken, True
                 taken.append((own, batch))
                 size += own.batch_bytes
+                if own.odd_tries:
+                    return taken, True
             if not taken:
                 self._is_woken = False
                 self._more.clear()
@@ -317,6 +365,7 @@ class Logs:
     def _settle(self, own: AttemptLog, batch: LogBatch, answer: LogAnswer) -> None:
         if own.batch is not batch or answer.is_again:
             return  # it was closed meanwhile, or is to be sent again
+        own.odd_tries = 0
         if answer.problem is not None:
             log.error("log_lines_refused", job=own.started.assignment.job_id, problem=answer.problem)
         if answer.is_over:

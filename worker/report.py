@@ -18,6 +18,7 @@ from tenure.model.clock import Clock
 from tenure.model.errors import BoundExceeded, InvalidInput, TenureError, Unavailable
 from tenure.model.states import Outcome
 from tenure.worker.execute.call import Ended, ErrorReport, LostResult, SavedResult
+from tenure.worker.execute.outcome import failed
 from tenure.worker.link import Answer, Link, Report
 
 log = structlog.get_logger(__name__)
@@ -113,6 +114,11 @@ class Reports:
             if answer.locked:
                 log.info("report_waits_for_a_lock", job=report.started.assignment.job_id)
                 self._locked.add(report)
+                continue
+            if answer.unknown:
+                log.error("report_not_known", job=report.started.assignment.job_id)
+                told = "the result is large, and coordinators are of a release that does not know of such"
+                self.add(Report(report.started, failed("ResultTooLarge", told, retryable=True), is_substitute=True))
                 continue
             if answer.problem is not None:
                 await self._refused(report, answer.problem)

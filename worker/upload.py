@@ -8,7 +8,7 @@ is recorded under the attempt's fence. The link says where to send what; ``tenur
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -16,8 +16,8 @@ import structlog
 
 from tenure.model.clock import Clock
 from tenure.model.errors import InvalidInput, OwnershipLost, TenureError, Unavailable, WrongState
-from tenure.model.objects import DEFAULT_CONTENT_TYPE, RESULT
-from tenure.v1.transfer import Files, Measured, Stopped, UrlExpired
+from tenure.model.objects import DEFAULT_CONTENT_TYPE, OBJECTS_PATH, RESULT
+from tenure.v1.transfer import THREADS, Files, Measured, Stopped, UrlExpired
 from tenure.worker.artifact import Artifact, Source
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 TRIES = 5
 """Of a file that goes whole, and of each part."""
+RESULT_THREADS = 2 * THREADS
+"""So that results do not wait for those that were given up, whose threads still wait for an answer."""
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 8.0
 _FINAL = (InvalidInput, OwnershipLost, WrongState, Stopped)
@@ -66,6 +68,10 @@ class UploadCalls(Protocol):
         """Say that it was sent. Raises ``OwnershipLost``, ``NotFound``."""
         ...
 
+    def turn_away(self) -> None:
+        """Let the next calls go to another coordinator, if there is one."""
+        ...
+
     def trusted_until(self, started: Started) -> float:
         """Return the monotonic instant until which the attempt's claim is trusted."""
         ...
@@ -80,6 +86,7 @@ class Watch:
         self._until = until
         self._moved_at = clock.monotonic()
         self._reached = 0
+        self._tries = TRIES
 
     @property
     def until(self) -> float:
@@ -87,9 +94,15 @@ class Watch:
         return min(self._until, self._moved_at + self._patience_s)
 
     def reached(self, end: int) -> None:
-        """Take note that the bytes up to ``end`` were taken; what was taken before is no progress."""
+        """Take note that the bytes up to ``end`` were taken; what was taken before, in this try, is no progress."""
         if end > self._reached:
             self._reached, self._moved_at = end, self._clock.monotonic()
+
+    def begin_again(self) -> None:
+        """Let another try get on from the first byte; so a few may. A line may be too slow to be beyond soon again."""
+        self._tries -= 1
+        if self._tries > 0:
+            self._reached = 0
 
 
 @dataclass
@@ -121,7 +134,7 @@ class Uploader:
         self.files = files
         self._calls = calls
         self._files = files
-        self._result_files = files.beside()
+        self._result_files = files.beside(RESULT_THREADS)
         self._clock = clock
 
     async def upload(
@@ -144,16 +157,26 @@ class Uploader:
                 plan = await self._calls.create_upload(started, wanted)
                 tags: list[str] = []
                 if plan.url:
-                    await files.put(
-                        plan.url, source, start=0, length=measured.size_bytes, headers=plan.headers, reached=reached
-                    )
+                    await self._put(files, plan, source, measured.size_bytes, reached)
                 else:
                     tags = await self._send_parts(started, wanted, plan, source, measured, watch)
                 await self._calls.complete_upload(started, plan.upload, tags)
             except TenureError as exc:
                 await patience.bear(exc)
+                if watch is not None:
+                    watch.begin_again()
             else:
                 return Artifact(name, measured.size_bytes, measured.sha256.hex())
+
+    async def _put(
+        self, files: Files, plan: Plan, source: Source, length: int, reached: Callable[[int], None] | None
+    ) -> None:
+        try:
+            await files.put(plan.url, source, start=0, length=length, headers=plan.headers, reached=reached)
+        except Unavailable:
+            if OBJECTS_PATH in plan.url:  # a coordinator's: it has no place, or is not reached, and another one may be
+                self._calls.turn_away()
+            raise
 
     async def _send_parts(
         self, started: Started, wanted: Wanted, plan: Plan, source: Source, measured: Measured, watch: Watch | None

@@ -1,14 +1,15 @@
 """``/v1/objects/<token>``: one object of a store that is a folder, for whoever holds a signed URL and nobody else.
 
 The token says which object, which method, how large and until when; there is no listing and no other way in. Bytes go
-through in pieces: memory is bounded by how many transfers may be under way, uploads and downloads apart, so that
-neither keeps the other out. Of who sends or reads a least rate is asked, all along; the time that the store takes is
-not theirs.
+through in pieces: memory is bounded by how many transfers may be under way; downloads, uploads of results and other
+uploads apart, so that none keeps another out, nor does one job keep out the others. Of who sends or reads a least rate
+is asked, all along; the time that the store takes is not theirs.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import TypeVar
@@ -20,18 +21,24 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from tenure.coordinator.object_tokens import ObjectSigner, ObjectUrl
-from tenure.coordinator.transfers import OBJECTS_PATH
 from tenure.model.clock import Clock
 from tenure.model.errors import FieldViolation, InvalidInput, NotFound, PermissionDenied, Unavailable
+from tenure.model.objects import OBJECTS_PATH, is_result_key, job_of_key
 from tenure.store.objects.folder import FolderObjects
 
 log = structlog.get_logger(__name__)
 
 MAX_UPLOADS = 64
+MAX_UPLOADS_OF_JOB = 8
+"""Of these: a worker sends fewer at a time."""
+MAX_RESULTS = 64
 MAX_DOWNLOADS = 64
 STRETCH_BYTES = 1024 * 1024
 STRETCH_S = 30.0
 """How long the other side may keep this one waiting for each ``STRETCH_BYTES``, and for what is left at the end."""
+MOST_S = 2_700.0
+"""Of an upload in all: with the time that its URL is good for, less than the hour after which nothing is looked for any
+more (``leftovers``)."""
 Refuse = Callable[[Exception], Response]
 T = TypeVar("T")
 Place = Callable[[], AbstractAsyncContextManager[None]]
@@ -51,8 +58,9 @@ class ObjectRoutes:
         self._clock = clock
         self._store: FolderObjects | None = None
         self._signer: ObjectSigner | None = None
-        self._uploads = _Places(MAX_UPLOADS, "uploads")
-        self._downloads = _Places(MAX_DOWNLOADS, "downloads")
+        self._uploads = _Places(MAX_UPLOADS, "uploads", MAX_UPLOADS_OF_JOB)
+        self._results = _Places(MAX_RESULTS, "uploads of results", MAX_UPLOADS_OF_JOB)
+        self._downloads = _Places(MAX_DOWNLOADS, "downloads", MAX_DOWNLOADS)
 
     def open(self, store: FolderObjects, signer: ObjectSigner) -> None:
         """Serve from now on."""
@@ -90,9 +98,14 @@ class ObjectRoutes:
             raise InvalidInput([FieldViolation("content-length", f"must be {url.size_bytes}, as was announced")])
         if request.headers.get("content-encoding", "identity") != "identity":
             raise InvalidInput([FieldViolation("content-encoding", "bodies are taken as they are")])
-        async with self._uploads.one():
+        places = self._results if is_result_key(url.key) else self._uploads
+        async with places.one(job_of_key(url.key)):
             pieces = _in_time(request.stream(), _Pace())
-            await store.receive(url.key, pieces, size_bytes=url.size_bytes, sha256=url.sha256)
+            try:
+                async with asyncio.timeout(MOST_S):
+                    await store.receive(url.key, pieces, size_bytes=url.size_bytes, sha256=url.sha256)
+            except TimeoutError as exc:
+                raise Unavailable(f"it was not all there within {MOST_S:g} s") from exc
         return Response(status_code=201)
 
     async def _send(self, store: FolderObjects, url: ObjectUrl) -> Response:
@@ -103,23 +116,31 @@ class ObjectRoutes:
 
 
 class _Places:
-    """Bounds how many transfers one way are under way."""
+    """Bounds how many transfers one way are under way, in all and of one owner."""
 
-    def __init__(self, most: int, what: str) -> None:
+    def __init__(self, most: int, what: str, most_of_one: int) -> None:
         self.most = most
+        self._most_of_one = most_of_one
         self._what = what
         self._under_way = 0
+        self._owners: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
+    async def one(self, owner: str = "") -> AsyncIterator[None]:
         """Hold a place. Raises ``Unavailable``: there is none."""
         if self._under_way >= self.most:
             raise Unavailable(f"{self.most} {self._what} are under way; ask again, or another coordinator")
+        if self._owners[owner] >= self._most_of_one:
+            raise Unavailable(f"{self._most_of_one} {self._what} of this job are under way; ask again")
         self._under_way += 1
+        self._owners[owner] += 1
         try:
             yield
         finally:
             self._under_way -= 1
+            self._owners[owner] -= 1
+            if not self._owners[owner]:
+                del self._owners[owner]
 
 
 class _Pace:

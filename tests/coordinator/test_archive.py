@@ -40,7 +40,15 @@ from tenure.coordinator.objects import access_to
 from tenure.coordinator.passing import LAST_ID
 from tenure.coordinator.retain import Retainer
 from tenure.model.archive import manifest_key
-from tenure.model.errors import Deposed, InvalidInput, NotFound, TenureError, Unavailable, WrongState
+from tenure.model.errors import (
+    ConfigurationError,
+    Deposed,
+    InvalidInput,
+    NotFound,
+    TenureError,
+    Unavailable,
+    WrongState,
+)
 from tenure.model.objects import RESULT, file_key
 from tenure.model.states import JobState, Outcome
 from tenure.store.objects.folder import FolderObjects
@@ -116,6 +124,11 @@ async def to_delete(parts: Parts) -> set[uuid.UUID]:
     return {row.id for row in await parts.sql("SELECT id FROM tenure.object_to_delete")}
 
 
+async def an_hour_passes(parts: Parts) -> None:
+    sql = "UPDATE tenure.object_to_delete SET since = since - interval '1 hour', due_at = due_at - interval '1 hour'"
+    await parts.sql(sql)
+
+
 async def test_objects_of_removed_jobs_go_and_those_of_others_stay(alone: Parts, objects: FolderObjects) -> None:
     gone, kept, bare = await ended(alone, 10 * DAY_S), await ended(alone, 1.0), await ended(alone, 10 * DAY_S)
     await save(alone, objects, gone, "a.txt", b"a")
@@ -125,9 +138,37 @@ async def test_objects_of_removed_jobs_go_and_those_of_others_stay(alone: Parts,
     assert await (await retainer(alone)).round() == 2
     assert await alone.sql("SELECT 1 FROM tenure.artifact WHERE job_id = %s", gone) == []
     assert await to_delete(alone) == {gone}, "not the one that completed at once and saved nothing"
+    assert await Leftovers(alone.db, objects, alone.clock).round() == 0
+    assert await keys(objects) == [stays]
+    # Of an upload that was under way.
+    await objects.put(file_key("default", gone, 3, "late.txt", bytes(32)), b"late")
+    await alone.sql("INSERT INTO tenure.upload (job_id, attempt, begun) VALUES (%s, 3, 1)", gone)
+    assert await Leftovers(alone.db, objects, alone.clock).round() == 0
+    assert len(await keys(objects)) == 2, "it is looked at once more, not all the time"
+    await an_hour_passes(alone)
     assert await Leftovers(alone.db, objects, alone.clock).round() == 1
     assert await keys(objects) == [stays] and await to_delete(alone) == set()
+    assert await alone.sql("SELECT FROM tenure.upload") == []
     assert bare not in await left(alone)
+
+
+async def test_a_store_that_lists_no_unfinished_uploads_stops_no_deletion(
+    alone: Parts, objects: FolderObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys that may not, or a server that answers something else than that it does not know this."""
+    ids = [await ended(alone, 10 * DAY_S) for _ in range(10)]
+    for id in ids:
+        await save(alone, objects, id, "a.txt", b"a")
+    await policy(alone, archive=False)
+    await (await retainer(alone)).round()
+    for problem in (ConfigurationError("403"), Unavailable("405")):
+
+        async def refuse(prefix: str, problem: Exception = problem) -> None:
+            raise problem
+
+        monkeypatch.setattr(objects, "drop_unfinished", refuse)
+        await Leftovers(alone.db, objects, alone.clock).round()
+        assert await keys(objects) == []
 
 
 async def test_what_uploads_that_came_to_nothing_have_left_is_looked_for(alone: Parts, objects: FolderObjects) -> None:
@@ -168,7 +209,10 @@ async def test_objects_are_forgotten_nowhere_when_the_leader_is_killed(alone: Pa
         listed = {key.split("/")[4] for key in await keys(objects)}
         assert listed <= {str(id) for id in await to_delete(alone)}
     await Leftovers(alone.db, objects, alone.clock).round()
-    assert await keys(objects) == [] and await to_delete(alone) == set()
+    assert await keys(objects) == [] and await to_delete(alone) == set(ids)
+    await an_hour_passes(alone)
+    assert await Leftovers(alone.db, objects, alone.clock).round() == 30
+    assert await to_delete(alone) == set()
 
 
 async def logged(parts: Parts, id: uuid.UUID, *messages: str) -> None:

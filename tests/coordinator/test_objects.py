@@ -34,6 +34,7 @@ from tenure.coordinator.rest import objects as rest_objects
 from tenure.coordinator.rest.app import RestApi
 from tenure.coordinator.runner_tokens import SessionToken
 from tenure.coordinator.store_probe import StoreProbe
+from tenure.coordinator.transfers import URL_S
 from tenure.coordinator.uploads import ObjectAccess, Uploads
 from tenure.model.access import Identity, Role
 from tenure.model.clock import SystemClock
@@ -228,6 +229,24 @@ async def test_uploads_that_are_begun_are_counted_and_bounded(place: Place, monk
         await place.create(row, "c", b"3")
     [counted] = await place.parts.sql("SELECT attempt, begun FROM tenure.upload WHERE job_id = %s", uuid.UUID(row.id))
     assert (counted.attempt, counted.begun) == (1, 4)
+
+
+async def test_no_artifact_forbids_the_result_of_its_attempt(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads_module, "MAX_ARTIFACTS", 2)
+    monkeypatch.setattr(uploads_module, "MAX_UPLOADS", 3)
+    monkeypatch.setattr(uploads_module, "MAX_RESULT_UPLOADS", 2)
+    row = await place.execute()
+    await place.save(row, RESULT, b'"early"')
+    await place.save(row, "a", b"1")
+    await place.save(row, "b", b"2")
+    for _ in range(3):
+        with pytest.raises(InvalidInput):
+            await place.create(row, "c", b"3")
+    await place.save(row, RESULT, b'"late"')
+    with pytest.raises(InvalidInput, match="begin 5 uploads"):
+        await place.create(row, RESULT, b'"too late"')
+    with pytest.raises(InvalidInput, match="a result may be"):
+        await place.create(row, RESULT, b"", size_bytes=16 * MIB + 1)
 
 
 @only_s3
@@ -628,6 +647,39 @@ async def test_transfers_beyond_the_bound_wait_their_turn(place: Place, monkeypa
 
 
 @only_folder
+async def test_no_job_takes_all_places_and_no_artifact_that_of_a_result(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = place.rest._objects
+    row, other = await place.execute(), await place.execute()
+    sent = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"x"
+        await sent.wait()
+        yield b"x"
+
+    async def put(of: Any, name: str) -> int:
+        plan = await place.create(of, name, b"xx")
+        headers = {"content-length": "2"}
+        return (await place.http.put(plan.url, content=slowly(), headers=headers)).status_code
+
+    async def are_sent() -> bool:
+        return objects._uploads._under_way == rest_objects.MAX_UPLOADS_OF_JOB
+
+    async with asyncio.TaskGroup() as group:
+        slow = [group.create_task(put(row, f"a{n}")) for n in range(rest_objects.MAX_UPLOADS_OF_JOB)]
+        await until(are_sent)
+        assert await put(row, "one-more") == 503
+        await place.save(other, "a", b"x")
+        objects._uploads.most = 0
+        await place.save(row, RESULT, b'"x"')
+        sent.set()
+    assert [one.result() for one in slow] == [201] * len(slow)
+    assert not objects._uploads._owners and not objects._results._owners
+
+
+@only_folder
 async def test_who_reads_or_sends_too_slowly_is_cut_off_and_gives_its_place_back(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -660,6 +712,27 @@ async def test_who_reads_or_sends_too_slowly_is_cut_off_and_gives_its_place_back
         return objects._uploads._under_way == 0 == objects._downloads._under_way
 
     await until(are_free)
+
+
+@only_folder
+async def test_an_upload_ends_while_its_objects_are_still_looked_for(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rest_objects.MOST_S + URL_S < 3_600, "see leftovers"
+    monkeypatch.setattr(rest_objects, "MOST_S", 1.0)
+    row = await place.execute()
+    data = os.urandom(4 * MIB)
+    plan = await place.create(row, "a", data)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        for start in range(0, len(data), MIB):
+            yield data[start : start + MIB]
+            await asyncio.sleep(0.6)
+
+    with suppress(httpx.HTTPError):  # as above
+        answer = await place.http.put(plan.url, content=slowly(), headers={"content-length": str(len(data))})
+        assert answer.status_code == 503 and "not all there" in answer.text
+    assert await place.keys() == []
 
 
 @only_folder

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import grpc
+import pytest
 from tests.worker.conftest import Scripted, Station, until
 
 from tenure.model.clock import SystemClock
@@ -13,7 +14,7 @@ from tenure.model.states import Outcome
 from tenure.store.etcd.port import Delete, Txn
 from tenure.v1 import job_pb2
 from tenure.v1 import worker_service_pb2 as pb
-from tenure.worker.execute.call import Ended, StopCause
+from tenure.worker.execute.call import Ended, LostResult, SavedResult, StopCause
 from tenure.worker.link import Report, Started
 from tenure.worker.report import Reports
 
@@ -65,6 +66,31 @@ async def test_a_report_that_cannot_be_stored_becomes_a_failure_then_lets_go(
     assert (second.outcome, second.permanent, second.result) == (job_pb2.OUTCOME_FAILED, True, "")
     assert "too odd" in second.error.message
     assert [report.started.assignment.job_id for report in answered] == [job]
+    running.cancel()
+
+
+@pytest.mark.parametrize("large", [SavedResult(70_000, "00" * 32), LostResult(70_000, "as the test wishes")])
+async def test_where_no_coordinator_knows_of_large_results_the_attempt_fails(
+    station: Station, coordinator: Scripted, monkeypatch: pytest.MonkeyPatch, large: SavedResult | LostResult
+) -> None:
+    """An upgrade that was taken back while such a result was uploaded."""
+    monkeypatch.setattr("tenure.worker.direct.UPGRADE_S", 1.0)
+    await station.offer()
+    [started] = await _first(station)
+    answered: list[Report] = []
+    reports = Reports(station.link, SystemClock(), answered.append)
+    running = asyncio.ensure_future(reports.run())
+    coordinator.verdict, coordinator.problem = pb.VERDICT_INVALID, "result: is no JSON"
+    reports.add(Report(started, Ended(Outcome.COMPLETED, large=large)))
+
+    async def given_up() -> bool:
+        return bool(answered)
+
+    await until(given_up)
+    last = coordinator.reports[-1]
+    assert len(coordinator.reports) > 2, "others may know of it"
+    assert (last.outcome, last.permanent, last.error.type) == (job_pb2.OUTCOME_FAILED, False, "ResultTooLarge")
+    assert station.link._unknown == {}
     running.cancel()
 
 

@@ -308,6 +308,34 @@ async def test_a_call_that_is_refused_is_sent_batch_by_batch(make: Make) -> None
     await until(lambda: len(far.written(good)) == 2)
 
 
+@pytest.mark.parametrize("problem", [TenureError("odd"), WrongState("a firewall")])
+async def test_a_batch_that_always_fails_stops_no_others(
+    make: Make, monkeypatch: pytest.MonkeyPatch, problem: TenureError
+) -> None:
+    monkeypatch.setattr(module, "ODD_TRIES", 4)
+    logs, far = await make()
+    bad, others = attempt(0), [attempt(n) for n in range(1, 5)]
+
+    def answer(batch: LogBatch) -> LogAnswer:
+        if bad.started in (one.started for one in far.calls[-1]):
+            raise problem
+        return LogAnswer()
+
+    far.answer = answer
+    for own in (bad, *others):
+        logs.write(own, line())
+    for n in range(20):
+        await until(lambda: all(own not in logs._waiting for own in others))
+        for own in others:
+            logs.write(own, line(str(n)))
+    await until(lambda: not logs._waiting)
+    assert [len(far.written(own)) for own in others] == [21] * 4
+    assert bad.is_closed and not any(own.is_closed for own in others)
+    tried = [call for call in far.calls if bad.started in (one.started for one in call)]
+    assert [len(call) for call in tried[-4:]] == [1] * 4, "alone, so that it holds nobody up"
+    assert len(tried) == 5
+
+
 async def test_lines_after_a_lost_claim_are_dropped(make: Make) -> None:
     logs, far = await make(is_open=False)
     own, ended = attempt(), list[str]()

@@ -16,7 +16,7 @@ import pytest
 from tenure.coordinator.rest.app import MAX_BODY_BYTES
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.clock import SystemClock
-from tenure.model.errors import TenureError, Unavailable
+from tenure.model.errors import InvalidInput, TenureError, Unavailable
 from tenure.model.states import Outcome
 from tenure.store.etcd.keyspace import WorkerValue
 from tenure.store.etcd.leases import LeaseKeeper
@@ -174,6 +174,16 @@ async def test_a_refusal_on_the_way_is_told_as_such() -> None:
         with pytest.raises(TenureError, match="HTTP 302") as refused:
             await api.call("start", wire.Start(("token",)), wire.Started)
         assert not isinstance(refused.value, Unavailable)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'{"error": {"status": "RESOURCE_EXHAUSTED", "message": "too long"}}'])
+async def test_what_is_too_long_for_something_on_the_way_is_not_sent_again(body: bytes) -> None:
+    async def answer(path: str, asked: bytes) -> bytes:
+        return response(body, status="413 Payload Too Large")
+
+    async with answering(answer) as url, calling(url) as api:
+        with pytest.raises(InvalidInput, match="413"):
+            await api.call("logs", wire.AppendLogs(()), wire.AppendedAll)
 
 
 # -- the link --

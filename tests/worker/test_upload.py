@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Assignment, Ended, LostResult, SavedResult
 from tenure.worker.large_results import AT_ONCE, LargeResults, is_large
 from tenure.worker.link import Report, Started, UnknownCall
-from tenure.worker.upload import Plan, Uploader, Wanted, Watch
+from tenure.worker.upload import TRIES, Plan, Uploader, Wanted, Watch
 
 MIB = 1024 * 1024
 STARTED = Started(Assignment("job", 1, 7, "default", "k", "default", "null"), 1, 1)
@@ -39,6 +40,7 @@ class Calls:
         self.named = ""
         self.first_expires_s = 60.0
         self.trusted = float("inf")
+        self.turned_away = 0
         self.created: list[str] = []
         self.on_create: Callable[[], object] = lambda: None
 
@@ -71,6 +73,10 @@ class Calls:
             await self.store.end_parts("a", upload, tags)
         if await self.store.head(self.named) is None:
             raise NotFound("it was not sent")
+
+    def turn_away(self) -> None:
+        """Note it."""
+        self.turned_away += 1
 
     def trusted_until(self, started: Started) -> float:
         """Return what the test says."""
@@ -249,6 +255,74 @@ async def test_a_result_does_not_wait_behind_large_files(calls: Calls, files: Fi
     finally:
         held.set()
         await asyncio.gather(*waiting)
+
+
+async def test_a_coordinator_without_a_place_for_a_file_is_turned_away(
+    calls: Calls, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the next one is asked where to send it; of S3 the coordinators know no better place."""
+    monkeypatch.setattr("tenure.worker.upload.FIRST_PAUSE_S", 0.05)
+    create = calls.create_upload
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+        async def elsewhere(started: Started, wanted: Wanted) -> Plan:
+            if calls.turned_away == 2:
+                return await create(started, wanted)
+            return Plan("whole", f"{url}/v1/objects/token")
+
+        monkeypatch.setattr(calls, "create_upload", elsewhere)
+        await Uploader(calls, files, SystemClock()).upload(STARTED, "a", b"x", "a/b")
+        assert calls.turned_away == 2
+
+
+async def test_a_store_that_takes_all_and_does_not_answer_is_tried_again_and_holds_up_nothing(
+    calls: Calls, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tenure.v1.transfer.WATCHED_ANSWER_S", 0.5)
+    tried: list[bytes] = []
+    create = calls.create_upload
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tried.append(await reader.readuntil(b"\r\n\r\n"))
+        with suppress(asyncio.IncompleteReadError):
+            await reader.readexactly(1_000_000_000)
+        writer.close()
+
+    async with await asyncio.start_server(swallow, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+        async def once(started: Started, wanted: Wanted) -> Plan:
+            return await create(started, wanted) if tried else Plan("whole", url)
+
+        monkeypatch.setattr(calls, "create_upload", once)
+        watch = Watch(SystemClock(), 30.0, float("inf"))
+        saved = await Uploader(calls, files, SystemClock()).upload(STARTED, RESULT, b"{}", "a/b", watch=watch)
+        assert (saved.size_bytes, len(tried)) == (2, 1)
+
+
+def test_a_try_after_one_that_failed_late_gets_on_from_the_first_byte() -> None:
+    now = 0.0
+
+    class Stepping(SystemClock):
+        def monotonic(self) -> float:
+            return now
+
+    watch = Watch(Stepping(), 60.0, float("inf"))
+    for tries in range(TRIES + 2):
+        if tries:
+            watch.begin_again()
+        for end in (1, 2, 3):
+            now += 30.0
+            watch.reached(end)
+    assert watch.until == 30.0 * 3 * TRIES + 60.0, "a few tries, not for ever"
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,20 @@ def _children(parts: int) -> list[JobSpec]:
     return [JobSpec(kind="part", ref=f"part-{n}") for n in range(parts)]
 
 
+@handler("reads-large", mode="process")
+def reads_large(ctx: Context) -> int:
+    """Read a result that is not in a frame."""
+    return len(ctx._link.load_result(ctx.upstream()[0].id).result())  # type: ignore[attr-defined,unused-ignore]
+
+
+@handler("reads-large-and-dies", mode="process")
+def reads_large_and_dies(ctx: Context) -> None:
+    """Die while it is on its way."""
+    ctx._link.load_result(ctx.upstream()[0].id)  # type: ignore[attr-defined,unused-ignore]
+    ctx.progress(0.5)  # behind it
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @handler("saves-and-dies", mode="process")
 def saves_and_dies(ctx: Context) -> None:
     """Die with bytes on their way to the worker."""

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from tests.worker_execute.test_async_engine import Trusted
 from tenure.model.clock import SystemClock
 from tenure.model.errors import OwnershipLost
 from tenure.model.logs import LogLine
-from tenure.model.states import Outcome
+from tenure.model.states import JobState, Outcome
 from tenure.worker.execute.call import Assignment, Call, Ended, StopCause
 from tenure.worker.execute.engines import Engines
 from tenure.worker.execute.forkserver import start_forkserver
+from tenure.worker.execute.spool import spooled
 from tenure.worker.handler import Registry, definitions_of
 from tenure.worker.harness import Harness, Reports
+from tenure.worker.upstream import UpstreamJob
 
 
 @pytest.fixture
@@ -87,6 +90,37 @@ async def test_what_it_has_put_aside_for_the_worker_goes_with_it(
         run = await harness.run(sample.saves_and_dies)
         assert run.outcome is Outcome.FAILED
     assert [name for name in os.listdir(tmp_path) if name.startswith("tenure-artifacts-")] == []
+
+
+async def test_a_slow_disk_under_a_result_that_it_reads_holds_up_no_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the worker's, which keeps claims alive, nor that of processes; and what comes too late is not left."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    threads: list[str] = []
+    may_write = threading.Event()
+
+    def slowly(data: bytes, folder: Path) -> Path:
+        threads.append(threading.current_thread().name)
+        assert may_write.wait(30)
+        return spooled(data, folder)
+
+    monkeypatch.setattr("tenure.worker.execute.process_engine.spooled", slowly)
+    upstream = [UpstreamJob("j", "k", "", JobState.COMPLETED, result_text="1" * 100_000)]
+    async with Harness(modules=[sample.__name__], stop_grace_s=0.5) as harness:
+        run = await harness.run(sample.reads_large_and_dies, upstream=upstream)
+        assert run.outcome is Outcome.FAILED, "both loops go on meanwhile"
+        may_write.set()
+        run = await harness.run(sample.reads_large, upstream=upstream)
+        assert run.result == 100_000
+
+        def are_left() -> list[str]:
+            return [name for name in os.listdir(tmp_path) if name.startswith("tenure-artifacts-")]
+
+        async with asyncio.timeout(30):
+            while are_left():  # noqa: ASYNC110 - a folder
+                await asyncio.sleep(0.02)
+    assert len(threads) == 2 and not {"MainThread", "tenure-processes"} & set(threads)
 
 
 async def test_raised_and_returned(harness: Harness) -> None:

@@ -56,6 +56,7 @@ class ProcessExecution(ForkedExecution):
 
     _ended: Ended | None = None
     _ticker: asyncio.TimerHandle | None = None
+    _is_concluded = False
     _spool = Path()
     """Where bytes lie on their way from the child to the worker, or back. It goes with the child, however it ended."""
 
@@ -95,8 +96,8 @@ class ProcessExecution(ForkedExecution):
         """Report what the handler said, or how its process died."""
         if self._ticker is not None:
             self._ticker.cancel()
-        if self._spool.name and self._spool.exists():
-            shutil.rmtree(self._spool, ignore_errors=True)
+        self._is_concluded = True
+        self._clear()
         ended = self._ended
         if ended is None:
             ended = self.died()
@@ -104,6 +105,10 @@ class ProcessExecution(ForkedExecution):
             # The child may have seen the signal before the cause.
             ended = outcome.stopped(self.bridge.first_cause, ended.error)
         self.finish(ended)
+
+    def _clear(self) -> None:
+        if self._spool.name and self._spool.exists():
+            shutil.rmtree(self._spool, ignore_errors=True)
 
     def _tick(self) -> None:
         """Keep the child's view of its deadline fresh."""
@@ -143,16 +148,34 @@ class ProcessExecution(ForkedExecution):
         return asks[method](*arguments)
 
     def _load_result(self, job: str) -> Future[Any]:
-        """Have a result fetched, and put it where the child finds it: it is more than fits into a frame."""
+        """Have a result fetched, and put it where the child finds it: it is more than fits into a frame.
+
+        A disk may be slow: it is written in a thread, so that neither this loop nor the control loop waits.
+        """
         there: Future[str] = Future()
 
-        def put(done: Future[bytes]) -> None:
-            try:
-                there.set_result(str(spooled(done.result(), self._spool)))
-            except BaseException as exc:  # for who waits for it
-                there.set_exception(exc)
+        def settle(written: asyncio.Future[Path]) -> None:
+            if self._is_concluded:  # nobody reads it
+                self._clear()
+            if written.cancelled():
+                there.cancel()
+            elif problem := written.exception():
+                there.set_exception(problem)
+            else:
+                there.set_result(str(written.result()))
 
-        self.bridge.load_result(job).add_done_callback(put)
+        def put(done: Future[bytes]) -> None:
+            if done.cancelled():
+                there.cancel()
+            elif problem := done.exception():
+                there.set_exception(problem)
+            elif self._is_concluded:
+                there.cancel()
+            else:
+                data = done.result()
+                self.host.thread.loop.run_in_executor(None, spooled, data, self._spool).add_done_callback(settle)
+
+        self.bridge.load_result(job).add_done_callback(lambda done: self.host.thread.post(partial(put, done)))
         return there
 
     def _forward(self, number: int, done: Future[Any]) -> None:

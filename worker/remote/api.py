@@ -117,6 +117,10 @@ class Api:
         """Return a URL; one that is a path is at the coordinator that answers now."""
         return self._urls[0] + url if url.startswith("/") else url
 
+    def turn_away(self) -> None:
+        """Let the next calls go to another coordinator, if there is one: the one that answers now is of no use."""
+        self._urls.append(self._urls.pop(0))
+
     def _failed(self, url: str) -> None:
         if self._urls[0] == url:
             self._urls.append(self._urls.pop(0))
@@ -173,6 +177,9 @@ def _is_answer(body: bytes) -> bool:
 
 def _error(response: httpx.Response) -> TenureError:
     """Return what a refusal says: a coordinator's own, or that of something on the way to it."""
+    if response.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE:  # whoever says so, it stays so
+        told = f"{response.url.host} answered HTTP 413: what was sent is too long for it"
+        return InvalidInput([FieldViolation("request", told)])
     try:
         problem = msgspec.json.decode(response.content, type=wire.Refusal).error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -311,7 +311,7 @@ class RemoteLink:
             page, _ = await self._api.call("upstream", request, wire.UpstreamPage)
             return [replace(one, result_url=self._api.absolute(one.result_url)) for one in map(_upstream, page.jobs)]
 
-        return await fetch_result(ask, self._uploader.files, self._clock, job)
+        return await fetch_result(ask, self._uploader.files, self._clock, job, self.turn_away)
 
     async def append_logs(self, batches: Sequence[LogBatch]) -> list[LogAnswer]:
         """See ``Link``."""
@@ -344,6 +344,10 @@ class RemoteLink:
         )
         told, _ = await self._api.call("upload", request, wire.Upload)
         return Plan(told.upload, self._api.absolute(told.url), told.headers, told.part_bytes, told.part_urls)
+
+    def turn_away(self) -> None:
+        """See ``worker.upload.UploadCalls``."""
+        self._api.turn_away()
 
     async def complete_upload(self, started: Started, upload: str, tags: Sequence[str]) -> None:
         """See ``worker.upload.UploadCalls``."""

@@ -29,6 +29,8 @@ CONNECT_TIMEOUT_S = 5.0
 SILENCE_S = 30.0
 ANSWER_S = 120.0
 """After the last byte: a store may have much to put together."""
+WATCHED_ANSWER_S = 30.0
+"""The same of a transfer that somebody watches, and gives up after twice as long: it leaves time for another try."""
 THREADS = 4
 _AGAIN = frozenset({408, 409, 425, 429})
 _CODE = re.compile("<Code>([A-Za-z]+)</Code>")
@@ -55,17 +57,22 @@ class Files:
     """Sends and fetches files. Made cheaply; its threads and connections come with the first use."""
 
     def __init__(
-        self, *, ca_files: tuple[Path | str | None, ...] = (), client_cert: tuple[str, str] | None = None
+        self,
+        *,
+        ca_files: tuple[Path | str | None, ...] = (),
+        client_cert: tuple[str, str] | None = None,
+        threads: int = THREADS,
     ) -> None:
+        self._most = threads
         self._ca_files = [file for file in ca_files if file]
         self._client_cert = client_cert
         self._closing = threading.Event()
         self._making = threading.Lock()
         self._beside: list[Files] = []
 
-    def beside(self) -> Files:
+    def beside(self, threads: int = THREADS) -> Files:
         """Return another one, with threads and connections of its own, that is closed with this."""
-        self._beside.append(Files(ca_files=(*self._ca_files,), client_cert=self._client_cert))
+        self._beside.append(Files(ca_files=(*self._ca_files,), client_cert=self._client_cert, threads=threads))
         return self._beside[-1]
 
     async def measure(self, source: Source) -> Measured:
@@ -130,7 +137,7 @@ class Files:
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(THREADS, thread_name_prefix="tenure-files")
+        return ThreadPoolExecutor(self._most, thread_name_prefix="tenure-files")
 
     def _client(self) -> httpx.Client:
         with self._making:
@@ -148,7 +155,7 @@ class Files:
             verify=context,
             follow_redirects=False,
             timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_TIMEOUT_S),
-            limits=httpx.Limits(max_connections=2 * THREADS, keepalive_expiry=30.0),
+            limits=httpx.Limits(max_connections=2 * self._most, keepalive_expiry=30.0),
             # What is near is not behind a proxy.
             mounts={f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")},
         )
@@ -174,7 +181,8 @@ class Files:
         stop: Callable[[], bool],
     ) -> str:
         sent = {**headers, "Content-Length": str(length)}
-        timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_TIMEOUT_S, read=ANSWER_S)
+        answer_s = ANSWER_S if reached is None else WATCHED_ANSWER_S
+        timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_TIMEOUT_S, read=answer_s)
         try:
             body = _pieces(source, start, length, stop)
             if reached is not None:

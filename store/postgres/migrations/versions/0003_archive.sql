@@ -41,5 +41,6 @@ CREATE TABLE tenure.object_to_delete (
     id          uuid PRIMARY KEY,          -- of the job, or the file
     namespace   text NOT NULL,
     archive_key text,                      -- of the file; null: a job's
-    since       timestamptz NOT NULL DEFAULT now()
+    since       timestamptz NOT NULL DEFAULT now(),
+    due_at      timestamptz NOT NULL DEFAULT now()  -- an hour later, when they have been deleted once
 );
