@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
@@ -141,7 +142,11 @@ async def fill(dsn: str, plan: Plan) -> float:
 
 
 async def _drain_rate(stage: Stage) -> float:
-    """Return how many jobs a second one worker works off, of those that were there before it."""
+    """Return how many jobs a second one worker works off that were there before it: the median of some drains."""
+    return statistics.median([await _drained(stage) for _ in range(stage.plan.history_drains)])
+
+
+async def _drained(stage: Stage) -> float:
     plan = stage.plan
     last = await stage.submit_bulk(plan.drain_jobs)
     await stage.settle()

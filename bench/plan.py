@@ -53,6 +53,7 @@ class Plan:
     history_jobs: int = 10_000_000
     history_days: int = 70
     """Over which they ended, up to the week before last."""
+    history_drains: int = 3
     history_removal_s: float = 60.0
     """How long their removal is watched, at least."""
     peers: tuple[str, ...] = tuple(PEERS)
@@ -86,6 +87,7 @@ def quick(runs: int) -> Plan:
         takeover_workers=(2, 3),
         leader_ttl_s=2.0,
         history_jobs=2_000,
+        history_drains=1,
         history_removal_s=1.0,
         peers=(),
     )
