@@ -48,6 +48,7 @@ from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.objects import access_to, store_of, tell_of
 from tenure.coordinator.oidc import issued_tokens
 from tenure.coordinator.opening import Opening
+from tenure.coordinator.pool_figures import POOL
 from tenure.coordinator.presence import Presence
 from tenure.coordinator.rest.app import RestApi
 from tenure.coordinator.rest.runner_service import RunnerService
@@ -158,6 +159,7 @@ async def _coordinate(
     etcd = connect_with(_etcd_options(settings, clock))
     keys = Keyspace(settings.etcd_prefix)
     async with Database(dsn, _pool_options(settings), name=f"tenure-{settings.coordinator_id}") as database:
+        POOL.ask = database.figures
         election = Election(etcd, keys, settings.coordinator_id, settings.leader_ttl_s, clock)
         presence = Presence(etcd, keys, clock, settings.coordinator_id, ttl_s=settings.leader_ttl_s)
         waiters = Waiters(database, etcd, keys, clock)

@@ -13,6 +13,8 @@ from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
+from tenure.coordinator.metrics import SUBMIT_S, SUBMITTED
+from tenure.model.clock import elapsed_s
 from tenure.model.jobs import PlannedJob
 from tenure.model.unique import OnDuplicate, unique_key_of
 from tenure.store.postgres.database import Database
@@ -55,6 +57,7 @@ class NewJobs:
         answered = [job for job in answered if job.spec.idempotency_key is not None]
         if not jobs and not answered:
             return None
+        began = elapsed_s()
         database = self._hasty if in_haste else self._database
         wanted = {unique_key_of(job.spec): job.id for job in jobs if job.spec.on_duplicate is OnDuplicate.REPLACE}
         held = await holders(self._database, wanted) if wanted else {}
@@ -71,6 +74,8 @@ class NewJobs:
                 answered=answered,
                 tells_time=tells_time,
             )
+        SUBMIT_S.observe(elapsed_s() - began)
+        SUBMITTED.add(len(jobs), "submit" if fence is None else "child")
         self._hints.ready(set(lanes))
         await self._canceler.tell(written.replaced)
         return written.at

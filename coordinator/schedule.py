@@ -19,7 +19,7 @@ from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
-from tenure.coordinator.metrics import TICKS
+from tenure.coordinator.metrics import SUBMITTED, TICK_LATE_S, TICK_OVERDUE, TICKS
 from tenure.model.clock import Clock
 from tenure.model.errors import BoundExceeded, InvalidInput, TenureError, Unavailable
 from tenure.model.ids import new_id
@@ -79,6 +79,7 @@ class Scheduler:
                 if await self.round() == PAGE:
                     continue
                 next_s = (await self._database.fetch("next_schedule"))[0][0]
+                TICK_OVERDUE.set(max(0.0, -(next_s or 0.0)))
                 if next_s is not None and not self._broken:
                     wait_s = min(wait_s, max(SOONEST_S, next_s))
             except (Unavailable, BoundExceeded) as exc:
@@ -95,6 +96,8 @@ class Scheduler:
             firing = self._decide(row)
             if firing is not None:
                 firings.append(firing)
+                if firing.jobs and (due_at := firing.jobs[-1].scheduled_at) is not None:
+                    TICK_LATE_S.observe(max(0.0, (row.now - due_at).total_seconds()))
             await self._clock.sleep(0)  # there may be thousands of ticks: the leader's KeepAlives come in between
         for group in _groups(firings):
             await self._write(group)
@@ -184,6 +187,7 @@ class TickWriter:
                 if len(firings) > 1:  # of two schedules, perhaps: each for itself, then
                     raise
                 continue
+            SUBMITTED.add(len(jobs), "schedule")
             self._hints.ready(set(lanes))
             await self._canceler.tell(*stopped)
             return Written(made, held | known)

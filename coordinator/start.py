@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import structlog
 
 from tenure.coordinator import access
-from tenure.coordinator.metrics import STALE_WRITES
+from tenure.coordinator.metrics import STALE_WRITES, START_S, STARTED
+from tenure.model.clock import elapsed_s
 from tenure.model.errors import Unavailable
 from tenure.store.etcd.claims import verify_batch
 from tenure.store.etcd.keyspace import Keyspace
@@ -50,6 +51,7 @@ class Starter:
         Raises:
             Unavailable: a store did not answer; repeat the call with the same claims.
         """
+        began = elapsed_s()
         held = await verify_batch(
             self._etcd, self._keys, [(claim.job_id, claim.claim_revision, claim.lease) for claim in claims]
         )
@@ -57,6 +59,8 @@ class Starter:
             held &= await self._in_pools(held)
         shown = sorted([claim for claim in claims if claim.job_id in held])
         rows, locked = await self._start(worker, shown) if shown else ([], frozenset[str]())
+        START_S.observe(elapsed_s() - began)
+        STARTED.add(len(rows))
         if len(rows) < len(claims):
             answered = locked.union(row.id for row in rows)
             for claim in claims:

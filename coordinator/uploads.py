@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import structlog
 
-from tenure.coordinator.metrics import STALE_WRITES
+from tenure.coordinator.metrics import FILE_BYTES, FILES_SAVED, STALE_WRITES
 from tenure.coordinator.object_tokens import ObjectSigner, UploadToken
 from tenure.coordinator.transfers import File, Transfers, UploadPlan
 from tenure.model.errors import FieldViolation, InvalidInput, NotFound, OwnershipLost, PermissionDenied, WrongState
@@ -141,6 +141,8 @@ class Uploads:
         )
         if not rows:
             raise self._lost(job, fence)
+        FILES_SAVED.add(1)
+        FILE_BYTES.add(token.size_bytes)
 
     def _objects(self) -> ObjectAccess:
         if self.objects is None:

@@ -23,6 +23,7 @@ from tenure.worker.handler import Registry
 from tenure.worker.large_results import LargeResults, is_large
 from tenure.worker.link import Link, Report, Started
 from tenure.worker.logs import AttemptLog, Logs
+from tenure.worker.metrics import STARTED
 from tenure.worker.report import Reports
 
 log = structlog.get_logger(__name__)
@@ -84,6 +85,7 @@ class Control:
         """Begin attempts as they start, until cancelled."""
         async for batch in self.link.attempts():
             now = self._clock.monotonic()
+            STARTED.add(len(batch))
             for started in batch:
                 self._begin(started, now)
 

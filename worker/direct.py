@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 
-from tenure.model.clock import Clock
+from tenure.model.clock import Clock, elapsed_s
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import (
     BoundExceeded,
@@ -46,6 +46,7 @@ from tenure.worker.execute.call import (
 )
 from tenure.worker.inbox import Inbox
 from tenure.worker.link import Answer, LogAnswer, LogBatch, Report, Started, StopAttempt
+from tenure.worker.metrics import START_S
 from tenure.worker.upload import Plan, Uploader, Wanted
 from tenure.worker.upstream import UpstreamJob, UpstreamPage
 
@@ -172,8 +173,10 @@ class DirectLink:
             ],
         )
         by_job = {claim.offer.job: claim for claim in claims}
+        began = elapsed_s()
         try:
             response = await self._coordinators.call("StartAttempts", request, timeout_s=START_TIMEOUT_S)
+            START_S.observe(elapsed_s() - began)
         except TenureError as exc:
             # Unknown: whichever did start is found by the reaper once its claim is gone.
             log.warning("start_failed", claims=len(claims), error=exc.message, next_step=exc.hint)

@@ -15,7 +15,7 @@ import msgspec
 import pydantic_core
 import structlog
 
-from tenure.model.clock import Clock
+from tenure.model.clock import Clock, elapsed_s
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import NotFound, TenureError, Unavailable, WrongState
 from tenure.model.jobs import JobSpec
@@ -36,6 +36,7 @@ from tenure.worker.execute.call import (
     StopCause,
 )
 from tenure.worker.link import Answer, LogAnswer, LogBatch, Report, Started, StopAttempt
+from tenure.worker.metrics import START_S
 from tenure.worker.remote.api import Api, UnknownPath
 from tenure.worker.remote.leases import RemoteLeases, RemoteSessions
 from tenure.worker.upload import Plan, Uploader, Wanted
@@ -155,8 +156,10 @@ class RemoteLink:
         return max(0, self._room() - self._starting)
 
     async def _start(self, claims: Sequence[str]) -> None:
+        began = elapsed_s()
         try:
             answer, sent = await self._api.call("start", wire.Start(tuple(claims)), wire.Started)
+            START_S.observe(elapsed_s() - began)
         except TenureError:
             # Unknown: whichever did start is found by the reaper once its claim is gone.
             await self._release(claims)
