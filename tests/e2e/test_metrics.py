@@ -133,4 +133,5 @@ async def _expect_open_metrics(on: Stage) -> None:
         answer = await http.get(f"http://{address}/metrics", headers={"Accept": OPEN_METRICS})
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     assert answer.text.endswith("# EOF\n")
-    assert {family.name for family in open_metrics(answer.text)} >= {"tenure_attempts_started", "tenure_submit_seconds"}
+    families = open_metrics(answer.text)  # type: ignore[no-untyped-call]
+    assert {family.name for family in families} >= {"tenure_attempts_started", "tenure_submit_seconds"}
