@@ -64,6 +64,7 @@ from tenure.coordinator.waiters import Waiters
 from tenure.coordinator.workflows import Workflows
 from tenure.model.clock import SystemClock
 from tenure.model.errors import TenureError
+from tenure.probes import tracing
 from tenure.probes.connections import FOR_PROBES, fitting
 from tenure.probes.server import Check, HttpServer, application
 from tenure.probes.tls import ServerTLS
@@ -105,6 +106,7 @@ async def serve(settings: CoordinatorSettings) -> None:
     """See ``main``; raises groups of exceptions."""
     clock = SystemClock()
     structlog.contextvars.bind_contextvars(coordinator=settings.coordinator_id)
+    tracing.configure("coordinator", settings.coordinator_id)
     tls = _own_tls(settings)
     stop, abort = _on_signals()
     opening = Opening(clock)
@@ -128,6 +130,7 @@ async def serve(settings: CoordinatorSettings) -> None:
             await _coordinate(settings, clock, schema, opening, http_server, rest, tls, checks, stop, abort)
         for task in answering:
             task.cancel()
+    await asyncio.to_thread(tracing.close)
     log.info("coordinator_stopped")
 
 

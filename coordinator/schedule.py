@@ -26,6 +26,7 @@ from tenure.model.ids import new_id
 from tenure.model.jobs import PlannedJob
 from tenure.model.schedules import MAX_TICKS, ScheduleSpec, decide, job_at, tick_key
 from tenure.model.unique import OnDuplicate, held_conflict, unique_key_of
+from tenure.probes import tracing
 from tenure.store.postgres.database import Database, Row, Statement
 from tenure.store.postgres.schedules import Firing, ScheduleMoved, write_firings
 from tenure.store.postgres.submit import keyed_jobs, scope_of
@@ -200,6 +201,8 @@ class TickWriter:
 
     def _as_set_for_kinds(self, firing: Firing) -> Firing:
         jobs = tuple(job._replace(spec=self._kinds.book.apply(job.spec, path="schedule.job.")) for job in firing.jobs)
+        if tracing.is_on():
+            jobs = tuple(_traced(job, firing.id) for job in jobs)
         return replace(firing, jobs=jobs)
 
     async def _without_held(
@@ -240,6 +243,12 @@ class TickWriter:
             skipped=firing.skipped + len(left_out),
             reason=f"{firing.reason}; {reason}" if firing.reason else reason,
         )
+
+
+def _traced(job: PlannedJob, schedule_id: uuid.UUID) -> PlannedJob:
+    """Give the job of a tick a trace of its own."""
+    with tracing.ticking(job.spec.kind, str(schedule_id)):
+        return job._replace(spec=tracing.carrying([job.spec])[0])
 
 
 def _count(written: Written) -> None:

@@ -6,6 +6,7 @@ before anybody has noticed. Who shows no claim in etcd starts nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 
@@ -13,8 +14,9 @@ import structlog
 
 from tenure.coordinator import access
 from tenure.coordinator.metrics import STALE_WRITES, START_S, STARTED
-from tenure.model.clock import elapsed_s
+from tenure.model.clock import elapsed_s, wall_ns
 from tenure.model.errors import Unavailable
+from tenure.probes import tracing
 from tenure.store.etcd.claims import verify_batch
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd
@@ -51,7 +53,7 @@ class Starter:
         Raises:
             Unavailable: a store did not answer; repeat the call with the same claims.
         """
-        began = elapsed_s()
+        began, began_ns = elapsed_s(), wall_ns()
         held = await verify_batch(
             self._etcd, self._keys, [(claim.job_id, claim.claim_revision, claim.lease) for claim in claims]
         )
@@ -61,6 +63,9 @@ class Starter:
         rows, locked = await self._start(worker, shown) if shown else ([], frozenset[str]())
         START_S.observe(elapsed_s() - began)
         STARTED.add(len(rows))
+        if tracing.is_on():
+            traced = [(row.id, row.kind, json.loads(row.labels)) for row in rows if row.labels]
+            tracing.passed("start", traced, began_ns)
         if len(rows) < len(claims):
             answered = locked.union(row.id for row in rows)
             for claim in claims:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 
-from tenure.model.clock import Clock, elapsed_s
+from tenure.model.clock import Clock, elapsed_s, wall_ns
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import (
     BoundExceeded,
@@ -24,6 +24,7 @@ from tenure.model.errors import (
 )
 from tenure.model.jobs import JobSpec
 from tenure.model.states import Outcome
+from tenure.probes import tracing
 from tenure.store.etcd.claims import verify_batch
 from tenure.store.etcd.keyspace import CancelRequest, InboxValue, Keyspace, Offers
 from tenure.store.etcd.leases import LeaseKeeper, LeasePool
@@ -45,7 +46,7 @@ from tenure.worker.execute.call import (
     StopCause,
 )
 from tenure.worker.inbox import Inbox
-from tenure.worker.link import Answer, LogAnswer, LogBatch, Report, Started, StopAttempt
+from tenure.worker.link import Answer, LogAnswer, LogBatch, Report, Started, StopAttempt, trace_claims
 from tenure.worker.metrics import START_S
 from tenure.worker.upload import Plan, Uploader, Wanted
 from tenure.worker.upstream import UpstreamJob, UpstreamPage
@@ -145,15 +146,16 @@ class DirectLink:
             if not offers:
                 await self._discard(key)
                 return
+            since_ns = wall_ns()
             claims = await self._claimer.claim(key, offers)
-            await self._start(claims)
+            await self._start(claims, since_ns)
         except TenureError as exc:
             log.warning("offer_not_answered", offers=len(offers), error=exc.message)
         finally:
             self._claiming -= len(offers)
             self._moved.set()
 
-    async def _start(self, claims: Sequence[Claimed]) -> None:
+    async def _start(self, claims: Sequence[Claimed], since_ns: int) -> None:
         if not claims:
             return
         if self._draining:
@@ -192,6 +194,8 @@ class DirectLink:
             if message.attempt_token:
                 self._tokens[message.fence] = message.attempt_token
             started.append(one)
+        if tracing.is_on():
+            trace_claims(started, since_ns)
         if started:
             await self._ready.put(started)
         if by_job:

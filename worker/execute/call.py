@@ -20,6 +20,7 @@ from tenure.model.logs import Level, LogLine
 from tenure.model.states import Outcome
 
 if TYPE_CHECKING:
+    from tenure.probes.tracing import Run
     from tenure.worker.artifact import Artifact, Source
     from tenure.worker.handler import Handler
     from tenure.worker.upstream import UpstreamPage
@@ -177,6 +178,8 @@ class Call(NamedTuple):
     """Where the handler's lines go; None: nowhere."""
     least_level: Level = Level.INFO
     """What ``ctx.log`` and ``logging`` write below it is not kept."""
+    run: Run | None = None
+    """The span of the attempt, if it is traced."""
 
     @property
     def write(self) -> Callable[[LogLine], None] | None:

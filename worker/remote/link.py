@@ -15,11 +15,12 @@ import msgspec
 import pydantic_core
 import structlog
 
-from tenure.model.clock import Clock, elapsed_s
+from tenure.model.clock import Clock, elapsed_s, wall_ns
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import NotFound, TenureError, Unavailable, WrongState
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState
+from tenure.probes import tracing
 from tenure.store.etcd.leases import LeaseKeeper
 from tenure.store.etcd.port import Grant
 from tenure.v1 import runner_api as wire
@@ -35,7 +36,7 @@ from tenure.worker.execute.call import (
     SavedResult,
     StopCause,
 )
-from tenure.worker.link import Answer, LogAnswer, LogBatch, Report, Started, StopAttempt
+from tenure.worker.link import Answer, LogAnswer, LogBatch, Report, Started, StopAttempt, trace_claims
 from tenure.worker.metrics import START_S
 from tenure.worker.remote.api import Api, UnknownPath
 from tenure.worker.remote.leases import RemoteLeases, RemoteSessions
@@ -156,7 +157,7 @@ class RemoteLink:
         return max(0, self._room() - self._starting)
 
     async def _start(self, claims: Sequence[str]) -> None:
-        began = elapsed_s()
+        began, since_ns = elapsed_s(), wall_ns()
         try:
             answer, sent = await self._api.call("start", wire.Start(tuple(claims)), wire.Started)
             START_S.observe(elapsed_s() - began)
@@ -172,6 +173,8 @@ class RemoteLink:
             self._leases.hold(one.lease, attempt.attempt_token, partial(self._show, one.assignment.fence))
             self._keeper.add(Grant(one.lease, attempt.ttl_s, sent.at), self._lease_lost)
             started.append(one)
+        if tracing.is_on():
+            trace_claims(started, since_ns)
         if started:
             self._starting += len(started)  # until they are seen to run
             await self._ready.put(started)
