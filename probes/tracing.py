@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.metadata import entry_points, version
 from typing import Any, NamedTuple
 
@@ -116,6 +117,11 @@ def preload() -> None:
             list(entry_points(group="opentelemetry_traces_exporter"))
 
 
+@cache
+def _version() -> str:
+    return version("tenure")
+
+
 def _api() -> Any:
     """Return OpenTelemetry's module, if anybody in this process has imported it: else nobody can have a span."""
     return sys.modules.get("opentelemetry.trace")
@@ -137,7 +143,7 @@ def is_on() -> bool:
 def tracer() -> Any:
     """Return what makes spans; None while nobody wants any."""
     provider = _provider()
-    return None if provider is None else provider.get_tracer("tenure", version("tenure"))
+    return None if provider is None else provider.get_tracer("tenure", _version())
 
 
 # -- the context in a job --
@@ -334,11 +340,14 @@ def _nothing() -> Any:
 
 
 def begin(of: Identity) -> Run | None:
-    """Begin the span of an attempt; None while nobody wants any."""
-    if (found := tracer()) is None:
+    """Begin the span of an attempt; None while nobody wants any, and there is no context to hand on.
+
+    Where this process makes no spans of its own the one that it begins is none, and hands on what the job carries.
+    """
+    if (api := _api()) is None or (_provider() is None and not is_traced(of.labels)):
         return None
     try:
-        return Run(found, of)
+        return Run(api.get_tracer("tenure", _version()), of)
     except Exception as exc:  # tracing never fails an attempt
         log.debug("no_span", error=repr(exc))
         return None
