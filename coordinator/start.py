@@ -71,7 +71,13 @@ class Starter:
             for claim in claims:
                 if claim.job_id not in answered:
                     STALE_WRITES.labels("start").inc()
-                    log.info("stale_start_refused", job=claim.job_id, worker=worker, lease=f"{claim.lease:016x}")
+                    log.info(
+                        "stale_start_refused",
+                        job=claim.job_id,
+                        attempt=claim.attempt_seen + 1,
+                        worker=worker,
+                        lease=f"{claim.lease:016x}",
+                    )
         return rows
 
     async def _in_pools(self, ids: Set[str]) -> Set[str]:

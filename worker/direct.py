@@ -253,10 +253,10 @@ class DirectLink:
                 continue  # it ended meanwhile
             if one.assignment.job_id not in shown:
                 self._touch()
-                log.warning("claim_taken_away", job=one.assignment.job_id, fence=one.assignment.fence)
+                log.warning("claim_taken_away", **one.assignment.named)
                 self._stop(one.assignment.job_id, one.assignment.fence, StopCause.LOST)
             elif one.assignment.job_id in stopped:
-                log.warning("job_is_held", job=one.assignment.job_id)
+                log.warning("job_is_held", **one.assignment.named)
                 self._stop(one.assignment.job_id, one.assignment.fence, StopCause.RELEASED)
 
     async def close(self) -> bool:

@@ -207,7 +207,7 @@ class Logs:
             self._close(own)
         if lost:
             one = own.started.assignment
-            log.warning("log_lines_lost", job=one.job_id, fence=one.fence, lines=lost)
+            log.warning("log_lines_lost", **one.named, lines=lost)
         self._tell(own)
 
     def _close(self, own: AttemptLog) -> None:
@@ -301,7 +301,7 @@ class Logs:
         if own.batch is not batch or answer.is_again:
             return  # it was closed meanwhile, or is to be sent again
         if answer.problem is not None:
-            log.error("log_lines_refused", job=own.started.assignment.job_id, problem=answer.problem)
+            log.error("log_lines_refused", **own.started.assignment.named, problem=answer.problem)
         if answer.is_over:
             self.close(own)
             return

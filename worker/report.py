@@ -105,7 +105,7 @@ class Reports:
             await self._refused(report, exc.message)
         except TenureError as exc:
             # Not the report's fault, as far as anybody knows: again, while its claim lasts.
-            log.warning("report_not_answered", job=report.started.assignment.job_id, error=exc.message)
+            log.warning("report_not_answered", **report.started.assignment.named, error=exc.message)
             await self._clock.sleep(FIRST_PAUSE_S)
             self.add(report)
         except Exception as exc:  # it cannot even be written for the wire
@@ -117,7 +117,7 @@ class Reports:
             ENDED.add(ended, outcome.value)
         for report, answer in zip(batch, answers, strict=True):
             if answer.locked:
-                log.info("report_waits_for_a_lock", job=report.started.assignment.job_id)
+                log.info("report_waits_for_a_lock", **report.started.assignment.named)
                 self._locked.add(report)
                 continue
             if answer.problem is not None:
@@ -129,8 +129,7 @@ class Reports:
                 log.warning(
                     "ownership_lost",
                     so_far=self._lost,
-                    job=report.started.assignment.job_id,
-                    fence=report.started.assignment.fence,
+                    **report.started.assignment.named,
                     outcome=report.ended.outcome,
                 )
             self._on_answered(report)
@@ -138,7 +137,7 @@ class Reports:
     async def _refused(self, report: Report, problem: str) -> None:
         """A report that cannot be stored becomes a failure that can; if even that is refused the claim is let go."""
         if report.is_substitute:
-            log.error("report_dropped", job=report.started.assignment.job_id, problem=problem)
+            log.error("report_dropped", **report.started.assignment.named, problem=problem)
             await self._link.abandon(report.started)
             self._on_answered(report)
             return

@@ -59,6 +59,11 @@ class Assignment(NamedTuple):
     parked_attempt: int | None = None
     """The last attempt that parked."""
 
+    @property
+    def named(self) -> dict[str, Any]:
+        """How lines of the worker's own log name it; the worker's name is on all of them."""
+        return {"job": self.job_id, "attempt": self.attempt, "fence": self.fence}
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:

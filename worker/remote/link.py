@@ -234,7 +234,7 @@ class RemoteLink:
             return
         if cause is StopCause.LOST:
             self._touch()
-        log.warning("claim_taken_away", job=started.assignment.job_id, cause=cause.value)
+        log.warning("claim_taken_away", **started.assignment.named, cause=cause.value)
         self._stop(started.assignment.job_id, started.assignment.fence, cause)
 
     async def close(self) -> bool:
