@@ -155,6 +155,15 @@ def _count(method: str, outcome: str, took_s: float | None = None) -> None:
         GRPC_S.observe(took_s, _label(method))
 
 
+def _code_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """Return the status with which a method has ended its call itself, as the health service does."""
+    code = context.code()
+    return _NAMES.get(code, "UNKNOWN") if isinstance(code, int) else code.name
+
+
+_NAMES = {int(code.value[0]): code.name for code in grpc.StatusCode}
+
+
 def _code(exc: BaseException) -> str:
     if isinstance(exc, TenureError):
         return exc.grpc_status
@@ -172,7 +181,7 @@ def _answering(method: Any, refuse: _Refusal, *, is_stream: bool = False) -> Any
                 raise request
             return await method(request, context)
         except grpc.aio.AbortError:
-            outcome = "ABORTED"
+            outcome = _code_of(context)
             raise
         except asyncio.CancelledError as exc:
             outcome = _code(exc)
@@ -196,7 +205,7 @@ def _streaming(method: Any, streams: Streams, refuse: _Refusal) -> Any:
                 async for response in method(request, context):
                     yield response
         except grpc.aio.AbortError:
-            outcome = "ABORTED"
+            outcome = _code_of(context)
             raise
         except (asyncio.CancelledError, GeneratorExit) as exc:
             outcome = _code(exc)
