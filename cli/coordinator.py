@@ -32,11 +32,12 @@ def coordinator(
     ] = None,
 ) -> None:
     """Run a coordinator: serves gRPC and HTTP, and leads when elected. Every other setting is in the environment."""
+    from tenure.cli.log_filters import secrets_of
     from tenure.cli.logs import configure
     from tenure.coordinator.coordinator import main
     from tenure.coordinator.settings import CoordinatorSettings
 
     values = given(grpc_listen=grpc, http_listen=http, postgres_dsn=postgres, etcd_endpoints=etcd, etcd_prefix=prefix)
     settings = parsed(CoordinatorSettings, values)
-    configure(settings.log_level, settings.log_format)
+    configure(settings.log_level, settings.log_format, secrets_of(settings))
     raise typer.Exit(main(settings))

@@ -1,7 +1,8 @@
 """Logs of the long-running commands: JSON lines where nobody looks, coloured text on a terminal. Always on stderr.
 
 Invariant: one record is one line (as text, but for tracebacks, which are indented), and nothing that a client sent
-reaches a terminal as a control character. No variables are shown with a traceback: they may hold secrets.
+reaches a terminal as a control character. No variables are shown with a traceback: they may hold secrets. What is left
+out besides is said in ``cli.log_filters``.
 Libraries that log through ``logging`` (the pool, uvicorn, gRPC) come out in the same form.
 """
 
@@ -9,11 +10,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable
 from typing import Literal
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from tenure.cli.log_filters import Hiding, Sparing, summarize
 from tenure.cli.output import line, plain
 
 _STDERR = sys.__stderr__ or sys.stderr
@@ -21,8 +24,12 @@ _STDERR = sys.__stderr__ or sys.stderr
 LogFormat = Literal["auto", "json", "text"]
 
 
-def configure(level: str, log_format: LogFormat) -> None:
-    """Set up structlog and ``logging`` for this process; call once, before anything is logged."""
+def configure(level: str, log_format: LogFormat, secrets: Iterable[str] = ()) -> None:
+    """Set up structlog and ``logging`` for this process; call once, before anything is logged.
+
+    ``secrets`` are never written, nor what looks like one.
+    """
+    sparing, hiding = Sparing(summarize), Hiding(secrets)
     is_text = log_format == "text" or (log_format == "auto" and _STDERR.isatty())
     stamped: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -30,17 +37,18 @@ def configure(level: str, log_format: LogFormat) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     shown: list[Processor] = (
-        [structlog.processors.format_exc_info, _escaped, _renderer(colors=_STDERR.isatty())]
+        [structlog.processors.format_exc_info, _escaped, _renderer(colors=_STDERR.isatty()), hiding]
         if is_text
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(), hiding]
     )
     structlog.configure(
-        processors=[*stamped, *shown],
+        processors=[*stamped[:2], sparing, *stamped[2:], *shown],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=structlog.WriteLoggerFactory(_STDERR),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(_STDERR)
+    handler.addFilter(lambda record: sparing.passes(str(record.msg)[:200], record.levelname.lower()))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*stamped, structlog.stdlib.add_logger_name],

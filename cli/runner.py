@@ -56,6 +56,7 @@ def runner(
     ] = None,
 ) -> None:
     """Run a runner: a worker that calls coordinators by HTTPS, from anywhere, and needs neither etcd nor Postgres."""
+    from tenure.cli.log_filters import secrets_of
     from tenure.cli.logs import configure
     from tenure.worker.settings import WorkerSettings
 
@@ -73,7 +74,7 @@ def runner(
         worker_http_listen=http_listen,
     )
     settings = parsed(WorkerSettings, values)
-    configure(settings.log_level, settings.log_format)
+    configure(settings.log_level, settings.log_format, secrets_of(settings))
     if not settings.runner_url:
         raise ConfigurationError(
             "a runner must know where coordinators are", hint="give --url https://…, or set TENURE_RUNNER_URL"

@@ -54,6 +54,7 @@ def worker(
     ] = None,
 ) -> None:
     """Run a worker: claims jobs of its pools through etcd and runs the handlers of its modules."""
+    from tenure.cli.log_filters import secrets_of
     from tenure.cli.logs import configure
     from tenure.worker.settings import WorkerSettings
 
@@ -71,7 +72,7 @@ def worker(
         coordinator=coordinator,
     )
     settings = parsed(WorkerSettings, values)
-    configure(settings.log_level, settings.log_format)
+    configure(settings.log_level, settings.log_format, secrets_of(settings))
     # Handlers usually lie in the folder in which the worker is started; an entry point does not look there.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

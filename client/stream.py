@@ -13,13 +13,14 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tenure.client import convert
 from tenure.client.errors import refused
 from tenure.client.records import NewJob
 from tenure.model.batch import pieces
 from tenure.model.errors import InvalidInput, TenureError
+from tenure.probes import tracing
 from tenure.v1 import job_pb2
 from tenure.v1 import job_service_pb2 as pb
 
@@ -138,6 +139,8 @@ class Outbox:
     def _written(self, job: NewJob) -> _Sent:
         has_own_key = job.idempotency_key is None
         try:
+            if tracing.is_on():  # of a span that the source has open
+                job = replace(job, labels=tracing.carried(job.labels))
             spec = convert.spec_to_wire(job, idempotency_key=job.idempotency_key or self._new_key(), path="job.")
             return _Sent(next(self._numbers), spec, has_own_key)
         except InvalidInput as exc:

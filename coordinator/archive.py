@@ -30,6 +30,7 @@ from typing import Any
 import structlog
 
 from tenure.coordinator import archive_format
+from tenure.coordinator.metrics import ARCHIVED, ARCHIVED_BYTES, CHORES_FAILED
 from tenure.coordinator.passing import FIRST_ID
 from tenure.coordinator.quiet import Look, Quiet
 from tenure.coordinator.retain import Turns, bounds_of, policy_of, removal, spans_of_history
@@ -113,8 +114,10 @@ class Archiver:
             except Deposed:
                 raise
             except TenureError as exc:
+                CHORES_FAILED.add(1, "archive")
                 log.warning("archiving_interrupted", error=exc.message, next_step=exc.hint)
             except Exception:  # what goes wrong here must not end the term: jobs run without it
+                CHORES_FAILED.add(1, "archive")
                 log.exception("archiving_failed")
             await self._clock.sleep(POLL_S)
 
@@ -215,6 +218,8 @@ class Archiver:
                     began = self._clock.monotonic()
                     gone = await self._end(plan, size_bytes, sha256)
                 self._most = min(MAX_FILE_JOBS, 2 * self._most)
+                ARCHIVED.add(gone)
+                ARCHIVED_BYTES.add(size_bytes)
                 await self._rest(began)
                 return gone
         except Locked as exc:  # somebody retries one, or it is held or needed: what may go is planned anew

@@ -48,6 +48,7 @@ from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.objects import access_to, store_of, tell_of
 from tenure.coordinator.oidc import issued_tokens
 from tenure.coordinator.opening import Opening
+from tenure.coordinator.pool_figures import POOL
 from tenure.coordinator.presence import Presence
 from tenure.coordinator.rest.app import RestApi
 from tenure.coordinator.rest.runner_service import RunnerService
@@ -65,6 +66,7 @@ from tenure.coordinator.watch_cluster import ClusterWatch
 from tenure.coordinator.workflows import Workflows
 from tenure.model.clock import SystemClock
 from tenure.model.errors import TenureError
+from tenure.probes import tracing
 from tenure.probes.connections import FOR_PROBES, fitting
 from tenure.probes.server import Check, HttpServer, application
 from tenure.probes.tls import ServerTLS
@@ -106,6 +108,7 @@ async def serve(settings: CoordinatorSettings) -> None:
     """See ``main``; raises groups of exceptions."""
     clock = SystemClock()
     structlog.contextvars.bind_contextvars(coordinator=settings.coordinator_id)
+    tracing.configure("coordinator", settings.coordinator_id)
     tls = _own_tls(settings)
     stop, abort = _on_signals()
     opening = Opening(clock)
@@ -129,6 +132,7 @@ async def serve(settings: CoordinatorSettings) -> None:
             await _coordinate(settings, clock, schema, opening, http_server, rest, tls, checks, stop, abort)
         for task in answering:
             task.cancel()
+    await asyncio.to_thread(tracing.close)
     log.info("coordinator_stopped")
 
 
@@ -160,6 +164,7 @@ async def _coordinate(
     etcd = connect_with(_etcd_options(settings, clock))
     keys = Keyspace(settings.etcd_prefix)
     async with Database(dsn, _pool_options(settings), name=f"tenure-{settings.coordinator_id}") as database:
+        POOL.ask = database.figures
         election = Election(etcd, keys, settings.coordinator_id, settings.leader_ttl_s, clock)
         presence = Presence(etcd, keys, clock, settings.coordinator_id, ttl_s=settings.leader_ttl_s)
         waiters = Waiters(database, etcd, keys, clock)

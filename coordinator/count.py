@@ -16,6 +16,7 @@ from datetime import date, datetime
 
 import structlog
 
+from tenure.coordinator.metrics import CHORES_FAILED
 from tenure.coordinator.passing import FIRST_ID
 from tenure.coordinator.retain import Turns, bounds_of, spans_of_history
 from tenure.model.clock import Clock
@@ -59,8 +60,10 @@ class HistoryCounter:
             except Deposed:
                 raise
             except TenureError as exc:
+                CHORES_FAILED.add(1, "count")
                 log.warning("count_interrupted", error=exc.message)
             except Exception:  # what goes wrong here must not end the term: jobs run without it
+                CHORES_FAILED.add(1, "count")
                 log.exception("count_failed")
             await self._clock.sleep(max(EVERY_S, (self._clock.monotonic() - began) / SHARE))
 

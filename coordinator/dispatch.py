@@ -18,9 +18,10 @@ import structlog
 from tenure.coordinator.allowance import Allowance, Slots
 from tenure.coordinator.flight import Flight, Outstanding
 from tenure.coordinator.lanes import Lanes, lane_from_row
+from tenure.coordinator.metrics import DISPATCH_LAG, INTERRUPTED, OFFERED, OFFERS_WITHDRAWN, ROUND_S
 from tenure.coordinator.reading import Reader
 from tenure.coordinator.settings import CoordinatorSettings
-from tenure.model.clock import Clock
+from tenure.model.clock import Clock, elapsed_s
 from tenure.model.dispatch import Assignment, Candidate, Lane, Seat, assign, by_worker, servable, windows
 from tenure.model.errors import BoundExceeded, Deposed, TenureError, Unavailable
 from tenure.store.etcd.claims import MAX_COMPARES
@@ -89,6 +90,7 @@ class Dispatcher:
         self._admitted_at = math.inf
         """When a limit with a rate admits another start."""
         self._sequence = itertools.count()
+        self._came_round = clock.monotonic()
 
     def hint(self, lanes: Iterable[int]) -> None:
         """Look into these lanes soon; with none, just look (a worker has room again)."""
@@ -113,8 +115,20 @@ class Dispatcher:
         self._braked_until = max(self._braked_until, self._braked_at + seconds)
         return is_another
 
+    @property
+    def lag_s(self) -> float:
+        """How long ago the last round came through; a brake is no lag."""
+        return max(0.0, self._clock.monotonic() - self._came_round)
+
     async def run(self) -> None:
         """Dispatch until cancelled or deposed: the body of a task."""
+        DISPATCH_LAG.set_function(lambda: self.lag_s)
+        try:
+            await self._run()
+        finally:
+            DISPATCH_LAG.set_function(lambda: 0.0)
+
+    async def _run(self) -> None:
         while True:
             try:
                 now = self._clock.monotonic()
@@ -127,7 +141,9 @@ class Dispatcher:
                 if now >= self._crowded_until:
                     self._crowded_until = math.inf
                 progressed = now >= self._braked_until and await self._cycle()
+                self._came_round = self._clock.monotonic()
             except (Unavailable, BoundExceeded) as exc:
+                INTERRUPTED.add(1)
                 log.warning("dispatch_interrupted", error=exc.message)
                 self._disturbed_at = self._clock.monotonic()
                 await self._clock.sleep(INTERRUPTED_S * random.uniform(0.5, 1.5))
@@ -168,6 +184,7 @@ class Dispatcher:
 
     async def _cycle(self) -> bool:
         """Make one round of offers; return whether another may be useful at once."""
+        began = elapsed_s()
         seats = self._flight.seats(self._settings.offers_per_worker, self._clock.monotonic())
         if self._gathers(seats):
             return False
@@ -201,6 +218,8 @@ class Dispatcher:
         if len(assignments) == room:
             self._crowded_until = self._clock.monotonic() + WORTH_WITHIN_S
         offered = bool(assignments) and await self._offer(assignments, served)
+        if offered:
+            ROUND_S.observe(elapsed_s() - began)
         return offered or found.met
 
     def _gathers(self, seats: Sequence[Seat]) -> bool:
@@ -287,6 +306,7 @@ class Dispatcher:
             raise Deposed("the leader key has changed hands")
         for _, offer in puts:
             offer.made_at = self._clock.monotonic()  # a worker cannot have seen it before
+            OFFERED.add(len(offer.offers))
 
     async def _withdraw(self, offers: Sequence[Outstanding]) -> None:
         for start in range(0, len(offers), KEYS_PER_TXN):
@@ -299,6 +319,7 @@ class Dispatcher:
                 if offer.made_at > self._disturbed_at:
                     self._flight.suspect(offer.worker)
                 self._flight.offer_gone(offer.key, self._clock.monotonic())
+            OFFERS_WITHDRAWN.add(len(page))
             log.info("offers_withdrawn", offers=len(page), workers=sorted({offer.worker for offer in page}))
 
 

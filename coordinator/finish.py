@@ -7,6 +7,7 @@ may be repeated until it is answered. In a batch one bad member fails alone.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -17,9 +18,10 @@ import structlog
 from tenure.coordinator.announce import Announcer, Ended
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.hint import Hints
-from tenure.coordinator.metrics import STALE_WRITES
+from tenure.coordinator.metrics import ENDED, FINISH_S, JOBS_ENDED, STALE_WRITES
 from tenure.coordinator.park import Park, Parking, problem_of, strangers, write_parkings
 from tenure.model.bounds import DEFAULT_BOUNDS
+from tenure.model.clock import elapsed_s
 from tenure.model.jobs import RetrySpec, json_error
 from tenure.model.retry import Next, after_outcome, within_deadline
 from tenure.model.states import CLAIMABLE, TERMINAL, JobState, Outcome
@@ -142,6 +144,7 @@ class Finisher:
             Unavailable: the outcome is unknown; report again, the answer will then be ``repeated`` or ``recorded``.
             So it will be for those that are answered with ``locked``.
         """
+        began = elapsed_s()
         answers = await self._refused(reports)
         valid = [report for report, answer in zip(reports, answers, strict=True) if answer is None]
         written = {(row.id, row.fence): row for row in await self.write(await self._decide(valid))}
@@ -149,6 +152,7 @@ class Finisher:
         earlier = await self._recorded(missing)
         locked = await self._locked([report for report in missing if (report.job_id, report.fence) not in earlier])
         deleted = await self.tell((*written.values(), *earlier.values()))
+        FINISH_S.observe(elapsed_s() - began)
         return [
             answer or _answer(report, written, earlier, locked, deleted)
             for report, answer in zip(reports, answers, strict=True)
@@ -173,6 +177,7 @@ class Finisher:
             rows.extend(await self._write_unlocked(parked, self._write_parked, guard))
         if again:
             rows.extend(await self._write_unlocked(again, self._write_returned, guard))
+        _count(endings, rows)
         return rows
 
     async def _write_unlocked(
@@ -337,6 +342,17 @@ class Finisher:
             {"ids": [report.job_id for report in reports], "fences": [report.fence for report in reports]},
         )
         return {(row.id, row.fence) for row in rows}
+
+
+def _count(endings: Sequence[Ending], rows: Sequence[Row]) -> None:
+    if len(rows) < len(endings):
+        written = {(row.id, row.fence) for row in rows}
+        endings = [ending for ending in endings if (ending.job_id, ending.fence) in written]
+    for outcome, attempts in Counter([ending.outcome for ending in endings]).items():
+        ENDED.add(attempts, outcome.value)
+    for state, jobs in Counter([row.state for row in rows]).items():
+        if state in TERMINAL:
+            JOBS_ENDED.add(jobs, state)
 
 
 def _completed_largely(report: Report) -> Ending:

@@ -39,6 +39,7 @@ from tenure.coordinator.retain import Retainer, Turns
 from tenure.coordinator.schedule import Scheduler
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.stores import Stores
+from tenure.coordinator.survey import Survey
 from tenure.coordinator.upkeep import Upkeep
 from tenure.model.clock import Clock
 from tenure.model.errors import Deposed, TenureError
@@ -235,6 +236,7 @@ class Leader:
                 counter.count_forever(),
                 picture.register_pools_forever(),
                 upkeep.compact_forever(compactor),
+                Survey(self._database, self._etcd, self._clock, compactor).look_forever(),
                 stores.watch(),
                 *self._with_objects(guard, turns),
             ):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import structlog
 
 from tenure.coordinator.finish import Verdict
-from tenure.coordinator.metrics import STALE_WRITES
+from tenure.coordinator.metrics import LOG_BYTES, LOG_LINES, STALE_WRITES
 from tenure.model import logs
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.clock import Clock, SystemClock
@@ -71,6 +71,7 @@ class LogWriter:
         for batch in batches:
             texts.append(logs.stored(batch.lines, batch.first_seq))
             await asyncio.sleep(0)  # this process may lead: others have their turn between two batches
+        sizes = [logs.size_of(text) for text in texts]
         now = self._clock.wall()
         rows = await self._database.fetch(
             "append_logs",
@@ -80,13 +81,17 @@ class LogWriter:
                 "firsts": [batch.first_seq for batch in batches],
                 "lasts": [batch.last_seq for batch in batches],
                 "counts": [len(batch.lines) for batch in batches],
-                "sizes": [logs.size_of(text) for text in texts],
+                "sizes": sizes,
                 "lines": texts,
                 "notes": [logs.stored([LogLine(now, Level.WARNING, FULL)], batch.first_seq) for batch in batches],
                 "most": self._most,
             },
         )
         found = {(row.id, row.fence): row for row in rows}
+        for batch, size in zip(batches, sizes, strict=True):
+            if found[batch.job_id, batch.fence].is_written:
+                LOG_LINES.add(len(batch.lines))
+                LOG_BYTES.add(size)
         return [_answer(batch, found[batch.job_id, batch.fence]) for batch in batches]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tenure.coordinator.metrics import READY
+from tenure.coordinator.metrics import LOOP_LATE_S, READY
 from tenure.model.clock import Clock
 from tenure.model.errors import TenureError
 from tenure.store.etcd.keyspace import Keyspace
@@ -16,6 +16,7 @@ from tenure.store.etcd.port import Etcd
 from tenure.store.postgres.database import Database
 
 EVERY_S = 5.0
+LOOP_EVERY_S = 0.5
 ETCD_S = 2.0
 """How long etcd may take to answer; what bounds Postgres is the pool's."""
 
@@ -34,6 +35,7 @@ class Looks:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._look_at_postgres())
             group.create_task(self._look_at_etcd())
+            group.create_task(self._look_at_the_loop())
 
     async def postgres_problem(self) -> str | None:
         """Ask Postgres; say what is wrong."""
@@ -59,6 +61,12 @@ class Looks:
         while True:
             await self.postgres_problem()
             await self._clock.sleep(EVERY_S)
+
+    async def _look_at_the_loop(self) -> None:
+        while True:
+            slept_at = self._clock.monotonic()
+            await self._clock.sleep(LOOP_EVERY_S)
+            LOOP_LATE_S.observe(max(0.0, self._clock.monotonic() - slept_at - LOOP_EVERY_S))
 
     async def _look_at_etcd(self) -> None:
         while True:

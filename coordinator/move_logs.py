@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 
+from tenure.coordinator.metrics import LOGS_MOVED
 from tenure.model.clock import Clock
 from tenure.model.errors import TenureError, Unavailable
 from tenure.model.objects import LOG, attempt_key
@@ -59,7 +60,9 @@ class LogMover:
             place = {"job_id": job_id, "attempt": attempt, "after_s": self._after_s, "limit": PAGE_LOGS}
             heads = await self._database.fetch("logs_to_move", place)
             due = [head for head in heads if head.is_due]
-            moved += await self._move_all(due)
+            page = await self._move_all(due)
+            LOGS_MOVED.add(page)
+            moved += page
             if len(heads) < PAGE_LOGS:
                 return moved
             job_id, attempt = heads[-1].job_id, heads[-1].attempt

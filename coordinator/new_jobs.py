@@ -13,8 +13,11 @@ from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
+from tenure.coordinator.metrics import SUBMIT_S, SUBMITTED
+from tenure.model.clock import elapsed_s, wall_ns
 from tenure.model.jobs import PlannedJob
 from tenure.model.unique import OnDuplicate, unique_key_of
+from tenure.probes import tracing
 from tenure.store.postgres.database import Database
 from tenure.store.postgres.submit import NewWorkflow, write_jobs
 from tenure.store.postgres.unique import holders
@@ -55,6 +58,7 @@ class NewJobs:
         answered = [job for job in answered if job.spec.idempotency_key is not None]
         if not jobs and not answered:
             return None
+        began, began_ns = elapsed_s(), wall_ns()
         database = self._hasty if in_haste else self._database
         wanted = {unique_key_of(job.spec): job.id for job in jobs if job.spec.on_duplicate is OnDuplicate.REPLACE}
         held = await holders(self._database, wanted) if wanted else {}
@@ -71,6 +75,10 @@ class NewJobs:
                 answered=answered,
                 tells_time=tells_time,
             )
+        SUBMIT_S.observe(elapsed_s() - began)
+        SUBMITTED.add(len(jobs), "submit" if fence is None else "child")
+        if tracing.is_on():
+            tracing.passed("accept", [(str(job.id), job.spec.kind, job.spec.labels) for job in jobs], began_ns)
         self._hints.ready(set(lanes))
         await self._canceler.tell(written.replaced)
         return written.at

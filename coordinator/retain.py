@@ -25,6 +25,7 @@ from typing import Any
 
 import structlog
 
+from tenure.coordinator.metrics import CHORES_FAILED, REMOVED
 from tenure.coordinator.passing import FIRST_ID
 from tenure.coordinator.quiet import Look, Quiet
 from tenure.model.batch import pieces
@@ -95,8 +96,10 @@ class Retainer:
             except Deposed:
                 raise
             except TenureError as exc:
+                CHORES_FAILED.add(1, "retention")
                 log.warning("retention_interrupted", error=exc.message)
             except Exception:  # what goes wrong here must not end the term: jobs run without it
+                CHORES_FAILED.add(1, "retention")
                 log.exception("retention_failed")
             await self._clock.sleep(EVERY_S)
 
@@ -175,6 +178,7 @@ class Retainer:
         except Locked:  # somebody retries one of them: another time
             return 0
         gone: int = row.gone
+        REMOVED.add(gone)
         return gone
 
     async def _drop_partitions(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes, placement_of
+from tenure.coordinator.metrics import SUBMITTED
 from tenure.coordinator.passing import FIRST_IDS, PASS_S, WINDOW_JOBS, Span
 from tenure.model.clock import Clock
 from tenure.model.errors import NotFound, Unavailable, WrongState
@@ -125,6 +126,7 @@ class Retryer:
             )
         except UniqueTaken as exc:
             raise Unavailable("a unique key was taken at the same moment", hint="retry again") from exc
+        SUBMITTED.add(len(made), "retry")
         self._hints.ready(set(lanes))
         return made
 

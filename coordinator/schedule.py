@@ -19,13 +19,14 @@ from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
-from tenure.coordinator.metrics import TICKS
+from tenure.coordinator.metrics import SUBMITTED, TICK_LATE_S, TICK_OVERDUE, TICKS
 from tenure.model.clock import Clock
 from tenure.model.errors import BoundExceeded, InvalidInput, TenureError, Unavailable
 from tenure.model.ids import new_id
 from tenure.model.jobs import PlannedJob
 from tenure.model.schedules import MAX_TICKS, ScheduleSpec, decide, job_at, tick_key
 from tenure.model.unique import OnDuplicate, held_conflict, unique_key_of
+from tenure.probes import tracing
 from tenure.store.postgres.database import Database, Row, Statement
 from tenure.store.postgres.schedules import Firing, ScheduleMoved, write_firings
 from tenure.store.postgres.submit import keyed_jobs, scope_of
@@ -79,6 +80,7 @@ class Scheduler:
                 if await self.round() == PAGE:
                     continue
                 next_s = (await self._database.fetch("next_schedule"))[0][0]
+                TICK_OVERDUE.set(max(0.0, -(next_s or 0.0)))
                 if next_s is not None and not self._broken:
                     wait_s = min(wait_s, max(SOONEST_S, next_s))
             except (Unavailable, BoundExceeded) as exc:
@@ -95,6 +97,8 @@ class Scheduler:
             firing = self._decide(row)
             if firing is not None:
                 firings.append(firing)
+                if firing.jobs and (due_at := firing.jobs[-1].scheduled_at) is not None:
+                    TICK_LATE_S.observe(max(0.0, (row.now - due_at).total_seconds()))
             await self._clock.sleep(0)  # there may be thousands of ticks: the leader's KeepAlives come in between
         for group in _groups(firings):
             await self._write(group)
@@ -184,6 +188,7 @@ class TickWriter:
                 if len(firings) > 1:  # of two schedules, perhaps: each for itself, then
                     raise
                 continue
+            SUBMITTED.add(len(jobs), "schedule")
             self._hints.ready(set(lanes))
             await self._canceler.tell(*stopped)
             return Written(made, held | known)
@@ -196,6 +201,8 @@ class TickWriter:
 
     def _as_set_for_kinds(self, firing: Firing) -> Firing:
         jobs = tuple(job._replace(spec=self._kinds.book.apply(job.spec, path="schedule.job.")) for job in firing.jobs)
+        if tracing.is_on():
+            jobs = tuple(_traced(job, firing.id) for job in jobs)
         return replace(firing, jobs=jobs)
 
     async def _without_held(
@@ -236,6 +243,12 @@ class TickWriter:
             skipped=firing.skipped + len(left_out),
             reason=f"{firing.reason}; {reason}" if firing.reason else reason,
         )
+
+
+def _traced(job: PlannedJob, schedule_id: uuid.UUID) -> PlannedJob:
+    """Give the job of a tick a trace of its own."""
+    with tracing.ticking(job.spec.kind, str(schedule_id)):
+        return job._replace(spec=tracing.carrying([job.spec])[0])
 
 
 def _count(written: Written) -> None:

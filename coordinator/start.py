@@ -6,14 +6,17 @@ before anybody has noticed. Who shows no claim in etcd starts nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 
 import structlog
 
 from tenure.coordinator import access
-from tenure.coordinator.metrics import STALE_WRITES
+from tenure.coordinator.metrics import STALE_WRITES, START_S, STARTED
+from tenure.model.clock import elapsed_s, wall_ns
 from tenure.model.errors import Unavailable
+from tenure.probes import tracing
 from tenure.store.etcd.claims import verify_batch
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd
@@ -50,6 +53,7 @@ class Starter:
         Raises:
             Unavailable: a store did not answer; repeat the call with the same claims.
         """
+        began, began_ns = elapsed_s(), wall_ns()
         held = await verify_batch(
             self._etcd, self._keys, [(claim.job_id, claim.claim_revision, claim.lease) for claim in claims]
         )
@@ -57,12 +61,23 @@ class Starter:
             held &= await self._in_pools(held)
         shown = sorted([claim for claim in claims if claim.job_id in held])
         rows, locked = await self._start(worker, shown) if shown else ([], frozenset[str]())
+        START_S.observe(elapsed_s() - began)
+        STARTED.add(len(rows))
+        if tracing.is_on():
+            traced = [(row.id, row.kind, json.loads(row.labels)) for row in rows if row.labels]
+            tracing.passed("start", traced, began_ns)
         if len(rows) < len(claims):
             answered = locked.union(row.id for row in rows)
             for claim in claims:
                 if claim.job_id not in answered:
                     STALE_WRITES.labels("start").inc()
-                    log.info("stale_start_refused", job=claim.job_id, worker=worker, lease=f"{claim.lease:016x}")
+                    log.info(
+                        "stale_start_refused",
+                        job=claim.job_id,
+                        attempt=claim.attempt_seen + 1,
+                        worker=worker,
+                        lease=f"{claim.lease:016x}",
+                    )
         return rows
 
     async def _in_pools(self, ids: Set[str]) -> Set[str]:

@@ -9,6 +9,7 @@ import structlog
 
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.hint import Hints
+from tenure.coordinator.metrics import CHORES_FAILED
 from tenure.coordinator.move_logs import MOVE_EVERY_S, LogMover
 from tenure.coordinator.overdue import Overdue
 from tenure.model.bounds import MAX_PRIORITY
@@ -157,11 +158,19 @@ class Upkeep:
             try:
                 await step()
             except TenureError as exc:
+                CHORES_FAILED.add(1, _chore(step))
                 log.warning("chore_interrupted", chore=_name(step), error=exc.message)
             except Exception:  # one chore that fails must not end the term: jobs run without it
+                CHORES_FAILED.add(1, _chore(step))
                 log.exception("chore_failed", chore=_name(step))
             await self._clock.sleep(seconds)
 
 
 def _name(step: Callable[[], Awaitable[object]]) -> str:
     return str(step.args[0]) if isinstance(step, partial) else step.__qualname__
+
+
+def _chore(step: Callable[[], Awaitable[object]]) -> str:
+    """Return what a chore is counted as: the table's query, the loop's name, or whose step it is."""
+    before, is_loop, _ = _name(step).partition("_forever")
+    return before.rpartition(".")[2] if is_loop else before.partition(".")[0].lower()

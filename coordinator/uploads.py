@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import structlog
 
-from tenure.coordinator.metrics import STALE_WRITES
+from tenure.coordinator.metrics import FILE_BYTES, FILES_SAVED, STALE_WRITES
 from tenure.coordinator.object_tokens import ObjectSigner, UploadToken
 from tenure.coordinator.transfers import File, Transfers, UploadPlan
 from tenure.model.bounds import DEFAULT_BOUNDS
@@ -153,6 +153,8 @@ class Uploads:
         )
         if not rows:
             raise self._lost(job, fence)
+        FILES_SAVED.add(1)
+        FILE_BYTES.add(token.size_bytes)
 
     async def result_url(self, job: uuid.UUID, row: Row) -> str:
         """Return where to read the large result of a job; who may is for the caller to say.

@@ -10,6 +10,11 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
+wall_ns = time.time_ns
+"""The time of day as spans of traces have it."""
+elapsed_s = time.perf_counter
+"""For how long something took, which nothing is decided by: the difference of two of these."""
+
 
 class Clock(Protocol):
     """What the rest of tenure may know about time."""

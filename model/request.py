@@ -3,7 +3,7 @@
 ``tenure.submit_job`` (store/postgres/migrations/versions/0001_submit_job.sql) makes the same hash in Postgres, so that
 an idempotency key that was used over gRPC is met by SQL. Hence a form that both can write: the fields that differ from
 their defaults, by name, each as ``name:length:text``; seconds and shares in millionths, times in microseconds since
-1970, maps and sets in order.
+1970, maps and sets in order. In which trace it is asked for is no part of it (``model.trace``).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
+
+from tenure.model.trace import NOT_ASKED_FOR
 
 if TYPE_CHECKING:
     from tenure.model.jobs import JobSpec
@@ -43,8 +45,7 @@ def _fields(model: BaseModel, prefix: str) -> Iterator[str]:
             yield f"{prefix}{name}:{len(value)}:{value}"
         elif isinstance(value, BaseModel):
             yield from _fields(value, f"{prefix}{name}.")
-        else:
-            text = _text(name, value)
+        elif text := _text(name, value):
             yield f"{prefix}{name}:{len(text)}:{text}"
 
 
@@ -66,7 +67,8 @@ def _text(name: str, value: Any) -> str:
         case datetime():
             return str((value - _EPOCH) // _MICROSECOND)
         case Mapping():
-            return "".join(_pair(str(key), str(text)) for key, text in sorted(value.items()))
+            pairs = sorted((str(key), str(text)) for key, text in value.items() if key not in NOT_ASKED_FOR)
+            return "".join(_pair(key, text) for key, text in pairs)
         case tuple():
             parts = [_part(name, part) for part in value]
             return "".join(f"{len(part)}:{part}" for part in (sorted(parts) if name in _UNORDERED else parts))

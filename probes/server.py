@@ -11,7 +11,8 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -44,7 +45,8 @@ def application(
         return await _answer(ready)
 
     async def metrics(request: Request) -> Response:
-        return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))  # OpenMetrics, for who asks for it
+        return Response(encode(registry), headers={"Content-Type": content_type})
 
     return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics), *more])
 

@@ -14,4 +14,4 @@ compile dev --all-extras "$@"
 # The same versions for users as for tests.
 compile run --extra embedded --constraints requirements/dev.lock
 # The container image: no servers, and nothing that builds (pbr asks for setuptools, and runs without it).
-compile image --extra archive --extra s3 --no-emit-package setuptools --constraints requirements/dev.lock
+compile image --extra archive --extra otel --extra s3 --no-emit-package setuptools --constraints requirements/dev.lock

@@ -11,12 +11,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tenure.model.clock import Clock
+from tenure.model.clock import Clock, elapsed_s
 from tenure.model.errors import TenureError
 from tenure.store.etcd.claims import ClaimOutcome, ClaimRequest, Release, claim_batch, release_batch
 from tenure.store.etcd.keyspace import ClaimValue, Keyspace, Offer, stamp
 from tenure.store.etcd.leases import LeasePool
 from tenure.store.etcd.port import Etcd
+from tenure.worker.metrics import CLAIM_S, CLAIMS
 
 _LEASE_IS_FREE = frozenset({ClaimOutcome.HELD, ClaimOutcome.REFUSED})
 
@@ -41,6 +42,7 @@ class Claimer:
 
     async def claim(self, message: str, offers: Sequence[Offer]) -> list[Claimed]:
         """Answer a message: claim what it offers and delete it. Return the claims that were won."""
+        began = elapsed_s()
         leased = await self._lease_each(offers)
         claimed_at = stamp(self._clock.wall())
         requests = [
@@ -57,6 +59,7 @@ class Claimer:
         except TenureError:
             await self.let_go([(lease, False) for _, lease in leased])
             raise
+        CLAIM_S.observe(elapsed_s() - began)
         won: list[Claimed] = []
         spare: list[tuple[int, bool]] = []
         for (offer, lease), result in zip(leased, results, strict=True):
@@ -64,6 +67,8 @@ class Claimer:
                 won.append(Claimed(offer, lease, result.create_revision))
             else:
                 spare.append((lease, result.outcome in _LEASE_IS_FREE))
+        CLAIMS.add(len(won), "won")
+        CLAIMS.add(len(offers) - len(won), "missed")
         await self.let_go(spare)
         return won
 

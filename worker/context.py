@@ -30,6 +30,7 @@ from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, Una
 from tenure.model.jobs import JobSpec, json_error, validate_spec
 from tenure.model.logs import Level, LogLine
 from tenure.model.objects import CONTENT_TYPE, DEFAULT_CONTENT_TYPE, artifact_name_error
+from tenure.probes import tracing
 from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Assignment, StopCause
 from tenure.worker.log_capture import handler_logger
@@ -293,7 +294,7 @@ class AsyncContext(Attempt):
         Raises:
             InvalidInput: a bad job; OwnershipLost: the claim is gone; Unavailable: no answer.
         """
-        return await self._ask(self._link.submit_children(jobs))
+        return await self._ask(self._link.submit_children(tracing.carrying(jobs)))
 
     async def upstream(self) -> list[UpstreamJob]:
         """Return what became of the jobs that this one waited for last, with their results, in the order of their ids.
@@ -396,7 +397,7 @@ class Context(Attempt):
 
     def submit_children(self, jobs: Sequence[JobSpec]) -> list[str]:
         """Submit jobs on behalf of this attempt. As ``AsyncContext.submit_children``."""
-        return self._ask(self._link.submit_children(jobs))
+        return self._ask(self._link.submit_children(tracing.carrying(jobs)))
 
     def upstream(self) -> list[UpstreamJob]:
         """Return what became of the jobs that this one waited for last. As ``AsyncContext.upstream``."""

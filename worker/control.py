@@ -15,6 +15,7 @@ import structlog
 from tenure.model.clock import Clock
 from tenure.model.logs import Level
 from tenure.model.states import Outcome
+from tenure.probes import tracing
 from tenure.worker.attempt import Attempt
 from tenure.worker.execute.call import Call, Ended, ErrorReport, StopCause, timeout_s
 from tenure.worker.execute.engines import Engines
@@ -23,6 +24,7 @@ from tenure.worker.handler import Registry
 from tenure.worker.large_results import LargeResults, is_large
 from tenure.worker.link import Link, Report, Started
 from tenure.worker.logs import AttemptLog, Logs
+from tenure.worker.metrics import STARTED
 from tenure.worker.report import Reports
 
 log = structlog.get_logger(__name__)
@@ -50,6 +52,8 @@ class Control:
         self._least_level = least_level
         self._running: dict[str, Attempt] = {}
         self._unanswered = Census()
+        self._runs: dict[int, tracing.Run] = {}
+        """Spans of attempts whose report is not answered, by fence."""
         self._due = math.inf
         """The earliest instant at which one of the attempts may have to be stopped or killed."""
         self._idle = asyncio.Event()
@@ -84,6 +88,7 @@ class Control:
         """Begin attempts as they start, until cancelled."""
         async for batch in self.link.attempts():
             now = self._clock.monotonic()
+            STARTED.add(len(batch))
             for started in batch:
                 self._begin(started, now)
 
@@ -158,11 +163,31 @@ class Control:
         self._watch(attempt)
         self._idle.clear()
         attempt.execution = self._engines.begin(
-            Call(handler, assignment, attempt, attempt.finished, sink=attempt, least_level=self._least_level)
+            Call(
+                handler,
+                assignment,
+                attempt,
+                attempt.finished,
+                sink=attempt,
+                least_level=self._least_level,
+                run=self._traced(started),
+            )
         )
+
+    def _traced(self, started: Started) -> tracing.Run | None:
+        one = started.assignment
+        run = tracing.begin(
+            tracing.Identity(one.job_id, one.kind, one.route, one.namespace, one.attempt, one.fence, one.labels)
+        )
+        if run is not None:
+            self._runs[one.fence] = run
+        return run
 
     def _ended(self, attempt: Attempt, ended: Ended) -> None:
         assignment = attempt.started.assignment
+        if (run := self._runs.get(assignment.fence)) is not None:
+            error = ended.error
+            run.ended(str(ended.outcome), error.type if error else None, error.message if error else "")
         if self._running.get(assignment.job_id) is attempt:
             del self._running[assignment.job_id]
         else:
@@ -188,6 +213,8 @@ class Control:
             self.reports.add(report)
 
     def _answered(self, report: Report) -> None:
+        if (run := self._runs.pop(report.started.assignment.fence, None)) is not None:
+            run.reported()
         self.logs.forget(report.started)
         self._unanswered.leave()
         if not self._running and not len(self._unanswered):

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 
-from tenure.model.clock import Clock
+from tenure.model.clock import Clock, elapsed_s, wall_ns
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import (
     BoundExceeded,
@@ -24,6 +24,7 @@ from tenure.model.errors import (
 from tenure.model.jobs import JobSpec
 from tenure.model.objects import ELSEWHERE
 from tenure.model.states import Outcome
+from tenure.probes import tracing
 from tenure.store.etcd.claims import verify_batch
 from tenure.store.etcd.keyspace import CancelRequest, InboxValue, Keyspace, Offers
 from tenure.store.etcd.leases import LeaseKeeper, LeasePool
@@ -46,7 +47,8 @@ from tenure.worker.execute.call import (
 )
 from tenure.worker.fetch_result import fetch_result
 from tenure.worker.inbox import Inbox
-from tenure.worker.link import Answer, LogAnswer, LogBatch, Report, Started, StopAttempt
+from tenure.worker.link import Answer, LogAnswer, LogBatch, Report, Started, StopAttempt, trace_claims
+from tenure.worker.metrics import START_S
 from tenure.worker.upload import Plan, Uploader, Wanted, Watch
 from tenure.worker.upstream import UpstreamJob, UpstreamPage
 
@@ -150,15 +152,16 @@ class DirectLink:
             if not offers:
                 await self._discard(key)
                 return
+            since_ns = wall_ns()
             claims = await self._claimer.claim(key, offers)
-            await self._start(claims)
+            await self._start(claims, since_ns)
         except TenureError as exc:
             log.warning("offer_not_answered", offers=len(offers), error=exc.message)
         finally:
             self._claiming -= len(offers)
             self._moved.set()
 
-    async def _start(self, claims: Sequence[Claimed]) -> None:
+    async def _start(self, claims: Sequence[Claimed], since_ns: int) -> None:
         if not claims:
             return
         if self._draining:
@@ -178,8 +181,10 @@ class DirectLink:
             ],
         )
         by_job = {claim.offer.job: claim for claim in claims}
+        began = elapsed_s()
         try:
             response = await self._coordinators.call("StartAttempts", request, timeout_s=START_TIMEOUT_S)
+            START_S.observe(elapsed_s() - began)
         except TenureError as exc:
             # Unknown: whichever did start is found by the reaper once its claim is gone.
             log.warning("start_failed", claims=len(claims), error=exc.message, next_step=exc.hint)
@@ -195,6 +200,8 @@ class DirectLink:
             if message.attempt_token:
                 self._tokens[message.fence] = message.attempt_token
             started.append(one)
+        if tracing.is_on():
+            trace_claims(started, since_ns)
         if started:
             await self._ready.put(started)
         if by_job:
@@ -252,10 +259,10 @@ class DirectLink:
                 continue  # it ended meanwhile
             if one.assignment.job_id not in shown:
                 self._touch()
-                log.warning("claim_taken_away", job=one.assignment.job_id, fence=one.assignment.fence)
+                log.warning("claim_taken_away", **one.assignment.named)
                 self._stop(one.assignment.job_id, one.assignment.fence, StopCause.LOST)
             elif one.assignment.job_id in stopped:
-                log.warning("job_is_held", job=one.assignment.job_id)
+                log.warning("job_is_held", **one.assignment.named)
                 self._stop(one.assignment.job_id, one.assignment.fence, StopCause.RELEASED)
 
     async def close(self) -> bool:

@@ -18,6 +18,7 @@ from tenure.worker.control import Control
 from tenure.worker.coordinators import Coordinators
 from tenure.worker.direct import DirectLink
 from tenure.worker.introduction import Introduction
+from tenure.worker.metrics import Renewals
 from tenure.worker.registration import Registration
 from tenure.worker.settings import WorkerSettings, bearer_of, files_of
 
@@ -40,7 +41,7 @@ def connect_directly(settings: WorkerSettings, value: WorkerValue, control: Cont
     )
     keys = Keyspace(settings.etcd_prefix)
     worker = settings.worker_id
-    keeper = LeaseKeeper(etcd, clock)
+    keeper = LeaseKeeper(etcd, clock, Renewals())
     seen = View(etcd, keys.coordinators, clock)
     coordinators = Coordinators(
         lambda: settings.coordinator or _addresses(seen),

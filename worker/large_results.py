@@ -85,7 +85,7 @@ class LargeResults:
         except TenureError as exc:
             return self._lost(report, without, len(data), exc.message)
         except Exception as exc:  # the top of an upload: whatever goes wrong here, the end is to be reported
-            log.exception("result_not_uploaded", job=started.assignment.job_id)
+            log.exception("result_not_uploaded", **started.assignment.named)
             return self._lost(report, without, len(data), f"{type(exc).__name__}: {exc}")
         return without._replace(large=SavedResult(saved.size_bytes, saved.sha256))
 
@@ -112,5 +112,5 @@ class LargeResults:
 
     @staticmethod
     def _lost(report: Report, without: Ended, size_bytes: int, reason: str) -> Ended:
-        log.error("result_lost", job=report.started.assignment.job_id, bytes=size_bytes, error=reason)
+        log.error("result_lost", **report.started.assignment.named, bytes=size_bytes, error=reason)
         return without._replace(large=LostResult(size_bytes, reason[:1_000].replace("\0", "\ufffd")))

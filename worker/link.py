@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from tenure.model.errors import Unavailable
 from tenure.model.jobs import JobSpec
 from tenure.model.logs import LogLine
+from tenure.probes import tracing
 from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Assignment, Ended, StopCause
 from tenure.worker.upstream import UpstreamPage
@@ -133,3 +134,10 @@ class Link(Protocol):
     async def drain(self) -> None:
         """Take no more; return when nothing is on its way in any more."""
         ...
+
+
+def trace_claims(started: Sequence[Started], since_ns: int) -> None:
+    """Tell, in the trace of each job that has one, how long it took from its offer until it had started."""
+    tracing.passed(
+        "claim", [(one.assignment.job_id, one.assignment.kind, one.assignment.labels) for one in started], since_ns
+    )

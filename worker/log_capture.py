@@ -22,6 +22,7 @@ from typing import Any
 import structlog
 
 from tenure.model.logs import LEVELS, Level, LogLine, fields_text, level_of
+from tenure.probes import tracing
 
 Write = Callable[[LogLine], None]
 """Takes a line, from any thread; never blocks, never raises."""
@@ -60,6 +61,7 @@ def _line_of(level: Level, event: dict[str, Any]) -> LogLine:
     exception = _exception(event.pop("exc_info", None))
     if exception:
         event["exception"] = exception
+    event.update(tracing.ids())
     return LogLine(datetime.now(UTC), level, message, fields_text(event), "", _code())
 
 
@@ -105,6 +107,7 @@ def line_of(record: logging.LogRecord) -> LogLine:
         fields["exception"] = exception
     if record.stack_info:
         fields["stack"] = record.stack_info
+    fields.update(tracing.ids())
     return LogLine(
         datetime.fromtimestamp(record.created, UTC),
         level_of(record.levelno),

@@ -231,7 +231,7 @@ class Logs:
             self._close(own)
         if lost:
             one = own.started.assignment
-            log.warning("log_lines_lost", job=one.job_id, fence=one.fence, lines=lost)
+            log.warning("log_lines_lost", **one.named, lines=lost)
         self._tell(own)
 
     def _close(self, own: AttemptLog) -> None:
@@ -367,7 +367,7 @@ class Logs:
             return  # it was closed meanwhile, or is to be sent again
         own.odd_tries = 0
         if answer.problem is not None:
-            log.error("log_lines_refused", job=own.started.assignment.job_id, problem=answer.problem)
+            log.error("log_lines_refused", **own.started.assignment.named, problem=answer.problem)
         if answer.is_over:
             self.close(own)
             return

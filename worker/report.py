@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
-from tenure.model.clock import Clock
+from tenure.model.clock import Clock, elapsed_s
 from tenure.model.errors import BoundExceeded, InvalidInput, TenureError, Unavailable
 from tenure.model.states import Outcome
 from tenure.worker.execute.call import Ended, ErrorReport, LostResult, SavedResult
 from tenure.worker.execute.outcome import failed
 from tenure.worker.link import Answer, Link, Report
+from tenure.worker.metrics import ENDED, OWNERSHIP_LOST, REPORT_S
 
 log = structlog.get_logger(__name__)
 
@@ -78,8 +79,10 @@ class Reports:
             batch = await line.take()
             if wait_s:
                 await self._clock.sleep(wait_s)
+            began = elapsed_s()
             try:
                 answers = await self._link.finish(batch)
+                REPORT_S.observe(elapsed_s() - began)
             except (Unavailable, BoundExceeded) as exc:
                 # Not answered, or Postgres has no room: the jobs stay ours while their leases last, so they go again.
                 log.warning("reports_not_answered", reports=len(batch), error=exc.message, pause_s=round(pause_s, 2))
@@ -103,16 +106,19 @@ class Reports:
             await self._refused(report, exc.message)
         except TenureError as exc:
             # Not the report's fault, as far as anybody knows: again, while its claim lasts.
-            log.warning("report_not_answered", job=report.started.assignment.job_id, error=exc.message)
+            log.warning("report_not_answered", **report.started.assignment.named, error=exc.message)
             await self._clock.sleep(FIRST_PAUSE_S)
             self.add(report)
         except Exception as exc:  # it cannot even be written for the wire
             await self._refused(report, f"{type(exc).__name__}: {exc}")
 
     async def _settle(self, batch: Sequence[Report], answers: Sequence[Answer]) -> None:
+        told = zip(batch, answers, strict=True)
+        for outcome, ended in Counter([report.ended.outcome for report, answer in told if answer.recorded]).items():
+            ENDED.add(ended, outcome.value)
         for report, answer in zip(batch, answers, strict=True):
             if answer.locked:
-                log.info("report_waits_for_a_lock", job=report.started.assignment.job_id)
+                log.info("report_waits_for_a_lock", **report.started.assignment.named)
                 self._locked.add(report)
                 continue
             if answer.unknown:
@@ -125,11 +131,11 @@ class Reports:
                 continue
             if not answer.recorded:
                 self._lost += 1
+                OWNERSHIP_LOST.add(1)
                 log.warning(
                     "ownership_lost",
                     so_far=self._lost,
-                    job=report.started.assignment.job_id,
-                    fence=report.started.assignment.fence,
+                    **report.started.assignment.named,
                     outcome=report.ended.outcome,
                 )
             self._on_answered(report)
@@ -137,7 +143,7 @@ class Reports:
     async def _refused(self, report: Report, problem: str) -> None:
         """A report that cannot be stored becomes a failure that can; if even that is refused the claim is let go."""
         if report.is_substitute:
-            log.error("report_dropped", job=report.started.assignment.job_id, problem=problem)
+            log.error("report_dropped", **report.started.assignment.named, problem=problem)
             await self._link.abandon(report.started)
             self._on_answered(report)
             return

@@ -21,6 +21,7 @@ import structlog
 from tenure.model.clock import SystemClock
 from tenure.model.errors import TenureError
 from tenure.model.logs import Level
+from tenure.probes import tracing
 from tenure.probes.server import HttpServer
 from tenure.store.etcd.keyspace import WorkerValue
 from tenure.worker.connection import ConnectedLink
@@ -45,6 +46,7 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
     """Run a worker until SIGTERM or SIGINT; while etcd, or every coordinator, is away it goes on trying to register."""
     clock = SystemClock()
     structlog.contextvars.bind_contextvars(worker=settings.worker_id)
+    tracing.configure("runner" if settings.runner_url else "worker", settings.worker_id)
     kept = Level[settings.handler_log_level]
     control = Control(clock, registry, engines, settings.capacity, least_level=kept)
     connect = connect_remotely if settings.runner_url else connect_directly
@@ -88,6 +90,7 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
         if is_clean:
             await _unregister(registration)
         await connection.close()
+        await asyncio.to_thread(tracing.close)
     log.info("worker_stopped")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +22,7 @@ from tenure.client.stream import Outbox, StreamedJob
 from tenure.model.dependencies import Trigger, UpstreamFailure
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.unique import OnDuplicate
+from tenure.probes import tracing
 from tenure.v1 import job_service_pb2 as pb
 
 BATCH_JOBS_PER_S = 200
@@ -71,31 +73,39 @@ class SubmitCalls:
             has the ``unique_key``. BoundExceeded: its namespace has as many unfinished jobs as it may.
             Unavailable, DeadlineExceeded: no answer; with an ``idempotency_key`` the same call may be made again.
         """
-        job = NewJob(
-            kind=kind,
-            payload=payload,
-            namespace=namespace,
-            route=route,
-            priority=priority,
-            activate_at=activate_at,
-            delay_s=delay_s,
-            retry=retry,
-            ttl_s=ttl_s,
-            timeout_s=timeout_s,
-            start_within_s=start_within_s,
-            start_by=start_by,
-            job_timeout_s=job_timeout_s,
-            max_crashes=max_crashes,
-            labels=labels or {},
-            limits=limits,
-            requires=requires or {},
-            depends_on=depends_on,
-            trigger=trigger,
-            upstream_failure=upstream_failure,
-            unique_key=unique_key,
-            on_duplicate=on_duplicate,
-            idempotency_ttl_s=idempotency_ttl_s,
-        )
+        with tracing.sending(kind, route) as sending:
+            job = await self._submit(
+                NewJob(
+                    kind=kind,
+                    payload=payload,
+                    namespace=namespace,
+                    route=route,
+                    priority=priority,
+                    activate_at=activate_at,
+                    delay_s=delay_s,
+                    retry=retry,
+                    ttl_s=ttl_s,
+                    timeout_s=timeout_s,
+                    start_within_s=start_within_s,
+                    start_by=start_by,
+                    job_timeout_s=job_timeout_s,
+                    max_crashes=max_crashes,
+                    labels=tracing.carried(labels or {}),
+                    limits=limits,
+                    requires=requires or {},
+                    depends_on=depends_on,
+                    trigger=trigger,
+                    upstream_failure=upstream_failure,
+                    unique_key=unique_key,
+                    on_duplicate=on_duplicate,
+                    idempotency_ttl_s=idempotency_ttl_s,
+                ),
+                idempotency_key,
+            )
+            sending.sent(job.id)
+            return job
+
+    async def _submit(self, job: NewJob, idempotency_key: str | None) -> Job:
         spec = convert.spec_to_wire(job, idempotency_key=idempotency_key or new_key())
         answer = await self._gathering.submit(spec)
         # A repeated call may find its own job; one under another key is somebody else's, met by its unique key.
@@ -114,15 +124,20 @@ class SubmitCalls:
         """
         if not jobs:
             return SubmittedJobs()
-        specs = [
-            convert.spec_to_wire(job, idempotency_key=job.idempotency_key or new_key(), path=f"jobs[{i}].")
-            for i, job in enumerate(jobs)
-        ]
-        answer: pb.SubmitJobsResponse = await self._link.unary(
-            lambda to: to.jobs.SubmitJobs,
-            pb.SubmitJobsRequest(jobs=specs, workflow_name=workflow or ""),
-            timeout_s=self._link.timeout_s + len(specs) / BATCH_JOBS_PER_S,
-        )
+        with tracing.sending(workflow or "batch", jobs[0].route, jobs=len(jobs)):
+            specs = [
+                convert.spec_to_wire(
+                    replace(job, labels=tracing.carried(job.labels)) if tracing.is_on() else job,
+                    idempotency_key=job.idempotency_key or new_key(),
+                    path=f"jobs[{i}].",
+                )
+                for i, job in enumerate(jobs)
+            ]
+            answer: pb.SubmitJobsResponse = await self._link.unary(
+                lambda to: to.jobs.SubmitJobs,
+                pb.SubmitJobsRequest(jobs=specs, workflow_name=workflow or ""),
+                timeout_s=self._link.timeout_s + len(specs) / BATCH_JOBS_PER_S,
+            )
         return SubmittedJobs(
             (
                 convert.submitted_from_wire(made, own_key=job.idempotency_key is None)

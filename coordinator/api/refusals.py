@@ -7,6 +7,7 @@ a defect of ours: it is logged with its traceback and answered as INTERNAL witho
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from inspect import iscoroutinefunction
 from typing import Any, NamedTuple, NoReturn
@@ -21,7 +22,8 @@ from grpc_status import rpc_status
 from tenure.coordinator.api.acts import ACTS
 from tenure.coordinator.api.call_bounds import CallBounds, Streams
 from tenure.coordinator.audit import Act
-from tenure.coordinator.metrics import count_refusal
+from tenure.coordinator.metrics import GRPC_CALLS, GRPC_S, count_refusal
+from tenure.model.clock import elapsed_s
 from tenure.model.errors import (
     BoundExceeded,
     FieldViolation,
@@ -58,9 +60,9 @@ class Refusals(grpc.aio.ServerInterceptor):
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Any:
         """Return the method's handler with translated errors."""
         handler = await continuation(details)
-        refuse = _Refusal(details.method, self._on_denied)
         if handler is None:
             return handler
+        refuse = _Refusal(details.method, self._on_denied)
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
                 _answering(handler.unary_unary, refuse),
@@ -70,7 +72,7 @@ class Refusals(grpc.aio.ServerInterceptor):
         if handler.unary_stream:
             # Ours yield their answers; the health service's call writes them.
             if iscoroutinefunction(handler.unary_stream):
-                method = _answering(_counted(handler.unary_stream, self._watches), refuse)
+                method = _answering(_counted(handler.unary_stream, self._watches), refuse, is_stream=True)
             else:
                 method = _streaming(handler.unary_stream, self._watches, refuse)
             return grpc.unary_stream_rpc_method_handler(
@@ -81,7 +83,7 @@ class Refusals(grpc.aio.ServerInterceptor):
             ours = details.method.startswith(_OURS)
             method = handler.stream_stream
             return grpc.stream_stream_rpc_method_handler(
-                _answering(_counted(method, self._submits), refuse)
+                _answering(_counted(method, self._submits), refuse, is_stream=True)
                 if ours
                 else _streaming(method, self._watches, refuse),
                 _raising(handler.request_deserializer),
@@ -141,32 +143,78 @@ class _Refusal(NamedTuple):
         await _refuse(exc, context)
 
 
-def _answering(method: Any, refuse: _Refusal) -> Any:
+@functools.cache  # of methods that are served: nobody can name another
+def _label(method: str) -> str:
+    return method.rpartition("tenure.v1.")[2].lstrip("/")
+
+
+def _count(method: str, outcome: str, took_s: float | None = None) -> None:
+    """Count a call; streams last as long as somebody listens, which is no figure."""
+    GRPC_CALLS.add(1, _label(method), outcome)
+    if took_s is not None:
+        GRPC_S.observe(took_s, _label(method))
+
+
+def _code_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """Return the status with which a method has ended its call itself, as the health service does."""
+    code = context.code()
+    return _NAMES.get(code, "UNKNOWN") if isinstance(code, int) else code.name
+
+
+_NAMES = {int(code.value[0]): code.name for code in grpc.StatusCode}
+
+
+def _code(exc: BaseException) -> str:
+    if isinstance(exc, TenureError):
+        return exc.grpc_status
+    if isinstance(exc, (asyncio.CancelledError, GeneratorExit)):
+        return "CANCELLED"
+    return "UNIMPLEMENTED" if isinstance(exc, NotImplementedError) else "INTERNAL"
+
+
+def _answering(method: Any, refuse: _Refusal, *, is_stream: bool = False) -> Any:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        began = elapsed_s()
+        outcome = "OK"
         try:
             if isinstance(request, InvalidInput):
                 raise request
             return await method(request, context)
-        except (grpc.aio.AbortError, asyncio.CancelledError):
+        except grpc.aio.AbortError:
+            outcome = _code_of(context)
+            raise
+        except asyncio.CancelledError as exc:
+            outcome = _code(exc)
             raise
         except Exception as exc:  # the top of a call
+            outcome = _code(exc)
             await refuse.of(exc, request, context)
+        finally:
+            _count(refuse.method, outcome, None if is_stream else elapsed_s() - began)
 
     return call
 
 
 def _streaming(method: Any, streams: Streams, refuse: _Refusal) -> Any:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        outcome = "OK"
         try:
             if isinstance(request, InvalidInput):
                 raise request
             with streams.one_more():
                 async for response in method(request, context):
                     yield response
-        except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit):
+        except grpc.aio.AbortError:
+            outcome = _code_of(context)
+            raise
+        except (asyncio.CancelledError, GeneratorExit) as exc:
+            outcome = _code(exc)
             raise
         except Exception as exc:  # the top of a call
+            outcome = _code(exc)
             await refuse.of(exc, request, context)
+        finally:
+            _count(refuse.method, outcome)
 
     return call
 

@@ -99,6 +99,7 @@ class WorkerService(WorkerServiceServicer):
         _bounded(request.claims, "claims")
         if not request.worker.isprintable() or not 1 <= len(request.worker) <= 255:
             raise InvalidInput([FieldViolation("worker", "must be 1 to 255 printable characters")])
+        structlog.contextvars.bind_contextvars(worker=request.worker)  # each call has a context of its own
         claims = [
             ClaimedJob(
                 id_text(claim.job_id, f"claims[{index}].job_id"),
@@ -133,6 +134,7 @@ class WorkerService(WorkerServiceServicer):
     async def FinishAttempts(self, request: pb.FinishAttemptsRequest, context: Context) -> pb.FinishAttemptsResponse:
         """Record how attempts ended."""
         _bounded(request.reports, "reports")
+        structlog.contextvars.bind_contextvars(worker=request.worker[:255])
         for message in request.reports:
             self._require_token(message)
         read = [_report_from_pb(message) for message in request.reports]

@@ -19,13 +19,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tenure.coordinator.access import called_by
-from tenure.coordinator.metrics import count_refusal
+from tenure.coordinator.metrics import RUNNER_CALLS, RUNNER_S, count_refusal
 from tenure.coordinator.rest.objects import ObjectRoutes
 from tenure.coordinator.rest.openapi import document
 from tenure.coordinator.rest.runner_service import RunnerService, all_lost
 from tenure.coordinator.uploads import ObjectAccess
 from tenure.model.access import ANYBODY, Identity
-from tenure.model.clock import Clock, SystemClock
+from tenure.model.clock import Clock, SystemClock, elapsed_s
 from tenure.model.errors import (
     BoundExceeded,
     FieldViolation,
@@ -137,6 +137,13 @@ class RestApi:
         decoder = msgspec.json.Decoder(endpoint.takes)
 
         async def serve(request: Request) -> Response:
+            began = elapsed_s()
+            response = await answer_to(request)
+            RUNNER_CALLS.add(1, path, str(response.status_code))
+            RUNNER_S.observe(elapsed_s() - began, path)
+            return response
+
+        async def answer_to(request: Request) -> Response:
             self._under_way += 1
             try:
                 self._require_room()

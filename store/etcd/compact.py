@@ -45,6 +45,11 @@ class Compactor:
         self._compacted = 0
         self._compacted_at = clock.monotonic()
 
+    @property
+    def compacted(self) -> int:
+        """The revision of the last compaction here; 0 before the first."""
+        return self._compacted
+
     async def step(self) -> int | None:
         """Look how far history has grown and compact if due; return the revision compacted at.
 

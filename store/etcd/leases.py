@@ -26,7 +26,7 @@ from typing import Protocol
 
 import structlog
 
-from tenure.model.clock import Clock
+from tenure.model.clock import Clock, elapsed_s
 from tenure.model.errors import TenureError
 from tenure.model.trust import SIGNS_PER_TTL, Trust, renew_every_s
 from tenure.store.etcd.port import Etcd, Grant, Renewal
@@ -70,11 +70,24 @@ class Renewer(Protocol):
         ...
 
 
+class Observer(Protocol):
+    """Is told how renewing goes; it decides nothing."""
+
+    def renewed(self, took_s: float, missing: int) -> None:
+        """Take note of a batch: how long it took, and how many of it have no answer."""
+        ...
+
+    def lost(self) -> None:
+        """Take note of a lease that is gone."""
+        ...
+
+
 class LeaseKeeper:
     """Keeps registered leases alive. ``run`` is the body of a task."""
 
-    def __init__(self, etcd: Renewer, clock: Clock) -> None:
+    def __init__(self, etcd: Renewer, clock: Clock, observer: Observer | None = None) -> None:
         self._etcd = etcd
+        self._observer = observer
         self._clock = clock
         self._kept: dict[int, _Kept] = {}
         self._heap: list[tuple[float, int]] = []
@@ -188,6 +201,7 @@ class LeaseKeeper:
         # The batch must be over before the most frequent of all leases is due again.
         timeout_s = max(renew_every_s(min(self._ttls, default=batch[0].trust.ttl_s)), MIN_TIMEOUT_S)
         renewals: Sequence[Renewal] = ()
+        began = elapsed_s()
         try:
             renewals = await self._etcd.renew([kept.lease for kept in batch], timeout_s=timeout_s)
         except TenureError as exc:
@@ -205,6 +219,8 @@ class LeaseKeeper:
             else:
                 self._gone(kept)
         missing = len(batch) - len(answers)
+        if self._observer is not None:
+            self._observer.renewed(elapsed_s() - began, missing)
         if missing and not self._unanswered:
             log.warning("leases_not_renewed", leases=missing, kept=len(self._kept))
         elif self._unanswered and not missing:
@@ -231,6 +247,8 @@ class LeaseKeeper:
             self._schedule(kept, now + RETRY_S)
             return
         self.remove(kept.lease)
+        if self._observer is not None:
+            self._observer.lost()
         log.info("lease_lost", lease=f"{kept.lease:016x}")
         kept.on_lost(kept.lease)
 

@@ -100,6 +100,19 @@ class Statement(NamedTuple):
     params: Params
 
 
+class PoolFigures(NamedTuple):
+    """How the pool does."""
+
+    open: int
+    idle: int
+    most: int
+    waiting: int
+    """Callers that wait for a connection now."""
+    waited: int
+    """Callers that had to wait, so far."""
+    waited_s: float
+
+
 class Database:
     """Runs named queries. Built stopped; use as an async context manager."""
 
@@ -149,6 +162,18 @@ class Database:
         hasty = copy.copy(self)
         hasty._first = (Statement("wait_briefly", {"lock_timeout": f"{int(HASTY_LOCK_S * 1000)}ms"}),)
         return hasty
+
+    def figures(self) -> PoolFigures:
+        """Return how the pool does; asks nobody."""
+        told = self._pool.get_stats()
+        return PoolFigures(
+            told.get("pool_size", 0),
+            told.get("pool_available", 0),
+            self.options.max_size,
+            told.get("requests_waiting", 0),
+            told.get("requests_queued", 0),
+            told.get("requests_wait_ms", 0) / 1000,
+        )
 
     async def _configure(self, connection: Connection) -> None:
         # JSON travels through as text: tenure stores what it was given and parses only what it must.

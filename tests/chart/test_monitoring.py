@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 
+import yaml
+from scripts.generate_metrics import coordinators, workers
 from tests.chart.rendering import CHART, EXTERNAL, ROOT, Object, of_kind, over, render
 
-from tenure.coordinator.metrics import REGISTRY
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.trust import margin_s, renew_every_s
 
@@ -24,20 +24,21 @@ METRIC = re.compile(r"\btenure_(?!dev_)\w+")  # labels of pods are tenure_dev_â€
 
 
 def known_metrics() -> set[str]:
-    """Return what coordinators count and what ``worker/probes.py`` names."""
-    counted = {sample.name for metric in REGISTRY.collect() for sample in metric.samples}
-    tree = ast.parse((ROOT / "worker" / "probes.py").read_text())
-    tables = [
-        node.value for node in ast.walk(tree) if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict)
-    ]
-    names = {
-        key.value
-        for table in tables
-        for key in table.keys
-        if isinstance(key, ast.Constant) and isinstance(key.value, str)
+    """Return the names of the series that processes have."""
+    known = set()
+    for metric in (*coordinators(), *workers()):
+        ends = ("_bucket", "_sum", "_count") if metric.type == "histogram" else ("",)
+        known |= {f"{metric.name}{end}" for end in ends}
+    return known
+
+
+def labels_of() -> dict[str, set[str]]:
+    """Return the labels that a series has of its own, by its name."""
+    return {
+        f"{metric.name}{end}": {*metric.labels, "le"} if end else set(metric.labels)
+        for metric in (*coordinators(), *workers())
+        for end in (("_bucket", "_sum", "_count") if metric.type == "histogram" else ("",))
     }
-    assert names
-    return counted | {f"tenure_worker_{name}" for name in names}
 
 
 def rules() -> list[Object]:
@@ -52,6 +53,40 @@ def test_alerts_and_dashboard_ask_for_metrics_that_exist() -> None:
     asked = [rule["expr"] for rule in rules()] + [one["expr"] for p in dashboard["panels"] for one in p["targets"]]
     names = {name for expression in asked for name in METRIC.findall(expression)}
     assert names and names <= known_metrics()
+
+
+def test_alerts_and_dashboard_ask_for_labels_that_exist() -> None:
+    """Labels of the scraped target aside, what is selected or grouped by is a label of that very metric."""
+    of_target = {"job", "namespace", "instance", "pod", "tenure_dev_worker"}
+    dashboard = json.loads((CHART / "files" / "dashboard.json").read_text())
+    asked = [rule["expr"] for rule in rules()] + [one["expr"] for p in dashboard["panels"] for one in p["targets"]]
+    own = labels_of()
+    seen = 0
+    for expression in asked:
+        for name, selected in re.findall(r"(tenure_(?!dev_)\w+)\{([^}]*)\}", expression):
+            found = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selected)) - of_target
+            assert found <= own[name], f"{name} has no {found - own[name]}: {expression}"
+            seen += len(found)
+        metrics = [name for name in METRIC.findall(expression) if name in own]
+        for group in re.findall(r"by \(([^)]*)\)", expression):
+            wanted = {label.strip() for label in group.split(",") if label.strip()} - of_target
+            for name in metrics:
+                assert wanted <= own[name], f"{name} has no {wanted - own[name]}: {expression}"
+    assert seen
+
+
+def test_every_panel_says_what_it_shows() -> None:
+    panels = json.loads((CHART / "files" / "dashboard.json").read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for panel in panels:
+        if panel["type"] != "row":
+            assert panel["title"] and panel["description"] and panel["targets"], panel
+
+
+def test_plain_alerts_are_those_of_the_chart() -> None:
+    plain = yaml.safe_load((ROOT / "deploy" / "monitoring" / "alerts.yaml").read_text())["groups"][0]["rules"]
+    assert [rule["alert"] for rule in plain] == [rule["alert"] for rule in rules()]
+    assert "<" not in re.sub(r" < ", "", str(plain)), "nothing is left to be filled in"
 
 
 def test_the_labels_in_alerts_are_those_of_what_is_scraped() -> None:

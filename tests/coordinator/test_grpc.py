@@ -27,6 +27,7 @@ from tenure.coordinator.api.pool_service import PoolService
 from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import MAX_BATCH, WorkerService
 from tenure.coordinator.api.workflow_service import WorkflowService
+from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.workflows import Workflows
 from tenure.model.errors import ConfigurationError
@@ -713,6 +714,15 @@ async def test_keys_written_by_hand_do_not_spoil_the_listings(service: Service) 
         assert (cluster.leader, list(cluster.coordinators)) == ("", [])
     finally:
         await parts.etcd.txn(Txn((), tuple(Delete(put.key) for put in junk)))
+
+
+async def test_a_status_that_a_method_gives_by_itself_is_counted_as_that(service: Service) -> None:
+    labels = {"method": "grpc.health.v1.Health/Check", "code": "NOT_FOUND"}
+    before = REGISTRY.get_sample_value("tenure_grpc_requests_total", labels) or 0.0
+    health = health_pb2_grpc.HealthStub(service.channel)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await health.Check(health_pb2.HealthCheckRequest(service="there.is.None"), timeout=20)
+    assert REGISTRY.get_sample_value("tenure_grpc_requests_total", labels) == before + 1
 
 
 async def test_health_follows_what_the_coordinator_says(service: Service) -> None:

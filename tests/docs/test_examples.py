@@ -39,6 +39,7 @@ DOCUMENTS = [
     "docs/SCHEDULES.md",
     "docs/SUBMIT.md",
     "docs/TLS.md",
+    "docs/TRACING.md",
     "docs/WORKFLOWS.md",
 ]
 PAGES = ["README.md", "CHANGELOG.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]

@@ -235,3 +235,39 @@ async def saves_then_holds_first(payload: dict[str, int], ctx: AsyncContext) -> 
     if ctx.attempt == 1:
         await asyncio.sleep(600)
     return _large(payload)
+
+
+def _traced(ctx: AsyncContext | Context) -> dict[str, str]:
+    """Make a span within the attempt's, log in it, and say which trace it is of."""
+    from opentelemetry import trace
+
+    with trace.get_tracer("tests").start_as_current_span("nested") as span:
+        ctx.log.info("in the span")
+        logging.getLogger("tests").warning("by logging")
+        return {"trace_id": f"{span.get_span_context().trace_id:032x}"}
+
+
+@handler("traced")
+async def traced(payload: object, ctx: AsyncContext) -> dict[str, str]:
+    """Trace in the loop, with a child."""
+    await ctx.submit_child("traced-in-thread")
+    return _traced(ctx)
+
+
+@handler("traced-in-thread")
+def traced_in_thread(payload: object, ctx: Context) -> dict[str, str]:
+    """Trace in a thread."""
+    return _traced(ctx)
+
+
+@handler("traced-in-process", mode="process")
+def traced_in_process(payload: object, ctx: Context) -> dict[str, str]:
+    """Trace in a process."""
+    return _traced(ctx)
+
+
+@handler("traced-and-fails")
+async def traced_and_fails(payload: object, ctx: AsyncContext) -> None:
+    """Fail at first."""
+    if ctx.attempt == 1:
+        raise ValueError("at first")

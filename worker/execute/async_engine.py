@@ -17,6 +17,7 @@ from functools import partial
 import structlog
 
 from tenure.model.clock import Clock
+from tenure.probes import tracing
 from tenure.worker.context import AsyncContext
 from tenure.worker.execute import outcome
 from tenure.worker.execute.bridge import Bridge
@@ -170,10 +171,12 @@ class AsyncEngine:
                 execution.task = me
                 self._running.add(execution)
                 logged = writes_to.set(call.write)
+                entered = None if call.run is None else tracing.enter(call.run)
                 try:
                     ended = outcome.returned(await handler.function()(*arguments))
                 except BaseException as exc:  # SystemExit of a handler ends its attempt, not the loop
                     ended = outcome.raised(exc, handler, execution.bridge.first_cause)
+                tracing.leave(entered)
                 writes_to.reset(logged)
                 execution.task = None
                 self._running.discard(execution)

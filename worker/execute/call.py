@@ -20,6 +20,7 @@ from tenure.model.logs import Level, LogLine
 from tenure.model.states import Outcome
 
 if TYPE_CHECKING:
+    from tenure.probes.tracing import Run
     from tenure.worker.artifact import Artifact, Source
     from tenure.worker.handler import Handler
     from tenure.worker.upstream import UpstreamPage
@@ -57,6 +58,11 @@ class Assignment(NamedTuple):
     parent_id: str | None = None
     parked_attempt: int | None = None
     """The last attempt that parked."""
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """How lines of the worker's own log name it; the worker's name is on all of them."""
+        return {"job": self.job_id, "attempt": self.attempt, "fence": self.fence}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +187,8 @@ class Call(NamedTuple):
     """Where the handler's lines go; None: nowhere."""
     least_level: Level = Level.INFO
     """What ``ctx.log`` and ``logging`` write below it is not kept."""
+    run: Run | None = None
+    """The span of the attempt, if it is traced."""
 
     @property
     def write(self) -> Callable[[LogLine], None] | None:

@@ -31,6 +31,7 @@ from tenure.model import errors
 from tenure.model.clock import SystemClock
 from tenure.model.jobs import JobSpec
 from tenure.model.logs import Level, LogLine, bounded
+from tenure.probes import tracing
 from tenure.worker.artifact import Artifact, Source
 from tenure.worker.context import AsyncContext, Context
 from tenure.worker.execute import frames, outcome
@@ -45,6 +46,8 @@ from tenure.worker.upstream import UpstreamPage
 EXIT_BROKEN = 70
 EXIT_ORPHANED = 71
 EXIT_NOT_EXECUTED = 127
+_LAST_SPANS_S = 1.0
+"""How long an attempt that has ended waits for its spans to be sent; the worker kills it later."""
 _CAUSE_WAIT_S = 0.1
 _LOCK_WAIT_S = 0.1
 """How long a line of a log waits for another frame that is being sent."""
@@ -76,7 +79,9 @@ def run(fds: list[int]) -> NoReturn:
     if request["what"] == "command":
         _execute(connection, request, fds[1:])
     os.environ.update(request["env"])
+    tracing.enter_environment()
     ended = _attempt(connection, request)
+    tracing.close(_LAST_SPANS_S)
     sys.stdout.flush()
     sys.stderr.flush()
     # At once: neither exit handlers inherited from the fork server nor stray threads have a say.

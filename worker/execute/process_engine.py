@@ -21,6 +21,7 @@ from typing import Any
 from tenure.model.jobs import validate_spec
 from tenure.model.logs import Level, LogLine
 from tenure.model.states import Outcome
+from tenure.probes import tracing
 from tenure.worker.artifact import Artifact
 from tenure.worker.execute import outcome
 from tenure.worker.execute.call import Call, Ended, ErrorReport, ParkRequest
@@ -205,6 +206,7 @@ def identity(call: Call) -> dict[str, str]:
         "TENURE_JOB_ID": assignment.job_id,
         "TENURE_ATTEMPT": str(assignment.attempt),
         "TENURE_FENCE": str(assignment.fence),
+        **(tracing.environment(call.run, assignment.labels) if assignment.labels or call.run else {}),
     }
 
 

@@ -18,6 +18,7 @@ from typing import Protocol
 import structlog
 
 from tenure.model.clock import Clock
+from tenure.probes import tracing
 from tenure.worker.context import Context
 from tenure.worker.execute import outcome
 from tenure.worker.execute.bridge import Bridge
@@ -115,6 +116,7 @@ class ThreadEngine:
 def _perform(execution: ThreadExecution) -> Ended:
     call = execution.bridge.call
     writes_to.set(call.write)
+    tracing.enter(call.run)
     return perform(call.handler, call.assignment.payload, execution.bridge, execution.make_context)
 
 

@@ -10,6 +10,7 @@ from tenure.store.etcd.leases import LeaseKeeper
 from tenure.v1.dial import TLS
 from tenure.worker.connection import Bodies, Connection, tls_to_coordinators
 from tenure.worker.control import Control
+from tenure.worker.metrics import Renewals
 from tenure.worker.registration import Registration
 from tenure.worker.remote.api import Api
 from tenure.worker.remote.leases import RemoteLeases, RemoteSessions
@@ -29,7 +30,7 @@ def connect_remotely(settings: WorkerSettings, value: WorkerValue, control: Cont
     )
     leases = RemoteLeases(api)
     sessions = RemoteSessions(api, leases)
-    keeper = LeaseKeeper(leases, clock)
+    keeper = LeaseKeeper(leases, clock, Renewals())
     registration = Registration(sessions, clock, keeper, settings.worker_id, value, settings.session_ttl_s)
     files = files_of(settings)
     link = RemoteLink(

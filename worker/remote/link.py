@@ -16,11 +16,12 @@ import msgspec
 import pydantic_core
 import structlog
 
-from tenure.model.clock import Clock
+from tenure.model.clock import Clock, elapsed_s, wall_ns
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import NotFound, TenureError, Unavailable
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState
+from tenure.probes import tracing
 from tenure.store.etcd.leases import LeaseKeeper
 from tenure.store.etcd.port import Grant
 from tenure.v1 import runner_api as wire
@@ -37,7 +38,8 @@ from tenure.worker.execute.call import (
     StopCause,
 )
 from tenure.worker.fetch_result import fetch_result
-from tenure.worker.link import Answer, LogAnswer, LogBatch, Report, Started, StopAttempt
+from tenure.worker.link import Answer, LogAnswer, LogBatch, Report, Started, StopAttempt, trace_claims
+from tenure.worker.metrics import START_S
 from tenure.worker.remote.api import Api
 from tenure.worker.remote.leases import RemoteLeases, RemoteSessions
 from tenure.worker.upload import Plan, Uploader, Wanted, Watch
@@ -157,8 +159,10 @@ class RemoteLink:
         return max(0, self._room() - self._starting)
 
     async def _start(self, claims: Sequence[str]) -> None:
+        began, since_ns = elapsed_s(), wall_ns()
         try:
             answer, sent = await self._api.call("start", wire.Start(tuple(claims)), wire.Started)
+            START_S.observe(elapsed_s() - began)
         except TenureError:
             # Unknown: whichever did start is found by the reaper once its claim is gone.
             await self._release(claims)
@@ -171,6 +175,8 @@ class RemoteLink:
             self._leases.hold(one.lease, attempt.attempt_token, partial(self._show, one.assignment.fence))
             self._keeper.add(Grant(one.lease, attempt.ttl_s, sent.at), self._lease_lost)
             started.append(one)
+        if tracing.is_on():
+            trace_claims(started, since_ns)
         if started:
             self._starting += len(started)  # until they are seen to run
             await self._ready.put(started)
@@ -230,7 +236,7 @@ class RemoteLink:
             return
         if cause is StopCause.LOST:
             self._touch()
-        log.warning("claim_taken_away", job=started.assignment.job_id, cause=cause.value)
+        log.warning("claim_taken_away", **started.assignment.named, cause=cause.value)
         self._stop(started.assignment.job_id, started.assignment.fence, cause)
 
     async def close(self) -> bool:

@@ -1,0 +1,145 @@
+"""Logs say a thing a hundred times and then how often more, and no secret ever."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import uuid
+
+import pytest
+import structlog
+
+from tenure.cli.log_filters import BURST, HIDDEN, WINDOW_S, Hiding, Sparing, secrets_of
+from tenure.coordinator.settings import CoordinatorSettings
+from tenure.model.tokens import new_token
+from tenure.worker.settings import WorkerSettings
+
+TOKEN = new_token(uuid.uuid4()).text()
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJlLW9mLWl0"
+OUTAGE = """
+import logging
+import sys
+import structlog
+from tenure.cli.logs import configure
+
+configure("INFO", sys.argv[1], ["canary-exact"])
+log, library = structlog.get_logger(), logging.getLogger("library")
+for number in range(5_000):
+    log.warning("reports_not_answered", reports=number, error="Postgres: connection refused")
+    library.error("cannot reach %s", number)
+    log.error("audit_not_written", entry=number)
+    log.bind(job_id="j").info("of a handler", number=number)
+log.warning("something_else")
+import time
+time.sleep(float(sys.argv[2]))
+"""
+
+
+def logged(program: str, *arguments: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, check=True, timeout=100)
+    return done.stderr.decode().splitlines()
+
+
+def test_an_outage_does_not_fill_the_log() -> None:
+    lines = [json.loads(line) for line in logged(OUTAGE, "json", str(WINDOW_S + 1))]
+    told = [line for line in lines if "more_like_this" in line]
+    events = [line["event"] for line in lines if "more_like_this" not in line]
+    for event, level in (("reports_not_answered", "warning"), ("cannot reach", "error")):
+        written = sum(1 for one in events if one.startswith(event))
+        left_out = sum(line["more_like_this"] for line in told if line["event"].startswith(event))
+        assert written + left_out == 5_000, event
+        assert written <= 10 * BURST
+        assert {line["level"] for line in told if line["event"].startswith(event)} == {level}
+    assert events.count("audit_not_written") == 5_000, "the log has these in the place of Postgres"
+    assert events.count("of a handler") == 5_000
+    assert "something_else" in events
+
+
+def test_a_new_window_lets_lines_pass_again_and_says_what_was_left_out() -> None:
+    told: list[tuple[str, str, int]] = []
+    over = threading.Event()
+
+    def summarize(event: str, level: str, lines: int) -> None:
+        told.append((event, level, lines))
+        over.set()
+
+    sparing = Sparing(summarize, burst=3, window_s=0.2)
+    passed = [sparing.passes("e", "warning") for _ in range(10)]
+    assert passed == [True] * 3 + [False] * 7
+    assert sparing.passes("another", "warning") and sparing.passes("e", "error")
+    assert over.wait(20), "told without another line"
+    assert told == [("e", "warning", 7)]
+    assert sparing.passes("e", "warning")
+
+
+def test_texts_without_end_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tenure.cli.log_filters.MOST_EVENTS", 5)
+    sparing = Sparing(lambda *_: None, burst=1, window_s=100.0)
+    assert all(sparing.passes(f"text {number}", "info") for number in range(50))
+    assert len(sparing._seen) == 5
+
+
+def test_what_is_dropped_is_dropped_by_structlog() -> None:
+    sparing = Sparing(lambda *_: None, burst=1, window_s=100.0)
+    sparing(None, "info", {"event": "e", "level": "info"})
+    with pytest.raises(structlog.DropEvent):
+        sparing(None, "info", {"event": "e", "level": "info"})
+    assert sparing(None, "info", {"event": "e", "level": "info", "more_like_this": 3})
+
+
+@pytest.mark.parametrize(
+    ("line", "secret"),
+    [
+        ('{"error": "postgresql://tenure:canary@db:5432/tenure refused"}', "canary"),
+        ("host=db user=tenure password=canary dbname=tenure", "canary"),
+        ("host=db password='canary two' dbname=tenure", "canary"),
+        ("http://user:canary@proxy:3128/", "canary"),
+        ("authorization: Bearer canary-canary-canary", "canary"),
+        (f"token {TOKEN} is not known", TOKEN[37:]),
+        (f"issued {JWT}", JWT),
+        ("https://s3/bucket/key?X-Amz-Signature=canary123&x=1", "canary"),
+    ],
+)
+def test_what_looks_like_a_secret_is_not_written(line: str, secret: str) -> None:
+    written = Hiding()(None, "", line)
+    assert secret not in written and HIDDEN in written
+    assert written.split()[0][:4] == line.split()[0][:4], "the rest of the line is as it was"
+
+
+def test_what_is_no_secret_is_left_alone() -> None:
+    line = '{"event": "waiting", "error": "fe_sendauth: no password supplied", "at": "http://c:7071/a", "by": "a@b.c"}'
+    assert Hiding()(None, "", line) == line
+
+
+def test_secrets_of_the_settings_are_not_written_in_whatever_form() -> None:
+    dsn = "postgresql://tenure:p%22ss-canary@db/tenure"
+    settings = CoordinatorSettings(postgres_dsn=dsn, etcd_password="etcd-canary", coordinator_id="c1")  # type: ignore[arg-type]
+    hiding = Hiding(secrets_of(settings))
+    for text in ("p%22ss-canary", 'p"ss-canary', "etcd-canary"):
+        for form in (text, json.dumps({"error": text}), repr(text)):
+            assert "canary" not in hiding(None, "", form)
+    worker = WorkerSettings(token=TOKEN)  # type: ignore[arg-type]
+    assert TOKEN in secrets_of(worker)
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_no_secret_comes_out_of_a_process_that_logs_it(log_format: str) -> None:
+    program = """
+import logging, sys, structlog
+from tenure.cli.logs import configure
+configure("INFO", sys.argv[1], ["canary-exact"])
+text = sys.argv[2] + ' canary-exact "canary-exact" password=canary-pw postgresql://u:canary-url@h/d'
+structlog.get_logger().warning("refused", error=text, nested={"a": [text]}, text=text)
+logging.getLogger("library").error("told %s", text)
+try:
+    raise ValueError(text)
+except ValueError:
+    structlog.get_logger().exception("call_failed")
+    logging.getLogger("library").exception("failed")
+"""
+    said = "\n".join(logged(program, log_format, f"{TOKEN} Bearer {JWT}"))
+    assert "canary" not in said.replace('canary-exact "canary-exact" password=canary-pw', "")
+    assert TOKEN[37:] not in said and JWT not in said
+    assert "call_failed" in said and "refused" in said
