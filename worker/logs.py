@@ -291,7 +291,7 @@ class Logs:
         if not isinstance(exc, TenureError) or isinstance(exc, _AT_FAULT) or own.odd_tries >= ODD_TRIES:
             return False
         pause_s = min(FIRST_PAUSE_S * 2**own.odd_tries, MAX_PAUSE_S)
-        log.info("log_lines_not_answered", job=own.started.assignment.job_id, error=exc.message)
+        log.info("log_lines_not_answered", **own.started.assignment.named, error=exc.message)
         with self._lock:
             if own in self._waiting:
                 del self._waiting[own]

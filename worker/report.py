@@ -113,8 +113,8 @@ class Reports:
             await self._refused(report, f"{type(exc).__name__}: {exc}")
 
     async def _settle(self, batch: Sequence[Report], answers: Sequence[Answer]) -> None:
-        told = zip(batch, answers, strict=True)
-        for outcome, ended in Counter([report.ended.outcome for report, answer in told if answer.recorded]).items():
+        pairs = zip(batch, answers, strict=True)
+        for outcome, ended in Counter([report.ended.outcome for report, answer in pairs if answer.recorded]).items():
             ENDED.add(ended, outcome.value)
         for report, answer in zip(batch, answers, strict=True):
             if answer.locked:
@@ -122,7 +122,7 @@ class Reports:
                 self._locked.add(report)
                 continue
             if answer.unknown:
-                log.error("report_not_known", job=report.started.assignment.job_id)
+                log.error("report_not_known", **report.started.assignment.named)
                 told = "the result is large, and coordinators are of a release that does not know of such"
                 self.add(Report(report.started, failed("ResultTooLarge", told, retryable=True), is_substitute=True))
                 continue
