@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tenure.cli.artifacts import size_text
-from tenure.cli.output import Format, Output, ago, print_json, print_table, to_stderr
+from tenure.cli.output import Format, Output, ago, print_data, print_table, to_stderr
 from tenure.cli.session import Address, connect
 
 app = typer.Typer(help="The archive: jobs that retention has removed from the database.", no_args_is_help=True)
@@ -29,8 +29,8 @@ def list_files(
     """List the files of the archive, newest first, with their sizes and between which times their jobs ended."""
     with connect(coordinator) as client:
         found = list(client.archive_files(namespace=namespace, limit=limit))
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     print_table(
         ("namespace", "jobs", "size", "ended from", "until", "archived", "key"),
@@ -68,8 +68,8 @@ def verify(
             problem = client.verify_archive_file(id)
             if problem is not None:
                 wrong[id] = problem
-    if output is Format.JSON:
-        print_json({"files": looked_at, "wrong": wrong})
+    if output.is_data:
+        print_data({"files": looked_at, "wrong": wrong}, output)
     else:
         print_table(("file", "problem"), list(wrong.items()), empty=f"all {looked_at} files are as they were written")
     if wrong:

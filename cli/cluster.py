@@ -3,37 +3,58 @@
 from __future__ import annotations
 
 import platform
+from typing import TYPE_CHECKING
 
 import typer
 
-from tenure.cli.output import Format, Output, ago, print_fields, print_json, print_table
+from tenure.cli.output import Format, Output, ago, fields_grid, print_data, print_fields
 from tenure.cli.session import Address, connect
+from tenure.cli.tables import EVERY, Column, Every, Watch, show
+
+if TYPE_CHECKING:
+    from tenure.client import Cluster, Coordinator
 
 
-def cluster(coordinator: Address = None, output: Output = Format.TABLE) -> None:
+def cluster(
+    watch: Watch = False, every: Every = EVERY, coordinator: Address = None, output: Output = Format.TABLE
+) -> None:
     """Show the coordinators, the leader, and the stores they stand on."""
+    columns: list[Column[Coordinator]] = [
+        Column("id", lambda c: c.id, rank=0, is_whole=True),
+        Column("grpc", lambda c: c.grpc, rank=1),
+        Column("http", lambda c: c.http, rank=3),
+        Column("version", lambda c: c.version, rank=4),
+        Column("started", lambda c: ago(c.started_at), rank=2, is_whole=True),
+        Column("", lambda c: "leader" if c.is_leader else "", rank=0, is_whole=True),
+    ]
+    empty = "no coordinator is registered in etcd"
     with connect(coordinator) as client:
+        if watch:
+            last: list[Cluster] = []
+
+            def look() -> tuple[Coordinator, ...]:
+                last[:] = [client.cluster()]
+                return last[0].coordinators
+
+            show(look, columns, output, empty=empty, watch=True, every=every, head=lambda: fields_grid(_facts(last[0])))
+            return
         found = client.cluster()
-    if output is Format.JSON:
-        print_json(found)
+    if output in (Format.JSON, Format.YAML):
+        print_data(found, output)
         return
-    print_fields(
-        (
-            ("leader", found.leader or "none now: one is being elected"),
-            ("epoch", found.epoch),
-            ("version", found.version),
-            ("schema", found.schema_version),
-            ("postgres", found.postgres_version),
-            ("etcd", found.etcd_version),
-        )
-    )
-    print_table(
-        ("id", "grpc", "http", "version", "started", ""),
-        [
-            (c.id, c.grpc, c.http, c.version, ago(c.started_at), "leader" if c.is_leader else "")
-            for c in found.coordinators
-        ],
-        empty="no coordinator is registered in etcd",
+    if not output.is_data:
+        print_fields(_facts(found))
+    show(lambda: found.coordinators, columns, output, empty=empty)
+
+
+def _facts(found: Cluster) -> tuple[tuple[str, object], ...]:
+    return (
+        ("leader", found.leader or "none now: one is being elected"),
+        ("epoch", found.epoch),
+        ("version", found.version),
+        ("schema", found.schema_version),
+        ("postgres", found.postgres_version),
+        ("etcd", found.etcd_version),
     )
 
 
@@ -44,8 +65,8 @@ def version(output: Output = Format.TABLE) -> None:
     found = {name: version_of(name) for name in ("tenure", "grpcio", "protobuf", "psycopg", "pydantic", "etcd3gw")}
     found["python"] = platform.python_version()
     found["platform"] = platform.platform()
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
     else:
         print_fields(found.items())
 

@@ -17,7 +17,7 @@ import typer
 from tenure.cli.db import Dsn, told_dsn
 from tenure.cli.etcd import Endpoints, opened
 from tenure.cli.etcd_faults import ADVICE, NEWEST, OLDEST, faults_of, parsed
-from tenure.cli.output import Format, Output, line, print_json
+from tenure.cli.output import Format, Output, line, print_data
 from tenure.cli.session import Address
 from tenure.model.errors import TenureError
 
@@ -60,8 +60,8 @@ def doctor(
 ) -> None:
     """Check coordinators, workers, Postgres and etcd, as far as their addresses are known. Exits 1 if one is broken."""
     findings = asyncio.run(_examine(coordinator, told_dsn(postgres), etcd))
-    if output is Format.JSON:
-        print_json(findings)
+    if output.is_data:
+        print_data(findings, output)
     else:
         _print(findings)
     if any(finding.level is Level.FAIL for finding in findings):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenure.cli import parse
-from tenure.cli.output import Format, Output, print_done, print_json, print_table, span
+from tenure.cli.output import Format, Output, print_data, print_done, print_table, span
 from tenure.cli.session import Address, connect
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def get(name: Name, coordinator: Address = None, output: Output = Format.TABLE) 
     """Show one limit; of a family, every name that is in use."""
     with connect(coordinator) as client:
         found = client.limit(name)
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     _show([found], output)
     if found.held:
@@ -71,8 +71,8 @@ def delete(name: Name, coordinator: Address = None, output: Output = Format.TABL
 
 
 def _show(limits: list[Limit], output: Format) -> None:
-    if output is Format.JSON:
-        print_json(limits)
+    if output.is_data:
+        print_data(limits, output)
         return
     print_table(
         ("name", "concurrent", "held", "rate", "burst"),

@@ -9,13 +9,14 @@ import typer
 
 from tenure.cli import parse
 from tenure.cli.filters import Preview, Yes
-from tenure.cli.output import Format, Output, ago, counted, print_done, print_json, print_table, to_stderr
+from tenure.cli.output import Format, Output, ago, counted, print_data, print_done, print_table, to_stderr
 from tenure.cli.repair import confirm
 from tenure.cli.session import Address, connect
+from tenure.cli.tables import EVERY, Column, Every, Watch, show
 from tenure.model.errors import DeadlineExceeded, FieldViolation, InvalidInput, WrongState
 
 if TYPE_CHECKING:
-    from tenure.client import Client
+    from tenure.client import Client, Pool
 
 app = typer.Typer(help="Pools, and pauses of pools, kinds and namespaces.", no_args_is_help=True)
 Path = Annotated[str | None, typer.Argument(metavar="POOL", help="A pool, or any route prefix.", show_default=False)]
@@ -28,18 +29,26 @@ SETTLE_S = 3.0
 
 
 @app.command("list")
-def list_pools(coordinator: Address = None, output: Output = Format.TABLE) -> None:
+def list_pools(
+    watch: Watch = False, every: Every = EVERY, coordinator: Address = None, output: Output = Format.TABLE
+) -> None:
     """List the pools that are or were served, with what waits and executes below each."""
+    columns: list[Column[Pool]] = [
+        Column("pool", lambda p: p.path, rank=0, is_whole=True),
+        Column("workers", lambda p: p.workers, rank=2, is_whole=True),
+        Column("ready", lambda p: p.ready, rank=1, is_whole=True),
+        Column("executing", lambda p: p.executing, rank=1, is_whole=True),
+        Column("state", lambda p: "paused" if p.paused else "open", rank=0, is_whole=True),
+    ]
     with connect(coordinator) as client:
-        found = client.pools()
-    if output is Format.JSON:
-        print_json(found)
-        return
-    print_table(
-        ("pool", "workers", "ready", "executing", "state"),
-        [(p.path, p.workers, p.ready, p.executing, "paused" if p.paused else "open") for p in found],
-        empty="no worker has served a pool yet: start one with `tenure worker`",
-    )
+        show(
+            client.pools,
+            columns,
+            output,
+            empty="no worker has served a pool yet: start one with `tenure worker`",
+            watch=watch,
+            every=every,
+        )
 
 
 @app.command("pauses")
@@ -47,8 +56,8 @@ def pauses(coordinator: Address = None, output: Output = Format.TABLE) -> None:
     """List what is paused."""
     with connect(coordinator) as client:
         found = client.pauses()
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     print_table(
         ("paused", "name", "since", "executing", "reason"),
@@ -168,8 +177,8 @@ def remove(
                     found.canceled + found.asked,
                 )
             found = client.remove_pool(pool, reason=reason, timeout_s=parse.duration_s(timeout, "--timeout"))
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     would = "would be " if preview else ""
     typer.echo(f"{pool} {'would be' if preview else 'is'} removed")

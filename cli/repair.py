@@ -34,7 +34,7 @@ from tenure.cli.output import (
     ago,
     counted,
     jsonable,
-    print_json,
+    print_data,
     print_table,
     state_text,
     to_stderr,
@@ -75,8 +75,8 @@ def cancel(
     with connect(coordinator) as client:
         if job_ids:
             jobs = [client.cancel(job_id, reason) for job_id in job_ids]
-            if output is Format.JSON:
-                print_json(jobs if len(jobs) > 1 else jobs[0])
+            if output.is_data:
+                print_data(jobs if len(jobs) > 1 else jobs[0], output)
                 return
             for job in jobs:
                 note = ", asked to stop" if job.cancel_requested and not job.is_terminal else ""
@@ -88,8 +88,8 @@ def cancel(
             confirm(f"cancel {counted(found.canceled + found.asked, 'job')}?", found.canceled + found.asked)
         done = client.cancel_many(**wanted, all=every, preview=preview, reason=reason)
         matching = _found(client, done.ids) if preview else []
-    if output is Format.JSON:
-        print_json({**jsonable(done), "jobs": [_brief(job) for job in matching]} if preview else done)
+    if output.is_data:
+        print_data({**jsonable(done), "jobs": [_brief(job) for job in matching]} if preview else done, output)
         return
     _print_many(matching, done.ids, done.canceled + done.asked, preview=preview)
     would, asked = "would be " if preview else "", counted(done.asked, "executing one")
@@ -124,8 +124,8 @@ def retry(
     with connect(coordinator) as client:
         if job_ids:
             jobs = [client.retry(job_id) for job_id in job_ids]
-            if output is Format.JSON:
-                print_json(jobs if len(jobs) > 1 else jobs[0])
+            if output.is_data:
+                print_data(jobs if len(jobs) > 1 else jobs[0], output)
                 return
             for job in jobs:
                 to_stdout(f"{job.retry_of} retried as {job.id}{'' if job.created else ' (before)'}, {job.state}")
@@ -136,8 +136,8 @@ def retry(
             confirm(f"retry {counted(found.retried, 'job')}?", found.retried)
         done = client.retry_many(**wanted, all=every, preview=preview)
         matching = _found(client, done.ids) if preview else []
-    if output is Format.JSON:
-        print_json({**jsonable(done), "jobs": [_brief(job) for job in matching]} if preview else done)
+    if output.is_data:
+        print_data({**jsonable(done), "jobs": [_brief(job) for job in matching]} if preview else done, output)
         return
     _print_many(matching, done.ids, done.retried, preview=preview)
     to_stderr(f"{counted(done.retried, 'job')} {'would be ' if preview else ''}retried")

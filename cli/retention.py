@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenure.cli import parse
-from tenure.cli.output import Format, Output, ago, print_done, print_json, print_table, span, state_text
+from tenure.cli.output import Format, Output, ago, print_data, print_done, print_table, span, state_text
 from tenure.cli.session import Address, connect
 from tenure.model.errors import FieldViolation, InvalidInput
 
@@ -127,8 +127,8 @@ def preview(
         policy = RetentionPolicy(namespace=namespace, kind=kind, state=ended, keep_s=_keep_s(keep))
     with connect(coordinator) as client:
         found = client.preview_retention(namespace=only, policy=policy)
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     print_table(
         ("namespace", "state", "would go", "held", "needed", "oldest", "policy"),
@@ -194,8 +194,8 @@ def _kept(policy: RetentionPolicy) -> str:
 
 
 def _show(policies: list[RetentionPolicy], output: Format) -> None:
-    if output is Format.JSON:
-        print_json(policies)
+    if output.is_data:
+        print_data(policies, output)
         return
     print_table(
         ("namespace", "kind", "state", "kept", "archived"),
@@ -208,8 +208,8 @@ def _show(policies: list[RetentionPolicy], output: Format) -> None:
 
 
 def _show_holds(found: list[LegalHold], output: Format) -> None:
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     print_table(
         ("label", "reason", "set by", "since"),

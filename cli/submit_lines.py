@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from tenure.cli import parse
-from tenure.cli.output import Format, print_json, to_stderr, to_stdout
+from tenure.cli.output import Format, print_record, to_stderr, to_stdout
 from tenure.cli.session import connect
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
 
@@ -35,8 +35,8 @@ def submit_lines(source: str, *, kind: str | None, key: str | None, coordinator:
     def refuse(line: int, error: TenureError) -> None:
         nonlocal refused
         refused += 1
-        if output is Format.JSON:
-            print_json({"line": line, "error": error.message}, compact=True)
+        if output.is_data and output is not Format.NAME:
+            print_record({"line": line, "error": error.message}, output)
         else:
             to_stderr(f"line {line}: {error.message}")
 
@@ -67,10 +67,10 @@ def submit_lines(source: str, *, kind: str | None, key: str | None, coordinator:
                 refuse(numbers[one.number], one.error)
                 continue
             created, known = created + one.created, known + (not one.created)
-            if output is Format.JSON:
-                print_json({"line": numbers[one.number], "id": one.id, "created": one.created}, compact=True)
+            if output.is_data:
+                print_record({"line": numbers[one.number], "id": one.id, "created": one.created}, output)
         refuse_bad(math.inf)
-    if output is not Format.JSON:
+    if not output.is_data:
         to_stdout(f"{created} submitted, {known} known before, {refused} refused")
     if refused:
         raise typer.Exit(1)

@@ -26,6 +26,7 @@ from tenure.client.records import (
     Explanation,
     HeldClaim,
     Job,
+    JobClaim,
     Limit,
     LogLine,
     Namespace,
@@ -327,6 +328,14 @@ class Client:
             NotFound: there is no such job.
         """
         return self._portal.call(self._client.attempts(job_id))
+
+    def claim_of(self, job_id: str) -> JobClaim:
+        """Return who holds a job at this moment, and how long the lease of its claim has left.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        return self._portal.call(self._client.claim_of(job_id))
 
     def why(self, job_id: str) -> Explanation:
         """Say in words why a job does not run, or what it does.

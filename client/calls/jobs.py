@@ -10,7 +10,7 @@ from tenure.client import convert
 from tenure.client.counts import COUNTED_BY, JobCounts, counts_from_wire
 from tenure.client.fields import timestamp
 from tenure.client.link import Link
-from tenure.client.records import Attempt, CanceledJobs, Explanation, Job, RetriedJobs
+from tenure.client.records import Attempt, CanceledJobs, Explanation, Job, JobClaim, RetriedJobs
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.states import JobState
 from tenure.v1 import job_service_pb2 as pb
@@ -146,6 +146,17 @@ class JobCalls:
             lambda to: to.jobs.ListAttempts, pb.ListAttemptsRequest(job_id=job_id)
         )
         return [convert.attempt_from_wire(attempt) for attempt in answer.attempts]
+
+    async def claim_of(self, job_id: str) -> JobClaim:
+        """Return who holds a job at this moment, and how long the lease of its claim has left.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        answer: pb.GetJobClaimResponse = await self._link.unary(
+            lambda to: to.jobs.GetJobClaim, pb.GetJobClaimRequest(job_id=job_id)
+        )
+        return convert.job_claim_from_wire(job_id, answer)
 
     async def why(self, job_id: str) -> Explanation:
         """Say in words why a job does not run, or what it does.

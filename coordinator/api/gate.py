@@ -121,6 +121,7 @@ RULES: dict[str, Rule] = {
     "JobService/CancelJobs": Rule(Right.OPERATE, within),
     "JobService/ExplainJob": Rule(Right.READ, within),
     "JobService/ListAttempts": Rule(Right.READ, within),
+    "JobService/GetJobClaim": Rule(Right.READ, within),
     "JobService/RetryJob": Rule(Right.OPERATE, within),
     "JobService/RetryJobs": Rule(Right.OPERATE, within),
     "JobService/ReadLogs": Rule(Right.READ, within),

@@ -141,6 +141,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "JobService/RetryJobs": {"all": True, "filter": {"states": ["JOB_STATE_CANCELED"]}},
     "JobService/ExplainJob": {"id": "$job"},
     "JobService/ListAttempts": {"jobId": "$job"},
+    "JobService/GetJobClaim": {"jobId": "$job"},
     "JobService/ReadLogs": {"jobId": "$job"},
     "JobService/ListArtifacts": {"jobId": "$job"},
     "JobService/CreateDownload": {"jobId": "$job", "name": "a"},
@@ -219,6 +220,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
 BY_ID = {
     "JobService/GetJob", "JobService/WaitJob", "JobService/WatchJob", "JobService/WatchJobs", "JobService/DeleteJob",
     "JobService/CancelJob", "JobService/RetryJob", "JobService/ExplainJob", "JobService/ListAttempts",
+    "JobService/GetJobClaim",
     "JobService/ListArtifacts", "JobService/CreateDownload", "JobService/ReadLogs",
     "WorkflowService/GetWorkflow", "WorkflowService/ListWorkflowJobs", "WorkflowService/WatchWorkflow",
     "WorkflowService/CancelWorkflow", "RetentionService/VerifyArchiveFile",

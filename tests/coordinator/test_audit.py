@@ -85,6 +85,7 @@ NOT_AUDITED = {
             "JobService.CountJobs",
             "JobService.ExplainJob",
             "JobService.GetJob",
+            "JobService.GetJobClaim",
             "JobService.CreateDownload",
             "JobService.ListArtifacts",
             "JobService.ListAttempts",
