@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from tenure.cli import tables
 from tenure.cli.fitting import Head, drawn, fit
 from tenure.cli.output import Format, name_of, print_data, print_table
 from tenure.cli.tables import Column, show
@@ -128,7 +128,7 @@ def looks(*seen: list[Thing]) -> Any:
 
 
 def test_changes_are_told_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     a, b, changed = Thing("a", "x", 1), Thing("b", "y", 1), Thing("a", "x", 2)
     with pytest.raises(Enough):
         show(looks([a, b], [a, b], [changed]), COLUMNS, Format.JSON, empty="none", watch=True)
@@ -148,7 +148,7 @@ def test_a_terminal_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
     out = Terminal()
     monkeypatch.setattr(sys, "stdout", out)
-    monkeypatch.setattr(tables.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(Enough):
