@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from tenure.client.counts import JobCount, JobCounts
     from tenure.client.kinds import KindSettings
     from tenure.client.link import TLS
+    from tenure.client.overview import Figures, Overview, PoolOverview
     from tenure.client.retention import ArchiveFile, ExpiredJobs, LegalHold, RetentionPolicy
     from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
     from tenure.client.stream import StreamedJob
@@ -89,6 +90,7 @@ __all__ = [
     "ExpiredJobs",
     "Explanation",
     "FieldViolation",
+    "Figures",
     "HeldClaim",
     "InvalidInput",
     "Job",
@@ -108,9 +110,11 @@ __all__ = [
     "Obstacle",
     "OnDuplicate",
     "Outcome",
+    "Overview",
     "Pause",
     "PermissionDenied",
     "Pool",
+    "PoolOverview",
     "ResultLost",
     "ResultObject",
     "RetentionPolicy",
@@ -146,6 +150,7 @@ _LAZY |= dict.fromkeys(("CreatedToken", "Token"), "tokens")
 _LAZY |= dict.fromkeys(("JobCount", "JobCounts"), "counts")
 _LAZY |= dict.fromkeys(("ArchiveFile", "ExpiredJobs", "LegalHold", "RetentionPolicy"), "retention")
 _LAZY |= dict.fromkeys(("Workflow", "WorkflowChange"), "workflows")
+_LAZY |= dict.fromkeys(("Figures", "Overview", "PoolOverview"), "overview")
 
 
 def __getattr__(name: str) -> Any:

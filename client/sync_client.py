@@ -16,6 +16,7 @@ from tenure.client.async_client import AsyncClient
 from tenure.client.counts import JobCounts
 from tenure.client.kinds import KindSettings
 from tenure.client.link import TLS
+from tenure.client.overview import Overview
 from tenure.client.portal import Portal
 from tenure.client.records import (
     Artifact,
@@ -777,6 +778,10 @@ class Client:
     def cluster(self) -> Cluster:
         """Return who coordinates, who leads, and the versions of the stores."""
         return self._portal.call(self._client.cluster())
+
+    def overview(self) -> Overview:
+        """Return how it goes: throughput, what waits and for how long, failures, workers, the leader."""
+        return self._portal.call(self._client.overview())
 
     def workers(self) -> builtins.list[Worker]:
         """Return the workers that are registered now."""

@@ -48,6 +48,7 @@ from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.objects import access_to, store_of, tell_of
 from tenure.coordinator.oidc import issued_tokens
 from tenure.coordinator.opening import Opening
+from tenure.coordinator.overview import Overview
 from tenure.coordinator.presence import Presence
 from tenure.coordinator.rest.app import RestApi
 from tenure.coordinator.rest.runner_service import RunnerService
@@ -206,12 +207,22 @@ async def _coordinate(
         workflows = WorkflowService(database, etcd, keys, clock, Workflows(database, clock, canceler), waiters, audit)
         workers = WorkerService(database, Starter(database, etcd, keys), finisher, submitter, uploads)
         runners = Runners(etcd, keys, clock)
+        overview = Overview(
+            database,
+            etcd,
+            keys,
+            clock,
+            lanes,
+            presence.others,
+            tls=_tls_to_others(settings),
+            own_token=authenticator.own_token if authenticator else None,
+        )
         grpc_server = GrpcServer(
             (
                 jobs,
                 workers,
                 ClusterService(
-                    database, etcd, keys, schema, Revoker(database, etcd, keys, finisher), leader.hint, audit
+                    database, etcd, keys, schema, Revoker(database, etcd, keys, finisher), leader.hint, audit, overview
                 ),
                 LimitService(database, etcd, keys, hints, audit),
                 PoolService(database, etcd, keys, lanes, hints, canceler, audit),
@@ -297,6 +308,7 @@ async def _coordinate(
                     task.cancel()
         finally:
             await grpc_server.stop(0)
+            await overview.close()
             await audit.close()
             await etcd.close()
             if objects is not None:

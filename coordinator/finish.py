@@ -19,6 +19,7 @@ from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.metrics import STALE_WRITES
 from tenure.coordinator.park import Park, Parking, problem_of, strangers, write_parkings
+from tenure.coordinator.tally import TALLY
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.jobs import RetrySpec, json_error
 from tenure.model.retry import Next, after_outcome, within_deadline
@@ -173,6 +174,7 @@ class Finisher:
             rows.extend(await self._write_unlocked(parked, self._write_parked, guard))
         if again:
             rows.extend(await self._write_unlocked(again, self._write_returned, guard))
+        TALLY.count_ends(rows)
         return rows
 
     async def _write_unlocked(

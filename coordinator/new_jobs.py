@@ -13,6 +13,7 @@ from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
+from tenure.coordinator.tally import TALLY, What
 from tenure.model.jobs import PlannedJob
 from tenure.model.unique import OnDuplicate, unique_key_of
 from tenure.store.postgres.database import Database
@@ -71,6 +72,7 @@ class NewJobs:
                 answered=answered,
                 tells_time=tells_time,
             )
+        TALLY.count_in_lanes(What.SUBMITTED, lanes)
         self._hints.ready(set(lanes))
         await self._canceler.tell(written.replaced)
         return written.at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tenure.client.fields import time_of
 from tenure.client.link import Link
+from tenure.client.overview import Overview, overview_from_wire
 from tenure.client.records import Cluster, Coordinator, HeldClaim, Worker
 from tenure.v1 import cluster_service_pb2 as pb
 
@@ -17,6 +18,13 @@ class ClusterCalls:
         """Return who coordinates, who leads, and the versions of the stores."""
         answer: pb.GetClusterResponse = await self._link.unary(lambda to: to.cluster.GetCluster, pb.GetClusterRequest())
         return _cluster(answer)
+
+    async def overview(self) -> Overview:
+        """Return how it goes: throughput, what waits and for how long, failures, workers, the leader."""
+        answer: pb.GetOverviewResponse = await self._link.unary(
+            lambda to: to.cluster.GetOverview, pb.GetOverviewRequest()
+        )
+        return overview_from_wire(answer)
 
     async def workers(self) -> list[Worker]:
         """Return the workers that are registered now."""

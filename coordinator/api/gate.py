@@ -164,6 +164,8 @@ RULES: dict[str, Rule] = {
     "ClusterService/ListClaims": Rule(Right.READ, within),
     "ClusterService/RevokeClaim": Rule(Right.OPERATE, everywhere),
     "ClusterService/HintReady": Rule(Right.COORDINATE, everywhere),
+    "ClusterService/GetOverview": Rule(Right.READ, within),
+    "ClusterService/GetOwnFigures": Rule(Right.COORDINATE, everywhere),
     "WorkerService/StartAttempts": Rule(Right.WORK, within),
     # The rest carry the fence that the start gave.
     "WorkerService/FinishAttempts": Rule(Right.WORK, within),

@@ -36,6 +36,7 @@ from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.authenticate import Authenticator
 from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.objects import access_to
+from tenure.coordinator.overview import Overview
 from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.uploads import Uploads
 from tenure.coordinator.workflows import Workflows
@@ -57,6 +58,8 @@ METHODS = {
     for method in descriptor_pool.Default().FindServiceByName(service).methods
 }
 """Every RPC there is."""
+BETWEEN = {"ClusterService/HintReady", "ClusterService/GetOwnFigures"}
+"""For coordinators alone."""
 TABLES = (
     "job history attempt schedule kind namespace job_limit pause pool token workflow lane dependency idempotency "
     "log_head log retention_policy legal_hold"
@@ -186,6 +189,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "ClusterService/ListClaims": {},
     "ClusterService/RevokeClaim": {"jobId": "$job"},
     "ClusterService/HintReady": {},
+    "ClusterService/GetOverview": {},
+    "ClusterService/GetOwnFigures": {},
     "WorkerService/StartAttempts": {
         "worker": "w1",
         "claims": [{"jobId": "$claimed", "attemptSeen": 0, "lease": "$lease", "claimRevision": "$revision"}],
@@ -236,7 +241,7 @@ SHOWS_ONLY_OWN = {
 """These answer, and have nothing of ``ns-a`` in their answers."""
 SHARED = {
     "LimitService/GetLimit", "LimitService/ListLimits", "PoolService/ListPools", "ClusterService/GetCluster",
-    "ClusterService/ListWorkers",
+    "ClusterService/ListWorkers", "ClusterService/GetOverview",
 }  # fmt: skip
 """For whoever may read anything."""
 STRANGERS: tuple[str | None, ...] = (None, "garbage", "unknown", "revoked", "expired")
@@ -317,7 +322,14 @@ async def place(alone: Parts, tmp_path: Path) -> AsyncIterator[Place]:
         jobs,
         WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter, uploads),
         ClusterService(
-            parts.db, parts.etcd, parts.keys, SchemaStatus("0003", "0003"), revoker, lambda lanes: True, parts.audit
+            parts.db,
+            parts.etcd,
+            parts.keys,
+            SchemaStatus("0003", "0003"),
+            revoker,
+            lambda lanes: True,
+            parts.audit,
+            Overview(parts.db, parts.etcd, parts.keys, parts.clock, parts.lanes, dict),
         ),
         LimitService(parts.db, parts.etcd, parts.keys, parts.hints, parts.audit),
         PoolService(parts.db, parts.etcd, parts.keys, parts.lanes, parts.hints, parts.canceler, parts.audit),
@@ -484,10 +496,10 @@ async def test_a_worker_of_another_pool_starts_nothing_here(place: Place) -> Non
     assert [one.job_id for one in answer.attempts] == [place.names["$claimed"]]
 
 
-async def test_an_admin_may_do_all_but_hint(place: Place) -> None:
+async def test_an_admin_may_do_all_but_what_coordinators_tell_each_other(place: Place) -> None:
     for method in METHODS:
         code, text, _ = await place.call(method, "admin")
-        if method == "ClusterService/HintReady":
+        if method in BETWEEN:
             assert code is Code.PERMISSION_DENIED
         elif RULES[method].right is Right.WORK:
             assert code in (Code.OK, Code.ABORTED), (method, code, text)
@@ -495,8 +507,9 @@ async def test_an_admin_may_do_all_but_hint(place: Place) -> None:
             # Things may be gone that calls before this one took away.
             assert code in (Code.OK, Code.NOT_FOUND, Code.FAILED_PRECONDITION), (method, code, text)
     place.secrets["coordinator"] = await place.authenticator.own_token()
-    assert (await place.call("ClusterService/HintReady", "coordinator"))[0] is Code.OK
-    for method in METHODS.keys() - {"ClusterService/HintReady"}:
+    for method in BETWEEN:
+        assert (await place.call(method, "coordinator"))[0] is Code.OK
+    for method in METHODS.keys() - BETWEEN:
         assert (await place.call(method, "coordinator"))[0] is Code.PERMISSION_DENIED, method
 
 

@@ -80,6 +80,7 @@ NOT_AUDITED = {
         (
             "AuditService.ListAudit",
             "ClusterService.GetCluster",
+            "ClusterService.GetOverview",
             "ClusterService.ListClaims",
             "ClusterService.ListWorkers",
             "JobService.CountJobs",
@@ -137,6 +138,7 @@ NOT_AUDITED = {
         ),
         LIFE,
     ),
+    "ClusterService.GetOwnFigures": "between coordinators; it is a read",
     "ClusterService.HintReady": "between coordinators; it changes nothing that is kept",
 }
 """Calls without an entry, and why."""
