@@ -8,6 +8,7 @@ import typer
 
 from tenure.cli.artifacts import size_text
 from tenure.cli.output import Format, Output, ago, print_data, print_table, to_stderr
+from tenure.cli.progress import Bar
 from tenure.cli.session import Address, connect
 
 app = typer.Typer(help="The archive: jobs that retention has removed from the database.", no_args_is_help=True)
@@ -62,10 +63,11 @@ def verify(
     """Have files read from the object store, and say which are not as they were written. Ends with 1 if one is not."""
     wrong: dict[str, str] = {}
     looked_at = 0
-    with connect(coordinator) as client:
+    with connect(coordinator) as client, Bar("files", len(ids) if ids else None) as bar:
         for id in ids or (file.id for file in client.archive_files(namespace=namespace)):
             looked_at += 1
             problem = client.verify_archive_file(id)
+            bar.advance()
             if problem is not None:
                 wrong[id] = problem
     if output.is_data:

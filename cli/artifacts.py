@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tenure.cli import completing
 from tenure.cli.output import Format, Output, ago, print_data, print_done, print_table
 from tenure.cli.session import Address, connect
 
 if TYPE_CHECKING:
     from tenure.client import Job
 
-JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.", autocompletion=completing.jobs)]
 
 
 def artifacts(job_id: JobId, coordinator: Address = None, output: Output = Format.TABLE) -> None:

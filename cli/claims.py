@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tenure.cli import completing
 from tenure.cli.etcd import Endpoints, Prefix, options
 from tenure.cli.output import Format, Output, ago, counted, line, print_data, print_record, span, to_stderr, to_stdout
 from tenure.cli.session import Address, connect
@@ -60,7 +61,9 @@ def list_claims(
 
 @app.command("revoke")
 def revoke(
-    job_ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of the jobs to take away.")],
+    job_ids: Annotated[
+        list[str], typer.Argument(metavar="ID", help="Ids of the jobs to take away.", autocompletion=completing.jobs)
+    ],
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:

@@ -156,7 +156,7 @@ class ClaimsWatch:
         said: asyncio.Task[Told] | None = None
         try:
             while True:
-                arrived = arrived or asyncio.ensure_future(anext(watching))  # type: ignore[arg-type]
+                arrived = arrived or asyncio.ensure_future(anext(watching))
                 said = said or asyncio.ensure_future(self._pending.get())
                 await asyncio.wait((arrived, said), return_when=asyncio.FIRST_COMPLETED)
                 if said.done():

@@ -11,6 +11,7 @@ import typer
 
 from tenure.cli import parse
 from tenure.cli.output import Format, Output, print_data, print_fields, to_stderr, to_stdout
+from tenure.cli.progress import Busy
 from tenure.model.errors import ConfigurationError, DeadlineExceeded, Unavailable
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def migrate(postgres: Dsn = None, output: Output = Format.TABLE) -> None:
     """Bring the schema up to date. Safe to run anywhere, at any time, several at once."""
     from tenure.store.postgres.migrate import migrate as apply
 
-    done = asyncio.run(apply(_required(postgres)))
+    with Busy("applying migrations"):
+        done = asyncio.run(apply(_required(postgres)))
     if output.is_data:
         print_data({"schema": done.current, "applied": done.applied}, output)
     elif not done.is_current:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenure.cli import artifacts, job_logs, owners, parse, repair, tables
+from tenure.cli import artifacts, completing, job_logs, owners, parse, repair, tables
 from tenure.cli.filters import (
     CreatedAfter,
     CreatedBefore,
@@ -52,8 +52,8 @@ app = typer.Typer(
     help="List, show, explain, wait for, watch, cancel, retry and delete jobs; list attempts; read logs.",
     no_args_is_help=True,
 )
-JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
-JobIds = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of jobs.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.", autocompletion=completing.jobs)]
+JobIds = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of jobs.", autocompletion=completing.jobs)]
 
 
 class CountBy(StrEnum):

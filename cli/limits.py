@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenure.cli import parse
+from tenure.cli import completing, parse
 from tenure.cli.output import Format, Output, print_data, print_done, print_table, span
 from tenure.cli.session import Address, connect
 
@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from tenure.client import Limit
 
 app = typer.Typer(help="Limits on jobs that carry a name: at a time, and per interval.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(metavar="NAME", help="As jobs carry it; `scan:*` is a family of limits.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="As jobs carry it; `scan:*` is a family of limits.", autocompletion=completing.limits
+    ),
+]
 
 
 @app.command("put")

@@ -33,6 +33,7 @@ from tenure.cli import (
     schedules,
     submit,
     tokens,
+    top,
     worker,
     workers,
     workflows,
@@ -131,6 +132,7 @@ app.add_typer(workers.app, name="workers")
 app.add_typer(claims.app, name="claims")
 app.add_typer(tokens.app, name="tokens")
 app.command("cluster")(cluster.cluster)
+app.command("top")(top.top)
 app.add_typer(db.app, name="db")
 app.add_typer(etcd.app, name="etcd")
 app.command("doctor")(doctor.doctor)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tenure.cli import completing
 from tenure.cli.output import Format, Output, print_data, print_fields, span, state_text, to_stderr, to_stdout
 from tenure.cli.session import Address, connect
 from tenure.cli.tables import EVERY, Column, Every, Watch, show
@@ -60,7 +61,7 @@ class Ownership:
 
 
 def owners(
-    job_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")],
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the job.", autocompletion=completing.jobs)],
     watch: Watch = False,
     every: Every = EVERY,
     coordinator: Address = None,

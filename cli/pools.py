@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenure.cli import parse
+from tenure.cli import completing, parse
 from tenure.cli.filters import Preview, Yes
 from tenure.cli.output import Format, Output, ago, counted, print_data, print_done, print_table, to_stderr
 from tenure.cli.repair import confirm
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from tenure.client import Client, Pool
 
 app = typer.Typer(help="Pools, and pauses of pools, kinds and namespaces.", no_args_is_help=True)
-Path = Annotated[str | None, typer.Argument(metavar="POOL", help="A pool, or any route prefix.", show_default=False)]
+Path = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="POOL", help="A pool, or any route prefix.", show_default=False, autocompletion=completing.pools
+    ),
+]
 Kind = Annotated[str | None, typer.Option("--kind", "-k", help="Instead of a pool: jobs of this kind.")]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Instead of a pool: jobs of this namespace.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, in words: `tenure jobs why` shows it.")]
@@ -156,7 +161,12 @@ def _executing(client: Client, subject: dict[str, Any]) -> int:
 
 @app.command("remove")
 def remove(
-    pool: Annotated[str, typer.Argument(metavar="POOL", help="A pool, or any route prefix.", show_default=False)],
+    pool: Annotated[
+        str,
+        typer.Argument(
+            metavar="POOL", help="A pool, or any route prefix.", show_default=False, autocompletion=completing.pools
+        ),
+    ],
     reason: Annotated[str, typer.Option("--reason", help="Why, for the story of the jobs.")] = "",
     timeout: Annotated[str | None, typer.Option("--timeout", help="Stop waiting after this long (90s, 5m).")] = None,
     preview: Preview = False,

@@ -40,6 +40,7 @@ from tenure.cli.output import (
     to_stderr,
     to_stdout,
 )
+from tenure.cli.progress import Bar
 from tenure.cli.session import Address, connect
 from tenure.model.errors import FieldViolation, InvalidInput, NotFound
 
@@ -83,10 +84,13 @@ def cancel(
                 to_stdout(f"{job.id} {job.state}{note}")
             return
         wanted = selection.keywords()
+        total = None
         if not preview and not yes:
             found = client.cancel_many(**wanted, all=every, preview=True)
-            confirm(f"cancel {counted(found.canceled + found.asked, 'job')}?", found.canceled + found.asked)
-        done = client.cancel_many(**wanted, all=every, preview=preview, reason=reason)
+            total = found.canceled + found.asked
+            confirm(f"cancel {counted(total, 'job')}?", total)
+        with Bar("jobs", total) as bar:
+            done = client.cancel_many(**wanted, all=every, preview=preview, reason=reason, progress=bar.to)
         matching = _found(client, done.ids) if preview else []
     if output.is_data:
         print_data({**jsonable(done), "jobs": [_brief(job) for job in matching]} if preview else done, output)
@@ -131,10 +135,12 @@ def retry(
                 to_stdout(f"{job.retry_of} retried as {job.id}{'' if job.created else ' (before)'}, {job.state}")
             return
         wanted = selection.keywords()
+        total = None
         if not preview and not yes:
-            found = client.retry_many(**wanted, all=every, preview=True)
-            confirm(f"retry {counted(found.retried, 'job')}?", found.retried)
-        done = client.retry_many(**wanted, all=every, preview=preview)
+            total = client.retry_many(**wanted, all=every, preview=True).retried
+            confirm(f"retry {counted(total, 'job')}?", total)
+        with Bar("jobs", total) as bar:
+            done = client.retry_many(**wanted, all=every, preview=preview, progress=bar.to)
         matching = _found(client, done.ids) if preview else []
     if output.is_data:
         print_data({**jsonable(done), "jobs": [_brief(job) for job in matching]} if preview else done, output)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenure.cli import parse, tables
+from tenure.cli import completing, parse, tables
 from tenure.cli.output import (
     Format,
     Output,
@@ -21,6 +21,7 @@ from tenure.cli.output import (
     to_stderr,
     to_stdout,
 )
+from tenure.cli.progress import Busy
 from tenure.cli.session import Address, connect
 from tenure.cli.tables import EVERY, Column, Watch
 from tenure.cli.tables import Every as EveryLook
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from tenure.client import NewSchedule, Schedule
 
 app = typer.Typer(help="Make, show, change, pause, trigger, backfill and preview schedules.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name or id of the schedule.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name or id of the schedule.", autocompletion=completing.schedules)
+]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="The organisation it belongs to.")]
 Cron = Annotated[
     str | None,
@@ -270,7 +273,7 @@ def backfill(
     """Make the jobs of past ticks, leaving out those that have theirs, and list them. At most 1,000 at once."""
     first, last = parse.instant(start, "--from"), parse.instant(until, "--until")
     assert first is not None and last is not None
-    with connect(coordinator) as client:
+    with connect(coordinator) as client, Busy("making the jobs of past ticks"):
         made = client.backfill_schedule(name, first, last, namespace=namespace)
     if output.is_data:
         print_data(made, output)

@@ -15,6 +15,7 @@ import typer
 
 from tenure.cli import parse
 from tenure.cli.output import Format, print_record, to_stderr, to_stdout
+from tenure.cli.progress import Bar
 from tenure.cli.session import connect
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
 
@@ -59,9 +60,9 @@ def submit_lines(source: str, *, kind: str | None, key: str | None, coordinator:
     with ExitStack() as stack:
         file = sys.stdin if source == "-" else stack.enter_context(_open(source))
         client = stack.enter_context(connect(coordinator))
-        advance = stack.enter_context(_Bar())
+        bar = stack.enter_context(Bar("jobs"))
         for one in client.submit_stream(jobs(file)):
-            advance()
+            bar.advance()
             refuse_bad(numbers[one.number])
             if one.error is not None:
                 refuse(numbers[one.number], one.error)
@@ -122,31 +123,3 @@ def _open(path: str) -> TextIO:
         return open(path, encoding="utf-8")
     except OSError as exc:
         raise InvalidInput([FieldViolation("--from", f"cannot read {path}: {exc.strerror}")]) from exc
-
-
-class _Bar:
-    """A bar on the terminal's error output: how many jobs have their answer, and how fast. Nothing elsewhere."""
-
-    def __enter__(self) -> _Bar:
-        from rich.console import Console
-        from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        console = Console(stderr=True)
-        self._progress = Progress(
-            SpinnerColumn(),
-            MofNCompleteColumn(),
-            TextColumn("jobs"),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
-        self._progress.start()
-        self._task = self._progress.add_task("submit", total=None)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
-
-    def __call__(self) -> None:
-        self._progress.advance(self._task)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenure.cli import parse
+from tenure.cli import completing, parse
 from tenure.cli.filters import Preview, Yes
 from tenure.cli.output import (
     Format,
@@ -43,7 +43,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show, watch, draw and cancel workflows: batches as a whole.", no_args_is_help=True)
 WorkflowArgument = Annotated[
-    str, typer.Argument(metavar="WORKFLOW", help="Its id, or its name: then the newest of that name.")
+    str,
+    typer.Argument(
+        metavar="WORKFLOW",
+        help="Its id, or its name: then the newest of that name.",
+        autocompletion=completing.workflows,
+    ),
 ]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Only of this namespace.")]
 ORDER = ("completed", "executing", "restarting", "ready", "waiting", "failed", "canceled")

@@ -6,7 +6,7 @@ Each method hands the one of the same name there to the event loop of ``client.p
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -371,10 +371,13 @@ class Client:
         all: bool = False,
         preview: bool = False,
         reason: str = "",
+        progress: Callable[[int], None] | None = None,
     ) -> CanceledJobs:
         """Cancel every job that matches and has not ended; executing ones are asked to stop.
 
         Without any filter ``all`` must be set. ``preview`` only counts. Jobs submitted meanwhile are left alone.
+
+        ``progress`` is told how many are done, after each page.
 
         Raises:
             InvalidInput: a filter is malformed, or empty. Unavailable: what was done is done; ask again.
@@ -393,6 +396,7 @@ class Client:
                 all=all,
                 preview=preview,
                 reason=reason,
+                progress=progress,
             )
         )
 
@@ -420,10 +424,13 @@ class Client:
         workflow_id: str | None = None,
         all: bool = False,
         preview: bool = False,
+        progress: Callable[[int], None] | None = None,
     ) -> RetriedJobs:
         """Retry every failed job that matches and was not retried before; canceled ones only if ``states`` says so.
 
         Without any filter ``all`` must be set. ``preview`` only counts.
+
+        ``progress`` is told how many are done, after each page.
 
         Raises:
             InvalidInput: a filter is malformed, or empty. Unavailable: what was done is done; ask again.
@@ -441,6 +448,7 @@ class Client:
                 workflow_id=workflow_id,
                 all=all,
                 preview=preview,
+                progress=progress,
             )
         )
 

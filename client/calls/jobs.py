@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 
 from tenure.client import convert
@@ -197,10 +197,13 @@ class JobCalls:
         all: bool = False,
         preview: bool = False,
         reason: str = "",
+        progress: Callable[[int], None] | None = None,
     ) -> CanceledJobs:
         """Cancel every job that matches and has not ended; executing ones are asked to stop.
 
         Without any filter ``all`` must be set. ``preview`` only counts. Jobs submitted meanwhile are left alone.
+
+        ``progress`` is told how many are done, after each page.
 
         Raises:
             InvalidInput: a filter is malformed, or empty. Unavailable: what was done is done; ask again.
@@ -221,6 +224,8 @@ class JobCalls:
         answer: pb.CancelJobsResponse
         async for answer in self._link.pages(lambda to: to.jobs.CancelJobs, request):
             done = convert.canceled_from_wire(answer, done)
+            if progress is not None:
+                progress(done.canceled + done.asked)
         return done
 
     async def retry(self, job_id: str) -> Job:
@@ -248,10 +253,13 @@ class JobCalls:
         workflow_id: str | None = None,
         all: bool = False,
         preview: bool = False,
+        progress: Callable[[int], None] | None = None,
     ) -> RetriedJobs:
         """Retry every failed job that matches and was not retried before; canceled ones only if ``states`` says so.
 
         Without any filter ``all`` must be set. ``preview`` only counts.
+
+        ``progress`` is told how many are done, after each page.
 
         Raises:
             InvalidInput: a filter is malformed, or empty. Unavailable: what was done is done; ask again.
@@ -272,6 +280,8 @@ class JobCalls:
         answer: pb.RetryJobsResponse
         async for answer in self._link.pages(lambda to: to.jobs.RetryJobs, request):
             done = convert.retried_from_wire(answer, done)
+            if progress is not None:
+                progress(done.retried)
         return done
 
     async def delete(self, job_id: str) -> Job:
