@@ -95,8 +95,10 @@ class ClaimsWatch:
         self._since = since
         self._standing: dict[str, tuple[int, dict[str, Any]]] = {}
         """Create revision and value of each claim that stands, as far as is known."""
-        self._pending: asyncio.Queue[Told] = asyncio.Queue()
-        self._is_lost = False
+        self._lost: Told | None = None
+        """How the connection was lost, until it is back."""
+        self._is_lost = asyncio.Event()
+        """Set while that is to be told."""
 
     async def run(self) -> AsyncGenerator[Told, None]:
         """Yield what is told. Raises ``Unavailable`` if etcd cannot be listed in the beginning."""
@@ -131,11 +133,11 @@ class ClaimsWatch:
                 listing = await self._etcd.list(self._prefix)
                 break
             except Unavailable as exc:
-                if not self._is_lost:
-                    self._is_lost = True
-                    yield Told(Word.LOST, self._revision, text=exc.message)
+                self._broken(exc.message)
+                if self._is_lost.is_set():
+                    yield self._tell_lost()
                 await asyncio.sleep(RELIST_S)
-        self._is_lost = False
+        self._lost = None
         before, self._standing, self._revision = self._standing, {}, listing.revision
         now = {self._job(item): item.create_revision for item in listing.items}
         for job_id, (created, claim) in before.items():
@@ -153,19 +155,20 @@ class ClaimsWatch:
             self._prefix, start_revision=self._revision + 1, previous=True, progress=True, on_broken=self._broken
         )
         arrived: asyncio.Task[Any] | None = None
-        said: asyncio.Task[Told] | None = None
+        lost: asyncio.Task[Any] | None = None
         try:
             while True:
                 arrived = arrived or asyncio.ensure_future(anext(watching))
-                said = said or asyncio.ensure_future(self._pending.get())
-                await asyncio.wait((arrived, said), return_when=asyncio.FIRST_COMPLETED)
-                if said.done():
-                    yield said.result()
-                    said = None
+                lost = lost or asyncio.ensure_future(self._is_lost.wait())
+                await asyncio.wait((arrived, lost), return_when=asyncio.FIRST_COMPLETED)
+                if self._is_lost.is_set():
+                    yield self._tell_lost()
+                if lost.done():
+                    lost = None
                 if arrived.done():
                     batch, arrived = arrived.result(), None
-                    if self._is_lost:
-                        self._is_lost = False
+                    if self._lost is not None:
+                        self._lost = None
                         yield Told(Word.BACK, self._revision)
                     for event in batch.events:
                         told = self._change(event)
@@ -173,16 +176,21 @@ class ClaimsWatch:
                             yield told
                     self._revision = max(self._revision, batch.revision)
         finally:
-            for task in (arrived, said):
-                if task is not None:
-                    task.cancel()
-            await asyncio.gather(*(task for task in (arrived, said) if task is not None), return_exceptions=True)
+            waiting = [task for task in (arrived, lost) if task is not None]
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
             await watching.aclose()  # type: ignore[attr-defined]
 
     def _broken(self, reason: str) -> None:
-        if not self._is_lost:
-            self._is_lost = True
-            self._pending.put_nowait(Told(Word.LOST, self._revision, text=reason))
+        if self._lost is None:
+            self._lost = Told(Word.LOST, self._revision, text=reason)
+            self._is_lost.set()
+
+    def _tell_lost(self) -> Told:
+        self._is_lost.clear()
+        assert self._lost is not None
+        return self._lost
 
     def _change(self, event: Event) -> Told | None:
         from tenure.store.etcd.port import EventKind

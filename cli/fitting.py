@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 GAP_CHARS = 3
+LAST_RANK = 1_000
 LEAST_CHARS = 12
 """A text is not shortened to less than that."""
 
@@ -93,10 +94,13 @@ def drawn(heads: Sequence[Head], rows: Sequence[Sequence[Text]], available: int 
         for width, head in zip(widths, heads, strict=True)
     ]
     room = sum(widths) + GAP_CHARS * len(widths) if available is None else available - 1
-    fitted = fit(widths, least, [head.rank for head in heads], room)
+    # What says nothing in any row goes first, and unsaid.
+    mute = {index for index, head in enumerate(heads) if head.rank and not any(row[index].plain for row in rows)}
+    ranks = [LAST_RANK if index in mute else head.rank for index, head in enumerate(heads)]
+    fitted = fit(widths, least, ranks, room)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, width in fitted.shown:
         table.add_column(heads[index].name, no_wrap=True, overflow="ellipsis", width=width)
     for row in rows:
         table.add_row(*(row[index] for index, _ in fitted.shown))
-    return table, [heads[index].name for index in fitted.left_out]
+    return table, [heads[index].name for index in fitted.left_out if index not in mute]

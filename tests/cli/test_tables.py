@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
@@ -61,6 +61,7 @@ def test_the_least_important_column_goes_first() -> None:
     st.lists(st.tuples(st.integers(1, 60), st.integers(0, 3), st.booleans()), min_size=1, max_size=8),
     st.integers(10, 200),
 )
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_it_fits_or_only_what_must_stay_is_left(columns: Sequence[tuple[int, int, bool]], room: int) -> None:
     widths = [width for width, _, _ in columns]
     least = [width if whole else min(width, 12) for width, _, whole in columns]
@@ -84,6 +85,13 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     assert all(len(line) <= width for line in out.getvalue().splitlines())
     assert ID in out.getvalue()
     assert bool(left_out) == (width < 80)
+
+
+def test_an_empty_column_goes_first_and_unsaid() -> None:
+    heads = [Head("id", 0, True), Head("worker", 1), Head("why", 2)]
+    table, left_out = drawn(heads, [[Text(ID), Text(""), Text("because of it")]], 55)
+    assert [column.header for column in table.columns] == ["id", "why"]
+    assert left_out == []
 
 
 def test_without_a_terminal_nothing_is_shortened(capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,6 +172,7 @@ JSONS = st.recursive(
 
 
 @given(JSONS)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_yaml_reads_back_as_it_was(value: Any) -> None:
     text = to_yaml(value)
     assert {char for char in text if not char.isprintable()} <= {"\n"}
