@@ -240,6 +240,10 @@ def test_doctor(tenure: Tenure) -> None:
     findings = tenure.json("doctor")
     assert {"fail"}.isdisjoint({finding["level"] for finding in findings}), findings
     assert any("answers" in finding["detail"] for finding in findings)
+    [clocks] = [finding["detail"] for finding in findings if finding["check"] == "clocks"]
+    assert "coordinator" in clocks and "postgres" in clocks, clocks
+    shown = tenure("doctor").stdout
+    assert "clocks: " in shown and "a commit" in shown
     assert "try:" in tenure("doctor").stdout
 
 
