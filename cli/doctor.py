@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -26,6 +27,7 @@ from tenure.cli.session import Address
 from tenure.model.errors import TenureError
 
 if TYPE_CHECKING:
+    from tenure.cli.doctor_certificates import Certificate
     from tenure.cli.doctor_clocks import Clock
     from tenure.client import Cluster
     from tenure.store.etcd.port import Etcd
@@ -35,6 +37,9 @@ LEAST_POSTGRES = 140_000
 MIN_TTL_S = 2
 DB_WARN_BYTES = 1_500_000_000
 ASK_S = 5.0
+LOOKS = 16
+LOOK_S = 2.0
+"""For what is only looked at beside: an address may be one that cannot be reached from here."""
 CHECK_S = 30.0
 """Backstop: each check bounds its own calls, but a busy machine is slow to import what they need."""
 
@@ -101,10 +106,20 @@ def _together(seen: _Seen, environment: Mapping[str, str]) -> list[Finding]:
             findings.append(one)
         else:
             found.append(one)
-    for host, port, name in seen.servers:
-        with contextlib.suppress(OSError, ValueError):  # that it cannot be reached is said elsewhere
-            found += certificates.shown_by(host, port, name, is_postgres=name == "postgres")
+    with ThreadPoolExecutor(LOOKS) as pool:
+        for shown in pool.map(_shown, seen.servers):
+            found += shown
     return findings + list(certificates.judge(found, datetime.now(UTC)))
+
+
+def _shown(server: tuple[str, int, str]) -> list[Certificate]:
+    """Return what a server shows; nothing if it cannot be reached, which is said elsewhere."""
+    from tenure.cli.doctor_certificates import shown_by
+
+    host, port, name = server
+    with contextlib.suppress(OSError, ValueError):
+        return shown_by(host, port, name, is_postgres=name == "postgres")
+    return []
 
 
 async def _guarded(what: str, check: Callable[[], Awaitable[list[Finding]]], next_step: str) -> list[Finding]:
@@ -123,7 +138,7 @@ async def _coordinators(address: str | None, seen: _Seen) -> list[Finding]:
     async with AsyncClient(address, timeout_s=ASK_S) as client:
         cluster = await client.cluster()
         workers = await client.workers()
-    await asyncio.to_thread(_look_at_coordinators, cluster, seen)
+    await _look_at_coordinators(cluster, seen)
     count = len(cluster.coordinators)
     return [
         Finding(Level.OK, "coordinator", f"answers, version {cluster.version}, {count} registered"),
@@ -141,27 +156,30 @@ async def _coordinators(address: str | None, seen: _Seen) -> list[Finding]:
     ]
 
 
-def _look_at_coordinators(cluster: Cluster, seen: _Seen) -> None:
+async def _look_at_coordinators(cluster: Cluster, seen: _Seen) -> None:
     """Read the clock of each, and note where it shows a certificate. One that is not reached from here is left out."""
     import httpx
 
     from tenure.cli.doctor_clocks import Clock
 
     is_tls = bool(os.environ.get("TENURE_TLS_CA") or os.environ.get("TENURE_TLS"))
-    for one in cluster.coordinators:
-        if is_tls:
+
+    async def look(client: httpx.AsyncClient, name: str, address: str) -> None:
+        before = datetime.now(UTC)
+        with contextlib.suppress(httpx.HTTPError, OSError, ValueError, KeyError):
+            answer = await client.get(f"http{'s' * is_tls}://{address}/livez")
+            after = datetime.now(UTC)
+            theirs = parsedate_to_datetime(answer.headers["date"]).astimezone(UTC)
+            middle = before + (after - before) / 2
+            seen.clocks.append(Clock(name, theirs, middle, (after - before).total_seconds(), 1.0))
+
+    if is_tls:
+        for one in cluster.coordinators:
             host, _, port = one.grpc.rpartition(":")
             seen.servers.append((host.strip("[]"), int(port), one.id))
-        if one.http:
-            before = datetime.now(UTC)
-            with contextlib.suppress(httpx.HTTPError, OSError, ValueError):
-                # A clock is read and nothing is sent: whose certificate it is does not matter here.
-                url = f"http{'s' * is_tls}://{one.http}/livez"
-                answer = httpx.get(url, timeout=ASK_S, verify=False, trust_env=False)  # noqa: S501
-                after = datetime.now(UTC)
-                theirs = parsedate_to_datetime(answer.headers["date"]).astimezone(UTC)
-                middle = before + (after - before) / 2
-                seen.clocks.append(Clock(one.id, theirs, middle, (after - before).total_seconds(), 1.0))
+    # A clock is read and nothing is sent: whose certificate it is does not matter here.
+    async with httpx.AsyncClient(timeout=LOOK_S, verify=False, trust_env=False) as client:  # noqa: S501
+        await asyncio.gather(*(look(client, one.id, one.http) for one in cluster.coordinators if one.http))
 
 
 def _postgres(dsn: str, seen: _Seen) -> list[Finding]:

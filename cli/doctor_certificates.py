@@ -17,7 +17,7 @@ from tenure.cli.findings import Finding, Level
 
 WARN_DAYS = 30
 FAIL_DAYS = 3
-ASK_S = 5.0
+ASK_S = 3.0
 FILES = (
     "TENURE_TLS_CERT", "TENURE_TLS_CA", "TENURE_TLS_CLIENT_CERT", "TENURE_TLS_CLIENT_CA",
     "TENURE_ETCD_CA", "TENURE_ETCD_CERT", "TENURE_OIDC_CA",
