@@ -114,3 +114,18 @@ def test_a_series() -> None:
     assert sparkline([0, 1, 8]) == " ▁█"
     assert sparkline([0, 0]) == "  "
     assert sparkline([]) == ""
+
+
+def test_bash_completes() -> None:
+    """What the shell runs after ``tenure --install-completion``, without the installing."""
+    script = """
+        eval "$(_TENURE_COMPLETE=source_bash tenure)"
+        COMP_WORDS=(tenure jobs own); COMP_CWORD=2
+        _tenure_completion tenure
+        echo "${COMPREPLY[@]}"
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script], env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["owners"], done.stderr
