@@ -124,7 +124,7 @@ class ClaimsWatch:
             told = self._stands(Word.HELD, item)
             if told is not None:
                 yield told
-        yield Told(Word.LISTED, self._revision, text=str(len(self._standing)))
+        yield self._listed()
 
     async def _list_anew(self) -> AsyncGenerator[Told, None]:
         """List, for as long as it takes; tell what came and went."""
@@ -147,7 +147,7 @@ class ClaimsWatch:
             told = self._stands(Word.CLAIMED, item)
             if told is not None and before.get(told.job_id, (0,))[0] != item.create_revision:
                 yield replace(told, is_after_gap=True)
-        yield Told(Word.LISTED, self._revision, text=str(len(self._standing)))
+        yield self._listed()
 
     async def _changes(self) -> AsyncGenerator[Told, None]:
         """Tell changes as they come, and a lost connection when it is lost, not when it is back."""
@@ -181,6 +181,10 @@ class ClaimsWatch:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
             await watching.aclose()  # type: ignore[attr-defined]
+
+    def _listed(self) -> Told:
+        wanted = sum(self._wanted.matches(claim) for _, claim in self._standing.values())
+        return Told(Word.LISTED, self._revision, text=str(wanted))
 
     def _broken(self, reason: str) -> None:
         if self._lost is None:
