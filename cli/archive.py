@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from tenure.cli.artifacts import size_text
-from tenure.cli.output import Format, Output, ago, print_json, print_table, to_stderr
+from tenure.cli.output import Format, Output, ago, print_data, print_table, to_stderr
+from tenure.cli.progress import Bar
 from tenure.cli.session import Address, connect
 from tenure.model.errors import FieldViolation, InvalidInput, PermissionDenied
 
@@ -30,8 +31,8 @@ def list_files(
     """List the files of the archive, newest first, with their sizes and between which times their jobs ended."""
     with connect(coordinator) as client:
         found = list(client.archive_files(namespace=namespace, limit=limit))
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     print_table(
         ("namespace", "jobs", "size", "ended from", "until", "archived", "key"),
@@ -68,10 +69,11 @@ def verify(
     wrong: dict[str, str] = {}
     unknown: list[str] = []
     looked_at = 0
-    with connect(coordinator) as client:
+    with connect(coordinator) as client, Bar("files", len(ids) if ids else None) as bar:
         for id in ids or (file.id for file in client.archive_files(namespace=namespace)):
             looked_at += 1
             problem = client.verify_archive_file(id)
+            bar.advance()
             if problem is not None:
                 wrong[id] = problem
         if not ids and namespace is None:
@@ -79,8 +81,8 @@ def verify(
                 unknown = list(client.unknown_archive_files())
             except PermissionDenied:
                 to_stderr("whether there are files that the database does not know is for operators of all namespaces")
-    if output is Format.JSON:
-        print_json({"files": looked_at, "wrong": wrong, "unknown": unknown})
+    if output.is_data:
+        print_data({"files": looked_at, "wrong": wrong, "unknown": unknown}, output)
     else:
         print_table(("file", "problem"), list(wrong.items()), empty=f"all {looked_at} files are as they were written")
         if unknown:
@@ -108,8 +110,8 @@ def adopt(
         for key in keys or list(client.unknown_archive_files()):
             file, known = client.adopt_archive_file(key)
             done.append({"key": key, "adopted": file.jobs if file else 0, "known": known, "file": file and file.key})
-    if output is Format.JSON:
-        print_json(done)
+    if output.is_data:
+        print_data(done, output)
         return
     print_table(
         ("file", "jobs adopted", "there already", "now in"),

@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenure.cli.output import Format, Output, ago, print_done, print_json, print_table
+from tenure.cli import completing
+from tenure.cli.output import Format, Output, ago, print_data, print_done, print_table
 from tenure.cli.session import Address, connect
 
 if TYPE_CHECKING:
     from tenure.client import Job
 
-JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.", autocompletion=completing.jobs)]
 
 
 def artifacts(job_id: JobId, coordinator: Address = None, output: Output = Format.TABLE) -> None:
     """List the files that attempts of a job have saved; a result too large to be kept with its job is one of them."""
     with connect(coordinator) as client:
         found = client.artifacts(job_id)
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     print_table(
         ("attempt", "name", "size", "type", "saved", "sha256"),

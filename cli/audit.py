@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tenure.cli import parse
-from tenure.cli.output import Format, Output, print_json, print_table, to_stderr
+from tenure.cli.output import Format, Output, print_data, print_table, to_stderr
 from tenure.cli.session import Address, connect
 from tenure.model.errors import InvalidInput
 
@@ -60,8 +60,8 @@ def list_entries(
                 limit=limit,
             )
         )
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     print_table(
         ("at", "caller", "action", "namespace", "target", "outcome", "detail"),

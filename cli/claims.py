@@ -6,39 +6,64 @@ Watching works while Postgres and every coordinator are down: it is a tool for t
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenure.cli.etcd import Endpoints, Prefix, opened
-from tenure.cli.output import Format, Output, ago, print_json, print_table, to_stderr, to_stdout
+from tenure.cli import completing
+from tenure.cli.etcd import Endpoints, Prefix, options
+from tenure.cli.output import Format, Output, ago, counted, line, print_data, print_record, span, to_stderr, to_stdout
 from tenure.cli.session import Address, connect
+from tenure.cli.tables import EVERY, Column, Every, Watch, show
 
 if TYPE_CHECKING:
-    from tenure.store.etcd.port import Event
+    from tenure.cli.claims_watch import Told
+    from tenure.client import HeldClaim
 
 app = typer.Typer(help="The claims that stand in etcd: which worker holds which job.", no_args_is_help=True)
 
 
+class Transport(StrEnum):
+    """How etcd is spoken to."""
+
+    GATEWAY = "gateway"
+    GRPC = "grpc"
+
+
 @app.command("list")
-def list_claims(coordinator: Address = None, output: Output = Format.TABLE) -> None:
+def list_claims(
+    watch: Watch = False, every: Every = EVERY, coordinator: Address = None, output: Output = Format.TABLE
+) -> None:
     """List the claims."""
+    columns: list[Column[HeldClaim]] = [
+        Column("job", lambda c: c.job_id, rank=0, is_whole=True),
+        Column("worker", lambda c: c.worker, rank=1),
+        Column("namespace", lambda c: c.namespace, is_wide=True),
+        Column("kind", lambda c: c.kind, rank=2),
+        Column("route", lambda c: c.route, rank=4),
+        Column("claimed", lambda c: ago(c.claimed_at), rank=2, is_whole=True),
+        Column("lease", lambda c: f"{c.lease:016x}", rank=3, is_whole=True),
+        Column("revision", lambda c: c.revision, rank=5, is_whole=True),
+    ]
     with connect(coordinator) as client:
-        found = client.claims()
-    if output is Format.JSON:
-        print_json(found)
-        return
-    print_table(
-        ("job", "worker", "kind", "route", "claimed", "lease", "revision"),
-        [(c.job_id, c.worker, c.kind, c.route, ago(c.claimed_at), f"{c.lease:016x}", c.revision) for c in found],
-        empty="no claim stands: nothing is being run",
-    )
+        show(
+            lambda: sorted(client.claims(), key=lambda claim: claim.job_id),
+            columns,
+            output,
+            empty="no claim stands: nothing is being run",
+            watch=watch,
+            every=every,
+        )
 
 
 @app.command("revoke")
 def revoke(
-    job_ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of the jobs to take away.")],
+    job_ids: Annotated[
+        list[str], typer.Argument(metavar="ID", help="Ids of the jobs to take away.", autocompletion=completing.jobs)
+    ],
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -48,52 +73,92 @@ def revoke(
         for job_id in job_ids:
             revoked = client.revoke_claim(job_id)
             done.append({"id": job_id, "revoked": revoked})
-            if output is Format.TABLE:
+            if not output.is_data:
                 to_stdout(f"{job_id} {'revoked' if revoked else 'was held by nobody'}")
-    if output is Format.JSON:
-        print_json(done)
+    if output.is_data:
+        print_data(done, output)
     if not all(one["revoked"] for one in done):
         raise typer.Exit(3)
 
 
 @app.command("watch")
-def watch(etcd: Endpoints = None, prefix: Prefix = "/tenure/v1/", output: Output = Format.TABLE) -> None:
-    """Follow claims as they come and go, straight from etcd (no coordinator, no Postgres needed)."""
-    asyncio.run(_watch(etcd, prefix, output))
+def watch(
+    etcd: Endpoints = None,
+    prefix: Prefix = "/tenure/v1/",
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Only of this namespace.")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", "-k", help="Only of this kind.")] = None,
+    worker: Annotated[str | None, typer.Option("--worker", help="Only of this worker.")] = None,
+    since: Annotated[
+        int | None,
+        typer.Option("--since", min=1, help="Go on after this revision of etcd, the last one that was told before."),
+    ] = None,
+    transport: Annotated[
+        Transport | None,
+        typer.Option(
+            "--transport",
+            help="The JSON gateway, which etcd serves on the same port, or gRPC.  [default: gateway; grpc where a "
+            "client certificate alone says who you are, which the gateway does not pass on]",
+            show_default=False,
+        ),
+    ] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Follow claims as they come and go, straight from etcd (no coordinator, no Postgres needed).
+
+    A lost connection is told, and what happened meanwhile when it is back. Where etcd has forgotten a part of that, a
+    gap is told, and etcd is listed anew. With json each event is an object on a line of its own.
+    """
+    from tenure.cli.claims_watch import Wanted, by_gateway, follow
+
+    chosen = options(etcd)
+    if transport is None:
+        transport = Transport.GRPC if chosen.cert_file and not chosen.user else Transport.GATEWAY
+    if transport is Transport.GATEWAY:
+        chosen = by_gateway(chosen)
+    prefix = f"{prefix.removesuffix('/')}/claims/"
+    asyncio.run(follow(chosen, prefix, Wanted(namespace, kind, worker), _teller(output), since=since))
 
 
-async def _watch(endpoints: str | None, prefix: str, output: Format) -> None:
-    from tenure.store.etcd.port import Compacted, EventKind
-
-    claims = f"{prefix}claims/"
-    async with opened(endpoints) as etcd:
-        while True:
-            listing = await etcd.list(claims)
-            for item in listing.items:
-                _print("held", item.key.removeprefix(claims), item.value, output)
-            to_stderr(f"{len(listing.items)} claims at revision {listing.revision}; watching, Ctrl-C ends")
-            try:
-                async for batch in etcd.watch(claims, start_revision=listing.revision + 1, previous=True):
-                    for event in batch.events:
-                        word = "claimed" if event.kind is EventKind.PUT else "gone"
-                        _print(word, event.item.key.removeprefix(claims), _value(event), output)
-            except Compacted:
-                to_stderr("etcd has forgotten part of the story: listing again")
+def _teller(output: Format) -> Callable[[Told], None]:
+    if output in (Format.JSON, Format.YAML):
+        return lambda told: print_record(_record(told), output)
+    if output is Format.NAME:
+        return lambda told: to_stdout(told.job_id) if told.job_id else None
+    return _tell
 
 
-def _value(event: Event) -> bytes:
-    return event.item.value or (event.previous.value if event.previous else b"")
+def _record(told: Told) -> dict[str, Any]:
+    record: dict[str, Any] = {"event": told.event, "revision": told.revision, "at": datetime.now(UTC)}
+    if told.job_id:
+        record |= {"job_id": told.job_id, "claim_revision": told.claim_revision, "claim": told.claim}
+        if told.is_after_gap:
+            record["after_gap"] = True
+    elif told.text:
+        record["detail"] = told.text
+    return record
 
 
-def _print(word: str, job_id: str, value: bytes, output: Format) -> None:
-    import json
+def _tell(told: Told) -> None:
+    match told.event:
+        case "listed":
+            to_stderr(f"{counted(int(told.text), 'claim')} at revision {told.revision}; watching, Ctrl-C ends")
+        case "lost":
+            to_stderr(f"connection lost after revision {told.revision}: {line(told.text)}; going on when it is back")
+        case "back":
+            to_stderr(f"connected again; nothing after revision {told.revision} is left out")
+        case "gap":
+            to_stderr(f"gap after revision {told.revision}: {line(told.text)}; listing anew")
+        case _:
+            claim = told.claim
+            words = f"{claim.get('kind', '')} {claim.get('route', '')} by {claim.get('worker', '?')}" if claim else ""
+            since = _held(claim) if told.event == "gone" else ""
+            when = "  some time in the gap" if told.is_after_gap else ""
+            to_stdout(f"{datetime.now():%H:%M:%S}  {told.event:<8}{told.job_id}  {words}{since}{when}")
 
+
+def _held(claim: dict[str, Any]) -> str:
     try:
-        claim = json.loads(value) if value else {}
-    except ValueError:
-        claim = {}
-    if output is Format.JSON:
-        print_json({"event": word, "job_id": job_id, "claim": claim}, compact=True)
-        return
-    told = f"{claim.get('kind', '')} {claim.get('route', '')} by {claim.get('worker', '?')}" if claim else ""
-    to_stdout(f"{datetime.now():%H:%M:%S}  {word:<8}{job_id}  {told}")
+        since = datetime.fromisoformat(str(claim.get("claimed_at")))
+        return f"  after {span(max((datetime.now(UTC) - since).total_seconds(), 0.0))}"
+    except (ValueError, TypeError):
+        return ""

@@ -6,62 +6,61 @@ import platform
 import sys
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from tenure.cli.output import Format, Output, ago, print_fields, print_json, print_table, to_stdout
+from tenure.cli.output import Format, Output, ago, print_data, print_fields, print_record, to_stdout
 from tenure.cli.session import Address, connect
+from tenure.cli.tables import Column, Watch, show
 
 if TYPE_CHECKING:
-    from tenure.client import ClusterPicture
+    from tenure.client import Cluster, ClusterPicture, Coordinator
 
 
-def cluster(
-    coordinator: Address = None,
-    output: Output = Format.TABLE,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Follow who is there, coordinators, leader and workers, until Ctrl-C.")
-    ] = False,
-) -> None:
+def cluster(watch: Watch = False, coordinator: Address = None, output: Output = Format.TABLE) -> None:
     """Show the coordinators, the leader, and the stores they stand on."""
+    columns: list[Column[Coordinator]] = [
+        Column("id", lambda c: c.id, rank=0, is_whole=True),
+        Column("grpc", lambda c: c.grpc, rank=1),
+        Column("http", lambda c: c.http, rank=3),
+        Column("version", lambda c: c.version, rank=4),
+        Column("started", lambda c: ago(c.started_at), rank=2, is_whole=True),
+        Column("", lambda c: "leader" if c.is_leader else "", rank=0, is_whole=True),
+    ]
     with connect(coordinator) as client:
         if watch:
             _watch(client.watch_cluster(), output)
             return
         found = client.cluster()
-    if output is Format.JSON:
-        print_json(found)
+    if output in (Format.JSON, Format.YAML):
+        print_data(found, output)
         return
-    print_fields(
-        (
-            ("leader", found.leader or "none now: one is being elected"),
-            ("epoch", found.epoch),
-            ("version", found.version),
-            ("schema", found.schema_version),
-            ("postgres", found.postgres_version),
-            ("etcd", found.etcd_version),
-        )
-    )
-    print_table(
-        ("id", "grpc", "http", "version", "started", ""),
-        [
-            (c.id, c.grpc, c.http, c.version, ago(c.started_at), "leader" if c.is_leader else "")
-            for c in found.coordinators
-        ],
-        empty="no coordinator is registered in etcd",
+    if not output.is_data:
+        print_fields(_facts(found))
+    show(lambda: found.coordinators, columns, output, empty="no coordinator is registered in etcd")
+
+
+def _facts(found: Cluster) -> tuple[tuple[str, object], ...]:
+    return (
+        ("leader", found.leader or "none now: one is being elected"),
+        ("epoch", found.epoch),
+        ("version", found.version),
+        ("schema", found.schema_version),
+        ("postgres", found.postgres_version),
+        ("etcd", found.etcd_version),
     )
 
 
 def _watch(pictures: Iterable[ClusterPicture], output: Format) -> None:
-    if output is Format.TABLE and sys.stdout.isatty():
+    if not output.is_data and sys.stdout.isatty():
         from tenure.cli.live import follow_cluster
 
         follow_cluster(pictures)
         return
     for picture in pictures:
-        if output is Format.JSON:
-            print_json(picture, compact=True)
+        if output.is_data:
+            print_record(picture, output)
         else:
             claims = sum(worker.claims for worker in picture.workers)
             to_stdout(
@@ -78,8 +77,8 @@ def version(output: Output = Format.TABLE) -> None:
     found = {name: version_of(name) for name in ("tenure", "grpcio", "protobuf", "psycopg", "pydantic", "etcd3gw")}
     found["python"] = platform.python_version()
     found["platform"] = platform.platform()
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
     else:
         print_fields(found.items())
 

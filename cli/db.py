@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenure.cli import parse
-from tenure.cli.output import Format, Output, print_fields, print_json, to_stderr, to_stdout
+from tenure.cli.output import Format, Output, print_data, print_fields, to_stderr, to_stdout
+from tenure.cli.progress import Busy
 from tenure.model.errors import ConfigurationError, DeadlineExceeded, FieldViolation, InvalidInput, Unavailable
 from tenure.model.fence import MAX_EPOCH
 
@@ -43,9 +44,10 @@ def migrate(postgres: Dsn = None, output: Output = Format.TABLE) -> None:
     """Bring the schema up to date. Safe to run anywhere, at any time, several at once."""
     from tenure.store.postgres.migrate import migrate as apply
 
-    done = asyncio.run(apply(_required(postgres)))
-    if output is Format.JSON:
-        print_json({"schema": done.current, "applied": done.applied})
+    with Busy("applying migrations"):
+        done = asyncio.run(apply(_required(postgres)))
+    if output.is_data:
+        print_data({"schema": done.current, "applied": done.applied}, output)
     elif not done.is_current:
         typer.echo(f"schema {done.current} is newer than this release's {done.wanted}, which runs on it: nothing to do")
     elif done.applied:
@@ -60,14 +62,15 @@ def status(postgres: Dsn = None, output: Output = Format.TABLE) -> None:
     from tenure.store.postgres.migrate import status as read
 
     found = asyncio.run(read(_required(postgres)))
-    if output is Format.JSON:
-        print_json(
+    if output.is_data:
+        print_data(
             {
                 "schema": found.current,
                 "wanted": found.wanted,
                 "is_current": found.is_current,
                 "is_usable": found.is_usable,
-            }
+            },
+            output,
         )
     else:
         print_fields((("schema", found.current or "none"), ("wanted", found.wanted)))
@@ -124,8 +127,8 @@ def admin_token(
     expires_in_s = parse.duration_s(expires_in, "--expires-in")
     wanted = validate_credential(name=name, role=Role.ADMIN, expires_in_s=expires_in_s, expiry_field="--expires-in")
     made = asyncio.run(_made(_required(postgres), wanted))
-    if output is Format.JSON:
-        print_json({"id": str(made.row.id), "expires_at": made.row.expires_at, "secret": made.secret})
+    if output.is_data:
+        print_data({"id": str(made.row.id), "expires_at": made.row.expires_at, "secret": made.secret}, output)
         return
     to_stderr(f"{made.row.id}: {name} may do everything until {made.row.expires_at:%Y-%m-%d %H:%M} UTC")
     to_stdout(made.secret or "")
@@ -150,13 +153,14 @@ def signing_key(
     if replace:
         asyncio.run(replace_signing_key(dsn, parse.duration_s(keep, "--keep") or 0.0))
     row = asyncio.run(_signing_key(dsn))
-    if output is Format.JSON:
-        print_json(
+    if output.is_data:
+        print_data(
             {
                 "signs_at": row.signs_at,
                 "previous_until": row.previous_until,
                 "attempts_before": row.attempts_before,
-            }
+            },
+            output,
         )
         return
     print_fields(
@@ -197,8 +201,8 @@ def raise_epoch(
     Such as a copy of its files that was put back without recovery. Harmless otherwise: attempts that run go on.
     """
     epoch = asyncio.run(_raised(_required(postgres), to))
-    if output is Format.JSON:
-        print_json({"epoch": epoch})
+    if output.is_data:
+        print_data({"epoch": epoch}, output)
     else:
         typer.echo(f"epoch {epoch}: fences from now on are higher than any given before")
 

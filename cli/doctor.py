@@ -1,28 +1,35 @@
 """``tenure doctor``: looks at every part that it has an address of, and says what is wrong and what to do.
 
-Reads only, but for one lease that it grants and revokes, and one object that a coordinator writes and deletes. Each
-check is by itself: one that fails stops no other.
+Reads only, but for leases that it grants and revokes, for commits that it times, which change nothing, and for one
+object that a coordinator writes and deletes. Each check is by itself: one that fails stops no other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tenure.cli.db import Dsn, told_dsn
-from tenure.cli.etcd import Endpoints, opened
+from tenure.cli.etcd import Endpoints, opened, options
 from tenure.cli.etcd_faults import ADVICE, NEWEST, OLDEST, faults_of, parsed
-from tenure.cli.output import Format, Output, line, print_json
+from tenure.cli.findings import Finding, Level
+from tenure.cli.output import Format, Output, line, print_data
 from tenure.cli.session import Address
 from tenure.model.errors import PermissionDenied, TenureError
 
 if TYPE_CHECKING:
+    from tenure.cli.doctor_certificates import Certificate
+    from tenure.cli.doctor_clocks import Clock
+    from tenure.client import Cluster
     from tenure.store.etcd.port import Etcd
     from tenure.store.postgres.migrate import SchemaStatus
 
@@ -30,64 +37,93 @@ LEAST_POSTGRES = 140_000
 MIN_TTL_S = 2
 DB_WARN_BYTES = 1_500_000_000
 ASK_S = 5.0
+LOOKS = 16
+LOOK_S = 2.0
+"""For what is only looked at beside: an address may be one that cannot be reached from here."""
 CHECK_S = 70.0
 """Backstop: each check bounds its own calls, but a busy machine is slow to import what they need."""
 
 
-class Level(StrEnum):
-    """How bad a finding is."""
+@dataclass(slots=True)
+class _Seen:
+    """What several checks see together: judged when all have looked."""
 
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-    SKIP = "skip"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check saw, and the next step where there is one."""
-
-    level: Level
-    what: str
-    detail: str
-    next_step: str = ""
+    clocks: list[Clock] = field(default_factory=list)
+    clusters: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    servers: list[tuple[str, int, str]] = field(default_factory=list)
+    """Host, port and name of what shows a certificate."""
 
 
 def doctor(
     postgres: Dsn = None,
     etcd: Endpoints = None,
     coordinator: Address = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for warnings, too.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Check coordinators, workers, Postgres and etcd, as far as their addresses are known. Exits 1 if one is broken."""
     findings = asyncio.run(_examine(coordinator, told_dsn(postgres), etcd))
-    if output is Format.JSON:
-        print_json(findings)
+    if output.is_data:
+        print_data(findings, output)
     else:
         _print(findings)
-    if any(finding.level is Level.FAIL for finding in findings):
+    bad = (Level.FAIL, Level.WARN) if strict else (Level.FAIL,)
+    if any(finding.level in bad for finding in findings):
         raise typer.Exit(1)
 
 
 async def _examine(coordinator: str | None, postgres: str | None, etcd: str | None) -> list[Finding]:
     findings: list[Finding] = []
+    seen = _Seen()
     findings += await _guarded(
-        "coordinator", lambda: _coordinators(coordinator), "is it running? `tenure up` starts all"
+        "coordinator", lambda: _coordinators(coordinator, seen), "is it running? `tenure up` starts all"
     )
     if findings[0].level is Level.FAIL:
         findings.append(Finding(Level.SKIP, "object store", "no coordinator answers", "only they have its credentials"))
     else:
         findings += await _guarded("object store", lambda: _object_store(coordinator), "see TENURE_OBJECT_STORE")
     if postgres:
-        findings += await _guarded("postgres", lambda: asyncio.to_thread(_postgres, postgres), "check its address")
+        findings += await _guarded(
+            "postgres", lambda: asyncio.to_thread(_postgres, postgres, seen), "check its address"
+        )
     else:
         findings.append(Finding(Level.SKIP, "postgres", "no address", "set TENURE_POSTGRES_DSN to check it"))
     if etcd:
         for endpoint in (part.strip() for part in etcd.split(",") if part.strip()):
-            findings += await _guarded(endpoint, lambda at=endpoint: _etcd(at), "is it running?")  # type: ignore[misc]
+            findings += await _guarded(endpoint, lambda at=endpoint: _etcd(at, seen), "is it running?")  # type: ignore[misc]
     else:
         findings.append(Finding(Level.SKIP, "etcd", "no address", "set TENURE_ETCD_ENDPOINTS to check it"))
-    return findings
+    return findings + await _guarded("certificates", lambda: asyncio.to_thread(_together, seen, os.environ), "")
+
+
+def _together(seen: _Seen, environment: Mapping[str, str]) -> list[Finding]:
+    """Judge what several checks have seen: members of etcd, clocks, certificates."""
+    from tenure.cli import doctor_certificates as certificates
+    from tenure.cli import doctor_clocks, doctor_etcd
+
+    findings = doctor_etcd.judge_members(seen.clusters, seen.versions) if seen.clusters else []
+    findings += doctor_clocks.judge(seen.clocks)
+    found = []
+    for one in certificates.in_files(environment):
+        if isinstance(one, Finding):
+            findings.append(one)
+        else:
+            found.append(one)
+    with ThreadPoolExecutor(LOOKS) as pool:
+        for shown in pool.map(_shown, seen.servers):
+            found += shown
+    return findings + list(certificates.judge(found, datetime.now(UTC)))
+
+
+def _shown(server: tuple[str, int, str]) -> list[Certificate]:
+    """Return what a server shows; nothing if it cannot be reached, which is said elsewhere."""
+    from tenure.cli.doctor_certificates import shown_by
+
+    host, port, name = server
+    with contextlib.suppress(OSError, ValueError):
+        return shown_by(host, port, name, is_postgres=name == "postgres")
+    return []
 
 
 async def _guarded(what: str, check: Callable[[], Awaitable[list[Finding]]], next_step: str) -> list[Finding]:
@@ -100,12 +136,13 @@ async def _guarded(what: str, check: Callable[[], Awaitable[list[Finding]]], nex
         return [Finding(Level.FAIL, what, f"no answer within {CHECK_S:g} s", next_step)]
 
 
-async def _coordinators(address: str | None) -> list[Finding]:
+async def _coordinators(address: str | None, seen: _Seen) -> list[Finding]:
     from tenure.client import AsyncClient
 
     async with AsyncClient(address, timeout_s=ASK_S) as client:
         cluster = await client.cluster()
         workers = await client.workers()
+    await _look_at_coordinators(cluster, seen)
     count = len(cluster.coordinators)
     return [
         Finding(Level.OK, "coordinator", f"answers, version {cluster.version}, {count} registered"),
@@ -152,22 +189,49 @@ async def _object_store(address: str | None) -> list[Finding]:
     return [Finding(Level.OK, "object store", f"works for the coordinator that answers: {times}")]
 
 
-def _postgres(dsn: str) -> list[Finding]:
+async def _look_at_coordinators(cluster: Cluster, seen: _Seen) -> None:
+    """Read the clock of each, and note where it shows a certificate. One that is not reached from here is left out."""
+    import httpx
+
+    from tenure.cli.doctor_clocks import Clock
+
+    is_tls = bool(os.environ.get("TENURE_TLS_CA") or os.environ.get("TENURE_TLS"))
+
+    async def look(client: httpx.AsyncClient, name: str, address: str) -> None:
+        before = datetime.now(UTC)
+        with contextlib.suppress(httpx.HTTPError, OSError, ValueError, KeyError):
+            answer = await client.get(f"http{'s' * is_tls}://{address}/livez")
+            after = datetime.now(UTC)
+            theirs = parsedate_to_datetime(answer.headers["date"]).astimezone(UTC)
+            middle = before + (after - before) / 2
+            seen.clocks.append(Clock(name, theirs, middle, (after - before).total_seconds(), 1.0))
+
+    if is_tls:
+        for one in cluster.coordinators:
+            host, _, port = one.grpc.rpartition(":")
+            seen.servers.append((host.strip("[]"), int(port), one.id))
+    # A clock is read and nothing is sent: whose certificate it is does not matter here.
+    async with httpx.AsyncClient(timeout=LOOK_S, verify=False, trust_env=False) as client:  # noqa: S501
+        await asyncio.gather(*(look(client, one.id, one.http) for one in cluster.coordinators if one.http))
+
+
+def _postgres(dsn: str, seen: _Seen) -> list[Finding]:
     import psycopg
 
+    from tenure.cli.doctor_postgres import examine
     from tenure.store.postgres.dsn import checked
     from tenure.store.postgres.migrate import status
 
     try:
         with psycopg.connect(
-            checked(dsn), connect_timeout=round(ASK_S), application_name="tenure-doctor"
+            checked(dsn), connect_timeout=round(ASK_S), application_name="tenure-doctor", autocommit=True
         ) as connection:
             number = connection.info.server_version
-            rows = connection.execute(
-                "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)",
-                (["fsync", "synchronous_commit", "full_page_writes"],),
-            ).fetchall()
             in_recovery = connection.execute("SELECT pg_is_in_recovery()").fetchone()
+            more, clock = examine(connection)
+            seen.clocks.append(clock)
+            if connection.pgconn.ssl_in_use:
+                seen.servers.append((connection.info.host, connection.info.port, "postgres"))
     except psycopg.Error as exc:
         words = str(exc).strip().splitlines()
         return [Finding(Level.FAIL, "postgres", words[0] if words else type(exc).__name__, "check TENURE_POSTGRES_DSN")]
@@ -179,13 +243,7 @@ def _postgres(dsn: str) -> list[Finding]:
     ]
     if in_recovery and in_recovery[0]:
         findings.append(Finding(Level.FAIL, "postgres", "is a standby", "give the address of the primary"))
-    findings += [
-        Finding(
-            Level.WARN, "postgres", f"{name} is off: an acknowledged job can be lost in a crash", f"set {name} = on"
-        )
-        for name, setting in rows
-        if setting == "off"
-    ]
+    findings += more
     findings.append(_schema(asyncio.run(status(dsn))))
     return findings
 
@@ -203,17 +261,18 @@ def _schema(schema: SchemaStatus) -> Finding:
     )
 
 
-async def _etcd(endpoint: str) -> list[Finding]:
+async def _etcd(endpoint: str, seen: _Seen) -> list[Finding]:
+    from tenure.cli import doctor_etcd
+
     async with opened(endpoint) as etcd:
         status = await etcd.status()
         granted = await _granted(etcd)
+        quick = await doctor_etcd.latency(etcd)
+    seen.clusters[endpoint], seen.versions[endpoint] = status.cluster_id, status.version
     findings = [Finding(Level.OK, endpoint, f"answers, version {status.version}, revision {status.revision}")]
     if not status.leader_id:
         findings.append(Finding(Level.FAIL, endpoint, "sees no leader", "are most of its members up and connected?"))
     findings += [Finding(Level.FAIL, endpoint, f"alarm {alarm}", _alarm_step(alarm)) for alarm in status.alarms]
-    if status.db_size_bytes > DB_WARN_BYTES:
-        size = f"{status.db_size_bytes / 1e9:.1f} GB of database, the usual quota is 2.1 GB"
-        findings.append(Finding(Level.WARN, endpoint, size, "etcdctl defrag; is a leader there to compact?"))
     if isinstance(granted, Finding):
         findings.append(replace(granted, what=endpoint))
     elif granted > MIN_TTL_S:
@@ -225,7 +284,39 @@ async def _etcd(endpoint: str) -> list[Finding]:
                 "lower etcd's --election-timeout (the least TTL is 1.5 times it)",
             )
         )
+    findings += doctor_etcd.judge_latency(endpoint, quick)
+    findings += await asyncio.to_thread(_etcd_metrics, endpoint, status.db_size_bytes, seen)
     return findings + _version_findings(endpoint, status.version)
+
+
+def _etcd_metrics(endpoint: str, size_bytes: int, seen: _Seen) -> list[Finding]:
+    """Judge what a member says of itself over HTTP, and note its clock and its certificate."""
+    import httpx
+
+    from tenure.cli import doctor_etcd
+    from tenure.cli.doctor_clocks import Clock
+
+    chosen = options(endpoint)
+    _, (address,) = chosen.addresses()
+    if address.tls:
+        seen.servers.append((address.host, address.port, endpoint))
+    try:
+        began = datetime.now(UTC)
+        text, theirs, took_s = doctor_etcd.metrics(endpoint, chosen)
+    except (httpx.HTTPError, OSError) as exc:
+        findings = [
+            Finding(
+                Level.SKIP, endpoint, f"its metrics cannot be read here: {exc}", "see them where they are collected",
+                "disk latency, quota and history are read from them", "etcd-metrics",
+            )
+        ]  # fmt: skip
+        if size_bytes > DB_WARN_BYTES:
+            size = f"{size_bytes / 1e9:.1f} GB of database, the usual quota is 2.1 GB"
+            findings.append(Finding(Level.WARN, endpoint, size, "etcdctl defrag; is a leader there to compact?"))
+        return findings
+    if theirs is not None:
+        seen.clocks.append(Clock(endpoint, theirs, began + timedelta(seconds=took_s / 2), took_s, 1.0))
+    return doctor_etcd.judge(endpoint, doctor_etcd.measured(text))
 
 
 async def _granted(etcd: Etcd) -> float | Finding:
@@ -276,5 +367,7 @@ def _print(findings: list[Finding]) -> None:
         text = Text(f"{finding.level:<5}", style=colors[finding.level])
         text.append(f"{line(finding.what)}: {line(finding.detail)}", style="default")
         console.print(text)
+        if finding.why and finding.level in (Level.WARN, Level.FAIL):
+            console.print(Text(f"     why: {line(finding.why)}", style="dim"))
         if finding.next_step:
             console.print(Text(f"     try: {line(finding.next_step)}", style="dim"))

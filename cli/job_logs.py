@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tenure.cli import completing
 from tenure.cli.output import plain, print_json
 from tenure.cli.session import Address, connect
 
@@ -39,7 +40,7 @@ class LevelName(StrEnum):
 
 
 def logs(
-    job_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")],
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the job.", autocompletion=completing.jobs)],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
     attempt: Annotated[int | None, typer.Option("--attempt", min=1, help="Only of this attempt.")] = None,
     level: Annotated[LevelName | None, typer.Option("--level", help="Only lines as grave as that.")] = None,

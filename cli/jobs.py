@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenure.cli import artifacts, job_logs, parse, repair
+from tenure.cli import artifacts, completing, job_logs, owners, parse, repair, tables
 from tenure.cli.filters import (
     CreatedAfter,
     CreatedBefore,
@@ -30,8 +30,9 @@ from tenure.cli.output import (
     Output,
     ago,
     jsonable,
+    print_data,
     print_fields,
-    print_json,
+    print_record,
     print_table,
     span,
     state_text,
@@ -39,6 +40,7 @@ from tenure.cli.output import (
     to_stdout,
 )
 from tenure.cli.session import Address, connect
+from tenure.cli.tables import EVERY, Column, Every, Watch
 from tenure.cli.why import note_of, note_of_many, telling_why
 from tenure.model.dependencies import Trigger
 from tenure.model.states import JobState
@@ -50,8 +52,8 @@ app = typer.Typer(
     help="List, show, explain, wait for, watch, cancel, retry and delete jobs; list attempts; read logs.",
     no_args_is_help=True,
 )
-JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
-JobIds = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of jobs.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.", autocompletion=completing.jobs)]
+JobIds = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of jobs.", autocompletion=completing.jobs)]
 
 
 class CountBy(StrEnum):
@@ -78,43 +80,32 @@ def list_jobs(
     finished_before: FinishedBefore = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
     include_deleted: Annotated[bool, typer.Option("--include-deleted", help="Also those that were deleted.")] = False,
+    watch: Watch = False,
+    every: Every = EVERY,
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:
     """List jobs, newest first (without payloads and results)."""
     wanted = Selection(namespace, kind, route, state, label, parent, after, before, workflow).keywords()
-    with connect(coordinator) as client:
-        found = list(
-            client.list(
-                **wanted,
-                limit=limit,
-                include_deleted=include_deleted,
-                finished_after=parse.instant(finished_after, "--finished-after"),
-                finished_before=parse.instant(finished_before, "--finished-before"),
-            )
-        )
-        note = "" if output is Format.JSON else note_of_many(client, found)
-    if output is Format.JSON:
-        print_json(found)
-        return
-    columns: dict[str, Callable[[Job], object]] = {
-        "id": lambda j: j.id,
-        "kind": lambda j: j.kind,
-        "route": lambda j: j.route,
-        "state": _state,
-        "attempt": lambda j: j.attempt,
-        "priority": lambda j: j.priority,
-        "created": lambda j: ago(j.created_at),
-        "took": _took,
-        "worker": _worker,
+    wanted |= {
+        "finished_after": parse.instant(finished_after, "--finished-after"),
+        "finished_before": parse.instant(finished_before, "--finished-before"),
     }
-    if any(j.error or j.reason for j in found):
-        columns["why"] = _why
-    print_table(list(columns), [[cell(j) for cell in columns.values()] for j in found], empty="no such jobs")
-    if len(found) == limit:
-        to_stderr(f"the newest {limit}; --limit shows more")
-    if note:
-        to_stderr(note)
+    with connect(coordinator) as client:
+
+        def note(found: Sequence[Job]) -> str:
+            more = [f"the newest {limit}; --limit shows more"] if len(found) == limit else []
+            return "\n".join(part for part in (*more, note_of_many(client, found)) if part)
+
+        tables.show(
+            lambda: list(client.list(**wanted, limit=limit, include_deleted=include_deleted)),
+            _COLUMNS,
+            output,
+            empty="no such jobs",
+            watch=watch,
+            every=every,
+            note=note,
+        )
 
 
 @app.command("count")
@@ -141,8 +132,8 @@ def count(
             finished_before=parse.day(until, "--until"),
             by=asked,
         )
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     columns = [str(one) for one in CountBy if one in asked]
     rows = [[getattr(one, column) for column in columns] + [f"{one.jobs:,}"] for one in found.counts]
@@ -156,9 +147,9 @@ def get(job_id: JobId, coordinator: Address = None, output: Output = Format.TABL
     """Show one job with its payload, its result, and its story: every attempt, and how it ended."""
     with connect(coordinator) as client:
         job, story = client.get(job_id), client.attempts(job_id)
-        note = "" if output is Format.JSON else note_of(client, job)
-    if output is Format.JSON:
-        print_json({**jsonable(job), "attempts": story})
+        note = "" if output.is_data else note_of(client, job)
+    if output.is_data:
+        print_data({**jsonable(job), "attempts": story}, output)
         return
     show(job, output)
     if story:
@@ -173,8 +164,8 @@ def why(job_id: JobId, coordinator: Address = None, output: Output = Format.TABL
     """Say in words why a job does not run: no worker for it, a limit full, paused, waiting on others …"""
     with connect(coordinator) as client:
         found = client.why(job_id)
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     if found.obstacles:
         to_stdout(f"{found.job.id} ({found.job.kind}) is {found.job.state} and does not run:")
@@ -194,8 +185,8 @@ def wait(
     """Wait until jobs have ended, and show them. Exits 0 if all completed, 1 if one did not, 7 if not in time."""
     with connect(coordinator) as client, telling_why(client, job_ids):
         ended = client.wait_many(job_ids, parse.duration_s(timeout, "--timeout"))
-    if output is Format.JSON and len(ended) > 1:
-        print_json(ended)
+    if output.is_data and len(ended) > 1:
+        print_data(ended, output)
     else:
         for job in ended:
             show(job, output)
@@ -208,8 +199,8 @@ def watch(job_ids: JobIds, coordinator: Address = None, output: Output = Format.
     """Follow jobs until they have ended: a line for each change (with json: one object a line)."""
     with connect(coordinator) as client, telling_why(client, job_ids):
         for job in client.watch(job_ids[0]) if len(job_ids) == 1 else client.watch_many(job_ids):
-            if output is Format.JSON:
-                print_json(job, compact=True)
+            if output.is_data:
+                print_record(job, output)
             else:
                 _print_change(job, with_id=len(job_ids) > 1)
 
@@ -219,8 +210,8 @@ def delete(job_ids: JobIds, coordinator: Address = None, output: Output = Format
     """Hide jobs that have ended from listings; they can still be read by their ids."""
     with connect(coordinator) as client:
         gone = [client.delete(job_id) for job_id in job_ids]
-    if output is Format.JSON:
-        print_json(gone)
+    if output.is_data:
+        print_data(gone, output)
         return
     for job in gone:
         to_stdout(f"{job.id} is deleted; tenure jobs list --include-deleted shows it")
@@ -231,12 +222,13 @@ def attempts(job_id: JobId, coordinator: Address = None, output: Output = Format
     """List the attempts at a job: who tried when, under which fence, and how it ended."""
     with connect(coordinator) as client:
         found = client.attempts(job_id)
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     _print_attempts(found)
 
 
+app.command("owners")(owners.owners)
 app.command("artifacts")(artifacts.artifacts)
 app.command("download")(artifacts.download)
 app.command("cancel")(repair.cancel)
@@ -246,8 +238,8 @@ app.command("logs")(job_logs.logs)
 
 def show(job: Job, output: Format) -> None:
     """Print one job."""
-    if output is Format.JSON:
-        print_json(job)
+    if output.is_data:
+        print_data(job, output)
         return
     print_fields(
         (
@@ -356,3 +348,20 @@ def _when(at: Any) -> str | None:
 
 def _json(value: Any) -> str | None:
     return None if value is None else json.dumps(value, indent=2, ensure_ascii=False)
+
+
+_COLUMNS: list[Column[Job]] = [
+    Column("id", lambda j: j.id, rank=0, is_whole=True),
+    Column("namespace", lambda j: j.namespace, is_wide=True),
+    Column("kind", lambda j: j.kind, rank=1),
+    Column("route", lambda j: j.route, rank=5),
+    Column("state", _state, rank=0, is_whole=True),
+    Column("attempt", lambda j: j.attempt, rank=4, is_whole=True),
+    Column("priority", lambda j: j.priority, rank=7, is_whole=True),
+    Column("created", lambda j: ago(j.created_at), rank=2, is_whole=True),
+    Column("took", _took, rank=5, is_whole=True),
+    Column("worker", _worker, rank=6),
+    Column("fence", lambda j: j.fence or "", is_wide=True),
+    Column("labels", lambda j: ",".join(f"{key}={value}" for key, value in sorted(j.labels.items())), is_wide=True),
+    Column("why", _why, rank=3),
+]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tenure.cli import parse
-from tenure.cli.output import Format, Output, print_done, print_json, print_table, span
+from tenure.cli.output import Format, Output, print_data, print_done, print_table, span
 from tenure.cli.session import Address, connect
 from tenure.model.errors import NotFound
 from tenure.model.retry import Backoff
@@ -117,8 +117,8 @@ def get(kind: Kind, namespace: Namespace = None, coordinator: Address = None, ou
     """Show the settings of a kind as they were put, for a namespace or for all."""
     with connect(coordinator) as client:
         found = client.kind(kind, namespace=namespace)
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     _show([found], output)
 
@@ -142,8 +142,8 @@ def delete(kind: Kind, namespace: Namespace = None, coordinator: Address = None,
 
 
 def _show(kinds: list[KindSettings], output: Format) -> None:
-    if output is Format.JSON:
-        print_json(kinds)
+    if output.is_data:
+        print_data(kinds, output)
         return
     print_table(
         ("kind", "namespace", "settings"),

@@ -6,15 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenure.cli import parse
-from tenure.cli.output import Format, Output, print_done, print_json, print_table, span
+from tenure.cli import completing, parse
+from tenure.cli.output import Format, Output, print_data, print_done, print_table, span
 from tenure.cli.session import Address, connect
 
 if TYPE_CHECKING:
     from tenure.client import Limit
 
 app = typer.Typer(help="Limits on jobs that carry a name: at a time, and per interval.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(metavar="NAME", help="As jobs carry it; `scan:*` is a family of limits.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="As jobs carry it; `scan:*` is a family of limits.", autocompletion=completing.limits
+    ),
+]
 
 
 @app.command("put")
@@ -52,8 +57,8 @@ def get(name: Name, coordinator: Address = None, output: Output = Format.TABLE) 
     """Show one limit; of a family, every name that is in use."""
     with connect(coordinator) as client:
         found = client.limit(name)
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     _show([found], output)
     if found.held:
@@ -71,8 +76,8 @@ def delete(name: Name, coordinator: Address = None, output: Output = Format.TABL
 
 
 def _show(limits: list[Limit], output: Format) -> None:
-    if output is Format.JSON:
-        print_json(limits)
+    if output.is_data:
+        print_data(limits, output)
         return
     print_table(
         ("name", "concurrent", "held", "rate", "burst"),

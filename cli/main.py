@@ -33,12 +33,13 @@ from tenure.cli import (
     schedules,
     submit,
     tokens,
+    top,
     worker,
     workers,
     workflows,
 )
 from tenure.cli.output import to_stderr
-from tenure.model.errors import InvalidInput, TenureError
+from tenure.model.errors import BoundExceeded, Conflict, InvalidInput, NotFound, TenureError, WrongState
 from tenure.model.wording import sentence
 
 EPILOG = """\b
@@ -67,7 +68,7 @@ class Root(TyperGroup):
         except TenureError as exc:
             if ctx.params.get("debug"):
                 raise
-            report(exc)
+            report(exc, ctx.invoked_subcommand or "")
             raise typer.Exit(exc.exit_code) from exc
         except typer.BadParameter as exc:
             exc.message = sentence(exc.message)
@@ -131,6 +132,7 @@ app.add_typer(workers.app, name="workers")
 app.add_typer(claims.app, name="claims")
 app.add_typer(tokens.app, name="tokens")
 app.command("cluster")(cluster.cluster)
+app.command("top")(top.top)
 app.add_typer(db.app, name="db")
 app.add_typer(etcd.app, name="etcd")
 app.command("doctor")(doctor.doctor)
@@ -142,15 +144,27 @@ app.command(
 app.command("version")(cluster.version)
 
 
-def report(exc: TenureError) -> None:
+def report(exc: TenureError, command: str = "") -> None:
     """Print an error for a person: a line each problem, and the next step."""
     if isinstance(exc, InvalidInput):
         for violation in exc.violations:
             to_stderr(f"error: {violation.field}: {violation.description}")
     else:
         to_stderr(f"error: {exc.message}")
-    if exc.hint:
-        to_stderr(f"try: {exc.hint}")
+    to_stderr(f"try: {exc.hint or next_step(exc, command)}")
+
+
+def next_step(exc: TenureError, command: str) -> str:
+    """Return what helps after an error of a command that names no step of its own."""
+    match exc:
+        case InvalidInput():
+            return f"{f'tenure {command}'.strip()} --help says what it takes"
+        case NotFound() | WrongState() | Conflict():
+            listed = {"jobs": "jobs", "submit": "jobs"}.get(command, command)
+            return f"tenure {listed} --help shows how to look at what is there"
+        case BoundExceeded():
+            return "again later; tenure top shows how full it is"
+    return "tenure doctor says what is wrong with the parts"
 
 
 def run() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenure.cli import parse
-from tenure.cli.output import Format, Output, print_json, print_table, span
+from tenure.cli.output import Format, Output, print_data, print_table, span
 from tenure.cli.session import Address, connect
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ def list_namespaces(coordinator: Address = None, output: Output = Format.TABLE) 
     """List the namespaces for which anything was set."""
     with connect(coordinator) as client:
         found = client.namespaces()
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     print_table(
         ("namespace", "weight", "ageing", "backlog", "submits"),
@@ -70,8 +70,8 @@ def update(
             submit_rate=submit_rate,
             submit_burst=submit_burst,
         )
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     settings = f"weight {found.weight:g}, ageing {_ageing(found)}, backlog {_backlog(found)}, submits {_submits(found)}"
     typer.echo(f"{found.name}: {settings}")

@@ -12,19 +12,41 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from tenure.model.errors import FieldViolation, InvalidInput
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from tenure.cli.fitting import Head
 
 
 class Format(StrEnum):
     """What to print."""
 
     TABLE = "table"
+    WIDE = "wide"
+    """A table with every column, whole."""
     JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+    """What a record is called by other commands: its id or its name, one a line."""
+
+    @property
+    def is_data(self) -> bool:
+        """Say whether it is for programs."""
+        return self not in (Format.TABLE, Format.WIDE)
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="table for people, json for programs.")]
+Output = Annotated[
+    Format,
+    typer.Option(
+        "--output", "-o", help="table or wide (every column) for people; json, yaml, or name (ids alone) for programs."
+    ),
+]
 
 
 def to_stderr(text: str) -> None:
@@ -72,34 +94,91 @@ def print_json(value: Any, *, compact: bool = False) -> None:
     sys.stdout.flush()
 
 
-def print_done(text: str, output: Format, **facts: Any) -> None:
-    """Print what a command has done: a sentence, or its facts as JSON."""
+def print_data(value: Any, output: Format) -> None:
+    """Print a record, or a list of them, for a program: as JSON, as YAML, or the names alone, one a line."""
+    match output:
+        case Format.YAML:
+            from tenure.cli.yaml_text import to_yaml
+
+            sys.stdout.write(to_yaml(jsonable(value)))
+        case Format.NAME:
+            many = value if isinstance(value, list | tuple) else [value]
+            sys.stdout.write("".join(f"{line(name_of(one))}\n" for one in many))
+        case _:
+            print_json(value)
+    sys.stdout.flush()
+
+
+def print_record(value: Any, output: Format) -> None:
+    """Print one record of a stream for a program: a line of JSON, a document of YAML, or its name."""
     if output is Format.JSON:
-        print_json(facts)
+        print_json(value, compact=True)
+        return
+    if output is Format.YAML:
+        sys.stdout.write("---\n")
+    print_data(value, output)
+
+
+def name_of(record: Any) -> str:
+    """Return what other commands call a record by.
+
+    Raises:
+        InvalidInput: it has neither an id nor a name.
+    """
+    for field in ("id", "job_id", "schedule", "name", "path", "kind", "what"):
+        value = record.get(field) if isinstance(record, Mapping) else getattr(record, field, None)
+        if isinstance(value, str) and value:
+            return value
+    raise InvalidInput(
+        [FieldViolation("--output", "what this shows has no name")], hint="-o json shows all that there is"
+    )
+
+
+def print_done(text: str, output: Format, **facts: Any) -> None:
+    """Print what a command has done: a sentence, or its facts for a program."""
+    if output.is_data:
+        print_data(facts, output)
     else:
         to_stdout(text)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """Print a table on stdout, or ``empty`` on stderr when there are no rows."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
+    """Print a table on stdout, or ``empty`` on stderr when there are no rows. The important columns are on the left."""
+    from tenure.cli.fitting import Head, as_text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        # Ids are to be copied whole.
-        table.add_column(column, no_wrap=column in ("id", "job"), overflow="fold")
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(line(cell)) for cell in row))
-    if not table.row_count:
+    heads = [
+        Head(name, rank=index if index > 1 else 0, is_whole=name in ("id", "job")) for index, name in enumerate(columns)
+    ]
+    print_rows(heads, [[as_text(cell) for cell in row] for row in rows], empty=empty)
+
+
+def print_rows(heads: Sequence[Head], rows: Sequence[Sequence[Text]], *, empty: str, is_wide: bool = False) -> None:
+    """Print a table that fits the terminal, saying on stderr what it has no room for; whole if it is to be wide.
+
+    Without a terminal there is no width to fit in: nothing is shortened or folded that a program may read.
+    """
+    from tenure.cli.fitting import drawn
+
+    if not rows:
         to_stderr(empty)
         return
-    _console().print(table)
+    console = _console()
+    available = console.width if sys.stdout.isatty() and not is_wide else None
+    table, left_out = drawn(heads, rows, available)
+    if available is None:
+        console.width = 3 * len(heads) + sum(column.width or 0 for column in table.columns)
+    console.print(table)
+    if left_out:
+        to_stderr(f"left out, the terminal is too narrow: {', '.join(left_out)}")
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
     """Print name and value, one a line, leaving out what is empty."""
+    _console().print(fields_grid(fields))
+
+
+def fields_grid(fields: Iterable[tuple[str, object]]) -> Any:
+    """Return what ``print_fields`` prints."""
     from rich.table import Table
     from rich.text import Text
 
@@ -107,7 +186,7 @@ def print_fields(fields: Iterable[tuple[str, object]]) -> None:
     for name, value in fields:
         if value not in (None, "", (), []):
             table.add_row(Text(name, style="dim"), value if isinstance(value, Text) else Text(plain(str(value))))
-    _console().print(table)
+    return table
 
 
 def state_text(state: str) -> Any:

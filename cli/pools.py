@@ -7,18 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenure.cli import parse
+from tenure.cli import completing, parse
 from tenure.cli.filters import Preview, Yes
-from tenure.cli.output import Format, Output, ago, counted, print_done, print_json, print_table, to_stderr
+from tenure.cli.output import Format, Output, ago, counted, print_data, print_done, print_table, to_stderr
 from tenure.cli.repair import confirm
 from tenure.cli.session import Address, connect
+from tenure.cli.tables import EVERY, Column, Every, Watch, show
 from tenure.model.errors import DeadlineExceeded, FieldViolation, InvalidInput, WrongState
 
 if TYPE_CHECKING:
-    from tenure.client import Client
+    from tenure.client import Client, Pool
 
 app = typer.Typer(help="Pools, and pauses of pools, kinds and namespaces.", no_args_is_help=True)
-Path = Annotated[str | None, typer.Argument(metavar="POOL", help="A pool, or any route prefix.", show_default=False)]
+Path = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="POOL", help="A pool, or any route prefix.", show_default=False, autocompletion=completing.pools
+    ),
+]
 Kind = Annotated[str | None, typer.Option("--kind", "-k", help="Instead of a pool: jobs of this kind.")]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Instead of a pool: jobs of this namespace.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, in words: `tenure jobs why` shows it.")]
@@ -28,18 +34,26 @@ SETTLE_S = 3.0
 
 
 @app.command("list")
-def list_pools(coordinator: Address = None, output: Output = Format.TABLE) -> None:
+def list_pools(
+    watch: Watch = False, every: Every = EVERY, coordinator: Address = None, output: Output = Format.TABLE
+) -> None:
     """List the pools that are or were served, with what waits and executes below each."""
+    columns: list[Column[Pool]] = [
+        Column("pool", lambda p: p.path, rank=0, is_whole=True),
+        Column("workers", lambda p: p.workers, rank=2, is_whole=True),
+        Column("ready", lambda p: p.ready, rank=1, is_whole=True),
+        Column("executing", lambda p: p.executing, rank=1, is_whole=True),
+        Column("state", lambda p: "paused" if p.paused else "open", rank=0, is_whole=True),
+    ]
     with connect(coordinator) as client:
-        found = client.pools()
-    if output is Format.JSON:
-        print_json(found)
-        return
-    print_table(
-        ("pool", "workers", "ready", "executing", "state"),
-        [(p.path, p.workers, p.ready, p.executing, "paused" if p.paused else "open") for p in found],
-        empty="no worker has served a pool yet: start one with `tenure worker`",
-    )
+        show(
+            client.pools,
+            columns,
+            output,
+            empty="no worker has served a pool yet: start one with `tenure worker`",
+            watch=watch,
+            every=every,
+        )
 
 
 @app.command("pauses")
@@ -47,8 +61,8 @@ def pauses(coordinator: Address = None, output: Output = Format.TABLE) -> None:
     """List what is paused."""
     with connect(coordinator) as client:
         found = client.pauses()
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     print_table(
         ("paused", "name", "since", "executing", "reason"),
@@ -147,7 +161,12 @@ def _executing(client: Client, subject: dict[str, Any]) -> int:
 
 @app.command("remove")
 def remove(
-    pool: Annotated[str, typer.Argument(metavar="POOL", help="A pool, or any route prefix.", show_default=False)],
+    pool: Annotated[
+        str,
+        typer.Argument(
+            metavar="POOL", help="A pool, or any route prefix.", show_default=False, autocompletion=completing.pools
+        ),
+    ],
     reason: Annotated[str, typer.Option("--reason", help="Why, for the story of the jobs.")] = "",
     timeout: Annotated[str | None, typer.Option("--timeout", help="Stop waiting after this long (90s, 5m).")] = None,
     preview: Preview = False,
@@ -168,8 +187,8 @@ def remove(
                     found.canceled + found.asked,
                 )
             found = client.remove_pool(pool, reason=reason, timeout_s=parse.duration_s(timeout, "--timeout"))
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     would = "would be " if preview else ""
     typer.echo(f"{pool} {'would be' if preview else 'is'} removed")

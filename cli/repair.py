@@ -34,12 +34,13 @@ from tenure.cli.output import (
     ago,
     counted,
     jsonable,
-    print_json,
+    print_data,
     print_table,
     state_text,
     to_stderr,
     to_stdout,
 )
+from tenure.cli.progress import Bar
 from tenure.cli.session import Address, connect
 from tenure.model.errors import FieldViolation, InvalidInput, NotFound
 
@@ -75,21 +76,24 @@ def cancel(
     with connect(coordinator) as client:
         if job_ids:
             jobs = [client.cancel(job_id, reason) for job_id in job_ids]
-            if output is Format.JSON:
-                print_json(jobs if len(jobs) > 1 else jobs[0])
+            if output.is_data:
+                print_data(jobs if len(jobs) > 1 else jobs[0], output)
                 return
             for job in jobs:
                 note = ", asked to stop" if job.cancel_requested and not job.is_terminal else ""
                 to_stdout(f"{job.id} {job.state}{note}")
             return
         wanted = selection.keywords()
+        total = None
         if not preview and not yes:
             found = client.cancel_many(**wanted, all=every, preview=True)
-            confirm(f"cancel {counted(found.canceled + found.asked, 'job')}?", found.canceled + found.asked)
-        done = client.cancel_many(**wanted, all=every, preview=preview, reason=reason)
+            total = found.canceled + found.asked
+            confirm(f"cancel {counted(total, 'job')}?", total)
+        with Bar("jobs", total) as bar:
+            done = client.cancel_many(**wanted, all=every, preview=preview, reason=reason, progress=bar.to)
         matching = _found(client, done.ids) if preview else []
-    if output is Format.JSON:
-        print_json({**jsonable(done), "jobs": [_brief(job) for job in matching]} if preview else done)
+    if output.is_data:
+        print_data({**jsonable(done), "jobs": [_brief(job) for job in matching]} if preview else done, output)
         return
     _print_many(matching, done.ids, done.canceled + done.asked, preview=preview)
     would, asked = "would be " if preview else "", counted(done.asked, "executing one")
@@ -124,20 +128,22 @@ def retry(
     with connect(coordinator) as client:
         if job_ids:
             jobs = [client.retry(job_id) for job_id in job_ids]
-            if output is Format.JSON:
-                print_json(jobs if len(jobs) > 1 else jobs[0])
+            if output.is_data:
+                print_data(jobs if len(jobs) > 1 else jobs[0], output)
                 return
             for job in jobs:
                 to_stdout(f"{job.retry_of} retried as {job.id}{'' if job.created else ' (before)'}, {job.state}")
             return
         wanted = selection.keywords()
+        total = None
         if not preview and not yes:
-            found = client.retry_many(**wanted, all=every, preview=True)
-            confirm(f"retry {counted(found.retried, 'job')}?", found.retried)
-        done = client.retry_many(**wanted, all=every, preview=preview)
+            total = client.retry_many(**wanted, all=every, preview=True).retried
+            confirm(f"retry {counted(total, 'job')}?", total)
+        with Bar("jobs", total) as bar:
+            done = client.retry_many(**wanted, all=every, preview=preview, progress=bar.to)
         matching = _found(client, done.ids) if preview else []
-    if output is Format.JSON:
-        print_json({**jsonable(done), "jobs": [_brief(job) for job in matching]} if preview else done)
+    if output.is_data:
+        print_data({**jsonable(done), "jobs": [_brief(job) for job in matching]} if preview else done, output)
         return
     _print_many(matching, done.ids, done.retried, preview=preview)
     to_stderr(f"{counted(done.retried, 'job')} {'would be ' if preview else ''}retried")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenure.cli import parse
-from tenure.cli.output import Format, Output, ago, print_done, print_json, print_table, span, state_text, to_stderr
+from tenure.cli.output import Format, Output, ago, print_data, print_done, print_table, span, state_text, to_stderr
 from tenure.cli.session import Address, connect
 from tenure.model.errors import FieldViolation, InvalidInput
 
@@ -142,8 +142,8 @@ def preview(
         found = client.preview_retention(namespace=only, policy=policy)
         has_files = any(one.archive_keep_s for one in client.retentions())
         files = client.preview_archive(namespace=only, policy=policy) if has_files else []
-    if output is Format.JSON:
-        print_json([*found, *files])
+    if output.is_data:
+        print_data([*found, *files], output)
         return
     print_table(
         ("namespace", "state", "would go", "held", "needed", "oldest", "policy"),
@@ -221,8 +221,8 @@ def _archived(policy: RetentionPolicy) -> str:
 
 
 def _show(policies: list[RetentionPolicy], output: Format) -> None:
-    if output is Format.JSON:
-        print_json(policies)
+    if output.is_data:
+        print_data(policies, output)
         return
     print_table(
         ("namespace", "kind", "state", "kept", "in the archive"),
@@ -235,8 +235,8 @@ def _show(policies: list[RetentionPolicy], output: Format) -> None:
 
 
 def _show_holds(found: list[LegalHold], output: Format) -> None:
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     print_table(
         ("label", "reason", "set by", "since"),

@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenure.cli import parse
+from tenure.cli import completing, parse, tables
 from tenure.cli.output import (
     Format,
     Output,
     ago,
+    print_data,
     print_done,
     print_fields,
-    print_json,
     print_table,
     span,
     to_stderr,
     to_stdout,
 )
+from tenure.cli.progress import Busy
 from tenure.cli.session import Address, connect
+from tenure.cli.tables import EVERY, Column, Watch
+from tenure.cli.tables import Every as EveryLook
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.routes import DEFAULT_NAMESPACE, DEFAULT_ROUTE
 from tenure.model.schedule_choices import Fold, Gap, Misfire, Overlap
@@ -30,7 +33,9 @@ if TYPE_CHECKING:
     from tenure.client import NewSchedule, Schedule
 
 app = typer.Typer(help="Make, show, change, pause, trigger, backfill and preview schedules.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name or id of the schedule.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name or id of the schedule.", autocompletion=completing.schedules)
+]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="The organisation it belongs to.")]
 Cron = Annotated[
     str | None,
@@ -171,32 +176,33 @@ def update(
 @app.command("list")
 def list_schedules(
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Only of this namespace.")] = None,
+    watch: Watch = False,
+    every: EveryLook = EVERY,
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:
     """List schedules by namespace and name."""
+    columns: list[Column[Schedule]] = [
+        Column("name", lambda s: s.name, rank=0, is_whole=True),
+        Column("namespace", lambda s: s.spec.namespace, rank=2),
+        Column("rule", lambda s: _rule(s.spec), rank=3),
+        Column("kind", lambda s: s.spec.job.kind, rank=4),
+        Column("next", lambda s: "paused" if s.is_paused else ago(s.next_at) or "never", rank=0, is_whole=True),
+        Column("last", lambda s: ago(s.last_tick), rank=1, is_whole=True),
+        Column("fired", lambda s: s.fired, rank=5, is_whole=True),
+        Column("skipped", lambda s: s.skipped, rank=6, is_whole=True),
+        Column("overlap", lambda s: s.spec.overlap or "", is_wide=True),
+        Column("last job", lambda s: s.last_job_id or "", is_wide=True, is_whole=True),
+    ]
     with connect(coordinator) as client:
-        found = list(client.schedules(namespace=namespace))
-    if output is Format.JSON:
-        print_json(found)
-        return
-    print_table(
-        ("name", "namespace", "rule", "kind", "next", "last", "fired", "skipped"),
-        [
-            (
-                s.name,
-                s.spec.namespace,
-                _rule(s.spec),
-                s.spec.job.kind,
-                "paused" if s.is_paused else ago(s.next_at) or "never",
-                ago(s.last_tick),
-                s.fired,
-                s.skipped,
-            )
-            for s in found
-        ],
-        empty="no schedules",
-    )
+        tables.show(
+            lambda: list(client.schedules(namespace=namespace)),
+            columns,
+            output,
+            empty="no schedules",
+            watch=watch,
+            every=every,
+        )
 
 
 @app.command("get")
@@ -249,8 +255,8 @@ def trigger(
     """Make a job now, whatever rule, overlap and pause say, and print its id."""
     with connect(coordinator) as client:
         made = client.trigger_schedule(name, namespace=namespace, idempotency_key=key)
-    if output is Format.JSON:
-        print_json(made)
+    if output.is_data:
+        print_data(made, output)
     else:
         to_stdout(made.job_id)
 
@@ -267,10 +273,10 @@ def backfill(
     """Make the jobs of past ticks, leaving out those that have theirs, and list them. At most 1,000 at once."""
     first, last = parse.instant(start, "--from"), parse.instant(until, "--until")
     assert first is not None and last is not None
-    with connect(coordinator) as client:
+    with connect(coordinator) as client, Busy("making the jobs of past ticks"):
         made = client.backfill_schedule(name, first, last, namespace=namespace)
-    if output is Format.JSON:
-        print_json(made)
+    if output.is_data:
+        print_data(made, output)
         return
     print_table(
         ("tick", "job", ""),
@@ -314,8 +320,8 @@ def preview(
         ticks = client.preview_schedule(
             which, namespace=namespace, count=count, after=parse.instant(after, "--after")
         )  # fmt: skip
-    if output is Format.JSON:
-        print_json(ticks)
+    if output.is_data:
+        print_data(ticks, output)
         return
     print_table(
         ("tick", "utc", "in"),
@@ -328,8 +334,8 @@ def preview(
 
 def show(schedule: Schedule, output: Format) -> None:
     """Print one schedule."""
-    if output is Format.JSON:
-        print_json(schedule)
+    if output.is_data:
+        print_data(schedule, output)
         return
     spec = schedule.spec
     skipped = f"{schedule.skipped} ({ago(schedule.skipped_at)}: {schedule.skip_reason})" if schedule.skipped else None

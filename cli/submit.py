@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tenure.cli import parse
+from tenure.cli import completing, parse
 from tenure.cli.jobs import show
 from tenure.cli.output import Format, Output, to_stderr
 from tenure.cli.session import Address, connect
@@ -27,7 +27,10 @@ FOR_LINES = {"source", "kind", "key", "coordinator", "output"}
 def submit(
     ctx: typer.Context,
     kind: Annotated[
-        str | None, typer.Argument(metavar="KIND", help="The name that selects a handler.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="KIND", help="The name that selects a handler.", show_default=False, autocompletion=completing.kinds
+        ),
     ] = None,
     payload: Annotated[
         str | None,

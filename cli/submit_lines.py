@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from tenure.cli import parse
-from tenure.cli.output import Format, print_json, to_stderr, to_stdout
+from tenure.cli.output import Format, print_record, to_stderr, to_stdout
+from tenure.cli.progress import Bar
 from tenure.cli.session import connect
 from tenure.model.errors import FieldViolation, InvalidInput, TenureError
 
@@ -35,8 +36,8 @@ def submit_lines(source: str, *, kind: str | None, key: str | None, coordinator:
     def refuse(line: int, error: TenureError) -> None:
         nonlocal refused
         refused += 1
-        if output is Format.JSON:
-            print_json({"line": line, "error": error.message}, compact=True)
+        if output.is_data and output is not Format.NAME:
+            print_record({"line": line, "error": error.message}, output)
         else:
             to_stderr(f"line {line}: {error.message}")
 
@@ -59,18 +60,18 @@ def submit_lines(source: str, *, kind: str | None, key: str | None, coordinator:
     with ExitStack() as stack:
         file = sys.stdin if source == "-" else stack.enter_context(_open(source))
         client = stack.enter_context(connect(coordinator))
-        advance = stack.enter_context(_Bar())
+        bar = stack.enter_context(Bar("jobs"))
         for one in client.submit_stream(jobs(file)):
-            advance()
+            bar.advance()
             refuse_bad(numbers[one.number])
             if one.error is not None:
                 refuse(numbers[one.number], one.error)
                 continue
             created, known = created + one.created, known + (not one.created)
-            if output is Format.JSON:
-                print_json({"line": numbers[one.number], "id": one.id, "created": one.created}, compact=True)
+            if output.is_data:
+                print_record({"line": numbers[one.number], "id": one.id, "created": one.created}, output)
         refuse_bad(math.inf)
-    if output is not Format.JSON:
+    if not output.is_data:
         to_stdout(f"{created} submitted, {known} known before, {refused} refused")
     if refused:
         raise typer.Exit(1)
@@ -122,31 +123,3 @@ def _open(path: str) -> TextIO:
         return open(path, encoding="utf-8")
     except OSError as exc:
         raise InvalidInput([FieldViolation("--from", f"cannot read {path}: {exc.strerror}")]) from exc
-
-
-class _Bar:
-    """A bar on the terminal's error output: how many jobs have their answer, and how fast. Nothing elsewhere."""
-
-    def __enter__(self) -> _Bar:
-        from rich.console import Console
-        from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        console = Console(stderr=True)
-        self._progress = Progress(
-            SpinnerColumn(),
-            MofNCompleteColumn(),
-            TextColumn("jobs"),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
-        self._progress.start()
-        self._task = self._progress.add_task("submit", total=None)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
-
-    def __call__(self) -> None:
-        self._progress.advance(self._task)

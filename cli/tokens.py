@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenure.cli import parse
-from tenure.cli.output import Format, Output, ago, jsonable, print_done, print_json, print_table, to_stderr, to_stdout
+from tenure.cli.output import Format, Output, ago, jsonable, print_data, print_done, print_table, to_stderr, to_stdout
 from tenure.cli.session import Address, connect
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def create(
             expires_at=parse.instant(expires_at, "--expires-at"),
             certificate_subject=certificate_subject,
         )
-    if output is Format.JSON:
-        print_json({**jsonable(made.token), "secret": made.secret})
+    if output.is_data:
+        print_data({**jsonable(made.token), "secret": made.secret}, output)
         return
     to_stderr(f"{made.token.id}: {_words(made.token)}, until {_day(made.token.expires_at)}")
     if made.secret is not None:
@@ -74,8 +74,8 @@ def list_tokens(
     """List the tokens and the subjects of certificates, newest first. Secrets are kept nowhere."""
     with connect(coordinator) as client:
         found = list(client.tokens(all=all))
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     print_table(
         ("id", "name", "role", "for", "by", "made", "until"),
@@ -93,8 +93,8 @@ def revoke(
     """Have a token be refused everywhere, within 5 seconds."""
     with connect(coordinator) as client:
         found = client.revoke_token(token)
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     print_done(f"{found.id} ({found.name}) is revoked", output)
 

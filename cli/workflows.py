@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenure.cli import parse
+from tenure.cli import completing, parse
 from tenure.cli.filters import Preview, Yes
 from tenure.cli.output import (
     Format,
@@ -22,10 +22,10 @@ from tenure.cli.output import (
     ago,
     counted,
     line,
+    print_data,
     print_fields,
-    print_json,
+    print_record,
     print_spans,
-    print_table,
     span,
     state_text,
     to_stderr,
@@ -33,6 +33,7 @@ from tenure.cli.output import (
 )
 from tenure.cli.repair import confirm
 from tenure.cli.session import Address, connect
+from tenure.cli.tables import EVERY, Column, Every, Watch, show
 from tenure.model.errors import FieldViolation, InvalidInput, NotFound
 from tenure.model.states import JobState
 from tenure.model.workflows import WorkflowState
@@ -42,7 +43,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show, watch, draw and cancel workflows: batches as a whole.", no_args_is_help=True)
 WorkflowArgument = Annotated[
-    str, typer.Argument(metavar="WORKFLOW", help="Its id, or its name: then the newest of that name.")
+    str,
+    typer.Argument(
+        metavar="WORKFLOW",
+        help="Its id, or its name: then the newest of that name.",
+        autocompletion=completing.workflows,
+    ),
 ]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Only of this namespace.")]
 ORDER = ("completed", "executing", "restarting", "ready", "waiting", "failed", "canceled")
@@ -63,25 +69,32 @@ def list_workflows(
     namespace: Namespace = None,
     name: Annotated[str | None, typer.Option("--name", help="Only of this name.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
+    watch: Watch = False,
+    every: Every = EVERY,
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:
     """List workflows, newest first."""
+    columns: list[Column[Workflow]] = [
+        Column("id", lambda w: w.id, rank=0, is_whole=True),
+        Column("name", lambda w: w.name, rank=1),
+        Column("namespace", lambda w: w.namespace, rank=5),
+        Column("state", _state, rank=0, is_whole=True),
+        Column("jobs", lambda w: _counts(w.counts), rank=3),
+        Column("done", lambda w: f"{w.progress:.0%}", rank=1, is_whole=True),
+        Column("created", lambda w: ago(w.created_at), rank=2, is_whole=True),
+        Column("took", _took, rank=4, is_whole=True),
+    ]
     with connect(coordinator) as client:
-        found = list(client.list_workflows(namespace=namespace, name=name, limit=limit))
-    if output is Format.JSON:
-        print_json(found)
-        return
-    print_table(
-        ("id", "name", "namespace", "state", "jobs", "done", "created", "took"),
-        [
-            (w.id, w.name, w.namespace, _state(w), _counts(w.counts), f"{w.progress:.0%}", ago(w.created_at), _took(w))
-            for w in found
-        ],
-        empty="no such workflows",
-    )
-    if len(found) == limit:
-        to_stderr(f"the newest {limit}; --limit shows more")
+        show(
+            lambda: list(client.list_workflows(namespace=namespace, name=name, limit=limit)),
+            columns,
+            output,
+            empty="no such workflows",
+            watch=watch,
+            every=every,
+            note=lambda found: f"the newest {limit}; --limit shows more" if len(found) == limit else "",
+        )
 
 
 @app.command("get")
@@ -94,8 +107,8 @@ def get(
     """Show one workflow: its state, and how many of its jobs are in which."""
     with connect(coordinator) as client:
         found = client.get_workflow(_find(client, workflow, namespace))
-    if output is Format.JSON:
-        print_json(found)
+    if output.is_data:
+        print_data(found, output)
         return
     print_fields(
         (
@@ -129,15 +142,15 @@ def watch(
     with connect(coordinator) as client:
         changes = client.watch_workflow(_find(client, workflow, namespace))
         last: Workflow | None = None
-        if output is Format.TABLE and sys.stdout.isatty():
+        if not output.is_data and sys.stdout.isatty():
             from tenure.cli.live import follow
 
             last = follow(changes)
         else:
             for change in changes:
                 last = change.workflow
-                if output is Format.JSON:
-                    print_json(change, compact=True)
+                if output.is_data:
+                    print_record(change, output)
                 else:
                     _print_change(change)
     if last is None or last.state is not WorkflowState.COMPLETED:
@@ -195,8 +208,8 @@ def cancel(
             found = client.cancel_workflow(workflow_id, preview=True)
             confirm(f"cancel {counted(found.canceled + found.asked, 'job')}?", found.canceled + found.asked)
         done = client.cancel_workflow(workflow_id, reason, grace_s=grace_s, preview=preview)
-    if output is Format.JSON:
-        print_json(done)
+    if output.is_data:
+        print_data(done, output)
         return
     would = "would be " if preview else ""
     to_stdout(f"{workflow_id}")

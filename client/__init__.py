@@ -20,6 +20,7 @@ from tenure.client.records import (
     Explanation,
     HeldClaim,
     Job,
+    JobClaim,
     JobError,
     Limit,
     LogLine,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from tenure.client.counts import JobCount, JobCounts
     from tenure.client.kinds import KindSettings
     from tenure.client.link import TLS
+    from tenure.client.overview import Figures, Overview, PoolOverview
     from tenure.client.retention import ArchiveFile, ExpiredFiles, ExpiredJobs, LegalHold, RetentionPolicy
     from tenure.client.schedules import NewSchedule, Schedule, Tick, TickJob
     from tenure.client.stream import StreamedJob
@@ -93,9 +95,11 @@ __all__ = [
     "ExpiredJobs",
     "Explanation",
     "FieldViolation",
+    "Figures",
     "HeldClaim",
     "InvalidInput",
     "Job",
+    "JobClaim",
     "JobCount",
     "JobCounts",
     "JobError",
@@ -111,9 +115,11 @@ __all__ = [
     "Obstacle",
     "OnDuplicate",
     "Outcome",
+    "Overview",
     "Pause",
     "PermissionDenied",
     "Pool",
+    "PoolOverview",
     "ResultLost",
     "ResultObject",
     "RetentionPolicy",
@@ -151,6 +157,7 @@ _LAZY |= dict.fromkeys(("CreatedToken", "Token"), "tokens")
 _LAZY |= dict.fromkeys(("JobCount", "JobCounts"), "counts")
 _LAZY |= dict.fromkeys(("ArchiveFile", "ExpiredFiles", "ExpiredJobs", "LegalHold", "RetentionPolicy"), "retention")
 _LAZY |= dict.fromkeys(("Workflow", "WorkflowChange"), "workflows")
+_LAZY |= dict.fromkeys(("Figures", "Overview", "PoolOverview"), "overview")
 
 
 def __getattr__(name: str) -> Any:

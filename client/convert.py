@@ -33,6 +33,7 @@ from tenure.client.records import (
     Claim,
     Explanation,
     Job,
+    JobClaim,
     JobError,
     NewJob,
     Obstacle,
@@ -228,6 +229,22 @@ def attempt_from_wire(attempt: job_pb2.Attempt) -> Attempt:
         error=_error(attempt.error) if attempt.HasField("error") else None,
         started_at=time_of(attempt, "started_at"),
         finished_at=time_of(attempt, "finished_at"),
+    )
+
+
+def job_claim_from_wire(job_id: str, answer: job_service_pb2.GetJobClaimResponse) -> JobClaim:
+    """Read who holds a job."""
+    claim = answer.claim if answer.HasField("claim") else job_service_pb2.JobClaim()
+    return JobClaim(
+        job_id=job_id,
+        worker=claim.worker if answer.HasField("claim") else None,
+        lease=claim.lease,
+        revision=claim.revision,
+        claimed_at=time_of(claim, "claimed_at"),
+        remaining_s=seconds_of(claim, "remaining"),
+        granted_s=seconds_of(claim, "granted"),
+        hold=answer.hold if answer.HasField("hold") else None,
+        read_at_revision=answer.revision,
     )
 
 

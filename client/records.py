@@ -304,6 +304,26 @@ class HeldClaim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobClaim:
+    """How a job is held at this moment, as etcd has it. ``worker`` is None while nobody holds it."""
+
+    job_id: str
+    worker: str | None
+    lease: int
+    """Of the claim; 0 without one."""
+    revision: int
+    """The revision of etcd that created the claim."""
+    claimed_at: datetime | None
+    remaining_s: float | None
+    """What the lease has left, in whole seconds rounded down; None: it is gone, or there is none."""
+    granted_s: float | None
+    hold: str | None
+    """The reason of a hold, by which nobody may run the job; None: it is not held back."""
+    read_at_revision: int
+    """The revision of etcd at which this was read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
     """A limit by name, or, ending in ``*``, a family of them. ``held`` tells of each name how many slots are held."""
 

@@ -6,7 +6,7 @@ Each method hands the one of the same name there to the event loop of ``client.p
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from tenure.client.async_client import AsyncClient
 from tenure.client.counts import JobCounts
 from tenure.client.kinds import KindSettings
 from tenure.client.link import TLS
+from tenure.client.overview import Overview
 from tenure.client.portal import Portal
 from tenure.client.records import (
     Artifact,
@@ -27,6 +28,7 @@ from tenure.client.records import (
     Explanation,
     HeldClaim,
     Job,
+    JobClaim,
     Limit,
     LogLine,
     Namespace,
@@ -330,6 +332,14 @@ class Client:
         """
         return self._portal.call(self._client.attempts(job_id))
 
+    def claim_of(self, job_id: str) -> JobClaim:
+        """Return who holds a job at this moment, and how long the lease of its claim has left.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        return self._portal.call(self._client.claim_of(job_id))
+
     def why(self, job_id: str) -> Explanation:
         """Say in words why a job does not run, or what it does.
 
@@ -363,10 +373,13 @@ class Client:
         all: bool = False,
         preview: bool = False,
         reason: str = "",
+        progress: Callable[[int], None] | None = None,
     ) -> CanceledJobs:
         """Cancel every job that matches and has not ended; executing ones are asked to stop.
 
         Without any filter ``all`` must be set. ``preview`` only counts. Jobs submitted meanwhile are left alone.
+
+        ``progress`` is told how many are done, after each page.
 
         Raises:
             InvalidInput: a filter is malformed, or empty. Unavailable: what was done is done; ask again.
@@ -385,6 +398,7 @@ class Client:
                 all=all,
                 preview=preview,
                 reason=reason,
+                progress=progress,
             )
         )
 
@@ -412,10 +426,13 @@ class Client:
         workflow_id: str | None = None,
         all: bool = False,
         preview: bool = False,
+        progress: Callable[[int], None] | None = None,
     ) -> RetriedJobs:
         """Retry every failed job that matches and was not retried before; canceled ones only if ``states`` says so.
 
         Without any filter ``all`` must be set. ``preview`` only counts.
+
+        ``progress`` is told how many are done, after each page.
 
         Raises:
             InvalidInput: a filter is malformed, or empty. Unavailable: what was done is done; ask again.
@@ -433,6 +450,7 @@ class Client:
                 workflow_id=workflow_id,
                 all=all,
                 preview=preview,
+                progress=progress,
             )
         )
 
@@ -780,6 +798,10 @@ class Client:
             Unavailable: no coordinator answered for ``outage_s``. BoundExceeded: the service is out of room.
         """
         return self._portal.iterate(self._client.watch_cluster())
+
+    def overview(self) -> Overview:
+        """Return how it goes: throughput, what waits and for how long, failures, workers, the leader."""
+        return self._portal.call(self._client.overview())
 
     def workers(self) -> builtins.list[Worker]:
         """Return the workers that are registered now."""

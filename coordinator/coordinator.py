@@ -48,6 +48,7 @@ from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.objects import access_to, store_of, tell_of
 from tenure.coordinator.oidc import issued_tokens
 from tenure.coordinator.opening import Opening
+from tenure.coordinator.overview import Overview
 from tenure.coordinator.pool_figures import POOL
 from tenure.coordinator.presence import Presence
 from tenure.coordinator.rest.app import RestApi
@@ -215,7 +216,17 @@ async def _coordinate(
         workers = WorkerService(database, Starter(database, etcd, keys), finisher, submitter, uploads)
         runners = Runners(etcd, keys, clock)
         revoker = Revoker(database, etcd, keys, finisher)
-        cluster = ClusterService(database, etcd, keys, schema, revoker, leader.hint, audit, cluster_watch)
+        overview = Overview(
+            database,
+            etcd,
+            keys,
+            clock,
+            lanes,
+            presence.others,
+            tls=_tls_to_others(settings),
+            own_token=authenticator.own_token if authenticator else None,
+        )
+        cluster = ClusterService(database, etcd, keys, schema, revoker, leader.hint, audit, cluster_watch, overview)
         cluster.store_probe = store_probe = StoreProbe(clock, ca_files=(settings.object_store_ca, settings.tls_ca))
         grpc_server = GrpcServer(
             (
@@ -309,6 +320,7 @@ async def _coordinate(
                     task.cancel()
         finally:
             await grpc_server.stop(0)
+            await overview.close()
             await audit.close()
             await etcd.close()
             if objects is not None:

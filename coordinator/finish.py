@@ -20,6 +20,7 @@ from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.metrics import ENDED, FINISH_S, JOBS_ENDED, STALE_WRITES
 from tenure.coordinator.park import Park, Parking, problem_of, strangers, write_parkings
+from tenure.coordinator.tally import TALLY
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.clock import elapsed_s
 from tenure.model.jobs import RetrySpec, json_error
@@ -178,6 +179,7 @@ class Finisher:
         if again:
             rows.extend(await self._write_unlocked(again, self._write_returned, guard))
         _count(endings, rows)
+        TALLY.count_ends(rows)
         return rows
 
     async def _write_unlocked(

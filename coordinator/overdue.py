@@ -11,6 +11,7 @@ import structlog
 
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.finish import Finisher
+from tenure.coordinator.tally import TALLY, What
 from tenure.model.retry import NOT_ENDED, NOT_STARTED
 from tenure.store.postgres.database import Database, Statement
 
@@ -37,6 +38,7 @@ class Overdue:
                     Statement("settle_parents", {"ids": ids}),
                 ]
             )
+            TALLY.count(What.FAILED, len(expired))
             await self._finisher.tell(expired)
             await self._dependants.follow(settled)
             failed += len(expired)

@@ -42,6 +42,17 @@ class Presence:
         except ValueError:
             return None  # somebody wrote the key by hand; polling does without hints
 
+    def others(self) -> dict[str, str]:
+        """Return the gRPC addresses of the other coordinators that are listed, by id."""
+        found = {}
+        for key, listed in self._others.items.items():
+            try:
+                found[self._keys.last(key)] = CoordinatorValue.from_json(listed.value).grpc
+            except ValueError:
+                continue  # written by hand
+        found.pop(self._coordinator, None)
+        return {id: address for id, address in found.items() if address}
+
     async def run(self, value: CoordinatorValue) -> None:
         """Stay listed until cancelled."""
         async with asyncio.TaskGroup() as group:

@@ -19,6 +19,7 @@ from tenure.coordinator.cancel import Reminder
 from tenure.coordinator.finish import AttemptError, Ending, Finisher
 from tenure.coordinator.metrics import BRAKES, REAPED
 from tenure.coordinator.passing import FIRST_ID
+from tenure.coordinator.tally import TALLY, What
 from tenure.model.clock import Clock
 from tenure.model.errors import BoundExceeded, TenureError, Unavailable
 from tenure.model.ids import is_id
@@ -260,6 +261,7 @@ class Reaper:
             written = await self._finisher.write(endings[start : start + PAGE_JOBS], guard=self._guard)
             for row in written:
                 REAPED.labels(str(outcomes[row.id, row.fence])).inc()
+            TALLY.count(What.LOST, sum(outcomes[row.id, row.fence] is Outcome.LOST for row in written))
             await self._tell(written)  # before the next page, which may fail: nobody would tell of these later
             reaped += len(written)
         return reaped

@@ -37,6 +37,8 @@ run client .venv/bin/python scripts/generate_sync_client.py --check
 run reference .venv/bin/python scripts/generate_reference.py --check
 run metrics .venv/bin/python scripts/generate_metrics.py --check
 run events .venv/bin/python scripts/generate_events.py --check
+run keyspace .venv/bin/python scripts/generate_keyspace.py --check
+run commands .venv/bin/python scripts/generate_cli.py --check
 run figures .venv/bin/python scripts/generate_performance.py --check
 run chart .venv/bin/python scripts/generate_chart_readme.py --check
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from tenure.client.fields import time_of
 from tenure.client.link import Link
+from tenure.client.overview import Overview, overview_from_wire
 from tenure.client.records import Cluster, ClusterPicture, Coordinator, HeldClaim, ServedPool, StoreStep, Worker
 from tenure.client.resume import Resumption
 from tenure.v1 import cluster_service_pb2 as pb
@@ -40,6 +41,13 @@ class ClusterCalls:
                     if (picture := _picture(message)) != last:
                         last = picture
                         yield picture
+
+    async def overview(self) -> Overview:
+        """Return how it goes: throughput, what waits and for how long, failures, workers, the leader."""
+        answer: pb.GetOverviewResponse = await self._link.unary(
+            lambda to: to.cluster.GetOverview, pb.GetOverviewRequest()
+        )
+        return overview_from_wire(answer)
 
     async def workers(self) -> list[Worker]:
         """Return the workers that are registered now."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime
 
 from tenure.client import convert
 from tenure.client.counts import COUNTED_BY, JobCounts, counts_from_wire
 from tenure.client.fields import timestamp
 from tenure.client.link import Link
-from tenure.client.records import Attempt, CanceledJobs, Explanation, Job, RetriedJobs
+from tenure.client.records import Attempt, CanceledJobs, Explanation, Job, JobClaim, RetriedJobs
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.states import JobState
 from tenure.v1 import job_service_pb2 as pb
@@ -147,6 +147,17 @@ class JobCalls:
         )
         return [convert.attempt_from_wire(attempt) for attempt in answer.attempts]
 
+    async def claim_of(self, job_id: str) -> JobClaim:
+        """Return who holds a job at this moment, and how long the lease of its claim has left.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        answer: pb.GetJobClaimResponse = await self._link.unary(
+            lambda to: to.jobs.GetJobClaim, pb.GetJobClaimRequest(job_id=job_id)
+        )
+        return convert.job_claim_from_wire(job_id, answer)
+
     async def why(self, job_id: str) -> Explanation:
         """Say in words why a job does not run, or what it does.
 
@@ -186,10 +197,13 @@ class JobCalls:
         all: bool = False,
         preview: bool = False,
         reason: str = "",
+        progress: Callable[[int], None] | None = None,
     ) -> CanceledJobs:
         """Cancel every job that matches and has not ended; executing ones are asked to stop.
 
         Without any filter ``all`` must be set. ``preview`` only counts. Jobs submitted meanwhile are left alone.
+
+        ``progress`` is told how many are done, after each page.
 
         Raises:
             InvalidInput: a filter is malformed, or empty. Unavailable: what was done is done; ask again.
@@ -210,6 +224,8 @@ class JobCalls:
         answer: pb.CancelJobsResponse
         async for answer in self._link.pages(lambda to: to.jobs.CancelJobs, request):
             done = convert.canceled_from_wire(answer, done)
+            if progress is not None:
+                progress(done.canceled + done.asked)
         return done
 
     async def retry(self, job_id: str) -> Job:
@@ -237,10 +253,13 @@ class JobCalls:
         workflow_id: str | None = None,
         all: bool = False,
         preview: bool = False,
+        progress: Callable[[int], None] | None = None,
     ) -> RetriedJobs:
         """Retry every failed job that matches and was not retried before; canceled ones only if ``states`` says so.
 
         Without any filter ``all`` must be set. ``preview`` only counts.
+
+        ``progress`` is told how many are done, after each page.
 
         Raises:
             InvalidInput: a filter is malformed, or empty. Unavailable: what was done is done; ask again.
@@ -261,6 +280,8 @@ class JobCalls:
         answer: pb.RetryJobsResponse
         async for answer in self._link.pages(lambda to: to.jobs.RetryJobs, request):
             done = convert.retried_from_wire(answer, done)
+            if progress is not None:
+                progress(done.retried)
         return done
 
     async def delete(self, job_id: str) -> Job:

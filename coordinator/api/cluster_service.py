@@ -14,6 +14,7 @@ from tenure.coordinator.access import sees
 from tenure.coordinator.api.acts import audited
 from tenure.coordinator.audit import Audit
 from tenure.coordinator.census import claims_by_worker, readable
+from tenure.coordinator.overview import Overview
 from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.store_probe import StoreProbe
 from tenure.coordinator.watch_cluster import ClusterWatch, Picture
@@ -45,9 +46,12 @@ class ClusterService(ClusterServiceServicer):
         deliver_hint: Callable[[frozenset[int]], bool],
         audit: Audit,
         watch: ClusterWatch,
+        overview: Overview | None = None,
     ) -> None:
+        """Without ``overview`` nobody is told how it goes."""
         self._audit = audit
         self._watch = watch
+        self._overview = overview
         self._database = database
         self._etcd = etcd
         self._keys = keys
@@ -131,6 +135,19 @@ class ClusterService(ClusterServiceServicer):
         """Pass a hint on to the dispatcher, if this coordinator leads."""
         self._deliver_hint(frozenset(request.lanes))
         return pb.HintReadyResponse()
+
+    async def GetOverview(self, request: pb.GetOverviewRequest, context: Context) -> pb.GetOverviewResponse:
+        """Tell how it goes."""
+        return await self._looked().now()
+
+    async def GetOwnFigures(self, request: pb.GetOwnFiguresRequest, context: Context) -> pb.GetOwnFiguresResponse:
+        """Tell another coordinator what was counted here."""
+        return await self._looked().own_figures()
+
+    def _looked(self) -> Overview:
+        if self._overview is None:
+            raise NotImplementedError
+        return self._overview
 
 
 def _coordinator(id: str, value: CoordinatorValue, leader: str) -> pb.Coordinator:

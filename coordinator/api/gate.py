@@ -121,6 +121,7 @@ RULES: dict[str, Rule] = {
     "JobService/CancelJobs": Rule(Right.OPERATE, within),
     "JobService/ExplainJob": Rule(Right.READ, within),
     "JobService/ListAttempts": Rule(Right.READ, within),
+    "JobService/GetJobClaim": Rule(Right.READ, within),
     "JobService/RetryJob": Rule(Right.OPERATE, within),
     "JobService/RetryJobs": Rule(Right.OPERATE, within),
     "JobService/ReadLogs": Rule(Right.READ, within),
@@ -165,6 +166,8 @@ RULES: dict[str, Rule] = {
     "ClusterService/RevokeClaim": Rule(Right.OPERATE, everywhere),
     "ClusterService/CheckObjectStore": Rule(Right.OPERATE, everywhere),
     "ClusterService/HintReady": Rule(Right.COORDINATE, everywhere),
+    "ClusterService/GetOverview": Rule(Right.READ, within),
+    "ClusterService/GetOwnFigures": Rule(Right.COORDINATE, everywhere),
     "WorkerService/StartAttempts": Rule(Right.WORK, within),
     # The rest carry the fence that the start gave.
     "WorkerService/FinishAttempts": Rule(Right.WORK, within),

@@ -32,6 +32,7 @@ from tenure.coordinator.audit import Audit
 from tenure.coordinator.cancel import CANCELABLE, Canceler
 from tenure.coordinator.explain import Explainer
 from tenure.coordinator.listing import page_of_jobs
+from tenure.coordinator.owner import owner_of
 from tenure.coordinator.pending import show_pending
 from tenure.coordinator.read_logs import Head, LogReader
 from tenure.coordinator.retry import LISTED, RETRIABLE, Retryer
@@ -357,6 +358,12 @@ class JobService(JobServiceServicer):
         if not rows:
             await self._read(job_id)
         return pb.ListAttemptsResponse(attempts=[convert.attempt_to_pb(row) for row in rows])
+
+    async def GetJobClaim(self, request: pb.GetJobClaimRequest, context: Context) -> pb.GetJobClaimResponse:
+        """Read who holds a job, from etcd."""
+        job_id = parse_id(request.job_id, "job_id")
+        await self._read(job_id)  # NOT_FOUND before anything else
+        return await owner_of(self._etcd, self._keys, str(job_id))
 
     async def ReadLogs(self, request: pb.ReadLogsRequest, context: Context) -> AsyncIterator[pb.ReadLogsResponse]:
         """Stream what a job's attempts wrote to their logs."""

@@ -127,6 +127,7 @@ class EtcdClient:
         previous: bool = False,
         progress: bool = False,
         deletions: bool = True,
+        on_broken: Callable[[str], None] | None = None,
     ) -> AsyncIterator[Events]:
         """Stream changes under a prefix from a revision on (0: from now), over reconnects without gap or repeat."""
         return Watch(
@@ -137,6 +138,7 @@ class EtcdClient:
             previous=previous,
             progress=progress,
             deletions=deletions,
+            on_broken=on_broken,
         ).run()
 
     async def status(self, *, timeout_s: float | None = None) -> Status:

@@ -17,7 +17,7 @@ What is asked and answered is made by the thousand every second: structs of msgs
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -260,10 +260,12 @@ class Etcd(Protocol):
         previous: bool = False,
         progress: bool = False,
         deletions: bool = True,
+        on_broken: Callable[[str], None] | None = None,
     ) -> AsyncIterator[Events]:
         """Stream changes under a prefix from a revision on (0: from now), over reconnects without gap or repeat.
 
-        Without ``deletions`` etcd does not send them.
+        Without ``deletions`` etcd does not send them. ``on_broken`` is told why each time that a connection is lost,
+        and each time that another cannot be had; with ``progress`` the next item says that one is there again.
 
         Raises ``Compacted`` when the next revision is forgotten. The first item is sent when the watch is
         established (empty events). An async generator: closing it cancels the watch.

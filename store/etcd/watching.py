@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import structlog
 
@@ -52,6 +52,7 @@ class Watch:
         previous: bool,
         progress: bool,
         deletions: bool,
+        on_broken: Callable[[str], None] | None = None,
     ) -> None:
         self._members = members
         self._clock = clock
@@ -61,6 +62,7 @@ class Watch:
         self._previous = previous
         self._progress = progress
         self._filters = () if deletions else (rpc.WatchCreateRequest.NODELETE,)
+        self._on_broken = on_broken
         self._noticed = 0
         """Revision of the last progress notice."""
         self._established = False
@@ -113,6 +115,8 @@ class Watch:
                 if stream is not None:
                     stream.close()
             log.debug("etcd_watch_broken", prefix=self._prefix, reason=reason)
+            if self._on_broken is not None:
+                self._on_broken(reason)
             failures += 1
             pause_s = min(RETRY_S * 2 ** min(failures, 8), MAX_RETRY_S)
             await self._clock.sleep(pause_s * random.uniform(0.5, 1.0))

@@ -25,6 +25,7 @@ COMMANDS = [
     "jobs watch",
     "jobs cancel",
     "jobs attempts",
+    "jobs owners",
     "jobs retry",
     "schedules create",
     "schedules update",
@@ -54,6 +55,7 @@ COMMANDS = [
     "claims watch",
     "claims revoke",
     "cluster",
+    "top",
     "db migrate",
     "db status",
     "db wait",
@@ -111,6 +113,29 @@ def test_every_option_has_help() -> None:
     assert not mute
 
 
+OTHER_FORMS = {"tenure jobs logs", "tenure jobs download", "tenure workflows draw"}
+"""Whose -o is a file, or text as it was written."""
+
+
+def test_forms_are_the_same_everywhere() -> None:
+    forms = {}
+    for name, command in _commands(typer.main.get_command(app), "tenure"):
+        for option in command.params:
+            if "-o" in option.opts and name not in OTHER_FORMS:
+                with command.make_context(name, [], resilient_parsing=True) as context:
+                    forms[name] = option.get_help_record(context)[0]
+    assert len(forms) > 50
+    assert set(forms.values()) == {"-o, --output <table|wide|json|yaml|name>"}
+
+
+LISTINGS = ["jobs list", "workers list", "claims list", "pools list", "schedules list", "workflows list", "cluster"]
+
+
+@pytest.mark.parametrize("command", LISTINGS)
+def test_listings_can_be_watched(runner: CliRunner, command: str) -> None:
+    assert "--watch" in runner.invoke(app, [*command.split(), "--help"]).stdout
+
+
 def test_alone_it_prints_help(runner: CliRunner) -> None:
     result = runner.invoke(app, [])
     assert "Exit codes:" in result.output
@@ -165,6 +190,7 @@ def test_mistakes_are_one_line_and_a_hint(runner: CliRunner, arguments: list[str
     result = runner.invoke(app, arguments)
     assert result.exit_code == code, result.output
     assert words in result.stderr
+    assert "try" in result.stderr.lower(), "an error names the next step"
     assert "Traceback" not in result.output
     assert not result.stdout
 

@@ -242,6 +242,10 @@ def test_doctor(tenure: Tenure) -> None:
     assert any("answers" in finding["detail"] for finding in findings)
     [store] = [finding for finding in findings if finding["what"] == "object store"]
     assert store["level"] == "ok" and "fetch by a signed URL" in store["detail"], store
+    [clocks] = [finding["detail"] for finding in findings if finding["check"] == "clocks"]
+    assert "coordinator" in clocks and "postgres" in clocks, clocks
+    shown = tenure("doctor").stdout
+    assert "clocks: " in shown and "a commit" in shown
     assert "try:" in tenure("doctor").stdout
 
 

@@ -31,6 +31,7 @@ from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.leader import Leader
 from tenure.coordinator.object_tokens import ObjectSigner
+from tenure.coordinator.overview import Overview
 from tenure.coordinator.reap import Reaper
 from tenure.coordinator.retry import Retryer
 from tenure.coordinator.revoke import Revoker
@@ -122,12 +123,14 @@ class Parts:
         self.audit = Audit(self.db, self.clock)
         self.cluster_watch = ClusterWatch(self.etcd, self.keys)
 
-    def cluster_service(self, schema: str = "0003", finisher: Finisher | None = None) -> ClusterService:
+    def cluster_service(
+        self, schema: str = "0003", finisher: Finisher | None = None, overview: Overview | None = None
+    ) -> ClusterService:
         """Return a service over these parts; ``cluster_watch`` is not running."""
         revoker = Revoker(self.db, self.etcd, self.keys, finisher or self.finisher)
         seen = SchemaStatus(schema, schema)
         return ClusterService(
-            self.db, self.etcd, self.keys, seen, revoker, lambda lanes: True, self.audit, self.cluster_watch
+            self.db, self.etcd, self.keys, seen, revoker, lambda lanes: True, self.audit, self.cluster_watch, overview
         )
 
     def job_service(self, artifacts: Artifacts | None = None) -> JobService:

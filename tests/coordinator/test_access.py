@@ -35,6 +35,7 @@ from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.authenticate import Authenticator
 from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.objects import access_to
+from tenure.coordinator.overview import Overview
 from tenure.coordinator.uploads import Uploads
 from tenure.coordinator.workflows import Workflows
 from tenure.model.access import Right, Role, has
@@ -54,6 +55,8 @@ METHODS = {
     for method in descriptor_pool.Default().FindServiceByName(service).methods
 }
 """Every RPC there is."""
+BETWEEN = {"ClusterService/HintReady", "ClusterService/GetOwnFigures"}
+"""For coordinators alone."""
 TABLES = (
     "job history attempt schedule kind namespace job_limit pause pool token workflow lane dependency idempotency "
     "log_head log retention_policy legal_hold"
@@ -138,6 +141,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "JobService/RetryJobs": {"all": True, "filter": {"states": ["JOB_STATE_CANCELED"]}},
     "JobService/ExplainJob": {"id": "$job"},
     "JobService/ListAttempts": {"jobId": "$job"},
+    "JobService/GetJobClaim": {"jobId": "$job"},
     "JobService/ReadLogs": {"jobId": "$job"},
     "JobService/ListArtifacts": {"jobId": "$job"},
     "JobService/CreateDownload": {"jobId": "$job", "name": "a"},
@@ -184,6 +188,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "ClusterService/RevokeClaim": {"jobId": "$job"},
     "ClusterService/CheckObjectStore": {},
     "ClusterService/HintReady": {},
+    "ClusterService/GetOverview": {},
+    "ClusterService/GetOwnFigures": {},
     "WorkerService/StartAttempts": {
         "worker": "w1",
         "claims": [{"jobId": "$claimed", "attemptSeen": 0, "lease": "$lease", "claimRevision": "$revision"}],
@@ -220,6 +226,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
 BY_ID = {
     "JobService/GetJob", "JobService/WaitJob", "JobService/WatchJob", "JobService/WatchJobs", "JobService/DeleteJob",
     "JobService/CancelJob", "JobService/RetryJob", "JobService/ExplainJob", "JobService/ListAttempts",
+    "JobService/GetJobClaim",
     "JobService/ListArtifacts", "JobService/CreateDownload", "JobService/ReadLogs",
     "WorkflowService/GetWorkflow", "WorkflowService/ListWorkflowJobs", "WorkflowService/WatchWorkflow",
     "WorkflowService/CancelWorkflow", "RetentionService/VerifyArchiveFile",
@@ -235,7 +242,7 @@ SHOWS_ONLY_OWN = {
 """These answer, and have nothing of ``ns-a`` in their answers."""
 SHARED = {
     "LimitService/GetLimit", "LimitService/ListLimits", "PoolService/ListPools", "ClusterService/GetCluster",
-    "ClusterService/ListWorkers", "ClusterService/WatchCluster",
+    "ClusterService/ListWorkers", "ClusterService/WatchCluster", "ClusterService/GetOverview",
 }  # fmt: skip
 """For whoever may read anything."""
 STRANGERS: tuple[str | None, ...] = (None, "garbage", "unknown", "revoked", "expired")
@@ -314,7 +321,7 @@ async def place(alone: Parts, tmp_path: Path) -> AsyncIterator[Place]:
     services = (
         jobs,
         WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter, uploads),
-        parts.cluster_service(),
+        parts.cluster_service(overview=Overview(parts.db, parts.etcd, parts.keys, parts.clock, parts.lanes, dict)),
         LimitService(parts.db, parts.etcd, parts.keys, parts.hints, parts.audit),
         PoolService(parts.db, parts.etcd, parts.keys, parts.lanes, parts.hints, parts.canceler, parts.audit),
         NamespaceService(parts.db, parts.hints, parts.audit),
@@ -487,10 +494,10 @@ async def test_a_worker_of_another_pool_starts_nothing_here(place: Place) -> Non
     assert [one.job_id for one in answer.attempts] == [place.names["$claimed"]]
 
 
-async def test_an_admin_may_do_all_but_hint(place: Place) -> None:
+async def test_an_admin_may_do_all_but_what_coordinators_tell_each_other(place: Place) -> None:
     for method in METHODS:
         code, text, _ = await place.call(method, "admin")
-        if method == "ClusterService/HintReady":
+        if method in BETWEEN:
             assert code is Code.PERMISSION_DENIED
         elif RULES[method].right is Right.WORK:
             assert code in (Code.OK, Code.ABORTED), (method, code, text)
@@ -498,8 +505,9 @@ async def test_an_admin_may_do_all_but_hint(place: Place) -> None:
             # Things may be gone that calls before this one took away.
             assert code in (Code.OK, Code.NOT_FOUND, Code.FAILED_PRECONDITION), (method, code, text)
     place.secrets["coordinator"] = await place.authenticator.own_token()
-    assert (await place.call("ClusterService/HintReady", "coordinator"))[0] is Code.OK
-    for method in METHODS.keys() - {"ClusterService/HintReady"}:
+    for method in BETWEEN:
+        assert (await place.call(method, "coordinator"))[0] is Code.OK
+    for method in METHODS.keys() - BETWEEN:
         assert (await place.call(method, "coordinator"))[0] is Code.PERMISSION_DENIED, method
 
 

@@ -87,12 +87,14 @@ NOT_AUDITED = {
         (
             "AuditService.ListAudit",
             "ClusterService.GetCluster",
+            "ClusterService.GetOverview",
             "ClusterService.ListClaims",
             "ClusterService.ListWorkers",
             "ClusterService.WatchCluster",
             "JobService.CountJobs",
             "JobService.ExplainJob",
             "JobService.GetJob",
+            "JobService.GetJobClaim",
             "JobService.CreateDownload",
             "JobService.ListArtifacts",
             "JobService.ListAttempts",
@@ -146,6 +148,7 @@ NOT_AUDITED = {
         LIFE,
     ),
     "ClusterService.CheckObjectStore": "it leaves nothing behind",
+    "ClusterService.GetOwnFigures": "between coordinators; it is a read",
     "ClusterService.HintReady": "between coordinators; it changes nothing that is kept",
 }
 """Calls without an entry, and why."""

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import msgspec
 import pytest
+from jsonschema import Draft202012Validator, FormatChecker
 from tests.fixtures.deployment import DeploymentFactory
 
 from tenure.cli.embedded import binaries
 from tenure.cli.embedded.deployment import Deployment
 from tenure.client import Client
+from tenure.store.etcd.connect import connect
 from tenure.store.etcd.keyspace import (
     CancelRequest,
     ClaimValue,
@@ -34,10 +42,13 @@ from tenure.store.etcd.keyspace import (
     Offers,
     SlotValue,
     WorkerValue,
+    _ClaimText,
     stamp,
 )
+from tenure.store.etcd.port import EventKind
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "KEYSPACE.md").read_text()
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "KEYSPACE.md").read_text()
 JOB = "01a1fc9f-a5d8-7638-b19f-2e74a4179471"
 LEASE = 0x4D2DA1FC9F883C50
 NOW = stamp(datetime(2026, 1, 2, 3, 4, 5, 678901, UTC))
@@ -64,6 +75,9 @@ VALUES: dict[str, Written] = {
     "holds": HoldValue("runaway"),
     "done": DoneValue("completed", 1, NOW),
 }
+
+TYPES: dict[str, type] = {heading: type(value) for heading, value in VALUES.items()} | {"claims": _ClaimText}
+"""A claim's lease is a number in the code and hex in the key: what is written is a type of its own."""
 
 Schema = Mapping[str, Any]
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -322,3 +336,140 @@ def _change_leader(run: Etcdctl) -> None:
         return json.loads(found) if found and json.loads(found) != before else None
 
     assert problems(schemas()["leader"], until(another, "a new term")) == []
+
+
+def recipes() -> dict[str, str]:
+    """Return the commands of the section on curl, by name."""
+    return dict(re.findall(r"^<!-- curl: (\w+) -->\n```sh\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.timeout(170)
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="needs curl and jq")
+def test_the_recipes_with_curl(deployment: DeploymentFactory) -> None:
+    made = deployment()
+    shown = recipes()
+    left = set(shown) - {"setup"}
+    with Client(made.coordinator_addresses) as client:
+        job = client.submit("sleep", {"seconds": 600}, ttl_s=5).id
+        until(lambda: client.get(job).state == "executing" or None, "an attempt")
+        before = shown["setup"].replace("DIR/tenure.env", str(made.folder.path / "tenure.env")).replace(JOB, job)
+
+        def run(name: str) -> str:
+            left.discard(name)
+            done = subprocess.run(
+                ["bash", "-e", "-c", before + shown[name]], capture_output=True, text=True, timeout=60, check=False
+            )
+            # The watch is ended by its own limit of time.
+            assert done.returncode == 0 and (not done.stderr or name == "watch"), done.stderr
+            return done.stdout
+
+        assert json.loads(run("leader"))["coordinator"] == client.cluster().leader
+        [line] = [line for line in run("claims").splitlines() if line.startswith(job)]
+        _, revision, value = line.split(" ", 2)
+        assert int(revision) == client.claim_of(job).revision
+        assert problems(schemas()["claims"], json.loads(value)) == []
+        key = f"{made.env['TENURE_ETCD_PREFIX']}claims/{job}"
+        assert re.fullmatch(rf"[0-5] of 5 seconds: {key}\n", run("lease"))
+        assert int(run("hold")) > int(revision)
+        until(lambda: client.get(job).state == "ready" or None, "the job is held back")
+        assert client.claim_of(job).hold == "runaway"
+        assert run("release") == "1\n"
+        until(lambda: client.get(job).attempt == 2 or None, "the second attempt")
+        with ThreadPoolExecutor() as pool:
+            watched = pool.submit(run, "watch")
+            while not watched.done():
+                client.wait(client.submit("noop").id, SOON_S)
+                time.sleep(0.2)
+            words = [line.split()[0] for line in watched.result().splitlines()]
+        assert {"PUT", "DELETE"} <= set(words)
+        assert int(run("revoke")) > int(revision)
+        until(lambda: client.get(job).attempt == 3 or None, "the third attempt")
+        client.cancel(job)
+    assert not left, "recipes of the document that this test does not run"
+
+
+def test_the_files_are_what_the_page_shows() -> None:
+    script = ROOT / "scripts" / "generate_keyspace.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def schema_files() -> dict[str, Schema]:
+    """Return the schemas as programs read them, by the heading they have in the document."""
+    files = (ROOT / "docs" / "keyspace").iterdir()
+    return {file.name.removesuffix(".schema.json").replace("-", " "): json.loads(file.read_text()) for file in files}
+
+
+@pytest.mark.parametrize("heading", sorted(VALUES))
+def test_schemas_agree_with_the_types_of_the_code(heading: str) -> None:
+    """What msgspec reads and writes has the same fields, types and needs as the schema says."""
+    file = schema_files()[heading]
+    Draft202012Validator.check_schema(file)
+    type_ = TYPES[heading]
+    made = msgspec.json.schema(type_)
+    definition = made["$defs"][type_.__name__]
+    told = file["properties"]["cancel"] if heading == "inbox cancel" else file
+    assert _shape(told, {}) == _shape(definition, made["$defs"])
+    optional = {"labels"} if heading == "workers" else {"reason"} if heading == "holds" else set()
+    assert set(definition["required"]) - set(told.get("required", ())) == optional, "the reader takes them as empty"
+    assert set(told.get("required", ())) <= set(definition["required"])
+
+
+def _shape(schema: Schema, known: Mapping[str, Schema]) -> Any:
+    """Return the types alone, with their names."""
+    schema = known[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    if schema["type"] == "object":
+        extra = schema.get("additionalProperties")
+        fields = {name: _shape(item, known) for name, item in schema.get("properties", {}).items()}
+        return {**fields, "*": extra["type"]} if isinstance(extra, dict) else fields
+    return [_shape(schema["items"], known)] if schema["type"] == "array" else schema["type"]
+
+
+@pytest.mark.timeout(170)
+def test_all_that_a_deployment_writes_fits(deployment: DeploymentFactory) -> None:
+    """Every value of every key, while jobs run, hold slots, are canceled, held and lose their worker."""
+    made = deployment(coordinators=2, workers=2)
+    keys = Keyspace(made.env["TENURE_ETCD_PREFIX"])
+    seen: dict[str, int] = Counter()
+    wrong: list[str] = []
+    validators = {
+        heading: Draft202012Validator(schema, format_checker=FormatChecker())
+        for heading, schema in schema_files().items()
+    }
+
+    def look(key: str, value: bytes) -> None:
+        heading = key.removeprefix(keys.prefix).partition("/")[0]
+        if heading == "inbox":
+            heading = "inbox cancel" if "cancel" in json.loads(value) else "inbox offers"
+        seen[heading] += 1
+        wrong.extend(f"{key}: {error.message}" for error in validators[heading].iter_errors(json.loads(value)))
+        wrong.extend(problems(schemas()[heading], json.loads(value), key))
+
+    async def watch() -> None:
+        etcd = connect(made.env["TENURE_ETCD_ENDPOINTS"].split(","))
+        try:
+            listing = await etcd.list(keys.prefix)
+            for item in listing.items:
+                look(item.key, item.value)
+            async with asyncio.timeout(100):
+                async for batch in etcd.watch(keys.prefix, start_revision=listing.revision + 1):
+                    for event in batch.events:
+                        if event.kind is EventKind.PUT:
+                            look(event.item.key, event.item.value)
+                    if set(VALUES) <= set(seen):
+                        return
+        finally:
+            await etcd.close()
+
+    with Client(made.coordinator_addresses) as client, ThreadPoolExecutor() as pool:
+        watched = pool.submit(asyncio.run, watch())
+        client.put_limit("crm", concurrent=2)
+        for _ in range(5):
+            client.submit("noop", limits=["crm"])
+        job = client.submit("sleep", {"seconds": 600}, ttl_s=2).id
+        until(lambda: client.get(job).state == "executing" or None, "an attempt")
+        client.cancel(job)
+        Etcdctl(made)(f'put /tenure/v1/holds/{JOB} \'{{"reason":"runaway"}}\'')
+        watched.result()
+    assert not wrong
+    assert set(seen) == set(VALUES)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -24,7 +26,7 @@ from tenure.cli.embedded import binaries
 from tenure.cli.embedded.etcd import EmbeddedEtcd, EtcdSettings
 from tenure.cli.main import app
 from tenure.model.errors import ConfigurationError
-from tenure.store.etcd.keyspace import Keyspace
+from tenure.store.etcd.keyspace import ClaimValue, Keyspace
 from tenure.store.etcd.port import Compare, Delete, Etcd, Field, Operation, Put, Txn
 
 Servers = Callable[..., EmbeddedEtcd]
@@ -282,3 +284,28 @@ def test_a_nested_transaction_passes_no_role_of_a_patched_etcd(guarded: Guarded,
     assert ("kvs" in found) == is_old
     # What is not nested is looked at, in every version.
     assert not guarded.may(user, "kv/txn", success=[put])
+
+
+@pytest.mark.parametrize("transport", ["gateway", "grpc"])
+def test_an_sre_watches_claims(guarded: Guarded, transport: str) -> None:
+    """With user and password over either transport; what the watch is not allowed to read is said."""
+    value = ClaimValue("w1", "default", "k", "default", 7, "2026-11-22T10:00:00.000+00:00").to_json().decode()
+    guarded.call("root", "kv/put", key=text(KEYS.claim("standing")), value=text(value))
+    env = {name: word for name, word in os.environ.items() if not name.startswith("TENURE_")}
+    env |= environment(guarded.address) | {"TENURE_ETCD_USER": "sre", "TENURE_ETCD_PASSWORD": PASSWORD}
+    command = [sys.executable, "-m", "tenure.cli", "claims", "watch", "-o", "json", "--transport", transport]
+    watching = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+    try:
+        assert watching.stdout is not None
+        told = [json.loads(next(watching.stdout)) for _ in range(2)]
+        assert [one["event"] for one in told] == ["held", "listed"]
+        guarded.call("root", "kv/deleterange", key=text(KEYS.claim("standing")))
+        gone = json.loads(next(watching.stdout))
+        assert (gone["event"], gone["job_id"], gone["claim"]["worker"]) == ("gone", "standing", "w1")
+    finally:
+        watching.kill()
+        watching.wait()
+    env["TENURE_ETCD_PASSWORD"] = "wrong"
+    refused = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 78, refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -163,6 +163,24 @@ def test_ready_jobs_are_counted_by_pool_within_bounds(large: psycopg.Connection[
     assert _read(bounded) <= 100 + 2 * 30 + 1
 
 
+def test_an_overview_counts_in_indexes_and_up_to_its_bounds(large: psycopg.Connection[dict[str, Any]]) -> None:
+    bounds = {"ready": 1_000, "executing": 500, "others": 300, "heads": 5_000}
+    nodes = _plan(large, "overview", bounds)
+    assert _scans(nodes) == {"job_ready", "job_executing", "job_waiting", "job_activation"}
+    # 20 lanes of 11 priorities: a probe for each, two where a lane is over; and what is counted.
+    assert _read(nodes) < 3 * 20 * 11 + 1_000 + 500 + 2 * 300 + 100
+    rows = large.execute(query("overview").encode(), bounds).fetchall()
+    assert sum(row["jobs"] for row in rows if row["what"] == "ready") == 1_000
+    assert sum(row["jobs"] for row in rows if row["what"] == "executing") == 500
+    oldest = large.execute(
+        "SELECT lane, min(activate_at) AS at FROM tenure.job"
+        " WHERE due AND state IN ('ready', 'restarting') GROUP BY lane"
+    ).fetchall()
+    assert {row["lane"]: row["oldest_at"] for row in rows if row["what"] == "ready"} == {
+        row["lane"]: row["at"] for row in oldest
+    }
+
+
 def test_due_jobs_are_found_by_their_time(large: psycopg.Connection[dict[str, Any]]) -> None:
     nodes = _plan(large, "activate_due", {"limit": 1_000})
     assert "SEQ" not in _scans(nodes)

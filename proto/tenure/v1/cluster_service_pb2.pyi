@@ -191,3 +191,117 @@ class HintReadyRequest(_message.Message):
 class HintReadyResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class GetOverviewRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Figures(_message.Message):
+    __slots__ = ("submitted", "completed", "failed", "canceled", "returned", "lost")
+    SUBMITTED_FIELD_NUMBER: _ClassVar[int]
+    COMPLETED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    CANCELED_FIELD_NUMBER: _ClassVar[int]
+    RETURNED_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    submitted: int
+    completed: int
+    failed: int
+    canceled: int
+    returned: int
+    lost: int
+    def __init__(self, submitted: _Optional[int] = ..., completed: _Optional[int] = ..., failed: _Optional[int] = ..., canceled: _Optional[int] = ..., returned: _Optional[int] = ..., lost: _Optional[int] = ...) -> None: ...
+
+class PoolOverview(_message.Message):
+    __slots__ = ("pool", "ready", "executing", "oldest_ready_at", "workers", "paused", "last_minute", "last_hour")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    EXECUTING_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_READY_AT_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    LAST_MINUTE_FIELD_NUMBER: _ClassVar[int]
+    LAST_HOUR_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    ready: int
+    executing: int
+    oldest_ready_at: _timestamp_pb2.Timestamp
+    workers: int
+    paused: bool
+    last_minute: Figures
+    last_hour: Figures
+    def __init__(self, pool: _Optional[str] = ..., ready: _Optional[int] = ..., executing: _Optional[int] = ..., oldest_ready_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., workers: _Optional[int] = ..., paused: _Optional[bool] = ..., last_minute: _Optional[_Union[Figures, _Mapping]] = ..., last_hour: _Optional[_Union[Figures, _Mapping]] = ...) -> None: ...
+
+class GetOverviewResponse(_message.Message):
+    __slots__ = ("at", "pools", "last_minute", "last_hour", "minutes", "ready", "ready_at_least", "executing", "executing_at_least", "waiting", "waiting_at_least", "delayed", "delayed_at_least", "oldest_ready_at", "workers", "draining_workers", "capacity", "claims", "leader", "leader_term", "coordinators", "silent", "counted_since")
+    AT_FIELD_NUMBER: _ClassVar[int]
+    POOLS_FIELD_NUMBER: _ClassVar[int]
+    LAST_MINUTE_FIELD_NUMBER: _ClassVar[int]
+    LAST_HOUR_FIELD_NUMBER: _ClassVar[int]
+    MINUTES_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    READY_AT_LEAST_FIELD_NUMBER: _ClassVar[int]
+    EXECUTING_FIELD_NUMBER: _ClassVar[int]
+    EXECUTING_AT_LEAST_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    WAITING_AT_LEAST_FIELD_NUMBER: _ClassVar[int]
+    DELAYED_FIELD_NUMBER: _ClassVar[int]
+    DELAYED_AT_LEAST_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_READY_AT_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    CLAIMS_FIELD_NUMBER: _ClassVar[int]
+    LEADER_FIELD_NUMBER: _ClassVar[int]
+    LEADER_TERM_FIELD_NUMBER: _ClassVar[int]
+    COORDINATORS_FIELD_NUMBER: _ClassVar[int]
+    SILENT_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_SINCE_FIELD_NUMBER: _ClassVar[int]
+    at: _timestamp_pb2.Timestamp
+    pools: _containers.RepeatedCompositeFieldContainer[PoolOverview]
+    last_minute: Figures
+    last_hour: Figures
+    minutes: _containers.RepeatedCompositeFieldContainer[Figures]
+    ready: int
+    ready_at_least: bool
+    executing: int
+    executing_at_least: bool
+    waiting: int
+    waiting_at_least: bool
+    delayed: int
+    delayed_at_least: bool
+    oldest_ready_at: _timestamp_pb2.Timestamp
+    workers: int
+    draining_workers: int
+    capacity: int
+    claims: int
+    leader: str
+    leader_term: int
+    coordinators: int
+    silent: _containers.RepeatedScalarFieldContainer[str]
+    counted_since: _timestamp_pb2.Timestamp
+    def __init__(self, at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pools: _Optional[_Iterable[_Union[PoolOverview, _Mapping]]] = ..., last_minute: _Optional[_Union[Figures, _Mapping]] = ..., last_hour: _Optional[_Union[Figures, _Mapping]] = ..., minutes: _Optional[_Iterable[_Union[Figures, _Mapping]]] = ..., ready: _Optional[int] = ..., ready_at_least: _Optional[bool] = ..., executing: _Optional[int] = ..., executing_at_least: _Optional[bool] = ..., waiting: _Optional[int] = ..., waiting_at_least: _Optional[bool] = ..., delayed: _Optional[int] = ..., delayed_at_least: _Optional[bool] = ..., oldest_ready_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., workers: _Optional[int] = ..., draining_workers: _Optional[int] = ..., capacity: _Optional[int] = ..., claims: _Optional[int] = ..., leader: _Optional[str] = ..., leader_term: _Optional[int] = ..., coordinators: _Optional[int] = ..., silent: _Optional[_Iterable[str]] = ..., counted_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class GetOwnFiguresRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PoolFigures(_message.Message):
+    __slots__ = ("pool", "last_minute", "last_hour")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    LAST_MINUTE_FIELD_NUMBER: _ClassVar[int]
+    LAST_HOUR_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    last_minute: Figures
+    last_hour: Figures
+    def __init__(self, pool: _Optional[str] = ..., last_minute: _Optional[_Union[Figures, _Mapping]] = ..., last_hour: _Optional[_Union[Figures, _Mapping]] = ...) -> None: ...
+
+class GetOwnFiguresResponse(_message.Message):
+    __slots__ = ("pools", "minutes", "since")
+    POOLS_FIELD_NUMBER: _ClassVar[int]
+    MINUTES_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    pools: _containers.RepeatedCompositeFieldContainer[PoolFigures]
+    minutes: _containers.RepeatedCompositeFieldContainer[Figures]
+    since: _timestamp_pb2.Timestamp
+    def __init__(self, pools: _Optional[_Iterable[_Union[PoolFigures, _Mapping]]] = ..., minutes: _Optional[_Iterable[_Union[Figures, _Mapping]]] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -70,6 +70,16 @@ class ClusterServiceStub:
                 request_serializer=tenure_dot_v1_dot_cluster__service__pb2.HintReadyRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_cluster__service__pb2.HintReadyResponse.FromString,
                 _registered_method=True)
+        self.GetOverview = channel.unary_unary(
+                '/tenure.v1.ClusterService/GetOverview',
+                request_serializer=tenure_dot_v1_dot_cluster__service__pb2.GetOverviewRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_cluster__service__pb2.GetOverviewResponse.FromString,
+                _registered_method=True)
+        self.GetOwnFigures = channel.unary_unary(
+                '/tenure.v1.ClusterService/GetOwnFigures',
+                request_serializer=tenure_dot_v1_dot_cluster__service__pb2.GetOwnFiguresRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_cluster__service__pb2.GetOwnFiguresResponse.FromString,
+                _registered_method=True)
 
 
 class ClusterServiceServicer:
@@ -125,6 +135,21 @@ class ClusterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetOverview(self, request, context):
+        """How it goes, in figures: what waits, what executes, what ended of late, who is there. About a second old; asking often
+        costs no more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOwnFigures(self, request, context):
+        """Between coordinators: what this one has counted itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClusterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +187,16 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.HintReady,
                     request_deserializer=tenure_dot_v1_dot_cluster__service__pb2.HintReadyRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_cluster__service__pb2.HintReadyResponse.SerializeToString,
+            ),
+            'GetOverview': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOverview,
+                    request_deserializer=tenure_dot_v1_dot_cluster__service__pb2.GetOverviewRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_cluster__service__pb2.GetOverviewResponse.SerializeToString,
+            ),
+            'GetOwnFigures': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOwnFigures,
+                    request_deserializer=tenure_dot_v1_dot_cluster__service__pb2.GetOwnFiguresRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_cluster__service__pb2.GetOwnFiguresResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -354,6 +389,60 @@ class ClusterService:
             '/tenure.v1.ClusterService/HintReady',
             tenure_dot_v1_dot_cluster__service__pb2.HintReadyRequest.SerializeToString,
             tenure_dot_v1_dot_cluster__service__pb2.HintReadyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOverview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.ClusterService/GetOverview',
+            tenure_dot_v1_dot_cluster__service__pb2.GetOverviewRequest.SerializeToString,
+            tenure_dot_v1_dot_cluster__service__pb2.GetOverviewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOwnFigures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.ClusterService/GetOwnFigures',
+            tenure_dot_v1_dot_cluster__service__pb2.GetOwnFiguresRequest.SerializeToString,
+            tenure_dot_v1_dot_cluster__service__pb2.GetOwnFiguresResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -396,6 +396,38 @@ class ListAttemptsResponse(_message.Message):
     attempts: _containers.RepeatedCompositeFieldContainer[_job_pb2.Attempt]
     def __init__(self, attempts: _Optional[_Iterable[_Union[_job_pb2.Attempt, _Mapping]]] = ...) -> None: ...
 
+class GetJobClaimRequest(_message.Message):
+    __slots__ = ("job_id",)
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
+    def __init__(self, job_id: _Optional[str] = ...) -> None: ...
+
+class JobClaim(_message.Message):
+    __slots__ = ("worker", "lease", "revision", "claimed_at", "remaining", "granted")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    CLAIMED_AT_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    lease: int
+    revision: int
+    claimed_at: _timestamp_pb2.Timestamp
+    remaining: _duration_pb2.Duration
+    granted: _duration_pb2.Duration
+    def __init__(self, worker: _Optional[str] = ..., lease: _Optional[int] = ..., revision: _Optional[int] = ..., claimed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., remaining: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., granted: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class GetJobClaimResponse(_message.Message):
+    __slots__ = ("claim", "hold", "revision")
+    CLAIM_FIELD_NUMBER: _ClassVar[int]
+    HOLD_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    claim: JobClaim
+    hold: str
+    revision: int
+    def __init__(self, claim: _Optional[_Union[JobClaim, _Mapping]] = ..., hold: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
 class ReadLogsRequest(_message.Message):
     __slots__ = ("job_id", "attempt", "after_attempt", "after_seq", "min_level", "follow", "tail", "limit")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]

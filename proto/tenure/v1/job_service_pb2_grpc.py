@@ -113,6 +113,11 @@ class JobServiceStub:
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.ListAttemptsRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_job__service__pb2.ListAttemptsResponse.FromString,
                 _registered_method=True)
+        self.GetJobClaim = channel.unary_unary(
+                '/tenure.v1.JobService/GetJobClaim',
+                request_serializer=tenure_dot_v1_dot_job__service__pb2.GetJobClaimRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_job__service__pb2.GetJobClaimResponse.FromString,
+                _registered_method=True)
         self.RetryJob = channel.unary_unary(
                 '/tenure.v1.JobService/RetryJob',
                 request_serializer=tenure_dot_v1_dot_job__service__pb2.RetryJobRequest.SerializeToString,
@@ -255,6 +260,13 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetJobClaim(self, request, context):
+        """Who holds a job at this moment, as etcd has it, and how long its lease has left. Read when it is asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RetryJob(self, request, context):
         """Another go at a failed or canceled job: a new job, a copy of what was asked for, with a fresh budget. A job has one
         retry: repeated, the call answers with it. FAILED_PRECONDITION names the state of a job that cannot be retried.
@@ -369,6 +381,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListAttempts,
                     request_deserializer=tenure_dot_v1_dot_job__service__pb2.ListAttemptsRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_job__service__pb2.ListAttemptsResponse.SerializeToString,
+            ),
+            'GetJobClaim': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJobClaim,
+                    request_deserializer=tenure_dot_v1_dot_job__service__pb2.GetJobClaimRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_job__service__pb2.GetJobClaimResponse.SerializeToString,
             ),
             'RetryJob': grpc.unary_unary_rpc_method_handler(
                     servicer.RetryJob,
@@ -805,6 +822,33 @@ class JobService:
             '/tenure.v1.JobService/ListAttempts',
             tenure_dot_v1_dot_job__service__pb2.ListAttemptsRequest.SerializeToString,
             tenure_dot_v1_dot_job__service__pb2.ListAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJobClaim(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.JobService/GetJobClaim',
+            tenure_dot_v1_dot_job__service__pb2.GetJobClaimRequest.SerializeToString,
+            tenure_dot_v1_dot_job__service__pb2.GetJobClaimResponse.FromString,
             options,
             channel_credentials,
             insecure,

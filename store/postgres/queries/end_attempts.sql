@@ -34,4 +34,4 @@ WITH gone AS (
                                 finished_at, slots)
     SELECT id, attempt, fence, worker, lease, claim_revision, outcome, new_error::json, started_at, now(), slots FROM gone
 )
-SELECT id::text, fence, next_state AS state, worker, lease, claim_revision, attempt, slots FROM gone
+SELECT id::text, fence, next_state AS state, worker, lease, claim_revision, attempt, slots, lane FROM gone

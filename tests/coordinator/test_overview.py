@@ -1,0 +1,153 @@
+"""How it goes, in figures: what is counted in memory, what is read, and what several coordinators make of it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from tests.coordinator.conftest import Parts, until
+
+from tenure.coordinator.api.grpc_server import GrpcServer
+from tenure.coordinator.overview import Overview
+from tenure.coordinator.tally import MAX_LANES, NO_LANE, Tally, What
+from tenure.model.clock import SystemClock
+from tenure.model.jobs import JobSpec
+
+BEGAN = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+
+
+class Hand(SystemClock):
+    """A clock whose time of day is set by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = BEGAN
+
+    def wall(self) -> datetime:
+        return self.at
+
+    def forward(self, **by: float) -> None:
+        self.at += timedelta(**by)
+
+
+def test_a_minute_and_an_hour_are_counted_by_lane() -> None:
+    clock = Hand()
+    tally = Tally(clock)
+    tally.count_in_lanes(What.SUBMITTED, [7, 7, 8])
+    assert tally.last_minute() == {(7, What.SUBMITTED): 2, (8, What.SUBMITTED): 1}
+    clock.forward(seconds=59)
+    tally.count(What.FAILED, 3)
+    assert tally.last_minute()[NO_LANE, What.FAILED] == 3
+    clock.forward(seconds=5)
+    assert tally.last_minute() == {(NO_LANE, What.FAILED): 3}, "the first ones are older than a minute"
+    assert tally.last_hour()[7, What.SUBMITTED] == 2
+    assert [dict(one) for one in tally.minutes()[-2:]] == [{What.SUBMITTED: 3, What.FAILED: 3}, {}]
+    clock.forward(hours=1)
+    assert not tally.last_hour()
+    assert len(tally.minutes()) == 60
+
+
+def test_a_clock_that_was_set_back_loses_nothing() -> None:
+    clock = Hand()
+    tally = Tally(clock)
+    tally.count(What.FAILED, 1)
+    clock.forward(minutes=-5)
+    tally.count(What.FAILED, 1)
+    assert tally.last_hour()[NO_LANE, What.FAILED] == 2
+
+
+def test_lanes_beyond_the_bound_are_counted_without_their_lane() -> None:
+    tally = Tally(Hand())
+    tally.count_in_lanes(What.SUBMITTED, range(1, MAX_LANES + 51))
+    counted = tally.last_hour()
+    assert len(counted) == MAX_LANES + 1
+    assert counted[NO_LANE, What.SUBMITTED] == 50
+
+
+def _overview(parts: Parts, tally: Tally, others: Mapping[str, str] | None = None) -> Overview:
+    return Overview(parts.db, parts.etcd, parts.keys, parts.clock, parts.lanes, lambda: others or {}, tally=tally)
+
+
+async def _lane(parts: Parts, route: str) -> int:
+    [lane] = await parts.lanes.of([JobSpec(kind="k", route=route)])
+    return lane
+
+
+async def test_what_waits_executes_and_has_ended_is_told_by_pool(parts: Parts) -> None:
+    await parts.lanes.register_pools(["pool-a", "pool-b"])
+    await parts.register("w1", capacity=4, pools=("pool-a",))
+    tally = Tally(SystemClock())
+    tally.count_in_lanes(What.COMPLETED, [await _lane(parts, "pool-a/x")] * 3)
+    before = datetime.now(UTC) - timedelta(minutes=10)
+    await parts.submitter.submit_batch(
+        [
+            *(JobSpec(kind="k", route="pool-a/x", priority=priority) for priority in (0, 5, 5)),
+            JobSpec(kind="k", route="pool-b"),
+            JobSpec(kind="k", route="pool-b", delay_s=3600),
+        ]
+    )
+    await parts.sql("UPDATE tenure.job SET activate_at = %s WHERE priority = 0 AND due AND route = 'pool-a/x'", before)
+    overview = _overview(parts, tally)
+    told = await overview.now()
+    pools = {pool.pool: pool for pool in told.pools}
+    assert (pools["pool-a"].ready, pools["pool-b"].ready, told.ready, told.delayed) == (3, 1, 4, 1)
+    assert pools["pool-a"].oldest_ready_at.ToDatetime(UTC) == before, "not the first of the highest priority"
+    assert told.oldest_ready_at == pools["pool-a"].oldest_ready_at
+    assert (pools["pool-a"].workers, pools["pool-b"].workers, told.workers, told.capacity) == (1, 0, 1, 4)
+    assert pools["pool-a"].last_minute.completed == told.last_hour.completed == 3
+    assert told.minutes[-1].completed + told.minutes[-2].completed == 3
+    assert not told.ready_at_least
+    await parts.submitter.submit_batch([JobSpec(kind="k")])
+    assert await overview.now() is told, "it is read at most once a second"
+
+
+async def test_figures_of_all_coordinators_are_added_up_and_who_is_silent_is_named(parts: Parts) -> None:
+    here, there = Tally(SystemClock()), Tally(SystemClock())
+    here.count(What.COMPLETED, 2)
+    there.count(What.COMPLETED, 40)
+    there.count(What.LOST, 1)
+    service = parts.cluster_service(overview=_overview(parts, there))
+    server = GrpcServer([service], listen="127.0.0.1:0", with_reflection=False)
+    await server.start()
+    overview = _overview(parts, here, {"c2": server.address, "c3": "127.0.0.1:1"})
+    try:
+        told = await overview.now()
+        assert (told.last_minute.completed, told.last_minute.lost) == (42, 1)
+        assert (told.coordinators, list(told.silent)) == (3, ["c3"])
+    finally:
+        await overview.close()
+        await server.stop(0)
+
+
+async def test_who_asks_at_once_shares_a_look(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    overview = _overview(parts, Tally(SystemClock()))
+    looks = []
+    fetch = parts.db.fetch
+
+    async def counted(name: str, *args: object) -> object:
+        looks.append(name)
+        return await fetch(name, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(parts.db, "fetch", counted)
+    answers = await asyncio.gather(*(overview.now() for _ in range(100)))
+    assert len({id(answer) for answer in answers}) == 1
+    assert looks.count("overview") == 1
+
+
+async def test_ends_and_submits_reach_the_tally(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tenure.coordinator import cancel, finish, new_jobs
+
+    tally = Tally(SystemClock())
+    for module in (cancel, finish, new_jobs):
+        monkeypatch.setattr(module, "TALLY", tally)
+    [one] = await parts.submitter.submit_batch([JobSpec(kind="k")])
+    await parts.canceler.cancel(uuid.UUID(str(one.id)), "r")
+
+    async def counted() -> bool:
+        found = tally.last_hour()
+        return {what for _, what in found} == {What.SUBMITTED, What.CANCELED}
+
+    await until(counted)
