@@ -382,6 +382,27 @@ class AuditEntry:
     """What changed, or how many."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who calls, as the service sees it."""
+
+    name: str
+    """"anybody" where no credentials are asked for."""
+    role: str
+    namespaces: tuple[str, ...]
+    """``*`` stands for every one."""
+    pools: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """Some jobs of a listing, and where it goes on."""
+
+    jobs: tuple[Job, ...]
+    next_page_token: str | None
+    """None on the last page."""
+
+
 @dataclass(frozen=True, slots=True)
 class Obstacle:
     """One thing that keeps a job from running: a word for programs, and a sentence."""

@@ -22,11 +22,13 @@ from tenure.client.records import (
     Artifact,
     Attempt,
     AuditEntry,
+    Caller,
     CanceledJobs,
     Cluster,
     Explanation,
     HeldClaim,
     Job,
+    JobPage,
     Limit,
     LogLine,
     Namespace,
@@ -291,6 +293,51 @@ class Client:
             )
         )
 
+    def list_page(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        route_prefix: str | None = None,
+        states: Iterable[JobState | str] = (),
+        labels: Mapping[str, str] | None = None,
+        parent_id: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        workflow_id: str | None = None,
+        deleted: bool = False,
+        finished_after: datetime | None = None,
+        finished_before: datetime | None = None,
+        page_size: int = 50,
+        page_token: str | None = None,
+    ) -> JobPage:
+        """Return one page of ``list``, newest first: bounded work, whatever the filter.
+
+        It may be short of ``page_size``, or empty, and still not be the last one: then more was looked through than a
+        page may. Go on with the same filters and its ``next_page_token``.
+
+        Raises:
+            InvalidInput: a filter or the token is malformed.
+        """
+        return self._portal.call(
+            self._client.list_page(
+                namespace=namespace,
+                kind=kind,
+                route_prefix=route_prefix,
+                states=states,
+                labels=labels,
+                parent_id=parent_id,
+                created_after=created_after,
+                created_before=created_before,
+                workflow_id=workflow_id,
+                deleted=deleted,
+                finished_after=finished_after,
+                finished_before=finished_before,
+                page_size=page_size,
+                page_token=page_token,
+            )
+        )
+
     def count(
         self,
         *,
@@ -472,6 +519,14 @@ class Client:
             WrongState: the coordinators have no object store. Unavailable: it could not be read.
         """
         return self._portal.call(self._client.download(job_id, name, path, attempt=attempt))
+
+    def download_url(self, job_id: str, name: str | None = None, *, attempt: int = 0) -> str:
+        """Return where a file of a job is read by GET, without credentials, for some minutes. As for ``download``.
+
+        Raises:
+            NotFound: there is no such job or file. WrongState: the coordinators have no object store.
+        """
+        return self._portal.call(self._client.download_url(job_id, name, attempt=attempt))
 
     def get_workflow(self, workflow_id: str) -> Workflow:
         """Return a workflow: its state, and how many of its members are in which.
@@ -773,6 +828,14 @@ class Client:
     def overview(self) -> Overview:
         """Return how it goes: throughput, what waits and for how long, failures, workers, the leader."""
         return self._portal.call(self._client.overview())
+
+    def caller(self) -> Caller:
+        """Return who calls, as the service sees it, and what they may do.
+
+        Raises:
+            PermissionDenied: they may read nothing.
+        """
+        return self._portal.call(self._client.caller())
 
     def workers(self) -> builtins.list[Worker]:
         """Return the workers that are registered now."""

@@ -35,6 +35,7 @@ from tenure.coordinator.audit import Audit
 from tenure.coordinator.authenticate import Authenticator
 from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
+from tenure.coordinator.dashboard import OwnSocket, dashboard_of
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.explain import Explainer
 from tenure.coordinator.exposure import require_closed
@@ -62,6 +63,7 @@ from tenure.coordinator.submit import Submitter
 from tenure.coordinator.uploads import Uploads
 from tenure.coordinator.waiters import Waiters
 from tenure.coordinator.workflows import Workflows
+from tenure.dashboard.app import Dashboard
 from tenure.model.clock import SystemClock
 from tenure.model.errors import TenureError
 from tenure.probes.connections import FOR_PROBES, fitting
@@ -111,8 +113,9 @@ async def serve(settings: CoordinatorSettings) -> None:
     checks: dict[str, Check] = {"start": opening.problem}
     connections = fitting(settings.max_http_connections)
     rest = RestApi(clock, calls=connections - FOR_PROBES)
+    dashboard = dashboard_of(settings, clock, base_url=_base_url(settings, settings.http_listen))
     http_server = HttpServer(
-        application(checks, REGISTRY, more=rest.routes()),
+        application(checks, REGISTRY, more=[*rest.routes(), *(dashboard.routes() if dashboard else ())]),
         listen=settings.http_listen,
         variable="TENURE_HTTP_LISTEN",
         tls=tls,
@@ -125,7 +128,7 @@ async def serve(settings: CoordinatorSettings) -> None:
             answering.append(group.create_task(tls.watch()))
         schema = await _unless(stop, opening.until("Postgres", lambda: _schema(settings)))
         if schema is not None:
-            await _coordinate(settings, clock, schema, opening, http_server, rest, tls, checks, stop, abort)
+            await _coordinate(settings, clock, schema, opening, http_server, rest, dashboard, tls, checks, stop, abort)
         for task in answering:
             task.cancel()
     log.info("coordinator_stopped")
@@ -147,6 +150,7 @@ async def _coordinate(
     opening: Opening,
     http_server: HttpServer,
     rest: RestApi,
+    dashboard: Dashboard | None,
     tls: ServerTLS | None,
     checks: dict[str, Check],
     stop: asyncio.Event,
@@ -159,6 +163,7 @@ async def _coordinate(
     etcd = connect_with(_etcd_options(settings, clock))
     keys = Keyspace(settings.etcd_prefix)
     async with Database(dsn, _pool_options(settings), name=f"tenure-{settings.coordinator_id}") as database:
+        own_socket = OwnSocket.made() if dashboard else None
         election = Election(etcd, keys, settings.coordinator_id, settings.leader_ttl_s, clock)
         presence = Presence(etcd, keys, clock, settings.coordinator_id, ttl_s=settings.leader_ttl_s)
         waiters = Waiters(database, etcd, keys, clock)
@@ -173,7 +178,7 @@ async def _coordinate(
         lanes = Lanes(database, clock)
         kinds = Kinds(database, clock)
         backlogs = Backlogs(database, clock)
-        signing = SigningKeys(database, clock)
+        signing = SigningKeys(database, clock, dashboard.keys if dashboard else None)
         dependants = Dependants(database, announcer, hints)
         finisher = Finisher(database, announcer, dependants, hints)
         canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
@@ -242,6 +247,7 @@ async def _coordinate(
             bounds=CallBounds(
                 calls=settings.max_calls, watches=settings.max_watches, submit_streams=settings.max_submit_streams
             ),
+            private=own_socket.address if own_socket else None,
         )
         try:
             await _unless(stop, opening.until("Postgres", lanes.refresh))
@@ -260,6 +266,8 @@ async def _coordinate(
             await grpc_server.start()
             service = RunnerService(runners, Sessions(etcd, keys), signing.signer, workers)
             rest.open(service, authenticator, audit.denied)
+            if dashboard and own_socket:
+                dashboard.open(own_socket.address)
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(body)
@@ -303,11 +311,17 @@ async def _coordinate(
                 waiters.close()
                 rest.close()
                 runners.close()
+                if dashboard:
+                    await dashboard.close()
                 await _within(abort, grpc_server.stop(settings.grace_s))
                 for task in tasks:
                     task.cancel()
         finally:
+            if dashboard:
+                await dashboard.close()
             await grpc_server.stop(0)
+            if own_socket:
+                own_socket.remove()
             await overview.close()
             await audit.close()
             await etcd.close()

@@ -135,15 +135,15 @@ class Overview:
 
     async def _look(self) -> pb.GetOverviewResponse:
         bounds = {"ready": READY, "executing": EXECUTING, "others": OTHERS, "heads": HEADS}
-        rows, (remembered,), pauses, workers, claims, leader, told = await asyncio.gather(
-            self._database.fetch("overview", bounds),
-            self._database.fetch("cluster"),
-            self._database.fetch("pauses"),
+        told, workers, claims, leader = await asyncio.gather(
+            self._figures(),
             census.workers(self._etcd, self._keys),
             self._etcd.list(self._keys.claims, keys_only=True),
             self._etcd.get(self._keys.leader),
-            self._figures(),
         )
+        rows = await self._database.fetch("overview", bounds)
+        (remembered,) = await self._database.fetch("cluster")
+        pauses = await self._database.fetch("pauses")
         figures = [own for own in told.values() if own is not None]
         pool_of = await self._pools_of(row.lane for row in rows if row.lane is not None)
         pools = _pools(rows, pool_of, figures)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tenure.client.fields import time_of
 from tenure.client.link import Link
 from tenure.client.overview import Overview, overview_from_wire
-from tenure.client.records import Cluster, Coordinator, HeldClaim, Worker
+from tenure.client.records import Caller, Cluster, Coordinator, HeldClaim, Worker
 from tenure.v1 import cluster_service_pb2 as pb
 
 
@@ -25,6 +25,17 @@ class ClusterCalls:
             lambda to: to.cluster.GetOverview, pb.GetOverviewRequest()
         )
         return overview_from_wire(answer)
+
+    async def caller(self) -> Caller:
+        """Return who calls, as the service sees it, and what they may do.
+
+        Raises:
+            PermissionDenied: they may read nothing.
+        """
+        answer: pb.GetCallerResponse = await self._link.unary(lambda to: to.cluster.GetCaller, pb.GetCallerRequest())
+        return Caller(
+            name=answer.name, role=answer.role, namespaces=tuple(answer.namespaces), pools=tuple(answer.pools)
+        )
 
     async def workers(self) -> list[Worker]:
         """Return the workers that are registered now."""

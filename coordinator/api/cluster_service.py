@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from tenure.coordinator.access import sees
+from tenure.coordinator.access import caller, sees
 from tenure.coordinator.api.acts import audited
 from tenure.coordinator.audit import Audit
 from tenure.coordinator.census import claims_by_worker, readable
@@ -142,6 +142,13 @@ class ClusterService(ClusterServiceServicer):
     async def GetOwnFigures(self, request: pb.GetOwnFiguresRequest, context: Context) -> pb.GetOwnFiguresResponse:
         """Tell another coordinator what was counted here."""
         return await self._looked().own_figures()
+
+    async def GetCaller(self, request: pb.GetCallerRequest, context: Context) -> pb.GetCallerResponse:
+        """Tell who asks."""
+        who = caller()
+        return pb.GetCallerResponse(
+            name=who.name, role=who.role.value, namespaces=list(who.namespaces), pools=list(who.pools)
+        )
 
     def _looked(self) -> Overview:
         if self._overview is None:

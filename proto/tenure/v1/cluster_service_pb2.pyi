@@ -255,3 +255,19 @@ class GetOwnFiguresResponse(_message.Message):
     minutes: _containers.RepeatedCompositeFieldContainer[Figures]
     since: _timestamp_pb2.Timestamp
     def __init__(self, pools: _Optional[_Iterable[_Union[PoolFigures, _Mapping]]] = ..., minutes: _Optional[_Iterable[_Union[Figures, _Mapping]]] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class GetCallerRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetCallerResponse(_message.Message):
+    __slots__ = ("name", "role", "namespaces", "pools")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACES_FIELD_NUMBER: _ClassVar[int]
+    POOLS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    role: str
+    namespaces: _containers.RepeatedScalarFieldContainer[str]
+    pools: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., namespaces: _Optional[_Iterable[str]] = ..., pools: _Optional[_Iterable[str]] = ...) -> None: ...

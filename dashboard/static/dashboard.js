@@ -1,0 +1,74 @@
+// Keys, and a bound for what a live log holds. Everything else works without this file.
+"use strict";
+(() => {
+  const MOST_LINES = 5000;
+  const help = document.getElementById("keys");
+  const button = document.getElementById("help-button");
+  if (help && button) {
+    button.hidden = false;
+    button.addEventListener("click", () => help.showModal());
+  }
+  let before = "";
+  document.addEventListener("keydown", (event) => {
+    const at = event.target;
+    const writes = at.closest("input:not([type=checkbox]), textarea, select, [contenteditable]");
+    if (event.ctrlKey || event.altKey || event.metaKey || writes || (help && help.open)) {
+      before = "";
+      return;
+    }
+    const key = event.key;
+    if (before === "g") {
+      before = "";
+      const page = document.querySelector(`nav a[data-key="${CSS.escape(key)}"]`);
+      if (page) {
+        event.preventDefault();
+        page.click();
+      }
+      return;
+    }
+    before = key === "g" ? "g" : "";
+    if (key === "?" && help) {
+      event.preventDefault();
+      help.showModal();
+    } else if (key === "/") {
+      const first = document.querySelector("[data-first]");
+      if (first) {
+        event.preventDefault();
+        first.focus();
+      }
+    } else if (key === "n") {
+      const next = document.querySelector("a[rel=next]");
+      if (next) {
+        next.click();
+      }
+    } else if (key === "c") {
+      const cancel = document.getElementById("cancel");
+      if (cancel) {
+        event.preventDefault();
+        cancel.open = true;
+        cancel.querySelector("input[name=reason]").focus();
+      }
+    } else if (key === "Escape" && at.closest("details[open].act")) {
+      const open = at.closest("details[open].act");
+      open.open = false;
+      open.querySelector("summary").focus();
+    }
+  });
+  // A log that is read at its end stays there as it grows.
+  const log = document.getElementById("log");
+  if (log) {
+    let follows = true;
+    log.addEventListener("scroll", () => {
+      follows = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+    });
+    new MutationObserver(() => {
+      while (log.childElementCount > MOST_LINES) {
+        log.firstElementChild.remove();
+      }
+      if (follows) {
+        log.scrollTop = log.scrollHeight;
+      }
+    }).observe(log, { childList: true });
+    log.scrollTop = log.scrollHeight;
+  }
+})();
