@@ -301,6 +301,10 @@ class HeldClaim:
     lease: int
     revision: int
     claimed_at: datetime | None
+    time_left_s: float | None = None
+    """Until its lease expires unless it is kept alive; None: not asked for, or it is gone."""
+    ttl_s: float | None = None
+    """As it was granted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -841,9 +841,12 @@ class Client:
         """Return the workers that are registered now."""
         return self._portal.call(self._client.workers())
 
-    def claims(self) -> builtins.list[HeldClaim]:
-        """Return the claims that stand now."""
-        return self._portal.call(self._client.claims())
+    def claims(self, *, limit: int | None = None, with_time_left: bool = False) -> builtins.list[HeldClaim]:
+        """Return the claims that stand now, by job id; at most ``limit``.
+
+        ``with_time_left``: with what is left of their leases, of the first 200.
+        """
+        return self._portal.call(self._client.claims(limit=limit, with_time_left=with_time_left))
 
     def revoke_claim(self, job_id: str) -> bool:
         """Take a job away from its worker; it restarts elsewhere, not counted as a crash. False: nobody held it."""

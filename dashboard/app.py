@@ -22,11 +22,17 @@ from tenure.dashboard import guard, render, sessions
 from tenure.dashboard.live import Live
 from tenure.dashboard.oidc import OidcLogin
 from tenure.dashboard.pages import (
+    audit,
     job,
     jobs,
     letters,
+    limits,
     login,
     overview,
+    retention,
+    schedules,
+    workers,
+    workflows,
 )
 from tenure.dashboard.sessions import Session, SessionKeys
 from tenure.dashboard.visit import Visit, client_of, form_of
@@ -48,7 +54,7 @@ CALL_S = 10.0
 """What a page waits for one answer of the API."""
 OPEN_PAGES = ("/login", "/login/oidc", "/login/oidc/back", "/logout", "/theme")
 """For whoever is not logged in."""
-PAGES = (login, overview, jobs, job, letters)
+PAGES = (login, overview, jobs, job, letters, workflows, schedules, workers, limits, audit, retention)
 
 
 class Dashboard:

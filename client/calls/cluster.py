@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tenure.client.fields import time_of
+from tenure.client.fields import seconds_of, time_of
 from tenure.client.link import Link
 from tenure.client.overview import Overview, overview_from_wire
 from tenure.client.records import Caller, Cluster, Coordinator, HeldClaim, Worker
@@ -44,9 +44,13 @@ class ClusterCalls:
         )
         return [_worker(worker) for worker in answer.workers]
 
-    async def claims(self) -> list[HeldClaim]:
-        """Return the claims that stand now."""
-        answer: pb.ListClaimsResponse = await self._link.unary(lambda to: to.cluster.ListClaims, pb.ListClaimsRequest())
+    async def claims(self, *, limit: int | None = None, with_time_left: bool = False) -> list[HeldClaim]:
+        """Return the claims that stand now, by job id; at most ``limit``.
+
+        ``with_time_left``: with what is left of their leases, of the first 200.
+        """
+        request = pb.ListClaimsRequest(limit=limit or 0, with_time_left=with_time_left)
+        answer: pb.ListClaimsResponse = await self._link.unary(lambda to: to.cluster.ListClaims, request)
         return [_held_claim(claim) for claim in answer.claims]
 
     async def revoke_claim(self, job_id: str) -> bool:
@@ -83,6 +87,8 @@ def _held_claim(claim: pb.HeldClaim) -> HeldClaim:
         lease=claim.lease,
         revision=claim.revision,
         claimed_at=time_of(claim, "claimed_at"),
+        time_left_s=seconds_of(claim, "time_left"),
+        ttl_s=seconds_of(claim, "ttl"),
     )
 
 

@@ -85,8 +85,8 @@ def filter_of(asked: Mapping[str, str], states: list[str]) -> dict[str, Any]:
         "labels": labels or None,
         "parent_id": asked.get("parent"),
         "workflow_id": asked.get("workflow"),
-        "created_after": _time(asked.get("after"), "after"),
-        "created_before": _time(asked.get("before"), "before"),
+        "created_after": time_of(asked.get("after"), "after"),
+        "created_before": time_of(asked.get("before"), "before"),
     }
 
 
@@ -116,7 +116,12 @@ def _state(word: str) -> JobState:
         raise InvalidInput([FieldViolation("state", f"{word[:64]!r} is no state")]) from exc
 
 
-def _time(text: str | None, field: str) -> datetime | None:
+def time_of(text: str | None, field: str) -> datetime | None:
+    """Read a time; one without a zone is UTC.
+
+    Raises:
+        InvalidInput: it is none.
+    """
     if not text:
         return None
     try:

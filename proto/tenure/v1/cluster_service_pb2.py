@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftenure/v1/cluster_service.proto\x12\ttenure.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11GetClusterRequest\"\x89\x01\n\x0b\x43oordinator\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04grpc\x18\x02 \x01(\t\x12\x0c\n\x04http\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x11\n\tis_leader\x18\x05 \x01(\x08\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xba\x01\n\x12GetClusterResponse\x12,\n\x0c\x63oordinators\x18\x01 \x03(\x0b\x32\x16.tenure.v1.Coordinator\x12\x0e\n\x06leader\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x14\n\x0c\x65tcd_version\x18\x04 \x01(\t\x12\x18\n\x10postgres_version\x18\x05 \x01(\t\x12\x16\n\x0eschema_version\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\"\x14\n\x12ListWorkersRequest\"\xa1\x02\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05pools\x18\x02 \x03(\t\x12\r\n\x05kinds\x18\x03 \x03(\t\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\x05\x12\x0e\n\x06\x63laims\x18\x05 \x01(\x05\x12-\n\x06labels\x18\x06 \x03(\x0b\x32\x1d.tenure.v1.Worker.LabelsEntry\x12\x0c\n\x04mode\x18\x07 \x01(\t\x12\x0c\n\x04host\x18\x08 \x01(\t\x12\x0f\n\x07version\x18\t \x01(\t\x12\x10\n\x08\x64raining\x18\n \x01(\x08\x12.\n\nstarted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"9\n\x13ListWorkersResponse\x12\"\n\x07workers\x18\x01 \x03(\x0b\x32\x11.tenure.v1.Worker\"\x13\n\x11ListClaimsRequest\"\xac\x01\n\tHeldClaim\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\r\n\x05route\x18\x05 \x01(\t\x12\r\n\x05lease\x18\x06 \x01(\x03\x12\x10\n\x08revision\x18\x07 \x01(\x03\x12.\n\nclaimed_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\x12ListClaimsResponse\x12$\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x14.tenure.v1.HeldClaim\"$\n\x12RevokeClaimRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"&\n\x13RevokeClaimResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\x08\"!\n\x10HintReadyRequest\x12\r\n\x05lanes\x18\x01 \x03(\x03\"\x13\n\x11HintReadyResponse\"\x14\n\x12GetOverviewRequest\"q\n\x07\x46igures\x12\x11\n\tsubmitted\x18\x01 \x01(\x03\x12\x11\n\tcompleted\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x03\x12\x10\n\x08\x63\x61nceled\x18\x04 \x01(\x03\x12\x10\n\x08returned\x18\x05 \x01(\x03\x12\x0c\n\x04lost\x18\x06 \x01(\x03\"\xe4\x01\n\x0cPoolOverview\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x03\x12\x11\n\texecuting\x18\x03 \x01(\x03\x12\x33\n\x0foldest_ready_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07workers\x18\x05 \x01(\x05\x12\x0e\n\x06paused\x18\x06 \x01(\x08\x12\'\n\x0blast_minute\x18\x07 \x01(\x0b\x32\x12.tenure.v1.Figures\x12%\n\tlast_hour\x18\x08 \x01(\x0b\x32\x12.tenure.v1.Figures\"\x86\x05\n\x13GetOverviewResponse\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05pools\x18\x02 \x03(\x0b\x32\x17.tenure.v1.PoolOverview\x12\'\n\x0blast_minute\x18\x03 \x01(\x0b\x32\x12.tenure.v1.Figures\x12%\n\tlast_hour\x18\x04 \x01(\x0b\x32\x12.tenure.v1.Figures\x12#\n\x07minutes\x18\x05 \x03(\x0b\x32\x12.tenure.v1.Figures\x12\r\n\x05ready\x18\x06 \x01(\x03\x12\x16\n\x0eready_at_least\x18\x07 \x01(\x08\x12\x11\n\texecuting\x18\x08 \x01(\x03\x12\x1a\n\x12\x65xecuting_at_least\x18\t \x01(\x08\x12\x0f\n\x07waiting\x18\n \x01(\x03\x12\x18\n\x10waiting_at_least\x18\x0b \x01(\x08\x12\x0f\n\x07\x64\x65layed\x18\x0c \x01(\x03\x12\x18\n\x10\x64\x65layed_at_least\x18\r \x01(\x08\x12\x33\n\x0foldest_ready_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07workers\x18\x0f \x01(\x05\x12\x18\n\x10\x64raining_workers\x18\x10 \x01(\x05\x12\x10\n\x08\x63\x61pacity\x18\x11 \x01(\x03\x12\x0e\n\x06\x63laims\x18\x12 \x01(\x03\x12\x0e\n\x06leader\x18\x13 \x01(\t\x12\x13\n\x0bleader_term\x18\x14 \x01(\x03\x12\x14\n\x0c\x63oordinators\x18\x15 \x01(\x05\x12\x0e\n\x06silent\x18\x16 \x03(\t\x12\x31\n\rcounted_since\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x16\n\x14GetOwnFiguresRequest\"k\n\x0bPoolFigures\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\'\n\x0blast_minute\x18\x02 \x01(\x0b\x32\x12.tenure.v1.Figures\x12%\n\tlast_hour\x18\x03 \x01(\x0b\x32\x12.tenure.v1.Figures\"\x8e\x01\n\x15GetOwnFiguresResponse\x12%\n\x05pools\x18\x01 \x03(\x0b\x32\x16.tenure.v1.PoolFigures\x12#\n\x07minutes\x18\x02 \x03(\x0b\x32\x12.tenure.v1.Figures\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10GetCallerRequest\"R\n\x11GetCallerResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x12\n\nnamespaces\x18\x03 \x03(\t\x12\r\n\x05pools\x18\x04 \x03(\t2\xf4\x04\n\x0e\x43lusterService\x12I\n\nGetCluster\x12\x1c.tenure.v1.GetClusterRequest\x1a\x1d.tenure.v1.GetClusterResponse\x12L\n\x0bListWorkers\x12\x1d.tenure.v1.ListWorkersRequest\x1a\x1e.tenure.v1.ListWorkersResponse\x12I\n\nListClaims\x12\x1c.tenure.v1.ListClaimsRequest\x1a\x1d.tenure.v1.ListClaimsResponse\x12L\n\x0bRevokeClaim\x12\x1d.tenure.v1.RevokeClaimRequest\x1a\x1e.tenure.v1.RevokeClaimResponse\x12\x46\n\tHintReady\x12\x1b.tenure.v1.HintReadyRequest\x1a\x1c.tenure.v1.HintReadyResponse\x12L\n\x0bGetOverview\x12\x1d.tenure.v1.GetOverviewRequest\x1a\x1e.tenure.v1.GetOverviewResponse\x12\x46\n\tGetCaller\x12\x1b.tenure.v1.GetCallerRequest\x1a\x1c.tenure.v1.GetCallerResponse\x12R\n\rGetOwnFigures\x12\x1f.tenure.v1.GetOwnFiguresRequest\x1a .tenure.v1.GetOwnFiguresResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftenure/v1/cluster_service.proto\x12\ttenure.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11GetClusterRequest\"\x89\x01\n\x0b\x43oordinator\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04grpc\x18\x02 \x01(\t\x12\x0c\n\x04http\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x11\n\tis_leader\x18\x05 \x01(\x08\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xba\x01\n\x12GetClusterResponse\x12,\n\x0c\x63oordinators\x18\x01 \x03(\x0b\x32\x16.tenure.v1.Coordinator\x12\x0e\n\x06leader\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x14\n\x0c\x65tcd_version\x18\x04 \x01(\t\x12\x18\n\x10postgres_version\x18\x05 \x01(\t\x12\x16\n\x0eschema_version\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\"\x14\n\x12ListWorkersRequest\"\xa1\x02\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05pools\x18\x02 \x03(\t\x12\r\n\x05kinds\x18\x03 \x03(\t\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\x05\x12\x0e\n\x06\x63laims\x18\x05 \x01(\x05\x12-\n\x06labels\x18\x06 \x03(\x0b\x32\x1d.tenure.v1.Worker.LabelsEntry\x12\x0c\n\x04mode\x18\x07 \x01(\t\x12\x0c\n\x04host\x18\x08 \x01(\t\x12\x0f\n\x07version\x18\t \x01(\t\x12\x10\n\x08\x64raining\x18\n \x01(\x08\x12.\n\nstarted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"9\n\x13ListWorkersResponse\x12\"\n\x07workers\x18\x01 \x03(\x0b\x32\x11.tenure.v1.Worker\":\n\x11ListClaimsRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x16\n\x0ewith_time_left\x18\x02 \x01(\x08\"\x82\x02\n\tHeldClaim\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\r\n\x05route\x18\x05 \x01(\t\x12\r\n\x05lease\x18\x06 \x01(\x03\x12\x10\n\x08revision\x18\x07 \x01(\x03\x12.\n\nclaimed_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\ttime_left\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03ttl\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\x12ListClaimsResponse\x12$\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x14.tenure.v1.HeldClaim\"$\n\x12RevokeClaimRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"&\n\x13RevokeClaimResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\x08\"!\n\x10HintReadyRequest\x12\r\n\x05lanes\x18\x01 \x03(\x03\"\x13\n\x11HintReadyResponse\"\x14\n\x12GetOverviewRequest\"q\n\x07\x46igures\x12\x11\n\tsubmitted\x18\x01 \x01(\x03\x12\x11\n\tcompleted\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x03\x12\x10\n\x08\x63\x61nceled\x18\x04 \x01(\x03\x12\x10\n\x08returned\x18\x05 \x01(\x03\x12\x0c\n\x04lost\x18\x06 \x01(\x03\"\xe4\x01\n\x0cPoolOverview\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x03\x12\x11\n\texecuting\x18\x03 \x01(\x03\x12\x33\n\x0foldest_ready_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07workers\x18\x05 \x01(\x05\x12\x0e\n\x06paused\x18\x06 \x01(\x08\x12\'\n\x0blast_minute\x18\x07 \x01(\x0b\x32\x12.tenure.v1.Figures\x12%\n\tlast_hour\x18\x08 \x01(\x0b\x32\x12.tenure.v1.Figures\"\x86\x05\n\x13GetOverviewResponse\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05pools\x18\x02 \x03(\x0b\x32\x17.tenure.v1.PoolOverview\x12\'\n\x0blast_minute\x18\x03 \x01(\x0b\x32\x12.tenure.v1.Figures\x12%\n\tlast_hour\x18\x04 \x01(\x0b\x32\x12.tenure.v1.Figures\x12#\n\x07minutes\x18\x05 \x03(\x0b\x32\x12.tenure.v1.Figures\x12\r\n\x05ready\x18\x06 \x01(\x03\x12\x16\n\x0eready_at_least\x18\x07 \x01(\x08\x12\x11\n\texecuting\x18\x08 \x01(\x03\x12\x1a\n\x12\x65xecuting_at_least\x18\t \x01(\x08\x12\x0f\n\x07waiting\x18\n \x01(\x03\x12\x18\n\x10waiting_at_least\x18\x0b \x01(\x08\x12\x0f\n\x07\x64\x65layed\x18\x0c \x01(\x03\x12\x18\n\x10\x64\x65layed_at_least\x18\r \x01(\x08\x12\x33\n\x0foldest_ready_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07workers\x18\x0f \x01(\x05\x12\x18\n\x10\x64raining_workers\x18\x10 \x01(\x05\x12\x10\n\x08\x63\x61pacity\x18\x11 \x01(\x03\x12\x0e\n\x06\x63laims\x18\x12 \x01(\x03\x12\x0e\n\x06leader\x18\x13 \x01(\t\x12\x13\n\x0bleader_term\x18\x14 \x01(\x03\x12\x14\n\x0c\x63oordinators\x18\x15 \x01(\x05\x12\x0e\n\x06silent\x18\x16 \x03(\t\x12\x31\n\rcounted_since\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x16\n\x14GetOwnFiguresRequest\"k\n\x0bPoolFigures\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\'\n\x0blast_minute\x18\x02 \x01(\x0b\x32\x12.tenure.v1.Figures\x12%\n\tlast_hour\x18\x03 \x01(\x0b\x32\x12.tenure.v1.Figures\"\x8e\x01\n\x15GetOwnFiguresResponse\x12%\n\x05pools\x18\x01 \x03(\x0b\x32\x16.tenure.v1.PoolFigures\x12#\n\x07minutes\x18\x02 \x03(\x0b\x32\x12.tenure.v1.Figures\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10GetCallerRequest\"R\n\x11GetCallerResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x12\n\nnamespaces\x18\x03 \x03(\t\x12\r\n\x05pools\x18\x04 \x03(\t2\xf4\x04\n\x0e\x43lusterService\x12I\n\nGetCluster\x12\x1c.tenure.v1.GetClusterRequest\x1a\x1d.tenure.v1.GetClusterResponse\x12L\n\x0bListWorkers\x12\x1d.tenure.v1.ListWorkersRequest\x1a\x1e.tenure.v1.ListWorkersResponse\x12I\n\nListClaims\x12\x1c.tenure.v1.ListClaimsRequest\x1a\x1d.tenure.v1.ListClaimsResponse\x12L\n\x0bRevokeClaim\x12\x1d.tenure.v1.RevokeClaimRequest\x1a\x1e.tenure.v1.RevokeClaimResponse\x12\x46\n\tHintReady\x12\x1b.tenure.v1.HintReadyRequest\x1a\x1c.tenure.v1.HintReadyResponse\x12L\n\x0bGetOverview\x12\x1d.tenure.v1.GetOverviewRequest\x1a\x1e.tenure.v1.GetOverviewResponse\x12\x46\n\tGetCaller\x12\x1b.tenure.v1.GetCallerRequest\x1a\x1c.tenure.v1.GetCallerResponse\x12R\n\rGetOwnFigures\x12\x1f.tenure.v1.GetOwnFiguresRequest\x1a .tenure.v1.GetOwnFiguresResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,52 +35,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKER_LABELSENTRY']._loaded_options = None
   _globals['_WORKER_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_GETCLUSTERREQUEST']._serialized_start=79
-  _globals['_GETCLUSTERREQUEST']._serialized_end=98
-  _globals['_COORDINATOR']._serialized_start=101
-  _globals['_COORDINATOR']._serialized_end=238
-  _globals['_GETCLUSTERRESPONSE']._serialized_start=241
-  _globals['_GETCLUSTERRESPONSE']._serialized_end=427
-  _globals['_LISTWORKERSREQUEST']._serialized_start=429
-  _globals['_LISTWORKERSREQUEST']._serialized_end=449
-  _globals['_WORKER']._serialized_start=452
-  _globals['_WORKER']._serialized_end=741
-  _globals['_WORKER_LABELSENTRY']._serialized_start=696
-  _globals['_WORKER_LABELSENTRY']._serialized_end=741
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=743
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=800
-  _globals['_LISTCLAIMSREQUEST']._serialized_start=802
-  _globals['_LISTCLAIMSREQUEST']._serialized_end=821
-  _globals['_HELDCLAIM']._serialized_start=824
-  _globals['_HELDCLAIM']._serialized_end=996
-  _globals['_LISTCLAIMSRESPONSE']._serialized_start=998
-  _globals['_LISTCLAIMSRESPONSE']._serialized_end=1056
-  _globals['_REVOKECLAIMREQUEST']._serialized_start=1058
-  _globals['_REVOKECLAIMREQUEST']._serialized_end=1094
-  _globals['_REVOKECLAIMRESPONSE']._serialized_start=1096
-  _globals['_REVOKECLAIMRESPONSE']._serialized_end=1134
-  _globals['_HINTREADYREQUEST']._serialized_start=1136
-  _globals['_HINTREADYREQUEST']._serialized_end=1169
-  _globals['_HINTREADYRESPONSE']._serialized_start=1171
-  _globals['_HINTREADYRESPONSE']._serialized_end=1190
-  _globals['_GETOVERVIEWREQUEST']._serialized_start=1192
-  _globals['_GETOVERVIEWREQUEST']._serialized_end=1212
-  _globals['_FIGURES']._serialized_start=1214
-  _globals['_FIGURES']._serialized_end=1327
-  _globals['_POOLOVERVIEW']._serialized_start=1330
-  _globals['_POOLOVERVIEW']._serialized_end=1558
-  _globals['_GETOVERVIEWRESPONSE']._serialized_start=1561
-  _globals['_GETOVERVIEWRESPONSE']._serialized_end=2207
-  _globals['_GETOWNFIGURESREQUEST']._serialized_start=2209
-  _globals['_GETOWNFIGURESREQUEST']._serialized_end=2231
-  _globals['_POOLFIGURES']._serialized_start=2233
-  _globals['_POOLFIGURES']._serialized_end=2340
-  _globals['_GETOWNFIGURESRESPONSE']._serialized_start=2343
-  _globals['_GETOWNFIGURESRESPONSE']._serialized_end=2485
-  _globals['_GETCALLERREQUEST']._serialized_start=2487
-  _globals['_GETCALLERREQUEST']._serialized_end=2505
-  _globals['_GETCALLERRESPONSE']._serialized_start=2507
-  _globals['_GETCALLERRESPONSE']._serialized_end=2589
-  _globals['_CLUSTERSERVICE']._serialized_start=2592
-  _globals['_CLUSTERSERVICE']._serialized_end=3220
+  _globals['_GETCLUSTERREQUEST']._serialized_start=111
+  _globals['_GETCLUSTERREQUEST']._serialized_end=130
+  _globals['_COORDINATOR']._serialized_start=133
+  _globals['_COORDINATOR']._serialized_end=270
+  _globals['_GETCLUSTERRESPONSE']._serialized_start=273
+  _globals['_GETCLUSTERRESPONSE']._serialized_end=459
+  _globals['_LISTWORKERSREQUEST']._serialized_start=461
+  _globals['_LISTWORKERSREQUEST']._serialized_end=481
+  _globals['_WORKER']._serialized_start=484
+  _globals['_WORKER']._serialized_end=773
+  _globals['_WORKER_LABELSENTRY']._serialized_start=728
+  _globals['_WORKER_LABELSENTRY']._serialized_end=773
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=775
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=832
+  _globals['_LISTCLAIMSREQUEST']._serialized_start=834
+  _globals['_LISTCLAIMSREQUEST']._serialized_end=892
+  _globals['_HELDCLAIM']._serialized_start=895
+  _globals['_HELDCLAIM']._serialized_end=1153
+  _globals['_LISTCLAIMSRESPONSE']._serialized_start=1155
+  _globals['_LISTCLAIMSRESPONSE']._serialized_end=1213
+  _globals['_REVOKECLAIMREQUEST']._serialized_start=1215
+  _globals['_REVOKECLAIMREQUEST']._serialized_end=1251
+  _globals['_REVOKECLAIMRESPONSE']._serialized_start=1253
+  _globals['_REVOKECLAIMRESPONSE']._serialized_end=1291
+  _globals['_HINTREADYREQUEST']._serialized_start=1293
+  _globals['_HINTREADYREQUEST']._serialized_end=1326
+  _globals['_HINTREADYRESPONSE']._serialized_start=1328
+  _globals['_HINTREADYRESPONSE']._serialized_end=1347
+  _globals['_GETOVERVIEWREQUEST']._serialized_start=1349
+  _globals['_GETOVERVIEWREQUEST']._serialized_end=1369
+  _globals['_FIGURES']._serialized_start=1371
+  _globals['_FIGURES']._serialized_end=1484
+  _globals['_POOLOVERVIEW']._serialized_start=1487
+  _globals['_POOLOVERVIEW']._serialized_end=1715
+  _globals['_GETOVERVIEWRESPONSE']._serialized_start=1718
+  _globals['_GETOVERVIEWRESPONSE']._serialized_end=2364
+  _globals['_GETOWNFIGURESREQUEST']._serialized_start=2366
+  _globals['_GETOWNFIGURESREQUEST']._serialized_end=2388
+  _globals['_POOLFIGURES']._serialized_start=2390
+  _globals['_POOLFIGURES']._serialized_end=2497
+  _globals['_GETOWNFIGURESRESPONSE']._serialized_start=2500
+  _globals['_GETOWNFIGURESRESPONSE']._serialized_end=2642
+  _globals['_GETCALLERREQUEST']._serialized_start=2644
+  _globals['_GETCALLERREQUEST']._serialized_end=2662
+  _globals['_GETCALLERRESPONSE']._serialized_start=2664
+  _globals['_GETCALLERRESPONSE']._serialized_end=2746
+  _globals['_CLUSTERSERVICE']._serialized_start=2749
+  _globals['_CLUSTERSERVICE']._serialized_end=3377
 # @@protoc_insertion_point(module_scope)
