@@ -21,6 +21,9 @@ from tenure.model.clock import Clock
 
 log = structlog.get_logger(__name__)
 
+MOST_CHARS = 75
+"""Of the folder that the socket's own lies in: a socket's path has 107 at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class OwnSocket:
@@ -31,11 +34,16 @@ class OwnSocket:
     @classmethod
     def made(cls) -> OwnSocket | None:
         """Make the folder; None where there is no place for one: then there is no dashboard."""
-        try:
-            return cls(Path(tempfile.mkdtemp(prefix="tenure-")))  # of mode 0700
-        except OSError as exc:
-            log.warning("dashboard_not_served", reason=f"no folder for its socket: {exc.strerror}; set TMPDIR")
-            return None
+        problem = "its path would be too long"
+        for folder in dict.fromkeys((tempfile.gettempdir(), "/tmp")):
+            if len(folder) > MOST_CHARS:
+                continue
+            try:
+                return cls(Path(tempfile.mkdtemp(prefix="tenure-", dir=folder)))  # of mode 0700
+            except OSError as exc:
+                problem = str(exc.strerror)
+        log.warning("dashboard_not_served", reason=f"no folder for its socket: {problem}; set TMPDIR")
+        return None
 
     @property
     def address(self) -> str:

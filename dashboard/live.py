@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mappin
 from typing import TYPE_CHECKING
 
 import structlog
+from markupsafe import escape
 from starlette.responses import Response, StreamingResponse
 
 from tenure.model.clock import Clock
@@ -30,6 +31,9 @@ AGAIN_S = 5.0
 LONGEST_S = 600.0
 """A stream ends after so long; the browser opens the next one by itself."""
 TROUBLE = "trouble"
+ENDED = "ended"
+"""What is watched changes no more: told last, once all else was; then the browser closes the stream."""
+Event = tuple[str, str]
 Parts = Mapping[str, str]
 """HTML by the name of the event that brings it."""
 Produce = Callable[[], Awaitable[Parts]]
@@ -54,7 +58,7 @@ class _View:
             except (Unauthenticated, PermissionDenied):
                 return  # of whoever began it: those who stay begin anew, each with their own
             except TenureError as exc:
-                found = {TROUBLE: f"not up to date: {exc.message}"}
+                found = {TROUBLE: escape(f"not up to date: {exc.message}")}
             except Exception:  # the top of a task
                 log.exception("live_view_failed")
                 found = {TROUBLE: "not up to date: something went wrong here"}
@@ -84,8 +88,18 @@ class Live:
             if view.task is not None:
                 view.task.cancel()
 
-    def watch(self, visit: Visit, what: Hashable, produce: Produce, *, every_s: float = 1.0) -> Response:
+    def watch(
+        self,
+        visit: Visit,
+        what: Hashable,
+        produce: Produce,
+        *,
+        every_s: float = 1.0,
+        beside: AsyncIterator[tuple[str, str]] | None = None,
+    ) -> Response:
         """Answer with a stream of what changes; ``what`` names the thing, and ``produce`` shows it as it is now.
+
+        ``beside`` are events for this viewer alone, which end by themselves.
 
         Raises:
             BoundExceeded: as many watch as may.
@@ -95,7 +109,8 @@ class Live:
         view = self._views.get(key)
         if view is None and len(self._views) >= MAX_VIEWS:
             raise self._full()
-        return self.stream(visit, self._shown(key, produce, every_s))
+        shown = self._shown(key, produce, every_s)
+        return self.stream(visit, shown if beside is None else _together(shown, beside))
 
     def stream(self, visit: Visit, events: AsyncIterator[tuple[str, str]]) -> Response:
         """Answer with a stream of events, a name and HTML each, for as long as the visitor's credentials stand.
@@ -182,6 +197,43 @@ class Live:
 
 
 _LAST: set[asyncio.Task[None]] = set()
+
+
+async def _together(shown: AsyncIterator[Event], beside: AsyncIterator[Event]) -> AsyncIterator[Event]:
+    """Yield the events of both as they come; that all has ended only when ``beside`` has."""
+    waiting: asyncio.Queue[Event | None] = asyncio.Queue(1)
+
+    async def read(events: AsyncIterator[Event]) -> None:
+        try:
+            async for event in events:
+                await waiting.put(event)
+        except TenureError as exc:
+            await waiting.put((TROUBLE, escape(f"not up to date: {exc.message}")))
+        await waiting.put(None)
+
+    tasks = [asyncio.create_task(read(events)) for events in (shown, beside)]
+    over: Event | None = None
+    left = len(tasks)
+    try:
+        while left:
+            event = await waiting.get()
+            if event is None:
+                left -= 1
+                if tasks[0].done():  # without what is shown there is nothing to go on for
+                    left = 0
+            elif event[0] == ENDED:
+                over = event
+            else:
+                yield event
+            if over is not None and left < len(tasks):
+                yield over
+                return
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for events in (shown, beside):
+            await events.aclose()  # type: ignore[attr-defined]  # both are generators
 
 
 async def _next(events: AsyncIterator[tuple[str, str]]) -> tuple[str, str]:

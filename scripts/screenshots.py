@@ -1,7 +1,6 @@
 """Make the pictures of docs/DASHBOARD.md: a deployment with something to see, looked at in a headless Chromium.
 
-``.venv/bin/python scripts/screenshots.py`` needs the chromium that Debian packages, and less than a minute. Where
-Pillow is there, pictures are reduced to 64 colors.
+``.venv/bin/python scripts/screenshots.py`` needs the chromium that Debian packages, and less than a minute.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from tenure.client import AsyncClient, NewJob, NewSchedule, Retry
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "dashboard"
-SIZE = {"width": 1280, "height": 860}
 HANDLERS = """
 import asyncio
 
@@ -85,16 +83,6 @@ async def shoot(page: Page, url: str, name: str) -> None:
     await page.goto(url)
     await page.wait_for_timeout(2_000)
     await page.screenshot(path=TARGET / f"{name}.png")
-    small(TARGET / f"{name}.png")
-
-
-def small(path: pathlib.Path) -> None:
-    """Have a picture use few colors, where a tool for that is there."""
-    try:
-        from PIL import Image
-    except ImportError:
-        return
-    Image.open(path).quantize(64).save(path, optimize=True)
 
 
 async def main() -> None:
@@ -121,7 +109,7 @@ async def main() -> None:
                 pages = await fill(client)
             async with async_playwright() as playwright:
                 browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-                page = await browser.new_page(viewport=SIZE, color_scheme="light")
+                page = await browser.new_page(viewport={"width": 1280, "height": 860}, color_scheme="light")
                 url = f"http://{deployment.http_addresses[0]}"
                 for name, path in pages.items():
                     await shoot(page, url + path, name)

@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from tenure.client.records import Attempt, Job, LogLine
 from tenure.dashboard import charts, render
+from tenure.dashboard.live import ENDED
 from tenure.dashboard.visit import Visit
 from tenure.model.errors import TenureError
 from tenure.model.states import JobState
@@ -44,20 +45,19 @@ async def show(visit: Visit) -> Response:
 
 
 async def live(visit: Visit) -> Response:
-    """Tell where it stands, again and again."""
+    """Tell where it stands, again and again, and what its attempts log, as they do: one stream for a page.
+
+    Browsers open six to a host, whatever the number of pages.
+    """
     id = visit.path("id")
 
     async def produce() -> dict[str, str]:
         job = await visit.client.get(id)
         context = {**visit.context(), **_context(job, await visit.client.attempts(id)), "why": await _why(visit, job)}
-        return {name: render.block("job.html", name, context) for name in ("head", "story")}
+        parts = {name: render.block("job.html", name, context) for name in ("head", "story")}
+        return {**parts, ENDED: "yes"} if job.is_terminal else parts
 
-    return visit.dashboard.live.watch(visit, ("job", id), produce)
-
-
-async def live_log(visit: Visit) -> Response:
-    """Tell what its attempts log, as they do."""
-    return visit.dashboard.live.stream(visit, _growing(visit, visit.path("id")))
+    return visit.dashboard.live.watch(visit, ("job", id), produce, beside=_growing(visit, id))
 
 
 async def cancel(visit: Visit) -> Response:
@@ -172,8 +172,6 @@ async def _growing(visit: Visit, id: str) -> AsyncIterator[tuple[str, str]]:
             if found or is_first:
                 yield ("tail" if is_first else "lines"), render.render("log_lines.html", {"lines": found})
             is_first = False
-        yield "ended", ""
-        await asyncio.sleep(3600)  # the page closes the stream when it is told of the end
     finally:
         reading.cancel()
         await asyncio.wait((reading,))
@@ -208,5 +206,4 @@ ROUTES = (
     ("/jobs/{id}/log.txt", ("GET",), log_file),
     ("/jobs/{id}/artifacts/{attempt:int}/{name:path}", ("GET",), artifact),
     ("/live/jobs/{id}", ("GET",), live),
-    ("/live/jobs/{id}/log", ("GET",), live_log),
 )

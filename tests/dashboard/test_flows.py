@@ -87,6 +87,18 @@ async def test_a_log_grows_and_progress_moves_while_one_looks(place: Place, look
     numbers = [int(found[1]) for found in texts if found]
     assert numbers == list(range(1, len(numbers) + 1)), "each once, in order"
     await expect(seen.page.locator("#head")).to_contain_text(re.compile(r"at line \d+"))
+    assert (
+        await seen.page.evaluate("performance.getEntriesByType('resource').filter(e => /live/.test(e.name)).length") < 2
+    )
+    hide = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true});"
+    hide += "document.dispatchEvent(new Event('visibilitychange'))"
+    await seen.page.evaluate(hide % "true")
+    await asyncio.sleep(1.5)  # what was under way has come
+    before = await lines.count()
+    await asyncio.sleep(1.5)
+    assert await lines.count() == before, "a page that nobody sees is not live"
+    await seen.page.evaluate(hide % "false")
+    await expect(lines.nth(before + 3)).to_contain_text("line")
     await _cancel(place, id)
     await expect(seen.page.locator("#state")).to_contain_text("canceled")
 
