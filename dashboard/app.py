@@ -52,7 +52,7 @@ Handler = Callable[[Visit], Awaitable[Response]]
 PREFIX = "/ui"
 CALL_S = 10.0
 """What a page waits for one answer of the API."""
-OPEN_PAGES = ("/login", "/login/oidc", "/login/oidc/back", "/logout", "/theme")
+OPEN_PAGES = ("/login", "/login/oidc", "/login/oidc/back", "/logout", "/theme", "/keys")
 """For whoever is not logged in."""
 PAGES = (login, overview, jobs, job, letters, workflows, schedules, workers, limits, audit, retention)
 

@@ -76,6 +76,7 @@ class Visit:
             "said": self.session.said,
             "said_failed": self.session.failed,
             "theme": self.request.cookies.get("tenure_theme", "auto"),
+            "keys_off": self.request.cookies.get("tenure_keys") == "off",
             "path": self.request.url.path,
             "asks": self.dashboard.asks,
             "may_operate": role in OPERATES,

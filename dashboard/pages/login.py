@@ -83,6 +83,13 @@ async def choose_theme(visit: Visit) -> Response:
     return response
 
 
+async def choose_keys(visit: Visit) -> Response:
+    """Switch keys that are single characters on or off: speech input would press them by chance (WCAG 2.1.4)."""
+    response = RedirectResponse(_own_path(visit.form.get("then", "/ui/")), 303)
+    visit.dashboard.set_cookie(response, "tenure_keys", "off" if visit.form.get("keys") == "off" else "on", YEAR_S)
+    return response
+
+
 async def _logged_in(visit: Visit, tokens: list[str], then: str) -> Response:
     """Answer with a new session of the first token that the API takes."""
     problem: TenureError = Unauthenticated("that is no token")
@@ -121,4 +128,5 @@ ROUTES = (
     ("/login/oidc/back", ("GET",), end),
     ("/logout", ("POST",), leave),
     ("/theme", ("POST",), choose_theme),
+    ("/keys", ("POST",), choose_keys),
 )

@@ -28,7 +28,14 @@
     open() {
       this.real = new EventSource(this.url);
       this.real.onopen = (event) => this.onopen && this.onopen(event);
-      this.real.onerror = (event) => this.onerror && this.onerror(event);
+      this.real.onerror = (event) => {
+        if (this.readyState === EventSource.CLOSED) {
+          this.over = true; // whoever uses this opens another one
+        }
+        if (this.onerror) {
+          this.onerror(event);
+        }
+      };
       for (const [name, listener] of this.listeners) {
         this.real.addEventListener(name, listener);
       }
@@ -66,7 +73,7 @@
   document.addEventListener("keydown", (event) => {
     const at = event.target;
     const writes = at.closest("input:not([type=checkbox]), textarea, select, [contenteditable]");
-    if (event.ctrlKey || event.altKey || event.metaKey || writes || (help && help.open)) {
+    if (document.body.dataset.keys === "off" || event.ctrlKey || event.altKey || event.metaKey || writes || (help && help.open)) {
       before = "";
       return;
     }

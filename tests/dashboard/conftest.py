@@ -87,7 +87,7 @@ def start(
     made: list[tuple[Deployment, str]] = []
     before = dict(os.environ)
 
-    def begin(*, asks: bool, **env: str) -> Place:
+    def begin(*, asks: bool, coordinators: int = 1, **env: str) -> Place:
         folder = tmp_path_factory.mktemp("dashboard")
         dsn = postgres_server.create_database(postgres_template)
         secrets: dict[str, str] = {}
@@ -97,7 +97,7 @@ def start(
             os.environ["TENURE_TOKEN"] = secrets["admin"]  # with which the deployment sees that workers are there
         deployment = Deployment(
             folder / "data",
-            coordinators=1,
+            coordinators=coordinators,
             workers=1,
             worker_args=("--import", "tests.dashboard.handlers", "--allow-command"),
             fsync=False,

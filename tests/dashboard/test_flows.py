@@ -115,7 +115,7 @@ async def test_a_job_is_canceled_with_keys_alone(place: Place, look: Look) -> No
     await seen.page.keyboard.press("c")
     await seen.page.keyboard.type("because of c and g j")
     await seen.page.keyboard.press("Enter")
-    await expect(seen.page.locator("#said")).to_contain_text("asked to stop")
+    await expect(seen.page.locator("#said")).to_contain_text(re.compile("asked to stop|Canceled"))
     await expect(seen.page.locator("#state")).to_contain_text("canceled")
     async with place.client() as client:
         assert "because of c and g j" in (await client.get(id)).reason
@@ -126,6 +126,21 @@ async def test_a_job_is_canceled_with_keys_alone(place: Place, look: Look) -> No
     await seen.page.wait_for_url("**/ui/jobs")
     await seen.page.keyboard.press("/")
     assert await seen.page.evaluate("document.activeElement.id") == "f-kind"
+
+
+async def test_keys_can_be_switched_off(place: Place, look: Look) -> None:
+    seen = await look(place)
+    await seen.log_in("viewer")
+    await seen.page.keyboard.press("?")
+    await seen.page.click("#switch-keys")
+    await seen.page.wait_for_selector("body[data-keys=off]")
+    await seen.page.keyboard.press("?")
+    await expect(seen.page.get_by_role("dialog")).to_be_hidden()
+    await seen.page.click("#help-button")
+    await seen.page.click("#switch-keys")
+    await seen.page.wait_for_selector("body[data-keys=on]")
+    await seen.page.keyboard.press("?")
+    await expect(seen.page.get_by_role("dialog")).to_be_visible()
 
 
 async def test_everything_that_can_be_done_is_reached_by_tab_and_shows_the_focus(place: Place, look: Look) -> None:

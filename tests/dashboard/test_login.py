@@ -16,7 +16,7 @@ from tenure.dashboard.guard import HEADERS
 
 @pytest.fixture(scope="module")
 def place(start: Start) -> Place:
-    return start(asks=True)
+    return start(asks=True, coordinators=2)
 
 
 async def test_without_a_session_every_page_leads_to_the_login(place: Place) -> None:
@@ -53,6 +53,14 @@ async def test_a_session_of_before_the_login_is_not_the_one_after(place: Place) 
         before = csrf_of((await http.get("/ui/login")).text)
         await post(http, "/ui/login", (await http.get("/ui/login")).text, token=place.secrets["viewer"])
         assert csrf_of((await http.get("/ui/")).text) not in ("", before)
+
+
+async def test_any_coordinator_serves_a_session(place: Place) -> None:
+    async with place.browser_without_script("viewer") as http:
+        for address in place.deployment.http_addresses:
+            page = await http.get(f"http://{address}/ui/")
+            assert page.status_code == 200 and "a viewer" in page.text
+            assert "2 coordinators" in page.text and "Without the figures" not in page.text
 
 
 async def test_logging_out_ends_the_session_here(place: Place) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import secrets
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from starlette.responses import StreamingResponse
 
 from tenure.client.overview import Figures
 from tenure.dashboard import charts, guard, render, sessions
-from tenure.dashboard.live import MAX_VIEWERS, Live, Produce
+from tenure.dashboard.live import ENDED, MAX_VIEWERS, Live, Produce
 from tenure.dashboard.pages.login import _own_path
 from tenure.dashboard.sessions import Session, SessionKeys, SignIn
 from tenure.model.clock import SystemClock
@@ -186,6 +187,25 @@ async def test_viewers_share_a_poll_that_ends_with_the_last_of_them() -> None:
     before = polls
     await asyncio.sleep(0.05)
     assert polls == before
+    await live.close()
+
+
+async def test_the_end_is_told_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = Live(CLOCK)
+
+    async def produce() -> dict[str, str]:
+        return {"state": "over", ENDED: "yes"}
+
+    async def lines() -> AsyncIterator[tuple[str, str]]:
+        for number in range(3):
+            await asyncio.sleep(0.02)
+            yield "lines", str(number)
+
+    answer = live.watch(_visit(), "thing", produce, every_s=0.01, beside=lines())
+    told = [part async for part in cast(StreamingResponse, answer).body_iterator]
+    text = "".join(part.decode() if isinstance(part, bytes) else str(part) for part in told)
+    names = [line.removeprefix("event: ") for line in text.splitlines() if line.startswith("event: ")]
+    assert sorted(names[:-1]) == ["lines", "lines", "lines", "state", "trouble"] and names[-1] == ENDED
     await live.close()
 
 
