@@ -546,13 +546,13 @@ class Client:
         """
         return self._portal.iterate(self._client.list_workflows(namespace=namespace, name=name, limit=limit))
 
-    def workflow_jobs(self, workflow_id: str) -> Iterator[Job]:
+    def workflow_jobs(self, workflow_id: str, *, page_size: int = 200) -> Iterator[Job]:
         """Yield the members of a workflow, oldest first, with what they depend on, without payloads and results.
 
         Raises:
             NotFound: there is no such workflow.
         """
-        return self._portal.iterate(self._client.workflow_jobs(workflow_id))
+        return self._portal.iterate(self._client.workflow_jobs(workflow_id, page_size=page_size))
 
     def watch_workflow(self, workflow_id: str) -> Iterator[WorkflowChange]:
         """Yield the workflow now and as its members change, until all have ended.

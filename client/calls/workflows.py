@@ -58,7 +58,7 @@ class WorkflowCalls:
                     return
                 request.page_size = min(WORKFLOWS_PAGE, left)
 
-    async def workflow_jobs(self, workflow_id: str) -> AsyncIterator[Job]:
+    async def workflow_jobs(self, workflow_id: str, *, page_size: int = 200) -> AsyncIterator[Job]:
         """Yield the members of a workflow, oldest first, with what they depend on, without payloads and results.
 
         Raises:

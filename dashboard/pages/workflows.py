@@ -54,7 +54,7 @@ async def _context(visit: Visit) -> dict[str, Any]:
     id = visit.path("id")
     workflow = await visit.client.get_workflow(id)
     jobs: list[Job] = []
-    async for job in visit.client.workflow_jobs(id):
+    async for job in visit.client.workflow_jobs(id, page_size=MAX_MEMBERS):
         jobs.append(job)
         if len(jobs) == MAX_MEMBERS:
             break
