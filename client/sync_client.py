@@ -546,8 +546,10 @@ class Client:
         """
         return self._portal.iterate(self._client.list_workflows(namespace=namespace, name=name, limit=limit))
 
-    def workflow_jobs(self, workflow_id: str, *, page_size: int = 200) -> Iterator[Job]:
+    def workflow_jobs(self, workflow_id: str, *, page_size: int = 1000) -> Iterator[Job]:
         """Yield the members of a workflow, oldest first, with what they depend on, without payloads and results.
+
+        Pages of ``page_size`` (at most 1,000) are fetched as they are needed.
 
         Raises:
             NotFound: there is no such workflow.

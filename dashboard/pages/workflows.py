@@ -15,7 +15,7 @@ from tenure.dashboard import render
 from tenure.dashboard.visit import Visit, link
 
 SHOWN = 100
-MAX_MEMBERS = 1_000
+MAX_MEMBERS = 500
 """Of a larger workflow so many are read, and the page says so."""
 LISTED = 100
 
