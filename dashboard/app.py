@@ -7,7 +7,6 @@ answered with 503. Invariant: an act is a POST of a form of this session, and wh
 from __future__ import annotations
 
 import mimetypes
-import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -35,7 +34,7 @@ from tenure.dashboard.pages import (
     workflows,
 )
 from tenure.dashboard.sessions import Session, SessionKeys
-from tenure.dashboard.visit import Visit, client_of, form_of
+from tenure.dashboard.visit import Visit, client_of, form_of, told
 from tenure.model.clock import Clock
 from tenure.model.errors import (
     InvalidInput,
@@ -50,8 +49,8 @@ log = structlog.get_logger(__name__)
 
 Handler = Callable[[Visit], Awaitable[Response]]
 PREFIX = "/ui"
-CALL_S = 10.0
-"""What a page waits for one answer of the API."""
+CALL_S = 30.0
+"""What a page waits for one answer of the API; half of it for one attempt: passes over many jobs answer after five."""
 OPEN_PAGES = ("/login", "/login/oidc", "/login/oidc/back", "/logout", "/theme", "/keys")
 """For whoever is not logged in."""
 PAGES = (login, overview, jobs, job, letters, workflows, schedules, workers, limits, audit, retention)
@@ -122,9 +121,17 @@ class Dashboard:
         """The name of the session's cookie; over TLS one that no other host can set."""
         return "__Host-tenure" if self.is_tls else "tenure_session"
 
+    @property
+    def sign_in_cookie(self) -> str:
+        """The name of the cookie of a login at the issuer that is under way."""
+        return "__Host-tenure-sign-in" if self.is_tls else "tenure_sign_in"
+
     def remember(self, response: Response, session: Session) -> None:
-        """Have the browser keep a session."""
-        self.set_cookie(response, self.cookie, sessions.write(self.keys, session), sessions.HOURS_S)
+        """Have the browser keep a session; where there is no room for what it has to say, without that."""
+        text = sessions.write(self.keys, session)
+        if len(text) > sessions.MAX_COOKIE_CHARS and session.said:
+            text = sessions.write(self.keys, sessions.replace_said(session, ""))
+        self.set_cookie(response, self.cookie, text, sessions.HOURS_S)
 
     def set_cookie(self, response: Response, name: str, value: str, max_age_s: int) -> None:
         """Set a cookie that scripts do not see, and that other sites do not send."""
@@ -186,11 +193,10 @@ class Dashboard:
         if not isinstance(exc, TenureError):
             log.exception("dashboard_page_failed", path=request.url.path)
             exc = TenureError("something went wrong here; the coordinator's log has the details")
-        told = _OWN_ADDRESS.sub("", exc.message)
         if request.url.path.startswith(f"{PREFIX}/live/"):
-            return PlainTextResponse(told, exc.http_status)
+            return PlainTextResponse(told(exc), exc.http_status)
         context: dict[str, Any] = {
-            "message": told,
+            "message": told(exc),
             "hint": exc.hint or "",
             "fields": exc.violations if isinstance(exc, InvalidInput) else (),
             "status": exc.http_status,
@@ -217,8 +223,6 @@ class Dashboard:
         return guard.protect(response, is_tls=self.is_tls)
 
 
-_OWN_ADDRESS = re.compile(r"^refused by unix:\S+: | at unix:\S+(?=[: ])")
-"""What the client says of where it asked: of no use to people."""
 _TITLES = {
     400: "That cannot be read",
     403: "You may not do this",

@@ -62,7 +62,10 @@ class Names:
 
     def hold(self, host: str) -> bool:
         """Say whether the Host of a request is an address, or one of the names."""
-        name = (urlsplit(f"//{host}").hostname or "").lower().removesuffix(".")
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").lower().removesuffix(".")
+        except ValueError:
+            return False
         if name in self._named or name.endswith(".localhost"):
             return True
         try:

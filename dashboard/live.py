@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
-from typing import TYPE_CHECKING
 
 import structlog
 from markupsafe import escape
 from starlette.responses import Response, StreamingResponse
 
+from tenure.dashboard.visit import Visit, told
 from tenure.model.clock import Clock
 from tenure.model.errors import BoundExceeded, PermissionDenied, TenureError, Unauthenticated
-
-if TYPE_CHECKING:
-    from tenure.dashboard.visit import Visit
 
 log = structlog.get_logger(__name__)
 
@@ -58,10 +55,10 @@ class _View:
             except (Unauthenticated, PermissionDenied):
                 return  # of whoever began it: those who stay begin anew, each with their own
             except TenureError as exc:
-                found = {TROUBLE: escape(f"not up to date: {exc.message}")}
+                found = {TROUBLE: escape(f"Not up to date: {told(exc)}")}
             except Exception:  # the top of a task
                 log.exception("live_view_failed")
-                found = {TROUBLE: "not up to date: something went wrong here"}
+                found = {TROUBLE: "Not up to date: something went wrong here."}
             if any(self.parts.get(name) != html for name, html in found.items()):
                 self.parts.update(found)
                 await self.tell()
@@ -152,6 +149,8 @@ class Live:
                 name, html = pending.result()
                 pending = None
                 yield _event(name, html)
+        except (Unauthenticated, PermissionDenied):
+            yield _event(TROUBLE, "Not up to date: your session is over. Load the page again.")
         except TenureError:
             return  # the browser asks anew, and is told why not
         finally:
@@ -208,7 +207,7 @@ async def _together(shown: AsyncIterator[Event], beside: AsyncIterator[Event]) -
             async for event in events:
                 await waiting.put(event)
         except TenureError as exc:
-            await waiting.put((TROUBLE, escape(f"not up to date: {exc.message}")))
+            await waiting.put((TROUBLE, escape(f"Not up to date: {told(exc)}")))
         await waiting.put(None)
 
     tasks = [asyncio.create_task(read(events)) for events in (shown, beside)]

@@ -26,9 +26,6 @@ HOURS_S = 12 * 3600
 """How long a session stands at most; a token that expires earlier is refused by the API, and the session ends."""
 
 
-SIGN_IN_COOKIE = "tenure_sign_in"
-
-
 class SessionKeys:
     """Seals texts and opens them, with the keys that ``use`` was given last."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from tenure.client.gather import Gathering
 from tenure.client.link import Link
 from tenure.dashboard import render, sessions
 from tenure.dashboard.sessions import Session
-from tenure.model.errors import FieldViolation, InvalidInput
+from tenure.model.errors import FieldViolation, InvalidInput, TenureError
 from tenure.v1.bearer import Bearer
 
 if TYPE_CHECKING:
@@ -68,9 +69,7 @@ class Visit:
 
     def context(self, **context: Any) -> dict[str, Any]:
         """Return what every template may use."""
-        role = self.caller.role if self.caller else ""
         return {
-            "visit": self,
             "caller": self.caller,
             "csrf": self.session.csrf,
             "said": self.session.said,
@@ -79,11 +78,13 @@ class Visit:
             "keys_off": self.request.cookies.get("tenure_keys") == "off",
             "path": self.request.url.path,
             "asks": self.dashboard.asks,
-            "may_operate": role in OPERATES,
-            "may_submit": role in SUBMITS,
-            "link": link,
-            **context,
+            **self.shared_context(**context),
         }
+
+    def shared_context(self, **context: Any) -> dict[str, Any]:
+        """Return what the live parts of pages may use: nothing that is one visitor's, as others are shown them."""
+        role = self.caller.role if self.caller else ""
+        return {"may_operate": role in OPERATES, "may_submit": role in SUBMITS, "link": link, **context}
 
     def back(self, path: str, said: str = "", *, failed: bool = False) -> Response:
         """Answer an act: show a page, which says what became of it."""
@@ -91,6 +92,15 @@ class Visit:
         if said:
             self.dashboard.remember(response, sessions.replace_said(self.session, said, failed=failed))
         return response
+
+
+_OWN_ADDRESS = re.compile(r"^refused by unix:\S+: | at unix:\S+(?=[: ])")
+"""What the client says of where it asked: of no use to people."""
+
+
+def told(exc: TenureError) -> str:
+    """Return what a refusal says to people."""
+    return _OWN_ADDRESS.sub("", exc.message)
 
 
 def link(path: str, /, **query: Any) -> str:

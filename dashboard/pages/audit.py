@@ -16,6 +16,9 @@ FILTERS = ("caller", "action", "namespace", "target", "since", "until")
 async def show(visit: Visit) -> Response:
     """List a page of entries."""
     asked = {name: visit.query.get(name, "").strip() for name in FILTERS}
+    confined = visit.caller is not None and "*" not in visit.caller.namespaces
+    if visit.caller is not None and confined and not asked["namespace"]:
+        asked["namespace"] = next(iter(visit.caller.namespaces), "")  # all of them are for others to see
     found = [
         entry
         async for entry in visit.client.audit(

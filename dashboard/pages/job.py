@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from tenure.client.records import Attempt, Job, LogLine
 from tenure.dashboard import charts, render
@@ -53,7 +53,8 @@ async def live(visit: Visit) -> Response:
 
     async def produce() -> dict[str, str]:
         job = await visit.client.get(id)
-        context = {**visit.context(), **_context(job, await visit.client.attempts(id)), "why": await _why(visit, job)}
+        found = _context(job, await visit.client.attempts(id))
+        context = visit.shared_context(why=await _why(visit, job), **found)
         parts = {name: render.block("job.html", name, context) for name in ("head", "story")}
         return {**parts, ENDED: "yes"} if job.is_terminal else parts
 
@@ -118,8 +119,16 @@ async def artifact(visit: Visit) -> Response:
 
 async def log_file(visit: Visit) -> Response:
     """Give the end of its log as text."""
-    lines = [_text_line(line) async for line in visit.client.logs(visit.path("id"), tail=100_000)]
-    response = Response("".join(lines), media_type="text/plain; charset=utf-8")
+    lines = visit.client.logs(visit.path("id"), tail=100_000)
+    first = await anext(lines, None)  # what is refused is refused with words
+
+    async def text() -> AsyncIterator[str]:
+        if first is not None:
+            yield _text_line(first)
+        async for line in lines:
+            yield _text_line(line)
+
+    response = StreamingResponse(text(), media_type="text/plain; charset=utf-8")
     response.headers["Content-Disposition"] = f'attachment; filename="{visit.path("id")}.log"'
     return response
 

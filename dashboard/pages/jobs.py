@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +17,13 @@ from tenure.model.states import JobState
 
 PAGE_JOBS = 50
 FILTERS = ("namespace", "kind", "route", "label", "workflow", "parent", "after", "before")
+ENDED = ("ended_after", "ended_before")
+"""Filters of the listing that acts do not know: where one is set, no act over all that match is offered."""
 ACTS = {"cancel": "canceled", "retry": "retried"}
+PREVIEW_S = 10.0
+"""How long is counted; then the page says that there are more than could be."""
+ACT_S = 60.0
+"""How long an act over many goes on; then the page says that it is to be repeated."""
 
 
 async def show(visit: Visit) -> Response:
@@ -26,10 +34,13 @@ async def show(visit: Visit) -> Response:
     page = await visit.client.list_page(
         **filter_of(asked, visit.request.query_params.getlist("state")),
         deleted="deleted" in asked,
+        finished_after=time_of(asked.get("ended_after"), "ended_after"),
+        finished_before=time_of(asked.get("ended_before"), "ended_before"),
         page_size=PAGE_JOBS,
         page_token=asked.get("page"),
     )
-    return visit.page("jobs.html", page=page, now=datetime.now(UTC), **_asked(visit))
+    ended = {name: asked.get(name, "") for name in ENDED}
+    return visit.page("jobs.html", page=page, ended=ended, now=datetime.now(UTC), **_asked(visit))
 
 
 async def preview(visit: Visit) -> Response:
@@ -37,13 +48,18 @@ async def preview(visit: Visit) -> Response:
     act = _act(visit)
     found = filter_of(visit.query, visit.request.query_params.getlist("state"))
     is_all = not any(found.values())
-    if act == "cancel":
-        told = await visit.client.cancel_many(**found, all=is_all, preview=True)
-        number, also, ids = told.canceled + told.asked, told.asked, told.ids
-    else:
-        retried = await visit.client.retry_many(**found, all=is_all, preview=True)
-        number, also, ids = retried.retried, 0, retried.ids
-    return visit.page("bulk.html", act=act, number=number, executing=also, ids=ids, is_all=is_all, **_asked(visit))
+    number: int | None = None
+    executing = 0
+    ids: tuple[str, ...] = ()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PREVIEW_S):
+            if act == "cancel":
+                told = await visit.client.cancel_many(**found, all=is_all, preview=True)
+                number, executing, ids = told.canceled + told.asked, told.asked, told.ids
+            else:
+                retried = await visit.client.retry_many(**found, all=is_all, preview=True)
+                number, ids = retried.retried, retried.ids
+    return visit.page("bulk.html", act=act, number=number, executing=executing, ids=ids, is_all=is_all, **_asked(visit))
 
 
 async def carry_out(visit: Visit) -> Response:
@@ -55,14 +71,22 @@ async def carry_out(visit: Visit) -> Response:
     is_all = not any(found.values())
     if is_all and visit.form.get("all") != "yes":
         raise InvalidInput([FieldViolation("all", "must be ticked: every job is meant")])
+    back = link("/ui/jobs", **asked, state=states)
+    try:
+        async with asyncio.timeout(ACT_S):
+            said = await _done(visit, act, found, is_all)
+    except TimeoutError:
+        return visit.back(back, f"Not all are done after {ACT_S:g} s; what was done is done. Do it again.", failed=True)
+    return visit.back(back, said)
+
+
+async def _done(visit: Visit, act: str, found: Mapping[str, Any], is_all: bool) -> str:
     if act == "cancel":
         told = await visit.client.cancel_many(**found, all=is_all, reason=visit.form.get("reason", ""))
-        said = f"{told.canceled:,} canceled, {told.asked:,} asked to stop"
-        said += f", {told.dependants:,} that depended on those." if told.dependants else "."
-    else:
-        retried = await visit.client.retry_many(**found, all=is_all)
-        said = f"{retried.retried:,} retried, {retried.skipped:,} left alone."
-    return visit.back(link("/ui/jobs", **asked, state=states), said)
+        also = f", {told.dependants:,} that depended on those" if told.dependants else ""
+        return f"{told.canceled:,} canceled, {told.asked:,} asked to stop{also}."
+    retried = await visit.client.retry_many(**found, all=is_all)
+    return f"{retried.retried:,} retried, {retried.skipped:,} left alone."
 
 
 def filter_of(asked: Mapping[str, str], states: list[str]) -> dict[str, Any]:

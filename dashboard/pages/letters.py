@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from starlette.responses import Response
 
 from tenure.client.records import Job, JobPage
-from tenure.dashboard.visit import Visit, link
+from tenure.dashboard.visit import Visit, link, told
 from tenure.model.errors import TenureError
 from tenure.model.states import JobState
 
@@ -65,7 +65,7 @@ async def retry(visit: Visit) -> Response:
     problems = [exc for exc in await asyncio.gather(*map(again, jobs)) if exc is not None]
     said = f"{len(jobs) - len(problems):,} retried."
     if problems:
-        said += f" {len(problems):,} were not: {problems[0].message}"
+        said += f" {len(problems):,} were not: {told(problems[0])}"
     back = link("/ui/letters", page=token, kind=form.get("kind"), namespace=form.get("namespace"))
     return visit.back(back, said, failed=bool(problems))
 

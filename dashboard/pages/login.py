@@ -5,8 +5,9 @@ from __future__ import annotations
 from starlette.responses import RedirectResponse, Response
 
 from tenure.dashboard import sessions
-from tenure.dashboard.sessions import MAX_COOKIE_CHARS, SIGN_IN_COOKIE, SignIn
-from tenure.dashboard.visit import Visit, client_of
+from tenure.dashboard.oidc import SIGN_IN_S
+from tenure.dashboard.sessions import MAX_COOKIE_CHARS, SignIn
+from tenure.dashboard.visit import Visit, client_of, told
 from tenure.model.errors import BoundExceeded, NotFound, PermissionDenied, TenureError, Unauthenticated, WrongState
 
 THEMES = ("auto", "light", "dark")
@@ -30,7 +31,7 @@ async def enter(visit: Visit) -> Response:
     try:
         return await _logged_in(visit, [token] if token.isascii() and token.isprintable() else [], then)
     except (Unauthenticated, PermissionDenied, BoundExceeded) as exc:
-        problem = _PROBLEMS.get(type(exc), exc.message)
+        problem = _PROBLEMS.get(type(exc), told(exc))
     issuer = visit.dashboard.oidc.name if visit.dashboard.oidc else ""
     return visit.page("login.html", status=403, then=then, issuer=issuer, said=problem, said_failed=True)
 
@@ -42,7 +43,7 @@ async def begin(visit: Visit) -> Response:
     url, sign_in = await visit.dashboard.oidc.begin(_own_path(visit.query.get("then", "/ui/")))
     response = RedirectResponse(url, 303)
     cookie = sessions.write(visit.dashboard.keys, sign_in)
-    visit.dashboard.set_cookie(response, SIGN_IN_COOKIE, cookie, 600)
+    visit.dashboard.set_cookie(response, visit.dashboard.sign_in_cookie, cookie, SIGN_IN_S)
     return response
 
 
@@ -50,7 +51,7 @@ async def end(visit: Visit) -> Response:
     """Take what the browser comes back from the issuer with."""
     if visit.dashboard.oidc is None:
         raise NotFound("no issuer is set here to log in at")
-    kept = visit.request.cookies.get(SIGN_IN_COOKIE)
+    kept = visit.request.cookies.get(visit.dashboard.sign_in_cookie)
     sign_in = sessions.read(visit.dashboard.keys, kept, SignIn, visit.dashboard.clock)
     asked = visit.query
     tokens = await visit.dashboard.oidc.end(
@@ -63,7 +64,7 @@ async def end(visit: Visit) -> Response:
             "the issuer knows you, but what it says of you is nobody here",
             hint="its tokens need the audience and the claims that the coordinators ask for",
         ) from exc
-    response.delete_cookie(SIGN_IN_COOKIE, path="/", secure=visit.dashboard.is_tls, httponly=True, samesite="lax")
+    visit.dashboard.set_cookie(response, visit.dashboard.sign_in_cookie, "", 0)
     return response
 
 
@@ -102,11 +103,10 @@ async def _logged_in(visit: Visit, tokens: list[str], then: str) -> Response:
             continue
         # A new session, with a secret of its own: what was known of the one before is of no use.
         session = sessions.new_session(visit.dashboard.clock, token)
-        session = sessions.replace_said(session, f"Logged in as {caller.name[:100]}.")
         if len(sessions.write(visit.dashboard.keys, session)) > MAX_COOKIE_CHARS:
             raise BoundExceeded("that token is too long for a browser's session")
         response = RedirectResponse(then, 303)
-        visit.dashboard.remember(response, session)
+        visit.dashboard.remember(response, sessions.replace_said(session, f"Logged in as {caller.name[:100]}."))
         return response
     raise problem
 

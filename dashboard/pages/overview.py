@@ -21,7 +21,7 @@ async def live(visit: Visit) -> Response:
     """Tell how it goes, again and again."""
 
     async def produce() -> dict[str, str]:
-        context = {**visit.context(), **_context(await visit.client.overview())}
+        context = visit.shared_context(**_context(await visit.client.overview()))
         return {name: render.block("overview.html", name, context) for name in ("figures", "summary")}
 
     return visit.dashboard.live.watch(visit, "overview", produce)

@@ -25,7 +25,7 @@ async def live(visit: Visit) -> Response:
     """Tell who is there and what they hold, again and again."""
 
     async def produce() -> dict[str, str]:
-        return {"workers": render.block("workers.html", "workers", {**visit.context(), **await _context(visit)})}
+        return {"workers": render.block("workers.html", "workers", visit.shared_context(**await _context(visit)))}
 
     return visit.dashboard.live.watch(visit, "workers", produce, every_s=EVERY_S)
 

@@ -37,7 +37,7 @@ async def live(visit: Visit) -> Response:
     """Tell where it stands, again and again."""
 
     async def produce() -> dict[str, str]:
-        context = {**visit.context(), **await _context(visit)}
+        context = visit.shared_context(**await _context(visit))
         return {name: render.block("workflow.html", name, context) for name in ("head", "members")}
 
     return visit.dashboard.live.watch(visit, ("workflow", visit.path("id")), produce, every_s=2.0)

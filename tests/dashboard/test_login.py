@@ -48,6 +48,34 @@ async def test_what_is_no_token_opens_nothing(place: Place, token: str) -> None:
         assert (await http.get("/ui/")).status_code == 303
 
 
+async def test_a_workers_token_opens_nothing(place: Place) -> None:
+    async with place.client() as client, place.browser_without_script() as http:
+        made = await client.create_token("a worker", role="worker", pools=["*"])
+        page = await http.get("/ui/login")
+        answer = await post(http, "/ui/login", page.text, token=made.secret or "")
+        assert answer.status_code == 403 and "may not read anything" in answer.text
+        assert (await http.get("/ui/")).status_code == 303
+
+
+async def test_who_sees_one_namespace_sees_that_and_nothing_else(place: Place) -> None:
+    async with place.client() as client:
+        made = await client.create_token("team", role="operator", namespaces=["ns-a"])
+        place.secrets["team"] = made.secret or ""
+        foreign = await client.submit("noop", delay_s=3_600)
+        own = await client.submit("noop", delay_s=3_600, namespace="ns-a")
+        await client.cancel(own.id)
+        async with place.browser_without_script("team") as http:
+            listed = (await http.get("/ui/jobs")).text
+            assert own.id in listed and foreign.id not in listed
+            page = await http.get(f"/ui/jobs/{foreign.id}")
+            assert page.status_code == 404
+            answer = await post(http, f"/ui/jobs/{foreign.id}/cancel", listed)
+            assert answer.status_code == 404
+            audit = await http.get("/ui/audit")
+            assert audit.status_code == 200 and own.id in audit.text
+        assert (await client.get(foreign.id)).state == "ready"
+
+
 async def test_a_session_of_before_the_login_is_not_the_one_after(place: Place) -> None:
     async with place.browser_without_script() as http:
         before = csrf_of((await http.get("/ui/login")).text)
@@ -151,6 +179,18 @@ def test_the_api_of_the_dashboard_is_in_a_folder_for_its_process_alone(place: Pl
     assert sockets
     for folder in sockets:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+async def test_a_listing_by_the_time_of_the_end_offers_no_act_over_all(place: Place) -> None:
+    async with place.client() as client, place.browser_without_script("operator") as http:
+        job = await client.submit("noop", delay_s=3_600)
+        await client.cancel(job.id)
+        page = await http.get("/ui/jobs", params={"ended_after": "2026-01-01T00:00Z"})
+        assert job.id in page.text and "cancel-all" not in page.text
+        page = await http.get("/ui/jobs", params={"ended_before": "2026-01-01T00:00Z"})
+        assert job.id not in page.text
+        assert "cancel-all" in (await http.get("/ui/jobs")).text
+        assert (await http.get("/ui/jobs", params={"ended_before": "yesterday"})).status_code == 400
 
 
 async def test_forms_are_bounded(place: Place) -> None:

@@ -195,6 +195,7 @@ def test_over_tls_the_cookie_is_this_hosts_alone() -> None:
     keys.use([secrets.token_bytes(32)])
     dashboard = Dashboard(SystemClock(), keys, asks=True, base_url="https://tenure.example.com")
     assert dashboard.cookie == "__Host-tenure"
+    assert dashboard.sign_in_cookie.startswith("__Host-")
     response = Response()
     dashboard.set_cookie(response, dashboard.cookie, "v", 60)
     told = response.headers["set-cookie"]

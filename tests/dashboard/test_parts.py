@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from importlib import resources
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -95,7 +96,15 @@ def test_without_credentials_only_names_count_that_nobody_can_point_here() -> No
     names = guard.Names(["tenure.example.com"])
     for host in ("127.0.0.1:7071", "localhost", "LOCALHOST:1", "[::1]:7071", "10.2.3.4", "Tenure.Example.com:443"):
         assert names.hold(host), host
-    for host in ("", "evil.example", "evil.example:7071", "127.0.0.1.evil.example", "localhost.evil.example"):
+    for host in (
+        "",
+        "[::1",
+        "[x]",
+        "evil.example",
+        "evil.example:7071",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+    ):
         assert not names.hold(host), host
 
 
@@ -140,6 +149,13 @@ def test_vendored_files_are_those_that_the_manifest_names() -> None:
     for name, told in named.items():
         assert hashlib.sha256((render.STATIC / name).read_bytes()).hexdigest() == told["sha256"]
         assert (render.STATIC / name.replace(".min.js", ".LICENSE")).is_file() and told["licence"] == "0BSD"
+
+
+def test_what_checks_pages_is_what_the_manifest_names() -> None:
+    folder = Path(__file__).parent / "vendor"
+    for name, told in json.loads((folder / "vendored.json").read_text()).items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == told["sha256"]
+    assert (folder / "axe.LICENSE").is_file()
 
 
 def test_templates_have_no_script_style_or_handler_inline() -> None:
