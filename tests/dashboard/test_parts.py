@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -18,12 +19,14 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from tenure.client.overview import Figures
+from tenure.client.records import Attempt
 from tenure.dashboard import charts, guard, render, sessions
 from tenure.dashboard.live import ENDED, MAX_VIEWERS, Live, Produce
 from tenure.dashboard.pages.login import _own_path
 from tenure.dashboard.sessions import Session, SessionKeys, SignIn
 from tenure.model.clock import SystemClock
 from tenure.model.errors import BoundExceeded, PermissionDenied
+from tenure.model.states import Outcome
 
 CLOCK = SystemClock()
 TEMPLATES = resources.files("tenure.dashboard") / "templates"
@@ -140,6 +143,41 @@ def test_minutes_are_drawn_in_proportion_and_told_in_words() -> None:
     svg = charts.minutes([Figures(), Figures(completed=3, failed=1), Figures(completed=8)])
     assert svg.count('class="completed"') == 2 and svg.count('class="failed"') == 1
     assert "12 in all, 1 failed" in svg and "1 min ago: 3 completed, 1 failed" in svg
+
+
+def _attempt(number: int, at: datetime, **more: Any) -> Attempt:
+    told: dict[str, Any] = {
+        "job_id": "j", "attempt": number, "fence": 100 + number, "worker": f"w{number}", "lease": 1,
+        "claim_revision": 1, "outcome": Outcome.LOST, "error": None, "started_at": at, "finished_at": at + timedelta(seconds=5), **more,
+    }  # fmt: skip
+    return Attempt(**told)
+
+
+def test_attempts_are_drawn_in_time_with_owner_and_fence() -> None:
+    began = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    job: Any = SimpleNamespace(created_at=began, finished_at=None)
+    attempts = [
+        _attempt(1, began + timedelta(seconds=5)),
+        _attempt(2, began + timedelta(seconds=20), worker='<b>"w"</b>\x1b', outcome=None, finished_at=None),
+    ]
+    svg = charts.timeline(job, attempts, began + timedelta(seconds=40))
+    bars = re.findall(r'<rect class="bar (\w+)" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', svg)
+    left, width = charts.WIDTH / 40, charts.WIDTH / 40
+    assert [name for name, _, _ in bars] == ["lost", "executing"]
+    for (_, x, wide), (start, length) in zip(bars, ((5, 5), (20, 20)), strict=True):
+        assert abs(float(x) - start * left) < 10 and abs(float(wide) - length * width) < 10
+    assert "fence 101" in svg and "w1" in svg and "&lt;b&gt;" in svg
+    assert "<b>" not in svg and "\x1b" not in svg
+    assert "2 attempts within 40 s" in svg
+
+
+def test_of_many_attempts_the_last_are_drawn_and_none_is_no_error() -> None:
+    began = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    job: Any = SimpleNamespace(created_at=began, finished_at=began)
+    many = [_attempt(number, began + timedelta(seconds=number)) for number in range(1, 101)]
+    svg = charts.timeline(job, many, began)
+    assert svg.count('class="bar') == charts.MAX_ATTEMPTS and "the first 70 are not drawn" in svg
+    assert "not started yet" in charts.timeline(job, [], began)
 
 
 def test_vendored_files_are_those_that_the_manifest_names() -> None:
