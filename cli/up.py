@@ -234,6 +234,7 @@ def _print_where(console: Console, deployment: Deployment) -> None:
     table.add_column(overflow="fold")
     table.add_row("gRPC", "  ".join(deployment.coordinator_addresses))
     table.add_row("HTTP", "  ".join(f"http://{address}" for address in deployment.http_addresses))
+    table.add_row("dashboard", f"http://{deployment.http_addresses[0]}/ui/")
     table.add_row("Postgres", _without_password(env["TENURE_POSTGRES_DSN"]))
     table.add_row("etcd", env["TENURE_ETCD_ENDPOINTS"])
     table.add_row("workers", str(len(deployment.workers)))

@@ -11,6 +11,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -85,6 +86,12 @@ class Link:
         self._current = 0
         self._closed = False
         self._has_answered = False
+
+    def showing(self, bearer: Bearer) -> Link:
+        """Return a link over the same connections whose calls are another caller's; to be closed with this one."""
+        other = copy(self)
+        other._bearer = bearer
+        return other
 
     @property
     def patience_s(self) -> float:

@@ -301,6 +301,10 @@ class HeldClaim:
     lease: int
     revision: int
     claimed_at: datetime | None
+    time_left_s: float | None = None
+    """Until its lease expires unless it is kept alive; None: not asked for, or it is gone."""
+    ttl_s: float | None = None
+    """As it was granted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -400,6 +404,27 @@ class AuditEntry:
     """``ok``, ``denied``, ``interrupted``, or the gRPC status of the refusal."""
     detail: dict[str, Any]
     """What changed, or how many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who calls, as the service sees it."""
+
+    name: str
+    """"anybody" where no credentials are asked for."""
+    role: str
+    namespaces: tuple[str, ...]
+    """``*`` stands for every one."""
+    pools: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """Some jobs of a listing, and where it goes on."""
+
+    jobs: tuple[Job, ...]
+    next_page_token: str | None
+    """None on the last page."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from tenure.client.records import (
     Artifact,
     Attempt,
     AuditEntry,
+    Caller,
     CanceledJobs,
     Cluster,
     ClusterPicture,
@@ -29,6 +30,7 @@ from tenure.client.records import (
     HeldClaim,
     Job,
     JobClaim,
+    JobPage,
     Limit,
     LogLine,
     Namespace,
@@ -294,6 +296,51 @@ class Client:
             )
         )
 
+    def list_page(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        route_prefix: str | None = None,
+        states: Iterable[JobState | str] = (),
+        labels: Mapping[str, str] | None = None,
+        parent_id: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        workflow_id: str | None = None,
+        include_deleted: bool = False,
+        finished_after: datetime | None = None,
+        finished_before: datetime | None = None,
+        page_size: int = 50,
+        page_token: str | None = None,
+    ) -> JobPage:
+        """Return one page of ``list``, newest first: bounded work, whatever the filter.
+
+        It may be short of ``page_size``, or empty, and still not be the last one: then more was looked through than a
+        page may. Go on with the same filters and its ``next_page_token``.
+
+        Raises:
+            InvalidInput: a filter or the token is malformed.
+        """
+        return self._portal.call(
+            self._client.list_page(
+                namespace=namespace,
+                kind=kind,
+                route_prefix=route_prefix,
+                states=states,
+                labels=labels,
+                parent_id=parent_id,
+                created_after=created_after,
+                created_before=created_before,
+                workflow_id=workflow_id,
+                include_deleted=include_deleted,
+                finished_after=finished_after,
+                finished_before=finished_before,
+                page_size=page_size,
+                page_token=page_token,
+            )
+        )
+
     def count(
         self,
         *,
@@ -492,6 +539,14 @@ class Client:
         """
         return self._portal.call(self._client.download(job_id, name, path, attempt=attempt))
 
+    def download_url(self, job_id: str, name: str | None = None, *, attempt: int = 0) -> str:
+        """Return where a file of a job is read by GET, without credentials, for some minutes. As for ``download``.
+
+        Raises:
+            NotFound: there is no such job or file. WrongState: the coordinators have no object store.
+        """
+        return self._portal.call(self._client.download_url(job_id, name, attempt=attempt))
+
     def get_workflow(self, workflow_id: str) -> Workflow:
         """Return a workflow: its state, and how many of its members are in which.
 
@@ -510,13 +565,15 @@ class Client:
         """
         return self._portal.iterate(self._client.list_workflows(namespace=namespace, name=name, limit=limit))
 
-    def workflow_jobs(self, workflow_id: str) -> Iterator[Job]:
+    def workflow_jobs(self, workflow_id: str, *, page_size: int = 1000) -> Iterator[Job]:
         """Yield the members of a workflow, oldest first, with what they depend on, without payloads and results.
+
+        Pages of ``page_size`` (at most 1,000) are fetched as they are needed.
 
         Raises:
             NotFound: there is no such workflow.
         """
-        return self._portal.iterate(self._client.workflow_jobs(workflow_id))
+        return self._portal.iterate(self._client.workflow_jobs(workflow_id, page_size=page_size))
 
     def watch_workflow(self, workflow_id: str) -> Iterator[WorkflowChange]:
         """Yield the workflow now and as its members change, until all have ended.
@@ -803,13 +860,24 @@ class Client:
         """Return how it goes: throughput, what waits and for how long, failures, workers, the leader."""
         return self._portal.call(self._client.overview())
 
+    def caller(self) -> Caller:
+        """Return who calls, as the service sees it, and what they may do.
+
+        Raises:
+            PermissionDenied: they may read nothing.
+        """
+        return self._portal.call(self._client.caller())
+
     def workers(self) -> builtins.list[Worker]:
         """Return the workers that are registered now."""
         return self._portal.call(self._client.workers())
 
-    def claims(self) -> builtins.list[HeldClaim]:
-        """Return the claims that stand now."""
-        return self._portal.call(self._client.claims())
+    def claims(self, *, limit: int | None = None, with_time_left: bool = False) -> builtins.list[HeldClaim]:
+        """Return the claims that stand now, by job id; at most ``limit``.
+
+        ``with_time_left``: with what is left of their leases, of the first 200.
+        """
+        return self._portal.call(self._client.claims(limit=limit, with_time_left=with_time_left))
 
     def check_object_store(self) -> builtins.list[StoreStep]:
         """Have the coordinator that answers try the object store out; empty if it has none."""

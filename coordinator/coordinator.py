@@ -35,6 +35,7 @@ from tenure.coordinator.audit import Audit
 from tenure.coordinator.authenticate import Authenticator
 from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
+from tenure.coordinator.dashboard import OwnSocket, dashboard_of
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.explain import Explainer
 from tenure.coordinator.exposure import require_closed
@@ -65,6 +66,7 @@ from tenure.coordinator.uploads import Uploads
 from tenure.coordinator.waiters import Waiters
 from tenure.coordinator.watch_cluster import ClusterWatch
 from tenure.coordinator.workflows import Workflows
+from tenure.dashboard.app import Dashboard
 from tenure.model.clock import SystemClock
 from tenure.model.errors import TenureError
 from tenure.probes import tracing
@@ -116,8 +118,9 @@ async def serve(settings: CoordinatorSettings) -> None:
     checks: dict[str, Check] = {"start": opening.problem}
     connections = fitting(settings.max_http_connections)
     rest = RestApi(clock, calls=connections - FOR_PROBES)
+    dashboard = dashboard_of(settings, clock, base_url=_base_url(settings, settings.http_listen))
     http_server = HttpServer(
-        application(checks, REGISTRY, more=rest.routes()),
+        application(checks, REGISTRY, more=[*rest.routes(), *(dashboard.routes() if dashboard else ())]),
         listen=settings.http_listen,
         variable="TENURE_HTTP_LISTEN",
         tls=tls,
@@ -130,7 +133,7 @@ async def serve(settings: CoordinatorSettings) -> None:
             answering.append(group.create_task(tls.watch()))
         schema = await _unless(stop, opening.until("Postgres", lambda: _schema(settings)))
         if schema is not None:
-            await _coordinate(settings, clock, schema, opening, http_server, rest, tls, checks, stop, abort)
+            await _coordinate(settings, clock, schema, opening, http_server, rest, dashboard, tls, checks, stop, abort)
         for task in answering:
             task.cancel()
     await asyncio.to_thread(tracing.close)
@@ -153,6 +156,7 @@ async def _coordinate(
     opening: Opening,
     http_server: HttpServer,
     rest: RestApi,
+    dashboard: Dashboard | None,
     tls: ServerTLS | None,
     checks: dict[str, Check],
     stop: asyncio.Event,
@@ -166,6 +170,7 @@ async def _coordinate(
     keys = Keyspace(settings.etcd_prefix)
     async with Database(dsn, _pool_options(settings), name=f"tenure-{settings.coordinator_id}") as database:
         POOL.ask = database.figures
+        own_socket = OwnSocket.made() if dashboard else None
         election = Election(etcd, keys, settings.coordinator_id, settings.leader_ttl_s, clock)
         presence = Presence(etcd, keys, clock, settings.coordinator_id, ttl_s=settings.leader_ttl_s)
         waiters = Waiters(database, etcd, keys, clock)
@@ -180,7 +185,7 @@ async def _coordinate(
         lanes = Lanes(database, clock)
         kinds = Kinds(database, clock)
         backlogs = Backlogs(database, clock)
-        signing = SigningKeys(database, clock)
+        signing = SigningKeys(database, clock, dashboard.keys if dashboard else None)
         dependants = Dependants(database, announcer, hints)
         finisher = Finisher(database, announcer, dependants, hints)
         canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
@@ -251,6 +256,7 @@ async def _coordinate(
             bounds=CallBounds(
                 calls=settings.max_calls, watches=settings.max_watches, submit_streams=settings.max_submit_streams
             ),
+            private=own_socket.address if own_socket else None,
         )
         try:
             await _unless(stop, opening.until("Postgres", lanes.refresh))
@@ -270,6 +276,8 @@ async def _coordinate(
             await grpc_server.start()
             service = RunnerService(runners, Sessions(etcd, keys), signing.signer, workers)
             rest.open(service, authenticator, audit.denied)
+            if dashboard and own_socket:
+                dashboard.open(own_socket.address)
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(body)
@@ -315,11 +323,17 @@ async def _coordinate(
                 cluster_watch.close()
                 rest.close()
                 runners.close()
+                if dashboard:
+                    await dashboard.close()
                 await _within(abort, grpc_server.stop(settings.grace_s))
                 for task in tasks:
                     task.cancel()
         finally:
+            if dashboard:
+                await dashboard.close()
             await grpc_server.stop(0)
+            if own_socket:
+                own_socket.remove()
             await overview.close()
             await audit.close()
             await etcd.close()

@@ -89,6 +89,8 @@ class Overview:
         self._looking = asyncio.Lock()
         self._seen: pb.GetOverviewResponse | None = None
         self._fresh_until = float("-inf")
+        self._problem: TenureError | None = None
+        self._problem_until = float("-inf")
 
     async def now(self) -> pb.GetOverviewResponse:
         """Return how it goes, as of about a second ago.
@@ -101,8 +103,15 @@ class Overview:
         async with self._looking:
             if self._seen is not None and self._clock.monotonic() < self._fresh_until:
                 return self._seen  # somebody else has looked meanwhile
+            if self._problem is not None and self._clock.monotonic() < self._problem_until:
+                raise self._problem  # who waited while it did not answer does not ask again in turn
             began = self._clock.monotonic()
-            self._seen = await self._look()
+            try:
+                self._seen = await self._look()
+            except TenureError as exc:
+                self._problem, self._problem_until = exc, self._clock.monotonic() + FRESH_S
+                raise
+            self._problem = None
             took_s = self._clock.monotonic() - began
             self._fresh_until = began + took_s + min(MOST_FRESH_S, max(FRESH_S, SHARE * took_s))
             return self._seen
@@ -215,11 +224,11 @@ class Overview:
             )
             return answer
         except grpc.aio.AioRpcError as exc:
-            log.info("figures_not_told", coordinator=address, status=exc.code().name)
+            log.debug("figures_not_told", coordinator=address, status=exc.code().name)
             if self._dialer.reread() and (old := self._channels.pop(address, None)) is not None:
                 await old.close()
         except TenureError as exc:
-            log.info("figures_not_told", coordinator=address, reason=exc.message)
+            log.debug("figures_not_told", coordinator=address, reason=exc.message)
         return None
 
     async def _pools_of(self, lanes: Iterable[int]) -> dict[int, str]:

@@ -261,7 +261,8 @@ class Reaper:
             written = await self._finisher.write(endings[start : start + PAGE_JOBS], guard=self._guard)
             for row in written:
                 REAPED.labels(str(outcomes[row.id, row.fence])).inc()
-            TALLY.count(What.LOST, sum(outcomes[row.id, row.fence] is Outcome.LOST for row in written))
+            lost = [row.lane for row in written if outcomes[row.id, row.fence] is Outcome.LOST]
+            TALLY.count_in_lanes(What.LOST, lost)
             await self._tell(written)  # before the next page, which may fail: nobody would tell of these later
             reaped += len(written)
         return reaped

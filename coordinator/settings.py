@@ -120,6 +120,19 @@ class CoordinatorSettings(BaseSettings):
     oidc_name_claim: str = Field(
         default="sub", min_length=1, description="claim that holds the name, which is shown as `oidc:` and the name"
     )
+    dashboard: bool = Field(
+        default=True,
+        description="serve the dashboard for operators at `/ui/` of http_listen ([DASHBOARD.md](DASHBOARD.md))",
+    )
+    oidc_client_id: str | None = Field(
+        default=None,
+        description="as which the issuer knows the dashboard, which then lets people log in there; needs "
+        "http_advertise, and the issuer must allow `/ui/login/oidc/back` below it",
+    )
+    oidc_client_secret: SecretStr | None = Field(
+        default=None, description="belongs to that id; default: the dashboard is a public client, with PKCE alone"
+    )
+    oidc_scopes: str = Field(default="openid profile", description="what the dashboard asks the issuer for")
     allow_insecure: bool = Field(
         default=False, description="listen elsewhere than on loopback without TLS, or without TENURE_AUTH=required"
     )
@@ -271,8 +284,10 @@ class CoordinatorSettings(BaseSettings):
             raise ValueError("tls_client_cert is shown over TLS only: set tls_ca, or tls")
 
     def _require_whole_oidc(self) -> None:
+        if self.oidc_client_secret and not self.oidc_client_id:
+            raise ValueError("oidc_client_secret needs oidc_client_id")
         if self.oidc_issuer is None:
-            for name in ("oidc_audience", "oidc_jwks_url", "oidc_ca"):
+            for name in ("oidc_audience", "oidc_jwks_url", "oidc_ca", "oidc_client_id"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} needs oidc_issuer")
             return
@@ -287,6 +302,8 @@ class CoordinatorSettings(BaseSettings):
             require_url(self.oidc_jwks_url)
             if self.oidc_jwks_url.startswith("http:") and self.oidc_issuer.startswith("https:"):
                 raise ValueError("oidc_jwks_url is HTTPS, as oidc_issuer is")
+        if self.oidc_client_id and not self.http_advertise:
+            raise ValueError("oidc_client_id needs http_advertise: the issuer sends browsers back there")
         claims = (self.oidc_role_claim, self.oidc_namespaces_claim, self.oidc_pools_claim, self.oidc_name_claim)
         if len(set(claims)) < len(claims):
             raise ValueError("oidc_role_claim, oidc_namespaces_claim, oidc_pools_claim and oidc_name_claim must differ")

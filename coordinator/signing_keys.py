@@ -15,6 +15,7 @@ import structlog
 
 from tenure.coordinator.object_tokens import ObjectSigner
 from tenure.coordinator.runner_tokens import Signer
+from tenure.dashboard.sessions import SessionKeys
 from tenure.model.clock import Clock
 from tenure.model.errors import TenureError
 from tenure.store.postgres.database import Database
@@ -48,9 +49,11 @@ async def read_keys(database: Database) -> Keys:
 class SigningKeys:
     """The signers have the keys once ``refresh`` was called; ``keep_fresh`` is the body of a task."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, sessions: SessionKeys | None = None) -> None:
+        """``sessions`` are the keys of the dashboard's, where there is one."""
         self._database = database
         self._clock = clock
+        self.sessions = sessions or SessionKeys()
         self._read_at = float("-inf")
         self.signer = Signer(is_fresh=self._is_fresh)
         self.object_signer = ObjectSigner(is_fresh=self._is_fresh)
@@ -60,6 +63,7 @@ class SigningKeys:
         read_at = self._clock.monotonic()
         keys = await read_keys(self._database)
         self.object_signer.use(*keys)
+        self.sessions.use(*keys)
         if self.signer.use(*keys):
             log.info(
                 "signing_keys_read", keys=len(keys.known), signs="newest" if keys.signing == 0 else "the one before"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "EVENTS.md"
-FOLDERS = ("coordinator", "worker", "store", "probes", "client", "model")
+FOLDERS = ("coordinator", "dashboard", "worker", "store", "probes", "client", "model")
 LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
 
 HEAD = """# Logs of tenure itself

@@ -83,6 +83,17 @@ class ArtifactCalls:
 
         return await self._fetched(request, save)
 
+    async def download_url(self, job_id: str, name: str | None = None, *, attempt: int = 0) -> str:
+        """Return where a file of a job is read by GET, without credentials, for some minutes. As for ``download``.
+
+        Raises:
+            NotFound: there is no such job or file. WrongState: the coordinators have no object store.
+        """
+        answer: pb.CreateDownloadResponse = await self._link.unary(
+            lambda to: to.jobs.CreateDownload, pb.CreateDownloadRequest(job_id=job_id, name=name or "", attempt=attempt)
+        )
+        return answer.url
+
     async def _fetched(
         self, request: pb.CreateDownloadRequest, fetch: Callable[[Files, str, Measured], Awaitable[T]]
     ) -> T:

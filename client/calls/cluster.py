@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from tenure.client.fields import time_of
+from tenure.client.fields import seconds_of, time_of
 from tenure.client.link import Link
 from tenure.client.overview import Overview, overview_from_wire
-from tenure.client.records import Cluster, ClusterPicture, Coordinator, HeldClaim, ServedPool, StoreStep, Worker
+from tenure.client.records import (
+    Caller,
+    Cluster,
+    ClusterPicture,
+    Coordinator,
+    HeldClaim,
+    ServedPool,
+    StoreStep,
+    Worker,
+)
 from tenure.client.resume import Resumption
 from tenure.v1 import cluster_service_pb2 as pb
 
@@ -49,6 +58,17 @@ class ClusterCalls:
         )
         return overview_from_wire(answer)
 
+    async def caller(self) -> Caller:
+        """Return who calls, as the service sees it, and what they may do.
+
+        Raises:
+            PermissionDenied: they may read nothing.
+        """
+        answer: pb.GetCallerResponse = await self._link.unary(lambda to: to.cluster.GetCaller, pb.GetCallerRequest())
+        return Caller(
+            name=answer.name, role=answer.role, namespaces=tuple(answer.namespaces), pools=tuple(answer.pools)
+        )
+
     async def workers(self) -> list[Worker]:
         """Return the workers that are registered now."""
         answer: pb.ListWorkersResponse = await self._link.unary(
@@ -56,9 +76,13 @@ class ClusterCalls:
         )
         return [_worker(worker) for worker in answer.workers]
 
-    async def claims(self) -> list[HeldClaim]:
-        """Return the claims that stand now."""
-        answer: pb.ListClaimsResponse = await self._link.unary(lambda to: to.cluster.ListClaims, pb.ListClaimsRequest())
+    async def claims(self, *, limit: int | None = None, with_time_left: bool = False) -> list[HeldClaim]:
+        """Return the claims that stand now, by job id; at most ``limit``.
+
+        ``with_time_left``: with what is left of their leases, of the first 200.
+        """
+        request = pb.ListClaimsRequest(limit=limit or 0, with_time_left=with_time_left)
+        answer: pb.ListClaimsResponse = await self._link.unary(lambda to: to.cluster.ListClaims, request)
         return [_held_claim(claim) for claim in answer.claims]
 
     async def check_object_store(self) -> list[StoreStep]:
@@ -108,6 +132,8 @@ def _held_claim(claim: pb.HeldClaim) -> HeldClaim:
         lease=claim.lease,
         revision=claim.revision,
         claimed_at=time_of(claim, "claimed_at"),
+        time_left_s=seconds_of(claim, "time_left"),
+        ttl_s=seconds_of(claim, "ttl"),
     )
 
 

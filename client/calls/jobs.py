@@ -10,7 +10,7 @@ from tenure.client import convert
 from tenure.client.counts import COUNTED_BY, JobCounts, counts_from_wire
 from tenure.client.fields import timestamp
 from tenure.client.link import Link
-from tenure.client.records import Attempt, CanceledJobs, Explanation, Job, JobClaim, RetriedJobs
+from tenure.client.records import Attempt, CanceledJobs, Explanation, Job, JobClaim, JobPage, RetriedJobs
 from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.model.states import JobState
 from tenure.v1 import job_service_pb2 as pb
@@ -89,6 +89,56 @@ class JobCalls:
                 if left <= 0:
                     return
                 request.page_size = min(page_size, left)
+
+    async def list_page(
+        self,
+        *,
+        namespace: str | None = None,
+        kind: str | None = None,
+        route_prefix: str | None = None,
+        states: Iterable[JobState | str] = (),
+        labels: Mapping[str, str] | None = None,
+        parent_id: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        workflow_id: str | None = None,
+        include_deleted: bool = False,
+        finished_after: datetime | None = None,
+        finished_before: datetime | None = None,
+        page_size: int = 50,
+        page_token: str | None = None,
+    ) -> JobPage:
+        """Return one page of ``list``, newest first: bounded work, whatever the filter.
+
+        It may be short of ``page_size``, or empty, and still not be the last one: then more was looked through than a
+        page may. Go on with the same filters and its ``next_page_token``.
+
+        Raises:
+            InvalidInput: a filter or the token is malformed.
+        """
+        wanted = convert.filter_to_wire(
+            namespace=namespace,
+            kind=kind,
+            route_prefix=route_prefix,
+            states=states,
+            labels=labels,
+            parent_id=parent_id,
+            created_after=created_after,
+            created_before=created_before,
+            workflow_id=workflow_id,
+        )
+        request = pb.ListJobsRequest(
+            filter=wanted,
+            page_size=page_size,
+            page_token=page_token or "",
+            include_deleted=include_deleted,
+            finished_after=timestamp(finished_after, "finished_after"),
+            finished_before=timestamp(finished_before, "finished_before"),
+        )
+        answer: pb.ListJobsResponse = await self._link.unary(lambda to: to.jobs.ListJobs, request)
+        return JobPage(
+            jobs=tuple(map(convert.job_from_wire, answer.jobs)), next_page_token=answer.next_page_token or None
+        )
 
     async def count(
         self,

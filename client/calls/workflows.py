@@ -15,7 +15,6 @@ from tenure.model.errors import FieldViolation, InvalidInput
 from tenure.v1 import workflow_service_pb2 as pb
 
 WORKFLOWS_PAGE = 50
-MEMBERS_PAGE = 1_000
 
 
 class WorkflowCalls:
@@ -58,13 +57,15 @@ class WorkflowCalls:
                     return
                 request.page_size = min(WORKFLOWS_PAGE, left)
 
-    async def workflow_jobs(self, workflow_id: str) -> AsyncIterator[Job]:
+    async def workflow_jobs(self, workflow_id: str, *, page_size: int = 1_000) -> AsyncIterator[Job]:
         """Yield the members of a workflow, oldest first, with what they depend on, without payloads and results.
+
+        Pages of ``page_size`` (at most 1,000) are fetched as they are needed.
 
         Raises:
             NotFound: there is no such workflow.
         """
-        request = pb.ListWorkflowJobsRequest(id=workflow_id, page_size=MEMBERS_PAGE)
+        request = pb.ListWorkflowJobsRequest(id=workflow_id, page_size=page_size)
         answer: pb.ListWorkflowJobsResponse
         async for answer in self._link.pages(lambda to: to.workflows.ListWorkflowJobs, request):
             for job in answer.jobs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import datetime
@@ -9,8 +10,9 @@ from importlib.metadata import version
 from typing import Any
 
 import grpc
+import structlog
 
-from tenure.coordinator.access import sees
+from tenure.coordinator.access import caller, sees
 from tenure.coordinator.api.acts import audited
 from tenure.coordinator.audit import Audit
 from tenure.coordinator.census import claims_by_worker, readable
@@ -18,6 +20,7 @@ from tenure.coordinator.overview import Overview
 from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.store_probe import StoreProbe
 from tenure.coordinator.watch_cluster import ClusterWatch, Picture
+from tenure.model.errors import TenureError
 from tenure.model.ids import parse_id
 from tenure.store.etcd.keyspace import ClaimValue, CoordinatorValue, Keyspace, LeaderValue, WorkerValue
 from tenure.store.etcd.port import Etcd
@@ -27,7 +30,11 @@ from tenure.v1 import cluster_service_pb2 as pb
 from tenure.v1 import wire
 from tenure.v1.cluster_service_pb2_grpc import ClusterServiceServicer
 
+log = structlog.get_logger(__name__)
+
 Context = grpc.aio.ServicerContext[Any, Any]
+WITH_TIME_LEFT = 200
+"""Leases that one call asks etcd about."""
 
 MAX_SHOWN = 5_000
 """Workers, and pools, in one message to watchers."""
@@ -99,12 +106,14 @@ class ClusterService(ClusterServiceServicer):
                 yield _picture(picture)
 
     async def ListClaims(self, request: pb.ListClaimsRequest, context: Context) -> pb.ListClaimsResponse:
-        """Read every claim."""
+        """Read every claim, and what is left of the leases of some if that is asked for."""
         listing = await self._etcd.list(self._keys.claims)
-        claims = []
+        claims: list[pb.HeldClaim] = []
         for item, value in readable(listing.items, ClaimValue):
             if not sees(value.namespace):
                 continue
+            if 0 < request.limit <= len(claims):
+                break
             claims.append(
                 pb.HeldClaim(
                     job_id=self._keys.last(item.key),
@@ -117,7 +126,21 @@ class ClusterService(ClusterServiceServicer):
                     claimed_at=wire.timestamp(_time(value.claimed_at)),
                 )
             )
+        if request.with_time_left:
+            async with asyncio.TaskGroup() as group:
+                for claim in claims[:WITH_TIME_LEFT]:
+                    group.create_task(self._tell_time_left(claim))
         return pb.ListClaimsResponse(claims=claims)
+
+    async def _tell_time_left(self, claim: pb.HeldClaim) -> None:
+        try:
+            left = await self._etcd.time_to_live(claim.lease)
+        except TenureError as exc:  # the claim is told of without
+            log.info("time_left_unknown", lease=f"{claim.lease:x}", error=exc.message)
+            return
+        if left is not None:
+            claim.time_left.FromMilliseconds(round(left.remaining_s * 1_000))
+            claim.ttl.FromMilliseconds(round(left.granted_s * 1_000))
 
     @audited
     async def RevokeClaim(self, request: pb.RevokeClaimRequest, context: Context) -> pb.RevokeClaimResponse:
@@ -143,6 +166,13 @@ class ClusterService(ClusterServiceServicer):
     async def GetOwnFigures(self, request: pb.GetOwnFiguresRequest, context: Context) -> pb.GetOwnFiguresResponse:
         """Tell another coordinator what was counted here."""
         return await self._looked().own_figures()
+
+    async def GetCaller(self, request: pb.GetCallerRequest, context: Context) -> pb.GetCallerResponse:
+        """Tell who asks."""
+        who = caller()
+        return pb.GetCallerResponse(
+            name=who.name, role=who.role.value, namespaces=list(who.namespaces), pools=list(who.pools)
+        )
 
     def _looked(self) -> Overview:
         if self._overview is None:

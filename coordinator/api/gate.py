@@ -167,6 +167,7 @@ RULES: dict[str, Rule] = {
     "ClusterService/CheckObjectStore": Rule(Right.OPERATE, everywhere),
     "ClusterService/HintReady": Rule(Right.COORDINATE, everywhere),
     "ClusterService/GetOverview": Rule(Right.READ, within),
+    "ClusterService/GetCaller": Rule(Right.READ, within),
     "ClusterService/GetOwnFigures": Rule(Right.COORDINATE, everywhere),
     "WorkerService/StartAttempts": Rule(Right.WORK, within),
     # The rest carry the fence that the start gave.

@@ -76,9 +76,15 @@ class GrpcServer:
         tls: ServerTLS | None = None,
         on_denied: OnDenied | None = None,
         bounds: CallBounds = DEFAULT_CALLS,
+        private: str | None = None,
     ) -> None:
-        """Without an authenticator nobody is asked who they are."""
+        """Without an authenticator nobody is asked who they are.
+
+        ``private`` is a Unix socket (``unix:/…``) to listen on besides, without TLS; who may open it is for its folder
+        to say, and who calls there is asked as elsewhere.
+        """
         self._listen = listen
+        self._private = private
         self._tls = tls
         refusals = Refusals(bounds, on_denied)
         self._server = grpc.aio.server(
@@ -122,6 +128,8 @@ class GrpcServer:
                 port = self._server.add_insecure_port(self._listen)
             else:
                 port = self._server.add_secure_port(self._listen, self._tls.grpc_credentials())
+            if self._private is not None:
+                self._server.add_insecure_port(self._private)
         except RuntimeError as exc:
             raise ConfigurationError(
                 f"cannot listen for gRPC on {self._listen}: {exc}",

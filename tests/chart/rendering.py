@@ -112,6 +112,7 @@ SWITCHES: tuple[Values, ...] = (
     {"runnerDefaults": {"caSecret": "ca", "proxy": {"https": "http://proxy:3128", "noProxy": ["a.example.com"]}}},
     {"runnerDefaults": {"certificateSecret": "shown", "settings": {"sessionTtlS": 20}}},
     {"ingress": {"runners": {"enabled": True, "host": "r.example.com", "tlsSecretName": "r"}}},
+    {"ingress": {"dashboard": {"enabled": True, "host": "d.example.com", "tlsSecretName": "d"}}},
 )
 
 

@@ -84,6 +84,7 @@ class TestAlone:
             ("postgres.external.existingSecret", {"postgres": {"external": {"existingSecret": "pg"}}}),
             ("etcd.bundled.enabled", {"etcd": {"bundled": {"enabled": True}}}),
             ("etcd.external.endpoints", {"etcd": {"external": {"endpoints": ["grpc://etcd:2379"]}}}),
+            ("ingress.dashboard.enabled", {"ingress": {"dashboard": {"enabled": True, "host": "a"}}}),
             ("ingress.runners.enabled", {"ingress": {"runners": {"enabled": True, "host": "a"}}}),
             ("tls.coordinators.enabled", {"tls": {"coordinators": {"enabled": True}}}),
             ("monitoring.serviceMonitor.enabled", {"monitoring": {"serviceMonitor": {"enabled": True}}}),

@@ -190,6 +190,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "ClusterService/HintReady": {},
     "ClusterService/GetOverview": {},
     "ClusterService/GetOwnFigures": {},
+    "ClusterService/GetCaller": {},
     "WorkerService/StartAttempts": {
         "worker": "w1",
         "claims": [{"jobId": "$claimed", "attemptSeen": 0, "lease": "$lease", "claimRevision": "$revision"}],
@@ -243,6 +244,7 @@ SHOWS_ONLY_OWN = {
 SHARED = {
     "LimitService/GetLimit", "LimitService/ListLimits", "PoolService/ListPools", "ClusterService/GetCluster",
     "ClusterService/ListWorkers", "ClusterService/WatchCluster", "ClusterService/GetOverview",
+    "ClusterService/GetCaller",
 }  # fmt: skip
 """For whoever may read anything."""
 STRANGERS: tuple[str | None, ...] = (None, "garbage", "unknown", "revoked", "expired")

@@ -87,6 +87,7 @@ NOT_AUDITED = {
         (
             "AuditService.ListAudit",
             "ClusterService.GetCluster",
+            "ClusterService.GetCaller",
             "ClusterService.GetOverview",
             "ClusterService.ListClaims",
             "ClusterService.ListWorkers",

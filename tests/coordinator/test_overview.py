@@ -11,9 +11,10 @@ import pytest
 from tests.coordinator.conftest import Parts, until
 
 from tenure.coordinator.api.grpc_server import GrpcServer
-from tenure.coordinator.overview import Overview
+from tenure.coordinator.overview import FRESH_S, Overview
 from tenure.coordinator.tally import MAX_LANES, NO_LANE, Tally, What
 from tenure.model.clock import SystemClock
+from tenure.model.errors import Unavailable
 from tenure.model.jobs import JobSpec
 
 BEGAN = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -135,6 +136,27 @@ async def test_who_asks_at_once_shares_a_look(parts: Parts, monkeypatch: pytest.
     answers = await asyncio.gather(*(overview.now() for _ in range(100)))
     assert len({id(answer) for answer in answers}) == 1
     assert looks.count("overview") == 1
+
+
+async def test_who_waited_for_a_look_that_failed_is_told_so_and_looks_not_again(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overview = _overview(parts, Tally(SystemClock()))
+    looks = 0
+
+    async def away(name: str, *args: object) -> object:
+        nonlocal looks
+        looks += name == "overview"
+        await asyncio.sleep(0.05)
+        raise Unavailable("Postgres is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(parts.db, "fetch", away)
+        answers = await asyncio.gather(*(overview.now() for _ in range(20)), return_exceptions=True)
+    assert {str(answer) for answer in answers} == {"Postgres is away"}
+    assert looks <= 1
+    await asyncio.sleep(FRESH_S)
+    assert (await overview.now()).ready == 0
 
 
 async def test_ends_and_submits_reach_the_tally(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

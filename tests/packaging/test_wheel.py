@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = {".py", ".pyi", ".sql", ".proto", ".mako", ".ini", ".typed", ".html", ".js", ".css"}
+SHIPPED = {".py", ".pyi", ".sql", ".proto", ".mako", ".ini", ".typed", ".html", ".js", ".css", ".svg", ".LICENSE"}
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 
 

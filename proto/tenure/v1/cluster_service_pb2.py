@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftenure/v1/cluster_service.proto\x12\ttenure.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11GetClusterRequest\"\x89\x01\n\x0b\x43oordinator\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04grpc\x18\x02 \x01(\t\x12\x0c\n\x04http\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x11\n\tis_leader\x18\x05 \x01(\x08\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xba\x01\n\x12GetClusterResponse\x12,\n\x0c\x63oordinators\x18\x01 \x03(\x0b\x32\x16.tenure.v1.Coordinator\x12\x0e\n\x06leader\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x14\n\x0c\x65tcd_version\x18\x04 \x01(\t\x12\x18\n\x10postgres_version\x18\x05 \x01(\t\x12\x16\n\x0eschema_version\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\"\x15\n\x13WatchClusterRequest\"=\n\nServedPool\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07workers\x18\x02 \x01(\x05\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\x05\"\xb4\x01\n\x14WatchClusterResponse\x12,\n\x0c\x63oordinators\x18\x01 \x03(\x0b\x32\x16.tenure.v1.Coordinator\x12\x0e\n\x06leader\x18\x02 \x01(\t\x12\"\n\x07workers\x18\x03 \x03(\x0b\x32\x11.tenure.v1.Worker\x12\x14\n\x0cmore_workers\x18\x04 \x01(\x05\x12$\n\x05pools\x18\x05 \x03(\x0b\x32\x15.tenure.v1.ServedPool\"\x19\n\x17\x43heckObjectStoreRequest\"N\n\x0fObjectStoreStep\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06took_s\x18\x02 \x01(\x01\x12\x0f\n\x07problem\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\"E\n\x18\x43heckObjectStoreResponse\x12)\n\x05steps\x18\x01 \x03(\x0b\x32\x1a.tenure.v1.ObjectStoreStep\"\x14\n\x12ListWorkersRequest\"\xa1\x02\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05pools\x18\x02 \x03(\t\x12\r\n\x05kinds\x18\x03 \x03(\t\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\x05\x12\x0e\n\x06\x63laims\x18\x05 \x01(\x05\x12-\n\x06labels\x18\x06 \x03(\x0b\x32\x1d.tenure.v1.Worker.LabelsEntry\x12\x0c\n\x04mode\x18\x07 \x01(\t\x12\x0c\n\x04host\x18\x08 \x01(\t\x12\x0f\n\x07version\x18\t \x01(\t\x12\x10\n\x08\x64raining\x18\n \x01(\x08\x12.\n\nstarted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"9\n\x13ListWorkersResponse\x12\"\n\x07workers\x18\x01 \x03(\x0b\x32\x11.tenure.v1.Worker\"\x13\n\x11ListClaimsRequest\"\xac\x01\n\tHeldClaim\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\r\n\x05route\x18\x05 \x01(\t\x12\r\n\x05lease\x18\x06 \x01(\x03\x12\x10\n\x08revision\x18\x07 \x01(\x03\x12.\n\nclaimed_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\x12ListClaimsResponse\x12$\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x14.tenure.v1.HeldClaim\"$\n\x12RevokeClaimRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"&\n\x13RevokeClaimResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\x08\"!\n\x10HintReadyRequest\x12\r\n\x05lanes\x18\x01 \x03(\x03\"\x13\n\x11HintReadyResponse\"\x14\n\x12GetOverviewRequest\"q\n\x07\x46igures\x12\x11\n\tsubmitted\x18\x01 \x01(\x03\x12\x11\n\tcompleted\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x03\x12\x10\n\x08\x63\x61nceled\x18\x04 \x01(\x03\x12\x10\n\x08returned\x18\x05 \x01(\x03\x12\x0c\n\x04lost\x18\x06 \x01(\x03\"\xe4\x01\n\x0cPoolOverview\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x03\x12\x11\n\texecuting\x18\x03 \x01(\x03\x12\x33\n\x0foldest_ready_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07workers\x18\x05 \x01(\x05\x12\x0e\n\x06paused\x18\x06 \x01(\x08\x12\'\n\x0blast_minute\x18\x07 \x01(\x0b\x32\x12.tenure.v1.Figures\x12%\n\tlast_hour\x18\x08 \x01(\x0b\x32\x12.tenure.v1.Figures\"\x86\x05\n\x13GetOverviewResponse\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05pools\x18\x02 \x03(\x0b\x32\x17.tenure.v1.PoolOverview\x12\'\n\x0blast_minute\x18\x03 \x01(\x0b\x32\x12.tenure.v1.Figures\x12%\n\tlast_hour\x18\x04 \x01(\x0b\x32\x12.tenure.v1.Figures\x12#\n\x07minutes\x18\x05 \x03(\x0b\x32\x12.tenure.v1.Figures\x12\r\n\x05ready\x18\x06 \x01(\x03\x12\x16\n\x0eready_at_least\x18\x07 \x01(\x08\x12\x11\n\texecuting\x18\x08 \x01(\x03\x12\x1a\n\x12\x65xecuting_at_least\x18\t \x01(\x08\x12\x0f\n\x07waiting\x18\n \x01(\x03\x12\x18\n\x10waiting_at_least\x18\x0b \x01(\x08\x12\x0f\n\x07\x64\x65layed\x18\x0c \x01(\x03\x12\x18\n\x10\x64\x65layed_at_least\x18\r \x01(\x08\x12\x33\n\x0foldest_ready_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07workers\x18\x0f \x01(\x05\x12\x18\n\x10\x64raining_workers\x18\x10 \x01(\x05\x12\x10\n\x08\x63\x61pacity\x18\x11 \x01(\x03\x12\x0e\n\x06\x63laims\x18\x12 \x01(\x03\x12\x0e\n\x06leader\x18\x13 \x01(\t\x12\x13\n\x0bleader_term\x18\x14 \x01(\x03\x12\x14\n\x0c\x63oordinators\x18\x15 \x01(\x05\x12\x0e\n\x06silent\x18\x16 \x03(\t\x12\x31\n\rcounted_since\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x16\n\x14GetOwnFiguresRequest\"k\n\x0bPoolFigures\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\'\n\x0blast_minute\x18\x02 \x01(\x0b\x32\x12.tenure.v1.Figures\x12%\n\tlast_hour\x18\x03 \x01(\x0b\x32\x12.tenure.v1.Figures\"\x8e\x01\n\x15GetOwnFiguresResponse\x12%\n\x05pools\x18\x01 \x03(\x0b\x32\x16.tenure.v1.PoolFigures\x12#\n\x07minutes\x18\x02 \x03(\x0b\x32\x12.tenure.v1.Figures\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xdc\x05\n\x0e\x43lusterService\x12I\n\nGetCluster\x12\x1c.tenure.v1.GetClusterRequest\x1a\x1d.tenure.v1.GetClusterResponse\x12Q\n\x0cWatchCluster\x12\x1e.tenure.v1.WatchClusterRequest\x1a\x1f.tenure.v1.WatchClusterResponse0\x01\x12L\n\x0bListWorkers\x12\x1d.tenure.v1.ListWorkersRequest\x1a\x1e.tenure.v1.ListWorkersResponse\x12I\n\nListClaims\x12\x1c.tenure.v1.ListClaimsRequest\x1a\x1d.tenure.v1.ListClaimsResponse\x12L\n\x0bRevokeClaim\x12\x1d.tenure.v1.RevokeClaimRequest\x1a\x1e.tenure.v1.RevokeClaimResponse\x12[\n\x10\x43heckObjectStore\x12\".tenure.v1.CheckObjectStoreRequest\x1a#.tenure.v1.CheckObjectStoreResponse\x12\x46\n\tHintReady\x12\x1b.tenure.v1.HintReadyRequest\x1a\x1c.tenure.v1.HintReadyResponse\x12L\n\x0bGetOverview\x12\x1d.tenure.v1.GetOverviewRequest\x1a\x1e.tenure.v1.GetOverviewResponse\x12R\n\rGetOwnFigures\x12\x1f.tenure.v1.GetOwnFiguresRequest\x1a .tenure.v1.GetOwnFiguresResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftenure/v1/cluster_service.proto\x12\ttenure.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11GetClusterRequest\"\x89\x01\n\x0b\x43oordinator\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04grpc\x18\x02 \x01(\t\x12\x0c\n\x04http\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x11\n\tis_leader\x18\x05 \x01(\x08\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xba\x01\n\x12GetClusterResponse\x12,\n\x0c\x63oordinators\x18\x01 \x03(\x0b\x32\x16.tenure.v1.Coordinator\x12\x0e\n\x06leader\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x14\n\x0c\x65tcd_version\x18\x04 \x01(\t\x12\x18\n\x10postgres_version\x18\x05 \x01(\t\x12\x16\n\x0eschema_version\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\"\x15\n\x13WatchClusterRequest\"=\n\nServedPool\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07workers\x18\x02 \x01(\x05\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\x05\"\xb4\x01\n\x14WatchClusterResponse\x12,\n\x0c\x63oordinators\x18\x01 \x03(\x0b\x32\x16.tenure.v1.Coordinator\x12\x0e\n\x06leader\x18\x02 \x01(\t\x12\"\n\x07workers\x18\x03 \x03(\x0b\x32\x11.tenure.v1.Worker\x12\x14\n\x0cmore_workers\x18\x04 \x01(\x05\x12$\n\x05pools\x18\x05 \x03(\x0b\x32\x15.tenure.v1.ServedPool\"\x19\n\x17\x43heckObjectStoreRequest\"N\n\x0fObjectStoreStep\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06took_s\x18\x02 \x01(\x01\x12\x0f\n\x07problem\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\"E\n\x18\x43heckObjectStoreResponse\x12)\n\x05steps\x18\x01 \x03(\x0b\x32\x1a.tenure.v1.ObjectStoreStep\"\x14\n\x12ListWorkersRequest\"\xa1\x02\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05pools\x18\x02 \x03(\t\x12\r\n\x05kinds\x18\x03 \x03(\t\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\x05\x12\x0e\n\x06\x63laims\x18\x05 \x01(\x05\x12-\n\x06labels\x18\x06 \x03(\x0b\x32\x1d.tenure.v1.Worker.LabelsEntry\x12\x0c\n\x04mode\x18\x07 \x01(\t\x12\x0c\n\x04host\x18\x08 \x01(\t\x12\x0f\n\x07version\x18\t \x01(\t\x12\x10\n\x08\x64raining\x18\n \x01(\x08\x12.\n\nstarted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"9\n\x13ListWorkersResponse\x12\"\n\x07workers\x18\x01 \x03(\x0b\x32\x11.tenure.v1.Worker\":\n\x11ListClaimsRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x16\n\x0ewith_time_left\x18\x02 \x01(\x08\"\x82\x02\n\tHeldClaim\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\r\n\x05route\x18\x05 \x01(\t\x12\r\n\x05lease\x18\x06 \x01(\x03\x12\x10\n\x08revision\x18\x07 \x01(\x03\x12.\n\nclaimed_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\ttime_left\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03ttl\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\x12ListClaimsResponse\x12$\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x14.tenure.v1.HeldClaim\"$\n\x12RevokeClaimRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"&\n\x13RevokeClaimResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\x08\"!\n\x10HintReadyRequest\x12\r\n\x05lanes\x18\x01 \x03(\x03\"\x13\n\x11HintReadyResponse\"\x14\n\x12GetOverviewRequest\"q\n\x07\x46igures\x12\x11\n\tsubmitted\x18\x01 \x01(\x03\x12\x11\n\tcompleted\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x03\x12\x10\n\x08\x63\x61nceled\x18\x04 \x01(\x03\x12\x10\n\x08returned\x18\x05 \x01(\x03\x12\x0c\n\x04lost\x18\x06 \x01(\x03\"\xe4\x01\n\x0cPoolOverview\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x03\x12\x11\n\texecuting\x18\x03 \x01(\x03\x12\x33\n\x0foldest_ready_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07workers\x18\x05 \x01(\x05\x12\x0e\n\x06paused\x18\x06 \x01(\x08\x12\'\n\x0blast_minute\x18\x07 \x01(\x0b\x32\x12.tenure.v1.Figures\x12%\n\tlast_hour\x18\x08 \x01(\x0b\x32\x12.tenure.v1.Figures\"\x86\x05\n\x13GetOverviewResponse\x12&\n\x02\x61t\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05pools\x18\x02 \x03(\x0b\x32\x17.tenure.v1.PoolOverview\x12\'\n\x0blast_minute\x18\x03 \x01(\x0b\x32\x12.tenure.v1.Figures\x12%\n\tlast_hour\x18\x04 \x01(\x0b\x32\x12.tenure.v1.Figures\x12#\n\x07minutes\x18\x05 \x03(\x0b\x32\x12.tenure.v1.Figures\x12\r\n\x05ready\x18\x06 \x01(\x03\x12\x16\n\x0eready_at_least\x18\x07 \x01(\x08\x12\x11\n\texecuting\x18\x08 \x01(\x03\x12\x1a\n\x12\x65xecuting_at_least\x18\t \x01(\x08\x12\x0f\n\x07waiting\x18\n \x01(\x03\x12\x18\n\x10waiting_at_least\x18\x0b \x01(\x08\x12\x0f\n\x07\x64\x65layed\x18\x0c \x01(\x03\x12\x18\n\x10\x64\x65layed_at_least\x18\r \x01(\x08\x12\x33\n\x0foldest_ready_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07workers\x18\x0f \x01(\x05\x12\x18\n\x10\x64raining_workers\x18\x10 \x01(\x05\x12\x10\n\x08\x63\x61pacity\x18\x11 \x01(\x03\x12\x0e\n\x06\x63laims\x18\x12 \x01(\x03\x12\x0e\n\x06leader\x18\x13 \x01(\t\x12\x13\n\x0bleader_term\x18\x14 \x01(\x03\x12\x14\n\x0c\x63oordinators\x18\x15 \x01(\x05\x12\x0e\n\x06silent\x18\x16 \x03(\t\x12\x31\n\rcounted_since\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x16\n\x14GetOwnFiguresRequest\"k\n\x0bPoolFigures\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\'\n\x0blast_minute\x18\x02 \x01(\x0b\x32\x12.tenure.v1.Figures\x12%\n\tlast_hour\x18\x03 \x01(\x0b\x32\x12.tenure.v1.Figures\"\x8e\x01\n\x15GetOwnFiguresResponse\x12%\n\x05pools\x18\x01 \x03(\x0b\x32\x16.tenure.v1.PoolFigures\x12#\n\x07minutes\x18\x02 \x03(\x0b\x32\x12.tenure.v1.Figures\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x12\n\x10GetCallerRequest\"R\n\x11GetCallerResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x12\n\nnamespaces\x18\x03 \x03(\t\x12\r\n\x05pools\x18\x04 \x03(\t2\xa4\x06\n\x0e\x43lusterService\x12I\n\nGetCluster\x12\x1c.tenure.v1.GetClusterRequest\x1a\x1d.tenure.v1.GetClusterResponse\x12Q\n\x0cWatchCluster\x12\x1e.tenure.v1.WatchClusterRequest\x1a\x1f.tenure.v1.WatchClusterResponse0\x01\x12L\n\x0bListWorkers\x12\x1d.tenure.v1.ListWorkersRequest\x1a\x1e.tenure.v1.ListWorkersResponse\x12I\n\nListClaims\x12\x1c.tenure.v1.ListClaimsRequest\x1a\x1d.tenure.v1.ListClaimsResponse\x12L\n\x0bRevokeClaim\x12\x1d.tenure.v1.RevokeClaimRequest\x1a\x1e.tenure.v1.RevokeClaimResponse\x12[\n\x10\x43heckObjectStore\x12\".tenure.v1.CheckObjectStoreRequest\x1a#.tenure.v1.CheckObjectStoreResponse\x12\x46\n\tHintReady\x12\x1b.tenure.v1.HintReadyRequest\x1a\x1c.tenure.v1.HintReadyResponse\x12L\n\x0bGetOverview\x12\x1d.tenure.v1.GetOverviewRequest\x1a\x1e.tenure.v1.GetOverviewResponse\x12\x46\n\tGetCaller\x12\x1b.tenure.v1.GetCallerRequest\x1a\x1c.tenure.v1.GetCallerResponse\x12R\n\rGetOwnFigures\x12\x1f.tenure.v1.GetOwnFiguresRequest\x1a .tenure.v1.GetOwnFiguresResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,60 +35,64 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKER_LABELSENTRY']._loaded_options = None
   _globals['_WORKER_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_GETCLUSTERREQUEST']._serialized_start=79
-  _globals['_GETCLUSTERREQUEST']._serialized_end=98
-  _globals['_COORDINATOR']._serialized_start=101
-  _globals['_COORDINATOR']._serialized_end=238
-  _globals['_GETCLUSTERRESPONSE']._serialized_start=241
-  _globals['_GETCLUSTERRESPONSE']._serialized_end=427
-  _globals['_WATCHCLUSTERREQUEST']._serialized_start=429
-  _globals['_WATCHCLUSTERREQUEST']._serialized_end=450
-  _globals['_SERVEDPOOL']._serialized_start=452
-  _globals['_SERVEDPOOL']._serialized_end=513
-  _globals['_WATCHCLUSTERRESPONSE']._serialized_start=516
-  _globals['_WATCHCLUSTERRESPONSE']._serialized_end=696
-  _globals['_CHECKOBJECTSTOREREQUEST']._serialized_start=698
-  _globals['_CHECKOBJECTSTOREREQUEST']._serialized_end=723
-  _globals['_OBJECTSTORESTEP']._serialized_start=725
-  _globals['_OBJECTSTORESTEP']._serialized_end=803
-  _globals['_CHECKOBJECTSTORERESPONSE']._serialized_start=805
-  _globals['_CHECKOBJECTSTORERESPONSE']._serialized_end=874
-  _globals['_LISTWORKERSREQUEST']._serialized_start=876
-  _globals['_LISTWORKERSREQUEST']._serialized_end=896
-  _globals['_WORKER']._serialized_start=899
-  _globals['_WORKER']._serialized_end=1188
-  _globals['_WORKER_LABELSENTRY']._serialized_start=1143
-  _globals['_WORKER_LABELSENTRY']._serialized_end=1188
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=1190
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=1247
-  _globals['_LISTCLAIMSREQUEST']._serialized_start=1249
-  _globals['_LISTCLAIMSREQUEST']._serialized_end=1268
-  _globals['_HELDCLAIM']._serialized_start=1271
-  _globals['_HELDCLAIM']._serialized_end=1443
-  _globals['_LISTCLAIMSRESPONSE']._serialized_start=1445
-  _globals['_LISTCLAIMSRESPONSE']._serialized_end=1503
-  _globals['_REVOKECLAIMREQUEST']._serialized_start=1505
-  _globals['_REVOKECLAIMREQUEST']._serialized_end=1541
-  _globals['_REVOKECLAIMRESPONSE']._serialized_start=1543
-  _globals['_REVOKECLAIMRESPONSE']._serialized_end=1581
-  _globals['_HINTREADYREQUEST']._serialized_start=1583
-  _globals['_HINTREADYREQUEST']._serialized_end=1616
-  _globals['_HINTREADYRESPONSE']._serialized_start=1618
-  _globals['_HINTREADYRESPONSE']._serialized_end=1637
-  _globals['_GETOVERVIEWREQUEST']._serialized_start=1639
-  _globals['_GETOVERVIEWREQUEST']._serialized_end=1659
-  _globals['_FIGURES']._serialized_start=1661
-  _globals['_FIGURES']._serialized_end=1774
-  _globals['_POOLOVERVIEW']._serialized_start=1777
-  _globals['_POOLOVERVIEW']._serialized_end=2005
-  _globals['_GETOVERVIEWRESPONSE']._serialized_start=2008
-  _globals['_GETOVERVIEWRESPONSE']._serialized_end=2654
-  _globals['_GETOWNFIGURESREQUEST']._serialized_start=2656
-  _globals['_GETOWNFIGURESREQUEST']._serialized_end=2678
-  _globals['_POOLFIGURES']._serialized_start=2680
-  _globals['_POOLFIGURES']._serialized_end=2787
-  _globals['_GETOWNFIGURESRESPONSE']._serialized_start=2790
-  _globals['_GETOWNFIGURESRESPONSE']._serialized_end=2932
-  _globals['_CLUSTERSERVICE']._serialized_start=2935
-  _globals['_CLUSTERSERVICE']._serialized_end=3667
+  _globals['_GETCLUSTERREQUEST']._serialized_start=111
+  _globals['_GETCLUSTERREQUEST']._serialized_end=130
+  _globals['_COORDINATOR']._serialized_start=133
+  _globals['_COORDINATOR']._serialized_end=270
+  _globals['_GETCLUSTERRESPONSE']._serialized_start=273
+  _globals['_GETCLUSTERRESPONSE']._serialized_end=459
+  _globals['_WATCHCLUSTERREQUEST']._serialized_start=461
+  _globals['_WATCHCLUSTERREQUEST']._serialized_end=482
+  _globals['_SERVEDPOOL']._serialized_start=484
+  _globals['_SERVEDPOOL']._serialized_end=545
+  _globals['_WATCHCLUSTERRESPONSE']._serialized_start=548
+  _globals['_WATCHCLUSTERRESPONSE']._serialized_end=728
+  _globals['_CHECKOBJECTSTOREREQUEST']._serialized_start=730
+  _globals['_CHECKOBJECTSTOREREQUEST']._serialized_end=755
+  _globals['_OBJECTSTORESTEP']._serialized_start=757
+  _globals['_OBJECTSTORESTEP']._serialized_end=835
+  _globals['_CHECKOBJECTSTORERESPONSE']._serialized_start=837
+  _globals['_CHECKOBJECTSTORERESPONSE']._serialized_end=906
+  _globals['_LISTWORKERSREQUEST']._serialized_start=908
+  _globals['_LISTWORKERSREQUEST']._serialized_end=928
+  _globals['_WORKER']._serialized_start=931
+  _globals['_WORKER']._serialized_end=1220
+  _globals['_WORKER_LABELSENTRY']._serialized_start=1175
+  _globals['_WORKER_LABELSENTRY']._serialized_end=1220
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=1222
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=1279
+  _globals['_LISTCLAIMSREQUEST']._serialized_start=1281
+  _globals['_LISTCLAIMSREQUEST']._serialized_end=1339
+  _globals['_HELDCLAIM']._serialized_start=1342
+  _globals['_HELDCLAIM']._serialized_end=1600
+  _globals['_LISTCLAIMSRESPONSE']._serialized_start=1602
+  _globals['_LISTCLAIMSRESPONSE']._serialized_end=1660
+  _globals['_REVOKECLAIMREQUEST']._serialized_start=1662
+  _globals['_REVOKECLAIMREQUEST']._serialized_end=1698
+  _globals['_REVOKECLAIMRESPONSE']._serialized_start=1700
+  _globals['_REVOKECLAIMRESPONSE']._serialized_end=1738
+  _globals['_HINTREADYREQUEST']._serialized_start=1740
+  _globals['_HINTREADYREQUEST']._serialized_end=1773
+  _globals['_HINTREADYRESPONSE']._serialized_start=1775
+  _globals['_HINTREADYRESPONSE']._serialized_end=1794
+  _globals['_GETOVERVIEWREQUEST']._serialized_start=1796
+  _globals['_GETOVERVIEWREQUEST']._serialized_end=1816
+  _globals['_FIGURES']._serialized_start=1818
+  _globals['_FIGURES']._serialized_end=1931
+  _globals['_POOLOVERVIEW']._serialized_start=1934
+  _globals['_POOLOVERVIEW']._serialized_end=2162
+  _globals['_GETOVERVIEWRESPONSE']._serialized_start=2165
+  _globals['_GETOVERVIEWRESPONSE']._serialized_end=2811
+  _globals['_GETOWNFIGURESREQUEST']._serialized_start=2813
+  _globals['_GETOWNFIGURESREQUEST']._serialized_end=2835
+  _globals['_POOLFIGURES']._serialized_start=2837
+  _globals['_POOLFIGURES']._serialized_end=2944
+  _globals['_GETOWNFIGURESRESPONSE']._serialized_start=2947
+  _globals['_GETOWNFIGURESRESPONSE']._serialized_end=3089
+  _globals['_GETCALLERREQUEST']._serialized_start=3091
+  _globals['_GETCALLERREQUEST']._serialized_end=3109
+  _globals['_GETCALLERRESPONSE']._serialized_start=3111
+  _globals['_GETCALLERRESPONSE']._serialized_end=3193
+  _globals['_CLUSTERSERVICE']._serialized_start=3196
+  _globals['_CLUSTERSERVICE']._serialized_end=4000
 # @@protoc_insertion_point(module_scope)

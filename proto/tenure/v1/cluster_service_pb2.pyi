@@ -1,5 +1,6 @@
 import datetime
 
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -141,11 +142,15 @@ class ListWorkersResponse(_message.Message):
     def __init__(self, workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ...) -> None: ...
 
 class ListClaimsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("limit", "with_time_left")
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    WITH_TIME_LEFT_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    with_time_left: bool
+    def __init__(self, limit: _Optional[int] = ..., with_time_left: _Optional[bool] = ...) -> None: ...
 
 class HeldClaim(_message.Message):
-    __slots__ = ("job_id", "worker", "namespace", "kind", "route", "lease", "revision", "claimed_at")
+    __slots__ = ("job_id", "worker", "namespace", "kind", "route", "lease", "revision", "claimed_at", "time_left", "ttl")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
@@ -154,6 +159,8 @@ class HeldClaim(_message.Message):
     LEASE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     CLAIMED_AT_FIELD_NUMBER: _ClassVar[int]
+    TIME_LEFT_FIELD_NUMBER: _ClassVar[int]
+    TTL_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     worker: str
     namespace: str
@@ -162,7 +169,9 @@ class HeldClaim(_message.Message):
     lease: int
     revision: int
     claimed_at: _timestamp_pb2.Timestamp
-    def __init__(self, job_id: _Optional[str] = ..., worker: _Optional[str] = ..., namespace: _Optional[str] = ..., kind: _Optional[str] = ..., route: _Optional[str] = ..., lease: _Optional[int] = ..., revision: _Optional[int] = ..., claimed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    time_left: _duration_pb2.Duration
+    ttl: _duration_pb2.Duration
+    def __init__(self, job_id: _Optional[str] = ..., worker: _Optional[str] = ..., namespace: _Optional[str] = ..., kind: _Optional[str] = ..., route: _Optional[str] = ..., lease: _Optional[int] = ..., revision: _Optional[int] = ..., claimed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., time_left: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ListClaimsResponse(_message.Message):
     __slots__ = ("claims",)
@@ -305,3 +314,19 @@ class GetOwnFiguresResponse(_message.Message):
     minutes: _containers.RepeatedCompositeFieldContainer[Figures]
     since: _timestamp_pb2.Timestamp
     def __init__(self, pools: _Optional[_Iterable[_Union[PoolFigures, _Mapping]]] = ..., minutes: _Optional[_Iterable[_Union[Figures, _Mapping]]] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class GetCallerRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetCallerResponse(_message.Message):
+    __slots__ = ("name", "role", "namespaces", "pools")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACES_FIELD_NUMBER: _ClassVar[int]
+    POOLS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    role: str
+    namespaces: _containers.RepeatedScalarFieldContainer[str]
+    pools: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., namespaces: _Optional[_Iterable[str]] = ..., pools: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -75,6 +75,11 @@ class ClusterServiceStub:
                 request_serializer=tenure_dot_v1_dot_cluster__service__pb2.GetOverviewRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_cluster__service__pb2.GetOverviewResponse.FromString,
                 _registered_method=True)
+        self.GetCaller = channel.unary_unary(
+                '/tenure.v1.ClusterService/GetCaller',
+                request_serializer=tenure_dot_v1_dot_cluster__service__pb2.GetCallerRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_cluster__service__pb2.GetCallerResponse.FromString,
+                _registered_method=True)
         self.GetOwnFigures = channel.unary_unary(
                 '/tenure.v1.ClusterService/GetOwnFigures',
                 request_serializer=tenure_dot_v1_dot_cluster__service__pb2.GetOwnFiguresRequest.SerializeToString,
@@ -143,6 +148,13 @@ class ClusterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCaller(self, request, context):
+        """Who asks, and what they may do: for whatever shows people what is there for them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetOwnFigures(self, request, context):
         """Between coordinators: what this one has counted itself.
         """
@@ -192,6 +204,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.GetOverview,
                     request_deserializer=tenure_dot_v1_dot_cluster__service__pb2.GetOverviewRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_cluster__service__pb2.GetOverviewResponse.SerializeToString,
+            ),
+            'GetCaller': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCaller,
+                    request_deserializer=tenure_dot_v1_dot_cluster__service__pb2.GetCallerRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_cluster__service__pb2.GetCallerResponse.SerializeToString,
             ),
             'GetOwnFigures': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOwnFigures,
@@ -416,6 +433,33 @@ class ClusterService:
             '/tenure.v1.ClusterService/GetOverview',
             tenure_dot_v1_dot_cluster__service__pb2.GetOverviewRequest.SerializeToString,
             tenure_dot_v1_dot_cluster__service__pb2.GetOverviewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCaller(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tenure.v1.ClusterService/GetCaller',
+            tenure_dot_v1_dot_cluster__service__pb2.GetCallerRequest.SerializeToString,
+            tenure_dot_v1_dot_cluster__service__pb2.GetCallerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -207,6 +207,11 @@
 {{/* Where coordinators keep what is too large for Postgres. */}}
 {{- define "tenure.env.objectStore" -}}
 {{- $os := .Values.objectStore -}}
+{{- $shown := .Values.ingress.dashboard -}}
+{{- if and $shown.enabled $shown.tlsSecretName (not (hasPrefix "file:" $os.url)) }}
+- name: TENURE_HTTP_ADVERTISE
+  value: {{ printf "https://%s" $shown.host | quote }}
+{{ end -}}
 {{- if $os.url -}}
 - name: TENURE_OBJECT_STORE
   value: {{ $os.url | quote }}

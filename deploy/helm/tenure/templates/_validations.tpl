@@ -25,6 +25,7 @@
     "etcd.external.endpoints" $etcd.external.endpoints "etcd.external.existingSecret" $etcd.external.existingSecret
     "etcd.external.workerSecret" $etcd.external.workerSecret "etcd.tls.enabled" $etcd.tls.enabled
     "ingress.grpc.enabled" .Values.ingress.grpc.enabled "ingress.http.enabled" .Values.ingress.http.enabled
+    "ingress.dashboard.enabled" .Values.ingress.dashboard.enabled
     "ingress.runners.enabled" .Values.ingress.runners.enabled "tls.coordinators.enabled" .Values.tls.coordinators.enabled
     "monitoring.serviceMonitor.enabled" .Values.monitoring.serviceMonitor.enabled "objectStore.url" .Values.objectStore.url -}}
 {{- range $key, $value := $asked -}}
@@ -119,7 +120,7 @@
 {{- if gt ($c.autoscaling.minReplicas | int) ($c.autoscaling.maxReplicas | int) -}}
 {{- fail "coordinator.autoscaling.minReplicas: above coordinator.autoscaling.maxReplicas" -}}
 {{- end -}}
-{{- range $which := list "grpc" "http" "runners" -}}
+{{- range $which := list "grpc" "http" "dashboard" "runners" -}}
 {{- $ingress := get $.Values.ingress $which -}}
 {{- if and $ingress.enabled (not $ingress.host) -}}
 {{- fail (printf "ingress.%s.host: name the host" $which) -}}

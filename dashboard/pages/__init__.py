@@ -1,0 +1,1 @@
+"""The pages, one module for each. Each has a table ``ROUTES``: path, methods, handler."""
