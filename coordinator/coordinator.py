@@ -1,5 +1,7 @@
 """The coordinator: build, start in order, run until told to stop, stop in reverse.
 
+``serve`` answers probes before any store does, ``_coordinate`` does the rest: ``parts`` builds, ``_open`` lets callers
+in, ``_run`` runs until told to stop, ``_close`` leaves nothing behind, however it ended.
 Two or more run side by side and share nothing but the stores. Any of them may die at any instant.
 """
 
@@ -7,65 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, TypeVar
 
 import structlog
 
-from tenure.coordinator.announce import Announcer
-from tenure.coordinator.api.audit_service import AuditService
-from tenure.coordinator.api.call_bounds import CallBounds
-from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import GrpcServer
-from tenure.coordinator.api.job_service import JobService
-from tenure.coordinator.api.kind_service import KindService
-from tenure.coordinator.api.limit_service import LimitService
-from tenure.coordinator.api.namespace_service import NamespaceService
-from tenure.coordinator.api.pool_service import PoolService
-from tenure.coordinator.api.retention_service import RetentionService
-from tenure.coordinator.api.schedule_service import ScheduleService
-from tenure.coordinator.api.token_service import TokenService
-from tenure.coordinator.api.worker_service import WorkerService
-from tenure.coordinator.api.workflow_service import WorkflowService
-from tenure.coordinator.archived import Archived
-from tenure.coordinator.artifacts import Artifacts
-from tenure.coordinator.audit import Audit
-from tenure.coordinator.authenticate import Authenticator
-from tenure.coordinator.backlog import Backlogs
-from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.dashboard import OwnSocket, dashboard_of
-from tenure.coordinator.dependants import Dependants
-from tenure.coordinator.explain import Explainer
 from tenure.coordinator.exposure import require_closed
-from tenure.coordinator.finish import Finisher
-from tenure.coordinator.hint import Hints
-from tenure.coordinator.kinds import Kinds
-from tenure.coordinator.lanes import Lanes
-from tenure.coordinator.leader import Leader
-from tenure.coordinator.looks import Looks
 from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.objects import access_to, store_of, tell_of
 from tenure.coordinator.oidc import issued_tokens
 from tenure.coordinator.opening import Opening
-from tenure.coordinator.overview import Overview
+from tenure.coordinator.options import advertised, base_url, call_bounds, etcd_options, own_tls, pool_options
+from tenure.coordinator.parts import Parts, Services, Stores, build, services_of
 from tenure.coordinator.pool_figures import POOL
-from tenure.coordinator.presence import Presence
 from tenure.coordinator.rest.app import RestApi
 from tenure.coordinator.rest.runner_service import RunnerService
-from tenure.coordinator.retry import Retryer
-from tenure.coordinator.revoke import Revoker
-from tenure.coordinator.runners import Runners
 from tenure.coordinator.settings import CoordinatorSettings
-from tenure.coordinator.signing_keys import SigningKeys
-from tenure.coordinator.start import Starter
-from tenure.coordinator.store_probe import StoreProbe
-from tenure.coordinator.submit import Submitter
-from tenure.coordinator.uploads import Uploads
-from tenure.coordinator.waiters import Waiters
-from tenure.coordinator.watch_cluster import ClusterWatch
-from tenure.coordinator.workflows import Workflows
 from tenure.dashboard.app import Dashboard
 from tenure.model.clock import SystemClock
 from tenure.model.errors import TenureError
@@ -74,13 +37,10 @@ from tenure.probes.connections import FOR_PROBES, fitting
 from tenure.probes.server import Check, HttpServer, application
 from tenure.probes.tls import ServerTLS
 from tenure.store.etcd.connect import connect_with
-from tenure.store.etcd.election import Election
 from tenure.store.etcd.keyspace import CoordinatorValue, Keyspace, stamp
-from tenure.store.etcd.options import EtcdOptions
 from tenure.store.etcd.sessions import Sessions
 from tenure.store.postgres import migrate
-from tenure.store.postgres.database import Database, PoolOptions
-from tenure.v1.dial import TLS, tls_of
+from tenure.store.postgres.database import Database
 
 log = structlog.get_logger(__name__)
 
@@ -107,18 +67,49 @@ def main(settings: CoordinatorSettings) -> int:
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Front:
+    """What there is before any store answers: HTTP, on which the others are opened later, and what signals have set."""
+
+    clock: SystemClock
+    opening: Opening
+    checks: dict[str, Check]
+    http_server: HttpServer
+    rest: RestApi
+    dashboard: Dashboard | None
+    tls: ServerTLS | None
+    stop: asyncio.Event
+    abort: asyncio.Event
+
+
 async def serve(settings: CoordinatorSettings) -> None:
     """See ``main``; raises groups of exceptions."""
-    clock = SystemClock()
     structlog.contextvars.bind_contextvars(coordinator=settings.coordinator_id)
     tracing.configure("coordinator", settings.coordinator_id)
-    tls = _own_tls(settings)
+    front = _front(settings)
+    front.http_server.bind()
+    async with asyncio.TaskGroup() as group:
+        answering = [group.create_task(front.http_server.run())]
+        if front.tls is not None:
+            answering.append(group.create_task(front.tls.watch()))
+        schema = await _unless(front.stop, front.opening.until("Postgres", lambda: _schema(settings)))
+        if schema is not None:
+            await _coordinate(settings, front, schema)
+        for task in answering:
+            task.cancel()
+    await asyncio.to_thread(tracing.close)
+    log.info("coordinator_stopped")
+
+
+def _front(settings: CoordinatorSettings) -> _Front:
+    clock = SystemClock()
+    tls = own_tls(settings)
     stop, abort = _on_signals()
     opening = Opening(clock)
     checks: dict[str, Check] = {"start": opening.problem}
     connections = fitting(settings.max_http_connections)
     rest = RestApi(clock, calls=connections - FOR_PROBES)
-    dashboard = dashboard_of(settings, clock, base_url=_base_url(settings, settings.http_listen))
+    dashboard = dashboard_of(settings, clock, base_url=base_url(settings, settings.http_listen))
     http_server = HttpServer(
         application(checks, REGISTRY, more=[*rest.routes(), *(dashboard.routes() if dashboard else ())]),
         listen=settings.http_listen,
@@ -126,18 +117,7 @@ async def serve(settings: CoordinatorSettings) -> None:
         tls=tls,
         most=connections,
     )
-    http_server.bind()
-    async with asyncio.TaskGroup() as group:
-        answering = [group.create_task(http_server.run())]
-        if tls is not None:
-            answering.append(group.create_task(tls.watch()))
-        schema = await _unless(stop, opening.until("Postgres", lambda: _schema(settings)))
-        if schema is not None:
-            await _coordinate(settings, clock, schema, opening, http_server, rest, dashboard, tls, checks, stop, abort)
-        for task in answering:
-            task.cancel()
-    await asyncio.to_thread(tracing.close)
-    log.info("coordinator_stopped")
+    return _Front(clock, opening, checks, http_server, rest, dashboard, tls, stop, abort)
 
 
 async def _schema(settings: CoordinatorSettings) -> migrate.SchemaStatus:
@@ -149,196 +129,128 @@ async def _schema(settings: CoordinatorSettings) -> migrate.SchemaStatus:
     return schema
 
 
-async def _coordinate(
-    settings: CoordinatorSettings,
-    clock: SystemClock,
-    schema: migrate.SchemaStatus,
-    opening: Opening,
-    http_server: HttpServer,
-    rest: RestApi,
-    dashboard: Dashboard | None,
-    tls: ServerTLS | None,
-    checks: dict[str, Check],
-    stop: asyncio.Event,
-    abort: asyncio.Event,
-) -> None:
+async def _coordinate(settings: CoordinatorSettings, front: _Front, schema: migrate.SchemaStatus) -> None:
     """Build and run everything but the probes, until told to stop."""
-    issued = issued_tokens(settings, clock)
+    issued = issued_tokens(settings, front.clock)
     objects = store_of(settings)
     dsn = settings.postgres_dsn.get_secret_value()
-    etcd = connect_with(_etcd_options(settings, clock))
-    keys = Keyspace(settings.etcd_prefix)
-    async with Database(dsn, _pool_options(settings), name=f"tenure-{settings.coordinator_id}") as database:
+    etcd = connect_with(etcd_options(settings, front.clock))
+    async with Database(dsn, pool_options(settings), name=f"tenure-{settings.coordinator_id}") as database:
         POOL.ask = database.figures
-        own_socket = OwnSocket.made() if dashboard else None
-        election = Election(etcd, keys, settings.coordinator_id, settings.leader_ttl_s, clock)
-        presence = Presence(etcd, keys, clock, settings.coordinator_id, ttl_s=settings.leader_ttl_s)
-        waiters = Waiters(database, etcd, keys, clock)
-        announcer = Announcer(etcd, keys, clock, done_ttl_s=settings.done_ttl_s, tell_here=waiters.wake)
-        authenticator = Authenticator(database, clock, issued) if settings.auth == "required" else None
-        hints = Hints(
-            presence.leader_address,
-            lambda lanes: leader.hint(lanes),
-            tls=_tls_to_others(settings),
-            own_token=authenticator.own_token if authenticator else None,
-        )
-        lanes = Lanes(database, clock)
-        kinds = Kinds(database, clock)
-        backlogs = Backlogs(database, clock)
-        signing = SigningKeys(database, clock, dashboard.keys if dashboard else None)
-        dependants = Dependants(database, announcer, hints)
-        finisher = Finisher(database, announcer, dependants, hints)
-        canceler = Canceler(database, etcd, keys, clock, announcer, dependants)
-        leader = Leader(
-            settings,
-            database,
-            etcd,
-            keys,
-            clock,
-            election,
-            lanes,
-            finisher,
-            dependants,
-            hints,
-            canceler,
-            kinds,
-            objects,
-        )
-        submitter = Submitter(database, lanes, hints, kinds, backlogs, canceler, clock)
-        cluster_watch = ClusterWatch(etcd, keys)
-        looks = Looks(database, etcd, keys, clock)
-        retryer = Retryer(database, lanes, hints, clock)
-        explainer = Explainer(database, etcd, keys)
-        audit = Audit(database, clock)
-        artifacts = Artifacts(database)
-        uploads = Uploads(database, settings.object_max_bytes)
-        archived = Archived(database)
-        archived.objects = objects
-        jobs = JobService(
-            database, etcd, keys, clock, submitter, waiters, canceler, retryer, explainer, audit, artifacts, archived
-        )
-        workflows = WorkflowService(database, etcd, keys, clock, Workflows(database, clock, canceler), waiters, audit)
-        workers = WorkerService(database, Starter(database, etcd, keys), finisher, submitter, uploads)
-        runners = Runners(etcd, keys, clock)
-        revoker = Revoker(database, etcd, keys, finisher)
-        overview = Overview(
-            database,
-            etcd,
-            keys,
-            clock,
-            lanes,
-            presence.others,
-            tls=_tls_to_others(settings),
-            own_token=authenticator.own_token if authenticator else None,
-        )
-        cluster = ClusterService(database, etcd, keys, schema, revoker, leader.hint, audit, cluster_watch, overview)
-        cluster.store_probe = store_probe = StoreProbe(clock, ca_files=(settings.object_store_ca, settings.tls_ca))
+        own_socket = OwnSocket.made() if front.dashboard else None
+        stores = Stores(database, schema, etcd, Keyspace(settings.etcd_prefix), objects)
+        sessions = front.dashboard.keys if front.dashboard else None
+        parts = build(settings, front.clock, stores, issued=issued, sessions=sessions)
+        services = services_of(parts)
         grpc_server = GrpcServer(
-            (
-                jobs,
-                workers,
-                cluster,
-                LimitService(database, etcd, keys, hints, audit),
-                PoolService(database, etcd, keys, lanes, hints, canceler, audit),
-                NamespaceService(database, hints, audit),
-                ScheduleService(database, lanes, hints, kinds, canceler, audit),
-                KindService(database, kinds, audit),
-                TokenService(database, audit),
-                workflows,
-                AuditService(database),
-                RetentionService(database, clock, audit, archived),
-            ),
+            services,
             listen=settings.grpc_listen,
             with_reflection=settings.reflection,
-            tls=tls,
-            authenticator=authenticator,
-            on_denied=audit.denied,
-            bounds=CallBounds(
-                calls=settings.max_calls, watches=settings.max_watches, submit_streams=settings.max_submit_streams
-            ),
+            tls=front.tls,
+            authenticator=parts.authenticator,
+            on_denied=parts.audit.denied,
+            bounds=call_bounds(settings),
             private=own_socket.address if own_socket else None,
         )
         try:
-            await _unless(stop, opening.until("Postgres", lanes.refresh))
-            await _unless(stop, opening.until("Postgres", kinds.refresh))
-            await _unless(stop, opening.until("Postgres", backlogs.refresh))
-            await _unless(stop, opening.until("Postgres", signing.refresh))
-            if stop.is_set():
-                return
-            workers.sign_with(signing.signer, is_strict=authenticator is not None)
-            if objects is not None:
-                base_url = _base_url(settings, http_server.address)
-                artifacts.objects = uploads.objects = access = access_to(objects, signing.object_signer, clock)
-                jobs.base_url = workers.base_url = store_probe.base_url = base_url
-                store_probe.objects = access
-                jobs.logs.look_in(objects)
-                rest.open_objects(access)
-            await grpc_server.start()
-            service = RunnerService(runners, Sessions(etcd, keys), signing.signer, workers)
-            rest.open(service, authenticator, audit.denied)
-            if dashboard and own_socket:
-                dashboard.open(own_socket.address)
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(body)
-                    for body in (
-                        submitter.run(),
-                        jobs.run(),
-                        workflows.run(),
-                        hints.run(),
-                        lanes.keep_fresh(),
-                        kinds.keep_fresh(),
-                        backlogs.keep_fresh(),
-                        signing.keep_fresh(),
-                        waiters.watch(),
-                        waiters.reread(),
-                        looks.run(),
-                        cluster_watch.run(),
-                        audit.run(),
-                        presence.run(
-                            CoordinatorValue(
-                                grpc=settings.grpc_advertise or _advertised(grpc_server.address),
-                                http=http_server.address,
-                                version=version("tenure"),
-                                started_at=stamp(clock.wall()),
-                            )
-                        ),
-                    )
-                ]
-                if authenticator:
-                    tasks.append(group.create_task(authenticator.run()))
-                if objects is not None:
-                    tasks.append(group.create_task(tell_of(objects)))
-                leading = group.create_task(leader.run())
-                await grpc_server.set_serving(True)
-                del checks["start"]
-                checks["postgres"] = looks.postgres_problem
-                log.info("coordinator_ready", grpc=grpc_server.address, http=http_server.address)
-                await stop.wait()
-                checks["stop"] = _stopping
-                log.info("stopping", grace_s=settings.grace_s)
-                leading.cancel()  # first of all: another one leads at once
-                await presence.close()
-                waiters.close()
-                cluster_watch.close()
-                rest.close()
-                runners.close()
-                if dashboard:
-                    await dashboard.close()
-                await _within(abort, grpc_server.stop(settings.grace_s))
-                for task in tasks:
-                    task.cancel()
+            for refresh in (parts.lanes.refresh, parts.kinds.refresh, parts.backlogs.refresh, parts.signing.refresh):
+                await _unless(front.stop, front.opening.until("Postgres", refresh))
+            if not front.stop.is_set():
+                await _open(front, parts, services, grpc_server, own_socket)
+                await _run(front, parts, services, grpc_server)
         finally:
-            if dashboard:
-                await dashboard.close()
-            await grpc_server.stop(0)
-            if own_socket:
-                own_socket.remove()
-            await overview.close()
-            await audit.close()
-            await etcd.close()
-            if objects is not None:
-                await objects.close()
+            await _close(front, parts, grpc_server, own_socket)
+
+
+async def _open(
+    front: _Front, parts: Parts, services: Services, grpc_server: GrpcServer, own_socket: OwnSocket | None
+) -> None:
+    """Let callers in. What they ask for waits for the parts to run, and the service is not shown as serving yet."""
+    stores, signing = parts.stores, parts.signing
+    services.workers.sign_with(signing.signer, is_strict=parts.authenticator is not None)
+    if stores.objects is not None:
+        access = access_to(stores.objects, signing.object_signer, front.clock)
+        parts.artifacts.objects = parts.uploads.objects = parts.store_probe.objects = access
+        url = base_url(parts.settings, front.http_server.address)
+        services.jobs.base_url = services.workers.base_url = parts.store_probe.base_url = url
+        services.jobs.logs.look_in(stores.objects)
+        front.rest.open_objects(access)
+    await grpc_server.start()
+    sessions = Sessions(stores.etcd, stores.keys)
+    front.rest.open(
+        RunnerService(parts.runners, sessions, signing.signer, services.workers),
+        parts.authenticator,
+        parts.audit.denied,
+    )
+    if front.dashboard and own_socket:
+        front.dashboard.open(own_socket.address)
+
+
+async def _run(front: _Front, parts: Parts, services: Services, grpc_server: GrpcServer) -> None:
+    """Run the parts until told to stop; then let go of everybody, in order, within the grace."""
+    here = CoordinatorValue(
+        grpc=parts.settings.grpc_advertise or advertised(grpc_server.address),
+        http=front.http_server.address,
+        version=version("tenure"),
+        started_at=stamp(front.clock.wall()),
+    )
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(body) for body in _bodies(parts, services, here)]
+        leading = group.create_task(parts.leader.run())
+        await grpc_server.set_serving(True)
+        del front.checks["start"]
+        front.checks["postgres"] = parts.looks.postgres_problem
+        log.info("coordinator_ready", grpc=grpc_server.address, http=front.http_server.address)
+        await front.stop.wait()
+        front.checks["stop"] = _stopping
+        log.info("stopping", grace_s=parts.settings.grace_s)
+        leading.cancel()  # first of all: another one leads at once
+        await parts.presence.close()
+        parts.waiters.close()
+        parts.cluster_watch.close()
+        front.rest.close()
+        parts.runners.close()
+        if front.dashboard:
+            await front.dashboard.close()
+        await _within(front.abort, grpc_server.stop(parts.settings.grace_s))
+        for task in tasks:
+            task.cancel()
+
+
+def _bodies(parts: Parts, services: Services, here: CoordinatorValue) -> Iterator[Coroutine[Any, Any, None]]:
+    """Yield the bodies of the parts' tasks, but for the leader's."""
+    yield parts.submitter.run()
+    yield services.jobs.run()
+    yield services.workflows.run()
+    yield parts.hints.run()
+    yield parts.lanes.keep_fresh()
+    yield parts.kinds.keep_fresh()
+    yield parts.backlogs.keep_fresh()
+    yield parts.signing.keep_fresh()
+    yield parts.waiters.watch()
+    yield parts.waiters.reread()
+    yield parts.looks.run()
+    yield parts.cluster_watch.run()
+    yield parts.audit.run()
+    yield parts.presence.run(here)
+    if parts.authenticator is not None:
+        yield parts.authenticator.run()
+    if parts.stores.objects is not None:
+        yield tell_of(parts.stores.objects)
+
+
+async def _close(front: _Front, parts: Parts, grpc_server: GrpcServer, own_socket: OwnSocket | None) -> None:
+    """Close what was opened, and what was only built."""
+    if front.dashboard:
+        await front.dashboard.close()
+    await grpc_server.stop(0)
+    if own_socket:
+        own_socket.remove()
+    await parts.overview.close()
+    await parts.audit.close()
+    await parts.stores.etcd.close()
+    if parts.stores.objects is not None:
+        await parts.stores.objects.close()
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
@@ -382,72 +294,6 @@ async def _within(abort: asyncio.Event, graceful: Coroutine[Any, Any, None]) -> 
             log.warning("stopping_at_once")
         ending.cancel()
         aborted.cancel()
-
-
-def _advertised(address: str) -> str:
-    """Return where others reach what listens at ``address``: this host's own address in the place of all (0.0.0.0)."""
-    host, _, port = address.rpartition(":")
-    if host not in ("", "0.0.0.0", "[::]"):
-        return address
-    name = socket.gethostname()
-    try:
-        own = socket.gethostbyname(name)  # a container's address, by its own hosts file
-    except OSError:
-        return f"{name}:{port}"
-    return f"{name if own.startswith('127.') else own}:{port}"
-
-
-def _base_url(settings: CoordinatorSettings, http_address: str) -> str:
-    """Return the URL under which others reach a coordinator's HTTP."""
-    if settings.http_advertise:
-        return settings.http_advertise.rstrip("/")
-    return f"{'https' if settings.tls_cert else 'http'}://{_advertised(http_address)}"
-
-
-def _own_tls(settings: CoordinatorSettings) -> ServerTLS | None:
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    if settings.tls_client_ca and not settings.tls_client_required:
-        log.warning("grpc_asks_for_no_client_certificates", hint="set TENURE_TLS_CLIENT_REQUIRED=true for mutual TLS")
-    return ServerTLS(
-        settings.tls_cert,
-        settings.tls_key,
-        client_ca_file=settings.tls_client_ca,
-        require_client=settings.tls_client_required,
-    )
-
-
-def _tls_to_others(settings: CoordinatorSettings) -> TLS | None:
-    return tls_of(
-        tls=settings.tls or settings.tls_cert is not None,  # they are configured as this one is
-        ca_file=settings.tls_ca,
-        cert_file=settings.tls_client_cert,
-        key_file=settings.tls_client_key,
-        server_name=settings.tls_server_name,
-    )
-
-
-def _etcd_options(settings: CoordinatorSettings, clock: SystemClock) -> EtcdOptions:
-    return EtcdOptions(
-        endpoints=settings.etcd_endpoints,
-        ca_file=settings.etcd_ca,
-        cert_file=settings.etcd_cert,
-        key_file=settings.etcd_key,
-        user=settings.etcd_user,
-        password=settings.etcd_password.get_secret_value() if settings.etcd_password else None,
-        timeout_s=settings.etcd_timeout_s,
-        clock=clock,
-    )
-
-
-def _pool_options(settings: CoordinatorSettings) -> PoolOptions:
-    return PoolOptions(
-        min_size=settings.postgres_pool_min,
-        max_size=settings.postgres_pool_max,
-        wait_s=settings.postgres_wait_s,
-        statement_timeout_s=settings.statement_timeout_s,
-        lock_timeout_s=settings.lock_timeout_s,
-    )
 
 
 async def _stopping() -> str:
