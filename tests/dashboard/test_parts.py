@@ -148,7 +148,8 @@ def test_minutes_are_drawn_in_proportion_and_told_in_words() -> None:
 def _attempt(number: int, at: datetime, **more: Any) -> Attempt:
     told: dict[str, Any] = {
         "job_id": "j", "attempt": number, "fence": 100 + number, "worker": f"w{number}", "lease": 1,
-        "claim_revision": 1, "outcome": Outcome.LOST, "error": None, "started_at": at, "finished_at": at + timedelta(seconds=5), **more,
+        "claim_revision": 1, "outcome": Outcome.LOST, "error": None,
+        "started_at": at, "finished_at": at + timedelta(seconds=5), **more,
     }  # fmt: skip
     return Attempt(**told)
 
