@@ -41,8 +41,8 @@ FILL = """
 WITH made AS (
     SELECT n, %(first)s::timestamptz + n * make_interval(secs => %(step_s)s) AS at,
            CASE WHEN drawn < 2 THEN 'canceled' WHEN drawn < 10 THEN 'failed' ELSE 'completed' END AS state
-    FROM generate_series(%(from)s::bigint, %(until)s::bigint - 1) AS n
-    CROSS JOIN LATERAL (SELECT (7 * n + n / %(namespaces)s) %% 100) AS of_a_hundred (drawn)
+    FROM generate_series(%(from)s::bigint, %(until)s::bigint - 1) AS n,
+         abs(hashint8extended(n, 1) %% 100) AS drawn
 ), ended AS (
     INSERT INTO tenure.history (id, namespace, kind, route, state, priority, activate_at, created_at, payload, result,
                                 attempt, errors, crashes, fence, worker, started_at, finished_at, ttl_s, max_crashes,
@@ -50,8 +50,8 @@ WITH made AS (
     SELECT encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) PLACING
                       substring(int8send(floor(extract(epoch FROM at) * 1000)::bigint) FROM 3)
                       FROM 1 FOR 6), 52, 1), 53, 1), 'hex')::uuid,
-           'ns-' || (n * 7919) %% %(namespaces)s,
-           CASE WHEN n %% %(rare_of)s = 7 THEN %(rare)s ELSE 'kind-' || (n * 104729) %% %(kinds)s END,
+           'ns-' || abs(hashint8extended(n, 2) %% %(namespaces)s),
+           CASE WHEN n %% %(rare_of)s = 7 THEN %(rare)s ELSE 'kind-' || abs(hashint8extended(n, 3) %% %(kinds)s) END,
            'pool-' || n %% 10, state, 0, at, at, json_build_object('n', n, 'url', 'https://example.org/' || n),
            CASE WHEN state = 'completed' THEN json_build_object('pages', n %% 1000, 'of', 'made for the benchmark') END,
            1, 0, 0, n + 1, 'w-' || n %% 100, at + interval '1 s', at + make_interval(secs => 2 + n %% 60), 10, 3,
@@ -188,6 +188,8 @@ async def _reads(stage: Stage) -> dict[str, dict[str, float]]:
         "list 50 failed of a namespace": lambda: listed(
             namespace=f"ns-{draw.randrange(NAMESPACES)}", states=["failed"]
         ),
+        "list 50 of a route": lambda: listed(route_prefix=f"pool-{draw.randrange(10)}"),
+        "list 50 with a label, of a kind": lambda: listed(labels={"team": "red"}, kind=f"kind-{draw.randrange(KINDS)}"),
         "list 50 that were made before a time": lambda: listed(created_before=some_time()),
         "list 50 that ended within an hour": in_an_hour,
     }

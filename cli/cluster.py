@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import platform
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenure.cli.output import Format, Output, ago, print_fields, print_json, print_table
+from tenure.cli.output import Format, Output, ago, print_fields, print_json, print_table, to_stdout
 from tenure.cli.session import Address, connect
 
+if TYPE_CHECKING:
+    from tenure.client import ClusterPicture
 
-def cluster(coordinator: Address = None, output: Output = Format.TABLE) -> None:
+
+def cluster(
+    coordinator: Address = None,
+    output: Output = Format.TABLE,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow who is there, coordinators, leader and workers, until Ctrl-C.")
+    ] = False,
+) -> None:
     """Show the coordinators, the leader, and the stores they stand on."""
     with connect(coordinator) as client:
+        if watch:
+            _watch(client.watch_cluster(), output)
+            return
         found = client.cluster()
     if output is Format.JSON:
         print_json(found)
@@ -35,6 +51,24 @@ def cluster(coordinator: Address = None, output: Output = Format.TABLE) -> None:
         ],
         empty="no coordinator is registered in etcd",
     )
+
+
+def _watch(pictures: Iterable[ClusterPicture], output: Format) -> None:
+    if output is Format.TABLE and sys.stdout.isatty():
+        from tenure.cli.live import follow_cluster
+
+        follow_cluster(pictures)
+        return
+    for picture in pictures:
+        if output is Format.JSON:
+            print_json(picture, compact=True)
+        else:
+            claims = sum(worker.claims for worker in picture.workers)
+            to_stdout(
+                f"{datetime.now():%H:%M:%S}  leader {picture.leader or 'none'}"
+                f"  coordinators {len(picture.coordinators)}"
+                f"  workers {len(picture.workers) + picture.more_workers}  claims {claims}"
+            )
 
 
 def version(output: Output = Format.TABLE) -> None:

@@ -11,7 +11,8 @@ import typer
 
 from tenure.cli import parse
 from tenure.cli.output import Format, Output, print_fields, print_json, to_stderr, to_stdout
-from tenure.model.errors import ConfigurationError, DeadlineExceeded, Unavailable
+from tenure.model.errors import ConfigurationError, DeadlineExceeded, FieldViolation, InvalidInput, Unavailable
+from tenure.model.fence import MAX_EPOCH
 
 if TYPE_CHECKING:
     from tenure.coordinator.tokens import Made
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from tenure.store.postgres.database import Row
 
 app = typer.Typer(
-    help="Migrate the schema in Postgres, see how it stands, set up roles, make the first token, replace a key.",
+    help="Migrate the schema in Postgres, see how it stands, set up roles, make the first token, replace a key, "
+    "raise the epoch.",
     no_args_is_help=True,
 )
 DSN_VARIABLE = "TENURE_POSTGRES_DSN"
@@ -180,6 +182,35 @@ async def _made(dsn: str, wanted: NewCredential) -> Made:
 
     async with Database(dsn, PoolOptions(min_size=1, max_size=1), name="tenure-db") as database:
         return await tokens.create(database, wanted, by="tenure db")
+
+
+@app.command("raise-epoch")
+def raise_epoch(
+    to: Annotated[
+        int | None, typer.Option("--to", min=1, max=MAX_EPOCH, help="To this one.", show_default="the next one")
+    ] = None,
+    postgres: Dsn = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make every fence from now on higher than any before: after Postgres was set back in a way that it cannot know.
+
+    Such as a copy of its files that was put back without recovery. Harmless otherwise: attempts that run go on.
+    """
+    epoch = asyncio.run(_raised(_required(postgres), to))
+    if output is Format.JSON:
+        print_json({"epoch": epoch})
+    else:
+        typer.echo(f"epoch {epoch}: fences from now on are higher than any given before")
+
+
+async def _raised(dsn: str, to: int | None) -> int:
+    from tenure.store.postgres.database import Database, PoolOptions
+
+    async with Database(dsn, PoolOptions(min_size=1, max_size=1), name="tenure-db") as database:
+        if rows := await database.fetch("raise_epoch", {"epoch": to}):
+            return int(rows[0].epoch)
+        (row,) = await database.fetch("cluster")
+        raise InvalidInput([FieldViolation("--to", f"must be more than {row.epoch}, the epoch that is")])
 
 
 @app.command("roles")

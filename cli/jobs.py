@@ -77,7 +77,7 @@ def list_jobs(
     finished_after: FinishedAfter = None,
     finished_before: FinishedBefore = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
-    deleted: Annotated[bool, typer.Option("--deleted", help="Also those that were deleted.")] = False,
+    include_deleted: Annotated[bool, typer.Option("--include-deleted", help="Also those that were deleted.")] = False,
     coordinator: Address = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -88,7 +88,7 @@ def list_jobs(
             client.list(
                 **wanted,
                 limit=limit,
-                deleted=deleted,
+                include_deleted=include_deleted,
                 finished_after=parse.instant(finished_after, "--finished-after"),
                 finished_before=parse.instant(finished_before, "--finished-before"),
             )
@@ -223,7 +223,7 @@ def delete(job_ids: JobIds, coordinator: Address = None, output: Output = Format
         print_json(gone)
         return
     for job in gone:
-        to_stdout(f"{job.id} is deleted; tenure jobs list --deleted shows it")
+        to_stdout(f"{job.id} is deleted; tenure jobs list --include-deleted shows it")
 
 
 @app.command("attempts")

@@ -1,4 +1,4 @@
-"""The live picture of ``tenure workflows watch`` on a terminal: a bar, counts by state, and what happened last."""
+"""The live pictures of ``tenure workflows watch`` and ``tenure cluster --watch`` on a terminal."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from tenure.cli.output import line, state_text
 
 if TYPE_CHECKING:
-    from tenure.client import Job, Workflow, WorkflowChange
+    from tenure.client import ClusterPicture, Job, Workflow, WorkflowChange
 
 BAR_CHARS = 40
+SHOWN_WORKERS = 20
 LAST_JOBS = 8
 """Jobs that changed last, which are shown below the counts."""
 
@@ -28,6 +29,36 @@ def follow(changes: Iterable[WorkflowChange]) -> Workflow | None:
             recent.extend(change.jobs)
             live.update(picture(change.workflow, recent), refresh=True)
     return last
+
+
+def follow_cluster(pictures: Iterable[ClusterPicture]) -> None:
+    """Draw each picture of the cluster over the one before."""
+    from rich.live import Live
+
+    with Live(auto_refresh=False) as live:
+        for one in pictures:
+            live.update(cluster_picture(one), refresh=True)
+
+
+def cluster_picture(cluster: ClusterPicture) -> Any:
+    """Return what the terminal shows: coordinators, then workers, the busiest first."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    coordinators = Table.grid(padding=(0, 2))
+    for coordinator in cluster.coordinators:
+        role = "leader" if coordinator.is_leader else ""
+        coordinators.add_row(*(Text(line(cell)) for cell in (coordinator.id, coordinator.grpc, role)))
+    workers = Table.grid(padding=(0, 2))
+    busiest = sorted(cluster.workers, key=lambda worker: (-worker.claims, worker.id))
+    for worker in busiest[:SHOWN_WORKERS]:
+        busy = f"{worker.claims} of {worker.capacity}"
+        state = "draining" if worker.draining else ""
+        workers.add_row(*(Text(line(cell)) for cell in (worker.id, ", ".join(worker.pools), busy, state)))
+    more = len(busiest[SHOWN_WORKERS:]) + cluster.more_workers
+    head = f"leader {cluster.leader or 'none now'}, {len(busiest) + cluster.more_workers} workers"
+    return Group(Text(line(head)), coordinators, workers, Text(f"and {more} more" if more else ""))
 
 
 def picture(workflow: Workflow, recent: Iterable[Job]) -> Any:

@@ -425,6 +425,26 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServedPool:
+    """A pool that workers serve now. ``capacity`` leaves those out that drain."""
+
+    path: str
+    workers: int
+    capacity: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterPicture:
+    """Who was there at one instant. ``more_workers`` counts those beyond the 5,000 that are told of."""
+
+    coordinators: tuple[Coordinator, ...]
+    leader: str | None
+    workers: tuple[Worker, ...]
+    more_workers: int
+    pools: tuple[ServedPool, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine:
     """A line of the log of an attempt. What a handler wrote is data: escape it before it comes to a terminal."""
 

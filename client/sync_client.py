@@ -23,6 +23,7 @@ from tenure.client.records import (
     AuditEntry,
     CanceledJobs,
     Cluster,
+    ClusterPicture,
     Explanation,
     HeldClaim,
     Job,
@@ -255,7 +256,7 @@ class Client:
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         workflow_id: str | None = None,
-        deleted: bool = False,
+        include_deleted: bool = False,
         finished_after: datetime | None = None,
         finished_before: datetime | None = None,
         limit: int | None = None,
@@ -265,8 +266,8 @@ class Client:
 
         Pages of ``page_size`` (at most 1,000) are fetched as they are needed, each of which looks through a bounded
         number of jobs: what matches rarely takes many. ``route_prefix`` matches whole segments; ``limit`` None means
-        all; ``deleted`` lets those through that were deleted; ``finished_after`` and ``finished_before`` only those
-        that ended from the one time on and before the other.
+        all; ``include_deleted`` lets those through that were deleted; ``finished_after`` and ``finished_before`` only
+        those that ended from the one time on and before the other.
 
         Raises:
             InvalidInput: a filter is malformed, such as a time without a zone.
@@ -282,7 +283,7 @@ class Client:
                 created_after=created_after,
                 created_before=created_before,
                 workflow_id=workflow_id,
-                deleted=deleted,
+                include_deleted=include_deleted,
                 finished_after=finished_after,
                 finished_before=finished_before,
                 limit=limit,
@@ -768,6 +769,16 @@ class Client:
     def cluster(self) -> Cluster:
         """Return who coordinates, who leads, and the versions of the stores."""
         return self._portal.call(self._client.cluster())
+
+    def watch_cluster(self) -> Iterator[ClusterPicture]:
+        """Yield who is there now, and again whenever that changes, until you stop; at most once a second.
+
+        Resumes after a lost connection, with the picture of then. Who is slow is given the newest one.
+
+        Raises:
+            Unavailable: no coordinator answered for ``outage_s``. BoundExceeded: the service is out of room.
+        """
+        return self._portal.iterate(self._client.watch_cluster())
 
     def workers(self) -> builtins.list[Worker]:
         """Return the workers that are registered now."""

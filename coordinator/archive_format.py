@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tenure.model.archive import SCHEMA_VERSION
-from tenure.model.objects import LOG, attempt_key
+from tenure.model.objects import LOG, attempt_key, file_key
 from tenure.store.postgres.database import Row
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def _file(job: Row, one: Row) -> dict[str, Any]:
     is_there = one.sha256 is not None
     return {
         **own,
-        "key": attempt_key(job.namespace, job.id, one.attempt, one.name) if is_there else None,
+        "key": file_key(job.namespace, job.id, one.attempt, one.name, one.sha256) if is_there else None,
         "sha256": one.sha256.hex() if is_there else None,
     }
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from tenure.coordinator.transfers import Download, File
 from tenure.coordinator.uploads import ObjectAccess, no_object_store
 from tenure.model.errors import FieldViolation, InvalidInput, NotFound
-from tenure.model.objects import RESULT, artifact_name_error, attempt_key
+from tenure.model.objects import RESULT, artifact_name_error, file_key
 from tenure.model.states import JobState
 from tenure.store.postgres.database import Database, Row
 from tenure.v1 import job_pb2
@@ -62,7 +62,8 @@ class Artifacts:
         if self.objects is None:
             raise no_object_store()
         row = rows[0]
-        file = File(attempt_key(namespace, job, row.attempt, name), row.size_bytes, row.sha256, row.content_type)
+        key = file_key(namespace, job, row.attempt, name, row.sha256)
+        file = File(key, row.size_bytes, row.sha256, row.content_type)
         return Found(row, await self.objects.transfers.download(file, f"{job}.json" if name == RESULT else name))
 
 

@@ -60,6 +60,7 @@ from tenure.coordinator.start import Starter
 from tenure.coordinator.submit import Submitter
 from tenure.coordinator.uploads import Uploads
 from tenure.coordinator.waiters import Waiters
+from tenure.coordinator.watch_cluster import ClusterWatch
 from tenure.coordinator.workflows import Workflows
 from tenure.model.clock import SystemClock
 from tenure.model.errors import TenureError
@@ -192,6 +193,7 @@ async def _coordinate(
             objects,
         )
         submitter = Submitter(database, lanes, hints, kinds, backlogs, canceler, clock)
+        cluster_watch = ClusterWatch(etcd, keys)
         looks = Looks(database, etcd, keys, clock)
         retryer = Retryer(database, lanes, hints, clock)
         explainer = Explainer(database, etcd, keys)
@@ -211,7 +213,14 @@ async def _coordinate(
                 jobs,
                 workers,
                 ClusterService(
-                    database, etcd, keys, schema, Revoker(database, etcd, keys, finisher), leader.hint, audit
+                    database,
+                    etcd,
+                    keys,
+                    schema,
+                    Revoker(database, etcd, keys, finisher),
+                    leader.hint,
+                    audit,
+                    cluster_watch,
                 ),
                 LimitService(database, etcd, keys, hints, audit),
                 PoolService(database, etcd, keys, lanes, hints, canceler, audit),
@@ -264,6 +273,7 @@ async def _coordinate(
                         waiters.watch(),
                         waiters.reread(),
                         looks.run(),
+                        cluster_watch.run(),
                         audit.run(),
                         presence.run(
                             CoordinatorValue(
@@ -290,6 +300,7 @@ async def _coordinate(
                 leading.cancel()  # first of all: another one leads at once
                 await presence.close()
                 waiters.close()
+                cluster_watch.close()
                 rest.close()
                 runners.close()
                 await _within(abort, grpc_server.stop(settings.grace_s))

@@ -80,6 +80,7 @@ class Leftovers:
             if row.archive_key is not None:
                 await self._objects.delete([row.archive_key, manifest_key(row.archive_key)])
                 return bool(row.is_old)
+            await self._objects.drop_unfinished(job_prefix(row.namespace, row.id))
             async for page in self._objects.list(job_prefix(row.namespace, row.id)):
                 await self._objects.delete([found.key for found in page])
         except (Unavailable, ConfigurationError):

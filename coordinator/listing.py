@@ -2,7 +2,8 @@
 
 A page looks at ``WINDOW_JOBS`` rows at most, in the order of ids. What bounds the ids narrows that: the time of
 creation, since ids are UUIDv7. What bounds the end leaves out whole partitions, states leave out the table of jobs or
-history. A page that is not full says how far it has looked; whoever reads goes on from there.
+history, or of history all that completed. A page that is not full says how far it has looked; whoever reads goes on
+from there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tenure.model.states import TERMINAL, JobState
 from tenure.store.postgres.database import Database, Row, Statement
 
 WINDOW_JOBS = 10_000
+UNSUCCESSFUL = frozenset((JobState.FAILED, JobState.CANCELED))
 _LEAVES_OUT = ("any_of", "from_week", "until_week", "parent_id", "workflow_id")
 SKEW = timedelta(minutes=10)
 """By so much the clocks of coordinators, which make ids, may differ from Postgres', which says when a job was made."""
@@ -78,8 +80,8 @@ def _bounds(filters: Mapping[str, Any], ended: Ended, before: uuid.UUID) -> dict
 
 
 def _any_of(states: Sequence[str] | None) -> list[str] | None:
-    """Return all final states, or all others, if those asked for are among them: what leaves out a table whole."""
-    for all_of in (TERMINAL, frozenset(JobState) - TERMINAL):
+    """Return what states the window is of: a table's, whole, or those that have an index in history."""
+    for all_of in (UNSUCCESSFUL, TERMINAL, frozenset(JobState) - TERMINAL):
         if states and all_of.issuperset(JobState(state) for state in states):
             return sorted(str(state) for state in all_of)
     return None

@@ -1,8 +1,11 @@
 """Files of attempts on their way into the object store: begun and ended under the attempt's fence.
 
 Invariant: a file is there to read (a row of ``tenure.artifact``) only when it is whole in the store, with the size that
-was announced; and it lies under the number of its attempt, so that a zombie overwrites nobody's. What it holds is
-proven by its SHA-256, to whoever reads it.
+was announced; and it lies under the number of its attempt and its own hash, so that nobody's is overwritten: a URL that
+was given out can only write again what it was given for. What it holds is proven by its SHA-256, to whoever reads it.
+An attempt that begins an upload has a row in ``tenure.upload`` before it has a URL, which counts them, and by which
+retention knows that there may be objects, whatever became of them. What a file was before it was saved again stays
+until the job is removed: to delete it is to race with who saves that again.
 """
 
 from __future__ import annotations
@@ -22,9 +25,10 @@ from tenure.model.objects import (
     DEFAULT_CONTENT_TYPE,
     MAX_ARTIFACTS,
     MAX_PARTS,
+    MAX_UPLOADS,
     RESULT,
     artifact_name_error,
-    attempt_key,
+    file_key,
 )
 from tenure.store.objects.port import ObjectStore
 from tenure.store.postgres.database import Database
@@ -83,14 +87,17 @@ class Uploads:
         """
         self._require_valid(wanted)
         objects = self._objects()
-        rows = await self._database.fetch("attempt_to_save_for", {"id": job, "fence": fence, "name": wanted.name})
+        asked = {"id": job, "fence": fence, "name": wanted.name, "more": 0 if wanted.upload else 1}
+        rows = await self._database.fetch("begin_upload", asked)
         if not rows:
             raise self._lost(job, fence)
         if rows[0].others >= MAX_ARTIFACTS:
             raise InvalidInput(
                 [FieldViolation("name", f"is one more than the {MAX_ARTIFACTS} that an attempt may save")]
             )
-        key = attempt_key(rows[0].namespace, job, rows[0].attempt, wanted.name)
+        if rows[0].begun > MAX_UPLOADS:
+            raise InvalidInput([FieldViolation("name", f"an attempt may begin {MAX_UPLOADS} uploads, and has")])
+        key = file_key(rows[0].namespace, job, rows[0].attempt, wanted.name, wanted.sha256)
         file = File(key, wanted.size_bytes, wanted.sha256, wanted.content_type)
         plan = await objects.transfers.begin(file, self._upload_id(wanted, str(job), fence, key))
         token = UploadToken(str(job), fence, wanted.name, *file, plan.upload_id)
@@ -109,7 +116,7 @@ class Uploads:
                 [FieldViolation("part_tags", f"must be at most {MAX_PARTS}, each of an answer to a PUT")]
             )
         # First of all, so that a zombie ends nothing in the store.
-        if not await self._database.fetch("attempt_to_save_for", {"id": job, "fence": fence, "name": ""}):
+        if not await self._database.fetch("attempt_under_fence", {"id": job, "fence": fence}):
             raise self._lost(job, fence)
         token = objects.signer.read(upload, UploadToken)
         if (token.job, token.fence) != (str(job), fence):

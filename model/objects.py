@@ -1,6 +1,8 @@
 """Names in the object store: where what belongs to a job lies, told from the job alone.
 
-``<namespace>/<yyyy>/<mm>/<dd>/<job>/<attempt>/<name>``, by the UTC day on which the job was made, which its id says.
+``<namespace>/<yyyy>/<mm>/<dd>/<job>/<attempt>/<hash>-<name>``, by the UTC day on which the job was made, which its id
+says; the log of an attempt has a name and no hash. With the hash of what it holds in its key, a file is never
+overwritten by another: whoever has a URL for it can only write the same again.
 A namespace is one segment of ``a-z 0-9 . _ -`` that begins and ends with a letter or digit, an id is hexadecimal, and a
 name is checked here: so no key leads out of its job. ``_archive`` is no namespace: nobody meets it.
 """
@@ -17,7 +19,12 @@ ARTIFACT_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 ARTIFACT_NAME_RULE = "1 to 128 of letters, digits . _ -, beginning and ending with a letter or digit"
 RESULT = "_result.json"
 """Of an attempt whose result is too large to be kept with its job. No artifact is named so."""
+ELSEWHERE = "(see result_object)"
+"""In the place of the result, in a report of one that is not kept with its job. It is no JSON: a coordinator of a
+release without object stores refuses it, and does not record the job without its result."""
 LOG = "_log.jsonl.gz"
+HASH_CHARS = 16
+"""Of the SHA-256 in hex, in the key of a file."""
 
 
 def artifact_name_error(name: str) -> str | None:
@@ -31,14 +38,28 @@ def job_prefix(namespace: str, job: uuid.UUID) -> str:
 
 
 def attempt_key(namespace: str, job: uuid.UUID, attempt: int, name: str) -> str:
-    """Return the key of an object of an attempt; ``name`` is an artifact's, ``RESULT`` or ``LOG``.
+    """Return the key of an object of an attempt that is not told by its content: ``LOG``.
 
     Raises:
         InvalidInput: the name is none.
     """
+    _require_name(name)
+    return f"{job_prefix(namespace, job)}{attempt}/{name}"
+
+
+def file_key(namespace: str, job: uuid.UUID, attempt: int, name: str, sha256: bytes) -> str:
+    """Return the key of a file that an attempt saves; ``name`` is an artifact's or ``RESULT``.
+
+    Raises:
+        InvalidInput: the name is none.
+    """
+    _require_name(name)
+    return f"{job_prefix(namespace, job)}{attempt}/{sha256.hex()[:HASH_CHARS]}-{name}"
+
+
+def _require_name(name: str) -> None:
     if name not in (RESULT, LOG) and (problem := artifact_name_error(name)):
         raise InvalidInput([FieldViolation("name", problem)])
-    return f"{job_prefix(namespace, job)}{attempt}/{name}"
 
 
 def made_at(job: uuid.UUID) -> datetime:
@@ -51,6 +72,8 @@ RESULT_CONTENT_TYPE = "application/json"
 CONTENT_TYPE = re.compile(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}(?:; ?charset=[a-z0-9-]{1,32})?", re.IGNORECASE)
 MAX_ARTIFACTS = 1_000
 """Of an attempt."""
+MAX_UPLOADS = 10_000
+"""That an attempt may begin: each name again and again, and those that come to nothing."""
 MIB = 1024 * 1024
 WHOLE_BYTES = 64 * MIB
 """What is larger goes in parts, where the store takes parts: one that fails is sent again, not all."""

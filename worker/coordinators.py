@@ -16,11 +16,12 @@ import grpc
 import structlog
 
 from tenure.model.clock import Clock
-from tenure.model.errors import TenureError, Unavailable
+from tenure.model.errors import Unavailable
 from tenure.v1.bearer import Bearer
 from tenure.v1.dial import TLS, Dialer, warn_of_token_in_the_open
 from tenure.v1.wire import error_from_status
 from tenure.v1.worker_service_pb2_grpc import WorkerServiceStub
+from tenure.worker.link import UnknownCall
 
 log = structlog.get_logger(__name__)
 
@@ -34,10 +35,6 @@ _OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
-
-
-class UnknownCall(TenureError):
-    """The coordinator is of a release that does not have this call."""
 
 
 class Coordinators:
@@ -74,13 +71,17 @@ class Coordinators:
         """Call a method of WorkerService on some coordinator, trying others while time lasts.
 
         Raises:
-            Unavailable: none answered in time; the outcome is unknown.
+            Unavailable: none answered in time; the outcome is unknown. UnknownCall: those that did are of a release
+            that does not have it.
             TenureError: the coordinator's refusal.
         """
         until = self._clock.monotonic() + timeout_s
         pause_s = 0.05
+        is_unknown = False
         while True:
             remaining = until - self._clock.monotonic()
+            if remaining <= 0 and is_unknown:
+                raise UnknownCall(f"no coordinator that answered within {timeout_s:g} s knows {method}")
             if remaining <= 0:
                 raise Unavailable(f"{method}: no coordinator answered within {timeout_s:g} s")
             address = self._choose()
@@ -91,9 +92,9 @@ class Coordinators:
                 # Half of what is left for one coordinator, so that a hanging one leaves time for another.
                 return await self._ask(address, method, request, timeout_s=max(0.5, remaining / 2))
             except grpc.aio.AioRpcError as exc:
-                if exc.code() is grpc.StatusCode.UNIMPLEMENTED:
-                    raise UnknownCall(f"the coordinator at {address} does not know {method}") from exc
-                if exc.code() not in _RETRY:
+                # Of an older release, or a proxy with no coordinator behind it: another may know the call.
+                is_unknown = exc.code() is grpc.StatusCode.UNIMPLEMENTED
+                if not is_unknown and exc.code() not in _RETRY:
                     raise error_from_status(exc) from exc
                 log.info("coordinator_failed", address=address, method=method, status=exc.code().name)
                 self._failed[address] = self._clock.monotonic()
@@ -112,6 +113,11 @@ class Coordinators:
         self._stubs.clear()
         for channel in channels:
             await channel.close()
+
+    def turn_away(self) -> None:
+        """Let the next calls go to another coordinator, if there is one: the one that answers now is of no use."""
+        self._failed[self._chosen] = self._clock.monotonic()
+        self._chosen = ""
 
     def _choose(self) -> str | None:
         if not self._chosen:

@@ -20,9 +20,9 @@ from tenure.model.errors import (
     PermissionDenied,
     TenureError,
     Unauthenticated,
-    WrongState,
 )
 from tenure.model.jobs import JobSpec
+from tenure.model.objects import ELSEWHERE
 from tenure.model.states import Outcome
 from tenure.store.etcd.claims import verify_batch
 from tenure.store.etcd.keyspace import CancelRequest, InboxValue, Keyspace, Offers
@@ -34,7 +34,7 @@ from tenure.v1.transfer import Files
 from tenure.worker.artifact import Artifact, Source
 from tenure.worker.claim import Claimed, Claimer
 from tenure.worker.connection import Bodies
-from tenure.worker.coordinators import Coordinators, UnknownCall
+from tenure.worker.coordinators import Coordinators
 from tenure.worker.execute.call import (
     NO_LABELS,
     Assignment,
@@ -46,7 +46,7 @@ from tenure.worker.execute.call import (
 )
 from tenure.worker.inbox import Inbox
 from tenure.worker.link import Answer, LogAnswer, LogBatch, Report, Started, StopAttempt
-from tenure.worker.upload import Plan, Uploader, Wanted
+from tenure.worker.upload import Plan, Uploader, Wanted, Watch
 from tenure.worker.upstream import UpstreamJob, UpstreamPage
 
 log = structlog.get_logger(__name__)
@@ -270,6 +270,11 @@ class DirectLink:
         answers = []
         leases: list[tuple[int, bool]] = []
         for report, message in zip(reports, response.attempts, strict=True):
+            if message.verdict == pb.VERDICT_INVALID and report.ended.large and message.message.startswith("result:"):
+                # It is of a release that does not know of results that are elsewhere: another one is to record this.
+                self._coordinators.turn_away()
+                answers.append(Answer(recorded=False, locked=True))
+                continue
             if message.verdict == pb.VERDICT_INVALID:
                 answers.append(Answer(recorded=False, problem=message.message))
                 continue
@@ -358,10 +363,10 @@ class DirectLink:
         return [_log_answer(message) for message in response.batches]
 
     async def upload(
-        self, started: Started, name: str, source: Source, content_type: str, *, until: float = float("inf")
+        self, started: Started, name: str, source: Source, content_type: str, *, watch: Watch | None = None
     ) -> Artifact:
         """See ``Link``."""
-        return await self._uploader.upload(started, name, source, content_type, until=until)
+        return await self._uploader.upload(started, name, source, content_type, watch=watch)
 
     async def create_upload(self, started: Started, wanted: Wanted) -> Plan:
         """See ``worker.upload.UploadCalls``."""
@@ -369,10 +374,7 @@ class DirectLink:
         request = pb.CreateUploadRequest(
             job_id=one.job_id, fence=one.fence, attempt_token=self._token(started), **wanted._asdict()
         )
-        try:
-            response = await self._coordinators.call("CreateUpload", request)
-        except UnknownCall as exc:
-            raise WrongState("the coordinators are of a release without an object store") from exc
+        response = await self._coordinators.call("CreateUpload", request)
         _require(response.verdict, started)
         return Plan(
             response.upload, response.url, dict(response.headers), response.part_bytes, tuple(response.part_urls)
@@ -447,6 +449,7 @@ def _report_to_pb(report: Report, token: str | None) -> pb.AttemptReport:
         message.MergeFrom(_more(ended))
     elif ended.large is not None:
         message.MergeFrom(_large(ended.large))
+        message.result = ELSEWHERE
     return message
 
 

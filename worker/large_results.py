@@ -1,7 +1,10 @@
 """Results that are too large to be kept with their jobs: uploaded before the end of the attempt is reported.
 
 Invariant: a result that cannot be uploaded costs the result and never the completion; the report then says so. Without
-an object store such a result fails the attempt for good, since no later one would do better.
+an object store such a result fails the attempt for good, since no later one would do better; where all coordinators are
+of a release that has none, and so would drop what the report says, the attempt fails and may be tried again.
+
+An upload has as long as it takes, while it gets on, but not beyond the attempt's timeout.
 """
 
 from __future__ import annotations
@@ -15,15 +18,19 @@ from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.clock import Clock
 from tenure.model.errors import TenureError, WrongState
 from tenure.model.objects import RESULT, RESULT_CONTENT_TYPE
+from tenure.worker.artifact import Artifact
 from tenure.worker.execute.call import Ended, LostResult, SavedResult
 from tenure.worker.execute.outcome import failed
-from tenure.worker.link import Link, Report
+from tenure.worker.link import Link, Report, Started, UnknownCall
+from tenure.worker.upload import Watch
 
 log = structlog.get_logger(__name__)
 
 AT_ONCE = 4
 PATIENCE_S = 60.0
-"""No upload of a result is begun again after this."""
+"""How long an upload is tried that does not get on: no further byte is taken. The time in the queue does not count."""
+LEAST_S = 1.0
+"""That an upload has, however late it begins."""
 _LEAST_CHARS = DEFAULT_BOUNDS.result_bytes // 4
 """A shorter text is small, whatever its characters."""
 
@@ -46,7 +53,7 @@ class LargeResults:
 
     def add(self, report: Report, *, until: float) -> None:
         """Upload the result of a report; not beyond ``until``, when the leader would end the attempt."""
-        self._waiting.put_nowait((report, min(until, self._clock.monotonic() + PATIENCE_S)))
+        self._waiting.put_nowait((report, until))
 
     async def run(self) -> None:
         """Upload until cancelled."""
@@ -64,8 +71,9 @@ class LargeResults:
         data = (ended.result or "").encode()
         without = ended._replace(result=None)
         try:
-            async with asyncio.timeout(max(1.0, until - self._clock.monotonic())):
-                saved = await self._link.upload(started, RESULT, data, RESULT_CONTENT_TYPE, until=until)
+            saved = await self._uploaded(started, data, until)
+        except UnknownCall as exc:
+            return failed("ResultTooLarge", f"the result is {len(data)} bytes: {exc.message}", retryable=True)
         except WrongState:
             return failed(
                 "ResultTooLarge",
@@ -73,13 +81,34 @@ class LargeResults:
                 retryable=False,
             )
         except TimeoutError:
-            return self._lost(report, without, len(data), "it could not be uploaded in time")
+            return self._lost(report, without, len(data), "its upload did not get on, or not in time")
         except TenureError as exc:
             return self._lost(report, without, len(data), exc.message)
         except Exception as exc:  # the top of an upload: whatever goes wrong here, the end is to be reported
             log.exception("result_not_uploaded", job=started.assignment.job_id)
             return self._lost(report, without, len(data), f"{type(exc).__name__}: {exc}")
         return without._replace(large=SavedResult(saved.size_bytes, saved.sha256))
+
+    async def _uploaded(self, started: Started, data: bytes, until: float) -> Artifact:
+        """Upload. Raises ``TimeoutError``: it does not get on."""
+        watch = Watch(self._clock, PATIENCE_S, max(until, self._clock.monotonic() + LEAST_S))
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(self._try(started, data, watch))
+            while (left_s := watch.until - self._clock.monotonic()) > 0 and not task.done():
+                await asyncio.wait((task,), timeout=left_s)
+            task.cancel()
+        if task.cancelled():
+            raise TimeoutError
+        outcome = task.result()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def _try(self, started: Started, data: bytes, watch: Watch) -> Artifact | Exception:
+        try:
+            return await self._link.upload(started, RESULT, data, RESULT_CONTENT_TYPE, watch=watch)
+        except Exception as exc:  # for who waits for it
+            return exc
 
     @staticmethod
     def _lost(report: Report, without: Ended, size_bytes: int, reason: str) -> Ended:

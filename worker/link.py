@@ -7,13 +7,17 @@ alive is the link's affair; *that* an attempt is executed only while its claim i
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from tenure.model.errors import Unavailable
 from tenure.model.jobs import JobSpec
 from tenure.model.logs import LogLine
 from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Assignment, Ended, StopCause
 from tenure.worker.upstream import UpstreamPage
+
+if TYPE_CHECKING:
+    from tenure.worker.upload import Watch
 
 
 class Started(NamedTuple):
@@ -63,6 +67,10 @@ class LogAnswer(NamedTuple):
     """It was refused as malformed."""
 
 
+class UnknownCall(Unavailable):
+    """Coordinators that answered are of a release that does not have this call; during an upgrade one soon will."""
+
+
 StopAttempt = Callable[[str, int | None, StopCause], None]
 """Called with a job id, a fence (None: whichever runs) and the cause."""
 
@@ -103,7 +111,7 @@ class Link(Protocol):
         ...
 
     async def upload(
-        self, started: Started, name: str, source: Source, content_type: str, *, until: float = float("inf")
+        self, started: Started, name: str, source: Source, content_type: str, *, watch: Watch | None = None
     ) -> Artifact:
         """Save a file of the attempt. Raises as ``worker.upload.Uploader.upload``."""
         ...

@@ -21,9 +21,9 @@ import structlog
 
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.clock import Clock
-from tenure.model.errors import BoundExceeded, InvalidInput, PermissionDenied, Unauthenticated, Unavailable
+from tenure.model.errors import InvalidInput, OwnershipLost, TenureError
 from tenure.model.logs import Level, LogLine, bounded
-from tenure.worker.link import Link, LogAnswer, LogBatch, Started
+from tenure.worker.link import Link, LogAnswer, LogBatch, Started, UnknownCall
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +35,8 @@ REST_S = 0.2
 """From one call to the next, so that more go together; not where an attempt has ended, or a call takes not all."""
 FLUSH_S = 2.0
 """How long the report of an attempt waits for its lines; somebody who is away must not hold it."""
+UPGRADE_S = 600.0
+"""When coordinators have not known of logs for so long, no end waits for its lines any more; they are still tried."""
 FIRST_PAUSE_S = 0.1
 MAX_PAUSE_S = 1.0
 """Shorter than that of reports: after an outage the lines are to arrive before the end of their attempt does."""
@@ -43,7 +45,8 @@ BATCH_BYTES = DEFAULT_BOUNDS.log_batch_bytes * 3 // 4
 CALL_BATCHES = DEFAULT_BOUNDS.log_call_batches
 CALL_BYTES = DEFAULT_BOUNDS.log_call_bytes * 3 // 4
 """What coordinators take, with room for how it is written."""
-_NOT_ITS_FAULT = (Unavailable, BoundExceeded, Unauthenticated, PermissionDenied)
+_AT_FAULT = (InvalidInput, OwnershipLost)
+"""Refusals of what was sent. Whatever else coordinators say is tried again: they may be of an older release, say."""
 
 
 class AttemptLog:
@@ -110,6 +113,8 @@ class Logs:
         self._alone = 0
         """So many calls more carry one batch each."""
         self._refusal = ""
+        self._unknown_since: float | None = None
+        """Since then all coordinators were of a release without logs, as far as is known."""
         self._late: dict[int, AttemptLog] = {}
         """Fence to what was not written when the attempt's end was reported."""
 
@@ -182,7 +187,8 @@ class Logs:
             then()
             return
         own.on_empty = then
-        own.timer = asyncio.get_running_loop().call_later(FLUSH_S, self._hurry, own)
+        flush_s = 0.0 if self._are_unknown() else FLUSH_S
+        own.timer = asyncio.get_running_loop().call_later(flush_s, self._hurry, own)
         self._urgent.set()
         if is_first:
             self._wake()
@@ -240,27 +246,38 @@ class Logs:
                 continue
             try:
                 answers = await self._link.append_logs([batch for _, batch in sent])
-            except _NOT_ITS_FAULT as exc:
-                log.info("logs_not_answered", attempts=len(sent), error=exc.message, pause_s=round(pause_s, 2))
-                await self._clock.sleep(pause_s * random.uniform(0.5, 1.0))
-                pause_s = min(2 * pause_s, MAX_PAUSE_S)
-                continue
-            except Exception as exc:  # it cannot be sent, or nobody there takes logs: the attempts go on without
-                if isinstance(exc, InvalidInput) and len(sent) > 1:
+            except Exception as exc:
+                if isinstance(exc, TenureError) and not isinstance(exc, _AT_FAULT):
+                    self._note_unknown(exc)
+                    log.info("logs_not_answered", attempts=len(sent), error=exc.message, pause_s=round(pause_s, 2))
+                    await self._clock.sleep(pause_s * random.uniform(0.5, 1.0))
+                    pause_s = min(2 * pause_s, MAX_PAUSE_S)
+                elif len(sent) > 1:
                     self._alone = len(sent)  # each for itself: only the one at fault is refused
-                    continue
-                self._tell_of_refusal(str(exc))
-                for own, _ in sent:
-                    self.close(own)
+                else:  # it is refused, or cannot be sent: the attempt goes on without
+                    self._tell_of_refusal(str(exc))
+                    self.close(sent[0][0])
                 continue
             pause_s = FIRST_PAUSE_S
+            self._unknown_since = None
             for (own, batch), answer in zip(sent, answers, strict=True):
                 self._settle(own, batch, answer)
             if not has_more:
                 await self._rest()
 
+    def _note_unknown(self, exc: TenureError) -> None:
+        if not isinstance(exc, UnknownCall):
+            self._unknown_since = None
+        elif self._unknown_since is None:
+            self._unknown_since = self._clock.monotonic()
+            self._tell_of_refusal(exc.message)
+
+    def _are_unknown(self) -> bool:
+        """Say whether coordinators have been of a release without logs for so long that no upgrade is under way."""
+        return self._unknown_since is not None and self._clock.monotonic() - self._unknown_since >= UPGRADE_S
+
     def _tell_of_refusal(self, problem: str) -> None:
-        """Say once what is wrong: coordinators of an older release refuse every call."""
+        """Say once what is wrong."""
         if problem != self._refusal:
             self._refusal = problem
             log.error("logs_refused", error=problem)

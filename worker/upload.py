@@ -1,7 +1,8 @@
 """A file of an attempt on its way into the object store: asked for, sent, and said to be there.
 
-Sent again a bounded number of times, and only while the attempt's claim is trusted. Invariant: what returns is recorded
-under the attempt's fence. The link says where to send what; ``tenure.v1.transfer`` sends it.
+Sent again a bounded number of times, or as long as a ``Watch`` lets it, and only while the attempt's claim is trusted.
+Results have places (threads, connections) of their own, so that none waits behind large files. Invariant: what returns
+is recorded under the attempt's fence. The link says where to send what; ``tenure.v1.transfer`` sends it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import structlog
 
 from tenure.model.clock import Clock
-from tenure.model.errors import BoundExceeded, NotFound, OwnershipLost, TenureError, Unavailable
+from tenure.model.errors import InvalidInput, OwnershipLost, TenureError, Unavailable, WrongState
 from tenure.model.objects import DEFAULT_CONTENT_TYPE, RESULT
-from tenure.v1.transfer import Files, Measured, UrlExpired
+from tenure.v1.transfer import Files, Measured, Stopped, UrlExpired
 from tenure.worker.artifact import Artifact, Source
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ TRIES = 5
 """Of a file that goes whole, and of each part."""
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 8.0
-_AGAIN = (Unavailable, NotFound, BoundExceeded)
-"""What may be gone the next time. NotFound: what was sent is not there."""
+_FINAL = (InvalidInput, OwnershipLost, WrongState, Stopped)
+"""What will be so the next time, too. Whatever else is wrong may be gone then: a coordinator is away, or of an older
+release, or what was sent is not there."""
 
 
 class Wanted(NamedTuple):
@@ -69,22 +71,45 @@ class UploadCalls(Protocol):
         ...
 
 
+class Watch:
+    """Over an upload that is given up when it does not get on for a while, or when it is too late. From any thread."""
+
+    def __init__(self, clock: Clock, patience_s: float, until: float) -> None:
+        self._clock = clock
+        self._patience_s = patience_s
+        self._until = until
+        self._moved_at = clock.monotonic()
+        self._reached = 0
+
+    @property
+    def until(self) -> float:
+        """The monotonic instant at which it is given up, unless it gets on before."""
+        return min(self._until, self._moved_at + self._patience_s)
+
+    def reached(self, end: int) -> None:
+        """Take note that the bytes up to ``end`` were taken; what was taken before is no progress."""
+        if end > self._reached:
+            self._reached, self._moved_at = end, self._clock.monotonic()
+
+
 @dataclass
 class _Patience:
-    """How often something is tried again, and until when."""
+    """How often something is tried again, or until when."""
 
     clock: Clock
-    until: float
+    watch: Watch | None
     tries: int = TRIES
     pause_s: float = field(default=FIRST_PAUSE_S)
 
     async def bear(self, exc: TenureError) -> None:
         """Wait before another try, or raise the error: there is none."""
+        if isinstance(exc, _FINAL):
+            raise exc
         self.tries -= 1
         pause_s = self.pause_s * random.uniform(0.5, 1.0)
-        if self.tries <= 0 or self.clock.monotonic() + pause_s >= self.until:
+        if self.tries <= 0 if self.watch is None else self.clock.monotonic() + pause_s >= self.watch.until:
             raise exc
-        log.info("upload_tried_again", error=exc.message, tries_left=self.tries)
+        log.info("upload_tried_again", error=exc.message)
         await self.clock.sleep(pause_s)
         self.pause_s = min(2 * self.pause_s, MAX_PAUSE_S)
 
@@ -95,42 +120,47 @@ class Uploader:
     def __init__(self, calls: UploadCalls, files: Files, clock: Clock) -> None:
         self._calls = calls
         self._files = files
+        self._result_files = files.beside()
         self._clock = clock
 
     async def upload(
-        self, started: Started, name: str, source: Source, content_type: str, *, until: float = float("inf")
+        self, started: Started, name: str, source: Source, content_type: str, *, watch: Watch | None = None
     ) -> Artifact:
-        """Save a file; no try begins after ``until``.
+        """Save a file. With a watch it is tried again for as long as that says, else ``TRIES`` times.
 
         Raises:
             OwnershipLost: the claim is gone. InvalidInput: it is too large, or no file. WrongState: there is no object
             store. Unavailable: it could not be sent.
         """
-        measured = await self._files.measure(source)
+        files = self._result_files if name == RESULT else self._files
+        measured = await files.measure(source)
         wanted = Wanted(name, measured.size_bytes, measured.sha256, content_type)
-        patience = _Patience(self._clock, until)
+        patience = _Patience(self._clock, watch)
+        reached = None if watch is None else watch.reached
         while True:
             try:
                 self._require_trust(started, wanted)
                 plan = await self._calls.create_upload(started, wanted)
                 tags: list[str] = []
                 if plan.url:
-                    await self._files.put(plan.url, source, start=0, length=measured.size_bytes, headers=plan.headers)
+                    await files.put(
+                        plan.url, source, start=0, length=measured.size_bytes, headers=plan.headers, reached=reached
+                    )
                 else:
-                    tags = await self._send_parts(started, wanted, plan, source, measured, until)
+                    tags = await self._send_parts(started, wanted, plan, source, measured, watch)
                 await self._calls.complete_upload(started, plan.upload, tags)
-            except _AGAIN as exc:
+            except TenureError as exc:
                 await patience.bear(exc)
             else:
                 return Artifact(name, measured.size_bytes, measured.sha256.hex())
 
     async def _send_parts(
-        self, started: Started, wanted: Wanted, plan: Plan, source: Source, measured: Measured, until: float
+        self, started: Started, wanted: Wanted, plan: Plan, source: Source, measured: Measured, watch: Watch | None
     ) -> list[str]:
         tags: list[str] = []
         urls = plan.part_urls
         for number in range(len(urls)):
-            patience = _Patience(self._clock, until)
+            patience = _Patience(self._clock, watch)
             start = number * plan.part_bytes
             length = min(plan.part_bytes, measured.size_bytes - start)
             while True:

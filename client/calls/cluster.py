@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from tenure.client.fields import time_of
 from tenure.client.link import Link
-from tenure.client.records import Cluster, Coordinator, HeldClaim, Worker
+from tenure.client.records import Cluster, ClusterPicture, Coordinator, HeldClaim, ServedPool, Worker
+from tenure.client.resume import Resumption
 from tenure.v1 import cluster_service_pb2 as pb
 
 
@@ -17,6 +20,23 @@ class ClusterCalls:
         """Return who coordinates, who leads, and the versions of the stores."""
         answer: pb.GetClusterResponse = await self._link.unary(lambda to: to.cluster.GetCluster, pb.GetClusterRequest())
         return _cluster(answer)
+
+    async def watch_cluster(self) -> AsyncIterator[ClusterPicture]:
+        """Yield who is there now, and again whenever that changes, until you stop; at most once a second.
+
+        Resumes after a lost connection, with the picture of then. Who is slow is given the newest one.
+
+        Raises:
+            Unavailable: no coordinator answered for ``outage_s``. BoundExceeded: the service is out of room.
+        """
+        last: ClusterPicture | None = None
+        resumption = Resumption(self._link)
+        while True:
+            async with resumption.stream(lambda to: to.cluster.WatchCluster, pb.WatchClusterRequest()) as messages:
+                async for message in messages:
+                    if (picture := _picture(message)) != last:
+                        last = picture
+                        yield picture
 
     async def workers(self) -> list[Worker]:
         """Return the workers that are registered now."""
@@ -69,21 +89,32 @@ def _held_claim(claim: pb.HeldClaim) -> HeldClaim:
 
 def _cluster(cluster: pb.GetClusterResponse) -> Cluster:
     return Cluster(
-        coordinators=tuple(
-            Coordinator(
-                id=c.id,
-                grpc=c.grpc,
-                http=c.http,
-                version=c.version,
-                is_leader=c.is_leader,
-                started_at=time_of(c, "started_at"),
-            )
-            for c in cluster.coordinators
-        ),
+        coordinators=tuple(map(_coordinator, cluster.coordinators)),
         leader=cluster.leader or None,
         epoch=cluster.epoch,
         etcd_version=cluster.etcd_version,
         postgres_version=cluster.postgres_version,
         schema_version=cluster.schema_version,
         version=cluster.version,
+    )
+
+
+def _coordinator(coordinator: pb.Coordinator) -> Coordinator:
+    return Coordinator(
+        id=coordinator.id,
+        grpc=coordinator.grpc,
+        http=coordinator.http,
+        version=coordinator.version,
+        is_leader=coordinator.is_leader,
+        started_at=time_of(coordinator, "started_at"),
+    )
+
+
+def _picture(picture: pb.WatchClusterResponse) -> ClusterPicture:
+    return ClusterPicture(
+        coordinators=tuple(map(_coordinator, picture.coordinators)),
+        leader=picture.leader or None,
+        workers=tuple(map(_worker, picture.workers)),
+        more_workers=picture.more_workers,
+        pools=tuple(ServedPool(path=pool.path, workers=pool.workers, capacity=pool.capacity) for pool in picture.pools),
     )

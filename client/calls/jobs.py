@@ -42,7 +42,7 @@ class JobCalls:
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         workflow_id: str | None = None,
-        deleted: bool = False,
+        include_deleted: bool = False,
         finished_after: datetime | None = None,
         finished_before: datetime | None = None,
         limit: int | None = None,
@@ -52,8 +52,8 @@ class JobCalls:
 
         Pages of ``page_size`` (at most 1,000) are fetched as they are needed, each of which looks through a bounded
         number of jobs: what matches rarely takes many. ``route_prefix`` matches whole segments; ``limit`` None means
-        all; ``deleted`` lets those through that were deleted; ``finished_after`` and ``finished_before`` only those
-        that ended from the one time on and before the other.
+        all; ``include_deleted`` lets those through that were deleted; ``finished_after`` and ``finished_before`` only
+        those that ended from the one time on and before the other.
 
         Raises:
             InvalidInput: a filter is malformed, such as a time without a zone.
@@ -76,7 +76,7 @@ class JobCalls:
         request = pb.ListJobsRequest(
             filter=wanted,
             page_size=size,
-            deleted=deleted,
+            include_deleted=include_deleted,
             finished_after=timestamp(finished_after, "finished_after"),
             finished_before=timestamp(finished_before, "finished_before"),
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any
@@ -14,6 +15,7 @@ from tenure.coordinator.api.acts import audited
 from tenure.coordinator.audit import Audit
 from tenure.coordinator.census import claims_by_worker, readable
 from tenure.coordinator.revoke import Revoker
+from tenure.coordinator.watch_cluster import ClusterWatch, Picture
 from tenure.model.ids import parse_id
 from tenure.store.etcd.keyspace import ClaimValue, CoordinatorValue, Keyspace, LeaderValue, WorkerValue
 from tenure.store.etcd.port import Etcd
@@ -25,9 +27,12 @@ from tenure.v1.cluster_service_pb2_grpc import ClusterServiceServicer
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+MAX_SHOWN = 5_000
+"""Workers, and pools, in one message to watchers."""
+
 
 class ClusterService(ClusterServiceServicer):
-    """The service over etcd's keys. Everything is read when it is asked for."""
+    """The service over etcd's keys. Everything is read when it is asked for; watchers share a look."""
 
     def __init__(
         self,
@@ -38,8 +43,10 @@ class ClusterService(ClusterServiceServicer):
         revoker: Revoker,
         deliver_hint: Callable[[frozenset[int]], bool],
         audit: Audit,
+        watch: ClusterWatch,
     ) -> None:
         self._audit = audit
+        self._watch = watch
         self._database = database
         self._etcd = etcd
         self._keys = keys
@@ -53,19 +60,10 @@ class ClusterService(ClusterServiceServicer):
         leader = await self._etcd.get(self._keys.leader)
         leader_id = "".join(value.coordinator for _, value in readable([leader] if leader else [], LeaderValue))
         listing = await self._etcd.list(self._keys.coordinators)
-        coordinators = []
-        for item, value in readable(listing.items, CoordinatorValue):
-            id = self._keys.last(item.key)
-            coordinators.append(
-                pb.Coordinator(
-                    id=id,
-                    grpc=value.grpc,
-                    http=value.http,
-                    version=value.version,
-                    is_leader=id == leader_id,
-                    started_at=wire.timestamp(_time(value.started_at)),
-                )
-            )
+        coordinators = [
+            _coordinator(self._keys.last(item.key), value, leader_id)
+            for item, value in readable(listing.items, CoordinatorValue)
+        ]
         return pb.GetClusterResponse(
             coordinators=coordinators,
             leader=leader_id,
@@ -83,22 +81,16 @@ class ClusterService(ClusterServiceServicer):
         messages = []
         for item, value in readable(workers.items, WorkerValue):
             id = self._keys.last(item.key)
-            messages.append(
-                pb.Worker(
-                    id=id,
-                    pools=value.pools,
-                    kinds=value.kinds,
-                    capacity=value.capacity,
-                    claims=held[id],
-                    labels=value.labels,
-                    mode=value.mode,
-                    host=value.host,
-                    version=value.version,
-                    draining=value.draining,
-                    started_at=wire.timestamp(_time(value.started_at)),
-                )
-            )
+            messages.append(_worker(id, value, held[id]))
         return pb.ListWorkersResponse(workers=messages)
+
+    async def WatchCluster(
+        self, request: pb.WatchClusterRequest, context: Context
+    ) -> AsyncIterator[pb.WatchClusterResponse]:
+        """Stream who is there, at each change, until the caller leaves."""
+        async with aclosing(self._watch.pictures()) as pictures:
+            async for picture in pictures:
+                yield _picture(picture)
 
     async def ListClaims(self, request: pb.ListClaimsRequest, context: Context) -> pb.ListClaimsResponse:
         """Read every claim."""
@@ -130,6 +122,50 @@ class ClusterService(ClusterServiceServicer):
         """Pass a hint on to the dispatcher, if this coordinator leads."""
         self._deliver_hint(frozenset(request.lanes))
         return pb.HintReadyResponse()
+
+
+def _coordinator(id: str, value: CoordinatorValue, leader: str) -> pb.Coordinator:
+    return pb.Coordinator(
+        id=id,
+        grpc=value.grpc,
+        http=value.http,
+        version=value.version,
+        is_leader=id == leader,
+        started_at=wire.timestamp(_time(value.started_at)),
+    )
+
+
+def _worker(id: str, value: WorkerValue, claims: int) -> pb.Worker:
+    return pb.Worker(
+        id=id,
+        pools=value.pools,
+        kinds=value.kinds,
+        capacity=value.capacity,
+        claims=claims,
+        labels=value.labels,
+        mode=value.mode,
+        host=value.host,
+        version=value.version,
+        draining=value.draining,
+        started_at=wire.timestamp(_time(value.started_at)),
+    )
+
+
+def _picture(picture: Picture) -> pb.WatchClusterResponse:
+    pools: dict[str, pb.ServedPool] = {}
+    for value in picture.workers.values():
+        for path in set(value.pools):
+            pool = pools.setdefault(path, pb.ServedPool(path=path))
+            pool.workers += 1
+            pool.capacity += 0 if value.draining else value.capacity
+    workers = sorted(picture.workers.items())
+    return pb.WatchClusterResponse(
+        coordinators=[_coordinator(id, value, picture.leader) for id, value in sorted(picture.coordinators.items())],
+        leader=picture.leader,
+        workers=[_worker(id, value, picture.claims.get(id, 0)) for id, value in workers[:MAX_SHOWN]],
+        more_workers=max(0, len(workers) - MAX_SHOWN),
+        pools=[pool for _, pool in sorted(pools.items())[:MAX_SHOWN]],
+    )
 
 
 def _time(text: str) -> datetime | None:

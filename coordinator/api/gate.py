@@ -159,6 +159,7 @@ RULES: dict[str, Rule] = {
     "KindService/ListKindSettings": Rule(Right.READ, within),
     "KindService/DeleteKindSettings": Rule(Right.OPERATE, _in_or_everywhere),
     "ClusterService/GetCluster": Rule(Right.READ, within),
+    "ClusterService/WatchCluster": Rule(Right.READ, within),
     "ClusterService/ListWorkers": Rule(Right.READ, within),
     "ClusterService/ListClaims": Rule(Right.READ, within),
     "ClusterService/RevokeClaim": Rule(Right.OPERATE, everywhere),

@@ -181,7 +181,7 @@ class JobService(JobServiceServicer):
             ended_from_pb(request),
             before=page_key(request.page_token),
             size=size,
-            deleted=request.deleted,
+            deleted=request.include_deleted,
         )
         token = base64.urlsafe_b64encode(page.rest.bytes).decode() if page.rest else ""
         jobs = [convert.job_to_pb(row) for row in page.rows]

@@ -29,7 +29,7 @@ from tenure.model.dependencies import Trigger
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, PermissionDenied
 from tenure.model.ids import id_text, parse_id
 from tenure.model.jobs import json_error
-from tenure.model.objects import DEFAULT_CONTENT_TYPE
+from tenure.model.objects import DEFAULT_CONTENT_TYPE, ELSEWHERE
 from tenure.model.routes import limit_error
 from tenure.model.states import Outcome
 from tenure.model.submit import Parent, keyed_after_parent, refuse_foreign_children
@@ -358,8 +358,9 @@ def _report_from_pb(message: pb.AttemptReport) -> Report | Finished:
         return Finished(Verdict.INVALID, message=exc.message)
     if outcome is Outcome.COMPLETED and park is None:  # as most do, and with nothing but a result
         delay_s = wire.seconds(message.delay) if message.HasField("delay") else 0.0
-        large = _large_result(message) if not message.result else None
-        return Report(job_id, message.fence, outcome, message.result or None, delay_s=delay_s, large=large)
+        large = _large_result(message) if message.result in ("", ELSEWHERE) else None
+        result = None if large is not None else message.result or None
+        return Report(job_id, message.fence, outcome, result, delay_s=delay_s, large=large)
     error = message.error
     return Report(
         job_id=job_id,

@@ -1,14 +1,17 @@
 """``/v1/objects/<token>``: one object of a store that is a folder, for whoever holds a signed URL and nobody else.
 
 The token says which object, which method, how large and until when; there is no listing and no other way in. Bytes go
-through in pieces: memory is bounded by how many transfers may be under way.
+through in pieces: memory is bounded by how many transfers may be under way, uploads and downloads apart, so that
+neither keeps the other out. Of who sends or reads a least rate is asked, all along; the time that the store takes is
+not theirs.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from typing import TypeVar
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
@@ -24,12 +27,13 @@ from tenure.store.objects.folder import FolderObjects
 
 log = structlog.get_logger(__name__)
 
-MAX_TRANSFERS = 64
-SILENCE_S = 30.0
-"""How long a sender may say nothing."""
-SLOWEST_BYTES_S = 32 * 1024
-"""Who is slower is cut off, but not within the first ``SILENCE_S``."""
+MAX_UPLOADS = 64
+MAX_DOWNLOADS = 64
+STRETCH_BYTES = 1024 * 1024
+STRETCH_S = 30.0
+"""How long the other side may keep this one waiting for each ``STRETCH_BYTES``, and for what is left at the end."""
 Refuse = Callable[[Exception], Response]
+T = TypeVar("T")
 Place = Callable[[], AbstractAsyncContextManager[None]]
 _SAFE = {
     "x-content-type-options": "nosniff",
@@ -47,7 +51,8 @@ class ObjectRoutes:
         self._clock = clock
         self._store: FolderObjects | None = None
         self._signer: ObjectSigner | None = None
-        self._under_way = 0
+        self._uploads = _Places(MAX_UPLOADS, "uploads")
+        self._downloads = _Places(MAX_DOWNLOADS, "downloads")
 
     def open(self, store: FolderObjects, signer: ObjectSigner) -> None:
         """Serve from now on."""
@@ -85,29 +90,59 @@ class ObjectRoutes:
             raise InvalidInput([FieldViolation("content-length", f"must be {url.size_bytes}, as was announced")])
         if request.headers.get("content-encoding", "identity") != "identity":
             raise InvalidInput([FieldViolation("content-encoding", "bodies are taken as they are")])
-        try:
-            async with self._place(), asyncio.timeout(_limit_s(url)):
-                pieces = _in_time(request.stream())
-                await store.receive(url.key, pieces, size_bytes=url.size_bytes, sha256=url.sha256)
-        except TimeoutError as exc:
-            raise Unavailable("it came too slowly") from exc
+        async with self._uploads.one():
+            pieces = _in_time(request.stream(), _Pace())
+            await store.receive(url.key, pieces, size_bytes=url.size_bytes, sha256=url.sha256)
         return Response(status_code=201)
 
     async def _send(self, store: FolderObjects, url: ObjectUrl) -> Response:
         found = await store.head(url.key)
         if found is None or found.size_bytes != url.size_bytes:
             raise NotFound("the object is not there any more")
-        return _Sending(store.stream(url.key), url, self._place)
+        return _Sending(store.stream(url.key), url, self._downloads.one)
+
+
+class _Places:
+    """Bounds how many transfers one way are under way."""
+
+    def __init__(self, most: int, what: str) -> None:
+        self.most = most
+        self._what = what
+        self._under_way = 0
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        if self._under_way >= MAX_TRANSFERS:
-            raise Unavailable(f"{MAX_TRANSFERS} objects are under way; ask again, or another coordinator")
+    async def one(self) -> AsyncIterator[None]:
+        """Hold a place. Raises ``Unavailable``: there is none."""
+        if self._under_way >= self.most:
+            raise Unavailable(f"{self.most} {self._what} are under way; ask again, or another coordinator")
         self._under_way += 1
         try:
             yield
         finally:
             self._under_way -= 1
+
+
+class _Pace:
+    """Bounds how long the other side keeps this one waiting, stretch by stretch."""
+
+    def __init__(self) -> None:
+        self._left_s = STRETCH_S
+        self._bytes = 0
+
+    async def wait(self, step: Awaitable[T]) -> T:
+        """Wait for the other side. Raises ``TimeoutError``: it is too slow."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with asyncio.timeout(max(0.0, self._left_s)):
+            result = await step
+        self._left_s -= loop.time() - began
+        return result
+
+    def passed(self, count: int) -> None:
+        """Take note of what came, or was taken."""
+        self._bytes += count
+        if self._bytes >= STRETCH_BYTES:
+            self._left_s, self._bytes = STRETCH_S, 0
 
 
 class _Sending(Response):
@@ -117,28 +152,29 @@ class _Sending(Response):
         super().__init__(status_code=200, headers=_headers(url))
         self._pieces = pieces
         self._place = place
-        self._limit_s = _limit_s(url)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See Starlette: the response as an application."""
         try:
-            async with self._place(), asyncio.timeout(self._limit_s), aclosing(self._pieces):
+            async with self._place(), aclosing(self._pieces):
                 await self._send_all(receive, send)
         except Unavailable as exc:
             await Response(exc.message, exc.http_status)(scope, receive, send)
         except TimeoutError:
-            log.warning("object_not_taken_in_time", limit_s=round(self._limit_s))
+            log.warning("object_not_taken_in_time", bytes=STRETCH_BYTES, limit_s=STRETCH_S)
             raise
 
     async def _send_all(self, receive: Receive, send: Send) -> None:
         gone = asyncio.create_task(_disconnect(receive))
+        pace = _Pace()
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for piece in self._pieces:
                 if gone.done():  # what is sent to nobody is taken at once
                     return
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await pace.wait(send({"type": "http.response.body", "body": piece, "more_body": True}))
+                pace.passed(len(piece))
+            await pace.wait(send({"type": "http.response.body", "body": b"", "more_body": False}))
         finally:
             gone.cancel()
 
@@ -146,11 +182,6 @@ class _Sending(Response):
 async def _disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _limit_s(url: ObjectUrl) -> float:
-    """Return how long a transfer may take in all."""
-    return SILENCE_S + url.size_bytes / SLOWEST_BYTES_S
 
 
 def _headers(url: ObjectUrl) -> dict[str, str]:
@@ -162,15 +193,15 @@ def _headers(url: ObjectUrl) -> dict[str, str]:
     }
 
 
-async def _in_time(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Pass pieces on, as long as one comes now and then."""
+async def _in_time(pieces: AsyncIterator[bytes], pace: _Pace) -> AsyncIterator[bytes]:
+    """Pass pieces on, as long as they come fast enough."""
     going = aiter(pieces)
     while True:
         try:
-            async with asyncio.timeout(SILENCE_S):
-                piece = await anext(going)
+            piece = await pace.wait(anext(going))
         except StopAsyncIteration:
             return
         except TimeoutError as exc:
-            raise Unavailable(f"nothing came for {SILENCE_S:g} s") from exc
+            raise Unavailable(f"it comes too slowly: {STRETCH_BYTES} bytes must come in {STRETCH_S:g} s") from exc
+        pace.passed(len(piece))
         yield piece

@@ -180,6 +180,10 @@ class FolderObjects:
         for path in paths:
             await self._run(lambda path=path: remove(path), str(path))  # type: ignore[misc]
 
+    async def drop_unfinished(self, prefix: str) -> None:
+        """See the port. Here nothing goes in parts."""
+        checked_prefix(prefix)
+
     async def check(self) -> None:
         """See the port."""
 

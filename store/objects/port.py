@@ -66,6 +66,10 @@ class ObjectStore(Protocol):
         """Delete objects; those that are not there are no matter."""
         ...
 
+    async def drop_unfinished(self, prefix: str) -> None:
+        """Forget uploads in parts that were begun for keys under ``prefix``, and never ended; where there are such."""
+        ...
+
     async def check(self) -> None:
         """Ask the store for something that costs little.
 

@@ -10,6 +10,8 @@ import asyncio
 import re
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -30,6 +32,8 @@ PAGE_OBJECTS = 1_000
 PIECE_BYTES = 1024 * 1024
 PART_BYTES = 8 * 1024 * 1024
 """Of puts by coordinators; parts of them go side by side."""
+THREADS = 16
+"""For what botocore does: its calls block."""
 CALL_TIMEOUT_S = 30.0
 """Beside what the bytes of a put or get may take."""
 SLOWEST_BYTES_S = 1024 * 1024
@@ -42,6 +46,7 @@ CREDENTIALS_TTL_S = 300.0
 """How long obstore uses what botocore gave; that is renewed earlier than it runs out."""
 _REFUSED = frozenset({401, 403})
 _ABSENT = 404
+_NOT_IMPLEMENTED = 501
 _STATUS = re.compile(r"status code: (\d{3})")
 T = TypeVar("T")
 
@@ -70,6 +75,10 @@ class Signed(NamedTuple):
     headers: Mapping[str, str]
 
 
+class _NotKnown(Unavailable):
+    """The server does not have this call."""
+
+
 class S3Objects:
     """See ``store.objects.port.ObjectStore``; what is about URLs is beside it."""
 
@@ -86,10 +95,16 @@ class S3Objects:
         if options.access_key_id and options.secret_access_key:
             session.set_credentials(options.access_key_id, options.secret_access_key)
         self._credentials = _credentials(session)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tenure-s3")
         region = options.region or session.get_config_variable("region") or "us-east-1"
         path_style = options.path_style if options.path_style is not None else options.endpoint is not None
         self._client = _client(session, options, region, path_style)
         self._store = _store(options, region, path_style, self._current)
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name."""
+        return self._options.bucket
 
     async def put(
         self,
@@ -155,6 +170,23 @@ class S3Objects:
             except NotFound:  # of some that are told one by one
                 continue
 
+    async def drop_unfinished(self, prefix: str) -> None:
+        """See the port. Some servers list them for whole keys alone, or not at all: there it takes a lifecycle rule."""
+        under = (self._options.prefix, checked_prefix(prefix))
+        where: dict[str, str] = {"Prefix": "/".join(part for part in under if part)}
+        while True:
+            try:
+                page = await self._call("list_multipart_uploads", where, prefix)
+            except _NotKnown:
+                return
+            for one in page.get("Uploads", ()):
+                with suppress(NotFound):  # somebody else has dropped it
+                    named = {"Key": one["Key"], "UploadId": one["UploadId"]}
+                    await self._call("abort_multipart_upload", named, one["Key"])
+            if not page.get("IsTruncated"):
+                return
+            where |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
     async def check(self) -> None:
         """See the port."""
         async for _ in self.list("tenure-check/"):
@@ -162,7 +194,8 @@ class S3Objects:
 
     async def close(self) -> None:
         """See the port."""
-        await asyncio.to_thread(self._client.close)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
 
     # -- URLs: who has one may do just what was signed, until it expires --
 
@@ -194,7 +227,7 @@ class S3Objects:
         return Signed(await self._sign("put_object", parameters, expires_s), headers)
 
     async def begin_parts(self, key: str, *, content_type: str) -> str:
-        """Begin an upload in parts; return its id. One that is not ended is for a lifecycle rule of the bucket."""
+        """Begin an upload in parts; return its id. See ``drop_unfinished`` for one that is never ended."""
         parameters = {"Key": self._full(key), "ContentType": content_type, **self._encryption()}
         answer = await self._call("create_multipart_upload", parameters, key)
         return str(answer["UploadId"])
@@ -255,7 +288,7 @@ class S3Objects:
     async def _in_thread(self, work: Callable[[], T], key: str) -> T:
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
-                return await asyncio.to_thread(work)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except TimeoutError as exc:
             raise Unavailable(f"the object store did not answer in time about {key}") from exc
         except ClientError as exc:
@@ -269,6 +302,8 @@ class S3Objects:
         code = str(error.get("Code", ""))
         if code in ("NoSuchUpload", "NoSuchKey", "InvalidPart", "InvalidPartOrder", "EntityTooSmall"):
             return NotFound(f"there is no such upload, or not these parts, for {key}: {code}")
+        if status == _NOT_IMPLEMENTED:
+            return _NotKnown(f"the object store does not know this: {code}")
         if code == "NoSuchBucket":
             return self._no_bucket()
         if status in _REFUSED:

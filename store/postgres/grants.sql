@@ -26,6 +26,7 @@ BEGIN
             ('history_counted', 'SELECT, UPDATE',                  'SELECT'),
             ('legal_hold',     'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
             ('artifact',       'SELECT, INSERT, UPDATE',           'SELECT'),
+            ('upload',         'SELECT, INSERT, UPDATE',           'SELECT'),
             ('archive_file',   'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
             ('object_to_delete', 'SELECT, INSERT, DELETE',         'SELECT'),
             ('schedule',       'SELECT, INSERT, UPDATE, DELETE',   'SELECT'),
@@ -53,10 +54,10 @@ BEGIN
             EXECUTE format('GRANT %s ON tenure.%I TO tenure_readonly', one.readonly, one.name);
         END IF;
     END LOOP;
-    -- Functions act as who calls them, but for five that act as the owner: make_partitions, so that a coordinator has
+    -- Functions act as who calls them, but for six that act as the owner: make_partitions, so that a coordinator has
     -- partitions made without a right to make tables, drop_empty_partition, which drops them when nothing is left in them,
     -- remove_history and drop_old_audit, so that it cannot delete from history but by the policies, nor from the log but
-    -- by age, and submit_job.
+    -- by age, advance_fences, so that it moves the sequence ahead and never back, and submit_job.
     IF to_regclass('tenure.fence_sequence') IS NOT NULL THEN
         GRANT USAGE ON SEQUENCE tenure.fence_sequence TO tenure_coordinator;
         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA tenure TO tenure_coordinator;

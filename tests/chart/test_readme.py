@@ -45,7 +45,7 @@ def test_a_value_without_a_meaning_is_not_passed_over(script: ModuleType, monkey
         script.readme()
 
 
-@pytest.mark.parametrize("guide", ["HELM.md", "TLS.md"])
+@pytest.mark.parametrize("guide", ["BACKUP.md", "HELM.md", "TLS.md"])
 def test_the_values_in_the_guides_are_accepted(guide: str) -> None:
     blocks = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / "docs" / guide).read_text(), re.MULTILINE | re.DOTALL)
     assert blocks

@@ -59,6 +59,7 @@ COMMANDS = [
     "db wait",
     "db admin-token",
     "db roles",
+    "db raise-epoch",
     "db signing-key",
     "etcd roles",
     "doctor",

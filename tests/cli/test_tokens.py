@@ -107,3 +107,13 @@ def test_what_is_wrong_with_a_token_is_said_field_by_field(tenure: Tenure) -> No
         assert done.returncode == 2 and done.stdout == "", arguments
         told = [line.split(": ")[1] for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert told == fields, done.stderr
+
+
+def test_the_epoch_is_raised_and_never_lowered(tenure: Tenure) -> None:
+    epoch = tenure.json("db", "raise-epoch")["epoch"]
+    raised = tenure("db", "raise-epoch")
+    assert (raised.returncode, raised.stdout.split(":")[0]) == (0, f"epoch {epoch + 1}")
+    assert tenure.json("db", "raise-epoch", "--to", str(epoch + 5)) == {"epoch": epoch + 5}
+    refused = tenure("db", "raise-epoch", "--to", str(epoch + 5))
+    assert refused.returncode == 2 and f"more than {epoch + 5}" in refused.stderr
+    assert tenure.json("db", "raise-epoch", "--to", str(epoch + 6)) == {"epoch": epoch + 6}

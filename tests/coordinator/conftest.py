@@ -17,6 +17,7 @@ from tests.fixtures.etcd import EtcdServer
 from tests.fixtures.postgres import PostgresServer
 
 from tenure.coordinator.announce import Announcer
+from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.artifacts import Artifacts
 from tenure.coordinator.audit import Audit
@@ -32,12 +33,14 @@ from tenure.coordinator.leader import Leader
 from tenure.coordinator.object_tokens import ObjectSigner
 from tenure.coordinator.reap import Reaper
 from tenure.coordinator.retry import Retryer
+from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.runner_tokens import Signer
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.coordinator.signing_keys import read_keys
 from tenure.coordinator.start import ClaimedJob, Starter
 from tenure.coordinator.submit import Submitter
 from tenure.coordinator.waiters import Waiters
+from tenure.coordinator.watch_cluster import ClusterWatch
 from tenure.model.clock import SystemClock
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState, Outcome
@@ -47,6 +50,7 @@ from tenure.store.etcd.election import Election
 from tenure.store.etcd.keyspace import ClaimValue, Keyspace, WorkerValue, stamp
 from tenure.store.etcd.port import Compare, Etcd, Field, KeyValue, Put, Txn
 from tenure.store.postgres.database import Database, PoolOptions, Statement
+from tenure.store.postgres.migrate import SchemaStatus
 
 PATIENCE_S = 30.0
 """How long a test waits for what must happen; only a hang takes as long."""
@@ -97,6 +101,7 @@ class Parts:
     retryer: Retryer = field(init=False)
     waiters: Waiters = field(init=False)
     audit: Audit = field(init=False)
+    cluster_watch: ClusterWatch = field(init=False)
 
     def __post_init__(self) -> None:
         self.lanes = Lanes(self.db, self.clock)
@@ -115,6 +120,15 @@ class Parts:
         self.retryer = Retryer(self.db, self.lanes, self.hints, self.clock)
         self.waiters = Waiters(self.db, self.etcd, self.keys, self.clock)
         self.audit = Audit(self.db, self.clock)
+        self.cluster_watch = ClusterWatch(self.etcd, self.keys)
+
+    def cluster_service(self, schema: str = "0003", finisher: Finisher | None = None) -> ClusterService:
+        """Return a service over these parts; ``cluster_watch`` is not running."""
+        revoker = Revoker(self.db, self.etcd, self.keys, finisher or self.finisher)
+        seen = SchemaStatus(schema, schema)
+        return ClusterService(
+            self.db, self.etcd, self.keys, seen, revoker, lambda lanes: True, self.audit, self.cluster_watch
+        )
 
     def job_service(self, artifacts: Artifacts | None = None) -> JobService:
         """Return a service over these parts, not running."""

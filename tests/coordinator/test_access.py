@@ -21,7 +21,6 @@ from tests.coordinator.conftest import Parts, object_signer_of, running
 
 from tenure.coordinator import authenticate, tokens
 from tenure.coordinator.api.audit_service import AuditService
-from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.gate import RULES
 from tenure.coordinator.api.grpc_server import SERVICES, GrpcServer
 from tenure.coordinator.api.kind_service import KindService
@@ -36,7 +35,6 @@ from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.authenticate import Authenticator
 from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.objects import access_to
-from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.uploads import Uploads
 from tenure.coordinator.workflows import Workflows
 from tenure.model.access import Right, Role, has
@@ -45,7 +43,6 @@ from tenure.model.ids import new_id
 from tenure.model.jobs import JobSpec
 from tenure.model.tokens import new_token
 from tenure.store.objects.opening import open_store
-from tenure.store.postgres.migrate import SchemaStatus
 from tenure.v1 import job_service_pb2 as jobs_pb
 from tenure.v1.job_service_pb2_grpc import JobServiceStub
 
@@ -182,6 +179,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "KindService/DeleteKindSettings": {"kind": "k", "namespace": "ns-a"},
     "ClusterService/GetCluster": {},
     "ClusterService/ListWorkers": {},
+    "ClusterService/WatchCluster": {},
     "ClusterService/ListClaims": {},
     "ClusterService/RevokeClaim": {"jobId": "$job"},
     "ClusterService/HintReady": {},
@@ -236,7 +234,7 @@ SHOWS_ONLY_OWN = {
 """These answer, and have nothing of ``ns-a`` in their answers."""
 SHARED = {
     "LimitService/GetLimit", "LimitService/ListLimits", "PoolService/ListPools", "ClusterService/GetCluster",
-    "ClusterService/ListWorkers",
+    "ClusterService/ListWorkers", "ClusterService/WatchCluster",
 }  # fmt: skip
 """For whoever may read anything."""
 STRANGERS: tuple[str | None, ...] = (None, "garbage", "unknown", "revoked", "expired")
@@ -312,13 +310,10 @@ async def place(alone: Parts, tmp_path: Path) -> AsyncIterator[Place]:
     jobs = parts.job_service()
     whole = Workflows(parts.db, parts.clock, parts.canceler)
     workflows = WorkflowService(parts.db, parts.etcd, parts.keys, parts.clock, whole, parts.waiters, parts.audit)
-    revoker = Revoker(parts.db, parts.etcd, parts.keys, parts.finisher)
     services = (
         jobs,
         WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter, uploads),
-        ClusterService(
-            parts.db, parts.etcd, parts.keys, SchemaStatus("0003", "0003"), revoker, lambda lanes: True, parts.audit
-        ),
+        parts.cluster_service(),
         LimitService(parts.db, parts.etcd, parts.keys, parts.hints, parts.audit),
         PoolService(parts.db, parts.etcd, parts.keys, parts.lanes, parts.hints, parts.canceler, parts.audit),
         NamespaceService(parts.db, parts.hints, parts.audit),
@@ -332,7 +327,14 @@ async def place(alone: Parts, tmp_path: Path) -> AsyncIterator[Place]:
     server = GrpcServer(services, listen="127.0.0.1:0", with_reflection=True, authenticator=authenticator)
     await server.start()
     await server.set_serving(True)
-    bodies = (parts.submitter.run(), jobs.run(), workflows.run(), parts.waiters.watch(), authenticator.run())
+    bodies = (
+        parts.submitter.run(),
+        jobs.run(),
+        workflows.run(),
+        parts.waiters.watch(),
+        authenticator.run(),
+        parts.cluster_watch.run(),
+    )
     async with running(*bodies), grpc.aio.insecure_channel(server.address) as channel:
         made = Place(parts, channel, authenticator, server, await _world(parts), await _secrets(parts))
         schedule = made.request("ScheduleService/CreateSchedule")

@@ -27,7 +27,6 @@ from tenure.coordinator.access import called_by, require
 from tenure.coordinator.api import audit_service
 from tenure.coordinator.api.acts import ACTS, How
 from tenure.coordinator.api.audit_service import AuditService
-from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.kind_service import KindService
 from tenure.coordinator.api.limit_service import LimitService
@@ -40,14 +39,12 @@ from tenure.coordinator.api.workflow_service import WorkflowService
 from tenure.coordinator.audit import Act, Audit
 from tenure.coordinator.authenticate import Authenticator
 from tenure.coordinator.metrics import REGISTRY
-from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.workflows import Workflows
 from tenure.model.access import Identity, Right, Role
 from tenure.model.clock import SystemClock
 from tenure.model.credentials import validate_credential
 from tenure.model.errors import PermissionDenied, Unavailable
 from tenure.model.states import Outcome
-from tenure.store.postgres.migrate import SchemaStatus
 from tenure.v1 import audit_service_pb2 as audit_pb
 from tenure.v1 import cluster_service_pb2 as cluster_pb
 from tenure.v1 import job_pb2 as pb
@@ -82,6 +79,7 @@ NOT_AUDITED = {
             "ClusterService.GetCluster",
             "ClusterService.ListClaims",
             "ClusterService.ListWorkers",
+            "ClusterService.WatchCluster",
             "JobService.CountJobs",
             "JobService.ExplainJob",
             "JobService.GetJob",
@@ -187,15 +185,13 @@ def _server(
     parts: Parts, authenticator: Authenticator | None = None
 ) -> tuple[GrpcServer, list[Coroutine[Any, Any, None]]]:
     """Return a server, and the tasks of what it serves."""
-    revoker = Revoker(parts.db, parts.etcd, parts.keys, parts.finisher)
-    schema = SchemaStatus("1", "1")
     whole = Workflows(parts.db, parts.clock, parts.canceler)
     jobs = parts.job_service()
     workflows = WorkflowService(parts.db, parts.etcd, parts.keys, parts.clock, whole, parts.waiters, parts.audit)
     server = GrpcServer(
         (
             jobs,
-            ClusterService(parts.db, parts.etcd, parts.keys, schema, revoker, lambda lanes: True, parts.audit),
+            parts.cluster_service(),
             LimitService(parts.db, parts.etcd, parts.keys, parts.hints, parts.audit),
             PoolService(parts.db, parts.etcd, parts.keys, parts.lanes, parts.hints, parts.canceler, parts.audit),
             NamespaceService(parts.db, parts.hints, parts.audit),

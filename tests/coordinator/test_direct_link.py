@@ -186,7 +186,9 @@ def _server(parts: Parts, finisher: Finisher) -> GrpcServer:
     workers = WorkerService(parts.db, parts.starter, finisher, parts.submitter)
     revoker = Revoker(parts.db, parts.etcd, parts.keys, finisher)
     schema = SchemaStatus("0003", "0003")
-    cluster = ClusterService(parts.db, parts.etcd, parts.keys, schema, revoker, lambda lanes: True, parts.audit)
+    cluster = ClusterService(
+        parts.db, parts.etcd, parts.keys, schema, revoker, lambda lanes: True, parts.audit, parts.cluster_watch
+    )
     return GrpcServer((jobs, workers, cluster), listen="127.0.0.1:0", with_reflection=False)
 
 

@@ -69,7 +69,9 @@ def _server(parts: Parts, listen: str) -> tuple[JobService, GrpcServer]:
     workers = WorkerService(parts.db, parts.starter, parts.finisher, parts.submitter)
     revoker = Revoker(parts.db, parts.etcd, parts.keys, parts.finisher)
     schema = SchemaStatus("0003", "0003")
-    cluster = ClusterService(parts.db, parts.etcd, parts.keys, schema, revoker, lambda lanes: True, parts.audit)
+    cluster = ClusterService(
+        parts.db, parts.etcd, parts.keys, schema, revoker, lambda lanes: True, parts.audit, parts.cluster_watch
+    )
     limits = LimitService(parts.db, parts.etcd, parts.keys, parts.hints, parts.audit)
     pools = PoolService(parts.db, parts.etcd, parts.keys, parts.lanes, parts.hints, parts.canceler, parts.audit)
     schedules = ScheduleService(parts.db, parts.lanes, parts.hints, parts.kinds, parts.canceler, parts.audit)
@@ -84,7 +86,13 @@ def _server(parts: Parts, listen: str) -> tuple[JobService, GrpcServer]:
 async def service(parts: Parts) -> AsyncIterator[Service]:
     jobs, server = _server(parts, "127.0.0.1:0")
     await server.start()
-    bodies = (parts.submitter.run(), jobs.run(), parts.waiters.watch(), parts.waiters.reread())
+    bodies = (
+        parts.submitter.run(),
+        jobs.run(),
+        parts.waiters.watch(),
+        parts.waiters.reread(),
+        parts.cluster_watch.run(),
+    )
     async with running(*bodies), grpc.aio.insecure_channel(server.address) as channel:
         yield Service(parts, server, channel)
         await server.stop(0)

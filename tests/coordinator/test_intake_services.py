@@ -513,7 +513,7 @@ async def test_a_deleted_job_is_hidden_and_can_still_be_read(service: Service) -
     assert (await service.client.delete(str(id))).deleted_at == gone.deleted_at
     assert (await service.client.get(str(id))).deleted_at == gone.deleted_at
     assert [job.id async for job in service.client.list(kind=kind)] == []
-    assert [job.id async for job in service.client.list(kind=kind, deleted=True)] == [str(id)]
+    assert [job.id async for job in service.client.list(kind=kind, include_deleted=True)] == [str(id)]
     assert (await service.client.retry_many(kind=kind, states=["canceled"])).retried == 0
     with pytest.raises(NotFound):
         await service.client.delete(str(uuid.uuid4()))

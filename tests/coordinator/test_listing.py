@@ -96,10 +96,10 @@ async def test_deleted_jobs_are_listed_on_demand_until_retention_removes_them(
         again = await client.delete(id)
         assert again.deleted_at == deleted.deleted_at, "the first time counts"
     assert [job.id async for job in client.list()] == []
-    shown = {job.id: job async for job in client.list(deleted=True)}
+    shown = {job.id: job async for job in client.list(include_deleted=True)}
     assert {job.state for job in shown.values()} == {JobState.CANCELED, JobState.FAILED}
     assert all(job.deleted_at is not None for job in shown.values())
-    letters = [job.id async for job in client.list(states=["failed", "canceled"], deleted=True)]
+    letters = [job.id async for job in client.list(states=["failed", "canceled"], include_deleted=True)]
     assert set(letters) == set(shown)
     assert (await client.retry_many(all=True, preview=True)).retried == 0, "what was deleted is not retried with others"
     assert (await client.get(canceled)).reason == "wrong month"
@@ -112,5 +112,5 @@ async def test_deleted_jobs_are_listed_on_demand_until_retention_removes_them(
         await client.get(str(gone))
     removed = [entry.detail["first"] async for entry in client.audit(action="retention.remove")]
     assert removed == [str(gone)]
-    assert len([job async for job in client.list(deleted=True)]) == 2
+    assert len([job async for job in client.list(include_deleted=True)]) == 2
     assert uuid.UUID(canceled)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,11 +20,13 @@ import pytest_asyncio
 from tests.coordinator.conftest import Parts, object_signer_of, running, signer_of, until
 from tests.fixtures.s3 import S3Server
 
+from tenure.coordinator import uploads as uploads_module
 from tenure.coordinator.access import called_by
 from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.api.worker_service import WorkerService
 from tenure.coordinator.artifacts import Artifacts
 from tenure.coordinator.finish import LostResult, SavedResult, Verdict
+from tenure.coordinator.leftovers import Leftovers
 from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.object_tokens import ObjectSigner, ObjectUrl, UploadToken
 from tenure.coordinator.objects import access_to
@@ -39,6 +42,7 @@ from tenure.model.states import JobState, Outcome
 from tenure.probes.server import HttpServer, application
 from tenure.store.objects.folder import FolderObjects
 from tenure.store.objects.opening import open_store
+from tenure.store.objects.s3 import S3Objects
 from tenure.store.postgres.database import Database
 from tenure.v1 import job_service_pb2 as jobs_pb
 from tenure.v1 import worker_service_pb2 as pb
@@ -67,6 +71,7 @@ class Place:
     clock: Later
     http: httpx.AsyncClient
     url: str
+    rest: RestApi
 
     async def create(self, row: Any, name: str, data: bytes, **more: Any) -> pb.CreateUploadResponse:
         """Ask where a file goes."""
@@ -155,7 +160,7 @@ async def place(request: pytest.FixtureRequest, parts: Parts, tmp_path: Path) ->
         rest.open_objects(access)
         await stack.enter_async_context(running(http_server.run(), jobs.run()))
         http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=30))
-        yield Place(parts, access, workers, jobs, clock, http, workers.base_url)
+        yield Place(parts, access, workers, jobs, clock, http, workers.base_url, rest)
 
 
 only_folder = pytest.mark.parametrize("place", ["folder"], indirect=True)
@@ -176,7 +181,8 @@ async def test_a_file_is_saved_and_read(place: Place) -> None:
     assert (found.artifact.size_bytes, found.artifact.content_type) == (300_000, "application/pdf")
     assert (await place.http.get(found.url)).headers["content-disposition"] == 'attachment; filename="report.bin"'
     assert (await place.http.get(found.url)).headers["content-type"] == "application/pdf"
-    assert await place.keys() == [f"{job_prefix('ns-a', id)}1/{name}" for name in ("empty", "report.bin")]
+    hashes = {name: hashlib.sha256(one).hexdigest()[:16] for name, one in (("report.bin", data), ("empty", b""))}
+    assert await place.keys() == sorted(f"{job_prefix('ns-a', id)}1/{hash}-{name}" for name, hash in hashes.items())
 
 
 async def test_a_file_of_the_same_name_takes_the_place_of_the_first(place: Place) -> None:
@@ -184,6 +190,63 @@ async def test_a_file_of_the_same_name_takes_the_place_of_the_first(place: Place
     await place.save(row, "a", b"first")
     await place.save(row, "a", b"second")
     assert await place.read(uuid.UUID(row.id), "a") == b"second"
+
+
+async def test_an_upload_that_was_never_completed_overwrites_no_file_of_its_name(place: Place) -> None:
+    """A zombie, or a try that was given up, whose bytes arrive after another upload of the name was completed."""
+    row = await place.execute()
+    id = uuid.UUID(row.id)
+    late, result = await place.create(row, "a", b"late"), await place.create(row, RESULT, b'"late"')
+    await place.save(row, "a", b"right")
+    await place.save(row, RESULT, b'"right"')
+    for plan, data in ((late, b"late"), (result, b'"late"')):
+        await place.send(plan, data)
+    assert await place.read(id, "a") == b"right"
+    large = SavedResult(7, hashlib.sha256(b'"right"').digest())
+    await place.parts.finish(id, row.fence, large=large)
+    for plan, data in ((late, b"late"), (result, b'"late"')):  # its job has ended, and its URLs are still good
+        await place.send(plan, data)
+        assert await place.complete(row, plan.upload) == pb.VERDICT_LOST
+    assert await place.read(id, "a") == b"right" and await place.read(id) == b'"right"'
+    # What came to nothing, and what was given up in the midst, goes with the job.
+    await Leftovers(place.parts.db, place.access.store, SystemClock()).round()
+    assert len(await place.keys()) == 4
+    await place.parts.sql("INSERT INTO tenure.object_to_delete (id, namespace) VALUES (%s, 'ns-a')", id)
+    await Leftovers(place.parts.db, place.access.store, SystemClock()).round()
+    assert await place.keys() == []
+
+
+async def test_uploads_that_are_begun_are_counted_and_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads_module, "MAX_UPLOADS", 3)
+    row = await place.execute()
+    first = await place.create(row, "a", b"0")
+    await place.create(row, "a", b"0", upload=first.upload)  # its URLs anew: the same one
+    await place.save(row, "a", b"1")
+    await place.create(row, "b", b"2")
+    with pytest.raises(InvalidInput, match="begin 3 uploads"):
+        await place.create(row, "c", b"3")
+    [counted] = await place.parts.sql("SELECT attempt, begun FROM tenure.upload WHERE job_id = %s", uuid.UUID(row.id))
+    assert (counted.attempt, counted.begun) == (1, 4)
+
+
+@only_s3
+async def test_parts_of_an_upload_that_was_given_up_go_with_the_job(place: Place, s3: S3Server) -> None:
+    row, other = await place.execute(), await place.execute()
+    store = place.access.store
+    assert isinstance(store, S3Objects)
+
+    async def uploads() -> set[str]:
+        listed = await asyncio.to_thread(s3.client().list_multipart_uploads, Bucket=store.bucket)
+        return {one["Key"].split("/")[6] for one in listed.get("Uploads", ())} & {row.id, other.id}
+
+    data = bytes(WHOLE_BYTES + 1)
+    for one in (row, other):
+        plan = await place.create(one, "large", data)
+        assert (await place.http.put(plan.part_urls[0], content=data[: plan.part_bytes])).is_success
+    assert await uploads() == {row.id, other.id}
+    await place.parts.sql("INSERT INTO tenure.object_to_delete (id, namespace) VALUES (%s, 'ns-a')", uuid.UUID(row.id))
+    await Leftovers(place.parts.db, store, SystemClock()).round()
+    assert await uploads() == {other.id}
 
 
 @only_s3
@@ -503,10 +566,66 @@ async def test_a_reader_that_goes_away_is_read_for_no_more(place: Place, monkeyp
 
 @only_folder
 async def test_transfers_beyond_the_bound_wait_their_turn(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest_objects, "MAX_TRANSFERS", 0)
     row = await place.execute()
-    plan = await place.create(row, "a", b"x")
+    await place.save(row, "a", b"x")
+    plan = await place.create(row, "b", b"x")
+    url = (await place.locate(uuid.UUID(row.id), "a")).url
+    objects = place.rest._objects
+    objects._uploads.most = 0
     assert (await place.http.put(plan.url, content=b"x")).status_code == 503
+    assert (await place.http.get(url)).status_code == 200, "neither keeps the other out"
+    objects._uploads.most, objects._downloads.most = 64, 0
+    assert (await place.http.put(plan.url, content=b"x")).status_code == 201
+    assert (await place.http.get(url)).status_code == 503
+
+
+@only_folder
+async def test_who_reads_or_sends_too_slowly_is_cut_off_and_gives_its_place_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A little now and then is too little, whatever came before."""
+    monkeypatch.setattr(rest_objects, "STRETCH_S", 1.0)
+    row = await place.execute()
+    data = os.urandom(8 * MIB) * 4
+    await place.save(row, "large", data)
+    plan = await place.create(row, "other", data)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield data[: 8 * MIB]
+        while True:
+            await asyncio.sleep(0.2)
+            yield b"x"
+
+    with suppress(httpx.HTTPError):  # whether it reads the answer before the connection ends is a matter of luck
+        answer = await place.http.put(plan.url, content=slowly(), headers={"content-length": str(len(data))})
+        assert answer.status_code == 503 and "slowly" in answer.text
+    taken = 0
+    with pytest.raises(httpx.HTTPError):
+        async with place.http.stream("GET", (await place.locate(uuid.UUID(row.id), "large")).url) as stream:
+            async for piece in stream.aiter_raw(16 * 1024):
+                taken += len(piece)
+                if 8 * MIB < taken < 9 * MIB:
+                    await asyncio.sleep(0.1)
+    objects = place.rest._objects
+
+    async def are_free() -> bool:
+        return objects._uploads._under_way == 0 == objects._downloads._under_way
+
+    await until(are_free)
+
+
+@only_folder
+async def test_a_slow_store_is_not_the_senders_fault(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest_objects, "STRETCH_S", 0.5)
+    keep = FolderObjects._keep
+
+    def slowly(self: FolderObjects, *given: Any) -> None:
+        time.sleep(1.0)
+        keep(self, *given)
+
+    monkeypatch.setattr(FolderObjects, "_keep", slowly)
+    row = await place.execute()
+    await place.save(row, "a", b"x" * MIB)
 
 
 @only_folder

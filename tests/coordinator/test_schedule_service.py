@@ -15,15 +15,12 @@ import pytest_asyncio
 from tests.coordinator.conftest import Parts, leader_of, running, until
 
 from tenure.client import AsyncClient, NewJob, NewSchedule, Retry
-from tenure.coordinator.api.cluster_service import ClusterService
 from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.worker_service import WorkerService
-from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.schedule import Scheduler
 from tenure.model.errors import BoundExceeded, Conflict, InvalidInput, NotFound, TenureError, WrongState
 from tenure.store.postgres.database import Statement
-from tenure.store.postgres.migrate import SchemaStatus
 from tenure.v1 import job_pb2, wire
 from tenure.v1 import schedule_service_pb2 as pb
 from tenure.v1.schedule_service_pb2_grpc import ScheduleServiceStub
@@ -37,10 +34,7 @@ HOUR = timedelta(hours=1)
 async def server(alone: Parts) -> AsyncIterator[GrpcServer]:
     jobs = alone.job_service()
     workers = WorkerService(alone.db, alone.starter, alone.finisher, alone.submitter)
-    revoker = Revoker(alone.db, alone.etcd, alone.keys, alone.finisher)
-    cluster = ClusterService(
-        alone.db, alone.etcd, alone.keys, SchemaStatus("1", "1"), revoker, lambda lanes: True, alone.audit
-    )
+    cluster = alone.cluster_service()
     schedules = ScheduleService(alone.db, alone.lanes, alone.hints, alone.kinds, alone.canceler, alone.audit)
     made = GrpcServer((jobs, workers, cluster, schedules), listen="127.0.0.1:0", with_reflection=False)
     await made.start()

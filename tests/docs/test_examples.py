@@ -147,6 +147,12 @@ def test_the_readme_names_the_command_that_says_why() -> None:
     assert "tenure jobs why" in tried
 
 
+def test_the_readme_lists_every_document() -> None:
+    text = (ROOT / "README.md").read_text()
+    missing = [page.name for page in (ROOT / "docs").glob("*.md") if f"(docs/{page.name})" not in text]
+    assert not missing
+
+
 def test_the_readme_names_what_ci_runs() -> None:
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
     assert "make check && make test" in readme

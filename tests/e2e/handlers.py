@@ -175,6 +175,15 @@ async def large(payload: dict[str, int]) -> str:
     return _large(payload)
 
 
+@handler("logs-and-large")
+async def logs_and_large(payload: dict[str, int], ctx: AsyncContext) -> str:
+    """Log some lines, wait until a file says that it is over, and return a large result."""
+    for number in range(10):
+        ctx.log.info(f"line {number}")
+    await asyncio.to_thread(_sleep_until_over)
+    return _large(payload)
+
+
 @handler("saves")
 async def saves(payload: dict[str, int], ctx: AsyncContext) -> str:
     """Save bytes and a file, and return a large result."""

@@ -155,8 +155,5 @@ async def test_a_worker_that_dies_while_it_saves_is_followed_by_another(stage: S
     found = [(one.attempt, one.name) for one in await on.client.artifacts(job.id)]
     assert found == [(1, "first"), (2, "_result.json"), (2, "first")]
     folder = on.deployment.folder.path / "objects" / job_prefix("default", uuid.UUID(job.id))
-    assert sorted(str(one.relative_to(folder)) for one in folder.rglob("*") if one.is_file()) == [
-        "1/first",
-        "2/_result.json",
-        "2/first",
-    ]
+    there = {(one.parent.name, one.name.partition("-")[2]) for one in folder.rglob("*") if one.is_file()}
+    assert there == {("1", "first"), ("2", "_result.json"), ("2", "first")}

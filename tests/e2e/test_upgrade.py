@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from tests.coordinator.conftest import until
 from tests.e2e.conftest import PATIENCE_S
 from tests.fixtures.etcd import EtcdServer
 from tests.fixtures.previous import Previous
@@ -55,6 +56,17 @@ class Fleet:
             member.python = python
             member.start()
         for member in self.members:
+            self._until_ready(member)
+
+    def migrate(self) -> None:
+        """Migrate the database as this version."""
+        command = [sys.executable, "-m", "tenure.cli", "db", "migrate"]
+        subprocess.run(command, env=self._env, check=True, timeout=PATIENCE_S)
+
+    def begin(self, *members: Member) -> None:
+        """Start some, as the versions that they are of."""
+        for member in members:
+            member.start()
             self._until_ready(member)
 
     def roll(self, member: Member, python: str) -> None:
@@ -131,6 +143,7 @@ def fleet(
         "TENURE_LEADER_TTL_S": "2",
         "TENURE_WORKER_GRACE_S": f"{GRACE_S:g}",
         "TENURE_GRACE_S": f"{GRACE_S:g}",
+        "TENURE_OBJECT_STORE": (tmp_path / "objects").as_uri(),
         "TENURE_TEST_TRACE": str(tmp_path / "trace"),
     }
     subprocess.run([previous.python, "-m", "tenure.cli", "db", "migrate"], env=env, check=True, timeout=PATIENCE_S)
@@ -175,6 +188,36 @@ async def test_a_rolling_upgrade_and_a_rollback_lose_and_double_nothing(
     attempts, runs = Counter(job for job, _ in tried), _runs(fleet.trace)
     traced = [id for id, kind in ended if kind != "flaky"]  # that one leaves no line
     assert {id: runs[id] for id in traced} == {id: attempts[id] for id in traced}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_a_worker_that_meets_both_releases_loses_no_log_and_no_large_result(
+    fleet: Fleet, previous: Previous
+) -> None:
+    """The old one answers UNIMPLEMENTED to what it does not know, and knows of no result that is kept elsewhere."""
+    old, new, worker, _ = fleet.members
+    old.python = str(previous.python)
+    await asyncio.to_thread(fleet.migrate)
+    await asyncio.to_thread(fleet.begin, old, worker)
+    async with AsyncClient(old.grpc) as client:
+        # Begun while there is none but the old one: the worker's calls go there, and stay there while that answers.
+        ids = [(await client.submit("logs-and-large", {"result": 200_000})).id for _ in range(3)]
+
+        async def are_executing() -> bool:
+            return {(await client.get(id)).state for id in ids} == {"executing"}
+
+        await until(are_executing)
+    await asyncio.to_thread(fleet.begin, new)
+    await asyncio.to_thread(Path(f"{fleet.trace}.over").touch)
+    async with AsyncClient(new.grpc) as client:
+        ids += [(await client.submit("logs-and-large", {"result": 200_000})).id for _ in range(20)]
+        for id in ids:
+            job = await client.wait(id, timeout_s=PATIENCE_S)
+            assert (job.state, job.result_lost, job.attempt) == ("completed", None, 1), job.error
+            assert await client.result(job) == "x" * 200_000
+            lines = [line.message async for line in client.logs(id)]
+            assert lines == [f"line {number}" for number in range(10)]
 
 
 def _runs(trace: Path) -> Counter[str]:

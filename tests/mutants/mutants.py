@@ -284,6 +284,30 @@ _START = (
         f"{POSTGRES}/test_leadership.py::test_another_timeline_raises_the_epoch_and_until_then_nothing_starts",
     ),
     _mutant(
+        "start-in-a-restored-dump",
+        "nothing starts in a database that came of a dump before a term has recorded it",
+        [
+            (
+                f"{QUERIES}/start_attempts.sql",
+                "coalesce(k.postgres_identity = tenure.postgres_identity(), true)",
+                "true",
+            )
+        ],
+        f"{POSTGRES}/test_leadership.py::test_nothing_starts_in_a_restored_dump_before_the_epoch_is_raised",
+    ),
+    _mutant(
+        "fences-of-a-dump-given-twice",
+        "a dump that is restored twice gives no fence twice",
+        [
+            (
+                f"{QUERIES}/take_leadership.sql",
+                "CASE WHEN j.etcd_lost OR j.postgres_restored THEN tenure.advance_fences() IS NULL END AS has_advanced",
+                "false AS has_advanced",
+            )
+        ],
+        f"{POSTGRES}/test_leadership.py::test_a_dump_that_is_restored_twice_gives_no_fence_twice",
+    ),
+    _mutant(
         "run-without-trust",
         "an attempt that started too late to be trusted is not run",
         [("worker/control.py", "if now >= trusted_until:", "if not started:")],

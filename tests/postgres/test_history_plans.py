@@ -132,8 +132,16 @@ def test_a_page_of_the_newest_reads_a_page(large: Large, generic: bool) -> None:
 def test_a_page_of_what_is_rare_reads_a_window_and_how_far_it_went(large: Large, generic: bool) -> None:
     read = listing(large, kind="rare", namespace="ns-7", labels='{"team": "blue"}', generic=generic)
     assert WINDOW <= sum(read.values()) <= 2 * WINDOW + 100
-    read = listing(large, kind="rare", states=["failed"])
+    read = listing(large, kind="rare", states=["completed"])
     assert sum(read.values()) <= 2 * WINDOW + 100
+
+
+def test_a_page_of_those_that_did_not_complete_reads_none_that_did(large: Large) -> None:
+    """One job in ten did not: a window of them is that of all but a tenth of the table."""
+    read = listing(large, kind="rare", states=["failed"])
+    assert WINDOW <= sum(read.values()) <= 2 * WINDOW + 100
+    of_weeks = listing(large, kind="rare", states=["canceled"], created_after=days_ago(20))
+    assert 0 < sum(of_weeks.values()) <= 2 * 0.12 * JOBS * 20 / DAYS
 
 
 def test_states_leave_out_the_table_of_jobs_or_history(large: Large) -> None:

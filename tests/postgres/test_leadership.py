@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, LiteralString
 
 import pytest
 from tests.postgres.conftest import Table
 
 from tenure.model.errors import Deposed
-from tenure.model.fence import epoch_of
+from tenure.model.fence import epoch_of, sequence_of
 from tenure.store.postgres.database import Statement
 
 
@@ -60,6 +61,66 @@ async def test_another_timeline_raises_the_epoch_and_until_then_nothing_starts(f
     assert (row.epoch, row.postgres_restored) == (2, True)
     [started] = await fresh.start(job)
     assert epoch_of(started.fence) == 2
+
+
+@pytest.mark.parametrize("column", ["postgres_identity", "postgres_system_id"])
+async def test_a_restored_dump_raises_the_epoch_and_freezes_claims(fresh: Table, column: LiteralString) -> None:
+    """In the same server, too, where system and timeline are what they were. A release of before knew no identity."""
+    await _take(fresh, 10)
+    await fresh.sql(f"UPDATE tenure.cluster SET {column} = 'that of before'")
+    job = await fresh.submit(ttl_s=40.0)  # it may have begun after the dump was made
+    row = await _take(fresh, 20)
+    assert (row.epoch, row.etcd_lost, row.postgres_restored) == (2, False, True)
+    assert 30 < row.frozen_s <= 40
+    [started] = await fresh.start(job)
+    assert epoch_of(started.fence) == 2
+
+
+async def test_nothing_starts_in_a_restored_dump_before_the_epoch_is_raised(fresh: Table) -> None:
+    await _take(fresh, 10)
+    await fresh.sql("UPDATE tenure.cluster SET postgres_identity = 'that of before'")
+    job = await fresh.submit()
+    assert await fresh.start(job) == []
+    [row] = await fresh.db.fetch("remember_revision", {"leader": "c1", "term": 10, "etcd_revision": 11})
+    assert not row.is_same_postgres
+    await _take(fresh, 20)
+    assert len(await fresh.start(job)) == 1
+
+
+async def test_a_dump_that_is_restored_twice_gives_no_fence_twice(fresh: Table) -> None:
+    """What the second life of it starts with is what the first one did; but it starts later."""
+    await _take(fresh, 10)
+    fences = []
+    for term in (20, 30):
+        await fresh.sql("UPDATE tenure.cluster SET postgres_identity = 'that of before', epoch = 1, leader_term = 10")
+        await fresh.sql("SELECT setval('tenure.fence_sequence', 5)")
+        await _take(fresh, term)
+        for _ in range(3):
+            [started] = await fresh.start(await fresh.submit())
+            fences.append(started.fence)
+        await asyncio.sleep(1.1)  # the clock of Postgres counts seconds
+    assert {epoch_of(fence) for fence in fences} == {2}
+    assert fences == sorted(set(fences))
+
+
+async def test_the_sequence_of_fences_only_moves_ahead(fresh: Table) -> None:
+    await fresh.sql("SELECT setval('tenure.fence_sequence', 140737488355327 - 10)")
+    await fresh.sql("SELECT tenure.advance_fences()")
+    [started] = await fresh.start(await fresh.submit())
+    assert sequence_of(started.fence) == 140737488355327 - 9
+
+
+async def test_the_epoch_is_raised_by_hand_and_never_lowered(fresh: Table) -> None:
+    await _take(fresh, 10)
+    [before] = await fresh.start(await fresh.submit())
+    for asked, epoch in ((None, 2), (7, 7), (None, 8)):
+        [row] = await fresh.db.fetch("raise_epoch", {"epoch": asked})
+        assert row.epoch == epoch
+    for asked in (1, 8):
+        assert await fresh.db.fetch("raise_epoch", {"epoch": asked}) == []
+    [after] = await fresh.start(await fresh.submit())
+    assert epoch_of(after.fence) == 8
+    assert after.fence > before.fence
 
 
 async def test_each_timeline_left_behind_raises_the_epoch(fresh: Table) -> None:

@@ -235,6 +235,23 @@ async def test_a_table_that_is_in_use_gets_its_index_while_old_code_writes_on(at
     assert {name: after[name] for name in functions} == functions, "what old code calls is as it was"
 
 
+async def test_a_table_in_partitions_gets_its_index_partition_by_partition(at_0002: str) -> None:
+    unsuccessful = (
+        "SELECT count(*) FILTER (WHERE i.indisvalid), count(*),"
+        " count(*) FILTER (WHERE c.relname LIKE '%\\_history\\_unsuccessful')"
+        " FROM pg_inherits h JOIN pg_index i ON i.indexrelid = h.inhrelid JOIN pg_class c ON c.oid = h.inhrelid"
+        " WHERE h.inhparent = 'tenure.history_unsuccessful'::regclass"
+    )
+    partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'tenure.history'::regclass"
+    with psycopg.connect(at_0002, autocommit=True) as old:
+        week = "PARTITION OF tenure.history FOR VALUES FROM ('2020-01-06') TO ('2020-01-13')"
+        old.execute(f"CREATE TABLE tenure.history_2020_w02 {week}".encode())
+        [(before,)] = old.execute(partitions).fetchall()
+        assert (await migrate(at_0002)).is_current
+        [(valid, all_of_them, made_ahead)] = old.execute(unsuccessful).fetchall()
+    assert made_ahead == before and valid == all_of_them >= before >= 2, "and none was made twice"
+
+
 async def test_an_index_that_was_cut_off_is_made_anew(at_0002: str) -> None:
     with psycopg.connect(at_0002, autocommit=True) as other, psycopg.connect(at_0002) as busy:
         busy.execute(EDGE, [WAITED_FOR[0]])

@@ -46,6 +46,7 @@ class Scripted(WorkerServiceServicer):
         """The jobs that a transaction has locked."""
         self.report_calls: list[list[str]] = []
         self.reports: list[pb.AttemptReport] = []
+        self.knows_logs = False
         self._fences = iter(range(1, 1_000_000))
 
     async def StartAttempts(self, request: pb.StartAttemptsRequest, context: Any) -> pb.StartAttemptsResponse:
@@ -78,6 +79,12 @@ class Scripted(WorkerServiceServicer):
                 for report in request.reports
             ]
         )
+
+    async def AppendLogs(self, request: pb.AppendLogsRequest, context: Any) -> pb.AppendLogsResponse:
+        """Take no lines, as a release without logs, or none of those that are shown."""
+        if not self.knows_logs:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        return pb.AppendLogsResponse()
 
 
 @asynccontextmanager

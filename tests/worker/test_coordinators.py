@@ -12,6 +12,7 @@ from tenure.model.clock import SystemClock
 from tenure.model.errors import ConfigurationError, TenureError, Unavailable
 from tenure.v1 import worker_service_pb2 as pb
 from tenure.worker.coordinators import Coordinators
+from tenure.worker.link import UnknownCall
 
 START = pb.StartAttemptsRequest(worker="w1")
 
@@ -73,6 +74,21 @@ async def test_when_none_answers_in_time_the_outcome_is_unknown() -> None:
         with pytest.raises(Unavailable):
             await coordinators.call("StartAttempts", START, timeout_s=1.5)
         assert refusing.starts >= 1
+        await coordinators.close()
+
+
+async def test_a_call_that_one_does_not_know_is_tried_at_another() -> None:
+    """As during a rolling upgrade: the first is of an older release, and gives what any gRPC server gives."""
+    async with serving(Scripted()) as old, serving(Scripted()) as new:
+        new.knows_logs = True
+        listed = [old.address]
+        coordinators = Coordinators(lambda: listed, SystemClock())
+        await coordinators.call("StartAttempts", START)
+        assert old.starts == 1
+        with pytest.raises(UnknownCall):
+            await coordinators.call("AppendLogs", pb.AppendLogsRequest(), timeout_s=1.0)
+        listed.append(new.address)
+        assert await coordinators.call("AppendLogs", pb.AppendLogsRequest()) == pb.AppendLogsResponse()
         await coordinators.close()
 
 

@@ -18,11 +18,19 @@ import pytest
 import pytest_asyncio
 
 from tenure.model.clock import SystemClock
-from tenure.model.errors import FieldViolation, InvalidInput, TenureError, Unavailable
+from tenure.model.errors import (
+    FieldViolation,
+    InvalidInput,
+    OwnershipLost,
+    PermissionDenied,
+    TenureError,
+    Unavailable,
+    WrongState,
+)
 from tenure.model.logs import Level, LogLine
 from tenure.worker import logs as module
 from tenure.worker.execute.call import Assignment
-from tenure.worker.link import Link, LogAnswer, LogBatch, Started
+from tenure.worker.link import Link, LogAnswer, LogBatch, Started, UnknownCall
 from tenure.worker.logs import AttemptLog, Logs
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -231,7 +239,9 @@ async def test_lines_that_are_late_are_dropped_once_the_end_is_answered(
     assert (logs._waiting, logs._bytes, logs._late) == ({}, 0, {})
 
 
-@pytest.mark.parametrize("answer", [LogAnswer(is_over=True), TenureError("nobody takes logs here")])
+@pytest.mark.parametrize(
+    "answer", [LogAnswer(is_over=True), InvalidInput([]), OwnershipLost("lost"), RuntimeError("odd")]
+)
 async def test_an_attempt_whose_lines_are_refused_goes_on_without(make: Make, answer: Any) -> None:
     logs, far = await make()
     if isinstance(answer, Exception):
@@ -247,6 +257,33 @@ async def test_an_attempt_whose_lines_are_refused_goes_on_without(make: Make, an
     other = attempt(2)
     logs.write(other, line("b"))
     await until(lambda: far.written(other))
+
+
+@pytest.mark.parametrize(
+    "problem", [TenureError("odd"), UnknownCall("of an older release"), WrongState("not now"), PermissionDenied("no")]
+)
+async def test_whatever_else_a_coordinator_says_costs_no_lines(make: Make, problem: TenureError) -> None:
+    logs, far = await make()
+    far.problem = problem
+    own, ended = attempt(), list[str]()
+    logs.write(own, line("a"))
+    await until(lambda: len(far.calls) >= 2)
+    assert not own.is_closed
+    far.problem = None
+    logs.end(own, partial(ended.append, "end"))
+    await until(lambda: ended and far.written(own))
+
+
+async def test_where_nobody_knows_of_logs_no_end_waits(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tenure.worker.logs.FLUSH_S", 3_600.0)
+    monkeypatch.setattr("tenure.worker.logs.UPGRADE_S", 0.0)
+    logs, far = await make()
+    far.problem = UnknownCall("of an older release")
+    own, ended = attempt(), list[str]()
+    logs.write(own, line("a"))
+    await until(lambda: len(far.calls) >= 2)
+    logs.end(own, partial(ended.append, "end"))
+    await until(lambda: ended)
 
 
 async def test_a_call_that_is_refused_is_sent_batch_by_batch(make: Make) -> None:

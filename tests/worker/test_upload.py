@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,15 +15,16 @@ from tests.fixtures.s3 import S3Server
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.clock import SystemClock
 from tenure.model.errors import InvalidInput, NotFound, OwnershipLost, Unavailable, WrongState
+from tenure.model.objects import RESULT
 from tenure.model.states import Outcome
 from tenure.store.objects.opening import open_store
 from tenure.store.objects.s3 import S3Objects
-from tenure.v1.transfer import Files
+from tenure.v1.transfer import THREADS, Files, UrlExpired
 from tenure.worker.artifact import Artifact, Source
 from tenure.worker.execute.call import Assignment, Ended, LostResult, SavedResult
-from tenure.worker.large_results import LargeResults, is_large
-from tenure.worker.link import Report, Started
-from tenure.worker.upload import Plan, Uploader, Wanted
+from tenure.worker.large_results import AT_ONCE, LargeResults, is_large
+from tenure.worker.link import Report, Started, UnknownCall
+from tenure.worker.upload import Plan, Uploader, Wanted, Watch
 
 MIB = 1024 * 1024
 STARTED = Started(Assignment("job", 1, 7, "default", "k", "default", "null"), 1, 1)
@@ -34,6 +36,7 @@ class Calls:
     def __init__(self, store: S3Objects) -> None:
         self.store = store
         self.part_bytes = 0
+        self.named = ""
         self.first_expires_s = 60.0
         self.trusted = float("inf")
         self.created: list[str] = []
@@ -44,6 +47,7 @@ class Calls:
         self.on_create()
         expires_s = 60.0 if self.created else self.first_expires_s
         self.created.append(wanted.upload)
+        self.named = wanted.name
         if not self.part_bytes:
             url, headers = await self.store.sign_put(
                 wanted.name,
@@ -65,7 +69,7 @@ class Calls:
         """End."""
         if upload != "whole":
             await self.store.end_parts("a", upload, tags)
-        if await self.store.head("a") is None:
+        if await self.store.head(self.named) is None:
             raise NotFound("it was not sent")
 
     def trusted_until(self, started: Started) -> float:
@@ -159,15 +163,20 @@ async def test_a_file_that_changes_meanwhile_is_not_saved(calls: Calls, uploader
 class Uploading:
     """A link that does with an upload what the test says."""
 
+    gets_on = False
+
     def __init__(self, outcome: Exception | None = None, takes_s: float = 0.0) -> None:
         self.outcome = outcome
         self.takes_s = takes_s
 
     async def upload(
-        self, started: Started, name: str, source: Source, content_type: str, *, until: float = float("inf")
+        self, started: Started, name: str, source: Source, content_type: str, *, watch: Watch | None = None
     ) -> Artifact:
         """Take long, fail, or not."""
-        await asyncio.sleep(self.takes_s)
+        for moment in range(round(self.takes_s / 0.05)):
+            if watch is not None and self.gets_on:
+                watch.reached(moment + 1)
+            await asyncio.sleep(0.05)
         if self.outcome is not None:
             raise self.outcome
         return Artifact(name, len(source) if isinstance(source, bytes) else 0, "00" * 32)
@@ -193,6 +202,8 @@ async def test_whatever_becomes_of_an_upload_the_end_is_reported() -> None:
         assert isinstance(ended.large, LostResult)
         assert ended.large.size_bytes == 70_000
         assert "\0" not in ended.large.reason
+    ended = await delivered(Uploading(UnknownCall("of an older release")))
+    assert ended.error is not None and (ended.outcome, ended.retryable) == (Outcome.FAILED, True)
     ended = await delivered(Uploading(WrongState("no object store")))
     assert ended.outcome is Outcome.FAILED
     assert ended.error is not None
@@ -203,6 +214,68 @@ async def test_an_upload_ends_before_the_leader_would_end_the_attempt() -> None:
     ended = await delivered(Uploading(takes_s=600), within_s=0.5)
     assert isinstance(ended.large, LostResult)
     assert "in time" in ended.large.reason
+
+
+async def test_an_upload_that_gets_on_is_not_cut_and_one_that_does_not_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tenure.worker.large_results.PATIENCE_S", 0.5)
+    going, standing = Uploading(takes_s=1.5), Uploading(takes_s=600)
+    going.gets_on = True
+    assert isinstance((await delivered(going)).large, SavedResult)
+    ended = await delivered(standing)
+    assert isinstance(ended.large, LostResult) and "did not get on" in ended.large.reason
+
+
+async def test_the_time_in_the_queue_is_not_that_of_an_upload(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tenure.worker.large_results.PATIENCE_S", 1.0)
+    link, clock = Uploading(takes_s=0.7), SystemClock()
+    reports: asyncio.Queue[Report] = asyncio.Queue()
+    results = LargeResults(link, clock, reports.put_nowait)  # type: ignore[arg-type]
+    running = asyncio.create_task(results.run())
+    for _ in range(3 * AT_ONCE):
+        results.add(Report(STARTED, Ended(Outcome.COMPLETED, "x" * 70_000)), until=clock.monotonic() + 60)
+    ends = [await asyncio.wait_for(reports.get(), 30) for _ in range(3 * AT_ONCE)]
+    running.cancel()
+    assert all(isinstance(one.ended.large, SavedResult) for one in ends)
+
+
+async def test_a_result_does_not_wait_behind_large_files(calls: Calls, files: Files, tmp_path: Path) -> None:
+    """Files take all places of theirs, for good: a pipe that nobody writes to is no file that ends."""
+    uploader = Uploader(calls, files, SystemClock())
+    held = threading.Event()
+    waiting = [asyncio.get_running_loop().run_in_executor(files._threads, held.wait) for _ in range(2 * THREADS)]
+    try:
+        saved = await asyncio.wait_for(uploader.upload(STARTED, RESULT, b"{}", "a/b"), 30)
+        assert saved.size_bytes == 2
+    finally:
+        held.set()
+        await asyncio.gather(*waiting)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [
+        (400, "RequestTimeout", Unavailable),
+        (400, "ExpiredToken", UrlExpired),
+        (403, "RequestTimeTooSkewed", UrlExpired),
+        (400, "InvalidDigest", InvalidInput),
+        (503, "SlowDown", Unavailable),
+    ],
+)
+async def test_what_a_store_says_decides_whether_a_file_is_sent_again(
+    files: Files, status: int, code: str, error: type[Exception]
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = f"<Error><Code>{code}</Code></Error>"
+        writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(error) as caught:
+            await files.put(f"http://127.0.0.1:{port}/", b"data", start=0, length=4, headers={})
+    assert type(caught.value) is error
 
 
 def test_which_results_are_large() -> None:

@@ -209,6 +209,7 @@ class PipeLink:
         self._deadline: float | None = request["deadline"]
         self._timeout_at: float | None = request["timeout_at"]
         self.least_level = Level(request["least_level"])
+        self._spool = Path(request["spool"])
         self.dropped = 0
 
     @property
@@ -248,7 +249,7 @@ class PipeLink:
     def save_artifact(self, name: str, source: Source, content_type: str) -> Future[Artifact]:
         """Have the worker upload a file; bytes go there through one."""
         saved: Future[Artifact] = Future()
-        path, mine = (_spooled(source), True) if isinstance(source, bytes) else (source, False)
+        path, mine = (_spooled(source, self._spool), True) if isinstance(source, bytes) else (source, False)
 
         def take(answer: Future[Any]) -> None:
             if mine:
@@ -342,9 +343,10 @@ class PipeLink:
         return self._clock.monotonic() + (instant - boottime())
 
 
-def _spooled(data: bytes) -> Path:
-    """Return a file that holds some bytes: more than fit into a frame."""
-    descriptor, name = tempfile.mkstemp(prefix="tenure-artifact-")
+def _spooled(data: bytes, folder: Path) -> Path:
+    """Return a file that holds some bytes: more than fit into a frame. The worker removes the folder in the end."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=folder)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
     return Path(name)

@@ -7,6 +7,9 @@ A handler that ends in a signal, ``os._exit`` or out of memory has failed with `
 from __future__ import annotations
 
 import asyncio
+import secrets
+import shutil
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict
@@ -52,11 +55,14 @@ class ProcessExecution(ForkedExecution):
 
     _ended: Ended | None = None
     _ticker: asyncio.TimerHandle | None = None
+    _spool: Path | None = None
+    """Where the child puts bytes on their way to the worker. It goes with the child, however that ended."""
 
     def start(self) -> None:
         """Fork and send the assignment."""
         call = self.bridge.call
         assignment = call.assignment
+        self._spool = Path(tempfile.gettempdir(), f"tenure-artifacts-{secrets.token_hex(8)}")
         request = {
             "what": "attempt",
             "reference": call.handler.reference,
@@ -65,6 +71,7 @@ class ProcessExecution(ForkedExecution):
             "timeout_at": self.shared(self.bridge.timeout_at),
             "least_level": int(call.least_level),
             "env": identity(call),
+            "spool": str(self._spool),
         }
         self.spawn(request, [])
         if call.handler.takes_context:
@@ -87,6 +94,8 @@ class ProcessExecution(ForkedExecution):
         """Report what the handler said, or how its process died."""
         if self._ticker is not None:
             self._ticker.cancel()
+        if self._spool is not None and self._spool.exists():
+            shutil.rmtree(self._spool, ignore_errors=True)
         ended = self._ended
         if ended is None:
             ended = self.died()

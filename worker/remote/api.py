@@ -21,6 +21,7 @@ from tenure.model.clock import Clock
 from tenure.model.errors import BY_GRPC_STATUS, FieldViolation, InvalidInput, TenureError, Unauthenticated, Unavailable
 from tenure.v1 import runner_api as wire
 from tenure.v1.bearer import Bearer
+from tenure.worker.link import UnknownCall
 from tenure.worker.remote.tls import RunnerTLS
 
 log = structlog.get_logger(__name__)
@@ -35,10 +36,6 @@ _NOT_NOW = frozenset({408, 425, 502, 503, 504})
 _WHOSE = "is that address a coordinator's, or something on the way to one?"
 _NO_SUCH_PATH = frozenset({404, 405})
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
-
-
-class UnknownPath(TenureError):
-    """The coordinator is of a release that does not have this call."""
 
 
 class Sent(NamedTuple):
@@ -183,7 +180,8 @@ def _error(response: httpx.Response) -> TenureError:
         if response.status_code in _NOT_NOW:
             return Unavailable(told)
         if response.status_code in _NO_SUCH_PATH:
-            return UnknownPath(told, hint=_WHOSE)
+            # Of an older release, during an upgrade, or a proxy without a coordinator behind it: another may know it.
+            return UnknownCall(told, hint=_WHOSE)
         return TenureError(told, hint=_WHOSE)
     hint = problem.hint or None
     if problem.status == InvalidInput.grpc_status:

@@ -17,7 +17,7 @@ import structlog
 
 from tenure.model.clock import Clock
 from tenure.model.dependencies import Trigger
-from tenure.model.errors import NotFound, TenureError, Unavailable, WrongState
+from tenure.model.errors import NotFound, TenureError, Unavailable
 from tenure.model.jobs import JobSpec
 from tenure.model.states import JobState
 from tenure.store.etcd.leases import LeaseKeeper
@@ -36,9 +36,9 @@ from tenure.worker.execute.call import (
     StopCause,
 )
 from tenure.worker.link import Answer, LogAnswer, LogBatch, Report, Started, StopAttempt
-from tenure.worker.remote.api import Api, UnknownPath
+from tenure.worker.remote.api import Api
 from tenure.worker.remote.leases import RemoteLeases, RemoteSessions
-from tenure.worker.upload import Plan, Uploader, Wanted
+from tenure.worker.upload import Plan, Uploader, Wanted, Watch
 from tenure.worker.upstream import UpstreamJob, UpstreamPage
 
 log = structlog.get_logger(__name__)
@@ -315,10 +315,10 @@ class RemoteLink:
         return [LogAnswer(is_over=True) if token is None else next(answers) for token in tokens]
 
     async def upload(
-        self, started: Started, name: str, source: Source, content_type: str, *, until: float = float("inf")
+        self, started: Started, name: str, source: Source, content_type: str, *, watch: Watch | None = None
     ) -> Artifact:
         """See ``Link``."""
-        return await self._uploader.upload(started, name, source, content_type, until=until)
+        return await self._uploader.upload(started, name, source, content_type, watch=watch)
 
     async def create_upload(self, started: Started, wanted: Wanted) -> Plan:
         """See ``worker.upload.UploadCalls``."""
@@ -330,10 +330,7 @@ class RemoteLink:
             wanted.content_type,
             wanted.upload,
         )
-        try:
-            told, _ = await self._api.call("upload", request, wire.Upload)
-        except UnknownPath as exc:
-            raise WrongState("the coordinators are of a release without an object store") from exc
+        told, _ = await self._api.call("upload", request, wire.Upload)
         return Plan(told.upload, self._api.absolute(told.url), told.headers, told.part_bytes, told.part_urls)
 
     async def complete_upload(self, started: Started, upload: str, tags: Sequence[str]) -> None:

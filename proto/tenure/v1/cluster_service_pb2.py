@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftenure/v1/cluster_service.proto\x12\ttenure.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11GetClusterRequest\"\x89\x01\n\x0b\x43oordinator\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04grpc\x18\x02 \x01(\t\x12\x0c\n\x04http\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x11\n\tis_leader\x18\x05 \x01(\x08\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xba\x01\n\x12GetClusterResponse\x12,\n\x0c\x63oordinators\x18\x01 \x03(\x0b\x32\x16.tenure.v1.Coordinator\x12\x0e\n\x06leader\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x14\n\x0c\x65tcd_version\x18\x04 \x01(\t\x12\x18\n\x10postgres_version\x18\x05 \x01(\t\x12\x16\n\x0eschema_version\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\"\x14\n\x12ListWorkersRequest\"\xa1\x02\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05pools\x18\x02 \x03(\t\x12\r\n\x05kinds\x18\x03 \x03(\t\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\x05\x12\x0e\n\x06\x63laims\x18\x05 \x01(\x05\x12-\n\x06labels\x18\x06 \x03(\x0b\x32\x1d.tenure.v1.Worker.LabelsEntry\x12\x0c\n\x04mode\x18\x07 \x01(\t\x12\x0c\n\x04host\x18\x08 \x01(\t\x12\x0f\n\x07version\x18\t \x01(\t\x12\x10\n\x08\x64raining\x18\n \x01(\x08\x12.\n\nstarted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"9\n\x13ListWorkersResponse\x12\"\n\x07workers\x18\x01 \x03(\x0b\x32\x11.tenure.v1.Worker\"\x13\n\x11ListClaimsRequest\"\xac\x01\n\tHeldClaim\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\r\n\x05route\x18\x05 \x01(\t\x12\r\n\x05lease\x18\x06 \x01(\x03\x12\x10\n\x08revision\x18\x07 \x01(\x03\x12.\n\nclaimed_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\x12ListClaimsResponse\x12$\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x14.tenure.v1.HeldClaim\"$\n\x12RevokeClaimRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"&\n\x13RevokeClaimResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\x08\"!\n\x10HintReadyRequest\x12\r\n\x05lanes\x18\x01 \x03(\x03\"\x13\n\x11HintReadyResponse2\x8a\x03\n\x0e\x43lusterService\x12I\n\nGetCluster\x12\x1c.tenure.v1.GetClusterRequest\x1a\x1d.tenure.v1.GetClusterResponse\x12L\n\x0bListWorkers\x12\x1d.tenure.v1.ListWorkersRequest\x1a\x1e.tenure.v1.ListWorkersResponse\x12I\n\nListClaims\x12\x1c.tenure.v1.ListClaimsRequest\x1a\x1d.tenure.v1.ListClaimsResponse\x12L\n\x0bRevokeClaim\x12\x1d.tenure.v1.RevokeClaimRequest\x1a\x1e.tenure.v1.RevokeClaimResponse\x12\x46\n\tHintReady\x12\x1b.tenure.v1.HintReadyRequest\x1a\x1c.tenure.v1.HintReadyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftenure/v1/cluster_service.proto\x12\ttenure.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11GetClusterRequest\"\x89\x01\n\x0b\x43oordinator\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04grpc\x18\x02 \x01(\t\x12\x0c\n\x04http\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x11\n\tis_leader\x18\x05 \x01(\x08\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xba\x01\n\x12GetClusterResponse\x12,\n\x0c\x63oordinators\x18\x01 \x03(\x0b\x32\x16.tenure.v1.Coordinator\x12\x0e\n\x06leader\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x14\n\x0c\x65tcd_version\x18\x04 \x01(\t\x12\x18\n\x10postgres_version\x18\x05 \x01(\t\x12\x16\n\x0eschema_version\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\"\x15\n\x13WatchClusterRequest\"=\n\nServedPool\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07workers\x18\x02 \x01(\x05\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\x05\"\xb4\x01\n\x14WatchClusterResponse\x12,\n\x0c\x63oordinators\x18\x01 \x03(\x0b\x32\x16.tenure.v1.Coordinator\x12\x0e\n\x06leader\x18\x02 \x01(\t\x12\"\n\x07workers\x18\x03 \x03(\x0b\x32\x11.tenure.v1.Worker\x12\x14\n\x0cmore_workers\x18\x04 \x01(\x05\x12$\n\x05pools\x18\x05 \x03(\x0b\x32\x15.tenure.v1.ServedPool\"\x14\n\x12ListWorkersRequest\"\xa1\x02\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05pools\x18\x02 \x03(\t\x12\r\n\x05kinds\x18\x03 \x03(\t\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\x05\x12\x0e\n\x06\x63laims\x18\x05 \x01(\x05\x12-\n\x06labels\x18\x06 \x03(\x0b\x32\x1d.tenure.v1.Worker.LabelsEntry\x12\x0c\n\x04mode\x18\x07 \x01(\t\x12\x0c\n\x04host\x18\x08 \x01(\t\x12\x0f\n\x07version\x18\t \x01(\t\x12\x10\n\x08\x64raining\x18\n \x01(\x08\x12.\n\nstarted_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"9\n\x13ListWorkersResponse\x12\"\n\x07workers\x18\x01 \x03(\x0b\x32\x11.tenure.v1.Worker\"\x13\n\x11ListClaimsRequest\"\xac\x01\n\tHeldClaim\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\r\n\x05route\x18\x05 \x01(\t\x12\r\n\x05lease\x18\x06 \x01(\x03\x12\x10\n\x08revision\x18\x07 \x01(\x03\x12.\n\nclaimed_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\x12ListClaimsResponse\x12$\n\x06\x63laims\x18\x01 \x03(\x0b\x32\x14.tenure.v1.HeldClaim\"$\n\x12RevokeClaimRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"&\n\x13RevokeClaimResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\x08\"!\n\x10HintReadyRequest\x12\r\n\x05lanes\x18\x01 \x03(\x03\"\x13\n\x11HintReadyResponse2\xdd\x03\n\x0e\x43lusterService\x12I\n\nGetCluster\x12\x1c.tenure.v1.GetClusterRequest\x1a\x1d.tenure.v1.GetClusterResponse\x12Q\n\x0cWatchCluster\x12\x1e.tenure.v1.WatchClusterRequest\x1a\x1f.tenure.v1.WatchClusterResponse0\x01\x12L\n\x0bListWorkers\x12\x1d.tenure.v1.ListWorkersRequest\x1a\x1e.tenure.v1.ListWorkersResponse\x12I\n\nListClaims\x12\x1c.tenure.v1.ListClaimsRequest\x1a\x1d.tenure.v1.ListClaimsResponse\x12L\n\x0bRevokeClaim\x12\x1d.tenure.v1.RevokeClaimRequest\x1a\x1e.tenure.v1.RevokeClaimResponse\x12\x46\n\tHintReady\x12\x1b.tenure.v1.HintReadyRequest\x1a\x1c.tenure.v1.HintReadyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,28 +40,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COORDINATOR']._serialized_end=238
   _globals['_GETCLUSTERRESPONSE']._serialized_start=241
   _globals['_GETCLUSTERRESPONSE']._serialized_end=427
-  _globals['_LISTWORKERSREQUEST']._serialized_start=429
-  _globals['_LISTWORKERSREQUEST']._serialized_end=449
-  _globals['_WORKER']._serialized_start=452
-  _globals['_WORKER']._serialized_end=741
-  _globals['_WORKER_LABELSENTRY']._serialized_start=696
-  _globals['_WORKER_LABELSENTRY']._serialized_end=741
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=743
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=800
-  _globals['_LISTCLAIMSREQUEST']._serialized_start=802
-  _globals['_LISTCLAIMSREQUEST']._serialized_end=821
-  _globals['_HELDCLAIM']._serialized_start=824
-  _globals['_HELDCLAIM']._serialized_end=996
-  _globals['_LISTCLAIMSRESPONSE']._serialized_start=998
-  _globals['_LISTCLAIMSRESPONSE']._serialized_end=1056
-  _globals['_REVOKECLAIMREQUEST']._serialized_start=1058
-  _globals['_REVOKECLAIMREQUEST']._serialized_end=1094
-  _globals['_REVOKECLAIMRESPONSE']._serialized_start=1096
-  _globals['_REVOKECLAIMRESPONSE']._serialized_end=1134
-  _globals['_HINTREADYREQUEST']._serialized_start=1136
-  _globals['_HINTREADYREQUEST']._serialized_end=1169
-  _globals['_HINTREADYRESPONSE']._serialized_start=1171
-  _globals['_HINTREADYRESPONSE']._serialized_end=1190
-  _globals['_CLUSTERSERVICE']._serialized_start=1193
-  _globals['_CLUSTERSERVICE']._serialized_end=1587
+  _globals['_WATCHCLUSTERREQUEST']._serialized_start=429
+  _globals['_WATCHCLUSTERREQUEST']._serialized_end=450
+  _globals['_SERVEDPOOL']._serialized_start=452
+  _globals['_SERVEDPOOL']._serialized_end=513
+  _globals['_WATCHCLUSTERRESPONSE']._serialized_start=516
+  _globals['_WATCHCLUSTERRESPONSE']._serialized_end=696
+  _globals['_LISTWORKERSREQUEST']._serialized_start=698
+  _globals['_LISTWORKERSREQUEST']._serialized_end=718
+  _globals['_WORKER']._serialized_start=721
+  _globals['_WORKER']._serialized_end=1010
+  _globals['_WORKER_LABELSENTRY']._serialized_start=965
+  _globals['_WORKER_LABELSENTRY']._serialized_end=1010
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=1012
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=1069
+  _globals['_LISTCLAIMSREQUEST']._serialized_start=1071
+  _globals['_LISTCLAIMSREQUEST']._serialized_end=1090
+  _globals['_HELDCLAIM']._serialized_start=1093
+  _globals['_HELDCLAIM']._serialized_end=1265
+  _globals['_LISTCLAIMSRESPONSE']._serialized_start=1267
+  _globals['_LISTCLAIMSRESPONSE']._serialized_end=1325
+  _globals['_REVOKECLAIMREQUEST']._serialized_start=1327
+  _globals['_REVOKECLAIMREQUEST']._serialized_end=1363
+  _globals['_REVOKECLAIMRESPONSE']._serialized_start=1365
+  _globals['_REVOKECLAIMRESPONSE']._serialized_end=1403
+  _globals['_HINTREADYREQUEST']._serialized_start=1405
+  _globals['_HINTREADYREQUEST']._serialized_end=1438
+  _globals['_HINTREADYRESPONSE']._serialized_start=1440
+  _globals['_HINTREADYRESPONSE']._serialized_end=1459
+  _globals['_CLUSTERSERVICE']._serialized_start=1462
+  _globals['_CLUSTERSERVICE']._serialized_end=1939
 # @@protoc_insertion_point(module_scope)

@@ -47,6 +47,34 @@ class GetClusterResponse(_message.Message):
     version: str
     def __init__(self, coordinators: _Optional[_Iterable[_Union[Coordinator, _Mapping]]] = ..., leader: _Optional[str] = ..., epoch: _Optional[int] = ..., etcd_version: _Optional[str] = ..., postgres_version: _Optional[str] = ..., schema_version: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
+class WatchClusterRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ServedPool(_message.Message):
+    __slots__ = ("path", "workers", "capacity")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    workers: int
+    capacity: int
+    def __init__(self, path: _Optional[str] = ..., workers: _Optional[int] = ..., capacity: _Optional[int] = ...) -> None: ...
+
+class WatchClusterResponse(_message.Message):
+    __slots__ = ("coordinators", "leader", "workers", "more_workers", "pools")
+    COORDINATORS_FIELD_NUMBER: _ClassVar[int]
+    LEADER_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    MORE_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    POOLS_FIELD_NUMBER: _ClassVar[int]
+    coordinators: _containers.RepeatedCompositeFieldContainer[Coordinator]
+    leader: str
+    workers: _containers.RepeatedCompositeFieldContainer[Worker]
+    more_workers: int
+    pools: _containers.RepeatedCompositeFieldContainer[ServedPool]
+    def __init__(self, coordinators: _Optional[_Iterable[_Union[Coordinator, _Mapping]]] = ..., leader: _Optional[str] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., more_workers: _Optional[int] = ..., pools: _Optional[_Iterable[_Union[ServedPool, _Mapping]]] = ...) -> None: ...
+
 class ListWorkersRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

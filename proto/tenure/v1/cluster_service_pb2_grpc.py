@@ -40,6 +40,11 @@ class ClusterServiceStub:
                 request_serializer=tenure_dot_v1_dot_cluster__service__pb2.GetClusterRequest.SerializeToString,
                 response_deserializer=tenure_dot_v1_dot_cluster__service__pb2.GetClusterResponse.FromString,
                 _registered_method=True)
+        self.WatchCluster = channel.unary_stream(
+                '/tenure.v1.ClusterService/WatchCluster',
+                request_serializer=tenure_dot_v1_dot_cluster__service__pb2.WatchClusterRequest.SerializeToString,
+                response_deserializer=tenure_dot_v1_dot_cluster__service__pb2.WatchClusterResponse.FromString,
+                _registered_method=True)
         self.ListWorkers = channel.unary_unary(
                 '/tenure.v1.ClusterService/ListWorkers',
                 request_serializer=tenure_dot_v1_dot_cluster__service__pb2.ListWorkersRequest.SerializeToString,
@@ -68,6 +73,15 @@ class ClusterServiceServicer:
 
     def GetCluster(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchCluster(self, request, context):
+        """Coordinators, leader, workers and the pools that they serve: now, and again when they change, at most once a second.
+        Each message is the whole picture; a reader who is slow is given the newest one. Ends as UNAVAILABLE when the coordinator
+        stops or etcd does not answer: ask another one.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -106,6 +120,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.GetCluster,
                     request_deserializer=tenure_dot_v1_dot_cluster__service__pb2.GetClusterRequest.FromString,
                     response_serializer=tenure_dot_v1_dot_cluster__service__pb2.GetClusterResponse.SerializeToString,
+            ),
+            'WatchCluster': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchCluster,
+                    request_deserializer=tenure_dot_v1_dot_cluster__service__pb2.WatchClusterRequest.FromString,
+                    response_serializer=tenure_dot_v1_dot_cluster__service__pb2.WatchClusterResponse.SerializeToString,
             ),
             'ListWorkers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkers,
@@ -156,6 +175,33 @@ class ClusterService:
             '/tenure.v1.ClusterService/GetCluster',
             tenure_dot_v1_dot_cluster__service__pb2.GetClusterRequest.SerializeToString,
             tenure_dot_v1_dot_cluster__service__pb2.GetClusterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tenure.v1.ClusterService/WatchCluster',
+            tenure_dot_v1_dot_cluster__service__pb2.WatchClusterRequest.SerializeToString,
+            tenure_dot_v1_dot_cluster__service__pb2.WatchClusterResponse.FromString,
             options,
             channel_credentials,
             insecure,

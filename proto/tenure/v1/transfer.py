@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import secrets
 import ssl
 import stat
@@ -30,6 +31,11 @@ ANSWER_S = 120.0
 """After the last byte: a store may have much to put together."""
 THREADS = 4
 _AGAIN = frozenset({408, 409, 425, 429})
+_CODE = re.compile("<Code>([A-Za-z]+)</Code>")
+"""What S3 says beside a status, which is 400 for much that another try mends."""
+_NOT_FOR_GOOD = frozenset({"RequestTimeout", "InternalError", "SlowDown", "ServiceUnavailable"})
+_EXPIRED = frozenset({"ExpiredToken", "RequestTimeTooSkewed", "TokenRefreshRequired"})
+"""What was signed with, or when; another URL may be good."""
 Source = bytes | Path
 T = TypeVar("T")
 
@@ -55,6 +61,12 @@ class Files:
         self._client_cert = client_cert
         self._closing = threading.Event()
         self._making = threading.Lock()
+        self._beside: list[Files] = []
+
+    def beside(self) -> Files:
+        """Return another one, with threads and connections of its own, that is closed with this."""
+        self._beside.append(Files(ca_files=(*self._ca_files,), client_cert=self._client_cert))
+        return self._beside[-1]
 
     async def measure(self, source: Source) -> Measured:
         """Return the size and the SHA-256 of what is to be sent.
@@ -64,13 +76,24 @@ class Files:
         """
         return await self._run(lambda stop: _measured(source, stop))
 
-    async def put(self, url: str, source: Source, *, start: int, length: int, headers: Mapping[str, str]) -> str:
+    async def put(
+        self,
+        url: str,
+        source: Source,
+        *,
+        start: int,
+        length: int,
+        headers: Mapping[str, str],
+        reached: Callable[[int], None] | None = None,
+    ) -> str:
         """Send some bytes of a file; return the ETag of the answer, empty if there is none.
+
+        ``reached`` is told from a thread, now and then, up to where bytes were taken.
 
         Raises:
             UrlExpired: it was refused. Unavailable: send it again. InvalidInput: it never will be taken.
         """
-        return await self._run(lambda stop: self._put(url, source, start, length, headers, stop))
+        return await self._run(lambda stop: self._put(url, source, start, length, headers, reached, stop))
 
     async def fetch(self, url: str, expected: Measured) -> bytes:
         """Return what a file holds.
@@ -97,6 +120,8 @@ class Files:
     def close(self) -> None:
         """Stop what is under way, and let go of connections and threads."""
         self._closing.set()
+        for one in self._beside:
+            one.close()
         made = self.__dict__
         if "_threads" in made:
             made["_threads"].shutdown(wait=False, cancel_futures=True)
@@ -145,17 +170,20 @@ class Files:
         start: int,
         length: int,
         headers: Mapping[str, str],
+        reached: Callable[[int], None] | None,
         stop: Callable[[], bool],
     ) -> str:
         sent = {**headers, "Content-Length": str(length)}
         timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_TIMEOUT_S, read=ANSWER_S)
         try:
             body = _pieces(source, start, length, stop)
+            if reached is not None:
+                body = _telling(body, start, reached)
             response = self._client().put(url, content=body, headers=sent, timeout=timeout)
         except httpx.HTTPError as exc:
             raise _unreachable(url, exc) from exc
         if response.is_success:
-            return response.headers.get("etag", "")
+            return str(response.headers.get("etag", ""))
         raise _refusal(response, "PUT")
 
     def _fetch(self, url: str, expected: Measured, take: Callable[[Iterator[bytes]], T], stop: Callable[[], bool]) -> T:
@@ -211,6 +239,13 @@ def _pieces(source: Source, start: int, length: int | None, stop: Callable[[], b
         raise InvalidInput([FieldViolation("path", f"{source} has become shorter meanwhile")])
 
 
+def _telling(pieces: Iterator[bytes], start: int, reached: Callable[[int], None]) -> Iterator[bytes]:
+    for piece in pieces:
+        yield piece
+        start += len(piece)
+        reached(start)
+
+
 def _as_expected(pieces: Iterator[bytes], expected: Measured, stop: Callable[[], bool]) -> Iterator[bytes]:
     digest, size = hashlib.sha256(), 0
     for piece in pieces:
@@ -254,7 +289,10 @@ def _unreachable(url: str, exc: httpx.HTTPError) -> TenureError:
 
 def _refusal(response: httpx.Response, method: str) -> TenureError:
     told = f"{response.url.host} answered HTTP {response.status_code} to {method}: {response.text[:300].strip()}"
-    if response.status_code in (401, 403):
+    code = _CODE.search(response.text[:2_000])
+    if code is not None and code[1] in _NOT_FOR_GOOD:
+        return Unavailable(told)
+    if response.status_code in (401, 403) or (code is not None and code[1] in _EXPIRED):
         return UrlExpired(told)
     if response.status_code == 404:
         return NotFound(told)

@@ -2,7 +2,7 @@
 -- that leaves little over costs no more than one that does not. Null filters let everything through. If the window ended
 -- before the page was full, each row says which id it has reached, and one is returned in any case; null: no more is there.
 -- The conditions of the window must leave out nothing row by row, but whole tables and partitions (states, times of the end)
--- or what an index does (ids, a parent, a workflow).
+-- or what an index does (ids, a parent, a workflow, states that are not completed).
 WITH matching AS MATERIALIZED (
     SELECT * FROM (
         SELECT id, namespace, kind, route, state, priority, activate_at, created_at, NULL::json AS payload,

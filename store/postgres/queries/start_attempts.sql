@@ -17,6 +17,8 @@ WHERE j.ctid = c.place AND j.id = c.id AND j.state IN ('ready', 'restarting') AN
   AND (j.attempt > 0 OR j.start_by IS NULL OR j.start_by > now()) AND (j.deadline IS NULL OR j.deadline > now())
   -- On a timeline that the leader has not seen the sequence may have gone back: nothing starts before the epoch rises.
   AND (SELECT coalesce(k.postgres_timeline = tenure.timeline(), true) FROM tenure.cluster k)
+  -- Nor in a database that came of a dump.
+  AND (SELECT coalesce(k.postgres_identity = tenure.postgres_identity(), true) FROM tenure.cluster k)
 RETURNING j.id::text, j.attempt, j.fence, j.namespace, j.kind, j.route, j.payload::text, j.checkpoint::text,
           least(j.timeout_s, extract(epoch FROM j.deadline - now()))::float8 AS timeout_s,
           j.labels, j.started_at, j.parent_id::text, j.parked_attempt

@@ -23,3 +23,4 @@ def upgrade() -> None:
     run_sql_file("0003_retention.sql")
     run_sql_file("0003_archive.sql")
     run_sql_file("0003_signing_key.sql")
+    run_sql_file("0003_restore.sql")

@@ -13,3 +13,12 @@ CREATE TABLE tenure.artifact (
     PRIMARY KEY (job_id, attempt, name),
     CHECK ((sha256 IS NULL) = (lost IS NOT NULL))
 );
+
+-- How many uploads an attempt has begun, whatever became of them: noted before it is told where to send them, so that
+-- removal knows what may lie in the object store. Only attempts that upload have a row.
+CREATE TABLE tenure.upload (
+    job_id  uuid NOT NULL,
+    attempt integer NOT NULL,
+    begun   integer NOT NULL,
+    PRIMARY KEY (job_id, attempt)
+);

@@ -71,6 +71,9 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     SELECT tenure.wait_or_begin(array_agg(child_id), array_agg(parent_state)) FROM edge
 $$;
 
+-- What a listing of jobs that did not complete walks through, without looking at all that did. Only they write it.
+CREATE INDEX history_unsuccessful ON tenure.history (id) WHERE state IN ('failed', 'canceled');
+
 -- The weekly partitions of history and attempts, by the time of the end; not the default ones.
 CREATE VIEW tenure.week AS
 SELECT p.relname AS parent, c.relname AS child,
@@ -172,19 +175,22 @@ BEGIN
           AND a.finished_at >= made_at - interval '1 h' AND a.finished_at < until_at
     ), artifacts AS (
         DELETE FROM tenure.artifact a WHERE a.job_id = ANY (ARRAY(SELECT id FROM gone)) RETURNING a.job_id
+    ), begun AS (
+        DELETE FROM tenure.upload u WHERE u.job_id = ANY (ARRAY(SELECT id FROM gone)) RETURNING u.job_id
     ), lines AS (
         DELETE FROM tenure.log l WHERE l.job_id = ANY (ARRAY(SELECT id FROM gone))
     ), heads AS (
         DELETE FROM tenure.log_head l WHERE l.job_id = ANY (ARRAY(SELECT id FROM gone)) RETURNING l.job_id, l.moved_at
     ), files AS (
-        SELECT job_id FROM artifacts UNION SELECT job_id FROM heads WHERE moved_at IS NOT NULL
+        -- A log may have been sent, and not be noted as moved.
+        SELECT job_id FROM artifacts UNION SELECT job_id FROM begun
+        UNION SELECT job_id FROM heads WHERE moved_at IS NOT NULL OR has_objects
     ), objects AS (
-        -- They go later (coordinator/leftovers.py): those of jobs that have saved something, and of jobs whose attempts may
-        -- have begun to. The archive goes on referring to those of its jobs.
+        -- They go later (coordinator/leftovers.py): those of jobs that have saved something, or have begun to. The archive
+        -- goes on referring to those of its jobs.
         INSERT INTO tenure.object_to_delete (id, namespace)
         SELECT g.id, g.namespace FROM gone g
-        WHERE NOT archived AND (g.id IN (SELECT job_id FROM files)
-                                OR (has_objects AND g.attempt > 0 AND (g.attempt > 1 OR g.state <> 'completed')))
+        WHERE NOT archived AND g.id IN (SELECT job_id FROM files)
         ON CONFLICT DO NOTHING
     ), edges AS (
         DELETE FROM tenure.dependency d WHERE d.child_id = ANY (ARRAY(SELECT id FROM gone))
