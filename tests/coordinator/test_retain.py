@@ -23,7 +23,7 @@ from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.retention_service import RetentionService
 from tenure.coordinator.passing import LAST_ID
 from tenure.coordinator.retain import Retainer
-from tenure.model.errors import Deposed, InvalidInput, NotFound
+from tenure.model.errors import Deposed, InvalidInput, NotFound, Unavailable
 from tenure.model.ids import first_id_at, new_id
 from tenure.model.jobs import JobSpec
 from tenure.model.retention import Policy, policy_for
@@ -423,6 +423,64 @@ async def test_steps_that_take_too_long_are_halved_and_one_job_holds_no_others_u
     sizes = [len(ids) for ids in steps]
     assert 1 in sizes and [stays] in steps
     assert max(sizes[sizes.index(1) :]) > 1, "what was halved grows back"
+
+
+SLOW_LOOK = """
+ALTER VIEW tenure.ended RENAME TO ended_soon;
+CREATE VIEW tenure.ended AS
+SELECT id, namespace, kind, state, created_at, finished_at, workflow_id, held,
+       needed OR pg_sleep(CASE WHEN kind = 'never' THEN 60 ELSE 0.1 END) IS NULL AS needed FROM tenure.ended_soon
+"""
+
+
+async def test_a_look_that_takes_too_long_is_halved_and_one_job_holds_no_others_up(
+    alone: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retain, "WINDOW_JOBS", 16)
+    for _ in range(6):
+        await ended(alone, 12 * DAY_S)
+    stays = await ended(alone, 11 * DAY_S, kind="never")
+    for _ in range(6):
+        await ended(alone, 10 * DAY_S)
+    await policy(alone, DAY_S)
+    async with await psycopg.AsyncConnection.connect(alone.dsn, autocommit=True) as connection:
+        await connection.execute(SLOW_LOOK.encode())
+    async with Database(alone.dsn, PoolOptions(min_size=1, max_size=1, statement_timeout_s=1.0)) as impatient:
+        retainer = await retainer_of(alone)
+        retainer._database = impatient
+        assert await retainer.round() == 12
+    assert await left(alone) == {stays}
+
+
+async def test_a_job_whose_id_was_made_ahead_of_time_is_looked_at(alone: Parts) -> None:
+    """The clock of the coordinator that made it goes ahead of Postgres', by which it has ended."""
+    [now] = await alone.db.fetch("time")
+    at = now.now - timedelta(seconds=61)
+    id = uuid.UUID(int=first_id_at(at + timedelta(seconds=10)).int + 1)
+    await alone.sql(ENDED, id, "default", "k", "completed", at, at, at, at, None, None)
+    await policy(alone, 60)
+    assert await (await retainer_of(alone)).round() == 1
+
+
+async def test_while_postgres_is_away_no_step_is_halved(alone: Parts) -> None:
+    for _ in range(8):
+        await ended(alone, 10 * DAY_S)
+    await policy(alone, DAY_S)
+    retainer = await retainer_of(alone)
+    steps = steps_of(retainer)
+    noted = retainer._database
+
+    class Away(Slow):
+        async def transaction(self, statements: Any) -> Any:
+            raise Unavailable("the primary is another one now")
+
+    retainer._database = Away(alone.db, alone.db.fetch)  # type: ignore[assignment]
+    for _ in range(4):
+        with pytest.raises(Unavailable):
+            await retainer.round()
+    retainer._database = noted
+    assert await retainer.round() == 8
+    assert [len(ids) for ids in steps] == [8]
 
 
 async def test_a_step_that_outlives_the_term_changes_nothing(alone: Parts) -> None:
