@@ -9,6 +9,7 @@ CREATE TABLE tenure.retention_policy (
     archive    boolean NOT NULL DEFAULT false,
     archive_keep_s bigint CHECK (archive_keep_s > 0),  -- since a file of the archive was made; null: for ever
     storage_class  text,                               -- of files of the archive; null: the bucket's default
+    created_at timestamptz NOT NULL DEFAULT now(),     -- since when there is such a one
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (namespace, kind, state)
 );
