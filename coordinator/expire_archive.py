@@ -4,7 +4,8 @@ A file goes whole: its row and its object, and the results, artifacts and logs o
 read from the file, where there are legal holds; one that holds a job with a held label stays whole. Then one
 transaction, one file at a time, under the leader's term: if meanwhile a hold was set that was not looked for, it
 removes nothing. What is set is locked in it, so that whoever was answered that a hold is set knows that it is heeded.
-Objects go later (``coordinator.leftovers``).
+Objects go later (``coordinator.leftovers``). A file that is not in the store stays while there are holds, and as
+long as the store has no other one: it may be the wrong store.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import uuid
 import structlog
 
 from tenure.coordinator import archive_format
-from tenure.coordinator.passing import FIRST_ID
+from tenure.coordinator.passing import FIRST_ID, LAST_ID
 from tenure.model.clock import Clock
-from tenure.model.errors import Deposed, NotFound, TenureError
+from tenure.model.errors import Deposed, NotFound, TenureError, Unavailable
 from tenure.store.objects.port import ObjectStore
 from tenure.store.postgres.database import Database, Row, Statement
 
@@ -26,6 +27,8 @@ log = structlog.get_logger(__name__)
 EVERY_S = 60.0
 PAGE = 100
 MIN_REST_S = 0.1
+PROOFS = 20
+"""Files of which one must be there for a store to be believed that another one is not."""
 MOST_FAILURES = 5
 """Of a round: with more the store is away."""
 
@@ -113,8 +116,13 @@ class ArchiveExpiry:
         with_objects: list[uuid.UUID] = []
         try:
             data = await self._objects.get(file.key)
-        except NotFound:
-            log.warning("archive_file_was_gone", key=file.key)  # so its jobs are unknown, and nothing of it can be kept
+        except NotFound:  # so it is unknown which jobs are in it
+            if self._holds:
+                log.error("archive_file_is_gone", key=file.key, next_step="tenure archive verify")
+                self._held.add(file.id)
+                return 0
+            await self._require_right_store()
+            log.warning("archive_file_was_gone", key=file.key)
         else:
             told = await asyncio.to_thread(archive_format.labels_and_objects, data)
             if any(label in self._holds for label in told.labels):
@@ -131,3 +139,14 @@ class ArchiveExpiry:
             log.info("archive_file_removed", key=file.key, jobs=file.jobs)
         gone: int = row.gone
         return gone
+
+    async def _require_right_store(self) -> None:
+        """Raise ``Unavailable`` if no file is in the store: it is another one, or a folder that is not mounted."""
+        newest = {"namespaces": None, "namespace": None, "before": LAST_ID, "limit": PROOFS}
+        for file in await self._database.fetch("list_archive_files", newest):
+            if await self._objects.head(file.key) is not None:
+                return
+        raise Unavailable(
+            "the object store has no file of the archive that the database knows",
+            hint="does TENURE_OBJECT_STORE name the right one, and is it mounted?",
+        )
