@@ -1,9 +1,9 @@
 """A folder as an object store: for one machine, or on a file system that all coordinators share.
 
 Invariant: an object appears whole, by a rename, after its bytes were synced; so a put that was acknowledged survives a
-power cut, and one that was killed leaves nothing but a file in ``.part``, which is swept when it is a day old. Without ``.part`` the
-folder is not the one that was opened, as where its file system is not mounted any more: then nothing is said of what it
-has not.
+power cut, and one that was killed leaves nothing but a file in ``.part``, which is swept when it is a day old. Without
+``.part`` the folder is not the one that was opened, as where its file system is not mounted any more: then nothing is
+said of what it has not.
 Files are read and written in threads of this adapter's own, so that a slow disk delays nobody's lookups.
 """
 

@@ -312,6 +312,25 @@ async def test_a_job_that_was_just_submitted_to_wait_for_an_expired_one_keeps_it
     assert (await alone.row(child)).state == "ready"
 
 
+async def test_a_job_that_is_to_wait_for_one_that_goes_meanwhile_is_refused(
+    alone: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = await alone.submit()
+    await complete(alone, parent)
+    await policy(alone, DAY_S)
+    await age_all(alone, monkeypatch)
+    retainer, required = await retainer_of(alone), alone.submitter._require_parents
+
+    async def then_remove(batch: Any) -> None:
+        await required(batch)
+        await retainer.round()
+
+    monkeypatch.setattr(alone.submitter, "_require_parents", then_remove)
+    with pytest.raises(InvalidInput, match=f"job {parent} does not exist"):
+        await alone.submit(depends_on=(str(parent),))
+    assert await alone.sql("SELECT FROM tenure.jobs") == []
+
+
 async def test_a_deposed_leader_removes_nothing(alone: Parts) -> None:
     id = await ended(alone, 10 * DAY_S)
     await policy(alone, DAY_S)
