@@ -895,6 +895,21 @@ async def test_without_the_policy_files_stay_and_a_deposed_leader_removes_none(
     assert await (await expiry_of(alone, objects, term=23)).round() == 0
 
 
+async def test_what_an_upload_has_left_goes_with_the_file_of_its_job(alone: Parts, objects: FolderObjects) -> None:
+    """The job completed at once, and never ended an upload that it had begun."""
+    begun = await ended(alone, 10 * DAY_S)
+    await ended(alone, 10 * DAY_S, state="failed")
+    await alone.sql("INSERT INTO tenure.upload (job_id, attempt, begun) VALUES (%s, 1, 1)", begun)
+    await objects.put(file_key("default", begun, 1, "half.txt", bytes(32)), b"sent, and never recorded")
+    await policy(alone, archive_keep_s=5 * DAY_S)
+    assert await (await archiver_of(alone, objects)).round() == 2
+    await alone.sql("UPDATE tenure.archive_file SET archived_at = now() - interval '7 days'")
+    assert await (await expiry_of(alone, objects)).round() == 1
+    assert len(await to_delete(alone)) == 2, "the file, and the one job"
+    await Leftovers(alone.db, objects, alone.clock).round()
+    assert await keys(objects) == []
+
+
 async def test_a_store_without_its_files_has_none_forgotten(
     alone: Parts, objects: FolderObjects, tmp_path: Path
 ) -> None:
