@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import io
 import json
 import pkgutil
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
 import psycopg
+import pyarrow as pa
 import pytest
 import pytest_asyncio
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
+from pyarrow import parquet
 from tests.coordinator.conftest import Parts, running, until
 
 import tenure.v1
+from tenure.coordinator import archive_format, tokens
 from tenure.coordinator import audit as audit_module
-from tenure.coordinator import tokens
 from tenure.coordinator.access import called_by, require
 from tenure.coordinator.api import audit_service
 from tenure.coordinator.api.acts import ACTS, How
@@ -36,6 +41,7 @@ from tenure.coordinator.api.retention_service import RetentionService
 from tenure.coordinator.api.schedule_service import ScheduleService
 from tenure.coordinator.api.token_service import TokenService
 from tenure.coordinator.api.workflow_service import WorkflowService
+from tenure.coordinator.archived import Archived
 from tenure.coordinator.audit import Act, Audit
 from tenure.coordinator.authenticate import Authenticator
 from tenure.coordinator.metrics import REGISTRY
@@ -44,7 +50,9 @@ from tenure.model.access import Identity, Right, Role
 from tenure.model.clock import SystemClock
 from tenure.model.credentials import validate_credential
 from tenure.model.errors import PermissionDenied, Unavailable
+from tenure.model.ids import new_id
 from tenure.model.states import Outcome
+from tenure.store.objects.folder import FolderObjects
 from tenure.v1 import audit_service_pb2 as audit_pb
 from tenure.v1 import cluster_service_pb2 as cluster_pb
 from tenure.v1 import job_pb2 as pb
@@ -70,6 +78,8 @@ from tenure.v1.token_service_pb2_grpc import TokenServiceStub
 from tenure.v1.workflow_service_pb2_grpc import WorkflowServiceStub
 
 CANARY = "canary-b7a1"
+ARCHIVE = tempfile.TemporaryDirectory(prefix="tenure-audit-")
+"""The object store; it goes with this process."""
 LIFE = "the life of a job, which has its own history"
 READS = "it reads"
 NOT_AUDITED = {
@@ -187,6 +197,8 @@ def _server(
     """Return a server, and the tasks of what it serves."""
     whole = Workflows(parts.db, parts.clock, parts.canceler)
     jobs = parts.job_service()
+    archived = Archived(parts.db)
+    archived.objects = FolderObjects(Path(ARCHIVE.name))
     workflows = WorkflowService(parts.db, parts.etcd, parts.keys, parts.clock, whole, parts.waiters, parts.audit)
     server = GrpcServer(
         (
@@ -200,7 +212,7 @@ def _server(
             workflows,
             TokenService(parts.db, parts.audit),
             AuditService(parts.db),
-            RetentionService(parts.db, parts.clock, parts.audit),
+            RetentionService(parts.db, parts.clock, parts.audit, archived),
         ),
         listen="127.0.0.1:0",
         with_reflection=False,
@@ -347,7 +359,7 @@ async def _(stage: Stage) -> Any:
     policy = retention_pb.RetentionPolicy(namespace="acme", state=pb.JOB_STATE_FAILED)
     policy.keep.seconds = 86_400
     await stage.retention.PutRetentionPolicy(retention_pb.PutRetentionPolicyRequest(policy=policy))
-    after = {"keep_s": 86_400, "archive": False}
+    after = {"keep_s": 86_400, "archive": False, "archive_keep_s": None, "storage_class": None}
     return "retention.put", "acme/*/failed", "acme", {"before": None, "after": after}
 
 
@@ -355,7 +367,7 @@ async def _(stage: Stage) -> Any:
 async def _(stage: Stage) -> Any:
     request = retention_pb.DeleteRetentionPolicyRequest(namespace="acme", state=pb.JOB_STATE_FAILED)
     await stage.retention.DeleteRetentionPolicy(request)
-    before = {"keep_s": 86_400, "archive": False}  # that of the case before
+    before = {"keep_s": 86_400, "archive": False, "archive_keep_s": None, "storage_class": None}  # of the case before
     return "retention.delete", "acme/*/failed", "acme", {"before": before, "after": None}
 
 
@@ -363,6 +375,18 @@ async def _(stage: Stage) -> Any:
 async def _(stage: Stage) -> Any:
     await stage.retention.PutLegalHold(retention_pb.PutLegalHoldRequest(key="case", value="7", reason="asked for"))
     return "holds.put", "case=7", None, {"before": None, "after": {"reason": "asked for"}}
+
+
+@case("RetentionService.AdoptArchiveFile")
+async def _(stage: Stage) -> Any:
+    at = datetime.now(UTC)
+    job = {"id": str(new_id()), "namespace": "acme", "kind": "k", "state": "completed"}
+    data, key = io.BytesIO(), "_archive/acme/2026/01/01/x.parquet"
+    rows = [{**job, "created_at": at, "finished_at": at}]
+    parquet.write_table(pa.Table.from_pylist(rows, schema=archive_format.schema()), data)
+    await FolderObjects(Path(ARCHIVE.name)).put(key, data.getvalue())
+    answer = await stage.retention.AdoptArchiveFile(retention_pb.AdoptArchiveFileRequest(key=key))
+    return "archive.adopt", key, None, {"file": answer.file.key, "jobs": 1, "known": 0}
 
 
 @case("RetentionService.DeleteLegalHold")

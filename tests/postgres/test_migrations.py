@@ -221,7 +221,7 @@ def at_0002(empty_database: str) -> str:
 async def test_a_table_that_is_in_use_gets_its_index_while_old_code_writes_on(at_0002: str) -> None:
     with psycopg.connect(at_0002, autocommit=True) as old, psycopg.connect(at_0002) as busy:
         old.execute("SET lock_timeout = '5s'")
-        functions = dict(old.execute(OLD_FUNCTIONS).fetchall())
+        functions: dict[str, str] = dict(old.execute(OLD_FUNCTIONS).fetchall())
         busy.execute(EDGE, [WAITED_FOR[0]])
         migrating = asyncio.create_task(migrate(at_0002))
         await until(partial(_an_index_waits, at_0002))
@@ -233,7 +233,7 @@ async def test_a_table_that_is_in_use_gets_its_index_while_old_code_writes_on(at
         busy.commit()
         assert (await migrating).is_current
         assert old.execute(INDEX).fetchall() == [(True,)]
-        after = dict(old.execute(OLD_FUNCTIONS).fetchall())
+        after: dict[str, str] = dict(old.execute(OLD_FUNCTIONS).fetchall())
     assert {name: after[name] for name in functions} == functions, "what old code calls is as it was"
 
 

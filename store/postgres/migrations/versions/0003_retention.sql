@@ -41,7 +41,8 @@ END $$;
 -- them have gone, which have expired or will.
 CREATE VIEW tenure.ended AS
 SELECT h.id, h.namespace, h.kind, h.state, h.created_at, h.finished_at, h.workflow_id,
-       coalesce((SELECT true FROM tenure.legal_hold l WHERE h.labels ->> l.key = l.value LIMIT 1), false) AS held,
+       CASE WHEN h.labels IS NULL THEN false ELSE
+           coalesce((SELECT true FROM tenure.legal_hold l WHERE h.labels ->> l.key = l.value LIMIT 1), false) END AS held,
        coalesce(
            (SELECT true FROM tenure.job j WHERE j.id = h.parent_id LIMIT 1),
            (SELECT true FROM tenure.job j WHERE j.id = h.retried_by LIMIT 1),
