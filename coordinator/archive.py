@@ -66,6 +66,10 @@ POLICY = ("policy_namespace", "policy_kind", "policy_state")
 _INSTANT = timedelta(microseconds=1)
 
 
+class _NotTaken(TenureError):
+    """The object store is well, and does not take a file of this storage class."""
+
+
 class Archiver:
     """Archives during one term of leadership. ``archive_forever`` is the body of a task."""
 
@@ -94,6 +98,8 @@ class Archiver:
         """Jobs of a file: fewer after one whose jobs took too long to remove."""
         self._passed_over: set[uuid.UUID] = set()
         """Jobs that took too long even alone, since the last look through all."""
+        self._put_off: dict[object, float] = {}
+        """Namespaces and policies whose files the object store did not take, until when."""
         self._set: object = None
         self._quiet_for: object = None
         """What was set when the spans that are left alone were looked through."""
@@ -129,6 +135,7 @@ class Archiver:
         now_set, rows = await self._what_is_set()
         if now_set != self._quiet_for:
             self._quiet.forget()
+            self._put_off.clear()
         self._set = self._quiet_for = now_set
         keep_s = shortest_keep_s(policy for row in rows if (policy := policy_of(row)).archive)
         if keep_s is None:
@@ -140,7 +147,18 @@ class Archiver:
             async for jobs in self._files_of(span, {"before": first_id_at(made_before + SKEW)}, look):
                 if await self._database.fetch("retention_policies") != rows:
                     return archived  # the next round goes by what is set now, from the beginning
-                gone = await self._archive(Plan(new_id(), jobs), self._turns[span.from_at])
+                plan = Plan(new_id(), jobs)
+                if self._put_off.get(plan.group, -math.inf) > self._clock.monotonic():
+                    look.kept = True
+                    continue
+                try:
+                    gone = await self._archive(plan, self._turns[span.from_at])
+                except _NotTaken as exc:
+                    self._put_off[plan.group] = self._clock.monotonic() + EVERY_S
+                    told = {"namespace": plan.namespace, "policy": plan.policy, "storage_class": plan.storage_class}
+                    log.error("archive_file_not_taken", **told, error=exc.message, next_step=exc.hint)
+                    await self._drop_plans()
+                    gone = 0
                 archived += gone
                 look.gone += gone
                 look.kept = look.kept or not gone
@@ -235,7 +253,13 @@ class Archiver:
             await asyncio.to_thread(writer.add, jobs, attempts, artifacts, logs)
             await self._rest(began)
         data = await asyncio.to_thread(writer.close)
-        await self._objects.put(plan.key, data, content_type=CONTENT_TYPE, storage_class=plan.storage_class)
+        try:
+            await self._objects.put(plan.key, data, content_type=CONTENT_TYPE, storage_class=plan.storage_class)
+        except TenureError as exc:
+            if plan.storage_class is None:
+                raise
+            await self._objects.check()  # is it the store?
+            raise _NotTaken(exc.message, hint=f"does the bucket know {plan.storage_class}?") from exc
         return data
 
     async def _read_back(self, plan: Plan, data: bytes) -> tuple[int, bytes]:

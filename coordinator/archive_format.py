@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tenure.model.archive import SCHEMA_VERSION
+from tenure.model.errors import WrongState
 from tenure.model.objects import LOG, attempt_key, file_key
 from tenure.store.postgres.database import Row
 
@@ -38,6 +39,7 @@ _TIMES = (
 )  # fmt: skip
 _SMALL = ("priority", "attempt", "errors", "crashes", "max_crashes")
 _SECONDS = ("ttl_s", "timeout_s", "start_within_s", "job_timeout_s", "progress")
+_BATCH = 1_000
 _FLAGS = ("cancel_requested", "has_begun_uploads")
 _MAPS = ("labels", "requires")
 ATTEMPT = ("attempt", "fence", "worker", "lease", "claim_revision", "outcome", "error", "started_at", "finished_at")
@@ -126,13 +128,21 @@ class Told(NamedTuple):
 
 
 def labels_and_objects(data: bytes) -> Told:
-    """Read which labels the jobs of a file have, and which of them have saved something, or may have begun to."""
+    """Read which labels the jobs of a file have, and which of them have saved something, or may have begun to.
+
+    Raises:
+        WrongState: it is no such file.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
     columns = ["id", "labels", "artifacts", "logs", "has_begun_uploads"]
     told = Told(set(), [])
-    for group in parquet.ParquetFile(pa.BufferReader(data)).iter_batches(columns=columns):
+    try:
+        jobs = parquet.read_table(pa.BufferReader(data), columns=columns)
+    except (pa.ArrowException, OSError, KeyError) as exc:
+        raise WrongState("it cannot be read as a file of the archive") from exc
+    for group in jobs.to_batches(max_chunksize=_BATCH):
         for job in group.to_pylist():
             told.labels.update(map(tuple, job["labels"] or ()))
             if job["artifacts"] or job["logs"] or job["has_begun_uploads"]:

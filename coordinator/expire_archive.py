@@ -30,7 +30,9 @@ MIN_REST_S = 0.1
 PROOFS = 20
 """Files of which one must be there for a store to be believed that another one is not."""
 MOST_FAILURES = 5
-"""Of a round: with more the store is away."""
+"""In a row: with more the store is away, or full of such files; the round ends."""
+FAILED_AGAIN_S = 3_600.0
+"""When a file is tried again that could not be read: it holds up no others until then."""
 
 
 class ArchiveExpiry:
@@ -55,6 +57,8 @@ class ArchiveExpiry:
         self._leader = leader
         self._held: set[uuid.UUID] = set()
         """Files that hold a job with one of the labels that were held when they were read."""
+        self._failed_until: dict[uuid.UUID, float] = {}
+        """Files that are tried again then."""
         self._holds: frozenset[tuple[str, str]] = frozenset()
 
     async def expire_forever(self) -> None:
@@ -86,21 +90,26 @@ class ArchiveExpiry:
             self._held.clear()
         gone, after = 0, {"after_at": "-infinity", "after": FIRST_ID}
         failures: list[TenureError] = []
+        in_a_row = 0
+        now = self._clock.monotonic()
+        self._failed_until = failed = {id: until for id, until in self._failed_until.items() if until > now}
         while True:
             files = await self._database.fetch("expired_archive_files", {**after, "limit": PAGE})
             for file in files:
-                if file.id in self._held:
+                if file.id in self._held or file.id in failed:
                     continue
                 began = self._clock.monotonic()
                 try:
                     gone += await self._remove(file)
+                    in_a_row = 0
                 except Deposed:
                     raise
-                except (
-                    TenureError
-                ) as exc:  # one that cannot be read, as from a class of cold storage, holds up no others
+                except TenureError as exc:  # as of one in a class of cold storage, which holds up no others
+                    self._failed_until[file.id] = self._clock.monotonic() + FAILED_AGAIN_S
+                    log.warning("archive_file_not_expired", key=file.key, error=exc.message, next_step=exc.hint)
                     failures.append(exc)
-                    if len(failures) == MOST_FAILURES:
+                    in_a_row += 1
+                    if in_a_row == MOST_FAILURES:
                         raise
                 took_s = self._clock.monotonic() - began
                 await self._clock.sleep(max(MIN_REST_S, took_s / self._share - took_s))

@@ -64,6 +64,11 @@ class Plan:
         return self.jobs[0].namespace
 
     @property
+    def group(self) -> _Group:
+        """Return what all of them have in common."""
+        return self.namespace, self.policy
+
+    @property
     def policy(self) -> tuple[str, str, str]:
         """Return which policy decides about them."""
         return self.jobs[0].policy

@@ -1015,6 +1015,50 @@ async def test_files_are_written_in_the_storage_class_of_their_policy(alone: Par
     await store.close()
 
 
+async def test_a_class_that_the_store_does_not_take_holds_no_others_up(alone: Parts, objects: FolderObjects) -> None:
+    stays = await ended(alone, 10 * DAY_S, namespace="a", kind="cold")
+    await ended(alone, 10 * DAY_S, namespace="b")
+    await policy(alone)
+    await alone.sql(
+        "INSERT INTO tenure.retention_policy (namespace, kind, state, keep_s, archive, storage_class)"
+        " VALUES ('', 'cold', '', 86400, true, 'STANDARD-IA')"
+    )
+
+    class Strict:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(objects, name)
+
+        async def put(self, key: str, data: bytes, *, storage_class: str | None = None, **told: Any) -> None:
+            if storage_class == "STANDARD-IA":
+                raise Unavailable("InvalidStorageClass")
+            await objects.put(key, data, **told)
+
+    archiver = await archiver_of(alone, Strict())  # type: ignore[arg-type]
+    assert await archiver.round() == 1
+    assert await left(alone) == {stays}
+    await alone.sql("UPDATE tenure.retention_policy SET storage_class = 'STANDARD_IA' WHERE kind = 'cold'")
+    assert await archiver.round() == 1
+
+
+async def test_files_that_cannot_be_read_hold_no_others_up_for_ever(alone: Parts, objects: FolderObjects) -> None:
+    for number in range(7):
+        await ended(alone, (30 - number) * DAY_S, namespace=f"n{number}")
+    await policy(alone, archive_keep_s=5 * DAY_S)
+    await (await archiver_of(alone, objects)).round()
+    await alone.sql(
+        "UPDATE tenure.archive_file SET archived_at = now() - make_interval(days => 27 - right(namespace, 1)::int)"
+    )
+    for file in await files(alone):
+        if file.namespace != "n6":
+            await objects.put(file.key, b"no such file")
+    expiry = await expiry_of(alone, objects)
+    for _ in range(2):
+        with pytest.raises(WrongState):
+            await expiry.round()
+    assert {file.namespace for file in await files(alone)} == {f"n{number}" for number in range(6)}
+    assert await expiry.round() == 0
+
+
 async def storage_class(store: ObjectStore, key: str) -> str | None:
     """Ask another client of S3 in which class an object lies."""
     assert isinstance(store, S3Objects)
