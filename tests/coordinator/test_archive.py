@@ -1033,7 +1033,7 @@ async def test_a_class_that_the_store_does_not_take_holds_no_others_up(alone: Pa
                 raise Unavailable("InvalidStorageClass")
             await objects.put(key, data, **told)
 
-    archiver = await archiver_of(alone, Strict())  # type: ignore[arg-type]
+    archiver = await archiver_of(alone, Strict())
     assert await archiver.round() == 1
     assert await left(alone) == {stays}
     await alone.sql("UPDATE tenure.retention_policy SET storage_class = 'STANDARD_IA' WHERE kind = 'cold'")

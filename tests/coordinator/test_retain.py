@@ -698,6 +698,31 @@ async def test_holds_are_set_listed_and_lifted(client: AsyncClient) -> None:
         await client.put_hold("A b", "7")
 
 
+async def test_a_hold_waits_for_a_step_for_longer_than_others_wait_for_a_lock(alone: Parts) -> None:
+    async with Database(alone.dsn, PoolOptions(min_size=1, max_size=2, lock_timeout_s=0.2)) as database:
+        tries = []
+
+        class Noted(Slow):
+            async def transaction(self, statements: Any) -> Any:
+                tries.append(statements)
+                return await database.transaction(statements)
+
+        noted: Any = Noted(database, database.fetch)
+        server = GrpcServer(
+            (RetentionService(noted, alone.clock, alone.audit),), listen="127.0.0.1:0", with_reflection=False
+        )
+        await server.start()
+        async with AsyncClient(server.address) as client:
+            async with await psycopg.AsyncConnection.connect(alone.dsn) as stepping:
+                await stepping.execute("SELECT pg_advisory_xact_lock(hashtext('tenure.retention'))")
+                asked = asyncio.create_task(client.put_hold("case", "7"))
+                await asyncio.sleep(0.8)
+            async with asyncio.timeout(PATIENCE_S):
+                assert (await asked).key == "case"
+        await server.stop(0)
+    assert len(tries) == 1
+
+
 async def test_a_hold_is_answered_after_the_step_that_has_not_seen_it(client: AsyncClient, alone: Parts) -> None:
     async with await psycopg.AsyncConnection.connect(alone.dsn) as stepping:
         await stepping.execute("SELECT pg_advisory_xact_lock(hashtext('tenure.retention'))")

@@ -293,8 +293,8 @@ async def test_whoever_holds_history_for_long_is_not_waited_for_at_the_cost_of_o
         for (name,) in connection.execute(
             "SELECT relid::regclass::text FROM pg_partition_tree('tenure.history') WHERE isleaf"
         ).fetchall():
-            index = f"{name.removeprefix('tenure.')}_history_unsuccessful"
-            what = f"{index} ON {name} (id) WHERE state IN ('failed', 'canceled')"
+            made = f"{name.removeprefix('tenure.')}_history_unsuccessful"
+            what = f"{made} ON {name} (id) WHERE state IN ('failed', 'canceled')"
             connection.execute(f"CREATE INDEX {what}".encode())
     with psycopg.connect(at_0002, autocommit=True) as old, psycopg.connect(at_0002) as busy:
         busy.execute("DELETE FROM tenure.history")
