@@ -21,9 +21,9 @@ CREATE TABLE tenure.archive_file (
     schema_version integer,
     marks          integer[],             -- of its jobs, once it is done: by them a job's file is found (model/archive.py)
     archived_at    timestamptz,
-    policy_kind    text NOT NULL DEFAULT '',  -- of the policy that decided about its jobs, as it is called: that says how long
-    policy_state   text NOT NULL DEFAULT '',  -- the file is kept
-    policy_namespace text NOT NULL DEFAULT '',
+    policy_kind    text DEFAULT '',  -- of the policy that decided about its jobs, as it is called: that says how long
+    policy_state   text DEFAULT '',  -- the file is kept (tenure.archive_end); null: there was none
+    policy_namespace text DEFAULT '',
     storage_class  text,                  -- in which it was written; null: the bucket's default
     CONSTRAINT planned_has_ids CHECK ((state = 'planned') = (ids IS NOT NULL)),
     CONSTRAINT done_is_whole CHECK ((state = 'done') = (size_bytes IS NOT NULL AND sha256 IS NOT NULL
