@@ -71,8 +71,9 @@ async def adopt(database: Database, archived: Archived, key: str) -> Adopted:
     """Let those jobs of a file count that are nowhere else, and have it deleted.
 
     Raises:
-        NotFound: there is no such file. WrongState: it is known, or cannot be read. Unavailable: a store, or another
-            file in which its jobs may be, does not answer.
+        InvalidInput: no file of the archive is named so. NotFound: there is no such file. WrongState: it is known, or
+            cannot be read, or another file with jobs of its time came to count meanwhile: ask again. Unavailable: a
+            store, or another file in which its jobs may be, does not answer.
     """
     objects = _store(archived)
     if not key.startswith(ARCHIVE_PREFIX) or not key.endswith(SUFFIX):
@@ -121,7 +122,7 @@ async def adopt(database: Database, archived: Archived, key: str) -> Adopted:
     }
     try:
         await all_or_none(database, [Statement("lock_retention", {}), Statement("adopt_archive_file", row)])
-    except Locked as exc:  # somebody else has adopted it meanwhile
+    except Locked as exc:  # somebody else has adopted it meanwhile, or made a file that may hold the same jobs
         if missing:
             await objects.delete([plan.key, manifest_key(plan.key)])
         raise refused from exc

@@ -1,8 +1,8 @@
 """Retain: the leader removes history that has expired, by the policies that are set; without any it removes nothing.
 
 History is looked through in the order of ids, a partition's span at a time and a window of rows at a time, so that no
-look is longer than another, however little has expired. What has goes in steps, each a transaction of its own: from
-jobs that are held in place, by the policies, legal holds and unfinished jobs of that instant
+look is longer than another, however little has expired. What has goes in steps, each a transaction of its own: of
+jobs whose rows are locked, by the policies, legal holds and unfinished jobs of that instant
 (``tenure.remove_history``), with its entries in the audit log; and at its end under the leader's term, so that a step
 that outlives the term changes nothing. Killed between two steps, or in one, the next leader goes on from what is there.
 A step is bounded by the rows that hang on its jobs, and smaller after one that took too long. Pauses in between leave

@@ -1,4 +1,4 @@
-"""Windows: history is looked through so many jobs at a time as Postgres manages in its time.
+"""Windows: history is looked through as many jobs at a time as Postgres manages within its bound of time.
 
 A look that takes too long is made again over half as many jobs; later ones grow back. One job alone that takes too long
 is stepped over, with an error in the log, so that it holds up nothing behind it. Called by retention and the archive.

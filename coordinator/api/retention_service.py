@@ -49,7 +49,7 @@ WINDOW_JOBS = 5_000
 """Rows that one statement of a preview looks at."""
 _NO_POLICY = dict.fromkeys(("asked_namespace", "asked_kind", "asked_state", "asked_keep_s", "asked_archive_keep_s"))
 HOLD_WAITS_S = 12
-"""For a removal that is under way: it takes no longer than a statement may."""
+"""For a removal that is under way: less than a statement may take (15 s by default), so that the lock is told of."""
 _SET = ("keep_s", "archive", "archive_keep_s", "storage_class")
 """What a policy says."""
 _Group = tuple[str, str, str, str, str]

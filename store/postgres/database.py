@@ -182,7 +182,7 @@ class Database:
         Raises:
             Unavailable: Postgres did not answer; the outcome of a write is unknown.
             Locked: a row is held by somebody else; nothing was written.
-            TookTooLong: it takes longer than the pool's bound; nothing was written.
+            TookTooLong: it takes longer than ``statement_timeout_s``, or somebody canceled it; nothing was written.
             BoundExceeded: Postgres is out of room.
             KeyTaken, UniqueTaken: a key is there already; nothing was written.
             OwnershipLost: ``assert_fence`` failed.

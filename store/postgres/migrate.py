@@ -250,7 +250,7 @@ def _apply(connection: Connection) -> None:
 
 
 def _act_as_owner(connection: Connection) -> None:
-    """What is made belongs to who owns the schema, whichever of its members migrates."""
+    """Act as the owner of the schema: what is made is to belong to it, whichever of its members migrates."""
     if owner := connection.exec_driver_sql(_OWNER).scalar():
         connection.exec_driver_sql(f'SET ROLE "{owner}"')
 
