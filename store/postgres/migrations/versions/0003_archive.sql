@@ -36,7 +36,8 @@ CREATE INDEX archive_policy ON tenure.archive_file (policy_namespace, policy_kin
     WHERE state = 'done';
 CREATE INDEX archive_namespace ON tenure.archive_file (namespace, id) WHERE state = 'done';
 
--- What the leader deletes from the object store: all objects of a job that is gone, or a file that never came to be.
+-- What the leader deletes from the object store: all objects of a job that is gone, or a file of the archive that is, or that
+-- never came to be.
 CREATE TABLE tenure.object_to_delete (
     id          uuid PRIMARY KEY,          -- of the job, or the file
     namespace   text NOT NULL,
