@@ -1,5 +1,5 @@
--- Raise the epoch, or to the one asked for; no row if that is not higher. Nothing is claimed for the longest TTL
--- in use from the next term on. Every fence given after the commit is higher than any given before.
+-- Raise the epoch, to the one asked for if there is such; no row if that is not higher. A term that begins within the longest
+-- TTL in use from now claims nothing for the rest of that. Every fence given after the commit is higher than any given before.
 WITH raised AS (
     UPDATE tenure.cluster
     SET epoch = coalesce(%(epoch)s::integer, greatest(epoch + 1, tenure.epoch_by_clock())),
