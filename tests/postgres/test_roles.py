@@ -70,7 +70,7 @@ class Place:
         """Run statements as a user, each in its own transaction; return the rows of the last."""
         for statement in statements:
             cursor = self.connection(user).execute(statement.encode())
-        return cursor.fetchall() if cursor.description else []
+        return cursor.fetchall() if cursor.description is not None else []
 
 
 MakePlace = Callable[..., Place]

@@ -3,7 +3,8 @@
 WITH raised AS (
     UPDATE tenure.cluster
     SET epoch = coalesce(%(epoch)s::integer, greatest(epoch + 1, tenure.epoch_by_clock())),
-        claims_frozen_until = now() + make_interval(secs => coalesce((SELECT max(ttl_s) FROM tenure.job), 0))
+        claims_frozen_until = greatest(
+            claims_frozen_until, now() + make_interval(secs => coalesce((SELECT max(ttl_s) FROM tenure.job), 0)))
     WHERE %(epoch)s::integer IS NULL OR %(epoch)s::integer > epoch
     RETURNING epoch
 ), noted AS (
