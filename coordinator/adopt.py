@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tenure.coordinator import archive_format
@@ -32,7 +33,7 @@ from tenure.model.archive import (
 )
 from tenure.model.errors import FieldViolation, InvalidInput, Locked, NotFound, WrongState
 from tenure.model.ids import new_id
-from tenure.model.retention import policy_for
+from tenure.model.retention import Policy, policy_for
 from tenure.store.objects.port import ObjectStore
 from tenure.store.postgres.database import Database, Statement
 from tenure.store.postgres.together import all_or_none
@@ -70,8 +71,9 @@ async def adopt(database: Database, archived: Archived, key: str) -> Adopted:
     """Let those jobs of a file count that are nowhere else, and have it deleted.
 
     Raises:
-        NotFound: there is no such file. WrongState: it is known, or cannot be read. Unavailable: a store, or another
-            file in which its jobs may be, does not answer.
+        InvalidInput: no file of the archive is named so. NotFound: there is no such file. WrongState: it is known, or
+            cannot be read, or another file with jobs of its time came to count meanwhile: ask again. Unavailable: a
+            store, or another file in which its jobs may be, does not answer.
     """
     objects = _store(archived)
     if not key.startswith(ARCHIVE_PREFIX) or not key.endswith(SUFFIX):
@@ -89,8 +91,7 @@ async def adopt(database: Database, archived: Archived, key: str) -> Adopted:
     found = await asyncio.to_thread(archive_format.only, data, {str(id) for id in missing} or {str(ids[0])})
     jobs = [Expired(id, one.namespace, one.created_at, one.finished_at, 0) for id, one in found.jobs.items()]
     policies = [policy_of(row) for row in await database.fetch("retention_policies")]
-    first = next(iter(found.jobs.values()))
-    decides = policy_for([one for one in policies if one.archive], first.namespace, first.kind, first.state)
+    decides = _longest(policies, {(one.namespace, one.kind, one.state) for one in found.jobs.values()})
     plan = Plan(new_id(), jobs)
     sha256 = hashlib.sha256(found.data).digest()
     storage_class = decides.storage_class if decides else None
@@ -117,15 +118,21 @@ async def adopt(database: Database, archived: Archived, key: str) -> Adopted:
         "schema_version": SCHEMA_VERSION,
         "marks": [mark_of(id) for id in plan.ids],
         "storage_class": storage_class,
-        **dict(zip(POLICY, (decides.namespace, decides.kind, decides.state) if decides else ("", "", ""), strict=True)),
+        **dict(zip(POLICY, (decides.namespace, decides.kind, decides.state) if decides else (None,) * 3, strict=True)),
     }
     try:
         await all_or_none(database, [Statement("lock_retention", {}), Statement("adopt_archive_file", row)])
-    except Locked as exc:  # somebody else has adopted it meanwhile
+    except Locked as exc:  # somebody else has adopted it meanwhile, or made a file that may hold the same jobs
         if missing:
             await objects.delete([plan.key, manifest_key(plan.key)])
         raise refused from exc
     return Adopted(plan.file if missing else None, len(known))
+
+
+def _longest(policies: Sequence[Policy], jobs: Iterable[tuple[str, str, str]]) -> Policy | None:
+    """Return the policy that says for longest, of those that decide about such jobs; None: for ever, without one."""
+    deciding = {policy_for(policies, *job) for job in jobs}
+    return max(deciding, key=lambda one: math.inf if one is None or one.archive_keep_s is None else one.archive_keep_s)
 
 
 async def _known(database: Database, objects: ObjectStore, ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:

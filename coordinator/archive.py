@@ -31,9 +31,9 @@ import structlog
 
 from tenure.coordinator import archive_format
 from tenure.coordinator.metrics import ARCHIVED, ARCHIVED_BYTES, CHORES_FAILED
-from tenure.coordinator.passing import FIRST_ID
 from tenure.coordinator.quiet import Look, Quiet
-from tenure.coordinator.retain import Turns, bounds_of, policy_of, removal, spans_of_history
+from tenure.coordinator.retain import SKEW, Turns, bounds_of, policy_of, removal, spans_of_history
+from tenure.coordinator.windows import Windows
 from tenure.model.archive import (
     MAX_FILE_JOBS,
     SCHEMA_VERSION,
@@ -46,7 +46,7 @@ from tenure.model.archive import (
     mark_of,
 )
 from tenure.model.clock import Clock
-from tenure.model.errors import Deposed, Locked, TenureError, Unavailable
+from tenure.model.errors import Deposed, Locked, TenureError, TookTooLong, Unavailable
 from tenure.model.ids import first_id_at, new_id
 from tenure.model.retention import Span, shortest_keep_s
 from tenure.store.objects.port import ObjectStore
@@ -65,6 +65,10 @@ MIN_REST_S = 0.01
 CONTENT_TYPE = "application/vnd.apache.parquet"
 POLICY = ("policy_namespace", "policy_kind", "policy_state")
 _INSTANT = timedelta(microseconds=1)
+
+
+class _NotTaken(TenureError):
+    """The object store is well, and does not take a file of this storage class."""
 
 
 class Archiver:
@@ -90,10 +94,13 @@ class Archiver:
         self._guard = guard
         self._leader = leader
         self._quiet = Quiet(clock, again_s=EVERY_S, most_s=KEPT_AGAIN_MOST_S)
+        self._windows = Windows(clock, WINDOW_JOBS, self._rest)
         self._most = MAX_FILE_JOBS
         """Jobs of a file: fewer after one whose jobs took too long to remove."""
         self._passed_over: set[uuid.UUID] = set()
         """Jobs that took too long even alone, since the last look through all."""
+        self._put_off: dict[object, float] = {}
+        """Namespaces and policies whose files the object store did not take, until when."""
         self._set: object = None
         self._quiet_for: object = None
         """What was set when the spans that are left alone were looked through."""
@@ -131,6 +138,7 @@ class Archiver:
         now_set, rows = await self._what_is_set()
         if now_set != self._quiet_for:
             self._quiet.forget()
+            self._put_off.clear()
         self._set = self._quiet_for = now_set
         keep_s = shortest_keep_s(policy for row in rows if (policy := policy_of(row)).archive)
         if keep_s is None:
@@ -139,13 +147,26 @@ class Archiver:
         archived = 0
         for span in self._quiet.due(spans):
             look = Look()
-            async for jobs in self._files_of(span, {"before": first_id_at(made_before)}, look):
-                gone = await self._archive(Plan(new_id(), jobs), self._turns[span.from_at])
+            async for jobs in self._files_of(span, {"before": first_id_at(made_before + SKEW)}, look):
+                if await self._database.fetch("retention_policies") != rows:
+                    return archived  # the next round goes by what is set now, from the beginning
+                plan = Plan(new_id(), jobs)
+                if self._put_off.get(plan.group, -math.inf) > self._clock.monotonic():
+                    look.kept = True
+                    continue
+                try:
+                    gone = await self._archive(plan, self._turns[span.from_at])
+                except _NotTaken as exc:
+                    self._put_off[plan.group] = self._clock.monotonic() + EVERY_S
+                    told = {"namespace": plan.namespace, "policy": plan.policy, "storage_class": plan.storage_class}
+                    log.error("archive_file_not_taken", **told, error=exc.message, next_step=exc.hint)
+                    await self._drop_plans()
+                    gone = 0
                 archived += gone
                 look.gone += gone
                 look.kept = look.kept or not gone
                 if not gone and (await self._what_is_set())[0] != self._set:
-                    return archived  # the next round goes by what is set now, from the beginning
+                    return archived
             self._quiet.looked(span, made_before, look)
         if archived:
             log.info("history_archived", jobs=archived)
@@ -165,22 +186,16 @@ class Archiver:
 
     async def _files_of(self, span: Span, where: dict[str, Any], look: Look) -> AsyncIterator[list[Expired]]:
         """Look through a span, and yield the jobs of one file after the other; tell ``look`` what else there is."""
-        gathering, after = Gathering(), FIRST_ID
-        while True:
-            began = self._clock.monotonic()
-            *rows, page = await self._database.fetch(
-                "archivable_page", {**where, **bounds_of(span), "after": after, "window": WINDOW_JOBS}
-            )
+        gathering = Gathering(self._most)
+        windows = self._windows.of(self._database, "archivable_page", {**where, **bounds_of(span)}, look)
+        async for *rows, page in windows:
             found = [_expired(row) for row in rows]
-            await self._rest(began)
             wanted = [job for job in found if job.id not in self._passed_over]
             look.add(page.next_s, kept=page.kept > 0 or len(wanted) < len(found))
-            gathering.max_jobs = min(gathering.max_jobs, self._most)
+            gathering.max_jobs = self._most
             for jobs in gathering.add(wanted):
                 yield jobs
-            if page.seen < WINDOW_JOBS:
-                break
-            after = page.last
+                gathering.max_jobs = self._most
         for jobs in gathering.rest():
             yield jobs
 
@@ -243,7 +258,13 @@ class Archiver:
             await asyncio.to_thread(writer.add, jobs, attempts, artifacts, logs)
             await self._rest(began)
         data = await asyncio.to_thread(writer.close)
-        await self._objects.put(plan.key, data, content_type=CONTENT_TYPE, storage_class=plan.storage_class)
+        try:
+            await self._objects.put(plan.key, data, content_type=CONTENT_TYPE, storage_class=plan.storage_class)
+        except TenureError as exc:
+            if plan.storage_class is None:
+                raise
+            await self._objects.check()  # is it the store?
+            raise _NotTaken(exc.message, hint=f"does the bucket know {plan.storage_class}?") from exc
         return data
 
     async def _read_back(self, plan: Plan, data: bytes) -> tuple[int, bytes]:
@@ -266,16 +287,17 @@ class Archiver:
         """Remove the jobs of a file and say that it is done, or neither; return how many jobs.
 
         Raises:
-            Unavailable: Postgres does not answer, or it takes too long; the next file is smaller.
+            TookTooLong: the next file is smaller. Unavailable: Postgres does not answer.
         """
         try:
             return await self._try_to_end(plan, size_bytes, sha256)
-        except Unavailable as exc:
-            self._most = max(1, len(plan.jobs) // 2)
-            log.warning("archive_file_halved", jobs=self._most, error=exc.message)
+        except TookTooLong as exc:
             if len(plan.jobs) == 1:
                 log.error("job_not_archived", job=str(plan.jobs[0].id), error=exc.message)
                 self._passed_over.add(plan.jobs[0].id)
+            else:
+                self._most = min(self._most, len(plan.jobs)) // 2
+                log.warning("archive_file_halved", jobs=self._most, error=exc.message)
             raise
 
     async def _try_to_end(self, plan: Plan, size_bytes: int, sha256: bytes) -> int:

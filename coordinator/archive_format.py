@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tenure.model.archive import SCHEMA_VERSION
+from tenure.model.errors import WrongState
 from tenure.model.objects import LOG, attempt_key, file_key
 from tenure.store.postgres.database import Row
 
@@ -38,6 +39,8 @@ _TIMES = (
 )  # fmt: skip
 _SMALL = ("priority", "attempt", "errors", "crashes", "max_crashes")
 _SECONDS = ("ttl_s", "timeout_s", "start_within_s", "job_timeout_s", "progress")
+_BATCH = 1_000
+_FLAGS = ("cancel_requested", "has_begun_uploads")
 _MAPS = ("labels", "requires")
 ATTEMPT = ("attempt", "fence", "worker", "lease", "claim_revision", "outcome", "error", "started_at", "finished_at")
 ARTIFACT = ("attempt", "name", "key", "size_bytes", "sha256", "content_type", "lost", "created_at")
@@ -64,7 +67,11 @@ def schema() -> pyarrow.Schema:
     artifact = {"attempt": pa.int32(), "size_bytes": number, "created_at": time}
     fields = [("id", text), *((name, text) for name in _TEXTS), *((name, time) for name in _TIMES)]
     fields += [(name, pa.int32()) for name in _SMALL]
-    fields += [("fence", number), *((name, pa.float64()) for name in _SECONDS), ("cancel_requested", pa.bool_())]
+    fields += [
+        ("fence", number),
+        *((name, pa.float64()) for name in _SECONDS),
+        *((name, pa.bool_()) for name in _FLAGS),
+    ]
     fields += [(name, text) for name in _IDS[1:]]
     fields += [("labels", labels), ("requires", labels), ("limits", pa.list_(text)), ("depends_on", pa.list_(text))]
     fields.append(("attempts", pa.list_(pa.struct([(name, attempt.get(name, text)) for name in ATTEMPT]))))
@@ -121,17 +128,24 @@ class Told(NamedTuple):
 
 
 def labels_and_objects(data: bytes) -> Told:
-    """Read which labels the jobs of a file have, and which of them have saved something, or may have begun to."""
+    """Read which labels the jobs of a file have, and which of them have saved something, or may have begun to.
+
+    Raises:
+        WrongState: it is no such file.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
-    columns = ["id", "state", "attempt", "labels", "artifacts", "logs"]
+    columns = ["id", "labels", "artifacts", "logs", "has_begun_uploads"]
     told = Told(set(), [])
-    for group in parquet.ParquetFile(pa.BufferReader(data)).iter_batches(columns=columns):
+    try:
+        jobs = parquet.read_table(pa.BufferReader(data), columns=columns)
+    except (pa.ArrowException, OSError, KeyError) as exc:
+        raise WrongState("it cannot be read as a file of the archive") from exc
+    for group in jobs.to_batches(max_chunksize=_BATCH):
         for job in group.to_pylist():
             told.labels.update(map(tuple, job["labels"] or ()))
-            is_plain = job["state"] == "completed" and job["attempt"] <= 1
-            if job["artifacts"] or job["logs"] or (job["attempt"] and not is_plain):
+            if job["artifacts"] or job["logs"] or job["has_begun_uploads"]:
                 told.with_objects.append(uuid.UUID(job["id"]))
     return told
 
@@ -221,7 +235,7 @@ def _by_job(rows: Iterable[Row]) -> dict[uuid.UUID, list[Row]]:
 
 
 def _archived(job: Row, attempts: Iterable[Row], artifacts: Iterable[Row], logs: Iterable[Row]) -> dict[str, Any]:
-    row = {name: getattr(job, name) for name in (*_TEXTS, *_TIMES, *_SMALL, "fence", *_SECONDS, "cancel_requested")}
+    row = {name: getattr(job, name) for name in (*_TEXTS, *_TIMES, *_SMALL, "fence", *_SECONDS, *_FLAGS)}
     row |= {name: _text(getattr(job, name)) for name in _IDS}
     row |= {name: list(json.loads(getattr(job, name) or "{}").items()) for name in _MAPS}
     row["limits"] = job.limits or []

@@ -53,6 +53,7 @@ class Archived:
         """
         kept = self._jobs.get(job)
         asked = {"job": job, "made_ms": made_ms(job), "mark": mark_of(job)}
+        # Asked each time, whatever is kept: files expire, and are adopted into others.
         for file in await self._database.fetch("archive_file_of_job", asked):
             if kept is not None and kept.file.id == file.id:
                 return kept if access.sees(file.namespace) else None

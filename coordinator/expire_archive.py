@@ -4,7 +4,8 @@ A file goes whole: its row and its object, and the results, artifacts and logs o
 read from the file, where there are legal holds; one that holds a job with a held label stays whole. Then one
 transaction, one file at a time, under the leader's term: if meanwhile a hold was set that was not looked for, it
 removes nothing. What is set is locked in it, so that whoever was answered that a hold is set knows that it is heeded.
-Objects go later (``coordinator.leftovers``).
+Objects go later (``coordinator.leftovers``). A file that is not in the store stays while there are holds, and as
+long as the store has no other one: it may be the wrong store.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import uuid
 import structlog
 
 from tenure.coordinator import archive_format
-from tenure.coordinator.passing import FIRST_ID
+from tenure.coordinator.passing import FIRST_ID, LAST_ID
 from tenure.model.clock import Clock
-from tenure.model.errors import Deposed, NotFound, TenureError
+from tenure.model.errors import Deposed, NotFound, TenureError, Unavailable
 from tenure.store.objects.port import ObjectStore
 from tenure.store.postgres.database import Database, Row, Statement
 
@@ -26,8 +27,12 @@ log = structlog.get_logger(__name__)
 EVERY_S = 60.0
 PAGE = 100
 MIN_REST_S = 0.1
+PROOFS = 20
+"""Files of which one must be there for a store to be believed that another one is not."""
 MOST_FAILURES = 5
-"""Of a round: with more the store is away."""
+"""In a row: with more the store is away, or full of such files; the round ends."""
+FAILED_AGAIN_S = 3_600.0
+"""When a file is tried again that could not be read: it holds up no others until then."""
 
 
 class ArchiveExpiry:
@@ -52,6 +57,8 @@ class ArchiveExpiry:
         self._leader = leader
         self._held: set[uuid.UUID] = set()
         """Files that hold a job with one of the labels that were held when they were read."""
+        self._failed_until: dict[uuid.UUID, float] = {}
+        """Files that are tried again then."""
         self._holds: frozenset[tuple[str, str]] = frozenset()
 
     async def expire_forever(self) -> None:
@@ -83,21 +90,26 @@ class ArchiveExpiry:
             self._held.clear()
         gone, after = 0, {"after_at": "-infinity", "after": FIRST_ID}
         failures: list[TenureError] = []
+        in_a_row = 0
+        now = self._clock.monotonic()
+        self._failed_until = failed = {id: until for id, until in self._failed_until.items() if until > now}
         while True:
             files = await self._database.fetch("expired_archive_files", {**after, "limit": PAGE})
             for file in files:
-                if file.id in self._held:
+                if file.id in self._held or file.id in failed:
                     continue
                 began = self._clock.monotonic()
                 try:
                     gone += await self._remove(file)
+                    in_a_row = 0
                 except Deposed:
                     raise
-                except (
-                    TenureError
-                ) as exc:  # one that cannot be read, as from a class of cold storage, holds up no others
+                except TenureError as exc:  # as of one in a class of cold storage, which holds up no others
+                    self._failed_until[file.id] = self._clock.monotonic() + FAILED_AGAIN_S
+                    log.warning("archive_file_not_expired", key=file.key, error=exc.message, next_step=exc.hint)
                     failures.append(exc)
-                    if len(failures) == MOST_FAILURES:
+                    in_a_row += 1
+                    if in_a_row == MOST_FAILURES:
                         raise
                 took_s = self._clock.monotonic() - began
                 await self._clock.sleep(max(MIN_REST_S, took_s / self._share - took_s))
@@ -113,8 +125,13 @@ class ArchiveExpiry:
         with_objects: list[uuid.UUID] = []
         try:
             data = await self._objects.get(file.key)
-        except NotFound:
-            log.warning("archive_file_was_gone", key=file.key)  # so its jobs are unknown, and nothing of it can be kept
+        except NotFound:  # so it is unknown which jobs are in it
+            if self._holds:
+                log.error("archive_file_is_gone", key=file.key, next_step="tenure archive verify")
+                self._held.add(file.id)
+                return 0
+            await self._require_right_store()
+            log.warning("archive_file_was_gone", key=file.key)
         else:
             told = await asyncio.to_thread(archive_format.labels_and_objects, data)
             if any(label in self._holds for label in told.labels):
@@ -131,3 +148,14 @@ class ArchiveExpiry:
             log.info("archive_file_removed", key=file.key, jobs=file.jobs)
         gone: int = row.gone
         return gone
+
+    async def _require_right_store(self) -> None:
+        """Raise ``Unavailable`` if no file is in the store: it is another one, or a folder that is not mounted."""
+        newest = {"namespaces": None, "namespace": None, "before": LAST_ID, "limit": PROOFS}
+        for file in await self._database.fetch("list_archive_files", newest):
+            if await self._objects.head(file.key) is not None:
+                return
+        raise Unavailable(
+            "the object store has no file of the archive that the database knows",
+            hint="does TENURE_OBJECT_STORE name the right one, and is it mounted?",
+        )

@@ -1,9 +1,10 @@
 """Leftovers: the leader deletes from the object store what nothing refers to any more.
 
-Two things are that: the objects of jobs that retention has removed, and files of the archive that never came to be.
-Each has a row in ``tenure.object_to_delete``, written in the transaction that removed the job or dropped the plan. The
-row goes after the objects have; so, killed anywhere, nothing is forgotten, and deleting again is no matter. A store
-that is away is asked again later.
+Two things are that: the objects of jobs that retention has removed, or whose file of the archive has expired; and
+files of the archive that have expired, were adopted into others, or never came to be. Each has a row in
+``tenure.object_to_delete``, written in the transaction that removed the job or the file, or dropped the plan. The row
+goes after the objects have; so, killed anywhere, nothing is forgotten, and deleting again is no matter. A store that is
+away is asked again later.
 
 A job's objects are all that lie under its prefix: also those of attempts that were lost in the middle of an upload.
 What was on its way then may arrive late: a URL that was given out is good for a while, and a leader that was deposed

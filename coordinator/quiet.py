@@ -15,6 +15,9 @@ from datetime import datetime
 from tenure.model.clock import Clock
 from tenure.model.retention import Span
 
+ALONE_MOST_S = 7 * 86_400.0
+"""For how long a span is left alone at most: what nobody thought of is found then."""
+
 
 @dataclass(slots=True)
 class Look:
@@ -66,4 +69,4 @@ class Quiet:
             again_s = self._again_s if look.gone else self._waits_s.get(span.from_at, self._again_s)
             self._waits_s[span.from_at] = min(2 * again_s, self._most_s)
             wait_s = min(wait_s, again_s)
-        self._until[span.from_at] = self._clock.monotonic() + wait_s
+        self._until[span.from_at] = self._clock.monotonic() + min(wait_s, ALONE_MOST_S)

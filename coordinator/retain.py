@@ -1,8 +1,8 @@
 """Retain: the leader removes history that has expired, by the policies that are set; without any it removes nothing.
 
 History is looked through in the order of ids, a partition's span at a time and a window of rows at a time, so that no
-look is longer than another, however little has expired. What has goes in steps, each a transaction of its own: from
-jobs that are held in place, by the policies, legal holds and unfinished jobs of that instant
+look is longer than another, however little has expired. What has goes in steps, each a transaction of its own: of
+jobs whose rows are locked, by the policies, legal holds and unfinished jobs of that instant
 (``tenure.remove_history``), with its entries in the audit log; and at its end under the leader's term, so that a step
 that outlives the term changes nothing. Killed between two steps, or in one, the next leader goes on from what is there.
 A step is bounded by the rows that hang on its jobs, and smaller after one that took too long. Pauses in between leave
@@ -26,11 +26,11 @@ from typing import Any
 import structlog
 
 from tenure.coordinator.metrics import CHORES_FAILED, REMOVED
-from tenure.coordinator.passing import FIRST_ID
 from tenure.coordinator.quiet import Look, Quiet
+from tenure.coordinator.windows import Windows
 from tenure.model.batch import pieces
 from tenure.model.clock import Clock
-from tenure.model.errors import Deposed, Locked, TenureError, Unavailable
+from tenure.model.errors import Deposed, Locked, TenureError, TookTooLong
 from tenure.model.ids import first_id_at
 from tenure.model.retention import Policy, Span, shortest_keep_s, spans
 from tenure.store.postgres.database import Database, Row, Statement
@@ -47,6 +47,8 @@ KEPT_AGAIN_S = 600.0
 """When a span is looked through again in which something was kept by a hold, or for an unfinished job; at first."""
 KEPT_AGAIN_MOST_S = 3_600.0
 PARTITIONS_EVERY_S = 3_600.0
+SKEW = timedelta(minutes=1)
+"""How far ahead of Postgres' clock those of coordinators may be, by which ids are made."""
 
 
 class Turns(defaultdict[datetime | None, asyncio.Lock]):
@@ -78,6 +80,7 @@ class Retainer:
         self._guard = guard
         self._leader = leader
         self._has_objects = has_objects
+        self._windows = Windows(clock, WINDOW_JOBS, self._rest)
         self._most = WINDOW_JOBS
         """Jobs of a step: fewer after one that took too long."""
         self._set: object = None
@@ -129,18 +132,12 @@ class Retainer:
         return [policy for row in rows if not (policy := policy_of(row)).archive]
 
     async def _look_through(self, span: Span, made_before: datetime) -> int:
-        where = {**bounds_of(span), "before": first_id_at(made_before), "archive": False}
-        after, look = FIRST_ID, Look()
-        while True:
-            began = self._clock.monotonic()
-            [page] = await self._database.fetch("expired_page", {**where, "after": after, "window": WINDOW_JOBS})
-            await self._rest(began)
+        where = {**bounds_of(span), "before": first_id_at(made_before + SKEW), "archive": False}
+        look = Look()
+        async for [page] in self._windows.of(self._database, "expired_page", where, look):
             removed = await self._remove_all(span, page)
             look.gone += removed
             look.add(page.next_s, kept=page.kept > 0 or removed < len(page.ids))
-            if page.seen < WINDOW_JOBS:
-                break
-            after = page.last
         self._quiet.looked(span, made_before, look)
         return look.gone
 
@@ -157,7 +154,7 @@ class Retainer:
                     gone += await self._remove(step, span, page.made_at)
                     self._most = min(WINDOW_JOBS, 2 * self._most)
                     left = left[len(step) :]
-                except Unavailable as exc:
+                except TookTooLong as exc:
                     if len(step) == 1:
                         log.error("job_not_removed", job=str(step[0]), error=exc.message)
                         left = left[1:]

@@ -2,7 +2,8 @@
 
 Writes, finds, reads, fetches by a signed URL, and deletes one small object under ``_check/``, which no namespace is
 named. One at a time, so that whoever asks again and again costs little. Invariant: the steps stop at the first that
-fails, and what was written is deleted in any case; each step is bounded in time.
+fails, but for the comparison of clocks, after which the rest is still of interest; what was written is deleted in any
+case; each step is bounded in time.
 """
 
 from __future__ import annotations

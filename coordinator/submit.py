@@ -22,7 +22,7 @@ from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.new_jobs import NewJobs
 from tenure.model.clock import Clock
-from tenure.model.errors import Conflict, FieldViolation, InvalidInput, NamespaceFull, Unavailable
+from tenure.model.errors import Conflict, FieldViolation, InvalidInput, NamespaceFull, ParentGone, Unavailable
 from tenure.model.ids import new_id
 from tenure.model.jobs import ALONE, JobSpec, PlannedJob, member_path
 from tenure.model.kinds import KindBook
@@ -209,6 +209,8 @@ class Submitter:
         fence = batch.parent.fence if batch.parent else None
         try:
             await self._new_jobs.write(batch.new, answered, fence=fence, workflow=batch.workflow)
+        except ParentGone:
+            return False  # which is then refused
         except KeyTaken:
             await self._adopt_known(batch)
             return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -64,6 +64,11 @@ class Plan:
         return self.jobs[0].namespace
 
     @property
+    def group(self) -> _Group:
+        """Return what all of them have in common."""
+        return self.namespace, self.policy
+
+    @property
     def policy(self) -> tuple[str, str, str]:
         """Return which policy decides about them."""
         return self.jobs[0].policy
@@ -113,21 +118,19 @@ class Gathering:
         self._jobs: dict[_Group, list[Expired]] = {}
         self._weights: dict[_Group, int] = {}
 
-    def add(self, jobs: Iterable[Expired]) -> list[list[Expired]]:
-        """Take jobs, in the order of their ids; return those of files that are full."""
-        full = []
+    def add(self, jobs: Iterable[Expired]) -> Iterator[list[Expired]]:
+        """Take jobs, in the order of their ids; yield those of each file when it is full."""
         for job in jobs:
             group = job.namespace, job.policy
             weight = self._weights.get(group, 0)
             if weight and weight + job.weight > self._max_bytes:
-                full.append(self._take(group))
+                yield self._take(group)
             self._jobs.setdefault(group, []).append(job)
             self._weights[group] = self._weights.get(group, 0) + job.weight
             if len(self._jobs[group]) >= self.max_jobs:
-                full.append(self._take(group))
+                yield self._take(group)
         while sum(map(len, self._jobs.values())) > MAX_GATHERED_JOBS:
-            full.append(self._take(max(self._jobs, key=lambda group: len(self._jobs[group]))))
-        return full
+            yield self._take(max(self._jobs, key=lambda group: len(self._jobs[group])))
 
     def rest(self) -> list[list[Expired]]:
         """Return all that is left, whether it fills a file or not."""

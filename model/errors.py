@@ -140,6 +140,14 @@ class Locked(Unavailable):
     """Somebody else holds a row that the write needs, for longer than it waits. Nothing was written."""
 
 
+class ParentGone(Unavailable):
+    """A job that was to be waited for was removed since the request was planned. Nothing was written."""
+
+
+class TookTooLong(Unavailable):
+    """Postgres gave a statement up, since it took longer than it may. Less at once may do. Nothing was written."""
+
+
 class DeadlineExceeded(TenureError):
     """The caller's deadline passed before an answer; the outcome may be unknown."""
 

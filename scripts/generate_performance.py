@@ -1,8 +1,9 @@
 """Generate the figures of docs/PERFORMANCE.md, between its markers, and its plots from the files of ``make bench``.
 
 ``generate_performance.py bench-results/A.json bench-results/B.json …`` gathers files into docs/performance/results.json
-(of what several of them measured the newest counts) and draws from that; without files it draws again. ``--check``
-compares instead of writing and exits 1 when something committed is stale. Invariant: no figure is written by hand.
+(of what several of them measured, or that file has already, the newest counts) and draws from that; without files it
+draws again. ``--check`` compares instead of writing and exits 1 when something committed is stale. Invariant: no figure
+is written by hand.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ SCENARIOS = (
     "backlog",
     "blocked",
     "floors",
+    "history",
 )
 """Shown one by one, after what is told of them together."""
 PEER_COLUMNS = (
@@ -73,7 +75,8 @@ def main(arguments: list[str]) -> int:
     """Write the files, or compare them with ``--check``; return the exit code."""
     files = [pathlib.Path(argument) for argument in arguments if argument != "--check"]
     reports = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    gathered = gather(reports) if reports else _committed()
+    committed = _committed()
+    gathered = gather([*_reports_of(committed), *reports]) if reports else committed
     made = outputs(gathered, PAGE.read_text(encoding="utf-8"))
     if "--check" in arguments:
         stale = [path for path, text in made.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
@@ -88,6 +91,15 @@ def main(arguments: list[str]) -> int:
 
 def _committed() -> Report | None:
     return json.loads(GATHERED.read_text(encoding="utf-8")) if GATHERED.exists() else None
+
+
+def _reports_of(gathered: Report | None) -> Iterator[Report]:
+    """Yield the reports of which one was made."""
+    for about in gathered["reports"] if gathered else ():
+        results = [
+            case for case in gathered["results"] if case["scenario"] in about.get("scenarios", [case["scenario"]])
+        ]
+        yield {**about, "results": results, "targets": gathered["targets"]}
 
 
 def gather(reports: Iterable[Report]) -> Report:
@@ -105,7 +117,10 @@ def gather(reports: Iterable[Report]) -> Report:
         runs[f"about {report['at']}"] = about
     used = {at for name, at in runs.items() if not name.startswith("about ")}
     return {
-        "reports": [runs[f"about {at}"] for at in sorted(used)],
+        "reports": [
+            {**runs[f"about {at}"], "scenarios": [name for name, ran in runs.items() if ran == at]}
+            for at in sorted(used)
+        ],
         "targets": [targets[key] for key in sorted(targets, key=lambda key: key[0])],
         "results": [case for cases in results.values() for case in cases],
     }
@@ -143,8 +158,16 @@ def _about(gathered: Report) -> Iterator[str]:
         yield (
             f"Measured {report['at'][:10]} at commit {commit}: {machine['cores']} cores ({', '.join(parts)}), "
             f"Python {versions['python']}, Postgres {versions['postgres']}, etcd {versions['etcd']}; "
-            f"{report['settings']['runs']} run(s). All values: [results.json](performance/results.json).\n"
+            f"{report['settings']['runs']} run(s){_of_what(gathered, report)}. "
+            "All values: [results.json](performance/results.json).\n"
         )
+
+
+def _of_what(gathered: Report, report: Report) -> str:
+    """Say what the report is of, unless it is the only one."""
+    if len(gathered["reports"]) == 1:
+        return ""
+    return f" of {', '.join(name for name in report['scenarios'] if not name.startswith('costs:'))}"
 
 
 def _targets(targets: Sequence[Mapping[str, Any]]) -> Iterator[str]:

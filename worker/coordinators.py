@@ -71,8 +71,8 @@ class Coordinators:
         """Call a method of WorkerService on some coordinator, trying others while time lasts.
 
         Raises:
-            Unavailable: none answered in time; the outcome is unknown. UnknownCall: those that did are of a release
-            that does not have it.
+            Unavailable: none answered in time; the outcome is unknown. UnknownCall: the last one that did is of a
+            release that does not have it.
             TenureError: the coordinator's refusal.
         """
         until = self._clock.monotonic() + timeout_s

@@ -2,7 +2,8 @@
 
 Owns what is not written yet. Invariants: to write a line never blocks; what waits is bounded, for each attempt and
 for all of them, and what does not fit is dropped and counted, and a line says so; lines of an attempt are sent in
-order, numbered, and a batch is sent again, unchanged, until it is answered. An attempt that writes nothing costs
+order, numbered, and a batch is sent again, unchanged, until it is answered. One that fails although others are answered
+is given up after ``ODD_TRIES``, with all that is left of its attempt's log. An attempt that writes nothing costs
 nothing. The end of an attempt waits for its lines, but no longer than ``FLUSH_S``.
 """
 

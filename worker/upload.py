@@ -1,8 +1,9 @@
 """A file of an attempt on its way into the object store: asked for, sent, and said to be there.
 
-Sent again a bounded number of times, or as long as a ``Watch`` lets it, and only while the attempt's claim is trusted.
-Results have places (threads, connections) of their own, so that none waits behind large files. Invariant: what returns
-is recorded under the attempt's fence. The link says where to send what; ``tenure.v1.transfer`` sends it.
+Sent again a bounded number of times, or as long as a ``Watch`` lets it. An artifact is sent only while the attempt's
+claim is trusted; of a result, whose handler has ended, the fence alone decides. Results have places (threads,
+connections) of their own, so that none waits behind large files. Invariant: what returns is recorded under the
+attempt's fence. The link says where to send what; ``tenure.v1.transfer`` sends it.
 """
 
 from __future__ import annotations
@@ -99,7 +100,11 @@ class Watch:
             self._reached, self._moved_at = end, self._clock.monotonic()
 
     def begin_again(self) -> None:
-        """Let another try get on from the first byte; so a few may. A line may be too slow to be beyond soon again."""
+        """Count the bytes of another try from the first one on, for ``TRIES`` tries in all.
+
+        What is sent anew would else be no progress until it is beyond where the last try got, which may take a slow
+        line longer than the patience.
+        """
         self._tries -= 1
         if self._tries > 0:
             self._reached = 0

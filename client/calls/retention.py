@@ -36,7 +36,7 @@ class RetentionCalls:
         archive_keep_s: int | None = None,
         storage_class: str | None = None,
     ) -> RetentionPolicy:
-        """Set for how long after their end jobs are kept; what has expired is removed for good, within a minute.
+        """Set for how long after their end jobs are kept; what has expired begins to be removed within a minute.
 
         None in the place of a namespace, a kind or a final state is any; of several policies that cover a job the most
         specific one decides. ``keep_s`` None: for ever. So with ``archive_keep_s``, for files of the archive with such

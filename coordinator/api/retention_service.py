@@ -48,6 +48,8 @@ MAX_PAGE = 1_000
 WINDOW_JOBS = 5_000
 """Rows that one statement of a preview looks at."""
 _NO_POLICY = dict.fromkeys(("asked_namespace", "asked_kind", "asked_state", "asked_keep_s", "asked_archive_keep_s"))
+HOLD_WAITS_S = 12
+"""For a removal that is under way: less than a statement may take (15 s by default), so that the lock is told of."""
 _SET = ("keep_s", "archive", "archive_keep_s", "storage_class")
 """What a policy says."""
 _Group = tuple[str, str, str, str, str]
@@ -191,6 +193,7 @@ class RetentionService(RetentionServiceServicer):
         asked = {"key": key, "value": value, "reason": request.reason}
         *_, [row] = await self._database.transaction(
             [
+                Statement("wait_briefly", {"lock_timeout": f"{HOLD_WAITS_S * 1_000}ms"}),
                 Statement("lock_retention", {}),
                 noted("audit_legal_hold", after={"reason": request.reason}, key=key, value=value),
                 Statement("put_legal_hold", {**asked, "set_by": access.caller().name}),

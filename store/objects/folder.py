@@ -1,7 +1,9 @@
 """A folder as an object store: for one machine, or on a file system that all coordinators share.
 
 Invariant: an object appears whole, by a rename, after its bytes were synced; so a put that was acknowledged survives a
-power cut, and one that was killed leaves nothing but a file in ``.part``, which is swept when it is a day old.
+power cut, and one that was killed leaves nothing but a file in ``.part``, which is swept when it is a day old. Without
+``.part`` the folder is not the one that was opened, as where its file system is not mounted any more: then nothing is
+said of what it has not.
 Files are read and written in threads of this adapter's own, so that a slow disk delays nobody's lookups.
 """
 
@@ -160,6 +162,7 @@ class FolderObjects:
     async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[Sequence[ObjectInfo]]:
         """See the port."""
         checked_prefix(prefix)
+        await self._run(self._require_root, prefix)
         found = _walk(self._root / prefix, prefix, after)
         while page := await self._run(lambda: list(islice(found, PAGE_OBJECTS)), prefix):
             yield page
@@ -167,6 +170,7 @@ class FolderObjects:
     async def delete(self, keys: Sequence[str]) -> None:
         """See the port. Folders that are empty then go, too."""
         paths = [self._path(key) for key in keys]
+        await self._run(self._require_root, "")
 
         def remove(path: Path) -> None:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -205,7 +209,7 @@ class FolderObjects:
         try:
             return open(self._parts / uuid4().hex, "xb")
         except FileNotFoundError as exc:
-            raise Unavailable(f"the object store {self._root} is gone", hint="is its file system mounted?") from exc
+            raise _gone(self._root) from exc
 
     @contextlib.contextmanager
     def _part(self) -> Iterator[IO[bytes]]:
@@ -232,11 +236,25 @@ class FolderObjects:
         for folder in (target.parent, *made):
             _sync_folder(folder)
 
+    def _require_root(self) -> None:
+        """Raise ``Unavailable`` where the folder is not the one that was opened: what is not in it may be there."""
+        if not self._parts.is_dir():
+            raise _gone(self._root)
+
     async def _run(self, work: Callable[[], T], key: str, size: int = 0) -> T:
         loop = asyncio.get_running_loop()
+
+        def told() -> T:
+            try:
+                return work()
+            except OSError as exc:
+                if exc.errno in _ABSENT:
+                    self._require_root()
+                raise
+
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S + size / SLOWEST_BYTES_S):
-                return await loop.run_in_executor(self._threads, work)
+                return await loop.run_in_executor(self._threads, told)
         except TimeoutError as exc:
             raise Unavailable(f"the object store did not answer in time about {key}") from exc
         except OSError as exc:
@@ -250,6 +268,10 @@ class FolderObjects:
             act()
         else:
             await asyncio.wait((done,), timeout=TIDY_S)
+
+
+def _gone(root: Path) -> Unavailable:
+    return Unavailable(f"the object store {root} is gone", hint="is its file system mounted?")
 
 
 def _translated(exc: OSError, key: str) -> TenureError:

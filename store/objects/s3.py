@@ -189,7 +189,7 @@ class S3Objects:
 
     async def check(self) -> None:
         """See the port."""
-        async for _ in self.list("tenure-check/"):
+        async for _ in self.list("_check/"):
             break
 
     async def close(self) -> None:

@@ -30,7 +30,15 @@ from psycopg.rows import namedtuple_row
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from tenure.model.errors import BoundExceeded, ConfigurationError, Deposed, Locked, OwnershipLost, Unavailable
+from tenure.model.errors import (
+    BoundExceeded,
+    ConfigurationError,
+    Deposed,
+    Locked,
+    OwnershipLost,
+    TookTooLong,
+    Unavailable,
+)
 from tenure.store.postgres.arrays import ArrayDumper
 from tenure.store.postgres.dsn import checked
 from tenure.store.postgres.taken import taken_error
@@ -199,6 +207,7 @@ class Database:
         Raises:
             Unavailable: Postgres did not answer; the outcome of a write is unknown.
             Locked: a row is held by somebody else; nothing was written.
+            TookTooLong: it takes longer than ``statement_timeout_s``, or somebody canceled it; nothing was written.
             BoundExceeded: Postgres is out of room.
             KeyTaken, UniqueTaken: a key is there already; nothing was written.
             OwnershipLost: ``assert_fence`` failed.
@@ -254,7 +263,9 @@ class Database:
             raise BoundExceeded(f"Postgres is out of room: {exc}") from exc
         except pg.LockNotAvailable as exc:
             raise Locked(f"Postgres: {_one_line(exc)}") from exc
-        except (pg.QueryCanceled, pg.OperationalError, pg.InterfaceError) as exc:
+        except pg.QueryCanceled as exc:
+            raise TookTooLong(f"Postgres: {_one_line(exc)}") from exc
+        except (pg.OperationalError, pg.InterfaceError) as exc:
             if patience.is_over:
                 raise Unavailable(f"Postgres did not answer within {self.options.answer_within_s:g} s") from exc
             raise Unavailable(f"Postgres: {_one_line(exc)}") from exc

@@ -19,6 +19,7 @@ BEGIN
             ('jobs',           'SELECT',                           'SELECT'),
             ('ended',          'SELECT',                           'SELECT'),
             ('week',           'SELECT',                           'SELECT'),
+            ('archive_end',    'SELECT',                           'SELECT'),
             ('dependency',     'SELECT, INSERT, UPDATE',           'SELECT'),
             ('workflow',       'SELECT, INSERT, UPDATE',           'SELECT'),
             ('retention_policy', 'SELECT, INSERT, UPDATE, DELETE', 'SELECT'),

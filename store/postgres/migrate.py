@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction
+from psycopg.errors import DeadlockDetected, InsufficientPrivilege, LockNotAvailable, ReadOnlySqlTransaction
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import InternalError, OperationalError, ProgrammingError
 
@@ -32,6 +33,9 @@ from tenure.store.postgres import ahead
 from tenure.store.postgres.dsn import checked
 
 _REFUSED = ("authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist")
+LOCK_TRIES = 60
+LOCK_PAUSE_S = 2.0
+"""Twice as long as a revision waits for a lock, and others for the revision."""
 SCRIPTS = Path(__file__).parent / "migrations"
 _LOCK = 0x74656E757265  # "tenure"; taken for the session of the migration only
 _MAY_NOT = (
@@ -211,16 +215,42 @@ def _upgrade(connection: Connection) -> SchemaStatus:
     else:
         _act_as_owner(connection)
     connection.commit()
-    command.upgrade(_config(connection), "head")
-    connection.commit()
+    _apply(connection)
     applied = [] if before is None else [before]
     revisions = [revision.revision for revision in script.walk_revisions()][::-1]
     newer = revisions[revisions.index(applied[0]) + 1 :] if applied else revisions
     return SchemaStatus(_current(connection), revisions[-1], tuple(newer))
 
 
+def _apply(connection: Connection) -> None:
+    """Apply what is missing; a revision that waits too long for a lock is tried again, so that others get on meanwhile.
+
+    Raises:
+        Unavailable: somebody held what it needs every time.
+    """
+    for left in reversed(range(LOCK_TRIES)):
+        try:
+            command.upgrade(_config(connection), "head")
+        except (LockNotAvailable, DeadlockDetected, OperationalError) as exc:
+            cause = exc.orig if isinstance(exc, OperationalError) else exc
+            if not isinstance(cause, LockNotAvailable | DeadlockDetected):
+                raise
+            connection.rollback()
+            if not left:
+                raise Unavailable(
+                    f"Postgres: somebody held what the migration needs, {LOCK_TRIES} times: {_one_line(cause)}",
+                    hint="end long transactions (pg_stat_activity), as of pg_dump, and run: tenure db migrate",
+                ) from exc
+            _act_as_owner(connection)
+            connection.commit()
+            time.sleep(LOCK_PAUSE_S)
+        else:
+            connection.commit()
+            return
+
+
 def _act_as_owner(connection: Connection) -> None:
-    """What is made belongs to who owns the schema, whichever of its members migrates."""
+    """Act as the owner of the schema: what is made is to belong to it, whichever of its members migrates."""
     if owner := connection.exec_driver_sql(_OWNER).scalar():
         connection.exec_driver_sql(f'SET ROLE "{owner}"')
 

@@ -13,7 +13,7 @@ from psycopg.errors import DatabaseError
 
 from tenure.model.bounds import IDEMPOTENCY_TTL_S
 from tenure.model.dependencies import Trigger, UpstreamFailure
-from tenure.model.errors import WrongState
+from tenure.model.errors import ParentGone, WrongState
 from tenure.model.jobs import PlannedJob, RetrySpec
 from tenure.model.unique import unique_key_of
 from tenure.store.postgres.database import Database, Statement
@@ -26,6 +26,7 @@ from tenure.store.postgres.unique import (
 
 _DEFAULT_RETRY = RetrySpec()
 _WORKFLOW_CANCELED = "TN004"
+_PARENT_GONE = "TN005"
 
 IdempotencyKey = tuple[str, str, str]
 """Namespace, scope, key."""
@@ -131,6 +132,8 @@ async def write_jobs(
             raise WrongState(
                 f"workflow {child and child.workflow_id} is canceled: nothing is submitted into it"
             ) from exc
+        if exc.sqlstate == _PARENT_GONE:
+            raise ParentGone(str(exc).partition("\n")[0]) from exc
         raise
     return Written(
         replaced(results[first : first + STATEMENTS] if replacement else ()), results[-1][0].now if tells_time else None

@@ -25,7 +25,7 @@ class _Submitter:
     async def _execute(self, query: str, *values: object) -> list[Any]:
         async with await psycopg.AsyncConnection.connect(self._place, autocommit=True) as connection:
             cursor = await connection.execute(query.encode(), values)
-            return await cursor.fetchall() if cursor.description else []
+            return await cursor.fetchall() if cursor.description is not None else []
 
 
 class _Plain:

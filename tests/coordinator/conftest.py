@@ -219,7 +219,7 @@ class Parts:
             self.dsn, autocommit=True, row_factory=namedtuple_row
         ) as connection:
             cursor = await connection.execute(text.encode(), params)
-            return await cursor.fetchall() if cursor.description else []
+            return await cursor.fetchall() if cursor.description is not None else []
 
 
 async def signer_of(parts: Parts) -> Signer:

@@ -11,6 +11,7 @@ import random
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 import pytest_asyncio
 from pyarrow import parquet
 from tests.coordinator.conftest import Parts, leader_of, object_signer_of, running, until
-from tests.coordinator.test_retain import DAY_S, NO_MORE, SLOW_REMOVAL, Slow, age_all, ended, entries, left
+from tests.coordinator.test_retain import DAY_S, NO_MORE, SLOW_LOOK, SLOW_REMOVAL, Slow, age_all, ended, entries, left
 from tests.fixtures.s3 import S3Server
 
 from tenure.cli.embedded import binaries
@@ -301,7 +302,7 @@ async def test_files_are_of_one_namespace_bounded_and_in_the_order_of_ids(
     alone: Parts, objects: FolderObjects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive, "WINDOW_JOBS", 7)
-    monkeypatch.setattr(archive, "Gathering", lambda: Gathering_(10))
+    monkeypatch.setattr(archive, "MAX_FILE_JOBS", 10)
     old = {await ended(alone, (2 + n % 3) * DAY_S, namespace=f"n{n % 2}") for n in range(50)}
     fresh = {await ended(alone, 1.0)}
     assert await (await archiver_of(alone, objects)).round() == 0
@@ -318,12 +319,6 @@ async def test_files_are_of_one_namespace_bounded_and_in_the_order_of_ids(
         day = min(row["finished_at"] for row in rows)
         assert file.key == f"_archive/{file.namespace}/{day:%Y/%m/%d}/{file.id}.parquet"
     assert sorted(await archived_ids(alone, objects)) == sorted(old)
-
-
-def Gathering_(jobs: int) -> Any:
-    from tenure.model.archive import Gathering
-
-    return Gathering(jobs)
 
 
 async def test_policies_that_do_not_archive_and_those_that_do_each_take_their_own(
@@ -389,6 +384,51 @@ async def test_what_is_held_is_in_no_file(alone: Parts, objects: FolderObjects) 
     await alone.db.fetch("put_legal_hold", {"key": "case", "value": "7", "reason": "", "set_by": "test"})
     assert await (await archiver_of(alone, objects)).round() == 1
     assert await archived_ids(alone, objects) == [other] and await left(alone) == {held}
+
+
+async def test_a_look_that_takes_too_long_is_halved_and_one_job_holds_no_others_up(
+    alone: Parts, objects: FolderObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "WINDOW_JOBS", 8)
+    for _ in range(3):
+        await ended(alone, 12 * DAY_S)
+    stays = await ended(alone, 11 * DAY_S, kind="never")
+    for _ in range(3):
+        await ended(alone, 10 * DAY_S)
+    await policy(alone)
+    async with await psycopg.AsyncConnection.connect(alone.dsn, autocommit=True) as connection:
+        await connection.execute(SLOW_LOOK.encode())
+    async with Database(alone.dsn, PoolOptions(min_size=1, max_size=1, statement_timeout_s=1.0)) as impatient:
+        archiver = await archiver_of(alone, objects)
+        archiver._database = impatient
+        assert await archiver.round() == 6
+    assert await left(alone) == {stays}
+
+
+async def test_files_stay_as_large_where_somebody_was_in_the_way_or_postgres_was_away(
+    alone: Parts, objects: FolderObjects
+) -> None:
+    for _ in range(9):
+        await ended(alone, 10 * DAY_S)
+    await ended(alone, 10 * DAY_S, namespace="a-small-one")
+    await policy(alone)
+    archiver = await archiver_of(alone, objects)
+    async with await psycopg.AsyncConnection.connect(alone.dsn) as retrying:
+        await retrying.execute("SELECT FROM tenure.history FOR UPDATE")
+        assert await archiver.round() == 0
+    archiver._quiet.forget()  # as after an hour
+
+    async def fail_over(call: str, what: Any) -> None:
+        if call == "before transaction" and "end_archive_file" in [one.name for one in what]:
+            raise Unavailable("the primary is another one now")
+
+    archiver._database = Wrapped(alone.db, fail_over)  # type: ignore[assignment]
+    for _ in range(4):
+        with pytest.raises(Unavailable):
+            await archiver.round()
+    archiver._database = alone.db
+    assert await archiver.round() == 10
+    assert sorted(file.jobs for file in await files(alone)) == [1, 9]
 
 
 class Wrapped:
@@ -504,7 +544,7 @@ async def test_a_leader_that_is_killed_anywhere_archives_each_job_once(
 ) -> None:
     monkeypatch.setattr(archive, "WINDOW_JOBS", 20)
     monkeypatch.setattr(archive, "MIN_REST_S", 0.0)
-    monkeypatch.setattr(archive, "Gathering", lambda: Gathering_(15))
+    monkeypatch.setattr(archive, "MAX_FILE_JOBS", 15)
     old = {await ended(alone, (2 + n % 20) * DAY_S, namespace=f"n{n % 3}") for n in range(150)}
     fresh = {await ended(alone, 1.0) for _ in range(5)}
     await policy(alone)
@@ -554,7 +594,7 @@ async def test_a_file_that_is_not_what_was_written_removes_nothing(alone: Parts,
 async def test_an_s3_server_that_is_killed_midway_loses_and_doubles_nothing(
     alone: Parts, own_s3: Callable[[], S3Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive, "Gathering", lambda: Gathering_(10))
+    monkeypatch.setattr(archive, "MAX_FILE_JOBS", 10)
     server = own_s3()
     objects = open_store(server.store_url("t"), server.options)
     old = {await ended(alone, 10 * DAY_S) for _ in range(40)}
@@ -695,7 +735,7 @@ async def test_a_job_is_found_among_many_files_and_row_groups(
 
     monkeypatch.setattr(model, "GROUP_JOBS", 4)
     monkeypatch.setattr(archive_format, "TAIL_BYTES", 64)  # so that the footer has to be asked for again
-    monkeypatch.setattr(archive, "Gathering", lambda: Gathering_(20))
+    monkeypatch.setattr(archive, "MAX_FILE_JOBS", 20)
     old = [await ended(alone, (2 + n % 5) * DAY_S, namespace=f"n{n % 3}") for n in range(100)]
     await policy(alone)
     assert await (await archiver_of(alone, objects)).round() == 100
@@ -899,6 +939,81 @@ async def test_without_the_policy_files_stay_and_a_deposed_leader_removes_none(
     assert await (await expiry_of(alone, objects, term=23)).round() == 0
 
 
+async def test_what_an_upload_has_left_goes_with_the_file_of_its_job(alone: Parts, objects: FolderObjects) -> None:
+    """The job completed at once, and never ended an upload that it had begun."""
+    begun = await ended(alone, 10 * DAY_S)
+    await ended(alone, 10 * DAY_S, state="failed")
+    await alone.sql("INSERT INTO tenure.upload (job_id, attempt, begun) VALUES (%s, 1, 1)", begun)
+    await objects.put(file_key("default", begun, 1, "half.txt", bytes(32)), b"sent, and never recorded")
+    await policy(alone, archive_keep_s=5 * DAY_S)
+    assert await (await archiver_of(alone, objects)).round() == 2
+    await alone.sql("UPDATE tenure.archive_file SET archived_at = now() - interval '7 days'")
+    assert await (await expiry_of(alone, objects)).round() == 1
+    assert len(await to_delete(alone)) == 2, "the file, and the one job"
+    await Leftovers(alone.db, objects, alone.clock).round()
+    assert await keys(objects) == []
+
+
+async def test_a_store_without_its_files_has_none_forgotten(
+    alone: Parts, objects: FolderObjects, tmp_path: Path
+) -> None:
+    await old_files(alone, objects)
+    hold = {"key": "case", "value": "7", "reason": "", "set_by": "test"}
+    await alone.db.fetch("put_legal_hold", hold)
+    expiry = await expiry_of(alone, FolderObjects(tmp_path / "another"), term=21)
+    assert await expiry.round() == 0, "a job in one of them may be held"
+    await alone.db.fetch("delete_legal_hold", {"key": "case", "value": "7"})
+    with pytest.raises(Unavailable, match="no file of the archive"):
+        await expiry.round()
+    assert len(await files(alone)) == 2
+
+    first, _ = await files(alone)
+    await objects.delete([first.key])
+    expiry = await expiry_of(alone, objects, term=22)
+    assert await expiry.round() == 2, "somebody has deleted one of them"
+
+
+async def test_files_stay_as_long_as_a_policy_says_that_came_later_and_covers_them(
+    alone: Parts, objects: FolderObjects, client: AsyncClient
+) -> None:
+    await policy(alone, archive_keep_s=300 * DAY_S, state="failed")
+    await alone.sql("UPDATE tenure.retention_policy SET created_at = now() - interval '1 hour'")
+    await old_files(alone, objects)
+    await policy(alone, archive_keep_s=30 * DAY_S, namespace="n1")
+    await policy(alone, archive=False, namespace="n2")
+    expiry = await expiry_of(alone, objects, term=21)
+    assert await expiry.round() == 1, "the failed jobs that were archived are in files of their own"
+    [stays] = await files(alone)
+    assert stays.namespace == "n1"
+    async for file in client.archive_files():
+        assert file.expires_at == stays.archived_at + timedelta(days=30)
+    assert await client.preview_archive() == []
+    await policy(alone, archive_keep_s=6 * DAY_S, namespace="n1")
+    assert len(await client.preview_archive()) == 1
+    assert await expiry.round() == 1
+
+
+async def test_an_adopted_file_stays_for_as_long_as_any_job_of_it_is_to(
+    alone: Parts, objects: FolderObjects, client: AsyncClient, tmp_path: Path
+) -> None:
+    await asyncio.to_thread(dump, alone.dsn, tmp_path / "dump")
+    for kind in ("short", "long"):
+        await ended(alone, 2 * DAY_S, kind=kind)
+    await ended(alone, 2 * DAY_S, namespace="n1")
+    await policy(alone)
+    await (await archiver_of(alone, objects)).round()
+    await restore(alone, tmp_path / "dump")
+    await policy(alone, archive_keep_s=DAY_S, kind="short")
+    await policy(alone, archive_keep_s=9 * DAY_S, kind="long")
+    async for key in client.unknown_archive_files():
+        await client.adopt_archive_file(key)
+    adopted = {file.namespace: file for file in await files(alone)}
+    assert (adopted["default"].policy_kind, adopted["n1"].policy_kind) == ("long", None)
+    await policy(alone, archive_keep_s=DAY_S)
+    await alone.sql("UPDATE tenure.archive_file SET archived_at = now() - interval '8 days'")
+    assert await (await expiry_of(alone, objects)).round() == 0, "it is not known of what policy the other file was"
+
+
 async def test_a_file_that_cannot_be_read_holds_no_others_up(alone: Parts, objects: FolderObjects) -> None:
     await old_files(alone, objects)
     expiry = await expiry_of(alone, objects, term=21)
@@ -942,6 +1057,50 @@ async def test_files_are_written_in_the_storage_class_of_their_policy(alone: Par
     asked = {kind: await storage_class(store, row.key) for kind, row in found.items()}
     assert asked == {"cold": "STANDARD_IA", "": None}
     await store.close()
+
+
+async def test_a_class_that_the_store_does_not_take_holds_no_others_up(alone: Parts, objects: FolderObjects) -> None:
+    stays = await ended(alone, 10 * DAY_S, namespace="a", kind="cold")
+    await ended(alone, 10 * DAY_S, namespace="b")
+    await policy(alone)
+    await alone.sql(
+        "INSERT INTO tenure.retention_policy (namespace, kind, state, keep_s, archive, storage_class)"
+        " VALUES ('', 'cold', '', 86400, true, 'STANDARD-IA')"
+    )
+
+    class Strict:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(objects, name)
+
+        async def put(self, key: str, data: bytes, *, storage_class: str | None = None, **told: Any) -> None:
+            if storage_class == "STANDARD-IA":
+                raise Unavailable("InvalidStorageClass")
+            await objects.put(key, data, **told)
+
+    archiver = await archiver_of(alone, Strict())
+    assert await archiver.round() == 1
+    assert await left(alone) == {stays}
+    await alone.sql("UPDATE tenure.retention_policy SET storage_class = 'STANDARD_IA' WHERE kind = 'cold'")
+    assert await archiver.round() == 1
+
+
+async def test_files_that_cannot_be_read_hold_no_others_up_for_ever(alone: Parts, objects: FolderObjects) -> None:
+    for number in range(7):
+        await ended(alone, (30 - number) * DAY_S, namespace=f"n{number}")
+    await policy(alone, archive_keep_s=5 * DAY_S)
+    await (await archiver_of(alone, objects)).round()
+    await alone.sql(
+        "UPDATE tenure.archive_file SET archived_at = now() - make_interval(days => 27 - right(namespace, 1)::int)"
+    )
+    for file in await files(alone):
+        if file.namespace != "n6":
+            await objects.put(file.key, b"no such file")
+    expiry = await expiry_of(alone, objects)
+    for _ in range(2):
+        with pytest.raises(WrongState):
+            await expiry.round()
+    assert {file.namespace for file in await files(alone)} == {f"n{number}" for number in range(6)}
+    assert await expiry.round() == 0
 
 
 async def storage_class(store: ObjectStore, key: str) -> str | None:

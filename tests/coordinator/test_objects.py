@@ -670,7 +670,8 @@ async def test_no_job_takes_all_places_and_no_artifact_that_of_a_result(
     async with asyncio.TaskGroup() as group:
         slow = [group.create_task(put(row, f"a{n}")) for n in range(rest_objects.MAX_UPLOADS_OF_JOB)]
         await until(are_sent)
-        assert await put(row, "one-more") == 503
+        plan = await place.create(row, "one-more", b"xx")
+        assert (await place.http.put(plan.url, content=b"xx")).status_code == 503
         await place.save(other, "a", b"x")
         objects._uploads.most = 0
         await place.save(row, RESULT, b'"x"')

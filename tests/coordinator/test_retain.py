@@ -23,7 +23,7 @@ from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.retention_service import RetentionService
 from tenure.coordinator.passing import LAST_ID
 from tenure.coordinator.retain import Retainer
-from tenure.model.errors import Deposed, InvalidInput, NotFound
+from tenure.model.errors import Deposed, InvalidInput, NotFound, Unavailable
 from tenure.model.ids import first_id_at, new_id
 from tenure.model.jobs import JobSpec
 from tenure.model.retention import Policy, policy_for
@@ -312,6 +312,25 @@ async def test_a_job_that_was_just_submitted_to_wait_for_an_expired_one_keeps_it
     assert (await alone.row(child)).state == "ready"
 
 
+async def test_a_job_that_is_to_wait_for_one_that_goes_meanwhile_is_refused(
+    alone: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = await alone.submit()
+    await complete(alone, parent)
+    await policy(alone, DAY_S)
+    await age_all(alone, monkeypatch)
+    retainer, required = await retainer_of(alone), alone.submitter._require_parents
+
+    async def then_remove(batch: Any) -> None:
+        await required(batch)
+        await retainer.round()
+
+    monkeypatch.setattr(alone.submitter, "_require_parents", then_remove)
+    with pytest.raises(InvalidInput, match=f"job {parent} does not exist"):
+        await alone.submit(depends_on=(str(parent),))
+    assert await alone.sql("SELECT FROM tenure.jobs") == []
+
+
 async def test_a_deposed_leader_removes_nothing(alone: Parts) -> None:
     id = await ended(alone, 10 * DAY_S)
     await policy(alone, DAY_S)
@@ -423,6 +442,64 @@ async def test_steps_that_take_too_long_are_halved_and_one_job_holds_no_others_u
     sizes = [len(ids) for ids in steps]
     assert 1 in sizes and [stays] in steps
     assert max(sizes[sizes.index(1) :]) > 1, "what was halved grows back"
+
+
+SLOW_LOOK = """
+ALTER VIEW tenure.ended RENAME TO ended_soon;
+CREATE VIEW tenure.ended AS
+SELECT id, namespace, kind, state, created_at, finished_at, workflow_id, held,
+       needed OR pg_sleep(CASE WHEN kind = 'never' THEN 60 ELSE 0.1 END) IS NULL AS needed FROM tenure.ended_soon
+"""
+
+
+async def test_a_look_that_takes_too_long_is_halved_and_one_job_holds_no_others_up(
+    alone: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retain, "WINDOW_JOBS", 16)
+    for _ in range(6):
+        await ended(alone, 12 * DAY_S)
+    stays = await ended(alone, 11 * DAY_S, kind="never")
+    for _ in range(6):
+        await ended(alone, 10 * DAY_S)
+    await policy(alone, DAY_S)
+    async with await psycopg.AsyncConnection.connect(alone.dsn, autocommit=True) as connection:
+        await connection.execute(SLOW_LOOK.encode())
+    async with Database(alone.dsn, PoolOptions(min_size=1, max_size=1, statement_timeout_s=1.0)) as impatient:
+        retainer = await retainer_of(alone)
+        retainer._database = impatient
+        assert await retainer.round() == 12
+    assert await left(alone) == {stays}
+
+
+async def test_a_job_whose_id_was_made_ahead_of_time_is_looked_at(alone: Parts) -> None:
+    """The clock of the coordinator that made it goes ahead of Postgres', by which it has ended."""
+    [now] = await alone.db.fetch("time")
+    at = now.now - timedelta(seconds=61)
+    id = uuid.UUID(int=first_id_at(at + timedelta(seconds=10)).int + 1)
+    await alone.sql(ENDED, id, "default", "k", "completed", at, at, at, at, None, None)
+    await policy(alone, 60)
+    assert await (await retainer_of(alone)).round() == 1
+
+
+async def test_while_postgres_is_away_no_step_is_halved(alone: Parts) -> None:
+    for _ in range(8):
+        await ended(alone, 10 * DAY_S)
+    await policy(alone, DAY_S)
+    retainer = await retainer_of(alone)
+    steps = steps_of(retainer)
+    noted = retainer._database
+
+    class Away(Slow):
+        async def transaction(self, statements: Any) -> Any:
+            raise Unavailable("the primary is another one now")
+
+    retainer._database = Away(alone.db, alone.db.fetch)  # type: ignore[assignment]
+    for _ in range(4):
+        with pytest.raises(Unavailable):
+            await retainer.round()
+    retainer._database = noted
+    assert await retainer.round() == 8
+    assert [len(ids) for ids in steps] == [8]
 
 
 async def test_a_step_that_outlives_the_term_changes_nothing(alone: Parts) -> None:
@@ -619,6 +696,31 @@ async def test_holds_are_set_listed_and_lifted(client: AsyncClient) -> None:
     assert [await client.delete_hold("case", "7") for _ in range(2)] == [True, False]
     with pytest.raises(InvalidInput):
         await client.put_hold("A b", "7")
+
+
+async def test_a_hold_waits_for_a_step_for_longer_than_others_wait_for_a_lock(alone: Parts) -> None:
+    async with Database(alone.dsn, PoolOptions(min_size=1, max_size=2, lock_timeout_s=0.2)) as database:
+        tries = []
+
+        class Noted(Slow):
+            async def transaction(self, statements: Any) -> Any:
+                tries.append(statements)
+                return await database.transaction(statements)
+
+        noted: Any = Noted(database, database.fetch)
+        server = GrpcServer(
+            (RetentionService(noted, alone.clock, alone.audit),), listen="127.0.0.1:0", with_reflection=False
+        )
+        await server.start()
+        async with AsyncClient(server.address) as client:
+            async with await psycopg.AsyncConnection.connect(alone.dsn) as stepping:
+                await stepping.execute("SELECT pg_advisory_xact_lock(hashtext('tenure.retention'))")
+                asked = asyncio.create_task(client.put_hold("case", "7"))
+                await asyncio.sleep(0.8)
+            async with asyncio.timeout(PATIENCE_S):
+                assert (await asked).key == "case"
+        await server.stop(0)
+    assert len(tries) == 1
 
 
 async def test_a_hold_is_answered_after_the_step_that_has_not_seen_it(client: AsyncClient, alone: Parts) -> None:

@@ -30,7 +30,7 @@ async def run(on: Stage, sql: str, params: dict[str, Any] | None = None) -> list
     dsn = on.deployment.env["TENURE_POSTGRES_DSN"]
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
         cursor = await connection.execute(sql.encode(), params)
-        return await cursor.fetchall() if cursor.description else []
+        return await cursor.fetchall() if cursor.description is not None else []
 
 
 async def test_leaders_that_are_killed_while_they_remove_lose_nothing_and_remove_nothing_twice(stage: Setting) -> None:

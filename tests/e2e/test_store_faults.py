@@ -102,7 +102,7 @@ async def ask(dsn: str, query: LiteralString, *params: Any) -> list[Any]:
     """Run one query on a connection of its own."""
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, connect_timeout=5) as connection:
         cursor = await connection.execute(query, params)
-        return await cursor.fetchall() if cursor.description else []
+        return await cursor.fetchall() if cursor.description is not None else []
 
 
 def port_of(address: str) -> int:

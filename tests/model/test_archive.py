@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from tenure.model import archive
@@ -18,13 +19,13 @@ def job(n: int, *, namespace: str = "a", weight: int = 1) -> Expired:
     return Expired(uuid.UUID(int=n), namespace, AT, AT + timedelta(hours=n), weight)
 
 
-def ids(files: list[list[Expired]]) -> list[list[int]]:
+def ids(files: Iterable[list[Expired]]) -> list[list[int]]:
     return [[one.id.int for one in file] for file in files]
 
 
 def test_a_file_is_full_by_jobs_or_by_bytes_and_of_one_namespace() -> None:
     gathering = Gathering(max_jobs=3, max_bytes=10)
-    assert gathering.add([job(1), job(2, namespace="b"), job(3)]) == []
+    assert list(gathering.add([job(1), job(2, namespace="b"), job(3)])) == []
     assert ids(gathering.add([job(4), job(5, weight=9), job(6, weight=2)])) == [[1, 3, 4], [5]]
     assert ids(gathering.add([job(7, weight=100), job(8)])) == [[6], [7]]
     assert ids(gathering.rest()) == [[8], [2]]
@@ -34,7 +35,7 @@ def test_a_file_is_full_by_jobs_or_by_bytes_and_of_one_namespace() -> None:
 def test_what_waits_is_bounded_over_all_namespaces() -> None:
     gathering = Gathering(max_jobs=archive.MAX_GATHERED_JOBS)
     jobs = [job(n, namespace=f"n{n % 10}") for n in range(archive.MAX_GATHERED_JOBS + 1)]
-    full = gathering.add(jobs)
+    full = list(gathering.add(jobs))
     assert len(full) == 1
     assert sum(map(len, full)) + sum(map(len, gathering.rest())) == len(jobs)
 

@@ -166,3 +166,19 @@ async def test_a_full_disk_is_no_loss_of_what_was_there(tmp_path: Path) -> None:
     assert await store.get("a/b") == b"before"
     assert files_in(tmp_path) == ["a/b"]
     await store.close()
+
+
+async def test_a_folder_that_is_not_mounted_any_more_says_of_nothing_that_it_is_not_there(tmp_path: Path) -> None:
+    root = tmp_path / "objects"
+    store = FolderObjects(root)
+    await store.put("a/b", b"1")
+    root.rename(tmp_path / "unmounted")
+    root.mkdir()
+    with pytest.raises(Unavailable, match="gone"):
+        await store.get("a/b")
+    with pytest.raises(Unavailable, match="gone"):
+        await store.head("a/b")
+    with pytest.raises(Unavailable, match="gone"):
+        await store.delete(["a/b"])
+    with pytest.raises(Unavailable, match="gone"):
+        _ = [page async for page in store.list("a/")]

@@ -164,7 +164,7 @@ class Table:
             self.dsn, autocommit=True, row_factory=namedtuple_row
         ) as connection:
             cursor = await connection.execute(text.encode(), params)
-            return await cursor.fetchall() if cursor.description else []
+            return await cursor.fetchall() if cursor.description is not None else []
 
 
 @pytest.fixture

@@ -180,6 +180,8 @@ def test_a_look_for_what_has_expired_reads_a_window(large: Large, generic: bool)
         assert set(read) <= {week["child"], "job", "dependency"}
         assert WINDOW_JOBS <= read[week["child"]] <= 1.2 * WINDOW_JOBS, "what has expired is looked at again"
         span_of = {"counted_until": days_ago(1), **bounds_of(span), "after": FIRST_ID, "window": WINDOW_JOBS}
+        stepped = {name: where[name] for name in ("from_at", "until_at", "after", "before")}
+        assert reads(large, "first_of_history", stepped, generic=generic) == {week["child"]: 1}
         assert reads(large, "count_page", span_of, generic=generic) == {week["child"]: WINDOW_JOBS}
         asked = dict.fromkeys(
             ("asked_namespace", "asked_kind", "asked_state", "asked_keep_s", "namespace", "namespaces")

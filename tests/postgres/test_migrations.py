@@ -20,6 +20,8 @@ from tests.fixtures.postgres import PostgresServer
 from tests.postgres.conftest import until
 
 from tenure.model.errors import ConfigurationError, Unavailable
+from tenure.store.postgres import ahead
+from tenure.store.postgres import migrate as migrations
 from tenure.store.postgres.database import Database, PoolOptions
 from tenure.store.postgres.migrate import _config, locked, migrate, status
 
@@ -276,6 +278,44 @@ async def test_several_may_migrate_a_table_in_use_and_none_waits_for_the_other_f
         await until(partial(_an_index_waits, at_0002))
         busy.commit()
         assert all(answer.is_current for answer in await asyncio.gather(*migrating))
+
+
+async def test_whoever_holds_history_for_long_is_not_waited_for_at_the_cost_of_others(
+    at_0002: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The indexes are there already; a dump reads history, and a job ends meanwhile."""
+    monkeypatch.setattr(migrations, "LOCK_PAUSE_S", 0.1)
+    monkeypatch.setattr(migrations, "LOCK_TRIES", 2)
+    with psycopg.connect(at_0002, autocommit=True) as connection:
+        for index in ahead.AHEAD:
+            if index.table == "dependency":
+                connection.execute(f"CREATE INDEX {index.name} ON tenure.{index.table} {index.what}".encode())
+        for (name,) in connection.execute(
+            "SELECT relid::regclass::text FROM pg_partition_tree('tenure.history') WHERE isleaf"
+        ).fetchall():
+            made = f"{name.removeprefix('tenure.')}_history_unsuccessful"
+            what = f"{made} ON {name} (id) WHERE state IN ('failed', 'canceled')"
+            connection.execute(f"CREATE INDEX {what}".encode())
+    with psycopg.connect(at_0002, autocommit=True) as old, psycopg.connect(at_0002) as busy:
+        busy.execute("DELETE FROM tenure.history")
+        with pytest.raises(Unavailable, match="2 times"):
+            await migrate(at_0002)
+        old.execute("SET lock_timeout = '20s'")
+        monkeypatch.setattr(migrations, "LOCK_TRIES", 60)
+        migrating = asyncio.create_task(migrate(at_0002))
+        await until(partial(_somebody_waits_for_history, at_0002))
+        old.execute("DELETE FROM tenure.history")
+        assert not migrating.done()
+        busy.commit()
+        assert (await migrating).is_current
+
+
+async def _somebody_waits_for_history(dsn: str) -> bool:
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        cursor = await connection.execute(
+            "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = to_regclass('tenure.history')"
+        )
+        return bool(await cursor.fetchall())
 
 
 async def _an_index_waits(dsn: str) -> bool:

@@ -6,7 +6,8 @@ SELECT h.id, h.namespace, h.kind, h.route, h.state, h.priority, h.payload, h.res
        h.deadline, h.limits, h.requires, h.trigger, h.upstream_failure, h.workflow_id, h.ref, h.unique_key, h.replaced_by,
        h.deleted_at,
        ARRAY(SELECT d.parent_id FROM tenure.dependency d
-             WHERE d.child_id = h.id AND d.parked_attempt IS NULL ORDER BY d.parent_id) AS depends_on
+             WHERE d.child_id = h.id AND d.parked_attempt IS NULL ORDER BY d.parent_id) AS depends_on,
+       coalesce((SELECT true FROM tenure.upload u WHERE u.job_id = h.id LIMIT 1), false) AS has_begun_uploads
 FROM tenure.history h
 WHERE h.id = ANY (%(ids)s::uuid[])
   AND h.finished_at >= %(from_at)s::timestamptz AND h.finished_at < %(until_at)s::timestamptz

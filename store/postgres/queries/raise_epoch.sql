@@ -1,9 +1,10 @@
--- Raise the epoch, or to the one asked for; no row if that is not higher. Nothing is claimed for the longest TTL
--- in use from the next term on. Every fence given after the commit is higher than any given before.
+-- Raise the epoch, to the one asked for if there is such; no row if that is not higher. A term that begins within the longest
+-- TTL in use from now claims nothing for the rest of that. Every fence given after the commit is higher than any given before.
 WITH raised AS (
     UPDATE tenure.cluster
     SET epoch = coalesce(%(epoch)s::integer, greatest(epoch + 1, tenure.epoch_by_clock())),
-        claims_frozen_until = now() + make_interval(secs => coalesce((SELECT max(ttl_s) FROM tenure.job), 0))
+        claims_frozen_until = greatest(
+            claims_frozen_until, now() + make_interval(secs => coalesce((SELECT max(ttl_s) FROM tenure.job), 0)))
     WHERE %(epoch)s::integer IS NULL OR %(epoch)s::integer > epoch
     RETURNING epoch
 ), noted AS (

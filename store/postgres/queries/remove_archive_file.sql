@@ -1,10 +1,9 @@
 -- Remove a file of the archive that has expired, if no label is held but those that none of its jobs has: its row, its object, and
 -- the objects of its jobs, which are deleted later (coordinator/leftovers.py); with an entry in the audit log.
 WITH gone AS (
-    DELETE FROM tenure.archive_file f USING tenure.retention_policy p
+    DELETE FROM tenure.archive_file f
     WHERE f.id = %(id)s AND f.state = 'done'
-      AND (f.policy_namespace, f.policy_kind, f.policy_state) = (p.namespace, p.kind, p.state)
-      AND f.archived_at <= now() - make_interval(secs => p.archive_keep_s)
+      AND (SELECT e.expires_at FROM tenure.archive_end e WHERE e.id = f.id) <= now()
       AND NOT EXISTS (SELECT FROM tenure.legal_hold l
                       WHERE (l.key, l.value) NOT IN (SELECT * FROM unnest(%(held_keys)s::text[], %(held_values)s::text[])))
     RETURNING f.id, f.namespace, f.key, f.jobs, f.policy_namespace, f.policy_kind, f.policy_state, f.finished_from,

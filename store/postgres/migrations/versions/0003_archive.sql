@@ -21,9 +21,9 @@ CREATE TABLE tenure.archive_file (
     schema_version integer,
     marks          integer[],             -- of its jobs, once it is done: by them a job's file is found (model/archive.py)
     archived_at    timestamptz,
-    policy_kind    text NOT NULL DEFAULT '',  -- of the policy that decided about its jobs, as it is called: that says how long
-    policy_state   text NOT NULL DEFAULT '',  -- the file is kept
-    policy_namespace text NOT NULL DEFAULT '',
+    policy_kind    text DEFAULT '',  -- of the policy that decided about its jobs, as it is called: that says how long
+    policy_state   text DEFAULT '',  -- the file is kept (tenure.archive_end); null: there was none
+    policy_namespace text DEFAULT '',
     storage_class  text,                  -- in which it was written; null: the bucket's default
     CONSTRAINT planned_has_ids CHECK ((state = 'planned') = (ids IS NOT NULL)),
     CONSTRAINT done_is_whole CHECK ((state = 'done') = (size_bytes IS NOT NULL AND sha256 IS NOT NULL
@@ -36,7 +36,8 @@ CREATE INDEX archive_policy ON tenure.archive_file (policy_namespace, policy_kin
     WHERE state = 'done';
 CREATE INDEX archive_namespace ON tenure.archive_file (namespace, id) WHERE state = 'done';
 
--- What the leader deletes from the object store: all objects of a job that is gone, or a file that never came to be.
+-- What the leader deletes from the object store: all objects of a job that is gone, or a file of the archive that is, or that
+-- never came to be.
 CREATE TABLE tenure.object_to_delete (
     id          uuid PRIMARY KEY,          -- of the job, or the file
     namespace   text NOT NULL,

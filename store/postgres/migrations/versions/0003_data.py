@@ -6,6 +6,8 @@ Revises: 0002
 
 from __future__ import annotations
 
+from alembic import op
+
 from tenure.store.postgres.migrations.sql_file import run_sql_file
 
 revision = "0003"
@@ -18,10 +20,12 @@ oldest = "0001"
 
 def upgrade() -> None:
     """Run the files of the revision."""
+    op.execute("SET LOCAL lock_timeout = '1s'")  # who waits for a lock on history holds up every end of a job
+    run_sql_file("0003_restore.sql")
     run_sql_file("0003_objects.sql")
     run_sql_file("0003_logs.sql")
     run_sql_file("0003_retention.sql")
     run_sql_file("0003_archive.sql")
     run_sql_file("0003_signing_key.sql")
-    run_sql_file("0003_restore.sql")
     run_sql_file("0003_tracing.sql")
+    run_sql_file("0003_retention_last.sql")

@@ -9,6 +9,7 @@ CREATE TABLE tenure.retention_policy (
     archive    boolean NOT NULL DEFAULT false,
     archive_keep_s bigint CHECK (archive_keep_s > 0),  -- since a file of the archive was made; null: for ever
     storage_class  text,                               -- of files of the archive; null: the bucket's default
+    created_at timestamptz NOT NULL DEFAULT now(),     -- since when there is such a one
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (namespace, kind, state)
 );
@@ -57,7 +58,13 @@ SELECT h.id, h.namespace, h.kind, h.state, h.created_at, h.finished_at, h.workfl
 FROM tenure.history h;
 
 -- As insert_edges of 0001, which releases before this one go on using, and tenure.submit_job does; but a job that has ended and
--- is to be waited for is locked, so that it is not removed between this look at it and the commit.
+-- is to be waited for is locked, so that it is not removed between this look at it and the commit; and one that is gone since
+-- the job was planned is refused.
+CREATE FUNCTION tenure.refuse_gone(parent uuid) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION 'job % is not there any more', parent USING ERRCODE = 'TN005';
+END $$;
 CREATE FUNCTION tenure.insert_held_edges(children uuid[], parents uuid[]) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     WITH edge AS (
@@ -65,15 +72,12 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
         SELECT e.child_id, e.parent_id,
                CASE WHEN EXISTS (SELECT FROM tenure.job p WHERE p.id = e.parent_id) THEN NULL
                     ELSE coalesce((SELECT h.state FROM tenure.history h WHERE h.id = e.parent_id LIMIT 1 FOR KEY SHARE),
-                                  'canceled') END
+                                  tenure.refuse_gone(e.parent_id)) END
         FROM (SELECT DISTINCT * FROM unnest(children, parents)) AS e (child_id, parent_id)
         RETURNING child_id, parent_state
     )
     SELECT tenure.wait_or_begin(array_agg(child_id), array_agg(parent_state)) FROM edge
 $$;
-
--- What a listing of jobs that did not complete walks through, without looking at all that did. Only they write it.
-CREATE INDEX history_unsuccessful ON tenure.history (id) WHERE state IN ('failed', 'canceled');
 
 -- The weekly partitions of history and attempts, by the time of the end; not the default ones.
 CREATE VIEW tenure.week AS
