@@ -16,6 +16,7 @@ import uuid
 import structlog
 
 from tenure.coordinator import archive_format
+from tenure.coordinator.metrics import CHORES_FAILED
 from tenure.coordinator.passing import FIRST_ID, LAST_ID
 from tenure.model.clock import Clock
 from tenure.model.errors import Deposed, NotFound, TenureError, Unavailable
@@ -73,8 +74,10 @@ class ArchiveExpiry:
             except Deposed:
                 raise
             except TenureError as exc:
+                CHORES_FAILED.add(1, "archive_expiry")
                 log.warning("archive_not_expired", error=exc.message, next_step=exc.hint)
             except Exception:  # what goes wrong here must not end the term: jobs run without it
+                CHORES_FAILED.add(1, "archive_expiry")
                 log.exception("archive_not_expired")
             await self._clock.sleep(EVERY_S)
 

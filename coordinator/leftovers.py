@@ -19,6 +19,7 @@ from typing import Literal
 
 import structlog
 
+from tenure.coordinator.metrics import CHORES_FAILED
 from tenure.coordinator.passing import FIRST_ID
 from tenure.model.archive import manifest_key
 from tenure.model.clock import Clock
@@ -55,8 +56,10 @@ class Leftovers:
             try:
                 await self.round()
             except TenureError as exc:
+                CHORES_FAILED.add(1, "leftovers")
                 log.warning("objects_not_deleted", error=exc.message, next_step=exc.hint)
             except Exception:  # what goes wrong here must not end the term: jobs run without it
+                CHORES_FAILED.add(1, "leftovers")
                 log.exception("objects_not_deleted")
             await self._clock.sleep(EVERY_S)
 

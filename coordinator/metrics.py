@@ -212,7 +212,7 @@ for _ended in Outcome:
     ENDED.named(str(_ended))
 for _state in sorted(TERMINAL):
     JOBS_ENDED.named(str(_state))
-for _chore in ("retention", "archive", "count"):
+for _chore in ("retention", "archive", "archive_expiry", "leftovers", "count"):
     CHORES_FAILED.named(_chore)
 READY.labels("postgres")  # 0 from the start, while it is waited for; etcd is told of once it was asked
 for _write in ("start", "finish", "progress", "checkpoint", "children", "artifact", "logs"):
