@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -67,6 +67,12 @@ class Session(msgspec.Struct, frozen=True, tag="session", omit_defaults=True):
     failed: bool = False
     """It did not work."""
 
+    def __repr__(self) -> str:
+        return "Session(…)"  # a token is in no log
+
+    def __rich_repr__(self) -> Iterator[str]:
+        yield "…"
+
 
 class SignIn(msgspec.Struct, frozen=True, tag="sign-in"):
     """A login at an issuer that is under way."""
@@ -76,6 +82,12 @@ class SignIn(msgspec.Struct, frozen=True, tag="sign-in"):
     verifier: str
     then: str
     expires_at: int
+
+    def __repr__(self) -> str:
+        return "SignIn(…)"
+
+    def __rich_repr__(self) -> Iterator[str]:
+        yield "…"
 
 
 _T = TypeVar("_T", Session, SignIn)
