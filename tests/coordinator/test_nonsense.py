@@ -29,7 +29,7 @@ METHODS = [
     for method in descriptor.methods
     if method.name != "WatchJob"
 ]
-TIMEOUT_S = {"WaitJob": 0.25}
+TIMEOUT_S = {"WaitJob": 0.25, "WatchCluster": 0.25}
 
 _text = st.one_of(
     st.sampled_from(
