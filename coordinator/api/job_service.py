@@ -26,7 +26,7 @@ from tenure.coordinator.api.filters import (
 from tenure.coordinator.api.log_calls import read_logs, wanted_logs
 from tenure.coordinator.api.refusals import is_of_all, refusal_to_pb
 from tenure.coordinator.api.stream_submit import MESSAGE_JOBS, StreamedSubmit, refuse_foreign
-from tenure.coordinator.archived import Archived
+from tenure.coordinator.archived import Archived, ArchivedJob
 from tenure.coordinator.artifacts import Artifacts, tell_results
 from tenure.coordinator.audit import Audit
 from tenure.coordinator.cancel import CANCELABLE, Canceler
@@ -146,9 +146,12 @@ class JobService(JobServiceServicer):
         if of_all := next((one for one in answers if isinstance(one, Exception) and _is_of_call(one)), None):
             raise of_all
         unread = [one.id for one in answers if isinstance(one, Submitted) and one.written is None]
-        read = dict(zip(unread, await self._read_group(unread), strict=True)) if unread else {}
-        for id in [id for id, job in read.items() if job is None]:
-            read[id] = await self._archived_job(id)
+        read: dict[uuid.UUID, job_pb2.Job | Exception | None] = {}
+        if unread:
+            read.update(zip(unread, await self._read_group(unread), strict=True))
+        if missing := [id for id, job in read.items() if job is None]:
+            archived = await self._archived.find_each(missing)
+            read.update((id, _archived_to_pb(found)) for id, found in archived.items())
         return [_one_of_each(answer, read) for answer in answers]
 
     async def _as_submitted(self, submitted: Submitted) -> job_pb2.Job:
@@ -471,11 +474,18 @@ def _as_written(submitted: Submitted) -> job_pb2.Job | None:
     return convert.written_to_pb(submitted.written, submitted.written_at)
 
 
-def _one_of_each(answer: Submitted | Exception, read: Mapping[uuid.UUID, job_pb2.Job | None]) -> pb.SubmittedEach:
+def _archived_to_pb(found: ArchivedJob | Exception | None) -> job_pb2.Job | Exception | None:
+    return convert.archived_to_pb(found) if isinstance(found, ArchivedJob) else found
+
+
+def _one_of_each(
+    answer: Submitted | Exception, read: Mapping[uuid.UUID, job_pb2.Job | Exception | None]
+) -> pb.SubmittedEach:
     if isinstance(answer, Submitted):
-        if job := _as_written(answer) or read[answer.id]:
+        job = _as_written(answer) or read[answer.id]
+        if isinstance(job, job_pb2.Job):
             return pb.SubmittedEach(job=job, created=answer.created)
-        answer = _key_of_removed(answer.id)
+        answer = job or _key_of_removed(answer.id)
     return pb.SubmittedEach(refusal=refusal_to_pb(answer))
 
 
