@@ -787,6 +787,62 @@ async def test_keys_of_archived_jobs_are_read_within_one_bound(
         assert answers[-1][0] and 0 < most <= archived_module.EACH_AT_ONCE and under_way == 0
 
 
+async def test_an_archived_job_that_cannot_be_read_ends_no_watch_of_others(
+    alone: Parts, objects: FolderObjects
+) -> None:
+    lost = await ended(alone, 9 * DAY_S, namespace="lost")
+    there = await ended(alone, 5 * DAY_S)
+    await policy(alone)
+    assert await (await archiver_of(alone, objects)).round() == 2
+    await objects.delete([row.key for row in await files(alone) if row.namespace == "lost"])
+    archived = Archived(alone.db)
+    archived.objects = objects
+    runs = await alone.submit()
+    seen: list[tuple[str, int]] = []
+    first = [(str(runs), job_pb2.JOB_STATE_READY), (str(there), job_pb2.JOB_STATE_COMPLETED)]
+    with pytest.raises(Unavailable, match=str(lost)):
+        async for job in watched(alone, archived, lost, there, runs):
+            seen.append((job.id, job.state))
+            if seen == first:
+                await alone.finish(runs, (await alone.execute(runs)).fence)
+    assert seen[:2] == first and seen[-1] == (str(runs), job_pb2.JOB_STATE_COMPLETED)
+
+
+async def test_a_watch_holds_one_archived_job_at_a_time(
+    alone: Parts, objects: FolderObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [await ended(alone, days * DAY_S) for days in (9, 7, 5)]
+    await policy(alone)
+    assert await (await archiver_of(alone, objects)).round() == 3
+    archived = Archived(alone.db)
+    archived.objects = objects
+    reads, find = 0, archived.find
+
+    async def counted(job: uuid.UUID) -> Any:
+        nonlocal reads
+        reads += 1
+        return await find(job)
+
+    monkeypatch.setattr(archived, "find", counted)
+    absent = uuid.UUID(int=ids[0].int ^ (1 << 40))
+    seen: list[tuple[str, int]] = []
+    with pytest.raises(NotFound, match=str(absent)):
+        async for job in watched(alone, archived, *ids, absent):
+            seen.append((job.id, reads))
+    others_read = [read for _, read in seen]
+    assert [id for id, _ in seen] == sorted(map(str, ids))
+    assert others_read in ([1, 3, 4], [2, 3, 4]), "the one that is not there comes first or second"
+
+
+async def watched(parts: Parts, archived: Archived, *ids: uuid.UUID) -> AsyncIterator[job_pb2.Job]:
+    """Watch jobs together; yield what is shown, as it comes."""
+    context: Any = None
+    service = job_service_of(parts, archived)
+    async for answer in service.WatchJobs(pb.WatchJobsRequest(ids=map(str, ids)), context):
+        for job in answer.jobs:
+            yield job
+
+
 async def test_the_log_of_an_archived_job_is_read(alone: Parts, objects: FolderObjects, client: AsyncClient) -> None:
     id = await ended(alone, 10 * DAY_S)
     await logged(alone, id, "begun", "done")
