@@ -10,7 +10,7 @@ import json
 import random
 import subprocess
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from tests.fixtures.s3 import S3Server
 from tenure.cli.embedded import binaries
 from tenure.client import AsyncClient
 from tenure.coordinator import archive, archive_format
+from tenure.coordinator import archived as archived_module
 from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.api.job_service import JobService
 from tenure.coordinator.api.retention_service import RetentionService
@@ -57,6 +58,8 @@ from tenure.store.objects.opening import open_store
 from tenure.store.objects.port import ObjectStore
 from tenure.store.objects.s3 import S3Objects
 from tenure.store.postgres.database import Database, PoolOptions, Statement
+from tenure.v1 import job_pb2
+from tenure.v1 import job_service_pb2 as pb
 
 SAVED = """
 INSERT INTO tenure.artifact (job_id, attempt, name, size_bytes, sha256, content_type) VALUES (%s, %s, %s, %s, %s, %s)
@@ -636,15 +639,19 @@ async def test_the_leader_archives_by_itself(alone: Parts, objects: FolderObject
 # -- reading --
 
 
+def job_service_of(parts: Parts, archived: Archived, artifacts: Artifacts | None = None) -> JobService:
+    return JobService(
+        parts.db, parts.etcd, parts.keys, parts.clock, parts.submitter, parts.waiters, parts.canceler, parts.retryer,
+        parts.explainer, parts.audit, artifacts, archived,
+    )  # fmt: skip
+
+
 @pytest_asyncio.fixture
 async def client(alone: Parts, objects: FolderObjects) -> AsyncIterator[AsyncClient]:
     archived, artifacts = Archived(alone.db), Artifacts(alone.db)
     archived.objects = objects
     artifacts.objects = access_to(objects, await object_signer_of(alone), alone.clock)
-    jobs = JobService(
-        alone.db, alone.etcd, alone.keys, alone.clock, alone.submitter, alone.waiters, alone.canceler, alone.retryer,
-        alone.explainer, alone.audit, artifacts, archived,
-    )  # fmt: skip
+    jobs = job_service_of(alone, archived, artifacts)
     jobs.logs.look_in(objects)
     services = (RetentionService(alone.db, alone.clock, alone.audit, archived), jobs)
     server = GrpcServer(services, listen="127.0.0.1:0", with_reflection=False)
@@ -708,6 +715,132 @@ async def test_archived_jobs_are_waited_for_watched_and_answer_for_their_keys(
         with pytest.raises(NotFound, match="nothing was submitted"):
             await client.submit("gone", {}, idempotency_key="other")
         assert await alone.sql("SELECT 1 FROM tenure.job") == []
+
+
+async def keyed_and_archived(
+    parts: Parts, objects: FolderObjects, keyed: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> list[uuid.UUID]:
+    """Submit jobs with these keys, end them, and archive them."""
+    ids = [uuid.UUID(id) for id, _ in await submit_each(parts, Archived(parts.db), keyed)]
+    for id in ids:
+        await parts.finish(id, (await parts.execute(id)).fence)
+    await age_all(parts, monkeypatch)
+    monkeypatch.setattr(archive, "first_id_at", lambda at: LAST_ID)
+    await policy(parts)
+    assert await (await archiver_of(parts, objects)).round() == len(ids)
+    return ids
+
+
+async def submit_each(parts: Parts, archived: Archived, keyed: Iterable[str]) -> list[tuple[str, str]]:
+    """Send jobs with these keys in one call; return the id or the refusal of each."""
+    context: Any = None
+    request = pb.SubmitEachRequest(jobs=[job_pb2.JobSpec(kind="k", idempotency_key=key) for key in keyed])
+    answer = await job_service_of(parts, archived).SubmitEach(request, context)
+    return [(one.job.id, one.refusal.status) for one in answer.jobs]
+
+
+async def test_a_key_of_an_archived_job_that_cannot_be_read_costs_its_own_caller_alone(
+    alone: Parts, objects: FolderObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(alone.submitter.run()):
+        [id] = await keyed_and_archived(alone, objects, ["once"], monkeypatch)
+        without = Archived(alone.db)
+        [old, new] = await submit_each(alone, without, ["once", "new"])
+        assert old == ("", "UNAVAILABLE")
+        assert new[0] and not new[1]
+        well = Archived(alone.db)
+        well.objects = objects
+        assert await submit_each(alone, well, ["once", "new"]) == [(str(id), ""), new]
+
+        async def broken(job: uuid.UUID) -> None:
+            raise RuntimeError("a secret")
+
+        monkeypatch.setattr(well, "find", broken)
+        assert await submit_each(alone, well, ["once", "new"]) == [("", "INTERNAL"), new]
+
+
+async def test_keys_of_archived_jobs_are_read_within_one_bound(
+    alone: Parts, objects: FolderObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way, most = 0, 0
+
+    async def hanging(key: str, start: int, length: int) -> bytes:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            under_way -= 1
+        raise AssertionError("nobody sets it")
+
+    async with running(alone.submitter.run()):
+        keyed = [f"key-{n}" for n in range(20)]
+        await keyed_and_archived(alone, objects, keyed, monkeypatch)
+        monkeypatch.setattr(objects, "get_range", hanging)
+        monkeypatch.setattr(archived_module, "EACH_S", 1.0)
+        slow = Archived(alone.db)
+        slow.objects = objects
+        async with asyncio.timeout(30):
+            answers = await submit_each(alone, slow, [*keyed, "new"])
+        assert answers[:-1] == [("", "UNAVAILABLE")] * len(keyed)
+        assert answers[-1][0] and 0 < most <= archived_module.EACH_AT_ONCE and under_way == 0
+
+
+async def test_an_archived_job_that_cannot_be_read_ends_no_watch_of_others(
+    alone: Parts, objects: FolderObjects
+) -> None:
+    lost = await ended(alone, 9 * DAY_S, namespace="lost")
+    there = await ended(alone, 5 * DAY_S)
+    await policy(alone)
+    assert await (await archiver_of(alone, objects)).round() == 2
+    await objects.delete([row.key for row in await files(alone) if row.namespace == "lost"])
+    archived = Archived(alone.db)
+    archived.objects = objects
+    runs = await alone.submit()
+    seen: list[tuple[str, int]] = []
+    first = [(str(runs), job_pb2.JOB_STATE_READY), (str(there), job_pb2.JOB_STATE_COMPLETED)]
+    with pytest.raises(Unavailable, match=str(lost)):
+        async for job in watched(alone, archived, lost, there, runs):
+            seen.append((job.id, job.state))
+            if seen == first:
+                await alone.finish(runs, (await alone.execute(runs)).fence)
+    assert seen[:2] == first and seen[-1] == (str(runs), job_pb2.JOB_STATE_COMPLETED)
+
+
+async def test_a_watch_holds_one_archived_job_at_a_time(
+    alone: Parts, objects: FolderObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [await ended(alone, days * DAY_S) for days in (9, 7, 5)]
+    await policy(alone)
+    assert await (await archiver_of(alone, objects)).round() == 3
+    archived = Archived(alone.db)
+    archived.objects = objects
+    reads, find = 0, archived.find
+
+    async def counted(job: uuid.UUID) -> Any:
+        nonlocal reads
+        reads += 1
+        return await find(job)
+
+    monkeypatch.setattr(archived, "find", counted)
+    absent = uuid.UUID(int=ids[0].int ^ (1 << 40))
+    seen: list[tuple[str, int]] = []
+    with pytest.raises(NotFound, match=str(absent)):
+        async for job in watched(alone, archived, *ids, absent):
+            seen.append((job.id, reads))
+    others_read = [read for _, read in seen]
+    assert [id for id, _ in seen] == sorted(map(str, ids))
+    assert others_read in ([1, 3, 4], [2, 3, 4]), "the one that is not there comes first or second"
+
+
+async def watched(parts: Parts, archived: Archived, *ids: uuid.UUID) -> AsyncIterator[job_pb2.Job]:
+    """Watch jobs together; yield what is shown, as it comes."""
+    context: Any = None
+    service = job_service_of(parts, archived)
+    async for answer in service.WatchJobs(pb.WatchJobsRequest(ids=map(str, ids)), context):
+        for job in answer.jobs:
+            yield job
 
 
 async def test_the_log_of_an_archived_job_is_read(alone: Parts, objects: FolderObjects, client: AsyncClient) -> None:

@@ -39,7 +39,7 @@ from tenure.coordinator.uploads import ObjectAccess, Uploads
 from tenure.model.access import Identity, Role
 from tenure.model.clock import SystemClock
 from tenure.model.errors import InvalidInput, NotFound, PermissionDenied, WrongState
-from tenure.model.objects import MIB, RESULT, WHOLE_BYTES, job_prefix, part_bytes_for, part_sizes
+from tenure.model.objects import HASH_CHARS, MIB, RESULT, WHOLE_BYTES, job_prefix, part_bytes_for, part_sizes
 from tenure.model.states import JobState, Outcome
 from tenure.probes.server import HttpServer, application
 from tenure.store.objects.folder import FolderObjects
@@ -670,8 +670,9 @@ async def test_no_job_takes_all_places_and_no_artifact_that_of_a_result(
     async with asyncio.TaskGroup() as group:
         slow = [group.create_task(put(row, f"a{n}")) for n in range(rest_objects.MAX_UPLOADS_OF_JOB)]
         await until(are_sent)
-        plan = await place.create(row, "one-more", b"xx")
-        assert (await place.http.put(plan.url, content=b"xx")).status_code == 503
+        for name in ("one-more", f"no{RESULT}", f"no-{RESULT}", f"{'0' * HASH_CHARS}-{RESULT}"):
+            plan = await place.create(row, name, b"xx")
+            assert (await place.http.put(plan.url, content=b"xx")).status_code == 503, name
         await place.save(other, "a", b"x")
         objects._uploads.most = 0
         await place.save(row, RESULT, b'"x"')
