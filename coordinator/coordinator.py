@@ -9,6 +9,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Coroutine
+from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -45,7 +46,7 @@ from tenure.coordinator.lanes import Lanes
 from tenure.coordinator.leader import Leader
 from tenure.coordinator.looks import Looks
 from tenure.coordinator.metrics import REGISTRY
-from tenure.coordinator.objects import access_to, store_of, tell_of
+from tenure.coordinator.objects import access_to, recognize, store_of, tell_of
 from tenure.coordinator.oidc import issued_tokens
 from tenure.coordinator.opening import Opening
 from tenure.coordinator.presence import Presence
@@ -241,6 +242,8 @@ async def _coordinate(
             await _unless(stop, opening.until("Postgres", kinds.refresh))
             await _unless(stop, opening.until("Postgres", backlogs.refresh))
             await _unless(stop, opening.until("Postgres", signing.refresh))
+            if objects is not None:
+                await _unless(stop, opening.until("Postgres", partial(recognize, objects, database)))
             if stop.is_set():
                 return
             workers.sign_with(signing.signer, is_strict=authenticator is not None)

@@ -29,7 +29,7 @@ from tenure.coordinator.finish import LostResult, SavedResult, Verdict
 from tenure.coordinator.leftovers import Leftovers
 from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.object_tokens import ObjectSigner, ObjectUrl, UploadToken
-from tenure.coordinator.objects import access_to
+from tenure.coordinator.objects import access_to, recognize
 from tenure.coordinator.rest import objects as rest_objects
 from tenure.coordinator.rest.app import RestApi
 from tenure.coordinator.runner_tokens import SessionToken
@@ -38,7 +38,8 @@ from tenure.coordinator.transfers import URL_S
 from tenure.coordinator.uploads import ObjectAccess, Uploads
 from tenure.model.access import Identity, Role
 from tenure.model.clock import SystemClock
-from tenure.model.errors import InvalidInput, NotFound, PermissionDenied, WrongState
+from tenure.model.errors import InvalidInput, NotFound, PermissionDenied, Unavailable, WrongState
+from tenure.model.ids import new_id
 from tenure.model.objects import HASH_CHARS, MIB, RESULT, WHOLE_BYTES, job_prefix, part_bytes_for, part_sizes
 from tenure.model.states import JobState, Outcome
 from tenure.probes.server import HttpServer, application
@@ -769,3 +770,41 @@ async def test_a_large_file_goes_through_a_coordinator_in_pieces(place: Place) -
         async for piece in stream.aiter_raw():
             digest.update(piece)
     assert digest.digest() == hashlib.sha256(data).digest()
+
+
+async def test_a_folder_that_is_not_mounted_at_the_start_is_not_taken_for_the_store(
+    alone: Parts, tmp_path: Path
+) -> None:
+    """Nothing of it is forgotten meanwhile; a store that was in use before there were ids is taken as it is."""
+    root, job = tmp_path / "objects", new_id()
+    before = FolderObjects(root)
+    key = f"{job_prefix('default', job)}1/left"
+    await before.put(key, b"x")
+    await recognize(before, alone.db)
+    await alone.sql("INSERT INTO tenure.object_to_delete (id, namespace) VALUES (%s, 'default')", job)
+
+    root.rename(tmp_path / "unmounted")
+    store = FolderObjects(root)
+    await recognize(store, alone.db)
+    leftovers = Leftovers(alone.db, store, alone.clock)
+    with pytest.raises(Unavailable, match="not the one that the database knows"):
+        await leftovers.round()
+    root.rename(tmp_path / "what lay below")
+    (tmp_path / "unmounted").rename(root)
+    assert await store.get(key) == b"x"
+    await leftovers.round()
+    assert await store.head(key) is None
+    for one in (before, store):
+        await one.close()
+
+
+async def test_a_folder_that_takes_no_id_is_used_without(alone: Parts, tmp_path: Path) -> None:
+    class Bare(FolderObjects):
+        async def mark(self) -> str:
+            raise Unavailable("Operation not supported")
+
+    store = Bare(tmp_path / "objects")
+    await recognize(store, alone.db)
+    await store.put("a/b", b"x")
+    assert await alone.sql("SELECT 1 FROM tenure.cluster WHERE object_store_id IS NOT NULL") == []
+    await store.close()
