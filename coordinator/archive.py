@@ -11,7 +11,7 @@ or in one: whoever leads next drops the plan, has what was written deleted (``co
 under another key. A plan is never gone on with: a leader that was deposed may still be sending its file, which must
 not overwrite one that counts.
 
-A file whose jobs take too long to remove is made again with half as many.
+Jobs of a file that take too long to remove go into smaller ones (``model.amount``), before others are looked for.
 
 Files fill up: what has expired since waits up to an hour (``EVERY_S``), unless policies or holds have changed. A span
 of history in which nothing expires soon is left alone until then (``coordinator.quiet``).
@@ -23,7 +23,7 @@ import asyncio
 import hashlib
 import math
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -34,6 +34,7 @@ from tenure.coordinator.metrics import ARCHIVED, ARCHIVED_BYTES, CHORES_FAILED
 from tenure.coordinator.quiet import Look, Quiet
 from tenure.coordinator.retain import SKEW, Turns, bounds_of, policy_of, removal, spans_of_history
 from tenure.coordinator.windows import Windows
+from tenure.model.amount import Amount
 from tenure.model.archive import (
     MAX_FILE_JOBS,
     SCHEMA_VERSION,
@@ -95,8 +96,8 @@ class Archiver:
         self._leader = leader
         self._quiet = Quiet(clock, again_s=EVERY_S, most_s=KEPT_AGAIN_MOST_S)
         self._windows = Windows(clock, WINDOW_JOBS, self._rest)
-        self._most = MAX_FILE_JOBS
-        """Jobs of a file: fewer after one whose jobs took too long to remove."""
+        self._amount = Amount(MAX_FILE_JOBS)
+        """Jobs of a file."""
         self._passed_over: set[uuid.UUID] = set()
         """Jobs that took too long even alone, since the last look through all."""
         self._put_off: dict[object, float] = {}
@@ -154,14 +155,7 @@ class Archiver:
                 if self._put_off.get(plan.group, -math.inf) > self._clock.monotonic():
                     look.kept = True
                     continue
-                try:
-                    gone = await self._archive(plan, self._turns[span.from_at])
-                except _NotTaken as exc:
-                    self._put_off[plan.group] = self._clock.monotonic() + EVERY_S
-                    told = {"namespace": plan.namespace, "policy": plan.policy, "storage_class": plan.storage_class}
-                    log.error("archive_file_not_taken", **told, error=exc.message, next_step=exc.hint)
-                    await self._drop_plans()
-                    gone = 0
+                gone = await self._try_to_archive(plan, self._turns[span.from_at])
                 archived += gone
                 look.gone += gone
                 look.kept = look.kept or not gone
@@ -186,18 +180,43 @@ class Archiver:
 
     async def _files_of(self, span: Span, where: dict[str, Any], look: Look) -> AsyncIterator[list[Expired]]:
         """Look through a span, and yield the jobs of one file after the other; tell ``look`` what else there is."""
-        gathering = Gathering(self._most)
+        gathering = Gathering(self._amount.now)
         windows = self._windows.of(self._database, "archivable_page", {**where, **bounds_of(span)}, look)
         async for *rows, page in windows:
             found = [_expired(row) for row in rows]
             wanted = [job for job in found if job.id not in self._passed_over]
             look.add(page.next_s, kept=page.kept > 0 or len(wanted) < len(found))
-            gathering.max_jobs = self._most
-            for jobs in gathering.add(wanted):
+            gathering.max_jobs = self._amount.now
+            for gathered in gathering.add(wanted):
+                for jobs in self._amounts(gathered):
+                    yield jobs
+                gathering.max_jobs = self._amount.now
+        for gathered in gathering.rest():
+            for jobs in self._amounts(gathered):
                 yield jobs
-                gathering.max_jobs = self._most
-        for jobs in gathering.rest():
-            yield jobs
+
+    def _amounts(self, jobs: list[Expired]) -> Iterator[list[Expired]]:
+        """Yield the jobs of one file after the other; of one that turns out to be too much, the jobs again."""
+        while jobs:
+            file = jobs[: self._amount.now]
+            yield file
+            if len(file) <= self._amount.now:
+                jobs = jobs[len(file) :]
+
+    async def _try_to_archive(self, plan: Plan, turn: asyncio.Lock) -> int:
+        """As ``_archive``; none, too, where a store that is well does not take this file."""
+        began = self._clock.monotonic()
+        try:
+            return await self._archive(plan, turn)
+        except TookTooLong as exc:
+            log.warning("archive_file_took_too_long", file=str(plan.file), jobs=len(plan.jobs), error=exc.message)
+            await self._rest(began)
+        except _NotTaken as exc:
+            self._put_off[plan.group] = self._clock.monotonic() + EVERY_S
+            told = {"namespace": plan.namespace, "policy": plan.policy, "storage_class": plan.storage_class}
+            log.error("archive_file_not_taken", **told, error=exc.message, next_step=exc.hint)
+        await self._drop_plans()
+        return 0
 
     async def _archive(self, plan: Plan, turn: asyncio.Lock) -> int:
         """Make one file, and return how many jobs went into it; none where some of them are to stay after all."""
@@ -232,7 +251,7 @@ class Archiver:
                 async with turn:
                     began = self._clock.monotonic()
                     gone = await self._end(plan, size_bytes, sha256)
-                self._most = min(MAX_FILE_JOBS, 2 * self._most)
+                self._amount.worked(len(plan.jobs))
                 ARCHIVED.add(gone)
                 ARCHIVED_BYTES.add(size_bytes)
                 await self._rest(began)
@@ -287,17 +306,15 @@ class Archiver:
         """Remove the jobs of a file and say that it is done, or neither; return how many jobs.
 
         Raises:
-            TookTooLong: the next file is smaller. Unavailable: Postgres does not answer.
+            TookTooLong: files are smaller from now on. Unavailable: Postgres does not answer.
         """
         try:
             return await self._try_to_end(plan, size_bytes, sha256)
         except TookTooLong as exc:
+            self._amount.took_too_long(len(plan.jobs))
             if len(plan.jobs) == 1:
                 log.error("job_not_archived", job=str(plan.jobs[0].id), error=exc.message)
                 self._passed_over.add(plan.jobs[0].id)
-            else:
-                self._most = min(self._most, len(plan.jobs)) // 2
-                log.warning("archive_file_halved", jobs=self._most, error=exc.message)
             raise
 
     async def _try_to_end(self, plan: Plan, size_bytes: int, sha256: bytes) -> int:

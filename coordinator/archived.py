@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tenure.coordinator import access, archive_format
@@ -26,6 +27,9 @@ SMALL_BYTES = 32 * 1024
 """Of payload, result and error: a job with more is read anew."""
 AT_ONCE = 2
 """Row groups in memory at a time."""
+EACH_AT_ONCE = 4
+EACH_S = 5.0
+"""For all jobs that are looked for together: who asked waits for an answer about others, too."""
 
 
 class ArchivedJob(NamedTuple):
@@ -63,6 +67,25 @@ class Archived:
                     self._jobs.put(job, found)
                 return found
         return None
+
+    async def find_each(self, jobs: Sequence[uuid.UUID]) -> dict[uuid.UUID, ArchivedJob | Exception | None]:
+        """Find several jobs as ``find`` does, a few at a time; what goes wrong with one is the answer for it alone.
+
+        Takes no longer than ``EACH_S``: what was not found by then is ``Unavailable``.
+        """
+        until = asyncio.get_running_loop().time() + EACH_S
+        room = asyncio.Semaphore(EACH_AT_ONCE)
+
+        async def found(job: uuid.UUID) -> ArchivedJob | Exception | None:
+            try:
+                async with asyncio.timeout_at(until), room:
+                    return await self.find(job)
+            except TimeoutError:
+                return Unavailable(f"job {job} was looked for in the archive, and not found in time")
+            except Exception as exc:  # a defect in one job fails no other
+                return exc
+
+        return dict(zip(jobs, await asyncio.gather(*map(found, jobs)), strict=True))
 
     def missing(self) -> str | None:
         """Say what is missing for there to be an archive, or None."""

@@ -1,7 +1,7 @@
 """The coordinator: build, start in order, run until told to stop, stop in reverse.
 
-``serve`` answers probes before any store does, ``_coordinate`` does the rest: ``parts`` builds, ``_open`` lets callers
-in, ``_run`` runs until told to stop, ``_close`` leaves nothing behind, however it ended.
+``serve`` answers probes before any store does, ``_coordinate`` does the rest: ``parts`` builds, ``_read_first`` and
+``_open`` let callers in, ``_run`` runs until told to stop, ``_close`` leaves nothing behind, however it ended.
 Two or more run side by side and share nothing but the stores. Any of them may die at any instant.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from tenure.coordinator.api.grpc_server import GrpcServer
 from tenure.coordinator.dashboard import OwnSocket, dashboard_of
 from tenure.coordinator.exposure import require_closed
 from tenure.coordinator.metrics import REGISTRY
-from tenure.coordinator.objects import access_to, store_of, tell_of
+from tenure.coordinator.objects import access_to, recognize, store_of, tell_of
 from tenure.coordinator.oidc import issued_tokens
 from tenure.coordinator.opening import Opening
 from tenure.coordinator.options import advertised, base_url, call_bounds, etcd_options, own_tls, pool_options
@@ -153,13 +154,27 @@ async def _coordinate(settings: CoordinatorSettings, front: _Front, schema: migr
             private=own_socket.address if own_socket else None,
         )
         try:
-            for refresh in (parts.lanes.refresh, parts.kinds.refresh, parts.backlogs.refresh, parts.signing.refresh):
-                await _unless(front.stop, front.opening.until("Postgres", refresh))
-            if not front.stop.is_set():
+            if await _read_first(front, parts):
                 await _open(front, parts, services, grpc_server, own_socket)
                 await _run(front, parts, services, grpc_server)
         finally:
             await _close(front, parts, grpc_server, own_socket)
+
+
+async def _read_first(front: _Front, parts: Parts) -> bool:
+    """Read what is served from, waiting for Postgres; return False if told to stop meanwhile."""
+    stores = parts.stores
+    steps: list[Callable[[], Coroutine[Any, Any, None]]] = [
+        parts.lanes.refresh,
+        parts.kinds.refresh,
+        parts.backlogs.refresh,
+        parts.signing.refresh,
+    ]
+    if stores.objects is not None:
+        steps.append(partial(recognize, stores.objects, stores.database))
+    for step in steps:
+        await _unless(front.stop, front.opening.until("Postgres", step))
+    return not front.stop.is_set()
 
 
 async def _open(

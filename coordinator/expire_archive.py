@@ -6,11 +6,14 @@ transaction, one file at a time, under the leader's term: if meanwhile a hold wa
 removes nothing. What is set is locked in it, so that whoever was answered that a hold is set knows that it is heeded.
 Objects go later (``coordinator.leftovers``). A file that is not in the store stays while there are holds, and as
 long as the store has no other one: it may be the wrong store.
+Files that cannot be read, as in a class of cold storage, hold up no others, however many there are: each is tried again
+after a time that doubles. Where a store does not answer, that says nothing of the files, and the round ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 
 import structlog
@@ -19,7 +22,7 @@ from tenure.coordinator import archive_format
 from tenure.coordinator.metrics import CHORES_FAILED
 from tenure.coordinator.passing import FIRST_ID, LAST_ID
 from tenure.model.clock import Clock
-from tenure.model.errors import Deposed, NotFound, TenureError, Unavailable
+from tenure.model.errors import ConfigurationError, Deposed, NotFound, TenureError, TookTooLong, Unavailable
 from tenure.store.objects.port import ObjectStore
 from tenure.store.postgres.database import Database, Row, Statement
 
@@ -30,10 +33,11 @@ PAGE = 100
 MIN_REST_S = 0.1
 PROOFS = 20
 """Files of which one must be there for a store to be believed that another one is not."""
-MOST_FAILURES = 5
-"""In a row: with more the store is away, or full of such files; the round ends."""
+MOST_UNAVAILABLE = 5
+"""In a row: with so many a store is away; the round ends."""
 FAILED_AGAIN_S = 3_600.0
-"""When a file is tried again that could not be read: it holds up no others until then."""
+"""When a file is tried again that could not be read, at first."""
+FAILED_AGAIN_MOST_S = 86_400.0
 
 
 class ArchiveExpiry:
@@ -60,6 +64,8 @@ class ArchiveExpiry:
         """Files that hold a job with one of the labels that were held when they were read."""
         self._failed_until: dict[uuid.UUID, float] = {}
         """Files that are tried again then."""
+        self._waits_s: dict[uuid.UUID, float] = {}
+        """For how long the same files wait the next time."""
         self._holds: frozenset[tuple[str, str]] = frozenset()
 
     async def expire_forever(self) -> None:
@@ -93,35 +99,52 @@ class ArchiveExpiry:
             self._held.clear()
         gone, after = 0, {"after_at": "-infinity", "after": FIRST_ID}
         failures: list[TenureError] = []
-        in_a_row = 0
-        now = self._clock.monotonic()
-        self._failed_until = failed = {id: until for id, until in self._failed_until.items() if until > now}
+        unavailable, seen = 0, set[uuid.UUID]()
         while True:
             files = await self._database.fetch("expired_archive_files", {**after, "limit": PAGE})
             for file in files:
-                if file.id in self._held or file.id in failed:
-                    continue
                 began = self._clock.monotonic()
+                seen.add(file.id)
+                if file.id in self._held or self._failed_until.get(file.id, -math.inf) > began:
+                    continue
                 try:
                     gone += await self._remove(file)
-                    in_a_row = 0
                 except Deposed:
                     raise
-                except TenureError as exc:  # as of one in a class of cold storage, which holds up no others
-                    self._failed_until[file.id] = self._clock.monotonic() + FAILED_AGAIN_S
-                    log.warning("archive_file_not_expired", key=file.key, error=exc.message, next_step=exc.hint)
+                except TenureError as exc:
                     failures.append(exc)
-                    in_a_row += 1
-                    if in_a_row == MOST_FAILURES:
+                    unavailable = 0 if await self._is_put_off(file, exc) else unavailable + 1
+                    if unavailable == MOST_UNAVAILABLE:
                         raise
+                else:
+                    unavailable = 0
                 took_s = self._clock.monotonic() - began
                 await self._clock.sleep(max(MIN_REST_S, took_s / self._share - took_s))
             if len(files) < PAGE:
                 break
             after = {"after_at": files[-1].archived_at, "after": files[-1].id}
+        for id in self._waits_s.keys() - seen:
+            del self._waits_s[id], self._failed_until[id]
         if failures:
             raise failures[0]
         return gone
+
+    async def _is_put_off(self, file: Row, exc: TenureError) -> bool:
+        """Leave a file alone for a while, an hour and longer each time, unless its failure says nothing of it.
+
+        Raises:
+            TenureError: the object store refuses everything.
+        """
+        if isinstance(exc, Unavailable) and not isinstance(exc, TookTooLong):
+            return False
+        if isinstance(exc, ConfigurationError):
+            await self._objects.check()
+        if file.id not in self._waits_s:
+            log.warning("archive_file_not_expired", key=file.key, error=exc.message, next_step=exc.hint)
+        wait_s = self._waits_s.get(file.id, FAILED_AGAIN_S)
+        self._waits_s[file.id] = min(2 * wait_s, FAILED_AGAIN_MOST_S)
+        self._failed_until[file.id] = self._clock.monotonic() + wait_s
+        return True
 
     async def _remove(self, file: Row) -> int:
         """Remove a file, unless a job in it is held; return how many went."""

@@ -28,6 +28,7 @@ import structlog
 from tenure.coordinator.metrics import CHORES_FAILED, REMOVED
 from tenure.coordinator.quiet import Look, Quiet
 from tenure.coordinator.windows import Windows
+from tenure.model.amount import Amount
 from tenure.model.batch import pieces
 from tenure.model.clock import Clock
 from tenure.model.errors import Deposed, Locked, TenureError, TookTooLong
@@ -81,8 +82,8 @@ class Retainer:
         self._leader = leader
         self._has_objects = has_objects
         self._windows = Windows(clock, WINDOW_JOBS, self._rest)
-        self._most = WINDOW_JOBS
-        """Jobs of a step: fewer after one that took too long."""
+        self._amount = Amount(WINDOW_JOBS)
+        """Jobs of a step."""
         self._set: object = None
         self._quiet = Quiet(clock, again_s=KEPT_AGAIN_S, most_s=KEPT_AGAIN_MOST_S)
         self._partitions_at = -math.inf
@@ -149,18 +150,18 @@ class Retainer:
             left = [id for id, _ in piece]
             while left:
                 began = self._clock.monotonic()
-                step = left[: self._most]
+                step = left[: self._amount.now]
                 try:
                     gone += await self._remove(step, span, page.made_at)
-                    self._most = min(WINDOW_JOBS, 2 * self._most)
+                    self._amount.worked(len(step))
                     left = left[len(step) :]
                 except TookTooLong as exc:
+                    self._amount.took_too_long(len(step))
                     if len(step) == 1:
                         log.error("job_not_removed", job=str(step[0]), error=exc.message)
                         left = left[1:]
                     else:
-                        self._most = len(step) // 2
-                        log.warning("removal_step_halved", jobs=self._most, error=exc.message)
+                        log.warning("removal_step_halved", jobs=self._amount.now, error=exc.message)
                 await self._rest(began)
         return gone
 

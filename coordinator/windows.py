@@ -1,6 +1,6 @@
 """Windows: history is looked through as many jobs at a time as Postgres manages within its bound of time.
 
-A look that takes too long is made again over half as many jobs; later ones grow back. One job alone that takes too long
+A look that takes too long is made again over half as many jobs (``model.amount``). One job alone that takes too long
 is stepped over, with an error in the log, so that it holds up nothing behind it. Called by retention and the archive.
 """
 
@@ -13,6 +13,7 @@ import structlog
 
 from tenure.coordinator.passing import FIRST_ID
 from tenure.coordinator.quiet import Look
+from tenure.model.amount import Amount
 from tenure.model.clock import Clock
 from tenure.model.errors import TookTooLong
 from tenure.store.postgres.database import Database, Row
@@ -26,22 +27,21 @@ class Windows:
     def __init__(self, clock: Clock, most: int, rest: Callable[[float], Awaitable[None]]) -> None:
         """``rest``: pauses after what began then."""
         self._clock = clock
-        self._most = most
         self._rest = rest
-        self._jobs = most
+        self._amount = Amount(most)
 
     async def of(self, database: Database, name: str, where: Mapping[str, Any], look: Look) -> AsyncIterator[list[Row]]:
         """Yield what each look at a span answers, whose last row says where it ended and how much it has ``seen``."""
         after = FIRST_ID
         while True:
-            began, jobs = self._clock.monotonic(), self._jobs
+            began, jobs = self._clock.monotonic(), self._amount.now
             try:
                 rows = await database.fetch(name, {**where, "after": after, "window": jobs})
             except TookTooLong as exc:
                 await self._rest(began)
+                self._amount.took_too_long(jobs)
                 if jobs > 1:
-                    self._jobs = jobs // 2
-                    log.warning("look_halved", jobs=self._jobs, error=exc.message)
+                    log.warning("look_halved", jobs=self._amount.now, error=exc.message)
                     continue
                 [row] = await database.fetch("first_of_history", {**where, "after": after})
                 if row.id is None:
@@ -50,7 +50,7 @@ class Windows:
                 look.kept = True
                 after = row.id
                 continue
-            self._jobs = min(self._most, 2 * jobs)
+            self._amount.worked(rows[-1].seen)
             await self._rest(began)
             yield rows
             if rows[-1].seen < jobs:

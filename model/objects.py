@@ -65,8 +65,8 @@ def job_of_key(key: str) -> str:
 
 
 def is_result_key(key: str) -> bool:
-    """Say whether a key is that of a large result."""
-    return key.endswith(f"-{RESULT}")
+    """Say whether a key is that of a large result; the names of some artifacts end as a result's does."""
+    return key.rpartition("/")[2][HASH_CHARS:] == f"-{RESULT}"
 
 
 def _require_name(name: str) -> None:

@@ -3,8 +3,9 @@
 Owns what is not written yet. Invariants: to write a line never blocks; what waits is bounded, for each attempt and
 for all of them, and what does not fit is dropped and counted, and a line says so; lines of an attempt are sent in
 order, numbered, and a batch is sent again, unchanged, until it is answered. One that fails although others are answered
-is given up after ``ODD_TRIES``, with all that is left of its attempt's log. An attempt that writes nothing costs
-nothing. The end of an attempt waits for its lines, but no longer than ``FLUSH_S``.
+is dropped after ``ODD_TRIES``, and told of in its place; an outage, whatever it is answered with, costs no lines before
+``MOST_TRIES``. An attempt that writes nothing costs nothing. The end of an attempt waits for its lines, but no longer
+than ``FLUSH_S``.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ CALL_BATCHES = DEFAULT_BOUNDS.log_call_batches
 CALL_BYTES = DEFAULT_BOUNDS.log_call_bytes * 3 // 4
 """What coordinators take, with room for how it is written."""
 ODD_TRIES = 20
-"""Of a batch that fails alone, and nobody says why: about as many seconds."""
+"""Of a batch that fails alone, and nobody says why, while others are answered: about as many seconds."""
+MOST_TRIES = 300
+"""Of such a batch whether or not others are answered, since there may be no others: five minutes and more."""
 _AT_FAULT = (InvalidInput, OwnershipLost)
 """Refusals of what was sent."""
 _NOT_NOW = (Unavailable, BoundExceeded, Unauthenticated, PermissionDenied)
@@ -79,6 +82,8 @@ class AttemptLog:
         "on_empty",
         "started",
         "timer",
+        "tried_at",
+        "tries",
     )
 
     def __init__(self, started: Started) -> None:
@@ -94,8 +99,12 @@ class AttemptLog:
         self.dropped = 0
         """Lines that did not fit, and that no line has told of."""
         self.is_closed = False
-        self.odd_tries = 0
+        self.tries = 0
         """How often its batch has failed alone; until it is answered it goes alone."""
+        self.odd_tries = 0
+        """How many of these came although others were answered since the one before."""
+        self.tried_at = 0
+        """How many calls had been answered when it failed last."""
         self.is_paused = False
         self.on_empty: Callable[[], None] | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -131,6 +140,8 @@ class Logs:
         """An end waits for its lines."""
         self._alone = 0
         """So many calls more carry one batch each."""
+        self._answered = 0
+        """Calls, since the worker began."""
         self._refusal = ""
         self._unknown_since: float | None = None
         """Since then all coordinators were of a release without logs, as far as is known."""
@@ -172,7 +183,7 @@ class Logs:
 
     def _tell_of_dropped(self, own: AttemptLog) -> None:
         if own.dropped:
-            told = f"{own.dropped} lines were dropped here: they came faster than they could be sent"
+            told = f"{own.dropped} lines were dropped here: they could not be sent, or not as fast as they came"
             own.dropped = 0
             line = LogLine(datetime.now(UTC), Level.WARNING, told, "", "tenure")
             self._add(own, line, line.size)
@@ -273,7 +284,8 @@ class Logs:
                     pause_s = min(2 * pause_s, MAX_PAUSE_S)
                 elif len(sent) > 1:
                     self._alone = len(sent)  # each for itself: only the one at fault is refused
-                elif self._may_go_again(sent[0][0], exc):
+                elif isinstance(exc, TenureError) and not isinstance(exc, _AT_FAULT):
+                    self._failed_alone(*sent[0], exc)
                     await self._clock.sleep(FIRST_PAUSE_S)
                 else:  # it is refused, or cannot be sent: the attempt goes on without
                     self._tell_of_refusal(str(exc))
@@ -281,17 +293,23 @@ class Logs:
                 continue
             pause_s = FIRST_PAUSE_S
             self._unknown_since = None
+            self._answered += 1
             for (own, batch), answer in zip(sent, answers, strict=True):
                 self._settle(own, batch, answer)
             if not has_more:
                 await self._rest()
 
-    def _may_go_again(self, own: AttemptLog, exc: Exception) -> bool:
-        """Put an attempt whose batch failed alone behind the others, for a while; False if it is not tried again."""
-        own.odd_tries += 1
-        if not isinstance(exc, TenureError) or isinstance(exc, _AT_FAULT) or own.odd_tries >= ODD_TRIES:
-            return False
-        pause_s = min(FIRST_PAUSE_S * 2**own.odd_tries, MAX_PAUSE_S)
+    def _failed_alone(self, own: AttemptLog, batch: LogBatch, exc: TenureError) -> None:
+        """Put an attempt whose batch failed alone behind the others, for a while; or drop the batch in the end."""
+        if own.tries and own.tried_at < self._answered:
+            own.odd_tries += 1
+        own.tries += 1
+        own.tried_at = self._answered
+        if own.odd_tries >= ODD_TRIES or own.tries >= MOST_TRIES:
+            self._tell_of_refusal(exc.message)
+            self._drop_batch(own, batch)
+            return
+        pause_s = min(FIRST_PAUSE_S * 2 ** min(own.tries, 16), MAX_PAUSE_S)
         log.info("log_lines_not_answered", **own.started.assignment.named, error=exc.message)
         with self._lock:
             if own in self._waiting:
@@ -299,7 +317,20 @@ class Logs:
                 self._waiting[own] = None
                 own.is_paused = True
                 asyncio.get_running_loop().call_later(pause_s, self._resume, own)
-        return True
+
+    def _drop_batch(self, own: AttemptLog, batch: LogBatch) -> None:
+        """Drop what was sent of an attempt, and let a line say so in its place: what comes behind may be taken."""
+        with self._lock:
+            if own.batch is not batch:
+                return  # it was closed meanwhile
+            own.batch = None
+            own.bytes -= own.batch_bytes
+            self._bytes -= own.batch_bytes
+            own.tries = own.odd_tries = 0
+            own.dropped += len(batch.lines)
+            self._tell_of_dropped(own)
+            own.lines.rotate(1)
+        log.warning("log_lines_lost", **own.started.assignment.named, lines=len(batch.lines))
 
     def _resume(self, own: AttemptLog) -> None:
         with self._lock:
@@ -337,14 +368,14 @@ class Logs:
                     continue
                 batch = own.batch or self._cut(own)
                 has_more |= bool(own.lines)
-                if own.odd_tries and taken:
+                if own.tries and taken:
                     has_more = True  # its turn is when it is the first
                     continue
                 if taken and (size + own.batch_bytes > CALL_BYTES or len(taken) == most):
                     return taken, True
                 taken.append((own, batch))
                 size += own.batch_bytes
-                if own.odd_tries:
+                if own.tries:
                     return taken, True
             if not taken:
                 self._is_woken = False
@@ -366,7 +397,7 @@ class Logs:
     def _settle(self, own: AttemptLog, batch: LogBatch, answer: LogAnswer) -> None:
         if own.batch is not batch or answer.is_again:
             return  # it was closed meanwhile, or is to be sent again
-        own.odd_tries = 0
+        own.tries = own.odd_tries = 0
         if answer.problem is not None:
             log.error("log_lines_refused", **own.started.assignment.named, problem=answer.problem)
         if answer.is_over:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence, Set
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -26,7 +27,7 @@ from tenure.coordinator.api.filters import (
 from tenure.coordinator.api.log_calls import read_logs, wanted_logs
 from tenure.coordinator.api.refusals import is_of_all, refusal_to_pb
 from tenure.coordinator.api.stream_submit import MESSAGE_JOBS, StreamedSubmit, refuse_foreign
-from tenure.coordinator.archived import Archived
+from tenure.coordinator.archived import Archived, ArchivedJob
 from tenure.coordinator.artifacts import Artifacts, tell_results
 from tenure.coordinator.audit import Audit
 from tenure.coordinator.cancel import CANCELABLE, Canceler
@@ -40,7 +41,7 @@ from tenure.coordinator.submit import Submitter
 from tenure.coordinator.waiters import Waiters
 from tenure.model.batch import Batcher, pieces
 from tenure.model.clock import Clock
-from tenure.model.errors import FieldViolation, InvalidInput, Locked, NotFound, TenureError, WrongState
+from tenure.model.errors import FieldViolation, InvalidInput, Locked, NotFound, TenureError, Unavailable, WrongState
 from tenure.model.ids import parse_id
 from tenure.model.jobs import JobSpec
 from tenure.model.objects import RESULT
@@ -65,6 +66,8 @@ WATCH_MANY_POLL_S = 0.5
 """The same for WatchJobs, whose reads are its own."""
 WATCH_GATHER_S = 0.1
 """What changes within this time is told together, so that each end does not read all the others again."""
+WATCH_UNREAD_S = 5.0
+"""How long WatchJobs goes on reading the archive once a job could not be read: what runs is to be shown, too."""
 MAX_WATCHED = 1_000
 WATCH_READ_JOBS = 100
 WATCH_BYTES = 256 * 1024
@@ -147,9 +150,12 @@ class JobService(JobServiceServicer):
         if of_all := next((one for one in answers if isinstance(one, Exception) and _is_of_call(one)), None):
             raise of_all
         unread = [one.id for one in answers if isinstance(one, Submitted) and one.written is None]
-        read = dict(zip(unread, await self._read_group(unread), strict=True)) if unread else {}
-        for id in [id for id, job in read.items() if job is None]:
-            read[id] = await self._archived_job(id)
+        read: dict[uuid.UUID, job_pb2.Job | Exception | None] = {}
+        if unread:
+            read.update(zip(unread, await self._read_group(unread), strict=True))
+        if missing := [id for id, job in read.items() if job is None]:
+            archived = await self._archived.find_each(missing)
+            read.update((id, _archived_to_pb(found)) for id, found in archived.items())
         return [_one_of_each(answer, read) for answer in answers]
 
     async def _as_submitted(self, submitted: Submitted) -> job_pb2.Job:
@@ -233,13 +239,12 @@ class JobService(JobServiceServicer):
             raise InvalidInput([FieldViolation("ids", f"must be 1 to {MAX_WATCHED}")])
         left = {parse_id(id, f"ids[{index}]") for index, id in enumerate(request.ids)}
         shown: dict[uuid.UUID, tuple[object, ...]] = {}
+        unread: dict[uuid.UUID, TenureError] = {}
+        """Of those that are left: archived jobs that could not be read. They are for the end, and for the next call."""
         async with self._waiters.waiting_for_any({str(id) for id in left}) as maybe_done:
             while True:
                 maybe_done.clear()
-                changed, archived = await self._changed(left, shown)
-                for one in archived:
-                    yield pb.WatchJobsResponse(jobs=[one])
-                    left.discard(uuid.UUID(one.id))
+                changed, missing = await self._changed(left - unread.keys(), shown)
                 for start in range(0, len(changed), WATCH_READ_JOBS):
                     page = changed[start : start + WATCH_READ_JOBS]
                     jobs = dict(zip(page, await self._read_group(page), strict=True))
@@ -247,9 +252,20 @@ class JobService(JobServiceServicer):
                     for told in pieces(found, job_pb2.Job.ByteSize, max_weight=WATCH_BYTES, max_items=WATCH_READ_JOBS):
                         yield pb.WatchJobsResponse(jobs=told)
                     left -= {id for id, job in jobs.items() if job is None or _is_terminal(job)}
+                async with aclosing(self._archived_jobs(missing)) as archived:
+                    async for id, one in archived:
+                        if isinstance(one, TenureError):
+                            unread[id] = one
+                            continue
+                        yield pb.WatchJobsResponse(jobs=[one])
+                        left.discard(id)
+                if absent := next((exc for exc in unread.values() if isinstance(exc, NotFound)), None):
+                    raise absent
                 self._waiters.refuse_if_closed()
                 if not left:
                     return
+                if left == unread.keys():
+                    raise next(iter(unread.values()))
                 await self._clock.sleep(WATCH_GATHER_S)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(WATCH_MANY_POLL_S - WATCH_GATHER_S):
@@ -257,19 +273,31 @@ class JobService(JobServiceServicer):
 
     async def _changed(
         self, ids: Set[uuid.UUID], shown: dict[uuid.UUID, tuple[object, ...]]
-    ) -> tuple[list[uuid.UUID], list[job_pb2.Job]]:
-        """Return the jobs that are not as they were shown, and note what they are; and those that are archived."""
+    ) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
+        """Return the jobs that are not as they were shown, and note what they are; and those that Postgres has not."""
         rows = await self._database.fetch("marks_of", {"ids": sorted(ids)})
         marks = {row.id: tuple(row[1:]) for row in rows if access.sees(row.namespace)}
-        archived = []
-        for id in sorted(ids - marks.keys()):
-            job = await self._archived_job(id)
-            if job is None:
-                raise _not_found(id)
-            archived.append(job)
         changed = [id for id, mark in marks.items() if shown.get(id) != mark]
         shown.update((id, marks[id]) for id in changed)
-        return changed, archived
+        return changed, sorted(ids - marks.keys())
+
+    async def _archived_jobs(
+        self, ids: Sequence[uuid.UUID]
+    ) -> AsyncGenerator[tuple[uuid.UUID, job_pb2.Job | TenureError], None]:
+        """Yield jobs that Postgres has not, one after the other, or why one cannot be told.
+
+        Once one could not be read, the others are tried for ``WATCH_UNREAD_S`` more: the store may be away.
+        """
+        until = math.inf
+        for id in ids:
+            told: job_pb2.Job | TenureError
+            try:
+                if self._clock.monotonic() >= until:
+                    raise Unavailable(f"job {id} was not looked for in the archive, since others could not be read")
+                told = await self._archived_job(id) or _not_found(id)
+            except Unavailable as exc:
+                told, until = exc, min(until, self._clock.monotonic() + WATCH_UNREAD_S)
+            yield id, told
 
     @audited
     async def DeleteJob(self, request: pb.DeleteJobRequest, context: Context) -> pb.DeleteJobResponse:
@@ -478,11 +506,18 @@ def _as_written(submitted: Submitted) -> job_pb2.Job | None:
     return convert.written_to_pb(submitted.written, submitted.written_at)
 
 
-def _one_of_each(answer: Submitted | Exception, read: Mapping[uuid.UUID, job_pb2.Job | None]) -> pb.SubmittedEach:
+def _archived_to_pb(found: ArchivedJob | Exception | None) -> job_pb2.Job | Exception | None:
+    return convert.archived_to_pb(found) if isinstance(found, ArchivedJob) else found
+
+
+def _one_of_each(
+    answer: Submitted | Exception, read: Mapping[uuid.UUID, job_pb2.Job | Exception | None]
+) -> pb.SubmittedEach:
     if isinstance(answer, Submitted):
-        if job := _as_written(answer) or read[answer.id]:
+        job = _as_written(answer) or read[answer.id]
+        if isinstance(job, job_pb2.Job):
             return pb.SubmittedEach(job=job, created=answer.created)
-        answer = _key_of_removed(answer.id)
+        answer = job or _key_of_removed(answer.id)
     return pb.SubmittedEach(refusal=refusal_to_pb(answer))
 
 

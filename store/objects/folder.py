@@ -3,7 +3,8 @@
 Invariant: an object appears whole, by a rename, after its bytes were synced; so a put that was acknowledged survives a
 power cut, and one that was killed leaves nothing but a file in ``.part``, which is swept when it is a day old. Without
 ``.part`` the folder is not the one that was opened, as where its file system is not mounted any more: then nothing is
-said of what it has not.
+said of what it has not. Nor is it where the folder has not the id, in ``.store``, that the database knows; so it is of
+no use either where it was not mounted at the start.
 Files are read and written in threads of this adapter's own, so that a slow disk delays nobody's lookups.
 """
 
@@ -40,6 +41,8 @@ TRIES = 10
 PART_KEPT_S = 86_400.0
 """How long a file in ``.part`` may be somebody's who still writes it."""
 _PARTS = ".part"
+_MARK = ".store"
+_MARK_BYTES = 100
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 _NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 T = TypeVar("T")
@@ -65,7 +68,28 @@ class FolderObjects:
             raise ConfigurationError(
                 f"the object store {root} cannot be used: {exc.strerror}", hint="see TENURE_OBJECT_STORE"
             ) from exc
+        self._expected: str | None = None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tenure-objects")
+
+    async def mark(self) -> str:
+        """Return the folder's id; one that has none is given one, and goes on with that."""
+
+        def read_or_make() -> str:
+            if not self._marked():
+                with self._part() as part:
+                    part.write(f"{uuid4()}\n".encode())
+                    part.flush()
+                    os.fsync(part.fileno())
+                    with contextlib.suppress(FileExistsError):  # another coordinator was first
+                        os.link(part.name, self._root / _MARK)
+                _sync_folder(self._root)
+            return self._marked()
+
+        return await self._run(read_or_make, _MARK)
+
+    def expect(self, mark: str) -> None:
+        """Be of use from now on only while the folder has this id."""
+        self._expected = mark
 
     async def put(
         self,
@@ -206,6 +230,7 @@ class FolderObjects:
 
     def _begin(self) -> IO[bytes]:
         """Open a file that is no object yet."""
+        self._require_root()
         try:
             return open(self._parts / uuid4().hex, "xb")
         except FileNotFoundError as exc:
@@ -240,6 +265,20 @@ class FolderObjects:
         """Raise ``Unavailable`` where the folder is not the one that was opened: what is not in it may be there."""
         if not self._parts.is_dir():
             raise _gone(self._root)
+        if self._expected is not None and (found := self._marked()) != self._expected:
+            raise Unavailable(
+                f"the object store {self._root} is not the one that the database knows: in its file {_MARK} is"
+                f" {found or 'nothing'}, not {self._expected}",
+                hint="is its file system mounted? A store that was moved takes this file along",
+            )
+
+    def _marked(self) -> str:
+        """Return the id that the folder has; an empty one where it has none."""
+        try:
+            with _opened(self._root / _MARK) as file:
+                return file.read(_MARK_BYTES).decode("ascii", "replace").strip()
+        except FileNotFoundError:
+            return ""
 
     async def _run(self, work: Callable[[], T], key: str, size: int = 0) -> T:
         loop = asyncio.get_running_loop()

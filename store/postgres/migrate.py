@@ -35,7 +35,7 @@ from tenure.store.postgres.dsn import checked
 _REFUSED = ("authentication failed", "no pg_hba.conf entry", "no password supplied", "does not exist")
 LOCK_TRIES = 60
 LOCK_PAUSE_S = 2.0
-"""Twice as long as a revision waits for a lock, and others for the revision."""
+"""Longer than a revision waits for a lock; others get on meanwhile."""
 SCRIPTS = Path(__file__).parent / "migrations"
 _LOCK = 0x74656E757265  # "tenure"; taken for the session of the migration only
 _MAY_NOT = (
@@ -239,7 +239,8 @@ def _apply(connection: Connection) -> None:
             if not left:
                 raise Unavailable(
                     f"Postgres: somebody held what the migration needs, {LOCK_TRIES} times: {_one_line(cause)}",
-                    hint="end long transactions (pg_stat_activity), as of pg_dump, and run: tenure db migrate",
+                    hint="end what pg_stat_activity shows, a long transaction (pg_dump) or an autovacuum that does not"
+                    " give way, and run: tenure db migrate",
                 ) from exc
             _act_as_owner(connection)
             connection.commit()

@@ -95,6 +95,18 @@ async def test_a_repeated_batch_changes_nothing_and_is_answered_so(parts: Parts)
     assert await append(parts, id, fence, 1, "a", "b") is Verdict.REPEATED, "the answer was lost, the attempt has ended"
 
 
+async def test_lines_that_a_worker_gave_up_leave_a_gap_in_the_numbers(parts: Parts, reader: LogReader) -> None:
+    id = await parts.submit()
+    fence = (await parts.execute(id)).fence
+    for first, text in ((1, "a"), (7, "b"), (8, "c")):
+        assert await append(parts, id, fence, first, text) is Verdict.RECORDED
+    assert await append(parts, id, fence, 7, "b") is Verdict.REPEATED
+    assert ((await head(parts, id)).lines, (await head(parts, id)).last_seq) == (3, 8)
+    assert await read(reader, Wanted(id)) == [(1, 1, "a"), (1, 7, "b"), (1, 8, "c")]
+    assert await read(reader, Wanted(id, after=(1, 3))) == [(1, 7, "b"), (1, 8, "c")]
+    assert await read(reader, Wanted(id, tail=2)) == [(1, 7, "b"), (1, 8, "c")]
+
+
 async def test_a_zombies_lines_are_refused(parts: Parts) -> None:
     id = await parts.submit()
     old = (await parts.execute(id)).fence

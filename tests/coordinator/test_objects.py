@@ -29,7 +29,7 @@ from tenure.coordinator.finish import LostResult, SavedResult, Verdict
 from tenure.coordinator.leftovers import Leftovers
 from tenure.coordinator.metrics import REGISTRY
 from tenure.coordinator.object_tokens import ObjectSigner, ObjectUrl, UploadToken
-from tenure.coordinator.objects import access_to
+from tenure.coordinator.objects import access_to, recognize
 from tenure.coordinator.rest import objects as rest_objects
 from tenure.coordinator.rest.app import RestApi
 from tenure.coordinator.runner_tokens import SessionToken
@@ -38,8 +38,9 @@ from tenure.coordinator.transfers import URL_S
 from tenure.coordinator.uploads import ObjectAccess, Uploads
 from tenure.model.access import Identity, Role
 from tenure.model.clock import SystemClock
-from tenure.model.errors import InvalidInput, NotFound, PermissionDenied, WrongState
-from tenure.model.objects import MIB, RESULT, WHOLE_BYTES, job_prefix, part_bytes_for, part_sizes
+from tenure.model.errors import InvalidInput, NotFound, PermissionDenied, Unavailable, WrongState
+from tenure.model.ids import new_id
+from tenure.model.objects import HASH_CHARS, MIB, RESULT, WHOLE_BYTES, job_prefix, part_bytes_for, part_sizes
 from tenure.model.states import JobState, Outcome
 from tenure.probes.server import HttpServer, application
 from tenure.store.objects.folder import FolderObjects
@@ -670,8 +671,9 @@ async def test_no_job_takes_all_places_and_no_artifact_that_of_a_result(
     async with asyncio.TaskGroup() as group:
         slow = [group.create_task(put(row, f"a{n}")) for n in range(rest_objects.MAX_UPLOADS_OF_JOB)]
         await until(are_sent)
-        plan = await place.create(row, "one-more", b"xx")
-        assert (await place.http.put(plan.url, content=b"xx")).status_code == 503
+        for name in ("one-more", f"no{RESULT}", f"no-{RESULT}", f"{'0' * HASH_CHARS}-{RESULT}"):
+            plan = await place.create(row, name, b"xx")
+            assert (await place.http.put(plan.url, content=b"xx")).status_code == 503, name
         await place.save(other, "a", b"x")
         objects._uploads.most = 0
         await place.save(row, RESULT, b'"x"')
@@ -768,3 +770,41 @@ async def test_a_large_file_goes_through_a_coordinator_in_pieces(place: Place) -
         async for piece in stream.aiter_raw():
             digest.update(piece)
     assert digest.digest() == hashlib.sha256(data).digest()
+
+
+async def test_a_folder_that_is_not_mounted_at_the_start_is_not_taken_for_the_store(
+    alone: Parts, tmp_path: Path
+) -> None:
+    """Nothing of it is forgotten meanwhile; a store that was in use before there were ids is taken as it is."""
+    root, job = tmp_path / "objects", new_id()
+    before = FolderObjects(root)
+    key = f"{job_prefix('default', job)}1/left"
+    await before.put(key, b"x")
+    await recognize(before, alone.db)
+    await alone.sql("INSERT INTO tenure.object_to_delete (id, namespace) VALUES (%s, 'default')", job)
+
+    root.rename(tmp_path / "unmounted")
+    store = FolderObjects(root)
+    await recognize(store, alone.db)
+    leftovers = Leftovers(alone.db, store, alone.clock)
+    with pytest.raises(Unavailable, match="not the one that the database knows"):
+        await leftovers.round()
+    root.rename(tmp_path / "what lay below")
+    (tmp_path / "unmounted").rename(root)
+    assert await store.get(key) == b"x"
+    await leftovers.round()
+    assert await store.head(key) is None
+    for one in (before, store):
+        await one.close()
+
+
+async def test_a_folder_that_takes_no_id_is_used_without(alone: Parts, tmp_path: Path) -> None:
+    class Bare(FolderObjects):
+        async def mark(self) -> str:
+            raise Unavailable("Operation not supported")
+
+    store = Bare(tmp_path / "objects")
+    await recognize(store, alone.db)
+    await store.put("a/b", b"x")
+    assert await alone.sql("SELECT 1 FROM tenure.cluster WHERE object_store_id IS NOT NULL") == []
+    await store.close()

@@ -444,6 +444,21 @@ async def test_steps_that_take_too_long_are_halved_and_one_job_holds_no_others_u
     assert max(sizes[sizes.index(1) :]) > 1, "what was halved grows back"
 
 
+async def test_steps_stay_as_small_as_they_have_to_be(alone: Parts) -> None:
+    """Postgres manages seven jobs in time, and not fourteen."""
+    for _ in range(56):
+        await ended(alone, 10 * DAY_S)
+    await policy(alone, DAY_S)
+    async with await psycopg.AsyncConnection.connect(alone.dsn, autocommit=True) as connection:
+        await connection.execute(SLOW_REMOVAL.replace("pg_temp", "public").encode())
+    async with Database(alone.dsn, PoolOptions(min_size=1, max_size=1, statement_timeout_s=1.0)) as impatient:
+        retainer = await retainer_of(alone)
+        retainer._database = impatient
+        steps = steps_of(retainer)
+        assert await retainer.round() == 56
+    assert [len(ids) for ids in steps if len(ids) > 7] == [56, 28, 14], "none of the later ones was too large"
+
+
 SLOW_LOOK = """
 ALTER VIEW tenure.ended RENAME TO ended_soon;
 CREATE VIEW tenure.ended AS

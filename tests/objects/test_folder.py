@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -182,3 +182,43 @@ async def test_a_folder_that_is_not_mounted_any_more_says_of_nothing_that_it_is_
         await store.delete(["a/b"])
     with pytest.raises(Unavailable, match="gone"):
         _ = [page async for page in store.list("a/")]
+
+
+async def test_a_folder_is_of_use_only_with_the_id_that_is_expected(tmp_path: Path) -> None:
+    root = tmp_path / "objects"
+    first = FolderObjects(root)
+    other = FolderObjects(root)
+    marks = await asyncio.gather(*(store.mark() for store in (first, other) * 4))
+    assert len(set(marks)) == 1 and marks[0]
+    first.expect(marks[0])
+    await first.put("a/b", b"1")
+    await first.close()
+    await other.close()
+
+    root.rename(tmp_path / "unmounted")
+    store = FolderObjects(root)  # the start of a coordinator makes what it needs
+    store.expect(marks[0])
+    sha256 = hashlib.sha256(b"2").digest()
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: store.put("a/c", b"2"),
+        lambda: store.receive("a/c", pieces_of(b"2"), size_bytes=1, sha256=sha256),
+        lambda: store.get("a/b"),
+        lambda: store.head("a/b"),
+        lambda: store.delete(["a/b"]),
+        lambda: anext(aiter(store.list(""))),
+        store.check,
+    ]
+    for mark in (None, "of another store"):
+        if mark is not None:
+            (root / ".store").write_text(mark)
+        for call in calls:
+            with pytest.raises(Unavailable, match="not the one that the database knows"):
+                await call()
+    assert files_in(root) == [".store"]
+
+    root.rename(tmp_path / "what lay below")
+    (tmp_path / "unmounted").rename(root)
+    assert await store.get("a/b") == b"1", "mounted later, it is used at once"
+    assert [one.key async for page in store.list("") for one in page] == ["a/b"], "the id is no object"
+    await store.put("a/c", b"2")
+    await store.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection
 from tests.fixtures.postgres import PostgresServer
 from tests.postgres.conftest import until
 
+from tenure.cli.embedded.postgres import EmbeddedPostgres
 from tenure.model.errors import ConfigurationError, Unavailable
 from tenure.store.postgres import ahead
 from tenure.store.postgres import migrate as migrations
@@ -208,14 +209,18 @@ OLD_FUNCTIONS = "SELECT proname, md5(prosrc) FROM pg_proc WHERE pronamespace = '
 
 @pytest.fixture
 def at_0002(empty_database: str) -> str:
+    _upgrade_to_0002(empty_database)
+    return empty_database
+
+
+def _upgrade_to_0002(dsn: str) -> None:
     def upgrade(connection: Connection) -> None:
         connection.exec_driver_sql("CREATE SCHEMA tenure")
         connection.commit()
         command.upgrade(_config(connection), "0002")
         connection.commit()
 
-    locked(empty_database, upgrade)
-    return empty_database
+    locked(dsn, upgrade)
 
 
 async def test_a_table_that_is_in_use_gets_its_index_while_old_code_writes_on(at_0002: str) -> None:
@@ -287,15 +292,7 @@ async def test_whoever_holds_history_for_long_is_not_waited_for_at_the_cost_of_o
     monkeypatch.setattr(migrations, "LOCK_PAUSE_S", 0.1)
     monkeypatch.setattr(migrations, "LOCK_TRIES", 2)
     with psycopg.connect(at_0002, autocommit=True) as connection:
-        for index in ahead.AHEAD:
-            if index.table == "dependency":
-                connection.execute(f"CREATE INDEX {index.name} ON tenure.{index.table} {index.what}".encode())
-        for (name,) in connection.execute(
-            "SELECT relid::regclass::text FROM pg_partition_tree('tenure.history') WHERE isleaf"
-        ).fetchall():
-            made = f"{name.removeprefix('tenure.')}_history_unsuccessful"
-            what = f"{made} ON {name} (id) WHERE state IN ('failed', 'canceled')"
-            connection.execute(f"CREATE INDEX {what}".encode())
+        _make_indexes(connection)
     with psycopg.connect(at_0002, autocommit=True) as old, psycopg.connect(at_0002) as busy:
         busy.execute("DELETE FROM tenure.history")
         with pytest.raises(Unavailable, match="2 times"):
@@ -308,6 +305,55 @@ async def test_whoever_holds_history_for_long_is_not_waited_for_at_the_cost_of_o
         assert not migrating.done()
         busy.commit()
         assert (await migrating).is_current
+
+
+def _make_indexes(connection: psycopg.Connection[Any]) -> None:
+    """Make those that are made ahead of the revision."""
+    for index in ahead.AHEAD:
+        if index.table == "dependency":
+            connection.execute(f"CREATE INDEX {index.name} ON tenure.{index.table} {index.what}".encode())
+    for (name,) in connection.execute(
+        "SELECT relid::regclass::text FROM pg_partition_tree('tenure.history') WHERE isleaf"
+    ).fetchall():
+        made = f"{name.removeprefix('tenure.')}_history_unsuccessful"
+        what = f"{made} ON {name} (id) WHERE state IN ('failed', 'canceled')"
+        connection.execute(f"CREATE INDEX {what}".encode())
+
+
+SLOWLY = "autovacuum_vacuum_threshold = 0, autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1"
+OLD_JOBS = """
+INSERT INTO tenure.history (id, namespace, kind, route, state, priority, activate_at, created_at, payload, attempt,
+                            errors, crashes, finished_at, ttl_s, max_crashes, progress, progress_message,
+                            cancel_requested, reason)
+SELECT gen_random_uuid(), 'default', 'k', 'default', 'completed', 0, now(), now(), 'null', 1, 0, 0, now(), 10, 3, 1, '',
+       false, ''
+FROM generate_series(1, 4000)
+"""
+
+
+async def test_an_autovacuum_of_history_gives_way_to_a_migration(
+    own_postgres: Callable[..., EmbeddedPostgres], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The indexes are there already: making them ahead would cancel it, too."""
+    monkeypatch.setattr(migrations, "LOCK_TRIES", 1)
+    dsn = own_postgres(settings={"autovacuum": "on", "autovacuum_naptime": "1s"}).dsn
+    _upgrade_to_0002(dsn)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        _make_indexes(connection)
+        connection.execute(OLD_JOBS)
+        [(partition,)] = connection.execute("SELECT DISTINCT tableoid::regclass::text FROM tenure.history").fetchall()
+        connection.execute(f"ALTER TABLE {partition} SET (autovacuum_vacuum_scale_factor = 0, {SLOWLY})".encode())
+        connection.execute("DELETE FROM tenure.history WHERE id < '80000000-0000-4000-8000-000000000000'")
+    await until(partial(_is_vacuumed, dsn))
+    assert (await migrate(dsn)).is_current
+
+
+async def _is_vacuumed(dsn: str) -> bool:
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        cursor = await connection.execute(
+            "SELECT 1 FROM pg_stat_progress_vacuum v JOIN pg_partition_tree('tenure.history') h ON h.relid = v.relid"
+        )
+        return bool(await cursor.fetchall())
 
 
 async def _somebody_waits_for_history(dsn: str) -> bool:

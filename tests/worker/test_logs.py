@@ -34,6 +34,7 @@ from tenure.worker.link import Link, LogAnswer, LogBatch, Started, UnknownCall
 from tenure.worker.logs import AttemptLog, Logs
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
+DROPPED = "lines were dropped here: they could not be sent, or not as fast as they came"
 
 
 @dataclass
@@ -165,7 +166,7 @@ async def test_what_does_not_fit_is_dropped_counted_and_told_of(make: Make) -> N
     await until(lambda: not logs._waiting)
     logs.write(own, line("again"))
     await until(lambda: not logs._waiting)
-    told = "90 lines were dropped here: they came faster than they could be sent"
+    told = f"90 {DROPPED}"
     assert [text for _, text in far.written(own)][9:] == [f"{9:084}", told, "again"]
     assert [seq for seq, _ in far.written(own)] == list(range(1, 13))
 
@@ -308,32 +309,89 @@ async def test_a_call_that_is_refused_is_sent_batch_by_batch(make: Make) -> None
     await until(lambda: len(far.written(good)) == 2)
 
 
+def refuse_bad(far: Far, problem: TenureError) -> None:
+    """Let each call fail that has a line "bad"."""
+
+    def answer(batch: LogBatch) -> LogAnswer:
+        if any(one.message == "bad" for sent in far.calls[-1] for one in sent.lines):
+            raise problem
+        return LogAnswer()
+
+    far.answer = answer
+
+
+def tried(far: Far, text: str) -> list[list[LogBatch]]:
+    """Return the calls that had a line."""
+    return [call for call in far.calls if any(one.message == text for batch in call for one in batch.lines)]
+
+
 @pytest.mark.parametrize("problem", [TenureError("odd"), WrongState("a firewall")])
 async def test_a_batch_that_always_fails_stops_no_others(
     make: Make, monkeypatch: pytest.MonkeyPatch, problem: TenureError
 ) -> None:
     monkeypatch.setattr(module, "ODD_TRIES", 4)
+    monkeypatch.setattr(module, "MAX_PAUSE_S", 0.05)
     logs, far = await make()
     bad, others = attempt(0), [attempt(n) for n in range(1, 5)]
-
-    def answer(batch: LogBatch) -> LogAnswer:
-        if bad.started in (one.started for one in far.calls[-1]):
-            raise problem
-        return LogAnswer()
-
-    far.answer = answer
-    for own in (bad, *others):
+    refuse_bad(far, problem)
+    logs.write(bad, line("bad"))
+    for own in others:
         logs.write(own, line())
-    for n in range(20):
-        await until(lambda: all(own not in logs._waiting for own in others))
-        for own in others:
-            logs.write(own, line(str(n)))
+    await until(lambda: far.calls)
+    logs.write(bad, line("behind"))
+    rounds = 0
+    async with asyncio.timeout(30):
+        while bad in logs._waiting:
+            await until(lambda: all(own not in logs._waiting for own in others))
+            for own in others:
+                logs.write(own, line(str(rounds)))
+            rounds += 1
     await until(lambda: not logs._waiting)
-    assert [len(far.written(own)) for own in others] == [21] * 4
-    assert bad.is_closed and not any(own.is_closed for own in others)
-    tried = [call for call in far.calls if bad.started in (one.started for one in call)]
-    assert [len(call) for call in tried[-4:]] == [1] * 4, "alone, so that it holds nobody up"
-    assert len(tried) == 5
+    assert [len(far.written(own)) for own in others] == [rounds + 1] * 4
+    assert not any(own.is_closed for own in (bad, *others))
+    assert far.written(bad) == [(1, "bad"), (2, f"1 {DROPPED}"), (3, "behind")], "it alone is given up"
+    calls = tried(far, "bad")
+    assert len(calls[0]) == 5 and [len(call) for call in calls[1:]] == [1] * (len(calls) - 1), "it holds nobody up"
+    assert len(calls) > 5
+    assert logs._bytes == 0
+
+
+async def test_a_batch_that_always_fails_is_given_up_where_nobody_else_logs(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_TRIES", 5)
+    monkeypatch.setattr(module, "FLUSH_S", 3_600.0)
+    logs, far = await make()
+    refuse_bad(far, TenureError("odd"))
+    own, ended = attempt(), list[str]()
+    logs.write(own, line("bad"))
+    await until(lambda: far.calls)
+    logs.write(own, line("behind"))
+    logs.end(own, partial(ended.append, "end"))
+    await until(lambda: ended)
+    assert far.written(own) == [(1, "bad"), (2, f"1 {DROPPED}"), (3, "behind")]
+    assert len(tried(far, "bad")) == 5
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+async def test_an_outage_that_is_answered_oddly_costs_no_lines(
+    make: Make, monkeypatch: pytest.MonkeyPatch, attempts: int
+) -> None:
+    monkeypatch.setattr(module, "ODD_TRIES", 3)
+    monkeypatch.setattr(module, "MAX_PAUSE_S", 0.02)
+    logs, far = await make()
+    owns = [attempt(n) for n in range(attempts)]
+    for own in owns:
+        logs.write(own, line("before"))
+    await until(lambda: not logs._waiting)
+    far.problem = TenureError("odd")
+    for own in owns:
+        logs.write(own, line("during"))
+    await until(lambda: len(tried(far, "during")) > 10 * attempts or any(own.is_closed for own in owns))
+    far.problem = None
+    await until(lambda: not logs._waiting)
+    assert not any(own.is_closed for own in owns)
+    assert [far.written(own) for own in owns] == [[(1, "before"), (2, "during")]] * attempts
 
 
 async def test_lines_after_a_lost_claim_are_dropped(make: Make) -> None:

@@ -16,7 +16,7 @@ import pytest
 from tenure.coordinator.rest.app import MAX_BODY_BYTES
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.clock import SystemClock
-from tenure.model.errors import InvalidInput, TenureError, Unavailable
+from tenure.model.errors import BoundExceeded, InvalidInput, TenureError, Unavailable
 from tenure.model.states import Outcome
 from tenure.store.etcd.keyspace import WorkerValue
 from tenure.store.etcd.leases import LeaseKeeper
@@ -82,6 +82,9 @@ STRANGE = {
     "another number of leases": response(b'{"leases": []}'),
     "elsewhere": response(b"", status="302 Found", headers="location: http://127.0.0.1:1/\r\n"),
     "bad gateway": response(b"<html>Bad gateway</html>", status="502 Bad Gateway"),
+    "an error of a proxy": response(b"<html>Sorry</html>", status="500 Internal Server Error"),
+    "too many for a proxy": response(b"slow down", status="429 Too Many Requests"),
+    "nobody behind a proxy": response(b"error code: 521", status="521 Web Server Is Down"),
     "no HTTP": b"SSH-2.0-OpenSSH_9.6\r\n",
     "nothing": b"",
 }
@@ -174,6 +177,20 @@ async def test_a_refusal_on_the_way_is_told_as_such() -> None:
         with pytest.raises(TenureError, match="HTTP 302") as refused:
             await api.call("start", wire.Start(("token",)), wire.Started)
         assert not isinstance(refused.value, Unavailable)
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "error"), [("500", "INTERNAL", TenureError), ("429", "RESOURCE_EXHAUSTED", BoundExceeded)]
+)
+async def test_what_a_coordinator_itself_says_is_no_outage(status: str, name: str, error: type[TenureError]) -> None:
+    async def answer(path: str, body: bytes) -> bytes:
+        said = {"error": {"status": name, "message": "as the test wishes"}}
+        return response(msgspec.json.encode(said), status=f"{status} No")
+
+    async with answering(answer) as url, calling(url) as api:
+        with pytest.raises(TenureError, match="as the test wishes") as refused:
+            await api.call("start", wire.Start(("token",)), wire.Started)
+        assert type(refused.value) is error
 
 
 @pytest.mark.parametrize("body", [b"<html>", b'{"error": {"status": "RESOURCE_EXHAUSTED", "message": "too long"}}'])

@@ -31,8 +31,9 @@ CONNECT_TIMEOUT_S = 5.0
 FIRST_PAUSE_S = 0.05
 MAX_PAUSE_S = 1.0
 LEAST_TRY_S = 0.5
-_NOT_NOW = frozenset({408, 425, 502, 503, 504})
-"""Statuses of proxies, and of coordinators that cannot answer now: somebody else may."""
+_NOT_NOW = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 525)})
+"""Statuses of proxies, and of coordinators that cannot answer now: somebody else may. Only without a coordinator's own
+words. 520 to 524: a proxy had no answer from behind it, either."""
 _WHOSE = "is that address a coordinator's, or something on the way to one?"
 _NO_SUCH_PATH = frozenset({404, 405})
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)

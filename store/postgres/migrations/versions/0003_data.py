@@ -18,9 +18,17 @@ oldest = "0001"
 """Tables and columns were added; code of 0001 and 0002 does not know them (ADR 0002)."""
 
 
+LOCK_TIMEOUT = """
+SELECT set_config('lock_timeout', CAST(setting AS integer) + 500 || 'ms', true)
+FROM pg_settings WHERE name = 'deadlock_timeout'
+"""
+"""Who waits for a lock on history holds up every end of a job; but an autovacuum gives way only to who has waited for
+``deadlock_timeout``, a second."""
+
+
 def upgrade() -> None:
     """Run the files of the revision."""
-    op.execute("SET LOCAL lock_timeout = '1s'")  # who waits for a lock on history holds up every end of a job
+    op.execute(LOCK_TIMEOUT)
     run_sql_file("0003_restore.sql")
     run_sql_file("0003_objects.sql")
     run_sql_file("0003_logs.sql")

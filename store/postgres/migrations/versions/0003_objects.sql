@@ -22,3 +22,6 @@ CREATE TABLE tenure.upload (
     begun   integer NOT NULL,
     PRIMARY KEY (job_id, attempt)
 );
+
+-- Which folder the object store is, by the id that lies in it (store/objects/folder.py); null: not known yet.
+ALTER TABLE tenure.cluster ADD COLUMN object_store_id text;
