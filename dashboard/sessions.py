@@ -11,8 +11,8 @@ import hashlib
 import hmac
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -70,8 +70,8 @@ class Session(msgspec.Struct, frozen=True, tag="session", omit_defaults=True):
     def __repr__(self) -> str:
         return "Session(…)"  # a token is in no log
 
-    def __rich_repr__(self) -> Iterator[str]:
-        yield "…"
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
 
 
 class SignIn(msgspec.Struct, frozen=True, tag="sign-in"):
@@ -86,8 +86,8 @@ class SignIn(msgspec.Struct, frozen=True, tag="sign-in"):
     def __repr__(self) -> str:
         return "SignIn(…)"
 
-    def __rich_repr__(self) -> Iterator[str]:
-        yield "…"
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
 
 
 _T = TypeVar("_T", Session, SignIn)
