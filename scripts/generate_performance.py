@@ -95,7 +95,9 @@ def _committed() -> Report | None:
 
 def _reports_of(gathered: Report | None) -> Iterator[Report]:
     """Yield the reports of which one was made."""
-    for about in gathered["reports"] if gathered else ():
+    if gathered is None:
+        return
+    for about in gathered["reports"]:
         results = [
             case for case in gathered["results"] if case["scenario"] in about.get("scenarios", [case["scenario"]])
         ]
