@@ -101,6 +101,7 @@ def test_what_is_dropped_is_dropped_by_structlog() -> None:
         (f"issued {JWT}", JWT),
         ("https://s3/bucket/key?X-Amz-Signature=canary123&x=1", "canary"),
     ],
+    ids=["url", "dsn", "quoted-dsn", "proxy", "header", "token", "jwt", "presigned"],
 )
 def test_what_looks_like_a_secret_is_not_written(line: str, secret: str) -> None:
     written = Hiding()(None, "", line)
