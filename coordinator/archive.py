@@ -63,6 +63,8 @@ KEPT_AGAIN_MOST_S = 86_400.0
 """When a span is looked through again in which something was kept, at last; ``EVERY_S`` at first."""
 WINDOW_JOBS = 1_000
 MIN_REST_S = 0.01
+OF_SHARE = 0.5
+"""Of the share of time that is given: half of the work is this process's, in which jobs are dispatched, too."""
 CONTENT_TYPE = "application/vnd.apache.parquet"
 POLICY = ("policy_namespace", "policy_kind", "policy_state")
 _INSTANT = timedelta(microseconds=1)
@@ -87,7 +89,7 @@ class Archiver:
         turns: Turns | None = None,
     ) -> None:
         """``share``: of the time, at most, that goes into it."""
-        self._share = share
+        self._share = OF_SHARE * share
         self._turns = Turns() if turns is None else turns
         self._database = database
         self._objects = objects
