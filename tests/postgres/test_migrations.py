@@ -204,7 +204,10 @@ async def test_no_special_rights_are_needed(postgres_server: PostgresServer, pla
 WAITED_FOR = ("00000000-0000-7000-8000-000000000001", "00000000-0000-7000-8000-000000000002")
 EDGE = "INSERT INTO tenure.dependency (child_id, parent_id, parent_state) VALUES (gen_random_uuid(), %s, 'completed')"
 INDEX = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('tenure.dependency_settled')"
-OLD_FUNCTIONS = "SELECT proname, md5(prosrc) FROM pg_proc WHERE pronamespace = 'tenure'::regnamespace"
+OLD_FUNCTIONS = """
+SELECT proname, md5(prosrc) FROM pg_proc
+WHERE pronamespace = 'tenure'::regnamespace AND proname <> 'pairs'  -- leaves out labels that no old code writes
+"""
 
 
 @pytest.fixture
