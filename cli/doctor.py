@@ -134,6 +134,8 @@ async def _guarded(what: str, check: Callable[[], Awaitable[list[Finding]]], nex
         return [Finding(Level.FAIL, what, exc.message, exc.hint or next_step)]
     except TimeoutError:
         return [Finding(Level.FAIL, what, f"no answer within {CHECK_S:g} s", next_step)]
+    except Exception as exc:  # an answer that nobody expected: the other checks go on
+        return [Finding(Level.FAIL, what, f"{type(exc).__name__}: {exc}", next_step)]
 
 
 async def _coordinators(address: str | None, seen: _Seen) -> list[Finding]:

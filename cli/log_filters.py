@@ -96,15 +96,20 @@ def summarize(event: str, level: str, lines: int) -> None:
     getattr(structlog.get_logger(), level, structlog.get_logger().warning)(event, more_like_this=lines)
 
 
+_BEGIN = r"(?:\b|(?<=\\[nrt]))"
+"""Of a word; in JSON a line ends with the characters of an escape, of which the last could be its first."""
 _SHAPES = (
-    (re.compile(r"(\w+://[^\s:/@'\"]*:)[^\s/'\"]+@"), rf"\1{HIDDEN}@"),
-    (re.compile(r"(?i)(\bpassword\s*=\s*)(?:'[^']*'|[^\s'\"\\,;&]+)"), rf"\1{HIDDEN}"),
-    (re.compile(r"(?i)(\bbearer\s+)[\w.~+/=-]{8,}"), rf"\1{HIDDEN}"),
-    (re.compile(r"\btnr_[0-9a-f]{32}_[\w-]{20,}"), f"tnr_{HIDDEN}"),
-    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), HIDDEN),
-    (re.compile(r"(?i)(\bX-Amz-(?:Signature|Security-Token)=)[\w%.~+/-]+"), rf"\1{HIDDEN}"),
+    (re.compile(r"(\b\w+://[^\s:/@'\"]*:)[^\s/'\"]+@"), rf"\1{HIDDEN}@"),
+    (re.compile(rf"(?i)({_BEGIN}password\s*=\s*)(?:'[^']*'|[^\s'\"\\,;&]+)"), rf"\1{HIDDEN}"),
+    (re.compile(rf"(?i)({_BEGIN}bearer\s+)[\w.~+/=-]{{8,}}"), rf"\1{HIDDEN}"),
+    (re.compile(rf"{_BEGIN}tnr_[0-9a-f]{{32}}_[\w-]{{20,}}"), f"tnr_{HIDDEN}"),
+    (re.compile(r"(?:(?<![\w-])|(?<=\\[nrt]))eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), HIDDEN),
+    (re.compile(rf"(?i)({_BEGIN}X-Amz-(?:Signature|Security-Token)=)[\w%.~+/-]+"), rf"\1{HIDDEN}"),
 )
-"""What secrets look like: passwords in addresses and settings, bearer tokens, tenure's own, JWTs, signed URLs."""
+"""What secrets look like: passwords in addresses and settings, bearer tokens, tenure's own, JWTs, signed URLs.
+
+Each is looked for in time that grows with the line, no faster: they hold up every lease keeper of a worker meanwhile.
+"""
 
 
 class Hiding:

@@ -427,6 +427,15 @@ class JobPage:
     """None on the last page."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPage:
+    """Some entries of the audit log, and where it goes on."""
+
+    entries: tuple[AuditEntry, ...]
+    next_page_token: str | None
+    """None on the last page."""
+
+
 @dataclass(frozen=True, slots=True)
 class Obstacle:
     """One thing that keeps a job from running: a word for programs, and a sentence."""

@@ -22,6 +22,7 @@ from tenure.client.records import (
     Artifact,
     Attempt,
     AuditEntry,
+    AuditPage,
     Caller,
     CanceledJobs,
     Cluster,
@@ -961,6 +962,39 @@ class Client:
                 until=until,
                 limit=limit,
                 page_size=page_size,
+            )
+        )
+
+    def audit_page(
+        self,
+        *,
+        caller: str | None = None,
+        action: str | None = None,
+        namespace: str | None = None,
+        target: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        page_size: int = 200,
+        page_token: str | None = None,
+    ) -> AuditPage:
+        """Return one page of ``audit``: bounded work, whatever the filters.
+
+        It may be short of ``page_size``, or empty, and still not be the last one: then more was looked through than a
+        page may. Go on with the same filters and its ``next_page_token``.
+
+        Raises:
+            InvalidInput: with the bad field. PermissionDenied: the token does not go so far.
+        """
+        return self._portal.call(
+            self._client.audit_page(
+                caller=caller,
+                action=action,
+                namespace=namespace,
+                target=target,
+                since=since,
+                until=until,
+                page_size=page_size,
+                page_token=page_token,
             )
         )
 

@@ -31,6 +31,7 @@ from tenure.coordinator.rest.app import RestApi
 from tenure.coordinator.rest.runner_service import RunnerService
 from tenure.coordinator.settings import CoordinatorSettings
 from tenure.dashboard.app import Dashboard
+from tenure.dashboard.places import MOST as PLACES
 from tenure.model.clock import SystemClock
 from tenure.model.errors import TenureError
 from tenure.probes import tracing
@@ -109,8 +110,9 @@ def _front(settings: CoordinatorSettings) -> _Front:
     opening = Opening(clock)
     checks: dict[str, Check] = {"start": opening.problem}
     connections = fitting(settings.max_http_connections)
-    rest = RestApi(clock, calls=connections - FOR_PROBES)
-    dashboard = dashboard_of(settings, clock, base_url=base_url(settings, settings.http_listen))
+    places = min(PLACES, (connections - FOR_PROBES) // 4)
+    dashboard = dashboard_of(settings, clock, base_url=base_url(settings, settings.http_listen), places=places)
+    rest = RestApi(clock, calls=connections - FOR_PROBES - (places if dashboard else 0))
     http_server = HttpServer(
         application(checks, REGISTRY, more=[*rest.routes(), *(dashboard.routes() if dashboard else ())]),
         listen=settings.http_listen,
@@ -138,11 +140,11 @@ async def _coordinate(settings: CoordinatorSettings, front: _Front, schema: migr
     etcd = connect_with(etcd_options(settings, front.clock))
     async with Database(dsn, pool_options(settings), name=f"tenure-{settings.coordinator_id}") as database:
         POOL.ask = database.figures
-        own_socket = OwnSocket.made() if front.dashboard else None
         stores = Stores(database, schema, etcd, Keyspace(settings.etcd_prefix), objects)
         sessions = front.dashboard.keys if front.dashboard else None
         parts = build(settings, front.clock, stores, issued=issued, sessions=sessions)
         services = services_of(parts)
+        own_socket = OwnSocket.made() if front.dashboard else None
         grpc_server = GrpcServer(
             services,
             listen=settings.grpc_listen,

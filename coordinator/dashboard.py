@@ -55,8 +55,10 @@ class OwnSocket:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def dashboard_of(settings: CoordinatorSettings, clock: Clock, *, base_url: str) -> Dashboard | None:
+def dashboard_of(settings: CoordinatorSettings, clock: Clock, *, base_url: str, places: int) -> Dashboard | None:
     """Return the dashboard that the settings ask for, closed; None where they ask for none.
+
+    ``places``: requests that it answers at a time, at most.
 
     Raises:
         ConfigurationError: the file of the issuer's CA certificates cannot be used.
@@ -76,4 +78,6 @@ def dashboard_of(settings: CoordinatorSettings, clock: Clock, *, base_url: str) 
             audience=settings.oidc_audience,
             ca_file=settings.oidc_ca,
         )
-    return Dashboard(clock, SessionKeys(), asks=settings.auth == "required", base_url=base_url, oidc=oidc)
+    return Dashboard(
+        clock, SessionKeys(), asks=settings.auth == "required", base_url=base_url, oidc=oidc, places=places
+    )

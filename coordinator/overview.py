@@ -183,7 +183,7 @@ class Overview:
             ],
             last_minute=_sum(pool.last_minute for own in figures for pool in own.pools),
             last_hour=_sum(pool.last_hour for own in figures for pool in own.pools),
-            minutes=[_sum(of_one) for of_one in zip(*(own.minutes for own in figures), strict=True)],
+            minutes=[_sum(of_one) for of_one in zip(*(own.minutes for own in figures), strict=False)],
             ready=jobs["ready"],
             ready_at_least=jobs["ready"] >= READY,
             executing=jobs["executing"],
@@ -213,10 +213,10 @@ class Overview:
         return {"": own, **dict(zip(others, told, strict=True))}
 
     async def _ask(self, address: str) -> pb.GetOwnFiguresResponse | None:
-        channel = self._channels.get(address)
-        if channel is None:
-            channel = self._channels[address] = self._dialer.channel(address)
         try:
+            channel = self._channels.get(address)
+            if channel is None:
+                channel = self._channels[address] = self._dialer.channel(address)
             shown = (("authorization", f"Bearer {await self._own_token()}"),) if self._own_token else ()
             stub: Any = ClusterServiceStub(channel)
             answer: pb.GetOwnFiguresResponse = await stub.GetOwnFigures(

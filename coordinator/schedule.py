@@ -74,18 +74,25 @@ class Scheduler:
         Raises:
             Deposed: the term is over.
         """
-        while True:
-            wait_s = LOOK_EVERY_S
-            try:
-                if await self.round() == PAGE:
-                    continue
-                next_s = (await self._database.fetch("next_schedule"))[0][0]
-                TICK_OVERDUE.set(max(0.0, -(next_s or 0.0)))
-                if next_s is not None and not self._broken:
-                    wait_s = min(wait_s, max(SOONEST_S, next_s))
-            except (Unavailable, BoundExceeded) as exc:
-                log.warning("schedules_interrupted", error=exc.message)
-            await self._clock.sleep(wait_s)
+        try:
+            while True:
+                await self._clock.sleep(await self._fire_due())
+        finally:
+            TICK_OVERDUE.set(0.0)  # whoever leads next tells it
+
+    async def _fire_due(self) -> float:
+        """Fire what is due, and return how many seconds there are until something is."""
+        wait_s = LOOK_EVERY_S
+        try:
+            while await self.round() == PAGE:
+                pass
+            next_s = (await self._database.fetch("next_schedule"))[0][0]
+            TICK_OVERDUE.set(max(0.0, -(next_s or 0.0)))
+            if next_s is not None and not self._broken:
+                wait_s = min(wait_s, max(SOONEST_S, next_s))
+        except (Unavailable, BoundExceeded) as exc:
+            log.warning("schedules_interrupted", error=exc.message)
+        return wait_s
 
     async def round(self) -> int:
         """Decide about the schedules that are due now and write it; return how many that were."""

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import structlog
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -33,6 +34,7 @@ from tenure.dashboard.pages import (
     workers,
     workflows,
 )
+from tenure.dashboard.places import MOST, Bounded, Places
 from tenure.dashboard.sessions import Session, SessionKeys
 from tenure.dashboard.visit import Visit, client_of, form_of, told
 from tenure.model.clock import Clock
@@ -68,14 +70,19 @@ class Dashboard:
         base_url: str,
         oidc: OidcLogin | None = None,
         named: Iterable[str] = (),
+        places: int = MOST,
     ) -> None:
-        """``asks``: credentials are asked for. ``named`` are hosts under which it is reached without them."""
+        """``asks``: credentials are asked for. ``named`` are hosts under which it is reached without them.
+
+        ``places``: of requests under way, at most.
+        """
         self.clock = clock
         self.keys = keys
         self.asks = asks
         self.oidc = oidc
         self.is_tls = base_url.startswith("https:")
-        self.live = Live(clock)
+        self._places = Places(places)
+        self.live = Live(clock, viewers=self._places.for_live)
         self._names = guard.Names([urlsplit(base_url).hostname or "", *named])
         self._link: Link | None = None
 
@@ -92,8 +99,9 @@ class Dashboard:
 
     def routes(self) -> list[Route]:
         """Return every route."""
+        bounded = [Middleware(Bounded, self._places)]
         made = [
-            Route(PREFIX + path, self._serving(path, handler), methods=list(methods))
+            Route(PREFIX + path, self._serving(path, handler), methods=list(methods), middleware=bounded)
             for page in PAGES
             for path, methods, handler in page.ROUTES
         ]

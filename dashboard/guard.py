@@ -86,11 +86,18 @@ def require_same_origin(request: Request) -> None:
     if site is not None:
         is_own = site == "same-origin"
     elif origin is not None:
-        is_own = urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+        is_own = _host_of(origin) == request.headers.get("host", "").lower()
     else:
         is_own = False
     if not is_own:
         raise PermissionDenied("this was sent by another site, not by a page of this dashboard")
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def require_csrf(given: str, wanted: str) -> None:

@@ -27,6 +27,8 @@ AGAIN_S = 5.0
 """A viewer's credentials are asked after that often."""
 LONGEST_S = 600.0
 """A stream ends after so long; the browser opens the next one by itself."""
+REST = 10
+"""A view is left alone for so many times as long as its poll took: what is slow to find out is found out less often."""
 TROUBLE = "trouble"
 ENDED = "ended"
 """What is watched changes no more: told last, once all else was; then the browser closes the stream."""
@@ -50,6 +52,7 @@ class _View:
 
     async def run(self, clock: Clock) -> None:
         while True:
+            began = clock.monotonic()
             try:
                 found = {**await self.produce(), TROUBLE: ""}
             except (Unauthenticated, PermissionDenied):
@@ -62,7 +65,7 @@ class _View:
             if any(self.parts.get(name) != html for name, html in found.items()):
                 self.parts.update(found)
                 await self.tell()
-            await clock.sleep(self.every_s)
+            await clock.sleep(max(self.every_s, REST * (clock.monotonic() - began)))
 
     async def tell(self) -> None:
         async with self.changed:
@@ -72,8 +75,10 @@ class _View:
 class Live:
     """The views that are watched now."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, viewers: int = MAX_VIEWERS) -> None:
+        """``viewers``: at a time, at most."""
         self._clock = clock
+        self._most = min(viewers, MAX_VIEWERS)
         self._views: dict[Hashable, _View] = {}
         self._viewers = 0
         self._closing = asyncio.Event()
@@ -115,7 +120,7 @@ class Live:
         Raises:
             BoundExceeded: as many watch as may.
         """
-        if self._viewers >= MAX_VIEWERS:
+        if self._viewers >= self._most:
             raise self._full()
         return StreamingResponse(
             self._written(visit, events),

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from tenure.client.records import Attempt, Job, LogLine
@@ -16,6 +17,8 @@ from tenure.dashboard.live import ENDED
 from tenure.dashboard.visit import Visit
 from tenure.model.errors import TenureError
 from tenure.model.states import JobState
+
+log = structlog.get_logger(__name__)
 
 TAIL = 500
 """Lines of a log that a page begins with."""
@@ -164,8 +167,11 @@ async def _growing(visit: Visit, id: str) -> AsyncIterator[tuple[str, str]]:
         try:
             async for line in visit.client.logs(id, follow=True, tail=TAIL):
                 await waiting.put(line)
-        finally:
-            await waiting.put(None)
+        except TenureError as exc:  # one that cannot be read hides nothing else
+            log.info("live_log_ended", job=id, error=exc.message)
+        except Exception:
+            log.exception("live_log_failed", job=id)
+        await waiting.put(None)  # not where it is canceled: nobody takes it then
 
     reading = asyncio.create_task(read())
     is_first, is_over = True, False

@@ -156,7 +156,7 @@ async def test_who_waited_for_a_look_that_failed_is_told_so_and_looks_not_again(
     assert {str(answer) for answer in answers} == {"Postgres is away"}
     assert looks <= 1
     await asyncio.sleep(FRESH_S)
-    assert (await overview.now()).ready == 0
+    assert (await overview.now()).coordinators == 1
 
 
 async def test_ends_and_submits_reach_the_tally(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,15 +14,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
+from starlette.routing import Route
 
 from tenure.client.overview import Figures
-from tenure.client.records import Attempt
+from tenure.client.records import Attempt, LogLine
 from tenure.dashboard import charts, guard, render, sessions
 from tenure.dashboard.live import ENDED, MAX_VIEWERS, Live, Produce
+from tenure.dashboard.pages import job as job_page
 from tenure.dashboard.pages.login import _own_path
+from tenure.dashboard.places import Bounded, Places
 from tenure.dashboard.sessions import Session, SessionKeys, SignIn
 from tenure.model.clock import SystemClock
 from tenure.model.errors import BoundExceeded, PermissionDenied
@@ -281,3 +287,42 @@ async def test_viewers_are_bounded() -> None:
     for stream in streams:
         await stream.aclose()
     await live.close()
+
+
+async def test_a_log_that_comes_faster_than_it_is_taken_ends_with_its_viewer() -> None:
+    class Chatty:
+        async def logs(self, id: str, *, follow: bool, tail: int) -> AsyncIterator[LogLine]:
+            while True:
+                await asyncio.sleep(0)
+                yield LogLine(
+                    attempt=1, seq=1, at=CLOCK.wall(), level="info", message="m", fields={}, logger="", code=""
+                )
+
+    growing = job_page._growing(cast(Any, SimpleNamespace(client=Chatty())), "j")
+    assert (await anext(growing))[0] == "tail"
+    await asyncio.sleep(0.5)  # so many come that its queue is full
+    await cast(Any, growing).aclose()
+
+
+async def test_requests_are_bounded_and_a_stream_counts_until_it_has_ended() -> None:
+    places, entered, go_on = Places(1), asyncio.Event(), asyncio.Event()
+
+    async def stream() -> AsyncIterator[bytes]:
+        entered.set()
+        yield b"first"
+        await go_on.wait()
+
+    async def page(request: Request) -> StreamingResponse:
+        return StreamingResponse(stream())
+
+    app = Starlette(routes=[Route("/", page, middleware=[Middleware(Bounded, places)])])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://d") as http:
+        first = asyncio.create_task(http.get("/"))
+        await entered.wait()
+        refused = await http.get("/")
+        assert refused.status_code == 503 and "retry-after" in refused.headers
+        assert "content-security-policy" in refused.headers
+        go_on.set()
+        assert (await first).text == "first"
+        assert places.taken == 0
+        assert (await http.get("/")).status_code == 200
