@@ -17,7 +17,8 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from tenure.cli.log_filters import Hiding, Sparing, summarize
-from tenure.cli.output import line, plain
+from tenure.cli.output import line
+from tenure.model.text import visible
 
 _STDERR = sys.__stderr__ or sys.stderr
 """The process's own: a replacement may be closed while threads still log."""
@@ -69,5 +70,5 @@ def _escaped(logger: WrappedLogger, method: str, record: EventDict) -> EventDict
     record["event"] = line(record.get("event", ""))
     for name in ("exception", "stack"):
         if text := record.get(name):
-            record[name] = "\n".join(f"    {one}" for one in plain(str(text)).split("\n"))
+            record[name] = "\n".join(f"    {one}" for one in visible(str(text)).split("\n"))
     return record
