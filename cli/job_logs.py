@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenure.cli import completing
-from tenure.cli.output import print_json
+from tenure.cli.output import Format, print_record
 from tenure.cli.session import Address, connect
 from tenure.model.text import visible
 
@@ -28,6 +28,7 @@ class LogOutput(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+    YAML = "yaml"
 
 
 class LevelName(StrEnum):
@@ -48,14 +49,14 @@ def logs(
     tail: Annotated[int | None, typer.Option("--tail", min=1, help="Begin so many lines before the end.")] = None,
     coordinator: Address = None,
     output: Annotated[
-        LogOutput, typer.Option("--output", "-o", help="text for people, json (one object a line) for programs.")
+        LogOutput, typer.Option("--output", "-o", help="text for people; json (one object a line) or yaml (documents).")
     ] = LogOutput.TEXT,
 ) -> None:
     """Show what a job's attempts wrote to their logs; with -f as they write it, until the job has ended."""
     with connect(coordinator) as client:
         for line in client.logs(job_id, follow=follow, attempt=attempt, level=level and level.value, tail=tail):
-            if output is LogOutput.JSON:
-                print_json(line, compact=True)
+            if output is not LogOutput.TEXT:
+                print_record(line, Format(output.value))
                 continue
             for text in as_text(line):
                 sys.stdout.write(f"{text}\n")
