@@ -9,6 +9,7 @@ import typer
 
 from tenure.cli import completing
 from tenure.cli.output import Format, Output, ago, print_data, print_done, print_table
+from tenure.cli.progress import Busy
 from tenure.cli.session import Address, connect
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def download(
     output: Output = Format.TABLE,
 ) -> None:
     """Fetch a file that a job has saved, or its large result; it is checked, and there only when it is whole."""
-    with connect(coordinator) as client:
+    with connect(coordinator) as client, Busy("fetching"):
         path = client.download(job_id, name, to, attempt=attempt)
     size = path.stat().st_size
     print_done(f"{path} ({size_text(size)})", output, path=str(path), size_bytes=size)

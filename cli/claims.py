@@ -38,6 +38,8 @@ def list_claims(
     watch: Watch = False, every: Every = EVERY, coordinator: Address = None, output: Output = Format.TABLE
 ) -> None:
     """List the claims."""
+    from tenure.client.records import lease_hex
+
     columns: list[Column[HeldClaim]] = [
         Column("job", lambda c: c.job_id, rank=0, is_whole=True),
         Column("worker", lambda c: c.worker, rank=1),
@@ -45,7 +47,7 @@ def list_claims(
         Column("kind", lambda c: c.kind, rank=2),
         Column("route", lambda c: c.route, rank=4),
         Column("claimed", lambda c: ago(c.claimed_at), rank=2, is_whole=True),
-        Column("lease", lambda c: f"{c.lease:016x}", rank=3, is_whole=True),
+        Column("lease", lambda c: lease_hex(c.lease), rank=3, is_whole=True),
         Column("revision", lambda c: c.revision, rank=5, is_whole=True),
     ]
     with connect(coordinator) as client:

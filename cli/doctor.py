@@ -1,7 +1,8 @@
 """``tenure doctor``: looks at every part that it has an address of, and says what is wrong and what to do.
 
 Reads only, but for leases that it grants and revokes, for commits that it times, which change nothing, and for one
-object that a coordinator writes and deletes. Each check is by itself: one that fails stops no other.
+object that a coordinator writes and deletes. Each check is by itself: one that fails, or breaks, stops no other.
+Invariant: it exits 0 only if every check was done; what could not be looked at from here is said to be left out.
 """
 
 from __future__ import annotations
@@ -112,18 +113,26 @@ def _together(seen: _Seen, environment: Mapping[str, str]) -> list[Finding]:
             found.append(one)
     with ThreadPoolExecutor(LOOKS) as pool:
         for shown in pool.map(_shown, seen.servers):
-            found += shown
+            if isinstance(shown, Finding):
+                findings.append(shown)
+            else:
+                found += shown
     return findings + list(certificates.judge(found, datetime.now(UTC)))
 
 
-def _shown(server: tuple[str, int, str]) -> list[Certificate]:
-    """Return what a server shows; nothing if it cannot be reached, which is said elsewhere."""
+def _shown(server: tuple[str, int, str]) -> list[Certificate] | Finding:
+    """Return the certificates that a server shows, or why they were not seen."""
     from tenure.cli.doctor_certificates import shown_by
 
     host, port, name = server
-    with contextlib.suppress(OSError, ValueError):
+    try:
         return shown_by(host, port, name, is_postgres=name == "postgres")
-    return []
+    except OSError as exc:
+        told, step = f"{name}: its certificate was not seen: {exc}", f"look from where {host}:{port} can be reached"
+        return Finding(Level.SKIP, "certificates", told, step, check="certificates")
+    except ValueError as exc:
+        told = f"{name}: its certificate cannot be read: {exc}"
+        return Finding(Level.FAIL, "certificates", told, "issue it anew", check="certificates")
 
 
 async def _guarded(what: str, check: Callable[[], Awaitable[list[Finding]]], next_step: str) -> list[Finding]:
@@ -134,8 +143,9 @@ async def _guarded(what: str, check: Callable[[], Awaitable[list[Finding]]], nex
         return [Finding(Level.FAIL, what, exc.message, exc.hint or next_step)]
     except TimeoutError:
         return [Finding(Level.FAIL, what, f"no answer within {CHECK_S:g} s", next_step)]
-    except Exception as exc:  # an answer that nobody expected: the other checks go on
-        return [Finding(Level.FAIL, what, f"{type(exc).__name__}: {exc}", next_step)]
+    except Exception as exc:  # the top of a check: whatever breaks it must neither end the others nor pass for well
+        told = f"could not be looked at: {type(exc).__name__}: {exc}"
+        return [Finding(Level.FAIL, what, told, next_step or "if all is well there, it is a fault of tenure")]
 
 
 async def _coordinators(address: str | None, seen: _Seen) -> list[Finding]:

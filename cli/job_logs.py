@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenure.cli import completing
-from tenure.cli.output import plain, print_json
+from tenure.cli.output import Format, print_record
 from tenure.cli.session import Address, connect
+from tenure.model.text import visible
 
 if TYPE_CHECKING:
     from tenure.client import LogLine
@@ -27,6 +28,7 @@ class LogOutput(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+    YAML = "yaml"
 
 
 class LevelName(StrEnum):
@@ -47,14 +49,14 @@ def logs(
     tail: Annotated[int | None, typer.Option("--tail", min=1, help="Begin so many lines before the end.")] = None,
     coordinator: Address = None,
     output: Annotated[
-        LogOutput, typer.Option("--output", "-o", help="text for people, json (one object a line) for programs.")
+        LogOutput, typer.Option("--output", "-o", help="text for people; json (one object a line) or yaml (documents).")
     ] = LogOutput.TEXT,
 ) -> None:
     """Show what a job's attempts wrote to their logs; with -f as they write it, until the job has ended."""
     with connect(coordinator) as client:
         for line in client.logs(job_id, follow=follow, attempt=attempt, level=level and level.value, tail=tail):
-            if output is LogOutput.JSON:
-                print_json(line, compact=True)
+            if output is not LogOutput.TEXT:
+                print_record(line, Format(output.value))
                 continue
             for text in as_text(line):
                 sys.stdout.write(f"{text}\n")
@@ -64,13 +66,13 @@ def logs(
 def as_text(line: LogLine) -> Iterator[str]:
     """Yield a line of a log for people: one of text, and those that go on below it are indented."""
     at = f"{line.at.astimezone():%H:%M:%S.%f}"[:-3] if line.at else "--:--:--.---"
-    message, *more = plain(line.message).split("\n")
+    message, *more = visible(line.message).split("\n")
     blocks = {name: value for name, value in line.fields.items() if isinstance(value, str) and "\n" in value}
     told = [f"{_one(name)}={_value(value)}" for name, value in line.fields.items() if name not in blocks]
     where = " ".join(_one(part) for part in (line.logger, line.code) if part)
     parts = [f"{at} #{line.attempt} {_one(line.level).upper():<8} {message}", *told, *([f"({where})"] if where else [])]
     yield "  ".join(parts)
-    for text in (*more, *(one for value in blocks.values() for one in plain(value).rstrip("\n").split("\n"))):
+    for text in (*more, *(one for value in blocks.values() for one in visible(value).rstrip("\n").split("\n"))):
         yield f"    {text}"
 
 
@@ -81,4 +83,4 @@ def _value(value: object) -> str:
 
 
 def _one(text: str) -> str:
-    return plain(text).replace("\n", "\\n").replace("\t", " ")
+    return visible(text).replace("\n", "\\n").replace("\t", " ")

@@ -39,6 +39,7 @@ from tenure.cli.output import (
     to_stderr,
     to_stdout,
 )
+from tenure.cli.progress import Bar
 from tenure.cli.session import Address, connect
 from tenure.cli.tables import EVERY, Column, Every, Watch
 from tenure.cli.why import note_of, note_of_many, telling_why
@@ -183,8 +184,8 @@ def wait(
     output: Output = Format.TABLE,
 ) -> None:
     """Wait until jobs have ended, and show them. Exits 0 if all completed, 1 if one did not, 7 if not in time."""
-    with connect(coordinator) as client, telling_why(client, job_ids):
-        ended = client.wait_many(job_ids, parse.duration_s(timeout, "--timeout"))
+    with connect(coordinator) as client, telling_why(client, job_ids), Bar("jobs", len(job_ids)) as bar:
+        ended = client.wait_many(job_ids, parse.duration_s(timeout, "--timeout"), on_ended=lambda _: bar.advance())
     if output.is_data and len(ended) > 1:
         print_data(ended, output)
     else:

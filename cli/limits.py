@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from tenure.cli import completing, parse
 from tenure.cli.output import Format, Output, print_data, print_done, print_table, span
 from tenure.cli.session import Address, connect
+from tenure.cli.tables import EVERY, Column, Every, Watch, show
 
 if TYPE_CHECKING:
     from tenure.client import Limit
@@ -45,11 +47,19 @@ def put(
 
 
 @app.command("list")
-def list_limits(coordinator: Address = None, output: Output = Format.TABLE) -> None:
+def list_limits(
+    watch: Watch = False, every: Every = EVERY, coordinator: Address = None, output: Output = Format.TABLE
+) -> None:
     """List the limits with the slots that are held now."""
     with connect(coordinator) as client:
-        found = client.limits()
-    _show(found, output)
+        show(
+            client.limits,
+            _COLUMNS,
+            output,
+            empty="no limit is defined: `tenure limits put NAME --concurrent 5`",
+            watch=watch,
+            every=every,
+        )
 
 
 @app.command("get")
@@ -75,21 +85,18 @@ def delete(name: Name, coordinator: Address = None, output: Output = Format.TABL
         raise typer.Exit(3)
 
 
-def _show(limits: list[Limit], output: Format) -> None:
-    if output.is_data:
-        print_data(limits, output)
-        return
-    print_table(
-        ("name", "concurrent", "held", "rate", "burst"),
-        [
-            (
-                limit.name,
-                "" if limit.concurrent is None else limit.concurrent,
-                sum(limit.held.values()),
-                "" if limit.rate is None else f"{limit.rate} per {span(limit.interval_s)}",
-                "" if limit.burst is None else limit.burst,
-            )
-            for limit in limits
-        ],
-        empty="no limit is defined: `tenure limits put NAME --concurrent 5`",
-    )
+def _show(limits: Sequence[Limit], output: Format) -> None:
+    show(lambda: limits, _COLUMNS, output, empty="")
+
+
+def _rate(limit: Limit) -> str:
+    return "" if limit.rate is None else f"{limit.rate} per {span(limit.interval_s)}"
+
+
+_COLUMNS: list[Column[Limit]] = [
+    Column("name", lambda limit: limit.name, rank=0, is_whole=True),
+    Column("concurrent", lambda limit: "" if limit.concurrent is None else limit.concurrent, rank=1, is_whole=True),
+    Column("held", lambda limit: sum(limit.held.values()), rank=0, is_whole=True),
+    Column("rate", _rate, rank=1, is_whole=True),
+    Column("burst", lambda limit: "" if limit.burst is None else limit.burst, rank=2, is_whole=True),
+]

@@ -12,13 +12,15 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import unquote
 
 import structlog
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 from structlog.typing import EventDict, WrappedLogger
+
+from tenure.model.logs import HANDLERS_LOGGER
 
 BURST = 100
 """Lines of one event and level in a window."""
@@ -35,7 +37,16 @@ Summarize = Callable[[str, str, int], None]
 """Told of an event, its level, and how many lines of it were left out."""
 
 
-class Sparing:
+class HandlersLogger(structlog.WriteLogger):
+    """What writes the lines of ``ctx.log``: by it they are known, whatever fields they and others have."""
+
+
+def logger_of(file: TextIO, *names: object) -> structlog.WriteLogger:
+    """Return what writes the lines of a logger of structlog of this name."""
+    return HandlersLogger(file) if names[:1] == (HANDLERS_LOGGER,) else structlog.WriteLogger(file)
+
+
+class RateLimit:
     """Lets so many lines of an event pass in a window, and has the others counted."""
 
     def __init__(self, summarize: Summarize, *, burst: int = BURST, window_s: float = WINDOW_S) -> None:
@@ -85,7 +96,7 @@ class Sparing:
     def __call__(self, logger: WrappedLogger, method: str, record: EventDict) -> EventDict:
         """Drop a record of structlog that there were enough of."""
         event = str(record.get("event", ""))
-        is_own = "job_id" not in record and "more_like_this" not in record
+        is_own = not isinstance(logger, HandlersLogger) and "more_like_this" not in record
         if is_own and event not in ALWAYS and not self.passes(event, str(record.get("level", method))):
             raise structlog.DropEvent
         return record
@@ -112,7 +123,7 @@ Each is looked for in time that grows with the line, no faster: they hold up eve
 """
 
 
-class Hiding:
+class Redaction:
     """Takes secrets out of a line that is ready to be written: those it was told of, and what looks like one."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:

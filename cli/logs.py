@@ -11,13 +11,15 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable
+from functools import partial
 from typing import Literal
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from tenure.cli.log_filters import Hiding, Sparing, summarize
-from tenure.cli.output import line, plain
+from tenure.cli.log_filters import RateLimit, Redaction, logger_of, summarize
+from tenure.cli.output import line
+from tenure.model.text import visible
 
 _STDERR = sys.__stderr__ or sys.stderr
 """The process's own: a replacement may be closed while threads still log."""
@@ -29,7 +31,7 @@ def configure(level: str, log_format: LogFormat, secrets: Iterable[str] = ()) ->
 
     ``secrets`` are never written, nor what looks like one.
     """
-    sparing, hiding = Sparing(summarize), Hiding(secrets)
+    rate_limit, redaction = RateLimit(summarize), Redaction(secrets)
     is_text = log_format == "text" or (log_format == "auto" and _STDERR.isatty())
     stamped: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -37,18 +39,18 @@ def configure(level: str, log_format: LogFormat, secrets: Iterable[str] = ()) ->
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     shown: list[Processor] = (
-        [structlog.processors.format_exc_info, _escaped, _renderer(colors=_STDERR.isatty()), hiding]
+        [structlog.processors.format_exc_info, _escaped, _renderer(colors=_STDERR.isatty()), redaction]
         if is_text
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(), hiding]
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(), redaction]
     )
     structlog.configure(
-        processors=[*stamped[:2], sparing, *stamped[2:], *shown],
+        processors=[*stamped[:2], rate_limit, *stamped[2:], *shown],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.WriteLoggerFactory(_STDERR),
+        logger_factory=partial(logger_of, _STDERR),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(_STDERR)
-    handler.addFilter(lambda record: sparing.passes(str(record.msg)[:200], record.levelname.lower()))
+    handler.addFilter(lambda record: rate_limit.passes(str(record.msg)[:200], record.levelname.lower()))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*stamped, structlog.stdlib.add_logger_name],
@@ -69,5 +71,5 @@ def _escaped(logger: WrappedLogger, method: str, record: EventDict) -> EventDict
     record["event"] = line(record.get("event", ""))
     for name in ("exception", "stack"):
         if text := record.get(name):
-            record[name] = "\n".join(f"    {one}" for one in plain(str(text)).split("\n"))
+            record[name] = "\n".join(f"    {one}" for one in visible(str(text)).split("\n"))
     return record

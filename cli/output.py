@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tenure.model.errors import FieldViolation, InvalidInput
+from tenure.model.text import visible
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -51,7 +52,7 @@ Output = Annotated[
 
 def to_stderr(text: str) -> None:
     """Print a message for a person."""
-    sys.stderr.write(f"{plain(text)}\n")
+    sys.stderr.write(f"{visible(text)}\n")
 
 
 def to_stdout(text: str) -> None:
@@ -60,16 +61,9 @@ def to_stdout(text: str) -> None:
     sys.stdout.flush()
 
 
-def plain(text: str) -> str:
-    """Return text with its control characters escaped (but for line ends and tabs)."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
-
-
 def line(text: object) -> str:
     """Return text for one table cell: escaped, on one line."""
-    return plain(str(text)).replace("\n", "\\n").replace("\t", " ")
+    return visible(str(text)).replace("\n", "\\n").replace("\t", " ")
 
 
 def jsonable(value: Any) -> Any:
@@ -185,7 +179,7 @@ def fields_grid(fields: Iterable[tuple[str, object]]) -> Any:
     table = Table.grid(padding=(0, 2))
     for name, value in fields:
         if value not in (None, "", (), []):
-            table.add_row(Text(name, style="dim"), value if isinstance(value, Text) else Text(plain(str(value))))
+            table.add_row(Text(name, style="dim"), value if isinstance(value, Text) else Text(visible(str(value))))
     return table
 
 

@@ -1,10 +1,11 @@
-"""``tenure jobs owners``: who has held a job, one after the other, under which fence, and how each tenure ended.
+"""``tenure jobs owners``: who has held a job, one after the other, under which fence, and how each claim ended.
 
 Attempts come from Postgres; how the job is held at this moment, from etcd. Both through a coordinator.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -96,7 +97,7 @@ def owners(
             print_fields((("job", found.id), ("state", state_text(found.state)), ("held back", found.hold)))
             to_stdout("")
             show(lambda: found.owners, columns, output, empty="nobody has held it yet")
-            if told := _note(found):
+            if told := note(found, os.environ.get("TENURE_ETCD_PREFIX")):
                 to_stderr(told)
             return
         show(look, columns, output, empty="nobody has held it yet", watch=True, every=every)
@@ -116,6 +117,8 @@ def read(client: Client, job_id: str) -> Ownership:
 
 def ownership(job: Job, attempts: Sequence[Attempt], claim: JobClaim) -> Ownership:
     """Put attempts and the claim together. Pure."""
+    from tenure.client.records import lease_hex
+
     found: list[Owner] = []
     ended_at: datetime | None = None
     for attempt in attempts:
@@ -126,7 +129,7 @@ def ownership(job: Job, attempts: Sequence[Attempt], claim: JobClaim) -> Ownersh
                 attempt=attempt.attempt,
                 fence=attempt.fence,
                 worker=attempt.worker,
-                lease=f"{attempt.lease & 0xFFFF_FFFF_FFFF_FFFF:016x}",
+                lease=lease_hex(attempt.lease),
                 claim_revision=attempt.claim_revision,
                 started_at=attempt.started_at,
                 ended_at=attempt.finished_at,
@@ -151,12 +154,14 @@ def ownership(job: Job, attempts: Sequence[Attempt], claim: JobClaim) -> Ownersh
 
 
 def _pending(job: Job, claim: JobClaim, ended_at: datetime | None) -> Owner:
+    from tenure.client.records import lease_hex
+
     return Owner(
         job_id=job.id,
         attempt=None,
         fence=None,
         worker=claim.worker or "?",
-        lease=f"{claim.lease & 0xFFFF_FFFF_FFFF_FFFF:016x}",
+        lease=lease_hex(claim.lease),
         claim_revision=claim.revision,
         started_at=claim.claimed_at,
         ended_at=None,
@@ -191,9 +196,16 @@ def _clock(at: datetime | None) -> str:
     return f"{at.astimezone():%Y-%m-%d %H:%M:%S}" if at else ""
 
 
-def _note(found: Ownership) -> str:
+def note(found: Ownership, prefix: str | None) -> str:
+    """Say what a person would do next. ``prefix`` is that of etcd's keys; None: it is not known here. Pure."""
+    from tenure.store.etcd.keyspace import DEFAULT_PREFIX, Keyspace
+
     if found.hold is not None:
-        return f"nobody may run it: {found.hold or 'it is held back'}\ntry: etcdctl del …/holds/{found.id}"
+        told = "an operator holds it back" + (f": {found.hold}" if found.hold else "")
+        step = f"try: etcdctl del {Keyspace(prefix or DEFAULT_PREFIX).hold(found.id)}"
+        return f"{told}\n{step}" + (
+            "" if prefix else "\n(the key of the coordinators' TENURE_ETCD_PREFIX, if they have one)"
+        )
     last = found.owners[-1] if found.owners else None
     if last is not None and last.outcome == "executing" and last.lease_left_s is None:
         return "its claim is gone from etcd: the attempt is reaped, or reports its end, within seconds"

@@ -115,12 +115,12 @@ def _summary(overview: Overview, width: int) -> list[Any]:
         Text.assemble(
             f"last minute: submitted {minute.submitted:,}, ended {minute.ended:,} ({minute.ended / 60:.1f}/s), ",
             (f"failed {minute.failed:,}", "red" if minute.failed else ""),
-            f", canceled {minute.canceled:,}, tried again {minute.returned:,}, ",
+            f", canceled {minute.canceled:,}, returned {minute.returned:,}, ",
             (f"lost {minute.lost:,}", "yellow" if minute.lost else ""),
         ),
         Text(
             f"last hour:   submitted {hour.submitted:,}, ended {hour.ended:,}, failed {hour.failed:,}, "
-            f"canceled {hour.canceled:,}, tried again {hour.returned:,}, lost {hour.lost:,}"
+            f"canceled {hour.canceled:,}, returned {hour.returned:,}, lost {hour.lost:,}"
         ),
         Text(f"ended by minute  {sparkline([one.ended for one in overview.minutes][-max(width - 20, 10) :])}"),
     ]
@@ -171,7 +171,7 @@ _POOLS: list[Column[PoolOverview]] = [
 ]
 _WORKERS: list[Column[Worker]] = [
     Column("worker", lambda w: w.id, rank=0, is_whole=True),
-    Column("holds", lambda w: f"{w.claims}/{w.capacity}", rank=0, is_whole=True),
+    Column("claims", lambda w: f"{w.claims}/{w.capacity}", rank=0, is_whole=True),
     Column("state", lambda w: "draining" if w.draining else "ready", rank=1, is_whole=True),
     Column("pools", lambda w: ", ".join(w.pools), rank=2),
     Column("kinds", lambda w: ", ".join(w.kinds), rank=4),

@@ -24,7 +24,7 @@ from rich.table import Table
 from tenure.cli.embedded.deployment import Deployment
 from tenure.cli.embedded.member import Member
 from tenure.cli.embedded.processes import EmbeddedError
-from tenure.cli.output import plain
+from tenure.model.text import visible
 
 WATCH_S = 0.5
 FIRST_DELAY_S = 0.5
@@ -101,7 +101,7 @@ class Watch:
             self._say(f"{error}\nnext attempt in {wait_s:g} s")
 
     def _say(self, text: str) -> None:
-        self._console.print(plain(text), style="yellow", markup=False, highlight=False)
+        self._console.print(visible(text), style="yellow", markup=False, highlight=False)
 
 
 ALLOW_INSECURE = "TENURE_ALLOW_INSECURE"

@@ -524,3 +524,8 @@ class LogLine:
     """``stdout`` and ``stderr`` for the output of commands."""
     code: str
     """Where in the code: ``module:line``."""
+
+
+def lease_hex(lease: int) -> str:
+    """Return the id of a lease as etcdctl takes it: 16 hex digits."""
+    return f"{lease & 0xFFFF_FFFF_FFFF_FFFF:016x}"

@@ -218,9 +218,14 @@ class Client:
         """
         return self._portal.call(self._client.wait(job_id, timeout_s))
 
-    def wait_many(self, job_ids: Iterable[str], timeout_s: float | None = None) -> builtins.list[Job]:
-        """Return the jobs, in the order given, once all are terminal. Timeout and errors as for ``wait``."""
-        return self._portal.call(self._client.wait_many(job_ids, timeout_s))
+    def wait_many(
+        self, job_ids: Iterable[str], timeout_s: float | None = None, *, on_ended: Callable[[Job], None] | None = None
+    ) -> builtins.list[Job]:
+        """Return the jobs, in the order given, once all are terminal. Timeout and errors as for ``wait``.
+
+        ``on_ended`` is told of each as it ends, in the thread of the client's event loop; it must not block nor raise.
+        """
+        return self._portal.call(self._client.wait_many(job_ids, timeout_s, on_ended=on_ended))
 
     def watch(self, job_id: str) -> Iterator[Job]:
         """Yield the job now and after each change of state, attempt or progress, up to its terminal state.

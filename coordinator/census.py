@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import TypeVar
 
 import structlog
@@ -23,6 +24,14 @@ def readable(items: Iterable[KeyValue], kind: type[_Value]) -> Iterator[tuple[Ke
             yield item, kind.from_json(item.value)
         except ValueError as exc:
             log.warning("key_unreadable", key=item.key, error=str(exc))
+
+
+def instant(text: str) -> datetime | None:
+    """Return a time as a value of etcd says it; None where it says none, or somebody wrote it by hand."""
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
 
 
 async def workers(etcd: Etcd, keys: Keyspace) -> dict[str, WorkerValue]:

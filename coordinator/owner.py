@@ -5,9 +5,7 @@ Nothing is kept: etcd is read when somebody asks. A claim that was written by ha
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from tenure.coordinator.census import readable
+from tenure.coordinator.census import instant, readable
 from tenure.store.etcd.keyspace import ClaimValue, HoldValue, Keyspace
 from tenure.store.etcd.port import Etcd, Get, GetResult, KeyValue, Txn, TxnResult
 from tenure.v1 import job_service_pb2 as pb
@@ -30,7 +28,7 @@ async def _claim(etcd: Etcd, item: KeyValue) -> pb.JobClaim:
     told = pb.JobClaim(lease=item.lease, revision=item.create_revision)
     for _, value in readable((item,), ClaimValue):
         told.worker = value.worker
-        if (at := wire.timestamp(_time(value.claimed_at))) is not None:
+        if (at := wire.timestamp(instant(value.claimed_at))) is not None:
             told.claimed_at.CopyFrom(at)
     left = await etcd.time_to_live(item.lease) if item.lease else None
     if left is not None:
@@ -42,10 +40,3 @@ async def _claim(etcd: Etcd, item: KeyValue) -> pb.JobClaim:
 def _only(found: TxnResult, index: int) -> KeyValue | None:
     result = found.results[index]
     return result.items[0] if isinstance(result, GetResult) and result.items else None
-
-
-def _time(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None  # written by hand

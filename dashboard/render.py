@@ -17,6 +17,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from tenure.model.text import visible
+
 STATIC = resources.files("tenure.dashboard") / "static"
 MAX_JSON_CHARS = 100_000
 """Of a payload or result that a page shows; the whole is a download."""
@@ -39,10 +41,7 @@ SIGNS = {
 
 def shown(value: object) -> str:
     """Return text in which every character is seen: escape codes, and what turns text around, by their numbers."""
-    text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() or one in "\n\t" else f"\\x{ord(one):02x}" for one in text)
+    return visible(str(value))
 
 
 def pretty(value: object) -> str:

@@ -18,6 +18,8 @@ import msgspec
 
 from tenure.model.bounds import DEFAULT_BOUNDS
 
+HANDLERS_LOGGER = "tenure.handler"
+"""The logger of structlog that shows what handlers write by ``ctx.log`` in the worker's own log."""
 MAX_NAME_CHARS = 255
 """Of the name of a logger, and of a place in the code."""
 _MARK_BYTES = 64

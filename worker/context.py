@@ -28,7 +28,7 @@ from tenure.model.clock import Clock
 from tenure.model.dependencies import Trigger
 from tenure.model.errors import FieldViolation, InvalidInput, OwnershipLost, Unavailable
 from tenure.model.jobs import JobSpec, json_error, validate_spec
-from tenure.model.logs import Level, LogLine
+from tenure.model.logs import HANDLERS_LOGGER, Level, LogLine
 from tenure.model.objects import CONTENT_TYPE, DEFAULT_CONTENT_TYPE, artifact_name_error
 from tenure.probes import tracing
 from tenure.worker.artifact import Artifact, Source
@@ -162,7 +162,7 @@ class Attempt(ABC):
     @cached_property
     def log(self) -> Any:
         """A structlog logger: its lines are kept in the attempt's log, and shown in the worker's own with the job."""
-        logger = self._log if self._log is not None else structlog.get_logger("tenure.handler")
+        logger = self._log if self._log is not None else structlog.get_logger(HANDLERS_LOGGER)
         shown = logger.bind(job_id=self.job_id, attempt=self.attempt, kind=self.kind, namespace=self.namespace)
         return handler_logger(self._link.write_log, shown, self._link.least_level)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from tenure.client import convert
 from tenure.client.errors import RETRYABLE
@@ -66,15 +66,23 @@ class FollowCalls:
                     hint=f"tenure jobs {look} {job_id}",
                 )
 
-    async def wait_many(self, job_ids: Iterable[str], timeout_s: float | None = None) -> list[Job]:
-        """Return the jobs, in the order given, once all are terminal. Timeout and errors as for ``wait``."""
+    async def wait_many(
+        self, job_ids: Iterable[str], timeout_s: float | None = None, *, on_ended: Callable[[Job], None] | None = None
+    ) -> list[Job]:
+        """Return the jobs, in the order given, once all are terminal. Timeout and errors as for ``wait``.
+
+        ``on_ended`` is told of each as it ends, in the thread of the client's event loop; it must not block nor raise.
+        """
         gate = asyncio.Semaphore(MAX_WAITS)
         loop = asyncio.get_running_loop()
         deadline = None if timeout_s is None else loop.time() + timeout_s
 
         async def one(job_id: str) -> Job:
             async with gate:
-                return await self.wait(job_id, None if deadline is None else max(0.0, deadline - loop.time()))
+                job = await self.wait(job_id, None if deadline is None else max(0.0, deadline - loop.time()))
+            if on_ended is not None:
+                on_ended(job)
+            return job
 
         tasks: list[asyncio.Task[Job]] = []
         try:

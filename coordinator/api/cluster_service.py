@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -15,7 +14,7 @@ import structlog
 from tenure.coordinator.access import caller, sees
 from tenure.coordinator.api.acts import audited
 from tenure.coordinator.audit import Audit
-from tenure.coordinator.census import claims_by_worker, readable
+from tenure.coordinator.census import claims_by_worker, instant, readable
 from tenure.coordinator.overview import Overview
 from tenure.coordinator.revoke import Revoker
 from tenure.coordinator.store_probe import StoreProbe
@@ -123,7 +122,7 @@ class ClusterService(ClusterServiceServicer):
                     route=value.route,
                     lease=item.lease,
                     revision=item.create_revision,
-                    claimed_at=wire.timestamp(_time(value.claimed_at)),
+                    claimed_at=wire.timestamp(instant(value.claimed_at)),
                 )
             )
         if request.with_time_left:
@@ -187,7 +186,7 @@ def _coordinator(id: str, value: CoordinatorValue, leader: str) -> pb.Coordinato
         http=value.http,
         version=value.version,
         is_leader=id == leader,
-        started_at=wire.timestamp(_time(value.started_at)),
+        started_at=wire.timestamp(instant(value.started_at)),
     )
 
 
@@ -203,7 +202,7 @@ def _worker(id: str, value: WorkerValue, claims: int) -> pb.Worker:
         host=value.host,
         version=value.version,
         draining=value.draining,
-        started_at=wire.timestamp(_time(value.started_at)),
+        started_at=wire.timestamp(instant(value.started_at)),
     )
 
 
@@ -222,10 +221,3 @@ def _picture(picture: Picture) -> pb.WatchClusterResponse:
         more_workers=max(0, len(workers) - MAX_SHOWN),
         pools=[pool for _, pool in sorted(pools.items())[:MAX_SHOWN]],
     )
-
-
-def _time(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None  # written by hand

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import signal
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -12,7 +16,9 @@ import pytest_asyncio
 from tests.fixtures.etcd import EtcdServer
 from tests.proxy import Proxy
 
+from tenure.cli.claims import _teller
 from tenure.cli.claims_watch import ClaimsWatch, Told, Wanted, Word, by_gateway
+from tenure.cli.output import Format
 from tenure.store.etcd.connect import connect
 from tenure.store.etcd.keyspace import ClaimValue, Keyspace
 from tenure.store.etcd.options import EtcdOptions
@@ -190,3 +196,64 @@ async def test_a_claim_written_by_hand_is_told(etcd_server: EtcdServer, direct: 
 def test_the_gateway_is_on_the_same_port() -> None:
     given = EtcdOptions(("grpc://a:2379", "grpcs://b:2379", "http://c:1", "https://d:1", "e:2"))
     assert by_gateway(given).endpoints == ("http://a:2379", "https://b:2379", "http://c:1", "https://d:1", "http://e:2")
+
+
+HOSTILE = "w\x1b[2J\u202e\n12:00:00  gone    forged"
+VALUE = {"worker": HOSTILE, "kind": "k\r", "route": "pool\x9b", "claimed_at": NOW}
+
+
+@pytest.mark.parametrize(
+    ("told", "out", "err"),
+    [
+        (Told(Word.HELD, 5, "job-1", VALUE, 4), "held    job-1", ""),
+        (Told(Word.LISTED, 5, text="1"), "", "1 claim at revision 5; watching, Ctrl-C ends"),
+        (Told(Word.CLAIMED, 6, "job-1", VALUE, 6), "claimed job-1", ""),
+        (Told(Word.CLAIMED, 6, "job-1", VALUE, 6, is_after_gap=True), "some time in the gap", ""),
+        (Told(Word.CHANGED, 7, "job-1", VALUE, 6), "changed job-1", ""),
+        (Told(Word.GONE, 8, "job-1", VALUE, 6), "gone    job-1", ""),
+        (Told(Word.GONE, 8, "job-1", {**VALUE, "claimed_at": HOSTILE}, 6), "gone    job-1", ""),
+        (Told(Word.GONE, 8, "job-1"), "gone    job-1", ""),
+        (Told(Word.LOST, 8, text=HOSTILE), "", "connection lost after revision 8: w"),
+        (Told(Word.BACK, 8), "", "connected again; nothing after revision 8 is left out"),
+        (Told(Word.GAP, 8, text=HOSTILE), "", "gap after revision 8: w"),
+    ],
+)
+def test_what_a_person_is_told(told: Told, out: str, err: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is one line, and nothing in it acts on the terminal."""
+    _teller(Format.TABLE)(told)
+    said = capsys.readouterr()
+    for words, text in ((out, said.out), (err, said.err)):
+        assert words in text and bool(words) == bool(text)
+        assert text.count("\n") == bool(words)
+        assert text.removesuffix("\n").isprintable()
+    if told.event is Word.CLAIMED:
+        assert re.fullmatch(r"\d\d:\d\d:\d\d  claimed job-1  k\\r pool\\x9b by w\\x1b\[2J\\u202e.*\n", said.out)
+    if told.event is Word.GONE and told.claim.get("claimed_at") == NOW:
+        assert "  after " in said.out
+
+
+def test_every_word_is_told_to_a_person() -> None:
+    [parametrized] = test_what_a_person_is_told.pytestmark  # type: ignore[attr-defined]
+    assert {told.event for told, _, _ in parametrized.args[1]} == set(Word)
+
+
+async def test_the_command_goes_on_after_a_revision(etcd_server: EtcdServer, direct: Etcd, keys: Keyspace) -> None:
+    await claim(direct, keys, "before")
+    revision = (await direct.list(keys.claims)).revision
+    await claim(direct, keys, "after", HOSTILE)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tenure.cli", "claims", "watch", "--etcd-prefix", keys.prefix,
+        "--etcd", etcd_server.endpoints[0], "--since", str(revision), stdout=asyncio.subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if not name.startswith("TENURE_")},
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(SOON_S):
+            first = (await process.stdout.readline()).decode()
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 130
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert "claimed after  k default by w\\x1b[2J" in first, "the first that is told: what was before is passed over"

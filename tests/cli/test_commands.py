@@ -128,7 +128,16 @@ def test_forms_are_the_same_everywhere() -> None:
     assert set(forms.values()) == {"-o, --output <table|wide|json|yaml|name>"}
 
 
-LISTINGS = ["jobs list", "workers list", "claims list", "pools list", "schedules list", "workflows list", "cluster"]
+LISTINGS = [
+    "jobs list",
+    "workers list",
+    "claims list",
+    "pools list",
+    "limits list",
+    "schedules list",
+    "workflows list",
+    "cluster",
+]
 
 
 @pytest.mark.parametrize("command", LISTINGS)

@@ -6,10 +6,13 @@ import json
 import math
 import socket
 import ssl
+import subprocess
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,17 +20,21 @@ from typing import Any
 import psycopg
 import pytest
 from tests.fixtures.certificates import Authority
-from tests.fixtures.etcd import EtcdServer
+from tests.fixtures.etcd import FAST, EtcdServer
 from typer.testing import CliRunner
 
+from tenure.cli import doctor as examined
 from tenure.cli import doctor_certificates, doctor_clocks, doctor_etcd, doctor_postgres
 from tenure.cli.doctor_certificates import Certificate
 from tenure.cli.doctor_clocks import Clock
 from tenure.cli.doctor_etcd import Latency, Measured
+from tenure.cli.embedded import binaries, ports
 from tenure.cli.embedded.etcd import EmbeddedEtcd
 from tenure.cli.findings import Finding, Level
 from tenure.cli.main import app
 from tenure.cli.postgres_faults import faults_of
+from tenure.model.errors import Unavailable
+from tenure.store.postgres.migrate import SchemaStatus
 
 NOBODY = "127.0.0.1:1"
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -245,13 +252,17 @@ def test_certificates_in_files(
 
 
 @contextmanager
-def tls_server(cert: Path, key: Path) -> Iterator[int]:
+def tls_server(cert: Path, key: Path, *, begins: bool = False) -> Iterator[int]:
+    """Serve TLS once; with ``begins`` after a client of Postgres has asked for it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
             plain, _ = listening.accept()
+            if begins:
+                assert plain.recv(8) == b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
+                plain.sendall(b"S")
             with context.wrap_socket(plain, server_side=True) as secured:
                 secured.recv(1)
 
@@ -267,3 +278,162 @@ def test_a_certificate_that_a_server_shows(authority: Callable[[str], Authority]
         [found] = doctor_certificates.shown_by("127.0.0.1", port, "there")
     assert found.name == "CN=shown"
     assert 8 <= (found.ends_at - datetime.now(UTC)).days <= 10
+
+
+def test_a_certificate_of_etcd_that_ends_soon(
+    doctor: Any, authority: Callable[[str], Authority], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = authority("ca")
+    pair = ours.issue("/CN=etcd-soon", days=10)
+    client, peer = ports.choose_many(2)
+    command = [
+        str(binaries.etcd_program()), f"--data-dir={tmp_path / 'data'}", f"--cert-file={pair.cert}",
+        f"--key-file={pair.key}", f"--listen-client-urls=https://127.0.0.1:{client}",
+        f"--advertise-client-urls=https://127.0.0.1:{client}", f"--listen-peer-urls=http://127.0.0.1:{peer}",
+        f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}", f"--initial-cluster=default=http://127.0.0.1:{peer}",
+        "--log-level=error",
+    ]  # fmt: skip
+    monkeypatch.setenv("TENURE_ETCD_CA", str(ours.ca))
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+        try:
+            listens(client)
+            found = doctor("--etcd", f"grpcs://127.0.0.1:{client}")
+        finally:
+            server.kill()
+    assert any(
+        finding.level is Level.WARN and f"grpcs://127.0.0.1:{client}: CN=etcd-soon is valid until" in finding.detail
+        for finding in found["certificates"]
+    )
+
+
+def test_the_certificate_of_postgres_is_asked_for_as_its_clients_ask(authority: Callable[[str], Authority]) -> None:
+    """The embedded server is built without TLS: this one begins as Postgres does."""
+    pair = authority("ca").issue("/CN=postgres-soon", days=2)
+    with tls_server(pair.cert, pair.key, begins=True) as port:
+        findings = examined._together(examined._Seen(servers=[("127.0.0.1", port, "postgres")]), {})
+    [finding] = [finding for finding in findings if finding.check == "certificates"]
+    assert (finding.level, "postgres: CN=postgres-soon" in finding.detail) == (Level.FAIL, True), finding
+
+
+def test_a_postgres_without_tls_shows_no_certificate(database: str) -> None:
+    address = psycopg.conninfo.conninfo_to_dict(database)
+    seen = doctor_certificates.shown_by(str(address["host"]), int(str(address["port"])), "postgres", is_postgres=True)
+    assert seen == []
+
+
+def listens(port: int) -> None:
+    """Return when somebody does."""
+    deadline = time.monotonic() + 60.0
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"nobody listens on {port}")
+
+
+@pytest.mark.parametrize(
+    ("schema", "level", "words", "step"),
+    [
+        (SchemaStatus("0003", "0003"), Level.OK, "0003", ""),
+        (SchemaStatus("0004", "0003", oldest="0003"), Level.OK, "0004, newer than 0003", ""),
+        (SchemaStatus("0005", "0003", oldest="0004"), Level.FAIL, "is 0005, this release wants 0003", "newer release"),
+        (SchemaStatus("0005", "0003"), Level.FAIL, "is 0005, this release wants 0003", "run a newer release"),
+        (SchemaStatus("0002", "0003"), Level.FAIL, "is 0002, this release wants 0003", "tenure db migrate"),
+        (SchemaStatus(None, "0003"), Level.FAIL, "is none, this release wants 0003", "tenure db migrate"),
+    ],
+)
+def test_schemas(schema: SchemaStatus, level: Level, words: str, step: str) -> None:
+    finding = examined._schema(schema)
+    assert finding.level is level
+    assert words in finding.detail and step in finding.next_step
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        ("3.5.1", ["issue 13766, fixed in 3.5.3", "issue 14370, fixed in 3.5.5"]),
+        ("3.4.37", ["issue 20653, fixed in 3.4.38"]),
+        ("3.3.9", ["was not tried, 3.4 to 3.6 were"]),
+        ("3.9.0", ["was not tried"]),
+        ("main", ["cannot be read"]),
+        ("3.6.5", []),
+    ],
+)
+def test_versions_of_etcd(version: str, words: list[str]) -> None:
+    found = examined._version_findings("e", version)
+    assert {(finding.level, finding.next_step) for finding in found} == (
+        {(Level.WARN, examined.ADVICE)} if words else set()
+    )
+    told = "\n".join(finding.detail for finding in found)
+    assert all(word in told for word in words)
+
+
+def test_a_fault_of_postgres_is_a_warning() -> None:
+    found = list(doctor_postgres.version(140_003, date(2026, 1, 1)))
+    assert [finding.level for finding in found] == [Level.WARN, Level.WARN]
+    assert "version 14.3 has a known fault: an index built" in found[0].detail
+    assert "fixed in 14.4" in found[0].detail and "newest minor release" in found[0].next_step
+
+
+def test_an_etcd_that_grants_longer_leases(doctor: Any, own_etcd: Callable[..., EmbeddedEtcd]) -> None:
+    server = own_etcd(settings=replace(FAST, extra=("--election-timeout=3000",)))
+    found = [finding for finding in doctor("--etcd", server.endpoints[0])[""] if "grants" in finding.detail]
+    assert [finding.level for finding in found] == [Level.WARN]
+    assert "grants 5 s where 2 s were asked" in found[0].detail
+    assert "--election-timeout" in found[0].next_step
+
+
+@pytest.mark.parametrize(
+    "exc", [ValueError("odd"), OSError("away"), Unavailable("down"), TimeoutError(), KeyError("k")]
+)
+async def test_a_check_that_breaks_fails_and_stops_no_other(exc: Exception) -> None:
+    async def check() -> list[Finding]:
+        raise exc
+
+    [finding] = await examined._guarded("part", check, "")
+    assert finding.level is Level.FAIL
+    assert finding.what == "part" and finding.detail
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["_coordinators", "_object_store", "_postgres", "_schema", "_etcd", "_etcd_metrics", "_granted", "_together"],
+)
+def test_no_check_that_breaks_passes_for_well(
+    part: str, database: str, etcd_server: EtcdServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything else is well; what breaks is a fault of the check's own, which nobody foresaw."""
+    fine = [Finding(Level.OK, "coordinator", "answers")]
+
+    async def answers(*_: Any) -> list[Finding]:
+        return fine
+
+    def breaks(*_: Any) -> Any:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(examined, "_coordinators", answers)
+    monkeypatch.setattr(examined, "_object_store", answers)
+    monkeypatch.setattr(examined, part, breaks)
+    done = CliRunner().invoke(
+        app, ["doctor", "-c", NOBODY, "--postgres", database, "--etcd", etcd_server.endpoints[0], "-o", "json"]
+    )
+    assert done.exit_code == 1
+    told = json.loads(done.stdout)
+    assert [one["level"] for one in told if "unforeseen" in one["detail"]] == ["fail"]
+    assert len({one["what"] for one in told}) > 2, "the others were looked at"
+
+
+def test_a_certificate_that_cannot_be_read_or_reached_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = examined._Seen(servers=[("127.0.0.1", 1, "c1")])
+    assert [(one.level, "c1" in one.detail) for one in examined._together(seen, {}) if one.check == "certificates"] == [
+        (Level.SKIP, True)
+    ]
+
+    def odd(*_: Any, **__: Any) -> Any:
+        raise ValueError("no certificate")
+
+    monkeypatch.setattr(doctor_certificates, "shown_by", odd)
+    assert Level.FAIL in {one.level for one in examined._together(seen, {})}

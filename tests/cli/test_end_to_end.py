@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 from tests.fixtures.deployment import DeploymentFactory
 from tests.fixtures.etcd import EtcdServer
 from tests.fixtures.postgres import PostgresServer
@@ -422,6 +423,8 @@ def test_logs_are_shown_and_followed(tenure: Tenure, client: Client) -> None:
     done = tenure("jobs", "logs", job.id, "--level", "warning", "--tail", "5", "-o", "json")
     [line] = map(json.loads, done.stdout.splitlines())
     assert (line["attempt"], line["seq"], line["level"], line["message"]) == (1, 3, "warning", "three")
+    document = tenure("jobs", "logs", job.id, "--level", "warning", "--tail", "5", "-o", "yaml").stdout
+    assert [one["message"] for one in yaml.safe_load_all(document)] == ["three"]
     assert tenure("jobs", "logs", job.id, "--attempt", "2").stdout == ""
     assert [line.message for line in client.logs(job.id, limit=1)] == ["one"]
     assert tenure("jobs", "logs", ABSENT).returncode == 3

@@ -16,8 +16,9 @@ import pytest
 from tests.fixtures.deployment import DeploymentFactory
 
 from tenure.cli.embedded.deployment import Deployment
-from tenure.cli.owners import ownership
+from tenure.cli.owners import note, ownership
 from tenure.client import Attempt, Client, Job, JobClaim
+from tenure.client.records import lease_hex
 from tenure.model.errors import NotFound
 from tenure.model.states import Outcome
 
@@ -121,3 +122,17 @@ def test_another_claim_on_the_same_lease_is_not_this_attempts() -> None:
 def test_nobody_yet() -> None:
     found = ownership(job_of(state="ready"), [], claim_of(hold=""))
     assert (found.owners, found.is_held, found.hold) == ((), False, "")
+
+
+def test_the_next_step_for_a_hold_can_be_run_as_it_is_printed() -> None:
+    held = ownership(job_of(state="ready"), [], claim_of(hold="runaway"))
+    assert note(held, "/acme/").splitlines() == ["an operator holds it back: runaway", "try: etcdctl del /acme/holds/j"]
+    told = note(held, None).splitlines()
+    assert told[1] == "try: etcdctl del /tenure/v1/holds/j"
+    assert "TENURE_ETCD_PREFIX" in told[2]
+    assert note(ownership(job_of(state="ready"), [], claim_of()), None) == ""
+
+
+@pytest.mark.parametrize(("lease", "written"), [(0x7587, "0000000000007587"), (-1, "f" * 16)])
+def test_leases_are_written_as_etcdctl_takes_them(lease: int, written: str) -> None:
+    assert lease_hex(lease) == written

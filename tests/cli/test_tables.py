@@ -180,7 +180,16 @@ def test_yaml_reads_back_as_it_was(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "no", "Yes", "0x1f", "1e3", "12:30:45", "2026-01-01", "~", "- a", "a: b", "#", ID]
-)
+    "text",
+    [
+        "", "no", "Yes", "0x1f", "1e3", "12:30:45", "2026-01-01", "~", "- a", "a: b", "#", ID, "---", "a\n---\nb",
+        "!!python/x", "&a", "*a", "a #b", "a:", "'", '"', "\\", "{}", "[", "|", "a ", "\ta",
+        "\x1b[2J", "\x00", "\x85", "\u2028", "\u202e", "\ufeff",
+        "\U000e0001",
+    ],
+    ids=ascii,
+)  # fmt: skip
 def test_texts_that_look_like_something_else_stay_texts(text: str) -> None:
-    assert yaml.safe_load(to_yaml({"text": text})) == {"text": text}
+    told = to_yaml({"text": text, text: [text]})
+    assert yaml.safe_load(told) == {"text": text, text: [text]}
+    assert told.replace("\n", "").isprintable()

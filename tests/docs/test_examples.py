@@ -34,6 +34,7 @@ DOCUMENTS = [
     "docs/DISPATCH.md",
     "docs/HANDLERS.md",
     "docs/JOBS.md",
+    "docs/LOGS.md",
     "docs/OBJECTS.md",
     "docs/RETENTION.md",
     "docs/SCHEDULES.md",
@@ -42,6 +43,8 @@ DOCUMENTS = [
     "docs/TRACING.md",
     "docs/WORKFLOWS.md",
 ]
+TRIED_ELSEWHERE = {"docs/TUTORIAL.md"}
+"""Step by step, in ``tests.docs.test_tutorial``."""
 PAGES = ["README.md", "CHANGELOG.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
 READY_S = 60.0
 _BLOCK = re.compile(r"(?:^<!-- (\w+)(?:: (\S+))? -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -118,6 +121,13 @@ def test_every_python_and_shell_block_is_tested(document: str) -> None:
             assert block.role in ("shell", "services"), f"not marked: {block.text[:80]}"
 
 
+def test_no_page_has_examples_that_nobody_tries() -> None:
+    marked = {
+        page for page in PAGES if {block.role for block in blocks(page)} & {"file", "client", "shell", "services"}
+    }
+    assert marked - set(DOCUMENTS) == TRIED_ELSEWHERE
+
+
 @pytest.mark.parametrize("document", PAGES)
 def test_links_lead_somewhere(document: str) -> None:
     folder = (ROOT / document).parent
@@ -154,14 +164,23 @@ def test_the_readme_lists_every_document() -> None:
     assert not missing
 
 
+def test_the_index_of_the_documentation_lists_every_page() -> None:
+    linked = {to.strip() for to in _LINK.findall((ROOT / "docs" / "README.md").read_text(encoding="utf-8"))}
+    missing = [page.name for page in (ROOT / "docs").glob("*.md") if page.name not in linked | {"README.md"}]
+    assert not missing
+
+
 def test_the_readme_names_what_ci_runs() -> None:
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
     assert "make check && make test" in readme
     assert "make check" in ci and "make test" in ci
 
 
-def test_the_documented_tests_pass(tmp_path: Path) -> None:
-    write_modules("docs/HANDLERS.md", tmp_path)
+@pytest.mark.parametrize(
+    "document", [page for page in DOCUMENTS if any(block.name.startswith("test_") for block in blocks(page))]
+)
+def test_the_documented_tests_pass(document: str, tmp_path: Path) -> None:
+    write_modules(document, tmp_path)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto"]
     assert " passed" in run([*command, "--rootdir", str(tmp_path), str(tmp_path)], tmp_path)
 

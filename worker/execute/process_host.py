@@ -117,7 +117,7 @@ class ForkedExecution(ABC):
         try:
             self.start()
         except Exception as exc:  # the top of an attempt: whatever goes wrong here, it must end
-            log.exception("process_not_started", job_id=self.bridge.call.assignment.job_id)
+            log.exception("process_not_started", **self.bridge.call.assignment.named)
             self.finish(outcome.failed("ProcessNotStarted", f"the process cannot be started: {exc}"))
 
     @abstractmethod
@@ -206,5 +206,5 @@ class ForkedExecution(ABC):
                 self.channel.drain()
             self.conclude()
         except Exception as exc:  # the end of an attempt: it must be told, whatever was wrong with what it said
-            log.exception("process_not_concluded", job_id=self.bridge.call.assignment.job_id)
+            log.exception("process_not_concluded", **self.bridge.call.assignment.named)
             self.finish(outcome.failed("ProcessDied", f"the end of the process cannot be judged: {exc}"))
