@@ -22,12 +22,13 @@ BUILD = Gauge(
 )  # fmt: skip
 CLAIM_S = Durations(
     "tenure_worker_claim_seconds",
-    "How long a batch of claims took, leases and all. A runner's claims are a coordinator's: see its metrics.",
+    "How long a batch of claims took, leases and all. A runner's are a coordinator's: `tenure_claim_seconds`.",
     registry=REGISTRY,
 )
 CLAIMS = Counts(
     "tenure_worker_claims_made",
-    "Claims that were tried, by result: won, or missed (another has it, a slot is taken, or etcd gave no lease).",
+    "Claims that were tried, by result: won, or missed (another has it, a slot is taken, or etcd gave no lease). "
+    "A runner's are a coordinator's: `tenure_claims_made_total`.",
     ["result"],
     registry=REGISTRY,
 )
