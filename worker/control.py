@@ -44,12 +44,15 @@ class Control:
         capacity: int,
         *,
         least_level: Level = Level.INFO,
+        worker: str = "",
     ) -> None:
         self._clock = clock
         self._registry = registry
         self._engines = engines
         self._capacity = capacity
         self._least_level = least_level
+        self._worker = worker
+        """Its id, as spans tell it."""
         self._running: dict[str, Attempt] = {}
         self._unanswered = Census()
         self._runs: dict[int, tracing.Run] = {}
@@ -177,7 +180,9 @@ class Control:
     def _traced(self, started: Started) -> tracing.Run | None:
         one = started.assignment
         run = tracing.begin(
-            tracing.Identity(one.job_id, one.kind, one.route, one.namespace, one.attempt, one.fence, one.labels)
+            tracing.Identity(
+                one.job_id, one.kind, one.route, one.namespace, one.attempt, one.fence, one.labels, self._worker
+            )
         )
         if run is not None:
             self._runs[one.fence] = run
