@@ -19,6 +19,7 @@ from tenure.coordinator.tally import NO_LANE, Tally, What
 from tenure.model.clock import SystemClock
 from tenure.model.jobs import JobSpec
 from tenure.model.states import TERMINAL, JobState, Outcome
+from tenure.model.unique import OnDuplicate
 
 WAYS = ("submit", "child", "schedule", "retry")
 Grown = Callable[[], Counter[str]]
@@ -109,8 +110,10 @@ async def test_a_batch_of_ends_is_counted_by_what_became_of_each(alone: Parts, t
     done, again = await alone.submit(), await alone.submit()
     await alone.finish(done, (await alone.execute(done)).fence)
     await alone.finish(again, (await alone.execute(again)).fence, Outcome.RELEASED)
-    [replaced] = await alone.submitter.submit_batch([JobSpec(kind="k", unique_key="u", on_duplicate="replace")])
-    await alone.submitter.submit_batch([JobSpec(kind="k", unique_key="u", on_duplicate="replace")])
+    [replaced] = await alone.submitter.submit_batch(
+        [JobSpec(kind="k", unique_key="u", on_duplicate=OnDuplicate.REPLACE)]
+    )
+    await alone.submitter.submit_batch([JobSpec(kind="k", unique_key="u", on_duplicate=OnDuplicate.REPLACE)])
     assert await alone.state(uuid.UUID(str(replaced.id))) is JobState.CANCELED
     assert grown() == {"submit": 4, "completed": 1, "canceled": 1}
     assert sum(jobs for (_, what), jobs in tally.last_hour().items() if what is What.RETURNED) == 1
