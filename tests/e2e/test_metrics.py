@@ -75,6 +75,9 @@ async def test_a_real_run_is_told(stage: Setting, remote: bool, tmp_path: Path) 
     assert value(at_work, "tenure_worker_attempts_started_total") == 3
     assert value(at_work, "tenure_worker_attempts_ended_total", outcome="completed") == 2
     assert value(at_work, "tenure_worker_attempts_ended_total", outcome="failed") == 1
+    for kind, outcome in (("trace", "completed"), ("says", "completed"), ("by-plan", "failed")):
+        assert value(at_work, "tenure_worker_attempt_seconds_count", kind=kind, outcome=outcome) == 1
+    assert value(at_work, "tenure_worker_attempt_seconds_count") == 3
     assert value(at_work, "tenure_worker_start_seconds_count") >= 1
     assert value(at_work, "tenure_worker_report_seconds_count") >= 1
     assert value(at_work, "tenure_worker_trust_margin_seconds") > 0
