@@ -16,10 +16,10 @@ from typing import Any
 
 import structlog
 
+from tenure.coordinator import counted
 from tenure.coordinator.announce import Announcer, Ended
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.passing import FIRST_IDS, PASS_S, WINDOW_JOBS, Span
-from tenure.coordinator.tally import TALLY, What
 from tenure.model.clock import Clock
 from tenure.model.errors import Locked, TenureError, Unavailable
 from tenure.model.reap import Executing
@@ -188,7 +188,7 @@ class Canceler:
         )
         if not canceled:
             return ids, locked
-        TALLY.count(What.CANCELED, len(canceled))
+        counted.ended(canceled)
         await self._announcer.announce([Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled])
         done.dependants += await self._dependants.follow(settled)
         done.canceled += len(canceled)
@@ -215,7 +215,7 @@ class Canceler:
     async def _tell(self, stopped: Stopped) -> None:
         canceled = stopped.canceled
         if canceled:
-            TALLY.count(What.CANCELED, len(canceled))
+            counted.ended(canceled)
             await self._announcer.announce([Ended(str(row.id), JobState.CANCELED, row.attempt) for row in canceled])
         await self._dependants.follow(stopped.settled)
         children = await self._cancel_children([row.id for row in canceled if row.was_parked])

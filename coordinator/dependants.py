@@ -10,9 +10,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Sequence, Set
 
+from tenure.coordinator import counted
 from tenure.coordinator.announce import Announcer, Ended
 from tenure.coordinator.hint import Hints
-from tenure.coordinator.tally import TALLY
 from tenure.model.states import JobState
 from tenure.store.postgres.database import Database, Row, Statement
 from tenure.store.postgres.locked import write_unlocked
@@ -58,7 +58,7 @@ class Dependants:
     async def _end(self, ids: Sequence[uuid.UUID]) -> tuple[int, list[uuid.UUID]]:
         # One that somebody has locked is left to the sweep.
         (ended, settled), _ = await write_unlocked(self._database, ids, self._write)
-        TALLY.count_states(row.state for row in ended)
+        counted.ended(ended)
         await self._announcer.announce([Ended(str(row.id), JobState(row.state), row.attempt) for row in ended])
         self._hints.ready({row.lane for row in settled if row.state == JobState.READY})
         return len(ended), sorted({row.id for row in settled if row.broken})

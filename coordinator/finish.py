@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from tenure.coordinator import counted
 from tenure.coordinator.announce import Announcer, Ended
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.hint import Hints
-from tenure.coordinator.metrics import ENDED, FINISH_S, JOBS_ENDED, STALE_WRITES
+from tenure.coordinator.metrics import ENDED, FINISH_S, STALE_WRITES
 from tenure.coordinator.park import Park, Parking, problem_of, strangers, write_parkings
-from tenure.coordinator.tally import TALLY
 from tenure.model.bounds import DEFAULT_BOUNDS
 from tenure.model.clock import elapsed_s
 from tenure.model.jobs import RetrySpec, json_error
@@ -179,7 +179,6 @@ class Finisher:
         if again:
             rows.extend(await self._write_unlocked(again, self._write_returned, guard))
         _count(endings, rows)
-        TALLY.count_ends(rows)
         return rows
 
     async def _write_unlocked(
@@ -352,9 +351,7 @@ def _count(endings: Sequence[Ending], rows: Sequence[Row]) -> None:
         endings = [ending for ending in endings if (ending.job_id, ending.fence) in written]
     for outcome, attempts in Counter([ending.outcome for ending in endings]).items():
         ENDED.add(attempts, outcome.value)
-    for state, jobs in Counter([row.state for row in rows]).items():
-        if state in TERMINAL:
-            JOBS_ENDED.add(jobs, state)
+    counted.ended(rows)
 
 
 def _completed_largely(report: Report) -> Ending:

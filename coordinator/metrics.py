@@ -5,7 +5,7 @@ the leader shows (``coordinator.survey``). The names are a contract with whoever
 from what stands here. Nothing here decides anything.
 
 Labels are bounded: methods, states, outcomes, tables, and the pools with the most ready jobs. The hot path is measured
-by the batch, with one addition each (``probes.measures``).
+by the batch: one pass over it and an addition for each outcome (``probes.measures``, ``counted``).
 """
 
 from __future__ import annotations
@@ -112,9 +112,20 @@ ENDED = Counts(
 )  # fmt: skip
 JOBS_ENDED = Counts(
     "tenure_jobs_ended",
-    "Jobs that ended with an attempt, by state. Those that nobody executed when they were canceled, or their time was "
-    "up, are not counted.",
+    "Jobs that ended, by state, those among them that nobody executed: canceled, overdue, or for what they waited for.",
     ["state"],
+    registry=REGISTRY,
+)
+CLAIM_S = Durations(
+    "tenure_claim_seconds",
+    "How long a batch of claims took that a coordinator made for a runner, leases and all.",
+    registry=REGISTRY,
+)
+CLAIMS = Counts(
+    "tenure_claims_made",
+    "Claims that were tried for runners, by result: won, or missed (another has it, a slot is taken, or etcd gave no "
+    "lease).",
+    ["result"],
     registry=REGISTRY,
 )
 FINISH_S = Durations(
@@ -208,6 +219,8 @@ BUILD.labels(version("tenure"), platform.python_version()).set(1)
 ProcessCollector(registry=REGISTRY)
 for _by in ("submit", "child", "schedule", "retry"):
     SUBMITTED.named(_by)
+for _result in ("won", "missed"):
+    CLAIMS.named(_result)
 for _ended in Outcome:
     ENDED.named(str(_ended))
 for _state in sorted(TERMINAL):

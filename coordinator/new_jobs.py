@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from tenure.coordinator import counted
 from tenure.coordinator.backlog import Backlogs
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes
-from tenure.coordinator.metrics import SUBMIT_S, SUBMITTED
-from tenure.coordinator.tally import TALLY, What
+from tenure.coordinator.metrics import SUBMIT_S
 from tenure.model.clock import elapsed_s, wall_ns
 from tenure.model.jobs import PlannedJob
 from tenure.model.unique import OnDuplicate, unique_key_of
@@ -77,10 +77,9 @@ class NewJobs:
                 tells_time=tells_time,
             )
         SUBMIT_S.observe(elapsed_s() - began)
-        SUBMITTED.add(len(jobs), "submit" if fence is None else "child")
+        counted.submitted(lanes, "submit" if fence is None else "child")
         if tracing.is_on():
             tracing.passed("accept", [(str(job.id), job.spec.kind, job.spec.labels) for job in jobs], began_ns)
-        TALLY.count_in_lanes(What.SUBMITTED, lanes)
         self._hints.ready(set(lanes))
         await self._canceler.tell(written.replaced)
         return written.at

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import structlog
 
+from tenure.coordinator import counted
 from tenure.coordinator.dependants import Dependants
 from tenure.coordinator.finish import Finisher
-from tenure.coordinator.tally import TALLY, What
 from tenure.model.retry import NOT_ENDED, NOT_STARTED
 from tenure.store.postgres.database import Database, Statement
 
@@ -38,7 +38,7 @@ class Overdue:
                     Statement("settle_parents", {"ids": ids}),
                 ]
             )
-            TALLY.count(What.FAILED, len(expired))
+            counted.ended(expired)
             await self._finisher.tell(expired)
             await self._dependants.follow(settled)
             failed += len(expired)

@@ -21,6 +21,7 @@ import structlog
 from tenure.coordinator import census
 from tenure.coordinator.census import readable
 from tenure.coordinator.lanes import Lanes
+from tenure.coordinator.survey import MOST_HEADS, MOST_JOBS
 from tenure.coordinator.tally import NO_LANE, TALLY, Tally
 from tenure.model.clock import Clock
 from tenure.model.errors import TenureError
@@ -43,8 +44,9 @@ MOST_FRESH_S = 10.0
 ASK_S = 1.0
 """How long another coordinator may take to tell its figures."""
 MAX_POOLS = 1_000
-READY, EXECUTING, OTHERS, HEADS = 100_000, 50_000, 10_000, 5_000
-"""How far is counted."""
+READY, HEADS = MOST_JOBS, MOST_HEADS
+EXECUTING, OTHERS = 50_000, 10_000
+"""How far is counted; of what is ready as for ``/metrics``."""
 
 
 @dataclass(slots=True)
@@ -185,7 +187,7 @@ class Overview:
             last_hour=_sum(pool.last_hour for own in figures for pool in own.pools),
             minutes=[_sum(of_one) for of_one in zip(*(own.minutes for own in figures), strict=False)],
             ready=jobs["ready"],
-            ready_at_least=jobs["ready"] >= READY,
+            ready_at_least=any(row.capped for row in rows),
             executing=jobs["executing"],
             executing_at_least=jobs["executing"] >= EXECUTING,
             waiting=jobs["waiting"],

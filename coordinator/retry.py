@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tenure.coordinator import counted
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.lanes import Lanes, placement_of
-from tenure.coordinator.metrics import SUBMITTED
 from tenure.coordinator.passing import FIRST_IDS, PASS_S, WINDOW_JOBS, Span
 from tenure.model.clock import Clock
 from tenure.model.errors import NotFound, Unavailable, WrongState
@@ -112,7 +112,7 @@ class Retryer:
                 return done
 
     async def _write(self, rows: Sequence[Row]) -> list[Row]:
-        """Copy jobs; return the new ones (id, retry_of)."""
+        """Copy jobs; return the new ones (id, retry_of, lane)."""
         lanes = await self._lanes.of([placement_of(row) for row in rows])
         ids, new_ids = [row.id for row in rows], [new_id() for _ in rows]
         try:
@@ -126,7 +126,7 @@ class Retryer:
             )
         except UniqueTaken as exc:
             raise Unavailable("a unique key was taken at the same moment", hint="retry again") from exc
-        SUBMITTED.add(len(made), "retry")
+        counted.submitted([row.lane for row in made], "retry")
         self._hints.ready(set(lanes))
         return made
 

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import structlog
 
-from tenure.model.clock import Clock
+from tenure.coordinator.metrics import CLAIM_S, CLAIMS
+from tenure.model.clock import Clock, elapsed_s
 from tenure.model.errors import NotFound, TenureError
 from tenure.store.etcd.claims import ClaimOutcome, ClaimRequest, claim_batch, verify_batch
 from tenure.store.etcd.keyspace import CancelRequest, ClaimValue, Keyspace, Offer, Offers, parse_inbox, stamp
@@ -171,7 +172,7 @@ class Runners:
         return Taken(claims, cancels)
 
     async def _claim(self, runner: str, key: str, message: Offers) -> list[WonClaim]:
-        offers = message.offers
+        began, offers = elapsed_s(), message.offers
         grants = await self._grant(offers)
         claimed_at = stamp(self._clock.wall())
         asked = [(offer, grant) for offer, grant in zip(offers, grants, strict=True) if grant is not None]
@@ -189,12 +190,15 @@ class Runners:
         except TenureError:
             await self.revoke(grant.lease for _, grant in asked)
             raise
+        CLAIM_S.observe(elapsed_s() - began)
         won, spare = [], []
         for (offer, grant), result in zip(asked, results, strict=True):
             if result.outcome is ClaimOutcome.WON:
                 won.append(WonClaim(offer, grant.lease, result.create_revision, grant.ttl_s))
             else:
                 spare.append(grant.lease)
+        CLAIMS.add(len(won), "won")
+        CLAIMS.add(len(offers) - len(won), "missed")
         await self.revoke(spare)
         return won
 

@@ -15,11 +15,12 @@ from datetime import datetime
 
 import structlog
 
+from tenure.coordinator import counted
 from tenure.coordinator.cancel import Canceler
 from tenure.coordinator.hint import Hints
 from tenure.coordinator.kinds import Kinds
 from tenure.coordinator.lanes import Lanes
-from tenure.coordinator.metrics import SUBMITTED, TICK_LATE_S, TICK_OVERDUE, TICKS
+from tenure.coordinator.metrics import TICK_LATE_S, TICK_OVERDUE, TICKS
 from tenure.model.clock import Clock
 from tenure.model.errors import BoundExceeded, InvalidInput, TenureError, Unavailable
 from tenure.model.ids import new_id
@@ -195,7 +196,7 @@ class TickWriter:
                 if len(firings) > 1:  # of two schedules, perhaps: each for itself, then
                     raise
                 continue
-            SUBMITTED.add(len(jobs), "schedule")
+            counted.submitted(lanes, "schedule")
             self._hints.ready(set(lanes))
             await self._canceler.tell(*stopped)
             return Written(made, held | known)

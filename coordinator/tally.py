@@ -1,8 +1,8 @@
 """Tally: what this coordinator did of late, counted in memory by lane: the figures of an overview.
 
 Invariants: what is kept is bounded, however many lanes there are and however long this runs; counting costs a batch of
-jobs one pass over it and nothing else. It forgets with the process, and others count for themselves: ``overview`` adds
-up. Totals for ever, for Prometheus, are ``metrics``' affair. Like those it is one for the process.
+jobs one pass over it, at most. It forgets with the process, and others count for themselves: ``overview`` adds up.
+Totals for ever, for Prometheus, are ``metrics``' affair; ``counted`` tells both. Like those it is one for the process.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from tenure.model.clock import Clock, SystemClock
 from tenure.model.states import JobState
@@ -23,6 +22,7 @@ MINUTES = 60
 MAX_LANES = 200
 """Of one span; what comes in further lanes is counted without its lane."""
 NO_LANE = 0
+"""Where what is counted has none that is known."""
 
 
 class What(StrEnum):
@@ -92,25 +92,19 @@ class Tally:
         self._minutes = _Spans(MINUTE_S, MINUTES)
         self.since: datetime = clock.wall()
 
-    def count(self, what: What, jobs: int) -> None:
-        """Count jobs whose lanes are not known."""
-        if jobs:
-            self._add(what, {NO_LANE: jobs})
-
     def count_in_lanes(self, what: What, lanes: Iterable[int]) -> None:
         """Count a job for each lane given."""
         if counted := Counter(lanes):
             self._add(what, counted)
 
-    def count_states(self, states: Iterable[str]) -> None:
-        """Count jobs that have ended in these states."""
-        for state, jobs in Counter(states).items():
-            self._add(_ENDS[state], {NO_LANE: jobs})
+    def submitted(self, jobs: Mapping[int, int]) -> None:
+        """Count new jobs, given by lane."""
+        self._add(What.SUBMITTED, jobs)
 
-    def count_ends(self, rows: Iterable[Any]) -> None:
-        """Count attempts that have ended: rows with the state that their job is in now, and its lane."""
-        for (state, lane), jobs in Counter((row.state, row.lane) for row in rows).items():
-            self._add(_ENDS.get(state, What.RETURNED), {lane: jobs})
+    def ended(self, jobs: Mapping[tuple[str, int], int]) -> None:
+        """Count ends, given by the state that the jobs are in now and their lane: of jobs, else of attempts."""
+        for (state, lane), ends in jobs.items():
+            self._add(_ENDS.get(state, What.RETURNED), {lane: ends})
 
     def last_minute(self) -> Counts:
         """Return what was counted in the last 55 to 60 seconds."""

@@ -2,7 +2,8 @@
 
 As ``prometheus_client`` has them, less what a single thread does not need: no lock, no object for each set of labels.
 Invariant: only the thread that serves ``/metrics`` touches them, which is that of the event loop. Label values are few
-by who names them: methods, outcomes, states; never a job, a namespace or whatever else users make up.
+by who names them: methods, outcomes, states; never a job, a namespace or whatever else users make up, unless whoever
+counts bounds it.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ destination, the job is the message.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -195,9 +196,13 @@ def _context_of(labels: Labels) -> Any:
     return _propagator().extract({name: labels[name] for name in NAMES if name in labels})
 
 
+_SHAPE = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+"""Of a traceparent: https://www.w3.org/TR/trace-context/#traceparent-header."""
+
+
 def is_traced(labels: Labels | None) -> bool:
-    """Say whether a job carries a context."""
-    return bool(labels) and TRACEPARENT in labels  # type: ignore[operator]
+    """Say whether a job carries a context. One that has not the shape of any is a label like others."""
+    return bool(labels) and _SHAPE.fullmatch(labels.get(TRACEPARENT, "")) is not None  # type: ignore[union-attr]
 
 
 def ids() -> dict[str, str]:
@@ -214,12 +219,22 @@ def ids() -> dict[str, str]:
 # -- spans --
 
 
+_TYPES = {"submit": "send", "run": "process", "claim": "receive", "report": "settle"}
+_CLIENTS = ("receive", "settle")
+"""Types of operations that are calls, as the conventions have it."""
+
+
+def _kind(operation: str) -> Any:
+    """Return the kind of a span of an operation that neither brings nor runs a job."""
+    kinds = _api().SpanKind
+    return kinds.CLIENT if _TYPES.get(operation) in _CLIENTS else kinds.INTERNAL
+
+
 def _attributes(operation: str, kind: str, **more: Any) -> dict[str, Any]:
     """Name an operation as the conventions for messaging do: what is done, and of which type that is."""
-    types = {"submit": "send", "run": "process", "claim": "receive", "report": "settle"}
     told = {"messaging.system": "tenure", "messaging.operation.name": operation, "messaging.destination.name": kind}
-    if operation in types:
-        told["messaging.operation.type"] = types[operation]
+    if operation in _TYPES:
+        told["messaging.operation.type"] = _TYPES[operation]
     return {**told, **{name: value for name, value in more.items() if value is not None}}
 
 
@@ -257,12 +272,13 @@ def passed(operation: str, jobs: Sequence[tuple[str, str, Labels | None]], since
     if not traced or (found := tracer()) is None:
         return
     now_ns = wall_ns()
-    with suppress(Exception):
-        for job_id, kind, labels in traced:
+    for job_id, kind, labels in traced:
+        with suppress(Exception):
             more = {"messaging.message.id": job_id, "messaging.batch.message_count": len(jobs)}
             span = found.start_span(
                 f"{operation} {kind}",
                 context=_context_of(labels or {}),
+                kind=_kind(operation),
                 attributes=_attributes(operation, kind, **more),
                 start_time=since_ns,
             )
@@ -293,6 +309,7 @@ class Run:
             "tenure.route": of.route,
             "tenure.attempt": of.attempt,
             "tenure.fence": of.fence,
+            "messaging.client.id": of.worker or None,
         }
         self._api, self._tracer, self._of = api, found, of
         self._ended_ns = 0
@@ -327,6 +344,7 @@ class Run:
             span = self._tracer.start_span(
                 f"report {self._of.kind}",
                 context=self.context,
+                kind=_kind("report"),
                 attributes=_attributes("report", self._of.kind, **{"messaging.message.id": self._of.job_id}),
                 start_time=self._ended_ns or None,
             )
@@ -373,7 +391,7 @@ def leave(token: Any) -> None:
 
 def environment(run: Run | None, labels: Labels) -> dict[str, str]:
     """Return the variables by which a process learns of its context: its attempt's span, else what the job carries."""
-    carrier = {name: labels[name] for name in NAMES if name in labels}
+    carrier = {name: labels[name] for name in NAMES if name in labels} if is_traced(labels) else {}
     if run is not None:
         with suppress(Exception):
             carrier = run.carrier() or carrier

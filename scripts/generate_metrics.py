@@ -35,9 +35,11 @@ Prometheus' text format, or in OpenMetrics where the scraper asks for it. How to
 [MONITORING.md](MONITORING.md), what to do about an alert in [RUNBOOKS.md](RUNBOOKS.md).
 
 - Counters count from the start of a process: take `rate()` or `increase()`, and sum over processes.
-- Histograms are of seconds, by the batch: `_count` is the number of batches, not of jobs. How many jobs a batch had on
-  average is `rate(tenure_attempts_started_total[5m]) / rate(tenure_start_seconds_count[5m])`.
-- Labels are bounded. No label holds a job, a namespace or a kind; pools are the hundred with the most ready jobs.
+- Histograms are of seconds, by the batch (but for `tenure_worker_attempt_seconds`): `_count` is the number of batches,
+  not of jobs. How many jobs a batch had on average is
+  `rate(tenure_attempts_started_total[5m]) / rate(tenure_start_seconds_count[5m])`.
+- Labels are bounded. No label holds a job or a namespace; pools are the hundred with the most ready jobs, kinds the
+  first hundred that a worker runs.
 - What only the leader knows, only the leader shows: take `max` or `sum` over coordinators.
 """
 

@@ -43,6 +43,7 @@ class Attempt:
         "_on_ended",
         "_overdue_at",
         "_trusted_until",
+        "began_at",
         "cause",
         "ended",
         "execution",
@@ -67,6 +68,8 @@ class Attempt:
         self.ended: Ended | None = None
         self.log: AttemptLog | None = None
         """Made by the first line."""
+        self.began_at = math.nan
+        """The instant from which on its handler may run; set by whoever has it run."""
         self._logs = logs
         self._trusted_until = link.trusted_until(started) if trusted_until is None else trusted_until
         self._link = link

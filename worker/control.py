@@ -24,7 +24,7 @@ from tenure.worker.handler import Registry
 from tenure.worker.large_results import LargeResults, is_large
 from tenure.worker.link import Link, Report, Started
 from tenure.worker.logs import AttemptLog, Logs
-from tenure.worker.metrics import STARTED
+from tenure.worker.metrics import STARTED, observe_attempt
 from tenure.worker.report import Reports
 
 log = structlog.get_logger(__name__)
@@ -44,12 +44,15 @@ class Control:
         capacity: int,
         *,
         least_level: Level = Level.INFO,
+        worker: str = "",
     ) -> None:
         self._clock = clock
         self._registry = registry
         self._engines = engines
         self._capacity = capacity
         self._least_level = least_level
+        self._worker = worker
+        """Its id, as spans tell it."""
         self._running: dict[str, Attempt] = {}
         self._unanswered = Census()
         self._runs: dict[int, tracing.Run] = {}
@@ -160,6 +163,7 @@ class Control:
             )  # the job came back to us under a newer fence: the older attempt is a zombie
             self._running[f"{assignment.job_id}#{before.started.assignment.fence}"] = before
         self._running[assignment.job_id] = attempt
+        attempt.began_at = now
         self._watch(attempt)
         self._idle.clear()
         attempt.execution = self._engines.begin(
@@ -177,7 +181,9 @@ class Control:
     def _traced(self, started: Started) -> tracing.Run | None:
         one = started.assignment
         run = tracing.begin(
-            tracing.Identity(one.job_id, one.kind, one.route, one.namespace, one.attempt, one.fence, one.labels)
+            tracing.Identity(
+                one.job_id, one.kind, one.route, one.namespace, one.attempt, one.fence, one.labels, self._worker
+            )
         )
         if run is not None:
             self._runs[one.fence] = run
@@ -185,6 +191,7 @@ class Control:
 
     def _ended(self, attempt: Attempt, ended: Ended) -> None:
         assignment = attempt.started.assignment
+        observe_attempt(self._clock.monotonic() - attempt.began_at, assignment.kind, ended.outcome)
         if (run := self._runs.get(assignment.fence)) is not None:
             error = ended.error
             run.ended(str(ended.outcome), error.type if error else None, error.message if error else "")

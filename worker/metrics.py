@@ -1,7 +1,8 @@
 """Numbers that a worker counts, served at its ``/metrics`` beside the gauges of ``worker.probes``.
 
 From the start of the process on, and of the control loop alone: by the batch, with one addition each
-(``probes.measures``). docs/METRICS.md is made from what stands here. Nothing here decides anything.
+(``probes.measures``), but for how long attempts ran. docs/METRICS.md is made from what stands here. Nothing here
+decides anything.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ BUILD = Gauge(
 )  # fmt: skip
 CLAIM_S = Durations(
     "tenure_worker_claim_seconds",
-    "How long a batch of claims took, leases and all. A runner's claims are a coordinator's: see its metrics.",
+    "How long a batch of claims took, leases and all. A runner's are a coordinator's: `tenure_claim_seconds`.",
     registry=REGISTRY,
 )
 CLAIMS = Counts(
     "tenure_worker_claims_made",
-    "Claims that were tried, by result: won, or missed (another has it, a slot is taken, or etcd gave no lease).",
+    "Claims that were tried, by result: won, or missed (another has it, a slot is taken, or etcd gave no lease). "
+    "A runner's are a coordinator's: `tenure_claims_made_total`.",
     ["result"],
     registry=REGISTRY,
 )
@@ -46,6 +48,14 @@ OWNERSHIP_LOST = Counts(
     "tenure_worker_ownership_lost",
     "Reports that were refused, because the job was another's by then; their results were dropped.",
     registry=REGISTRY,
+)
+ATTEMPT_S = Durations(
+    "tenure_worker_attempt_seconds",
+    "How long an attempt ran here, from when its handler might begin until it had ended, by kind and outcome. The "
+    "first hundred kinds that a worker runs; the rest together, as kind `other`.",
+    ["kind", "outcome"],
+    registry=REGISTRY,
+    buckets=(0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 14400.0),
 )
 KEEPALIVE_S = Durations(
     "tenure_worker_keepalive_seconds",
@@ -67,6 +77,22 @@ for _result in ("won", "missed"):
 for _outcome in Outcome:
     if _outcome is not Outcome.LOST:  # which nobody reports
         ENDED.named(str(_outcome))
+
+
+MOST_KINDS = 100
+OTHER = "other"
+"""The label of kinds beyond these."""
+_KINDS: set[str] = set()
+
+
+def observe_attempt(seconds: float, kind: str, outcome: Outcome) -> None:
+    """Take note of an attempt that has ended."""
+    if kind not in _KINDS:
+        if len(_KINDS) < MOST_KINDS:
+            _KINDS.add(kind)
+        else:
+            kind = OTHER
+    ATTEMPT_S.observe(seconds, kind, outcome.value)
 
 
 class Renewals:

@@ -48,7 +48,7 @@ async def serve(settings: WorkerSettings, registry: Registry, engines: Engines) 
     structlog.contextvars.bind_contextvars(worker=settings.worker_id)
     tracing.configure("runner" if settings.runner_url else "worker", settings.worker_id)
     kept = Level[settings.handler_log_level]
-    control = Control(clock, registry, engines, settings.capacity, least_level=kept)
+    control = Control(clock, registry, engines, settings.capacity, least_level=kept, worker=settings.worker_id)
     connect = connect_remotely if settings.runner_url else connect_directly
     connection = connect(settings, _value(settings, registry), control, clock)
     registration, link = connection.registration, connection.link

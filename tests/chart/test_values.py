@@ -33,9 +33,14 @@ REFUSED_BY_SCHEMA: list[tuple[str, dict[str, Any]]] = [
     ("a-name-too-long1", {"workers": {"a-name-too-long1": {}}}),
     ("fullnameOverride", {"fullnameOverride": "a.b"}),
     ("fullnameOverride", {"fullnameOverride": "1a"}),
+    ("tracing/endpoint", {"tracing": {"endpoint": "collector:4318"}}),
+    ("tracing/sampler", {"tracing": {"endpoint": "http://c:4318", "sampler": "some"}}),
+    ("tracing/samplerArg", {"tracing": {"samplerArg": 2}}),
 ]
 
 REFUSED_TOGETHER: list[tuple[str, dict[str, Any]]] = [
+    ("tracing.sampler:", over(EXTERNAL, {"tracing": {"sampler": "always_on"}})),
+    ("tracing.samplerArg:", over(EXTERNAL, {"tracing": {"endpoint": "http://c:4318", "samplerArg": 0.5}})),
     ("postgres.external.existingSecret:", {"etcd": EXTERNAL["etcd"]}),
     ("etcd.external.endpoints:", {"postgres": EXTERNAL["postgres"]}),
     ("postgres.bundled.enabled:", over(EXTERNAL, {"postgres": BUNDLED["postgres"]})),

@@ -18,7 +18,7 @@ from tests.fixtures.otlp import Receiver, Span, receiving
 
 from tenure.client import NewJob, NewSchedule, Retry
 
-INTERNAL, SERVER, PRODUCER, CONSUMER = 1, 2, 4, 5
+INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER = 1, 2, 3, 4, 5
 ERROR = 2
 
 
@@ -94,7 +94,10 @@ async def test_one_trace_from_the_client_to_the_spans_of_a_handler(
     assert run.attributes["messaging.message.id"] == job.id
     assert run.attributes["messaging.operation.type"] == "process"
     assert (run.attributes["tenure.attempt"], run.attributes["tenure.outcome"]) == (1, "completed")
+    assert run.attributes["messaging.client.id"] == on.deployment.workers[0].id
     assert spans["report traced"].parent_id == run.span_id
+    kinds = {name: spans[f"{name} traced"].kind for name in ("accept", "claim", "start", "report")}
+    assert kinds == {"accept": INTERNAL, "claim": CLIENT, "start": INTERNAL, "report": CLIENT}
     assert spans["accept traced"].service == "tenure-coordinator"
     assert run.service == ("tenure-runner" if remote else "tenure-worker")
     # The child was submitted within the attempt's span.

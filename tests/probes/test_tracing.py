@@ -8,8 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 from opentelemetry import context, trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util._once import Once
 
+from tenure.model.clock import wall_ns
 from tenure.model.jobs import JobSpec, validate_spec
 from tenure.model.request import request_hash
 from tenure.probes import tracing
@@ -72,6 +77,47 @@ def test_the_trace_is_no_part_of_a_request() -> None:
 def test_a_process_is_told_of_its_attempt_or_else_of_what_the_job_carries() -> None:
     assert tracing.environment(None, {"a": "b"}) == {}
     assert tracing.environment(None, {"traceparent": PARENT}) == {"TRACEPARENT": PARENT}
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """The spans that this process makes in one test."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
+    trace.set_tracer_provider(provider)
+    return exporter
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "nonsense",
+        PARENT.upper(),
+        PARENT[:-1],
+        f"{PARENT}0",
+        f"ff{PARENT[2:]}",
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01",
+        "x" * 100_000,
+    ],
+)
+def test_a_context_that_is_none_is_no_trace_and_no_error(made: InMemorySpanExporter, given: str) -> None:
+    labels = {"traceparent": given, "tracestate": "=,"}
+    assert not tracing.is_traced(labels)
+    tracing.passed("accept", [("1", "k", labels), ("2", "k", {"traceparent": PARENT, "tracestate": "=,"})], wall_ns())
+    assert tracing.environment(None, labels) == {}
+    run = tracing.begin(tracing.Identity("1", "k", "r", "default", 1, 1, labels, "w"))
+    assert run is not None
+    run.ended("completed")
+    run.reported()
+    told = {(span.name, (span.attributes or {})["messaging.message.id"]): span for span in made.get_finished_spans()}
+    assert told.keys() == {("accept k", "2"), ("run k", "1"), ("report k", "1")}
+    assert f"{told['accept k', '2'].context.trace_id:032x}" == TRACE
+    assert told["run k", "1"].parent is None
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import pytest
+
 from tenure.model.states import Outcome
 from tenure.model.trust import Trust
 from tenure.worker.attempt import LOST_GRACE_S, OVERDUE_S, STOP_GRACE_S, Attempt
@@ -20,6 +22,7 @@ from tenure.worker.execute.call import Assignment, Call, Ended, StopCause
 from tenure.worker.execute.engines import Engines
 from tenure.worker.handler import Handler, Mode, Registry
 from tenure.worker.link import Answer, Link, LogAnswer, LogBatch, Report, Started
+from tenure.worker.metrics import REGISTRY
 
 TTL_S = 10.0
 STARTED = Started(Assignment("job", 1, 7, "default", "k", "default", "null"), 1, 1)
@@ -184,6 +187,20 @@ async def test_what_starts_in_time_is_run() -> None:
     engine = await _run(script, clock)
     assert [call.assignment for call in engine.calls] == [STARTED.assignment]
     assert script.reports == []
+
+
+async def test_how_long_it_ran_is_told_with_its_kind_and_outcome() -> None:
+    clock = Clock()
+    _, engine = _control(Script(Trust(clock.now, TTL_S)), clock)
+    labels = {"kind": STARTED.assignment.kind, "outcome": "completed"}
+
+    def ran_s() -> float:
+        return REGISTRY.get_sample_value("tenure_worker_attempt_seconds_sum", labels) or 0.0
+
+    before = ran_s()
+    clock.now += 7.0
+    cast(Attempt, engine.calls[0].reporter).finished(Ended(Outcome.COMPLETED, "null"))
+    assert ran_s() == pytest.approx(before + 7.0)
 
 
 async def test_a_claim_is_forsaken_when_its_handler_outlives_its_own_timeout() -> None:

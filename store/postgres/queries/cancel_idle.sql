@@ -20,4 +20,4 @@ WITH locked AS (
            schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref, unique_key, replaced_by
     FROM gone
 )
-SELECT id, attempt, 'canceled' AS state, state = 'waiting' AND parked_attempt IS NOT NULL AS was_parked FROM gone
+SELECT id, lane, attempt, 'canceled' AS state, state = 'waiting' AND parked_attempt IS NOT NULL AS was_parked FROM gone

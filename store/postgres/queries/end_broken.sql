@@ -25,4 +25,4 @@ WITH locked AS (
            schedule_id, scheduled_at, trigger, upstream_failure, workflow_id, ref, unique_key, replaced_by
     FROM gone g
 )
-SELECT id, attempt, next_state AS state FROM gone
+SELECT id, lane, attempt, next_state AS state FROM gone

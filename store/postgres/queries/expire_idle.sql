@@ -23,4 +23,4 @@ WITH locked AS (
            trigger, upstream_failure, workflow_id, ref, unique_key, replaced_by
     FROM gone
 )
-SELECT id::text, attempt, 'failed' AS state, 0::bigint AS claim_revision, 0::bigint AS lease, NULL::text[] AS slots FROM gone
+SELECT id::text, lane, attempt, 'failed' AS state, 0::bigint AS claim_revision, 0::bigint AS lease, NULL::text[] AS slots FROM gone

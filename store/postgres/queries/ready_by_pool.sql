@@ -1,4 +1,5 @@
 -- Ready jobs of each pool and how long the oldest has been: one probe for each lane and priority, so many of a lane at most.
+-- Counted as in overview.sql, in the same order and up to the same bound: what is changed here is changed there.
 WITH RECURSIVE head (lane, priority, activate_at) AS (
     (SELECT lane, priority, activate_at FROM tenure.job WHERE due AND state IN ('ready', 'restarting')
      ORDER BY lane, priority DESC, activate_at LIMIT 1)

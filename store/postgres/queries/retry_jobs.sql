@@ -46,4 +46,4 @@ SELECT new_id, namespace, kind, route, lane, CASE WHEN waits THEN 'waiting' ELSE
        job_timeout_s, CASE WHEN NOT waits THEN tenure.from_start(now(), job_timeout_s) END, limits, requires,
        trigger, upstream_failure, workflow_id, ref, unique_key
 FROM marked
-RETURNING id, retry_of
+RETURNING id, retry_of, lane

@@ -60,6 +60,9 @@
 {{- with include "tenure.env.objectStoreCa" .root }}
 {{ . }}
 {{- end }}
+{{- with include "tenure.env.tracing" .root }}
+{{ . }}
+{{- end }}
 {{- $shared := dict "Values" (dict "settings" (omit .root.Values.settings "etcdPrefix" "etcdTimeoutS")) }}
 {{- include "tenure.env.workerSettings" (dict "root" $shared "w" .w) }}
 {{- end -}}
@@ -78,6 +81,9 @@
 {{ . }}
 {{- end }}
 {{- with include "tenure.env.objectStoreCa" .root }}
+{{ . }}
+{{- end }}
+{{- with include "tenure.env.tracing" .root }}
 {{ . }}
 {{- end }}
 {{- include "tenure.env.workerSettings" . }}
@@ -282,6 +288,23 @@
 {{- if .token -}}
 - name: TENURE_TOKEN_FILE
   value: /etc/tenure/token/token
+{{- end }}
+{{- end -}}
+
+{{/* Where spans go: the same variables for coordinators, workers and runners. */}}
+{{- define "tenure.env.tracing" -}}
+{{- $tracing := .Values.tracing -}}
+{{- if $tracing.endpoint -}}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ $tracing.endpoint | quote }}
+{{- if $tracing.sampler }}
+- name: OTEL_TRACES_SAMPLER
+  value: {{ $tracing.sampler | quote }}
+{{- end }}
+{{- if ne (toString $tracing.samplerArg) "" }}
+- name: OTEL_TRACES_SAMPLER_ARG
+  value: {{ include "tenure.text" $tracing.samplerArg | quote }}
+{{- end }}
 {{- end }}
 {{- end -}}
 

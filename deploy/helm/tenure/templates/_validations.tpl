@@ -96,6 +96,13 @@
 {{- if and $os.sseKmsKeyId (ne $os.sse "aws:kms") -}}
 {{- fail "objectStore.sseKmsKeyId: needs objectStore.sse=aws:kms" -}}
 {{- end -}}
+{{- $tracing := .Values.tracing -}}
+{{- if and (not $tracing.endpoint) (or $tracing.sampler (ne (toString $tracing.samplerArg) "")) -}}
+{{- fail "tracing.sampler: samples nothing without tracing.endpoint" -}}
+{{- end -}}
+{{- if and (ne (toString $tracing.samplerArg) "") (not (hasSuffix "traceidratio" $tracing.sampler)) -}}
+{{- fail "tracing.samplerArg: is for the samplers traceidratio and parentbased_traceidratio" -}}
+{{- end -}}
 {{- if $c.terminationGracePeriodSeconds -}}
 {{- $needed := include "tenure.coordinatorGraceSeconds" . | int -}}
 {{- if le ($c.terminationGracePeriodSeconds | int) $needed -}}
@@ -113,7 +120,7 @@
 {{- end -}}
 {{- end -}}
 {{- $postgresEnv := include "tenure.env.postgres" . -}}
-{{- $coordinatorEnv := list $postgresEnv (include "tenure.env.etcd" .) (include "tenure.env.coordinatorSecurity" .) (include "tenure.env.objectStore" .) (include "tenure.env.settings" (dict "prefix" "TENURE_" "settings" (merge (dict) $c.settings .Values.settings))) | join "\n" -}}
+{{- $coordinatorEnv := list $postgresEnv (include "tenure.env.etcd" .) (include "tenure.env.coordinatorSecurity" .) (include "tenure.env.objectStore" .) (include "tenure.env.tracing" .) (include "tenure.env.settings" (dict "prefix" "TENURE_" "settings" (merge (dict) $c.settings .Values.settings))) | join "\n" -}}
 {{- $own := list "POD_IP" "TENURE_GRPC_LISTEN" "TENURE_HTTP_LISTEN" "TENURE_GRPC_ADVERTISE" "TENURE_MIGRATE" -}}
 {{- include "tenure.validateEnv" (dict "at" "coordinator.extraEnv" "env" $coordinatorEnv "own" $own "extra" $c.extraEnv) -}}
 {{- include "tenure.validateEnv" (dict "at" "migrations.extraEnv" "env" $postgresEnv "own" list "extra" .Values.migrations.extraEnv) -}}
