@@ -24,6 +24,7 @@ from tenure.dashboard import charts, guard, render, sessions
 from tenure.dashboard.live import ENDED, MAX_VIEWERS, Live, Produce
 from tenure.dashboard.pages.login import _own_path
 from tenure.dashboard.sessions import Session, SessionKeys, SignIn
+from tenure.dashboard.visit import Visit
 from tenure.model.clock import SystemClock
 from tenure.model.errors import BoundExceeded, PermissionDenied
 from tenure.model.states import Outcome
@@ -137,6 +138,32 @@ def test_lengths_of_time_and_sizes_are_for_people() -> None:
     assert "20 s ago" in render.at(now - timedelta(seconds=20), now) and "in 1 min" in render.at(
         now + timedelta(seconds=60), now
     )
+
+
+def test_a_lease_is_written_as_etcd_does() -> None:
+    assert [render.lease(one) for one in (0x1234, 2**63 + 1, -(2**63) + 1, -1)] == [
+        "0000000000001234", "8000000000000001", "8000000000000001", "ffffffffffffffff",
+    ]  # fmt: skip
+
+
+def test_a_preview_that_was_not_counted_says_that_all_are_meant() -> None:
+    session = Session("c", 0)
+    visit = Visit(cast(Any, SimpleNamespace(clock=CLOCK, asks=True)), _request(), session, cast(Any, None))
+    asked = {"kind": "a&b", "label": ""}
+    shown: dict[str, Any] = {
+        "act": "cancel",
+        "number": None,
+        "executing": 0,
+        "ids": (),
+        "is_all": False,
+        "asked": asked,
+        "states": [],
+    }
+    soon = render.render("bulk.html", visit.context(**shown, is_long=False))
+    assert "Cancel all matching jobs?" in soon and "all that match this filter" in soon
+    assert 'href="/ui/jobs/all/cancel?count=yes&amp;kind=a%26b"' in soon
+    late = render.render("bulk.html", visit.context(**shown, is_long=True))
+    assert "in ten seconds" in late and "count-longer" not in late
 
 
 def test_minutes_are_drawn_in_proportion_and_told_in_words() -> None:
