@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import re
 
+import psycopg
 import pytest
 from playwright.async_api import expect
 from tests.coordinator.conftest import until
-from tests.dashboard.conftest import PATIENCE_MS, Look, Place, Start, needs_chromium, violations
+from tests.dashboard.conftest import PATIENCE_MS, Look, Place, Start, needs_chromium, post, violations
 from tests.dashboard.handlers import HOSTILE
 
 from tenure.client import JobState, NewJob, NewSchedule, Retry
@@ -186,6 +188,24 @@ async def test_many_are_canceled_after_a_preview(place: Place, look: Look) -> No
         await seen.open("/ui/jobs/all/cancel")
         await expect(seen.page.locator("main")).to_contain_text("every job is meant")
         await client.cancel(other.id)
+
+
+async def test_a_preview_that_cannot_count_in_time_says_so_and_the_act_is_over_all(place: Place) -> None:
+    async with place.client() as client, place.browser_without_script("operator") as http:
+        made = await client.submit_many([NewJob(kind="noop", delay_s=3_600, labels={"slow": "1"}) for _ in range(30)])
+        path = "/ui/jobs/all/cancel?label=slow%3D1"
+        async with await psycopg.AsyncConnection.connect(place.deployment.env["TENURE_POSTGRES_DSN"]) as connection:
+            await connection.execute("LOCK TABLE tenure.job IN ACCESS EXCLUSIVE MODE")
+            page = (await http.get(path)).text
+            await connection.rollback()
+        assert "Cancel all matching jobs?" in page and "all that match this filter" in page
+        longer = re.search(r'id="count-longer" href="([^"]+)"', page)
+        assert longer is not None
+        counted = (await http.get(html.unescape(longer[1]))).text
+        assert "Cancel 30 jobs?" in counted and "count-longer" not in counted
+        answer = await post(http, "/ui/jobs/all/cancel", page, label="slow=1")  # the form that was never counted
+        assert answer.status_code == 303
+        assert {(await client.get(job.id)).state for job in made} == {"canceled"}
 
 
 async def test_what_jobs_say_is_shown_as_text(place: Place, look: Look) -> None:
