@@ -26,7 +26,7 @@ from tenure.dashboard.pages.login import _own_path
 from tenure.dashboard.sessions import Session, SessionKeys, SignIn
 from tenure.dashboard.visit import Visit
 from tenure.model.clock import SystemClock
-from tenure.model.errors import BoundExceeded, PermissionDenied
+from tenure.model.errors import BoundExceeded, PermissionDenied, Unauthenticated
 from tenure.model.states import Outcome
 
 CLOCK = SystemClock()
@@ -290,6 +290,51 @@ async def test_the_end_is_told_last(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [line.removeprefix("event: ") for line in text.splitlines() if line.startswith("event: ")]
     assert sorted(names[:-1]) == ["lines", "lines", "lines", "state", "trouble"] and names[-1] == ENDED
     await live.close()
+
+
+async def test_nothing_is_polled_any_more_when_it_is_closed() -> None:
+    live = Live(CLOCK)
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def produce() -> dict[str, str]:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)  # ends a little later than it is told to
+            ended.set()
+        return {}
+
+    stream = _stream(live, produce)
+    assert await anext(stream) == b"retry: 2000\n\n"
+    watching = asyncio.ensure_future(anext(stream, None))
+    await began.wait()
+    await live.close()
+    assert ended.is_set()
+    assert await watching is None
+
+
+async def test_a_poll_that_is_refused_ends_for_all_who_watch() -> None:
+    live = Live(CLOCK)
+    refused = asyncio.Event()
+
+    async def produce() -> dict[str, str]:
+        if refused.is_set():
+            raise Unauthenticated("revoked")
+        return {"n": "1"}
+
+    streams = [_stream(live, produce) for _ in range(3)]
+    for stream in streams:
+        assert await anext(stream) == b"retry: 2000\n\n"
+        assert await anext(stream) == b"event: n\ndata: 1\n\n"
+    refused.set()
+    left = await asyncio.gather(*(_rest(stream) for stream in streams))
+    assert {part for told in left for part in told} <= {b"event: trouble\ndata: \n\n"}, "each begins anew"
+    await live.close()
+
+
+async def _rest(stream: AsyncIterator[bytes]) -> list[bytes]:
+    return [part async for part in stream]
 
 
 async def test_viewers_are_bounded() -> None:
