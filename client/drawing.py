@@ -227,7 +227,7 @@ def _svg_box(node: Node, x: int, y: int) -> str:
     label, subtitle = printable(node.label), printable(_subtitle(node))
     middle = x + _BOX_WIDTH // 2
     return (
-        f"<g><title>{escape(label)}: {escape(subtitle)}</title>"
+        f'<g class="{escape(node.state)}"><title>{escape(label)}: {escape(subtitle)}</title>'
         f'<rect x="{x}" y="{y}" width="{_BOX_WIDTH}" height="{_BOX_HEIGHT}" rx="6"'
         f' fill="{COLORS.get(node.state, "#ffffff")}" stroke="#607d8b"/>'
         f'<text x="{middle}" y="{y + 18}" text-anchor="middle" font-weight="bold">{escape(_short(label))}</text>'

@@ -232,10 +232,10 @@ class Dashboard:
 
 
 _TITLES = {
-    400: "That cannot be read",
+    400: "Invalid input",
     403: "You may not do this",
     404: "There is no such thing",
-    409: "That does not fit its state",
+    409: "Not possible in this state",
     429: "Too much at once",
     503: "Not available now",
     504: "No answer in time",

@@ -47,7 +47,8 @@ class _View:
         self.parts: dict[str, str] = {}
         self.viewers = 0
         self.is_over = False
-        self.changed = asyncio.Condition()
+        self.changed = asyncio.Event()
+        """Of what comes next: each change has its own, so that who took it before looking misses none."""
         self.task: asyncio.Task[None] | None = None
 
     async def run(self, clock: Clock) -> None:
@@ -64,12 +65,12 @@ class _View:
                 found = {TROUBLE: "Not up to date: something went wrong here."}
             if any(self.parts.get(name) != html for name, html in found.items()):
                 self.parts.update(found)
-                await self.tell()
+                self.tell()
             await clock.sleep(max(self.every_s, REST * (clock.monotonic() - began)))
 
-    async def tell(self) -> None:
-        async with self.changed:
-            self.changed.notify_all()
+    def tell(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
 
 
 class Live:
@@ -84,11 +85,13 @@ class Live:
         self._closing = asyncio.Event()
 
     async def close(self) -> None:
-        """End every stream."""
+        """End every stream; what was polled is polled no more when this returns."""
         self._closing.set()
-        for view in list(self._views.values()):
-            if view.task is not None:
-                view.task.cancel()
+        tasks = [view.task for view in self._views.values() if view.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def watch(
         self,
@@ -178,13 +181,13 @@ class Live:
         sent: dict[str, str] = {}
         try:
             while not view.is_over:
+                changed = view.changed
                 for name, html in list(view.parts.items()):
                     if sent.get(name) != html:
                         sent[name] = html
                         yield name, html
-                async with view.changed:
-                    if not view.is_over and all(sent.get(name) == html for name, html in view.parts.items()):
-                        await view.changed.wait()
+                if not view.is_over:
+                    await changed.wait()
         finally:
             view.viewers -= 1
             if not view.viewers and view.task is not None:
@@ -195,12 +198,7 @@ class Live:
         if view is not None and view.task is done:
             del self._views[key]
             view.is_over = True
-            if not self._closing.is_set() and view.viewers:
-                _LAST.add(task := asyncio.create_task(view.tell()))
-                task.add_done_callback(_LAST.discard)
-
-
-_LAST: set[asyncio.Task[None]] = set()
+            view.tell()
 
 
 async def _together(shown: AsyncIterator[Event], beside: AsyncIterator[Event]) -> AsyncIterator[Event]:

@@ -83,12 +83,12 @@ def size(number: int) -> str:
     return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
 
 
-def at(instant: datetime | None, now: datetime | None = None) -> Markup | str:
+def at(instant: datetime | None, now: datetime) -> Markup | str:
     """Return a time as an element: how long ago it is, or how far ahead, with the whole of it beside."""
     if instant is None:
         return "–"
     instant = instant.astimezone(UTC)
-    away_s = ((now or datetime.now(UTC)) - instant).total_seconds()
+    away_s = (now - instant).total_seconds()
     words = f"{span(away_s)} ago" if away_s >= 0 else f"in {span(-away_s)}"
     if abs(away_s) > 2 * 86_400:
         words = f"{instant:%Y-%m-%d %H:%M}"
@@ -102,6 +102,11 @@ def state(name: object) -> Markup:
     return Markup('<span class="state {}"><span aria-hidden="true">{}</span> {}</span>').format(
         word, SIGNS.get(word, "·"), word.replace("_", " ")
     )
+
+
+def lease(id: int) -> str:
+    """Return the id of a lease as etcd writes it: 16 hexadecimal digits, also of one that was signed on its way."""
+    return f"{id & 0xFFFF_FFFF_FFFF_FFFF:016x}"
 
 
 @cache
@@ -122,7 +127,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.filters.update(shown=shown, pretty=pretty, count=count, span=span, size=size, at=at, state=state)
+    made.filters.update(shown=shown, pretty=pretty, count=count, span=span, size=size, at=at, state=state, lease=lease)
     made.globals.update(static_url=static_url)
     # Texts are made visible wherever they come out, not only where somebody thought of it.
     made.finalize = _finalize
@@ -146,4 +151,17 @@ def block(template: str, name: str, context: Mapping[str, Any]) -> str:
     return "".join(found.blocks[name](found.new_context(dict(context))))
 
 
-__all__ = ["at", "block", "count", "escape", "pretty", "render", "shown", "size", "span", "state", "static_url"]
+__all__ = [
+    "at",
+    "block",
+    "count",
+    "escape",
+    "lease",
+    "pretty",
+    "render",
+    "shown",
+    "size",
+    "span",
+    "state",
+    "static_url",
+]

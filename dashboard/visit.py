@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
@@ -51,6 +52,11 @@ class Visit:
     lists: Mapping[str, list[str]] = field(default_factory=dict)
 
     @property
+    def now(self) -> datetime:
+        """The time of day by the clock that the dashboard was given."""
+        return self.dashboard.clock.wall()
+
+    @property
     def query(self) -> Mapping[str, str]:
         """What stands behind the question mark, without what is empty."""
         return {name: value for name, value in self.request.query_params.items() if value.strip()}
@@ -84,7 +90,13 @@ class Visit:
     def shared_context(self, **context: Any) -> dict[str, Any]:
         """Return what the live parts of pages may use: nothing that is one visitor's, as others are shown them."""
         role = self.caller.role if self.caller else ""
-        return {"may_operate": role in OPERATES, "may_submit": role in SUBMITS, "link": link, **context}
+        return {
+            "may_operate": role in OPERATES,
+            "may_submit": role in SUBMITS,
+            "link": link,
+            "now": self.now,
+            **context,
+        }
 
     def back(self, path: str, said: str = "", *, failed: bool = False) -> Response:
         """Answer an act: show a page, which says what became of it."""

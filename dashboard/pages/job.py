@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -14,6 +13,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from tenure.client.records import Attempt, Job, LogLine
 from tenure.dashboard import charts, render
 from tenure.dashboard.live import ENDED
+from tenure.dashboard.pages.schedules import name_of
 from tenure.dashboard.visit import Visit
 from tenure.model.errors import TenureError
 from tenure.model.states import JobState
@@ -22,8 +22,8 @@ log = structlog.get_logger(__name__)
 
 TAIL = 500
 """Lines of a log that a page begins with."""
-MOST_LINES = 500
-"""In one event; when more come, the first of them are left out."""
+MAX_UNSENT_LINES = 1_000
+"""Lines that are read and not sent yet, at most: then the log is read no further, until they are. None is left out."""
 GATHER_S = 0.25
 PARENTS = 50
 
@@ -32,8 +32,8 @@ async def show(visit: Visit) -> Response:
     """Show a job."""
     id = visit.path("id")
     job = await visit.client.get(id)
-    attempts, artifacts, lines, why = await asyncio.gather(
-        visit.client.attempts(id), _artifacts(visit, job), _tail(visit, id), _why(visit, job)
+    attempts, artifacts, lines, why, schedule = await asyncio.gather(
+        visit.client.attempts(id), _artifacts(visit, job), _tail(visit, id), _why(visit, job), name_of(visit, job)
     )
     return visit.page(
         "job.html",
@@ -41,9 +41,10 @@ async def show(visit: Visit) -> Response:
         lines=lines,
         tail=TAIL,
         why=why,
+        schedule=schedule,
         parents=job.depends_on[:PARENTS],
         parents_left=max(0, len(job.depends_on) - PARENTS),
-        **_context(job, attempts),
+        **_context(visit, job, attempts),
     )
 
 
@@ -53,11 +54,15 @@ async def live(visit: Visit) -> Response:
     Browsers open six to a host, whatever the number of pages.
     """
     id = visit.path("id")
+    schedule: str | None = None
 
     async def produce() -> dict[str, str]:
+        nonlocal schedule
         job = await visit.client.get(id)
-        found = _context(job, await visit.client.attempts(id))
-        context = visit.shared_context(why=await _why(visit, job), **found)
+        if schedule is None:  # it stays as it is: looked for once
+            schedule = await name_of(visit, job)
+        found = _context(visit, job, await visit.client.attempts(id))
+        context = visit.shared_context(why=await _why(visit, job), schedule=schedule, **found)
         parts = {name: render.block("job.html", name, context) for name in ("head", "story")}
         return {**parts, ENDED: "yes"} if job.is_terminal else parts
 
@@ -81,10 +86,10 @@ async def retry(visit: Visit) -> Response:
 
 
 async def delete(visit: Visit) -> Response:
-    """Hide it from listings."""
+    """Delete it: listings leave it out unless they are asked for deleted ones."""
     id = visit.path("id")
     await visit.client.delete(id)
-    return visit.back(f"/ui/jobs/{id}", "It is hidden from listings now.")
+    return visit.back(f"/ui/jobs/{id}", "Deleted: it is listed no more unless deleted ones are asked for.")
 
 
 async def revoke(visit: Visit) -> Response:
@@ -136,8 +141,8 @@ async def log_file(visit: Visit) -> Response:
     return response
 
 
-def _context(job: Job, attempts: Sequence[Attempt]) -> dict[str, Any]:
-    now = datetime.now(UTC)
+def _context(visit: Visit, job: Job, attempts: Sequence[Attempt]) -> dict[str, Any]:
+    now = visit.now
     return {"job": job, "attempts": attempts, "now": now, "chart": charts.timeline(job, attempts, now)}
 
 
@@ -161,7 +166,7 @@ async def _tail(visit: Visit, id: str) -> list[LogLine]:
 
 async def _growing(visit: Visit, id: str) -> AsyncIterator[tuple[str, str]]:
     """Yield the end of the log whole, then what comes, gathered."""
-    waiting: asyncio.Queue[LogLine | None] = asyncio.Queue(2 * MOST_LINES)
+    waiting: asyncio.Queue[LogLine | None] = asyncio.Queue(MAX_UNSENT_LINES)
 
     async def read() -> None:
         try:
@@ -178,7 +183,7 @@ async def _growing(visit: Visit, id: str) -> AsyncIterator[tuple[str, str]]:
     try:
         while not is_over:
             first = await waiting.get()
-            await asyncio.sleep(GATHER_S)
+            await visit.dashboard.clock.sleep(GATHER_S)
             lines = [first]
             while not waiting.empty():
                 lines.append(waiting.get_nowait())

@@ -20,8 +20,10 @@ FILTERS = ("namespace", "kind", "route", "label", "workflow", "parent", "after",
 ENDED = ("ended_after", "ended_before")
 """Filters of the listing that acts do not know: where one is set, no act over all that match is offered."""
 ACTS = {"cancel": "canceled", "retry": "retried"}
-PREVIEW_S = 10.0
-"""How long is counted; then the page says that there are more than could be."""
+PREVIEW_S = 0.15
+"""How long is counted, so that the page comes as soon as any other; then it offers to count for longer."""
+LONG_PREVIEW_S = 10.0
+"""How long is counted for whoever asks for that."""
 ACT_S = 60.0
 """How long an act over many goes on; then the page says that it is to be repeated."""
 
@@ -40,7 +42,7 @@ async def show(visit: Visit) -> Response:
         page_token=asked.get("page"),
     )
     ended = {name: asked.get(name, "") for name in ENDED}
-    return visit.page("jobs.html", page=page, ended=ended, now=datetime.now(UTC), **_asked(visit))
+    return visit.page("jobs.html", page=page, ended=ended, **_asked(visit))
 
 
 async def preview(visit: Visit) -> Response:
@@ -51,15 +53,24 @@ async def preview(visit: Visit) -> Response:
     number: int | None = None
     executing = 0
     ids: tuple[str, ...] = ()
+    is_long = "count" in visit.query
     with suppress(TimeoutError):
-        async with asyncio.timeout(PREVIEW_S):
+        async with asyncio.timeout(LONG_PREVIEW_S if is_long else PREVIEW_S):
             if act == "cancel":
                 told = await visit.client.cancel_many(**found, all=is_all, preview=True)
                 number, executing, ids = told.canceled + told.asked, told.asked, told.ids
             else:
                 retried = await visit.client.retry_many(**found, all=is_all, preview=True)
                 number, ids = retried.retried, retried.ids
-    return visit.page("bulk.html", act=act, number=number, executing=executing, ids=ids, is_all=is_all, **_asked(visit))
+    shown: dict[str, Any] = {
+        "act": act,
+        "number": number,
+        "executing": executing,
+        "ids": ids,
+        "is_all": is_all,
+        "is_long": is_long,
+    }
+    return visit.page("bulk.html", **shown, **_asked(visit))
 
 
 async def carry_out(visit: Visit) -> Response:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from starlette.responses import Response
 
@@ -41,7 +40,6 @@ async def show(visit: Visit) -> Response:
         token=visit.query.get("page", ""),
         asked={name: visit.query.get(name, "") for name in ("kind", "namespace")},
         shown=SHOWN,
-        now=datetime.now(UTC),
     )
 
 

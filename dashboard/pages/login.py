@@ -61,7 +61,7 @@ async def end(visit: Visit) -> Response:
         response = await _logged_in(visit, tokens, sign_in.then if sign_in else "/ui/")
     except Unauthenticated as exc:
         raise PermissionDenied(
-            "the issuer knows you, but what it says of you is nobody here",
+            "the issuer knows you, but your account has no role here",
             hint="its tokens need the audience and the claims that the coordinators ask for",
         ) from exc
     visit.dashboard.set_cookie(response, visit.dashboard.sign_in_cookie, "", 0)

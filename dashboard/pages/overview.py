@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from starlette.responses import Response
@@ -14,21 +13,21 @@ from tenure.dashboard.visit import Visit
 
 async def show(visit: Visit) -> Response:
     """Show how it goes."""
-    return visit.page("overview.html", **_context(await visit.client.overview()))
+    return visit.page("overview.html", **_context(visit, await visit.client.overview()))
 
 
 async def live(visit: Visit) -> Response:
     """Tell how it goes, again and again."""
 
     async def produce() -> dict[str, str]:
-        context = visit.shared_context(**_context(await visit.client.overview()))
+        context = visit.shared_context(**_context(visit, await visit.client.overview()))
         return {name: render.block("overview.html", name, context) for name in ("figures", "summary")}
 
     return visit.dashboard.live.watch(visit, "overview", produce)
 
 
-def _context(overview: Overview) -> dict[str, Any]:
-    now = overview.at or datetime.now(UTC)
+def _context(visit: Visit, overview: Overview) -> dict[str, Any]:
+    now = overview.at or visit.now
     return {"overview": overview, "now": now, "chart": charts.minutes(overview.minutes), "summary": _summary(overview)}
 
 
@@ -39,7 +38,7 @@ def _summary(overview: Overview) -> str:
     if not overview.workers:
         told.append("No worker is there.")
     if overview.silent:
-        told.append(f"{len(overview.silent)} coordinators do not tell their figures.")
+        told.append(f"{len(overview.silent)} coordinators did not answer for their figures.")
     if overview.last_minute.lost:
         told.append("Leases were lost in the last minute.")
     if overview.last_minute.failed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from starlette.responses import Response
 
@@ -19,7 +19,7 @@ SHOWN = 500
 
 async def show(visit: Visit) -> Response:
     """List them."""
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    today = visit.now.replace(hour=0, minute=0, second=0, microsecond=0)
     policies, holds, counts = await asyncio.gather(
         visit.client.retentions(),
         _holds(visit),
@@ -36,7 +36,6 @@ async def show(visit: Visit) -> Response:
         states=sorted(str(state) for state in TERMINAL),
         jobs=jobs,
         counted_until=counts.counted_until,
-        now=datetime.now(UTC),
     )
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from contextlib import suppress
 
 from starlette.responses import Response
 
+from tenure.client.records import Job
 from tenure.client.schedules import Schedule
 from tenure.dashboard.visit import Visit
 from tenure.model.errors import TenureError
 
 SHOWN = 500
 TICKS = 10
+LOOKED_AT = 200
+"""Of the newest jobs of its kind, so many are looked through for those that a schedule has made."""
+JOBS = 20
+"""Of those, so many are shown."""
 
 
 async def show_all(visit: Visit) -> Response:
@@ -31,15 +36,22 @@ async def show_all(visit: Visit) -> Response:
         is_cut=is_cut,
         shown=SHOWN,
         asked={"namespace": namespace or ""},
-        now=datetime.now(UTC),
     )
 
 
 async def show(visit: Visit) -> Response:
-    """Show one, with its ticks to come and its last job."""
+    """Show one, with its ticks to come, its last job, and the newest ones that it has made."""
     schedule = await visit.client.get_schedule(visit.path("name"), namespace=visit.path("namespace"))
-    ticks, last = await asyncio.gather(_ticks(visit, schedule), _last(visit, schedule))
-    return visit.page("schedule.html", schedule=schedule, ticks=ticks, last=last, now=datetime.now(UTC))
+    ticks, last, jobs = await asyncio.gather(_ticks(visit, schedule), _last(visit, schedule), _newest(visit, schedule))
+    return visit.page(
+        "schedule.html",
+        schedule=schedule,
+        ticks=ticks,
+        last=last,
+        jobs=jobs[:JOBS],
+        found=len(jobs),
+        looked_at=LOOKED_AT,
+    )
 
 
 async def pause(visit: Visit) -> Response:
@@ -74,6 +86,27 @@ async def _last(visit: Visit, schedule: Schedule) -> object:
         return await visit.client.get(schedule.last_job_id)
     except TenureError:  # retention has removed it
         return None
+
+
+async def _newest(visit: Visit, schedule: Schedule) -> list[Job]:
+    spec = schedule.spec
+    page = await visit.client.list_page(kind=spec.job.kind, namespace=spec.namespace, page_size=LOOKED_AT)
+    return [job for job in page.jobs if job.schedule_id == schedule.id]
+
+
+async def name_of(visit: Visit, job: Job) -> str:
+    """Return the name of the schedule that made a job; nothing where it is deleted, or not among the first ones."""
+    if job.schedule_id is None:
+        return ""
+    looked_at = 0
+    with suppress(TenureError):  # who may see the job, and no schedules, is shown the job
+        async for schedule in visit.client.schedules(namespace=job.namespace):
+            looked_at += 1
+            if schedule.id == job.schedule_id:
+                return schedule.name
+            if looked_at == SHOWN:
+                break
+    return ""
 
 
 def _path(visit: Visit) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any
 
 from starlette.responses import Response
@@ -40,7 +39,6 @@ async def _context(visit: Visit) -> dict[str, Any]:
         "held": sum(worker.claims for worker in workers),
         "claims": claims,
         "cluster": cluster,
-        "now": datetime.now(UTC),
     }
 
 

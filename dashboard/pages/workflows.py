@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from markupsafe import Markup
@@ -25,7 +24,7 @@ async def show_all(visit: Visit) -> Response:
     namespace, name = visit.query.get("namespace"), visit.query.get("name")
     found = [one async for one in visit.client.list_workflows(namespace=namespace, name=name, limit=SHOWN)]
     asked = {"namespace": namespace or "", "name": name or ""}
-    return visit.page("workflows.html", workflows=found, shown=SHOWN, asked=asked, now=datetime.now(UTC))
+    return visit.page("workflows.html", workflows=found, shown=SHOWN, asked=asked)
 
 
 async def show(visit: Visit) -> Response:
@@ -66,7 +65,6 @@ async def _context(visit: Visit) -> dict[str, Any]:
         "is_folded": len(jobs) > MAX_NODES,
         "listing": link("/ui/jobs", workflow=id),
         "graph": _graph(workflow, jobs),
-        "now": datetime.now(UTC),
     }
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import re
 
+import psycopg
 import pytest
 from playwright.async_api import expect
 from tests.coordinator.conftest import until
-from tests.dashboard.conftest import PATIENCE_MS, Look, Place, Start, needs_chromium, violations
+from tests.dashboard.conftest import PATIENCE_MS, Look, Place, Start, needs_chromium, post, violations
 from tests.dashboard.handlers import HOSTILE
 
-from tenure.client import JobState, NewJob, Retry
+from tenure.client import JobState, NewJob, NewSchedule, Retry
 
 pytestmark = needs_chromium
 expect.set_options(timeout=PATIENCE_MS)
@@ -173,6 +175,8 @@ async def test_many_are_canceled_after_a_preview(place: Place, look: Look) -> No
         await seen.log_in("operator")
         await seen.open("/ui/jobs?label=b%3D1")
         await seen.page.click("#cancel-all")
+        if await seen.page.locator("#count-longer").count():  # a busy machine
+            await seen.page.click("#count-longer")
         await expect(seen.page.locator("h1")).to_have_text("Cancel 7 jobs?")
         await expect(seen.page.locator("ul.ids li")).to_have_count(7)
         assert {(await client.get(job.id)).state for job in made} == {"ready"}, "a preview does nothing"
@@ -184,6 +188,24 @@ async def test_many_are_canceled_after_a_preview(place: Place, look: Look) -> No
         await seen.open("/ui/jobs/all/cancel")
         await expect(seen.page.locator("main")).to_contain_text("every job is meant")
         await client.cancel(other.id)
+
+
+async def test_a_preview_that_cannot_count_in_time_says_so_and_the_act_is_over_all(place: Place) -> None:
+    async with place.client() as client, place.browser_without_script("operator") as http:
+        made = await client.submit_many([NewJob(kind="noop", delay_s=3_600, labels={"slow": "1"}) for _ in range(30)])
+        path = "/ui/jobs/all/cancel?label=slow%3D1"
+        async with await psycopg.AsyncConnection.connect(place.deployment.env["TENURE_POSTGRES_DSN"]) as connection:
+            await connection.execute("LOCK TABLE tenure.job IN ACCESS EXCLUSIVE MODE")
+            page = (await http.get(path)).text
+            await connection.rollback()
+        assert "Cancel all matching jobs?" in page and "all that match this filter" in page
+        longer = re.search(r'id="count-longer" href="([^"]+)"', page)
+        assert longer is not None
+        counted = (await http.get(html.unescape(longer[1]))).text
+        assert "Cancel 30 jobs?" in counted and "count-longer" not in counted
+        answer = await post(http, "/ui/jobs/all/cancel", page, label="slow=1")  # the form that was never counted
+        assert answer.status_code == 303
+        assert {(await client.get(job.id)).state for job in made} == {"canceled"}
 
 
 async def test_what_jobs_say_is_shown_as_text(place: Place, look: Look) -> None:
@@ -260,20 +282,80 @@ async def test_light_and_dark_by_the_system_and_by_choice(place: Place, look: Lo
     assert await background() < 200
 
 
+_RATIO_OF_GRAPH = """() => {
+  const light = (color) => color.match(/[\\d.]+/g).slice(0, 3).map(Number).reduce((sum, one, at) => {
+    const part = one / 255;
+    return sum + [0.2126, 0.7152, 0.0722][at] * (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+  }, 0);
+  const ratio = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  const fill = (one) => light(getComputedStyle(one).fill);
+  const boxes = [...document.querySelectorAll(".graph g")];
+  const ground = light(getComputedStyle(document.querySelector(".graph")).backgroundColor);
+  return {
+    ground,
+    boxes: boxes.map((one) => fill(one.querySelector("rect"))),
+    texts: boxes.flatMap((one) =>
+      [...one.querySelectorAll("text")].map((text) => ratio(fill(text), fill(one.querySelector("rect"))))),
+    lines: [...document.querySelectorAll(".graph svg > path, .graph rect")].map(
+      (one) => ratio(light(getComputedStyle(one).stroke), ground)),
+  };
+}"""
+"""How light the ground and the boxes of a graph are (0 to 1), and the contrast of its texts and lines (WCAG 2.1)."""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_a_graph_has_the_colors_of_the_theme(place: Place, look: Look, theme: str) -> None:
+    async with place.client() as client:
+        jobs = [
+            NewJob(kind="noop", ref="done"),
+            NewJob(kind="hostile", ref="failed", retry=Retry(max_attempts=1)),
+            NewJob(kind="noop", ref="canceled", depends_on=["failed"]),
+            NewJob(kind="chatty", ref="going"),
+            NewJob(kind="noop", ref="ready", delay_s=3_600),
+            NewJob(kind="noop", ref="waiting", depends_on=["going"]),
+        ]
+        made = await client.submit_many(jobs, workflow="all colors")
+        seen = await look(place)
+        await seen.page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
+        await seen.log_in("viewer")
+        await seen.open(f"/ui/workflows/{made.workflow_id}")
+        for state in ("completed", "failed", "canceled", "executing", "ready", "waiting"):
+            await expect(seen.page.locator(f".graph g.{state}")).to_have_count(1)
+        found = await seen.page.evaluate(_RATIO_OF_GRAPH)
+        assert len(found["boxes"]) == 6 and len(set(found["boxes"])) == 6, "each state has a color of its own"
+        is_dark = [light < 0.2 for light in (found["ground"], *found["boxes"])]
+        assert is_dark == [theme == "dark"] * 7, found
+        assert min(found["texts"]) >= 4.5 and min(found["lines"]) >= 3, found
+        assert await violations(seen.page) == []
+        await client.cancel_workflow(made.workflow_id or "")
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_pages_are_accessible_by_the_rules_of_wcag(place: Place, look: Look, theme: str) -> None:
     async with place.client() as client:
         done = await client.submit("give-back", {"a": 1})
         await client.wait(done.id, timeout_s=60)
+        drawn = await client.submit_many(
+            [NewJob(kind="noop", ref="a"), NewJob(kind="noop", depends_on=["a"])], workflow="looked at"
+        )
+        await client.put_limit("looked-at", concurrent=3)
+        job = NewJob(kind="noop")
+        await client.create_schedule(NewSchedule(name=f"in-{theme}", cron="0 3 * * *", time_zone="UTC", job=job))
+        await client.pause(pool="nobody/there", reason="to be seen")
+        await client.put_retention(kind="noop", state="completed", keep_s=86_400)
     id = await _executing(place)
     seen = await look(place)
     await seen.page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
     await seen.open("/ui/login")
     assert await violations(seen.page) == []
-    await seen.log_in("operator")
-    jobs = (f"/ui/jobs/{done.id}", f"/ui/jobs/{id}", "/ui/jobs/x")
-    for path in ("/ui/", "/ui/jobs", "/ui/letters", "/ui/jobs/all/retry", *jobs):
+    await seen.log_in("admin")
+    pages = await seen.page.eval_on_selector_all("header nav a", "all => all.map(one => one.getAttribute('href'))")
+    assert len(pages) == 9
+    others = ("/ui/jobs/all/retry", f"/ui/workflows/{drawn.workflow_id}", f"/ui/schedules/default/in-{theme}")
+    for path in (*pages, *others, f"/ui/jobs/{done.id}", f"/ui/jobs/{id}", "/ui/jobs/x"):
         await seen.open(path)
+        dark = await seen.page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+        assert dark == (theme == "dark")
         assert await violations(seen.page) == [], path
     await seen.page.keyboard.press("?")
     assert await violations(seen.page) == []

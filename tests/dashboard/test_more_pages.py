@@ -69,7 +69,10 @@ async def test_a_schedule_is_paused_resumed_and_triggered(place: Place, look: Lo
         await seen.log_in("operator")
         await seen.open("/ui/schedules")
         await seen.page.get_by_role("link", name="nightly").click()
-        await expect(seen.page.locator("main tbody tr")).to_have_count(10)
+        ticks = seen.page.get_by_role("region", name="Table of ticks to come").locator("tbody tr")
+        made = seen.page.get_by_role("region", name="Table of its jobs").locator("tbody tr")
+        await expect(ticks).to_have_count(10)
+        await expect(made).to_have_text("None.")
         assert await violations(seen.page) == []
         await seen.page.click("#pause")
         await expect(seen.page.locator("h1")).to_contain_text("paused")
@@ -80,6 +83,18 @@ async def test_a_schedule_is_paused_resumed_and_triggered(place: Place, look: Lo
         await seen.page.click("#trigger")
         await expect(seen.page.locator("#said")).to_contain_text("Triggered")
         assert "a schedule" in await seen.text("#payload")
+        id = (await seen.text("#job-id")).strip()
+        await client.wait(id, timeout_s=60)
+        other = await client.submit("noop")  # of this kind, and made by nobody
+        await client.wait(other.id, timeout_s=60)
+        await expect(seen.page.locator("#state")).to_contain_text("completed")
+        await expect(seen.page.locator("#story")).to_contain_text("for the tick")
+        await seen.page.click("#to-schedule")
+        await expect(made).to_have_count(1)
+        await expect(made).to_contain_text(id)
+        await expect(made).to_contain_text("completed")
+        await expect(made.locator("td").nth(2)).to_have_text(re.compile(r"\d+\.\d s"))
+        assert await violations(seen.page) == []
 
 
 async def test_workers_claims_and_slots_are_seen_as_they_are(place: Place, look: Look) -> None:
@@ -87,6 +102,11 @@ async def test_workers_claims_and_slots_are_seen_as_they_are(place: Place, look:
         await client.put_limit("db", concurrent=3)
         seen = await look(place)
         await seen.log_in("operator")
+        limits = await look(place)
+        await limits.log_in("viewer")
+        await limits.open("/ui/limits")
+        slots = limits.page.locator("main tbody tr", has_text="db")
+        await expect(slots).to_contain_text("none")
         await seen.open("/ui/workers")
         assert "worker1" in await seen.text() and "coordinator1" in await seen.text()
         held = await client.submit("sleep", {"seconds": 600}, limits=["db"])
@@ -98,10 +118,10 @@ async def test_workers_claims_and_slots_are_seen_as_they_are(place: Place, look:
         claim = seen.page.locator("main tbody tr", has_text=held.id)
         await expect(claim).to_contain_text(re.compile(r"\d+ of 10 s"))
         assert await violations(seen.page) == []
-        await seen.open("/ui/limits")
-        await expect(seen.page.locator("main tbody tr", has_text="db")).to_contain_text("1 of 3")
-        assert await violations(seen.page) == []
+        await expect(slots).to_contain_text("1 of 3")  # on the page that was there before the job
+        assert await violations(limits.page) == []
         await client.cancel(held.id)
+        await expect(slots).to_contain_text("none")
         await seen.open("/ui/workers")
         await expect(claim).to_have_count(0)
 

@@ -30,8 +30,9 @@ from tenure.dashboard.pages import job as job_page
 from tenure.dashboard.pages.login import _own_path
 from tenure.dashboard.places import Bounded, Places
 from tenure.dashboard.sessions import Session, SessionKeys, SignIn
+from tenure.dashboard.visit import Visit
 from tenure.model.clock import SystemClock
-from tenure.model.errors import BoundExceeded, PermissionDenied
+from tenure.model.errors import BoundExceeded, PermissionDenied, Unauthenticated
 from tenure.model.states import Outcome
 
 CLOCK = SystemClock()
@@ -143,6 +144,32 @@ def test_lengths_of_time_and_sizes_are_for_people() -> None:
     assert "20 s ago" in render.at(now - timedelta(seconds=20), now) and "in 1 min" in render.at(
         now + timedelta(seconds=60), now
     )
+
+
+def test_a_lease_is_written_as_etcd_does() -> None:
+    assert [render.lease(one) for one in (0x1234, 2**63 + 1, -(2**63) + 1, -1)] == [
+        "0000000000001234", "8000000000000001", "8000000000000001", "ffffffffffffffff",
+    ]  # fmt: skip
+
+
+def test_a_preview_that_was_not_counted_says_that_all_are_meant() -> None:
+    session = Session("c", 0)
+    visit = Visit(cast(Any, SimpleNamespace(clock=CLOCK, asks=True)), _request(), session, cast(Any, None))
+    asked = {"kind": "a&b", "label": ""}
+    shown: dict[str, Any] = {
+        "act": "cancel",
+        "number": None,
+        "executing": 0,
+        "ids": (),
+        "is_all": False,
+        "asked": asked,
+        "states": [],
+    }
+    soon = render.render("bulk.html", visit.context(**shown, is_long=False))
+    assert "Cancel all matching jobs?" in soon and "all that match this filter" in soon
+    assert 'href="/ui/jobs/all/cancel?count=yes&amp;kind=a%26b"' in soon
+    late = render.render("bulk.html", visit.context(**shown, is_long=True))
+    assert "in ten seconds" in late and "count-longer" not in late
 
 
 def test_minutes_are_drawn_in_proportion_and_told_in_words() -> None:
@@ -269,6 +296,51 @@ async def test_the_end_is_told_last(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [line.removeprefix("event: ") for line in text.splitlines() if line.startswith("event: ")]
     assert sorted(names[:-1]) == ["lines", "lines", "lines", "state", "trouble"] and names[-1] == ENDED
     await live.close()
+
+
+async def test_nothing_is_polled_any_more_when_it_is_closed() -> None:
+    live = Live(CLOCK)
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def produce() -> dict[str, str]:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)  # ends a little later than it is told to
+            ended.set()
+        return {}
+
+    stream = _stream(live, produce)
+    assert await anext(stream) == b"retry: 2000\n\n"
+    watching = asyncio.ensure_future(anext(stream, None))
+    await began.wait()
+    await live.close()
+    assert ended.is_set()
+    assert await watching is None
+
+
+async def test_a_poll_that_is_refused_ends_for_all_who_watch() -> None:
+    live = Live(CLOCK)
+    refused = asyncio.Event()
+
+    async def produce() -> dict[str, str]:
+        if refused.is_set():
+            raise Unauthenticated("revoked")
+        return {"n": "1"}
+
+    streams = [_stream(live, produce) for _ in range(3)]
+    for stream in streams:
+        assert await anext(stream) == b"retry: 2000\n\n"
+        assert await anext(stream) == b"event: n\ndata: 1\n\n"
+    refused.set()
+    left = await asyncio.gather(*(_rest(stream) for stream in streams))
+    assert {part for told in left for part in told} <= {b"event: trouble\ndata: \n\n"}, "each begins anew"
+    await live.close()
+
+
+async def _rest(stream: AsyncIterator[bytes]) -> list[bytes]:
+    return [part async for part in stream]
 
 
 async def test_viewers_are_bounded() -> None:

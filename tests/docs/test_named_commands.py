@@ -14,14 +14,18 @@ from tenure.cli.main import app
 from tenure.cli.up import up_command
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    "README.md",
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")),
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "dashboard" / "templates").glob("*.html")),
+]
 TREE: Any = typer.main.get_command(app)
 _alone = typer.Typer()
 _alone.command()(up_command)
 UP: Any = typer.main.get_command(_alone)
 OWN_PARSER = {"health"}
 """Answered before the others are imported; its options are its own."""
-_SPAN = re.compile(r"`(tenure [^`\n]+)`|\$\((tenure [^)]+)\)")
+_SPAN = re.compile(r"`(tenure [^`\n]+)`|\$\((tenure [^)]+)\)|<code>(tenure [^<\n]+)</code>")
 _BLOCK = re.compile(r"^```(?:sh|console|shell)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINE = re.compile(r"^(?:\$ )?(tenure .+)$", re.MULTILINE)
 _OPTION = re.compile(r"(?<![\w-])(--?[a-z][\w-]*)")
@@ -66,7 +70,8 @@ def test_commands_that_are_named_exist(page: str) -> None:
 
 def test_what_does_not_exist_is_found() -> None:
     text = (
-        "see `tenure jobs lst`, `tenure jobs list --colour` and\n```sh\ntenure jobs get $(tenure nothing) | jq\n```\n"
+        "see `tenure jobs lst`, `tenure jobs list --colour`, <code>tenure retention put --keep 30d</code> and\n"
+        "```sh\ntenure jobs get $(tenure nothing) | jq\n```\n"
     )
     problems = [problem for problem in map(_problem, _named(text)) if problem]
-    assert len(problems) == 3
+    assert len(problems) == 4
