@@ -154,12 +154,12 @@ except ValueError:
 @pytest.mark.parametrize("word", ["a" * 1_000_000, "-eyJ" * 250_000, "password" * 125_000, "a://" * 250_000])
 def test_a_line_without_spaces_holds_up_nobody(word: str) -> None:
     """In time that grew with the square of its length this would not end before the test's time is up."""
-    assert Hiding(["canary-exact"])(None, "", f"dump {word}") == f"dump {word}"
+    assert Redaction(["canary-exact"])(None, "", f"dump {word}") == f"dump {word}"
 
 
 @pytest.mark.parametrize("secret", [TOKEN, JWT, "password=geheim123", "Bearer canary-canary-canary"])
 def test_a_secret_at_the_beginning_of_a_line_within_json_is_not_written(secret: str) -> None:
     for end in ("\n", "\r\n", "\t"):
-        written = Hiding()(None, "", json.dumps({"exception": f"Traceback{end}{secret}{end}more"}))
+        written = Redaction()(None, "", json.dumps({"exception": f"Traceback{end}{secret}{end}more"}))
         assert secret[-12:] not in written and HIDDEN in written
         assert json.loads(written)["exception"].startswith("Traceback")

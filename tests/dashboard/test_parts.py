@@ -370,7 +370,9 @@ async def test_a_log_that_comes_faster_than_it_is_taken_ends_with_its_viewer() -
                     attempt=1, seq=1, at=CLOCK.wall(), level="info", message="m", fields={}, logger="", code=""
                 )
 
-    growing = job_page._growing(cast(Any, SimpleNamespace(client=Chatty())), "j")
+    growing = job_page._growing(
+        cast(Any, SimpleNamespace(client=Chatty(), dashboard=SimpleNamespace(clock=CLOCK))), "j"
+    )
     assert (await anext(growing))[0] == "tail"
     await asyncio.sleep(0.5)  # so many come that its queue is full
     await cast(Any, growing).aclose()
