@@ -20,7 +20,7 @@ FILTERS = ("namespace", "kind", "route", "label", "workflow", "parent", "after",
 ENDED = ("ended_after", "ended_before")
 """Filters of the listing that acts do not know: where one is set, no act over all that match is offered."""
 ACTS = {"cancel": "canceled", "retry": "retried"}
-PREVIEW_S = 10.0
+PREVIEW_S = 0.15
 """How long is counted; then the page says that there are more than could be."""
 ACT_S = 60.0
 """How long an act over many goes on; then the page says that it is to be repeated."""
