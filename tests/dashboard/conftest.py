@@ -87,7 +87,7 @@ def start(
     made: list[tuple[Deployment, str]] = []
     before = dict(os.environ)
 
-    def begin(*, asks: bool, coordinators: int = 1, **env: str) -> Place:
+    def begin(*, asks: bool, coordinators: int = 1, http: str = "127.0.0.1:0", **env: str) -> Place:
         folder = tmp_path_factory.mktemp("dashboard")
         dsn = postgres_server.create_database(postgres_template)
         secrets: dict[str, str] = {}
@@ -100,6 +100,7 @@ def start(
             coordinators=coordinators,
             workers=1,
             worker_args=("--import", "tests.dashboard.handlers", "--allow-command"),
+            http=http,
             fsync=False,
             drain_s=5.0,
             postgres_dsn=dsn,

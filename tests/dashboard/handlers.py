@@ -33,3 +33,11 @@ async def hostile(payload: object, ctx: AsyncContext) -> object:
 async def give_back(payload: object, ctx: AsyncContext) -> object:
     """Give the payload back."""
     return payload
+
+
+@handler("save")
+async def save(payload: object, ctx: AsyncContext) -> object:
+    """Log, save a file, and give the payload back."""
+    ctx.log.info("saved soon", what="a file")
+    await ctx.save_artifact("it.txt", b"some bytes\n", content_type="text/plain")
+    return payload

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import hashlib
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
-from tests.fixtures.issuer import AUDIENCE, Issuer
+from starlette.responses import Response
+from tests.fixtures.issuer import AUDIENCE
+from tests.fixtures.provider import CLIENT_ID, CLIENT_SECRET, Provider, providing
 
 from tenure.client import Caller
 from tenure.dashboard import app as dashboard_app
@@ -29,64 +22,9 @@ from tenure.dashboard.pages import login
 from tenure.dashboard.sessions import SessionKeys
 from tenure.model.clock import SystemClock
 from tenure.model.errors import Unauthenticated
-from tenure.probes.server import HttpServer
 
-CLIENT_ID, CLIENT_SECRET = "the-dashboard", "canary-oidc-client-secret"
 BASE = "http://dashboard.test"
-
-
-@dataclass
-class Provider(Issuer):
-    """An issuer at which people log in at once, as whoever ``claims_of`` says."""
-
-    codes: dict[str, dict[str, str]] = field(default_factory=dict)
-    told: dict[str, Any] = field(default_factory=dict)
-    """More claims of its tokens; ``nonce`` of another login, for example."""
-
-    async def describe(self, request: Request) -> Response:
-        return JSONResponse(
-            {
-                "issuer": self.url,
-                "jwks_uri": f"{self.url}/keys",
-                "authorization_endpoint": f"{self.url}/authorize",
-                "token_endpoint": f"{self.url}/token",
-                **self.described,
-            }
-        )
-
-    async def authorize(self, request: Request) -> Response:
-        asked = dict(request.query_params)
-        assert asked["response_type"] == "code" and asked["code_challenge_method"] == "S256"
-        assert asked["client_id"] == CLIENT_ID and asked["redirect_uri"] == f"{BASE}/ui/login/oidc/back"
-        code = secrets.token_urlsafe(8)
-        self.codes[code] = asked
-        return RedirectResponse(f"{asked['redirect_uri']}?code={code}&state={asked['state']}", 303)
-
-    async def token_endpoint(self, request: Request) -> Response:
-        form = {name: values[-1] for name, values in parse_qs((await request.body()).decode()).items()}
-        asked = self.codes.pop(form.get("code", ""), None)
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest()).rstrip(b"=")
-        if asked is None or challenge.decode() != asked["code_challenge"] or form["client_secret"] != CLIENT_SECRET:
-            return JSONResponse({"error": "invalid_grant"}, 400)
-        claims = {"nonce": asked["nonce"], **self.told}
-        return JSONResponse({"access_token": "opaque", "id_token": self.token(**claims), "token_type": "Bearer"})
-
-
-@asynccontextmanager
-async def _issuing() -> AsyncIterator[Provider]:
-    made = Provider()
-    routes = [
-        Route("/.well-known/openid-configuration", made.describe),
-        Route("/authorize", made.authorize),
-        Route("/token", made.token_endpoint, methods=["POST"]),
-    ]
-    server = HttpServer(Starlette(routes=routes), listen="127.0.0.1:0", variable="-")
-    server.bind()
-    made.url = f"http://{server.address}"
-    async with asyncio.TaskGroup() as group:
-        serving = group.create_task(server.run())
-        yield made
-        serving.cancel()
+BACK = f"{BASE}/ui/login/oidc/back"
 
 
 @pytest.fixture
@@ -117,7 +55,7 @@ def _browser(provider: Provider) -> httpx.AsyncClient:
         CLIENT_ID,
         CLIENT_SECRET,
         clock,
-        redirect_url=f"{BASE}/ui/login/oidc/back",
+        redirect_url=BACK,
         audience=AUDIENCE,
     )
     dashboard = Dashboard(clock, keys, asks=True, base_url=BASE, oidc=oidc)
@@ -136,7 +74,7 @@ async def _sent_back(http: httpx.AsyncClient, then: str = "/ui/jobs") -> str:
 
 
 async def test_a_login_at_the_issuer_opens_a_session(taken: list[str]) -> None:
-    async with _issuing() as provider, _browser(provider) as http:
+    async with providing(BACK) as provider, _browser(provider) as http:
         assert "Log in at 127.0.0.1" in (await http.get("/ui/login")).text
         answer = await http.get(await _sent_back(http))
         assert (answer.status_code, answer.headers["location"]) == (303, "/ui/jobs")
@@ -146,7 +84,11 @@ async def test_a_login_at_the_issuer_opens_a_session(taken: list[str]) -> None:
 
 
 async def test_an_answer_for_another_browser_opens_nothing(taken: list[str]) -> None:
-    async with _issuing() as provider, _browser(provider) as mine, _browser(provider) as other:
+    async with (
+        providing(BACK) as provider,
+        _browser(provider) as mine,
+        _browser(provider) as other,
+    ):
         stolen = await _sent_back(other)
         await _sent_back(mine)
         for path in (stolen, stolen.replace("state=", "state=x"), f"{BASE}/ui/login/oidc/back"):
@@ -156,7 +98,7 @@ async def test_an_answer_for_another_browser_opens_nothing(taken: list[str]) -> 
 
 
 async def test_a_code_is_of_use_once(taken: list[str]) -> None:
-    async with _issuing() as provider, _browser(provider) as http:
+    async with providing(BACK) as provider, _browser(provider) as http:
         back = await _sent_back(http)
         cookie = http.cookies["tenure_sign_in"]
         assert (await http.get(back)).status_code == 303
@@ -166,7 +108,7 @@ async def test_a_code_is_of_use_once(taken: list[str]) -> None:
 
 
 async def test_a_token_of_another_login_and_a_refusal_are_told(taken: list[str]) -> None:
-    async with _issuing() as provider, _browser(provider) as http:
+    async with providing(BACK) as provider, _browser(provider) as http:
         provider.told = {"nonce": "another"}
         answer = await http.get(await _sent_back(http))
         assert answer.status_code == 403 and "another login" in answer.text
@@ -181,7 +123,7 @@ async def test_a_token_of_another_login_and_a_refusal_are_told(taken: list[str])
     [{"issuer": "https://evil.example"}, {"token_endpoint": "javascript:1"}, {"authorization_endpoint": None}],
 )
 async def test_a_description_that_does_not_fit_is_not_followed(taken: list[str], described: dict[str, Any]) -> None:
-    async with _issuing() as provider, _browser(provider) as http:
+    async with providing(BACK) as provider, _browser(provider) as http:
         provider.described = described
         begun = await http.get("/ui/login/oidc")
         if begun.status_code == 303:
