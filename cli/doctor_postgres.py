@@ -10,16 +10,19 @@ import statistics
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 from tenure.cli.doctor_clocks import Clock
 from tenure.cli.findings import Finding, Level
 from tenure.cli.output import span
 from tenure.cli.postgres_faults import NEWEST, faults_of, maintained_until
+from tenure.store.postgres.database import query
 
 if TYPE_CHECKING:
     import psycopg
 
+SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "autovacuum", "default_transaction_read_only")
+"""That are looked at."""
 ROUNDS = 5
 SLOW_READ_S = 0.02
 SLOW_COMMIT_S = 0.05
@@ -31,6 +34,7 @@ OLD_TRANSACTIONS = 1_500_000_000
 """Of two thousand million, at which Postgres stops taking writes."""
 KEPT_LOG_BYTES = 10_000_000_000
 WHY_LOST = "an acknowledged job can be lost in a crash"
+WHY_SWELLS = "vacuum may remove nothing that is younger: the queue's tables grow, and claiming becomes slow"
 
 
 def examine(connection: psycopg.Connection[Any], today: date | None = None) -> tuple[list[Finding], Clock]:
@@ -39,7 +43,10 @@ def examine(connection: psycopg.Connection[Any], today: date | None = None) -> t
         *version(connection.info.server_version, today or datetime.now(UTC).date()),
         *settings(connection),
         *latency(connection),
-        *sessions(connection),
+        *transactions(connection),
+        *prepared(connection),
+        *slots(connection),
+        *connections(connection),
         *rows(connection),
     ]
     return findings, clock(connection)
@@ -71,8 +78,16 @@ def settings(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
     """Say which settings endanger jobs."""
     read = dict(
         connection.execute(
-            "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)",
-            (["fsync", "synchronous_commit", "full_page_writes", "autovacuum", "default_transaction_read_only"],),
+            query("doctor_settings"),
+            {
+                "names": [
+                    "fsync",
+                    "synchronous_commit",
+                    "full_page_writes",
+                    "autovacuum",
+                    "default_transaction_read_only",
+                ]
+            },
         ).fetchall()
     )
     for name in ("fsync", "synchronous_commit", "full_page_writes"):
@@ -100,11 +115,7 @@ def latency(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
     told = f"a read takes {statistics.median(reads) * 1000:.1f} ms"
     commit_s = 0.0
     try:
-        # One row in the log, in a transaction of its own: the answer comes when it is on disk.
-        commits = [
-            _timed(connection, "SELECT pg_logical_emit_message(true, 'tenure-doctor', '')") for _ in range(ROUNDS)
-        ]
-        commit_s = statistics.median(commits)
+        commit_s = statistics.median(_timed(connection, query("doctor_commit")) for _ in range(ROUNDS))
         told += f", a commit {commit_s * 1000:.1f} ms"
     except psycopg.Error:
         told += "; commits were not timed (a standby, or not allowed)"
@@ -118,81 +129,68 @@ def latency(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
         yield Finding(Level.OK, "postgres", told, check="postgres-latency")
 
 
-def _timed(connection: psycopg.Connection[Any], statement: str) -> float:
+def _timed(connection: psycopg.Connection[Any], statement: LiteralString) -> float:
     began = time.monotonic()
-    connection.execute(statement.encode()).fetchall()
+    connection.execute(statement).fetchall()
     return time.monotonic() - began
 
 
-def sessions(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
-    """Say what keeps vacuum from its work, and whether connections run out."""
-    why = "vacuum may remove nothing that is younger: the queue's tables grow, and claiming becomes slow"
-    oldest = connection.execute(
-        "SELECT pid, application_name, extract(epoch FROM now() - xact_start)::float8 FROM pg_stat_activity"
-        " WHERE xact_start < now() - make_interval(secs => %s) AND backend_type = 'client backend'"
-        " ORDER BY xact_start LIMIT 1",
-        (LONG_TRANSACTION_S,),
-    ).fetchone()
+def transactions(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
+    """Say which session keeps vacuum from its work."""
+    oldest = connection.execute(query("doctor_transaction"), {"long_s": LONG_TRANSACTION_S}).fetchone()
     if oldest:
         pid, application, age_s = oldest
         yield Finding(
             Level.WARN, "postgres",
             f"session {pid} ({application or 'no name'}) has a transaction open for {span(age_s)}",
-            f"find out whose it is; SELECT pg_terminate_backend({pid}) ends it", why, "postgres-transactions",
+            f"find out whose it is; SELECT pg_terminate_backend({pid}) ends it", WHY_SWELLS, "postgres-transactions",
         )  # fmt: skip
-    prepared = connection.execute(
-        "SELECT gid, extract(epoch FROM now() - prepared)::float8 FROM pg_prepared_xacts"
-        " WHERE prepared < now() - make_interval(secs => %s) ORDER BY prepared LIMIT 1",
-        (LONG_TRANSACTION_S,),
-    ).fetchone()
-    if prepared:
+
+
+def prepared(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
+    """Say which transaction was prepared and forgotten: it keeps vacuum from its work, too."""
+    oldest = connection.execute(query("doctor_prepared"), {"long_s": LONG_TRANSACTION_S}).fetchone()
+    if oldest:
         yield Finding(
-            Level.WARN, "postgres", f"transaction {prepared[0]!r} is prepared for {span(prepared[1])}",
-            "COMMIT PREPARED or ROLLBACK PREPARED", why, "postgres-transactions",
+            Level.WARN, "postgres", f"transaction {oldest[0]!r} is prepared for {span(oldest[1])}",
+            "COMMIT PREPARED or ROLLBACK PREPARED", WHY_SWELLS, "postgres-transactions",
         )  # fmt: skip
-    slot = connection.execute(
-        "SELECT slot_name, CASE WHEN pg_is_in_recovery() THEN 0"
-        " ELSE pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) END::bigint FROM pg_replication_slots"
-        " WHERE NOT active AND restart_lsn IS NOT NULL ORDER BY 2 DESC LIMIT 1"
-    ).fetchone()
+
+
+def slots(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
+    """Say which replication slot fills the disk."""
+    slot = connection.execute(query("doctor_slot")).fetchone()
     if slot and slot[1] > KEPT_LOG_BYTES:
         yield Finding(
             Level.WARN, "postgres",
             f"the replication slot {slot[0]} is not read and keeps {slot[1] / 1e9:.0f} GB of log",
             f"SELECT pg_drop_replication_slot('{slot[0]}') if nobody needs it", "the disk fills up", "postgres-slots",
         )  # fmt: skip
-    counted = connection.execute(
-        "SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::float8,"
-        " current_setting('max_connections')::float8"
-    ).fetchone()
-    if counted:
-        used, most = counted
-        if used >= FULL * most:
-            yield Finding(
-                Level.WARN, "postgres", f"{used:.0f} of {most:.0f} connections are in use",
-                "raise max_connections, or lower TENURE_POSTGRES_POOL_MAX of the coordinators",
-                "a coordinator that gets no connection answers with errors", "postgres-connections",
-            )  # fmt: skip
-        else:
-            yield Finding(
-                Level.OK, "postgres", f"{used:.0f} of {most:.0f} connections are in use", check="postgres-connections"
-            )
+
+
+def connections(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
+    """Say whether connections run out."""
+    used, most = connection.execute(query("doctor_connections")).fetchone() or (0.0, 0.0)
+    told = f"{used:.0f} of {most:.0f} connections are in use"
+    if used >= FULL * most:
+        yield Finding(
+            Level.WARN, "postgres", told,
+            "raise max_connections, or lower TENURE_POSTGRES_POOL_MAX of the coordinators",
+            "a coordinator that gets no connection answers with errors", "postgres-connections",
+        )  # fmt: skip
+    else:
+        yield Finding(Level.OK, "postgres", told, check="postgres-connections")
 
 
 def rows(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
     """Say whether vacuum keeps up."""
-    for table, live, dead in connection.execute(
-        "SELECT relname, n_live_tup, n_dead_tup FROM pg_stat_user_tables"
-        " WHERE schemaname = 'tenure' AND n_dead_tup > %s AND n_dead_tup > 2 * n_live_tup ORDER BY n_dead_tup DESC",
-        (DEAD_ROWS,),
-    ).fetchall():
+    for table, live, dead in connection.execute(query("doctor_dead_rows"), {"dead": DEAD_ROWS}).fetchall():
         yield Finding(
             Level.WARN, "postgres", f"tenure.{table} has {dead:,} dead rows and {live:,} live ones",
             f"VACUUM tenure.{table}; look for what keeps autovacuum from it",
             "every look at the table reads over them", "postgres-vacuum",
         )  # fmt: skip
-    age = connection.execute("SELECT age(datfrozenxid)::bigint FROM pg_database WHERE datname = current_database()")
-    found = age.fetchone()
+    found = connection.execute(query("doctor_age")).fetchone()
     if found and found[0] > OLD_TRANSACTIONS:
         yield Finding(
             Level.FAIL, "postgres", f"its oldest rows are {found[0]:,} transactions old",

@@ -30,6 +30,8 @@ from tenure.cli.doctor_clocks import Clock
 from tenure.cli.doctor_etcd import Latency, Measured
 from tenure.cli.embedded import binaries, ports
 from tenure.cli.embedded.etcd import EmbeddedEtcd
+from tenure.cli.embedded.postgres import EmbeddedPostgres
+from tenure.cli.etcd_faults import ADVICE
 from tenure.cli.findings import Finding, Level
 from tenure.cli.main import app
 from tenure.cli.postgres_faults import faults_of
@@ -112,6 +114,18 @@ def test_what_blocks_vacuum_and_who_takes_all_connections(
             other.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
     assert "transaction open" in found["postgres-transactions"][0].detail
     assert levels(found, "postgres-slots") == levels(found, "postgres-connections") == {Level.WARN}
+
+
+def test_a_transaction_that_was_prepared_and_forgotten(
+    doctor: Any, own_postgres: Callable[..., EmbeddedPostgres], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_postgres, "LONG_TRANSACTION_S", 0.0)
+    server = own_postgres(settings={"max_prepared_transactions": "2"})
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        for statement in ("BEGIN", "CREATE TABLE left_behind ()", "PREPARE TRANSACTION 'forgotten'"):
+            connection.execute(statement.encode())
+    found = doctor("--postgres", server.dsn)["postgres-transactions"]
+    assert any("transaction 'forgotten' is prepared for" in finding.detail for finding in found), found
 
 
 def test_dead_rows(doctor: Any, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,9 +378,7 @@ def test_schemas(schema: SchemaStatus, level: Level, words: str, step: str) -> N
 )
 def test_versions_of_etcd(version: str, words: list[str]) -> None:
     found = examined._version_findings("e", version)
-    assert {(finding.level, finding.next_step) for finding in found} == (
-        {(Level.WARN, examined.ADVICE)} if words else set()
-    )
+    assert {(finding.level, finding.next_step) for finding in found} == ({(Level.WARN, ADVICE)} if words else set())
     told = "\n".join(finding.detail for finding in found)
     assert all(word in told for word in words)
 

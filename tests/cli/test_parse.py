@@ -11,9 +11,10 @@ import pytest
 
 from tenure.cli import parse
 from tenure.cli.etcd_faults import FAULTS, faults_of, parsed
-from tenure.cli.output import ago, jsonable, line, plain, span
+from tenure.cli.output import ago, jsonable, line, span
 from tenure.client import Claim
 from tenure.model.errors import InvalidInput
+from tenure.model.text import visible
 
 
 @pytest.mark.parametrize(
@@ -59,9 +60,9 @@ def test_times() -> None:
 
 
 def test_control_characters_do_not_reach_a_terminal() -> None:
-    assert plain("\x1b]0;owned\x07") == "\\x1b]0;owned\\x07"
-    assert plain("a\u202eb\u009b31m") == "a\\u202eb\\x9b31m"
-    assert plain("zwei\nZeilen ü") == "zwei\nZeilen ü"
+    assert visible("\x1b]0;owned\x07") == "\\x1b]0;owned\\x07"
+    assert visible("a\u202eb\u009b31m") == "a\\u202eb\\x9b31m"
+    assert visible("zwei\nZeilen ü") == "zwei\nZeilen ü"
     assert line("a\nb\rc") == "a\\nb\\rc"
 
 
