@@ -84,7 +84,9 @@ async def fill(client: AsyncClient) -> dict[str, str]:
         workflow="nightly import",
     )  # fmt: skip
     loading = await client.submit("import", {"source": "https://data.example.com/2026-11", "parts": 400})
-    await asyncio.sleep(8)
+    await asyncio.sleep(4)
+    await client.revoke_claim(loading.id)  # so that it has two attempts
+    await asyncio.sleep(4)
     return {
         "overview": "/ui/",
         "jobs": "/ui/jobs?state=executing",
@@ -148,7 +150,7 @@ async def main() -> None:
                 await shoot(page, f"http://{asking.http_addresses[0]}/ui/login", "login")
                 await page.emulate_media(color_scheme="dark")
                 await shoot(page, f"{url}/ui/", "overview-dark")
-                await shoot(page, url + pages["workflow"], "workflow-dark")
+                await shoot(page, url + pages["job"], "job-dark")
                 await browser.close()
         finally:
             await asyncio.to_thread(deployment.abort)

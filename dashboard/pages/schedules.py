@@ -25,7 +25,7 @@ async def show_all(visit: Visit) -> Response:
     namespace = visit.query.get("namespace")
     found: list[Schedule] = []
     is_cut = False
-    async for schedule in visit.client.schedules(namespace=namespace):
+    async for schedule in visit.client.schedules(namespace=namespace, page_size=SHOWN + 1):
         if len(found) == SHOWN:
             is_cut = True
             break
