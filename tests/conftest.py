@@ -45,16 +45,21 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 @pytest.fixture(autouse=True)
-def _logging_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Forget how a test set up logging: a command that runs in this process does so for good.
+def _logging_of_its_own() -> Iterator[None]:
+    """Forget how a test set up logging: a command that runs in this process does so for good."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
-    Loggers that were used meanwhile would keep to it, and later tests would not see what they tell.
-    """
-    before, configure = structlog.get_config(), structlog.configure
+
+@pytest.fixture(scope="session", autouse=True)
+def _loggers_that_look_again() -> Iterator[None]:
+    """Keep loggers from what was set up when they were used first: later tests would not see what they tell."""
+    configure = structlog.configure
 
     def without_cache(**settings: Any) -> None:
         configure(**{**settings, "cache_logger_on_first_use": False})
 
-    monkeypatch.setattr(structlog, "configure", without_cache)
-    yield
-    configure(**before)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(structlog, "configure", without_cache)
+        yield
