@@ -79,15 +79,7 @@ def settings(connection: psycopg.Connection[Any]) -> Iterator[Finding]:
     read = dict(
         connection.execute(
             query("doctor_settings"),
-            {
-                "names": [
-                    "fsync",
-                    "synchronous_commit",
-                    "full_page_writes",
-                    "autovacuum",
-                    "default_transaction_read_only",
-                ]
-            },
+            {"names": list(SETTINGS)},
         ).fetchall()
     )
     for name in ("fsync", "synchronous_commit", "full_page_writes"):

@@ -114,7 +114,7 @@ _SHAPES = (
     (re.compile(rf"(?i)({_BEGIN}password\s*=\s*)(?:'[^']*'|[^\s'\"\\,;&]+)"), rf"\1{HIDDEN}"),
     (re.compile(rf"(?i)({_BEGIN}bearer\s+)[\w.~+/=-]{{8,}}"), rf"\1{HIDDEN}"),
     (re.compile(rf"{_BEGIN}tnr_[0-9a-f]{{32}}_[\w-]{{20,}}"), f"tnr_{HIDDEN}"),
-    (re.compile(r"(?:(?<![\w-])|(?<=\\[nrt]))eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), HIDDEN),
+    (re.compile(rf"{_BEGIN}eyJ[\w-]{{8,500}}\.[\w-]{{8,}}\.[\w-]*"), HIDDEN),
     (re.compile(rf"(?i)({_BEGIN}X-Amz-(?:Signature|Security-Token)=)[\w%.~+/-]+"), rf"\1{HIDDEN}"),
 )
 """What secrets look like: passwords in addresses and settings, bearer tokens, tenure's own, JWTs, signed URLs.

@@ -206,11 +206,11 @@ class Canceler:
 
     async def tell(self, *stopped: Stopped) -> None:
         """Tell of jobs that a transaction has stopped. What cannot be told is made good: by the sweeps."""
-        try:
-            for one in stopped:
+        for one in stopped:
+            try:
                 await self._tell(one)
-        except TenureError as exc:
-            log.warning("stopped_not_told", error=exc.message)
+            except TenureError as exc:
+                log.warning("stopped_not_told", error=exc.message)
 
     async def _tell(self, stopped: Stopped) -> None:
         canceled = stopped.canceled

@@ -184,7 +184,8 @@ class CoordinatorSettings(BaseSettings):
         default=4_096,
         ge=64,
         description="connections to the HTTP side at a time, at most half of the files that may be open; one more ends "
-        "the one that has waited longest for its client. Calls of runners leave 32 of them to probes",
+        "the one that has waited longest for its client. Calls of runners leave 32 of them to probes, "
+        "and with a dashboard a quarter of the rest, 400 at most, to its pages",
     )
     migrate: bool = Field(default=True, description="bring the schema up to date at start")
     reflection: bool = True

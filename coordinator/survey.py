@@ -25,7 +25,7 @@ EVERY_S = 10.0
 SHARE = 0.02
 """Of the time, at most."""
 MOST_JOBS = 100_000
-"""That are counted, divided among the lanes: a longer backlog shows as this many."""
+"""That are counted: half of it divided among the lanes, the rest among those that have more."""
 MOST_HEADS = 5_000
 """Lanes and priorities that are looked into."""
 MOST_POOLS = 100
@@ -38,8 +38,8 @@ TABLES = (
 
 READY_JOBS = Gauge(
     "tenure_jobs_ready",
-    "Jobs that are ready to run, by pool, as the leader counts them every ten seconds: 100,000 at most, divided among "
-    "the lanes. The hundred pools with most; the rest together.",
+    "Jobs that are ready to run, by pool, as the leader counts them every ten seconds: 100,000 at most in all, divided "
+    "among the lanes. The hundred pools with most; the rest together.",
     ["pool"],
     registry=REGISTRY,
 )

@@ -29,6 +29,7 @@ LONGEST_S = 600.0
 """A stream ends after so long; the browser opens the next one by itself."""
 REST = 10
 """A view is left alone for so many times as long as its poll took: what is slow to find out is found out less often."""
+MAX_REST_S = 15.0
 TROUBLE = "trouble"
 ENDED = "ended"
 """What is watched changes no more: told last, once all else was; then the browser closes the stream."""
@@ -53,9 +54,10 @@ class _View:
 
     async def run(self, clock: Clock) -> None:
         while True:
-            began = clock.monotonic()
+            began, rest_s = clock.monotonic(), 0.0
             try:
                 found = {**await self.produce(), TROUBLE: ""}
+                rest_s = min(MAX_REST_S, REST * (clock.monotonic() - began))
             except (Unauthenticated, PermissionDenied):
                 return  # of whoever began it: those who stay begin anew, each with their own
             except TenureError as exc:
@@ -66,7 +68,7 @@ class _View:
             if any(self.parts.get(name) != html for name, html in found.items()):
                 self.parts.update(found)
                 self.tell()
-            await clock.sleep(max(self.every_s, REST * (clock.monotonic() - began)))
+            await clock.sleep(max(self.every_s, rest_s))
 
     def tell(self) -> None:
         self.changed.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from tenure.dashboard.app import Dashboard
 
 MAX_FORM_BYTES = 64 * 1024
+FORM_S = 5.0
+"""For a form to arrive in: it holds one of few places meanwhile."""
 OPERATES = ("operator", "admin")
 SUBMITS = (*OPERATES, "submitter")
 
@@ -125,15 +128,19 @@ async def form_of(request: Request) -> dict[str, list[str]]:
     """Read a form.
 
     Raises:
-        InvalidInput: it is none, or too long.
+        InvalidInput: it is none, too long, or too slow.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
         raise InvalidInput([FieldViolation("content-type", "must be that of a form")])
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_FORM_BYTES:
-            raise InvalidInput([FieldViolation("body", f"is longer than {MAX_FORM_BYTES} bytes")])
+    try:
+        async with asyncio.timeout(FORM_S):
+            async for part in request.stream():
+                body += part
+                if len(body) > MAX_FORM_BYTES:
+                    raise InvalidInput([FieldViolation("body", f"is longer than {MAX_FORM_BYTES} bytes")])
+    except TimeoutError:
+        raise InvalidInput([FieldViolation("body", f"did not arrive within {FORM_S:g} s")]) from None
     try:
         return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=1_000, errors="strict")
     except ValueError as exc:

@@ -160,9 +160,16 @@ def _about(gathered: Report) -> Iterator[str]:
         yield (
             f"Measured {report['at'][:10]} at commit {commit}: {machine['cores']} cores ({', '.join(parts)}), "
             f"Python {versions['python']}, Postgres {versions['postgres']}, etcd {versions['etcd']}; "
-            f"{report['settings']['runs']} run(s){_of_what(gathered, report)}. "
+            f"{_runs(report['settings'])}{_of_what(gathered, report)}. "
             "All values: [results.json](performance/results.json).\n"
         )
+
+
+def _runs(settings: Mapping[str, Any]) -> str:
+    """Say how many runs there were; those of some minutes each are fewer."""
+    runs, long_runs = settings["runs"], settings["long_runs"]
+    fewer = "" if long_runs == runs else f" (failover, held claims, history, takeover: {long_runs})"
+    return f"{runs} run(s){fewer}"
 
 
 def _of_what(gathered: Report, report: Report) -> str:

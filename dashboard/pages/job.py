@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import structlog
+from markupsafe import escape
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from tenure.client.records import Attempt, Job, LogLine
 from tenure.dashboard import charts, render
-from tenure.dashboard.live import ENDED
+from tenure.dashboard.live import ENDED, TROUBLE
 from tenure.dashboard.pages.schedules import name_of
-from tenure.dashboard.visit import Visit
+from tenure.dashboard.visit import Visit, told
 from tenure.model.errors import TenureError
 from tenure.model.states import JobState
 
@@ -167,15 +168,17 @@ async def _tail(visit: Visit, id: str) -> list[LogLine]:
 async def _growing(visit: Visit, id: str) -> AsyncIterator[tuple[str, str]]:
     """Yield the end of the log whole, then what comes, gathered."""
     waiting: asyncio.Queue[LogLine | None] = asyncio.Queue(MAX_UNSENT_LINES)
+    trouble: list[str] = []
 
     async def read() -> None:
         try:
             async for line in visit.client.logs(id, follow=True, tail=TAIL):
                 await waiting.put(line)
         except TenureError as exc:  # one that cannot be read hides nothing else
-            log.info("live_log_ended", job=id, error=exc.message)
+            trouble.append(f"Not up to date: the log cannot be followed any more ({told(exc)}). Load the page again.")
         except Exception:
             log.exception("live_log_failed", job=id)
+            trouble.append("Not up to date: the log cannot be followed any more. Load the page again.")
         await waiting.put(None)  # not where it is canceled: nobody takes it then
 
     reading = asyncio.create_task(read())
@@ -192,6 +195,8 @@ async def _growing(visit: Visit, id: str) -> AsyncIterator[tuple[str, str]]:
             if found or is_first:
                 yield ("tail" if is_first else "lines"), render.render("log_lines.html", {"lines": found})
             is_first = False
+        for text in trouble:
+            yield TROUBLE, escape(text)
     finally:
         reading.cancel()
         await asyncio.wait((reading,))

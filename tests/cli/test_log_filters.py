@@ -157,7 +157,11 @@ def test_a_line_without_spaces_holds_up_nobody(word: str) -> None:
     assert Redaction(["canary-exact"])(None, "", f"dump {word}") == f"dump {word}"
 
 
-@pytest.mark.parametrize("secret", [TOKEN, JWT, "password=geheim123", "Bearer canary-canary-canary"])
+@pytest.mark.parametrize(
+    "secret",
+    [TOKEN, JWT, "password=geheim123", "Bearer canary-canary-canary"],
+    ids=["token", "jwt", "password", "bearer"],
+)
 def test_a_secret_at_the_beginning_of_a_line_within_json_is_not_written(secret: str) -> None:
     for end in ("\n", "\r\n", "\t"):
         written = Redaction()(None, "", json.dumps({"exception": f"Traceback{end}{secret}{end}more"}))

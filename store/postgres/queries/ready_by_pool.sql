@@ -16,13 +16,32 @@ WITH RECURSIVE head (lane, priority, activate_at) AS (
     ) n
 ), lanes AS MATERIALIZED (
     SELECT lane, min(activate_at) AS oldest FROM (SELECT * FROM head LIMIT %(heads)s) h GROUP BY lane
+), share AS (
+    SELECT %(most)s / (2 * greatest(1, count(*))) AS jobs FROM lanes
+), few AS MATERIALIZED (
+    SELECT g.lane, g.oldest, c.jobs
+    FROM lanes g CROSS JOIN LATERAL (
+        SELECT count(*) AS jobs FROM (
+            SELECT FROM tenure.job j WHERE j.lane = g.lane AND j.due AND j.state IN ('ready', 'restarting')
+            ORDER BY j.priority DESC, j.activate_at LIMIT (SELECT jobs FROM share)
+        ) counted
+    ) c
+), most AS (
+    SELECT max(jobs) + (%(most)s - (SELECT coalesce(sum(jobs), 0) FROM few)) / greatest(1, count(*)) AS jobs
+    FROM few WHERE jobs >= (SELECT jobs FROM share)
+), counted AS (
+    SELECT lane, oldest, jobs FROM few WHERE jobs < (SELECT jobs FROM share)
+    UNION ALL
+    SELECT f.lane, f.oldest, c.jobs
+    FROM few f CROSS JOIN LATERAL (
+        SELECT count(*) AS jobs FROM (
+            SELECT FROM tenure.job j WHERE j.lane = f.lane AND j.due AND j.state IN ('ready', 'restarting')
+            ORDER BY j.priority DESC, j.activate_at LIMIT (SELECT jobs::bigint FROM most)
+        ) counted
+    ) c
+    WHERE f.jobs >= (SELECT jobs FROM share)
 )
 SELECT coalesce(l.pool, '') AS pool, sum(c.jobs)::bigint AS jobs,
-       greatest(0, extract(epoch FROM now() - min(g.oldest)))::float8 AS oldest_s
-FROM lanes g LEFT JOIN tenure.lane l ON l.id = g.lane CROSS JOIN LATERAL (
-    SELECT count(*) AS jobs FROM (
-        SELECT FROM tenure.job j WHERE j.lane = g.lane AND j.due AND j.state IN ('ready', 'restarting')
-        ORDER BY j.priority DESC, j.activate_at LIMIT %(most)s / (SELECT count(*) FROM lanes)
-    ) counted
-) c
+       greatest(0, extract(epoch FROM now() - min(c.oldest)))::float8 AS oldest_s
+FROM counted c LEFT JOIN tenure.lane l ON l.id = c.lane
 GROUP BY 1 ORDER BY 2 DESC, 1
