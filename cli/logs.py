@@ -50,7 +50,7 @@ def configure(level: str, log_format: LogFormat, secrets: Iterable[str] = ()) ->
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(_STDERR)
-    handler.addFilter(lambda record: rate_limit.passes(str(record.msg)[:200], record.levelname.lower()))
+    handler.addFilter(lambda record: rate_limit.passes(_event_of(record), record.levelname.lower()))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*stamped, structlog.stdlib.add_logger_name],
@@ -60,6 +60,11 @@ def configure(level: str, log_format: LogFormat, secrets: Iterable[str] = ()) ->
     logging.basicConfig(
         level=max(logging.getLevelNamesMapping()[level], logging.WARNING), handlers=[handler], force=True
     )
+
+
+def _event_of(record: logging.LogRecord) -> str:
+    """Return what lines of a library are counted by: an object is not asked what it says, which might fail."""
+    return record.msg[:200] if isinstance(record.msg, str) else type(record.msg).__qualname__
 
 
 def _renderer(*, colors: bool) -> structlog.dev.ConsoleRenderer:

@@ -167,7 +167,7 @@ def _about(gathered: Report) -> Iterator[str]:
 
 def _runs(settings: Mapping[str, Any]) -> str:
     """Say how many runs there were; those of some minutes each are fewer."""
-    runs, long_runs = settings["runs"], settings["long_runs"]
+    runs, long_runs = settings["runs"], settings.get("long_runs", settings["runs"])
     fewer = "" if long_runs == runs else f" (failover, held claims, history, takeover: {long_runs})"
     return f"{runs} run(s){fewer}"
 

@@ -167,3 +167,20 @@ def test_a_secret_at_the_beginning_of_a_line_within_json_is_not_written(secret: 
         written = Redaction()(None, "", json.dumps({"exception": f"Traceback{end}{secret}{end}more"}))
         assert secret[-12:] not in written and HIDDEN in written
         assert json.loads(written)["exception"].startswith("Traceback")
+
+
+def test_an_object_that_cannot_say_what_it_is_breaks_nothing_that_logs_it() -> None:
+    code = """
+import logging
+from tenure.cli.logs import configure
+
+class Odd:
+    def __str__(self):
+        raise RuntimeError("not today")
+
+configure("INFO", "json", [])
+logging.getLogger("library").warning(Odd())
+print("went on")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (ran.returncode, ran.stdout) == (0, "went on\n"), ran.stderr
