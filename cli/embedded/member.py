@@ -146,6 +146,10 @@ class Member:
         self.stop()
         self.start()
 
+    def output(self) -> str:
+        """Return all its output since it was started."""
+        return self._child.output() if self._child is not None else ""
+
     def said(self) -> str:
         """Return its output since it was started, the middle left out where it is long."""
         return self._child.said() if self._child is not None else ""

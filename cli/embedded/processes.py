@@ -104,14 +104,18 @@ class Child:
         for pid in (*descendants(self.pid), self.pid):
             send(pid, signal.SIGCONT)
 
-    def said(self) -> str:
-        """Return its output so far, the middle left out where it is long."""
+    def output(self) -> str:
+        """Return all its output so far."""
         try:
             with self.log.open("rb") as file:
                 file.seek(self.log_start)
-                text = file.read(1024 * 1024).decode(errors="replace").strip()
+                return file.read().decode(errors="replace").strip()
         except OSError:
             return ""
+
+    def said(self) -> str:
+        """Return its output so far for people to read, the middle left out where it is long."""
+        text = self.output()
         return text if len(text) <= SAID_CHARS else f"{text[: SAID_CHARS // 3]}\n…\n{text[-SAID_CHARS * 2 // 3 :]}"
 
 

@@ -42,7 +42,7 @@ async def test_people_log_in_at_the_issuer_and_out_again(start: Start, look: Loo
         await expect(who).to_contain_text("oidc:alice")
         await expect(who).to_contain_text("viewer")
         assert any(url.startswith(f"{provider.url}/authorize?") for url in visited), "by way of the issuer"
-        said = "".join(member.said() for member in place.deployment.coordinators)
+        said = "".join(member.output() for member in place.deployment.coordinators)
         assert CLIENT_SECRET not in said + "".join(visited) and not re.search(r"eyJ[\w-]+\.", said + "".join(visited))
         await seen.page.click("#logout")
         await seen.page.wait_for_url("**/ui/login")

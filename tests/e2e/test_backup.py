@@ -220,7 +220,7 @@ async def test_a_dump_restored_beside_an_empty_etcd_continues_the_queue(
                 assert answer.verdict == worker_service_pb2.VERDICT_LOST
 
             async def has_woken() -> bool:  # it registers anew where it finds nothing of its own
-                return "ownership_lost" in zombie.said() or "claim_taken_away" in zombie.said()
+                return "ownership_lost" in zombie.output() or "claim_taken_away" in zombie.output()
 
             await on.until(has_woken)
             assert {job.id: await client.get(job.id) for job in held} == ends

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -65,13 +64,13 @@ async def test_jobs_run_where_everybody_shows_who_they_are(
     calls = Coordinators(lambda: addresses, SystemClock(), bearer=Bearer(worker["secret"]))
     await calls.call("ReportProgress", pb.ReportProgressRequest())
     await asyncio.to_thread(command, "tokens", "revoke", worker["id"])
-    began = time.monotonic()
     with pytest.raises(Unauthenticated):
-        while time.monotonic() - began < 5:
-            await calls.call("ReportProgress", pb.ReportProgressRequest())
-            await asyncio.sleep(0.1)
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                await calls.call("ReportProgress", pb.ReportProgressRequest())
+                await asyncio.sleep(0.1)
     await calls.close()
-    said = "".join(member.said() for member in (*on.deployment.coordinators, *on.deployment.workers))
+    said = "".join(member.output() for member in (*on.deployment.coordinators, *on.deployment.workers))
     assert root not in said and team not in said and worker["secret"] not in said
 
 
@@ -91,11 +90,11 @@ async def test_attempts_go_on_while_the_signing_key_is_replaced(
     on = await stage(coordinators=2, workers=1, env={"TENURE_AUTH": "required", "TENURE_TOKEN": root})
 
     async def all_read(keys: int) -> bool:
-        entries = [json.loads(_last(member.said(), "signing_keys_read")) for member in on.deployment.coordinators]
+        entries = [json.loads(_last(member.output(), "signing_keys_read")) for member in on.deployment.coordinators]
         return all((entry["keys"], entry["signs"]) == (keys, "newest") for entry in entries)
 
     async def has_renewed() -> bool:
-        return not remote or "session_token_renewed" in on.deployment.workers[0].said()
+        return not remote or "session_token_renewed" in on.deployment.workers[0].output()
 
     held = await on.client.submit("deaf", None)
     await on.executing(held.id)

@@ -35,5 +35,5 @@ async def test_jobs_run_by_tokens_of_an_issuer(stage: Setting, monkeypatch: pyte
             async with AsyncClient(address, token=issuer.token(aud="else.example")) as client:
                 with pytest.raises(Unauthenticated, match="not valid"):
                     await client.submit("noop", namespace="team")
-        said = "".join(member.said() for member in (*on.deployment.coordinators, *on.deployment.workers))
+        said = "".join(member.output() for member in (*on.deployment.coordinators, *on.deployment.workers))
         assert team not in said and worker not in said

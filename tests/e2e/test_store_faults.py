@@ -434,7 +434,7 @@ async def test_a_hold_stops_a_job_while_nothing_else_is_up(stage: Setting) -> No
     key = Keyspace(deployment.env["TENURE_ETCD_PREFIX"]).hold(held.id)
     await asyncio.to_thread(etcdctl, deployment.etcd.endpoints, "put", key, HoldValue("runaway").to_json().decode())
     await on.until(lambda: _silent(on, [held]))
-    assert any("job_is_held" in worker.said() for worker in deployment.workers)
+    assert any("job_is_held" in worker.output() for worker in deployment.workers)
     assert not await _silent(on, [other]), "only the held job stops"
     await asyncio.to_thread(deployment.postgres.start)
     for coordinator in deployment.coordinators:

@@ -97,7 +97,7 @@ class Fleet:
         if member.http:
             member.wait_until_ready(deadline)
             return
-        while "worker_ready" not in member.said():
+        while "worker_ready" not in member.output():
             member.check_alive()
             assert time.monotonic() < deadline, member.said()
             time.sleep(0.05)

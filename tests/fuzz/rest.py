@@ -45,7 +45,7 @@ def main() -> int:
         command = [str(HOME / "bin" / "schemathesis"), "run", f"{url}/openapi.json", "--url", url, "--no-color"]
         options = ["--max-examples", str(asked.examples), "--seed", str(asked.seed), "--request-timeout", "40"]
         ended = subprocess.run([*command, *options, "--checks", ",".join(CHECKS)], check=False).returncode
-        defects = deployment.coordinators[0].said().count('"call_failed"')
+        defects = deployment.coordinators[0].output().count('"call_failed"')
     print(f"defects that the coordinator logged: {defects}")
     return ended or (1 if defects else 0)
 

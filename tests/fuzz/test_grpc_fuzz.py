@@ -85,7 +85,7 @@ def fuzzed(target: Deployment) -> Iterator[Fuzzed]:
         schedule = client.create_schedule(NewSchedule(name="nightly", job=NewJob(kind="noop"), cron="0 3 * * *"))
         yield Fuzzed(channel, [done.id, waiting.id, str(workflow), schedule.id, "nightly", "noop", "default"])
         [coordinator] = target.coordinators
-        said = coordinator.said()
+        said = coordinator.output()
         assert "call_failed" not in said
         assert "Traceback" not in said
 
