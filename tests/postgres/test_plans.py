@@ -67,15 +67,13 @@ def _plan(connection: psycopg.Connection[dict[str, Any]], name: str, params: dic
         row = connection.execute(explained, params).fetchone()
     assert row is not None
     plan = row["QUERY PLAN"]
-    nodes: list[dict[str, Any]] = []
+    return list(_nodes((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]))
 
-    def collect(node: dict[str, Any]) -> None:
-        nodes.append(node)
-        for child in node.get("Plans", ()):
-            collect(child)
 
-    collect((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
-    return nodes
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)
 
 
 def _scans(nodes: list[dict[str, Any]]) -> set[str]:
@@ -233,6 +231,25 @@ async def test_a_plan_made_while_the_queue_was_empty_goes_by_the_primary_key(
         "Tid Scan on job j",
         "Index Scan using job_pkey on job f",
     }
+
+
+@pytest.mark.parametrize("vacuum", [False, True])
+async def test_what_retention_asks_of_jobs_goes_by_an_index_though_it_was_planned_while_none_was_there(
+    fresh: Table, vacuum: bool
+) -> None:
+    """It asks for each job that has ended: what looks through all jobs then takes minutes for a step."""
+    asked = "EXPLAIN (FORMAT JSON) SELECT id, held, needed FROM tenure.ended WHERE id = ANY (%(ids)s::uuid[])"
+    async with fresh.db._pool.connection() as connection:
+        if vacuum:
+            await connection.execute("VACUUM ANALYZE tenure.job, tenure.dependency")
+        row = await (await connection.execute(asked, {"ids": [uuid.uuid4() for _ in range(80)]})).fetchone()
+    assert row is not None
+    of_jobs = [
+        node for node in _nodes(json.loads(row[0])[0]["Plan"]) if node.get("Relation Name") in ("job", "dependency")
+    ]
+    assert len(of_jobs) >= 8
+    for node in of_jobs:
+        assert "Index Cond" in node or node["Node Type"] == "Bitmap Heap Scan", node
 
 
 @pytest.mark.parametrize("count", [1, 60, 500])
