@@ -20,6 +20,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tenure.cli.embedded.deployment import Deployment
 from tenure.cli.embedded.member import Member
@@ -31,6 +32,8 @@ FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 15.0
 SETTLED_S = 30.0
 """A process that lived so long starts again without delay when it dies."""
+LABELS = 11
+"""Columns in front of what is said about a deployment."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -239,8 +242,10 @@ def _print_where(console: Console, deployment: Deployment) -> None:
     table.add_row("etcd", env["TENURE_ETCD_ENDPOINTS"])
     table.add_row("workers", str(len(deployment.workers)))
     table.add_row("logs", str(deployment.folder.path / "log"))
-    table.add_row("join", f"set -a; . {deployment.env_file}; set +a")
     console.print(table)
+    # Never broken into lines: it is there to be copied.
+    join = f"set -a; . {deployment.env_file}; set +a"
+    console.print(Text.assemble(("join".ljust(LABELS), "bold"), join), soft_wrap=True)
     console.print("tenure is ready; Ctrl-C stops it", style="green")
 
 

@@ -1,8 +1,9 @@
 """docs/TUTORIAL.md, followed literally: its files written, its commands run in one shell, its outputs compared.
 
-The comment before a block says what it is: ``file``, ``terminal`` (runs until the end), ``step`` (in a lasting shell),
-``output`` (of the step before: each of its words is in what was really said), ``install`` (not run here: the test's
-own environment stands for it). The only change: ``tenure up`` gets free ports.
+In a checkout of its own, into which it installs tenure. The comment before a block says what it is: ``install`` (in the
+first terminal, in the checkout), ``file``, ``terminal`` (in the first terminal, runs until the end), ``step`` (in the
+second terminal, a lasting shell), ``output`` (of the step before: each of its words is in what was really said). The
+only change: ``tenure up`` gets free ports.
 """
 
 from __future__ import annotations
@@ -10,20 +11,25 @@ from __future__ import annotations
 import os
 import re
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "TUTORIAL.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "TUTORIAL.md"
 BLOCKS = re.findall(
     r"^<!-- (\w+)(?:: (\S+))? -->\n```\w+\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
 )
+MADE = (".git", ".*cache*", ".dev", ".hypothesis", ".tenure", ".venv", "__pycache__", "bench-results", "build", "dist",
+        "node_modules", "shop", "*.egg-info")  # fmt: skip
+"""What is in the repository's folder and not in the repository."""
+INSTALL_S = 600.0
 READY_S = 120.0
 STEP_S = 120.0
 DONE = "the step has ended with"
@@ -34,8 +40,12 @@ _VOLATILE = re.compile(
 
 
 def environment() -> dict[str, str]:
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("TENURE_", "PYTEST_"))}
-    return {**own, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{own.get('PATH', '')}", "COLUMNS": "160"}
+    """Return that of a reader, who has none of the programs that these tests have."""
+    without = ("TENURE_", "PYTEST_", "PYTHON", "VIRTUAL_ENV")
+    own = {name: value for name, value in os.environ.items() if not name.startswith(without)}
+    mine = str(Path(sys.executable).parent)
+    folders = [folder for folder in own.get("PATH", os.defpath).split(os.pathsep) if folder != mine]
+    return {**own, "PATH": os.pathsep.join(folders), "COLUMNS": "160"}
 
 
 class Shell:
@@ -74,28 +84,35 @@ class Shell:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A reader's folder, with everything that runs in it ended after the test."""
-    made = tmp_path / "shop"
-    (made / ".venv" / "bin").mkdir(parents=True)
-    (made / ".venv" / "bin" / "activate").write_text("")
-    yield made
+def checkout(tmp_path: Path) -> Path:
+    """A reader's checkout: what the repository has, and nothing of what was made in it."""
+    made = tmp_path / "tenure"
+    shutil.copytree(ROOT, made, ignore=shutil.ignore_patterns(*MADE))
+    return made
 
 
-@pytest.mark.timeout(600)
-def test_the_tutorial(folder: Path) -> None:
+@pytest.mark.timeout(1_500)
+def test_the_tutorial(checkout: Path) -> None:
+    first = ""
+    """What was typed into the first terminal."""
+    folder = checkout / "shop"
     up: subprocess.Popen[Any] | None = None
-    shell = Shell(folder)
+    shell: Shell | None = None
     said = ""
     steps = 0
     try:
         for role, name, text in BLOCKS:
             match role:
+                case "install":
+                    first = text
+                    _install(text, checkout)
+                    shell = Shell(folder)
                 case "file":
                     (folder / name).write_text(text, encoding="utf-8")
                 case "terminal":
-                    up = _up(text, folder)
+                    up = _up(first, text, checkout, folder)
                 case "step":
+                    assert shell is not None
                     said = shell.run(text)
                     sys.stdout.write(f"$ {text}{said}\n")
                     steps += 1
@@ -103,13 +120,14 @@ def test_the_tutorial(folder: Path) -> None:
                     missing = words(text) - words(said)
                     assert not missing, f"not said: {sorted(missing)}\n--- said\n{said}"
                 case _:
-                    assert role == "install"
+                    pytest.fail(f"a block of no role: {role}")
     except AssertionError:
         for log in sorted(folder.rglob("*.log")):
             sys.stderr.write(f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}\n")
         raise
     finally:
-        shell.end()
+        if shell is not None:
+            shell.end()
         if up is not None:
             up.send_signal(signal.SIGINT)
             try:
@@ -119,12 +137,26 @@ def test_the_tutorial(folder: Path) -> None:
     assert steps >= 10
 
 
-def _up(text: str, folder: Path) -> subprocess.Popen[Any]:
-    command = f"exec {text.strip()} --grpc 127.0.0.1:0 --http 127.0.0.1:0"
+def _install(text: str, checkout: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-ec", text],
+        cwd=checkout,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+
+
+def _up(first: str, text: str, checkout: Path, folder: Path) -> subprocess.Popen[Any]:
+    """Type into the first terminal what was typed before, which changes nothing a second time, and this."""
+    command = f"{first}\nexec {text.strip()} --grpc 127.0.0.1:0 --http 127.0.0.1:0"
     with (folder / "up.log").open("wb") as output:
         process = subprocess.Popen(
-            ["bash", "-c", command],
-            cwd=folder,
+            ["bash", "-ec", command],
+            cwd=checkout,
             env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,

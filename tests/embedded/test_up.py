@@ -54,6 +54,7 @@ def test_it_says_where_things_are_and_stops_cleanly(start_up: Start) -> None:
     assert not (up.data / "tenure.env").exists()
     said = up.output.read_text()
     assert "tenure is ready" in said
+    assert f"join       set -a; . {up.data / 'tenure.env'}; set +a\n" in said, "in one line, to be copied"
     assert env["TENURE_POSTGRES_DSN"].split(":")[2].split("@")[0] not in said
 
 
