@@ -34,7 +34,7 @@ from tenure.dashboard.app import Dashboard
 from tenure.dashboard.places import MOST as PLACES
 from tenure.model.clock import SystemClock
 from tenure.model.errors import TenureError
-from tenure.probes import tracing
+from tenure.probes import garbage, tracing
 from tenure.probes.connections import FOR_PROBES, fitting
 from tenure.probes.server import Check, HttpServer, application
 from tenure.probes.tls import ServerTLS
@@ -59,6 +59,7 @@ def main(settings: CoordinatorSettings) -> int:
             this release's, or it would serve others in the open without having been told to.
     """
     require_closed(settings)
+    garbage.look_seldom()
     try:
         asyncio.run(serve(settings))
     except ExceptionGroup as group:

@@ -9,6 +9,7 @@ import asyncio
 
 from tenure.model.clock import SystemClock
 from tenure.model.logs import Level
+from tenure.probes import garbage
 from tenure.worker.execute.engines import Engines
 from tenure.worker.execute.forkserver import start_forkserver
 from tenure.worker.handler import Mode, Registry, load
@@ -26,6 +27,7 @@ def main(settings: WorkerSettings) -> int:
     """
     kinds = builtin(allow_command=settings.allow_command, egress=EgressPolicy.allowing(settings.http_allow))
     registry = load(settings.imports, into=kinds)
+    garbage.look_seldom()
     return asyncio.run(_run(settings, registry))
 
 
