@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -50,6 +51,16 @@ def _logging_of_its_own() -> Iterator[None]:
     before = structlog.get_config()
     yield
     structlog.configure(**before)
+
+
+@pytest.fixture(autouse=True)
+def _garbage_of_its_own() -> Iterator[None]:
+    """Look for garbage as often as before: what a test left open must not be found while another one runs."""
+    before = gc.get_threshold()
+    yield
+    if gc.get_threshold() != before:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
