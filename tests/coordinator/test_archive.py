@@ -21,7 +21,18 @@ import pytest
 import pytest_asyncio
 from pyarrow import parquet
 from tests.coordinator.conftest import Parts, leader_of, object_signer_of, running, until
-from tests.coordinator.test_retain import DAY_S, NO_MORE, SLOW_LOOK, SLOW_REMOVAL, Slow, age_all, ended, entries, left
+from tests.coordinator.test_retain import (
+    DAY_S,
+    NO_MORE,
+    SLOW_LOOK,
+    SLOW_REMOVAL,
+    Slow,
+    age_all,
+    ended,
+    entries,
+    left,
+    week_partitions,
+)
 from tests.fixtures.s3 import S3Server
 
 from tenure.cli.embedded import binaries
@@ -339,6 +350,7 @@ async def test_policies_that_do_not_archive_and_those_that_do_each_take_their_ow
 
 async def test_a_span_of_which_nothing_can_go_soon_is_left_alone(alone: Parts, objects: FolderObjects) -> None:
     """Also where something of it is held; until what is set changes."""
+    await week_partitions(alone, [1])
     for state in ("failed", "completed"):
         await ended(alone, 10 * DAY_S, state=state)
     held = await ended(alone, 100 * DAY_S, labels={"case": "7"})

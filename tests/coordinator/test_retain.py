@@ -7,7 +7,7 @@ import itertools
 import json
 import random
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -51,6 +51,18 @@ async def retainer_of(parts: Parts, leader: str = "c1", term: int = 1) -> Retain
     await parts.db.fetch("take_leadership", {"leader": leader, "term": term, **seen})
     guard = Statement("assert_term", {"leader": leader, "term": term})
     return Retainer(parts.db, parts.clock, guard=guard, leader=leader)
+
+
+async def week_partitions(parts: Parts, weeks_ago: Iterable[int], parents: Sequence[str] = ("history",)) -> None:
+    """Make partitions of some past weeks, as time leaves them: without, all that is old lies in the default one."""
+    monday = datetime.now(UTC).date()
+    monday -= timedelta(days=monday.weekday())
+    for weeks, parent in itertools.product(weeks_ago, parents):
+        first = monday - timedelta(weeks=weeks)
+        await parts.sql(
+            f"CREATE TABLE tenure.{parent}_{weeks}_ago PARTITION OF tenure.{parent}"
+            f" FOR VALUES FROM ('{first} 00:00+00') TO ('{first + timedelta(weeks=1)} 00:00+00')"
+        )
 
 
 async def ended(
@@ -575,6 +587,7 @@ async def test_the_leader_removes_by_itself(alone: Parts) -> None:
 
 
 async def test_a_span_in_which_nothing_expires_soon_is_not_looked_through_again(alone: Parts) -> None:
+    await week_partitions(alone, [1])  # what expires by the day is of one span, on a Monday, too
     await ended(alone, 10 * DAY_S, state="failed")
     await policy(alone, DAY_S, state="completed")
     await policy(alone, 365 * DAY_S, state="failed")
@@ -603,13 +616,7 @@ async def test_partitions_of_which_nothing_is_left_are_dropped_and_no_others(alo
         return {row.child for row in await alone.sql("SELECT child FROM tenure.week")}
 
     present = await partitions()
-    for weeks in (3, 4):
-        first = monday - timedelta(weeks=weeks)
-        for parent in ("history", "attempt"):
-            await alone.sql(
-                f"CREATE TABLE tenure.{parent}_{weeks}_ago PARTITION OF tenure.{parent}"
-                f" FOR VALUES FROM ('{first} 00:00+00') TO ('{first + timedelta(weeks=1)} 00:00+00')"
-            )
+    await week_partitions(alone, (3, 4), ("history", "attempt"))
     at = datetime(monday.year, monday.month, monday.day, tzinfo=UTC) - timedelta(weeks=3) + timedelta(days=2)
     id = await ended(alone, (datetime.now(UTC) - at).total_seconds())
     await (await retainer_of(alone)).round()
@@ -627,13 +634,7 @@ async def test_partitions_of_which_nothing_is_left_are_dropped_and_no_others(alo
 
 async def test_beside_a_long_read_one_wait_for_a_lock_is_all(alone: Parts) -> None:
     """As pg_dump reads: all partitions, in one transaction. Waiting for each of sixty would take six seconds."""
-    monday = datetime.now(UTC).date() - timedelta(days=datetime.now(UTC).weekday())
-    for weeks in range(3, 63):
-        first = monday - timedelta(weeks=weeks)
-        await alone.sql(
-            f"CREATE TABLE tenure.history_{weeks}_ago PARTITION OF tenure.history"
-            f" FOR VALUES FROM ('{first} 00:00+00') TO ('{first + timedelta(weeks=1)} 00:00+00')"
-        )
+    await week_partitions(alone, range(3, 63))
     async with (
         await psycopg.AsyncConnection.connect(alone.dsn) as reader,
         await psycopg.AsyncConnection.connect(alone.dsn, autocommit=True) as dropping,
