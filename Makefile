@@ -2,7 +2,7 @@
 # Further arguments: make test ARGS='-k etcd', make up ARGS='--workers 5'.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos mutants check format fuzz bench proto lock wheel image images tools clean venv venv-dev
+.PHONY: help demo up test chaos mutants check format fuzz bench bench-scale proto lock wheel image images tools clean venv venv-dev
 ARGS ?=
 MINUTES ?= 5
 SEED ?=
@@ -36,6 +36,9 @@ fuzz: venv-dev ## Fuzz the API of runners with schemathesis (ARGS='--examples 50
 
 bench: venv-dev ## Measure rates, latencies and CPU per job on the real parts
 	@.venv/bin/python -m tenure.bench $(ARGS)
+
+bench-scale: venv-dev ## Measure what becomes of it when there is much of something: an hour, and 20 GB of disk
+	@.venv/bin/python -m tenure.bench full fleet waiters workflow schedules limits namespaces slow $(ARGS)
 
 proto: venv-dev ## Regenerate the stubs from proto/
 	@sh scripts/generate_proto.sh

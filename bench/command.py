@@ -36,6 +36,13 @@ from tenure.bench.peers.peer import PEERS
 from tenure.bench.plan import COORDINATORS, Plan, quick
 from tenure.bench.rates import drain, end_to_end, submit
 from tenure.bench.results import BenchError, Results, save
+from tenure.bench.scale.fleet import fleet
+from tenure.bench.scale.full import full
+from tenure.bench.scale.limits import limits, namespaces
+from tenure.bench.scale.schedules import schedules
+from tenure.bench.scale.slow import slow
+from tenure.bench.scale.waiters import waiters
+from tenure.bench.scale.workflow import workflow
 from tenure.bench.stage import Stage, say
 from tenure.bench.takeover import takeover
 from tenure.bench.targets import judge
@@ -66,6 +73,14 @@ class Scenario(StrEnum):
     FLOORS = "floors"
     COSTS = "costs"
     HISTORY = "history"
+    FULL = "full"
+    FLEET = "fleet"
+    WAITERS = "waiters"
+    WORKFLOW = "workflow"
+    SCHEDULES = "schedules"
+    LIMITS = "limits"
+    NAMESPACES = "namespaces"
+    SLOW = "slow"
 
 
 SCENARIOS: dict[Scenario, Callable[[Stage, Results], Awaitable[None]]] = {
@@ -83,18 +98,40 @@ SCENARIOS: dict[Scenario, Callable[[Stage, Results], Awaitable[None]]] = {
     Scenario.FLOORS: floors,
     Scenario.COSTS: costs,
     Scenario.HISTORY: history,
+    Scenario.FULL: full,
+    Scenario.FLEET: fleet,
+    Scenario.WAITERS: waiters,
+    Scenario.WORKFLOW: workflow,
+    Scenario.SCHEDULES: schedules,
+    Scenario.LIMITS: limits,
+    Scenario.NAMESPACES: namespaces,
+    Scenario.SLOW: slow,
 }
 
 
 WITHIN_PEERS = frozenset((Scenario.SUBMIT, Scenario.DRAIN, Scenario.END_TO_END, Scenario.LATENCY))
 """What tenure does beside its peers, too: it is not measured twice."""
-EVERYTHING = frozenset(Scenario) - {Scenario.COSTS, Scenario.HISTORY}
-"""What is measured unless told otherwise: a profile, and ten gigabytes of history, are for who asks for them."""
+SCALE = frozenset(
+    (
+        Scenario.FULL,
+        Scenario.FLEET,
+        Scenario.WAITERS,
+        Scenario.WORKFLOW,
+        Scenario.SCHEDULES,
+        Scenario.LIMITS,
+        Scenario.NAMESPACES,
+        Scenario.SLOW,
+    )
+)
+"""What is measured when there is much of something (``make bench-scale``)."""
+EVERYTHING = frozenset(Scenario) - {Scenario.COSTS, Scenario.HISTORY} - SCALE
+"""What is measured unless told otherwise: a profile, and what takes gigabytes or an hour, are for who asks for them."""
 
 
 def bench(
     scenarios: Annotated[
-        list[Scenario] | None, typer.Argument(help="What to measure.  [default: all but costs and history]")
+        list[Scenario] | None,
+        typer.Argument(help="What to measure.  [default: all but costs, history and those of scale]"),
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each case; the median is what counts.")] = 3,
     long_runs: Annotated[

@@ -13,7 +13,6 @@ import asyncio
 import os
 import re
 import signal
-import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -160,13 +159,8 @@ def _divide_postgres(results: Results, statements: Sequence[tuple[str, int, floa
 
 async def _counted(stage: Stage) -> dict[str, float]:
     """Return etcd's counters of operations."""
-    url = f"{stage.etcd_address}/metrics"
-    text = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=10).read().decode())
-    counts = dict.fromkeys(COUNTED, 0.0)
-    for name, value in re.findall(r"^(\w+)(?:\{[^}]*\})? (\S+)$", text, re.MULTILINE):
-        if name in counts:
-            counts[name] += float(value)
-    return counts
+    found = await stage.etcd_metrics()
+    return {name: found.get(name, 0.0) for name in COUNTED}
 
 
 def _native_s(pid: int) -> float:

@@ -52,13 +52,13 @@ async def held(stage: Stage, results: Results) -> None:
 
 async def _measure(stage: Stage, holder: int, jobs_per_s: int, case: Case) -> None:
     plan = stage.plan
-    claims = await _claims(stage)
+    claims = await stage.claims_of(HOLD)
     all_parts, meter = await stage.meter(), Meter({"holder": (holder,)})
     began = time.monotonic()
     passed = await _pass(stage, jobs_per_s, began + plan.held_s)
     seconds = time.monotonic() - began
     usage, all_usage = meter.stop(), all_parts.stop()
-    still = await _claims(stage)
+    still = await stage.claims_of(HOLD)
     case.add(
         {
             "held": float(len(claims)),
@@ -82,11 +82,6 @@ def _percents(usage: Usage, seconds: float) -> dict[str, float]:
     return {
         f"{name}_percent": sum(usage.cpu_s[each] for each in group) / seconds * 100 for name, group in parts.items()
     }
-
-
-async def _claims(stage: Stage) -> set[tuple[str, int, int]]:
-    """Return the claims of the held jobs, each as it was made."""
-    return {(each.job_id, each.lease, each.revision) for each in await stage.client.claims() if each.kind == HOLD}
 
 
 async def _pass(stage: Stage, jobs_per_s: int, until: float) -> int:

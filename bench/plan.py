@@ -56,6 +56,30 @@ class Plan:
     history_drains: int = 3
     history_removal_s: float = 60.0
     """How long their removal is watched, at least."""
+    fleet_workers: tuple[int, ...] = (20, 100, 200)
+    fleet_claims: tuple[int, ...] = (5_000, 10_000, 20_000)
+    """Held by the largest fleet."""
+    fleet_ttl_s: float = 30.0
+    fleet_s: float = 20.0
+    waiters: int = 5_000
+    watchers: int = 500
+    waited_jobs_per_s: int = 500
+    waited_s: float = 30.0
+    waited_workers: int = 2
+    waiting_clients: int = 2
+    """Processes of those who wait."""
+    workflow_jobs: tuple[int, ...] = (1_000, 10_000, 100_000)
+    schedules: int = 50_000
+    schedules_every_s: float = 60.0
+    schedules_rounds: int = 3
+    schedules_lead_s: float = 30.0
+    """Until the first tick: the time to write them."""
+    limits: int = 1_000
+    limited_each: int = 20
+    """Jobs that wait for each limit."""
+    namespaces: int = 10_000
+    slow_jobs: int = 20_000
+    slow_held_s: float = 25.0
     peers: tuple[str, ...] = tuple(PEERS)
     """What tenure is measured beside."""
 
@@ -89,5 +113,23 @@ def quick(runs: int) -> Plan:
         history_jobs=2_000,
         history_drains=1,
         history_removal_s=1.0,
+        fleet_workers=(1, 2),
+        fleet_claims=(20, 40),
+        fleet_ttl_s=3.0,
+        fleet_s=1.0,
+        waiters=20,
+        watchers=4,
+        waited_jobs_per_s=20,
+        waited_s=1.0,
+        workflow_jobs=(30, 120),
+        schedules=100,
+        schedules_every_s=2.0,
+        schedules_rounds=1,
+        schedules_lead_s=2.0,
+        limits=5,
+        limited_each=2,
+        namespaces=20,
+        slow_jobs=200,
+        slow_held_s=1.0,
         peers=(),
     )

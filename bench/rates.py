@@ -38,9 +38,9 @@ async def submit(stage: Stage, results: Results) -> None:
     plan = stage.plan
     most = plan.submits_in_flight[-1]
     ways: dict[str, tuple[int, bool, Submit]] = {
-        **{singly(in_flight): (in_flight, False, _one) for in_flight in plan.submits_in_flight},
-        singly(most, apart=True): (most, True, _one),
-        **{in_batches(plan, in_flight): (in_flight, False, _batch) for in_flight in plan.batches_in_flight},
+        **{singly(in_flight): (in_flight, False, one_by_one) for in_flight in plan.submits_in_flight},
+        singly(most, apart=True): (most, True, one_by_one),
+        **{in_batches(plan, in_flight): (in_flight, False, by_batches) for in_flight in plan.batches_in_flight},
         STREAM: (1, False, _stream),
     }
     for run in range(plan.runs):
@@ -54,16 +54,23 @@ async def _submit_for(stage: Stage, case: Case, clients: Sequence[AsyncClient], 
     await stage.clear()
     await stage.client.submit(NOOP, route=POOL)  # so that the lane is known
     meter = await stage.meter()
+    jobs_per_s, submitted = await submit_rate(stage, clients, way)
+    usage = meter.stop()
+    case.add({"jobs_per_s": jobs_per_s, "others_cores": usage.others_cores}, usage.us_per_job(submitted))
+
+
+async def submit_rate(stage: Stage, clients: Sequence[AsyncClient], way: Submit) -> tuple[float, int]:
+    """Submit for ``submit_s``, one in flight for each client; return jobs a second, and how many there were."""
     began = time.monotonic()
     until = began + stage.plan.submit_s
     async with asyncio.TaskGroup() as group:
         submitting = [group.create_task(way(client, stage.plan, until)) for client in clients]
-    seconds = time.monotonic() - began
-    usage, submitted = meter.stop(), sum(task.result() for task in submitting)
-    case.add({"jobs_per_s": submitted / seconds, "others_cores": usage.others_cores}, usage.us_per_job(submitted))
+    submitted = sum(task.result() for task in submitting)
+    return submitted / (time.monotonic() - began), submitted
 
 
-async def _one(client: AsyncClient, plan: Plan, until: float) -> int:
+async def one_by_one(client: AsyncClient, plan: Plan, until: float) -> int:
+    """Submit job after job, each by a call of its own."""
     submitted = 0
     while time.monotonic() < until:
         await client.submit(NOOP, route=POOL)
@@ -71,7 +78,8 @@ async def _one(client: AsyncClient, plan: Plan, until: float) -> int:
     return submitted
 
 
-async def _batch(client: AsyncClient, plan: Plan, until: float) -> int:
+async def by_batches(client: AsyncClient, plan: Plan, until: float) -> int:
+    """Submit batch after batch."""
     submitted = 0
     while time.monotonic() < until:
         submitted += len(await client.submit_many([NewJob(kind=NOOP, route=POOL) for _ in range(plan.batch_jobs)]))

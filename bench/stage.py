@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sys
+import urllib.request
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +39,8 @@ HANDLERS = ("tenure.bench.handlers", *STAMPS)
 CALL_S = 60.0
 PATIENCE_S = 600.0
 POLL_S = 0.02
+LOOK_S = 0.5
+"""Where each look reads many rows."""
 CLEAR = "TRUNCATE tenure.job, tenure.history, tenure.attempt, tenure.dependency, tenure.idempotency"
 FINISHED = """
 SELECT count(*) AS jobs,
@@ -45,6 +50,12 @@ SELECT count(*) AS jobs,
        extract(epoch FROM max(finished_at) - %(since)s)::float8 AS seconds
 FROM tenure.history
 """
+ENDED_SINCE = """
+SELECT count(*), count(*) FILTER (WHERE state <> 'completed'),
+       extract(epoch FROM max(finished_at) - %(since)s)::float8
+FROM tenure.history WHERE finished_at > %(since)s
+"""
+METRIC = re.compile(r"^(\w+)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 STATEMENTS = """
 SELECT query, calls, total_exec_time AS milliseconds
 FROM pg_stat_statements
@@ -175,6 +186,21 @@ class Stage:
         return self._deployment.etcd.http_endpoints[0]
 
     @property
+    def etcd_pid(self) -> int:
+        """The process of etcd."""
+        assert self._deployment.etcd is not None
+        return self._deployment.etcd.pid
+
+    async def etcd_metrics(self) -> dict[str, float]:
+        """Return etcd's metrics by name, summed over their labels."""
+        url = f"{self.etcd_address}/metrics"
+        text = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=10).read().decode())
+        found: defaultdict[str, float] = defaultdict(float)
+        for name, value in METRIC.findall(text):
+            found[name] += float(value)
+        return dict(found)
+
+    @property
     def etcd_endpoints(self) -> list[str]:
         """Where etcd is, as its clients are told."""
         return self._deployment.env["TENURE_ETCD_ENDPOINTS"].split(",")
@@ -216,6 +242,11 @@ class Stage:
         for member in list(self._deployment.workers):
             await asyncio.to_thread(member.stop)
             self._deployment.workers.remove(member)
+
+    async def remove_newest_worker(self) -> None:
+        """Stop the worker that was added last."""
+        await asyncio.to_thread(self._deployment.workers[-1].stop)
+        self._deployment.workers.pop()
 
     async def restart(self, member: Member) -> None:
         """Start a killed worker or coordinator again and return when it serves."""
@@ -312,11 +343,23 @@ class Stage:
 
         One that is lost while others are begun ends by its second attempt.
         """
+        await self.hold_more(jobs, ttl_s, pool)
+        await self.begun(HOLD, jobs)
+        return await self.first_attempts(HOLD)
+
+    async def hold_more(self, jobs: int, ttl_s: float, pool: str = POOL) -> None:
+        """Submit jobs that hold their first attempt."""
         for start in range(0, jobs, self.plan.batch_jobs):
             size = min(self.plan.batch_jobs, jobs - start)
             await self.client.submit_many([NewJob(kind=HOLD, route=pool, ttl_s=ttl_s) for _ in range(size)])
-        await self._until(ALL_BEGUN, {"jobs": jobs, "kind": HOLD})
-        return await self.first_attempts(HOLD)
+
+    async def begun(self, kind: str, jobs: int) -> None:
+        """Wait until so many jobs of a kind execute or have ended."""
+        await self._until(ALL_BEGUN, {"jobs": jobs, "kind": kind})
+
+    async def claims_of(self, kind: str) -> set[tuple[str, int, int]]:
+        """Return the claims of a kind's jobs, each as it was made."""
+        return {(each.job_id, each.lease, each.revision) for each in await self.client.claims() if each.kind == kind}
 
     async def restarted(self, jobs: int) -> Restarted:
         """Wait until held jobs have all been taken away and run again.
@@ -325,7 +368,7 @@ class Stage:
             BenchError: jobs were lost or failed.
         """
         await self._until(NOTHING_LEFT)
-        finished, wrong, began_ns, lost_again = (await self._rows(RESTARTED))[0]
+        finished, wrong, began_ns, lost_again = (await self.rows(RESTARTED))[0]
         if finished != jobs or wrong:
             raise BenchError(f"of {jobs} jobs {finished} finished, {wrong} of them not as they should")
         first, half, most, last = began_ns
@@ -340,32 +383,32 @@ class Stage:
 
     async def count_statements(self) -> None:
         """Let Postgres count what its statements take, where it can; a restart of it and of the coordinators."""
-        self._counts = bool(await self._rows("SELECT 1 FROM pg_available_extensions WHERE name = 'pg_stat_statements'"))
+        self._counts = bool(await self.rows("SELECT 1 FROM pg_available_extensions WHERE name = 'pg_stat_statements'"))
         if not self._counts:
             return
         async with self.rest() as (postgres, _):
-            await self._rows("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'")
+            await self.rows("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'")
             await self._database.close()
             await asyncio.to_thread(postgres.restart)
             await self._connect()
-            await self._rows("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+            await self.rows("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
 
     async def forget_statements(self) -> None:
         """Count from zero."""
         if self._counts:
-            await self._rows("SELECT pg_stat_statements_reset()")
+            await self.rows("SELECT pg_stat_statements_reset()")
 
     async def statements(self) -> list[tuple[str, int, float]]:
         """Return each statement since: the text, calls and milliseconds in the executor."""
-        return [tuple(row) for row in await self._rows(STATEMENTS)] if self._counts else []
+        return [tuple(row) for row in await self.rows(STATEMENTS)] if self._counts else []
 
     async def clear(self) -> None:
         """Empty the tables of jobs."""
-        await self._rows(CLEAR)
+        await self.rows(CLEAR)
 
     async def now(self) -> Any:
         """Return Postgres' clock, by which jobs finish."""
-        return (await self._rows("SELECT clock_timestamp()"))[0][0]
+        return (await self.rows("SELECT clock_timestamp()"))[0][0]
 
     async def drained(self, last: str, jobs: int, since: Any, *, beside: int = 0) -> Drained:
         """Wait until no job is left but those beside, the one submitted last being most likely the last; check them.
@@ -376,10 +419,25 @@ class Stage:
         """
         await self.client.wait(last, PATIENCE_S)  # looking all the time would be among the costs
         await (self._until(ONLY_LEFT, {"jobs": beside}) if beside else self._until(NOTHING_LEFT))
-        finished, failed, repeated, counted, seconds = (await self._rows(FINISHED, {"since": since}))[0]
+        finished, failed, repeated, counted, seconds = (await self.rows(FINISHED, {"since": since}))[0]
         if finished != jobs or failed:
             raise BenchError(f"of {jobs} jobs {finished} finished, {failed} of them failed")
         return Drained(counted, seconds, repeated)
+
+    async def all_ended_since(self, jobs: int, since: Any) -> float:
+        """Wait until so many jobs have ended after an instant, whatever else is there; return within how many seconds.
+
+        Raises:
+            BenchError: some of them failed.
+        """
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                count, failed, seconds = (await self.rows(ENDED_SINCE, {"since": since}))[0]
+                if failed:
+                    raise BenchError(f"{failed} jobs failed")
+                if count >= jobs:
+                    return float(seconds)
+                await asyncio.sleep(LOOK_S)
 
     async def drained_first(self, last: str, jobs: int, priority: int, since: Any) -> tuple[int, float]:
         """Wait until the jobs of a priority are done; return how many of any ended since, by then, and in how long.
@@ -389,34 +447,34 @@ class Stage:
         """
         await self.client.wait(last, PATIENCE_S)
         await self._until(FIRST_FINISHED, {"priority": priority, "jobs": jobs})
-        counted, seconds = (await self._rows(RATE_UNTIL_FIRST, {"since": since, "priority": priority}))[0]
+        counted, seconds = (await self.rows(RATE_UNTIL_FIRST, {"since": since, "priority": priority}))[0]
         return counted, seconds
 
     async def fill(self, job: NewJob, jobs: int) -> None:
         """Have jobs that nobody submits one by one: copies, by SQL, of one that the service wrote."""
         first = (await self.client.submit_many([job]))[0].id
         for start in range(1, jobs, FILL_ROWS):
-            await self._rows(FILL, {"id": first, "copies": min(FILL_ROWS, jobs - start)})
+            await self.rows(FILL, {"id": first, "copies": min(FILL_ROWS, jobs - start)})
 
     async def settle(self) -> None:
         """Do what autovacuum and the checkpointer will have done by the time that there are many jobs."""
-        await self._rows("VACUUM (ANALYZE) tenure.job")
-        await self._rows("CHECKPOINT")
+        await self.rows("VACUUM (ANALYZE) tenure.job")
+        await self.rows("CHECKPOINT")
 
     async def stamps(self, jobs: int) -> dict[str, int]:
         """Wait until so many jobs have told when they began; return that by job."""
         await self._until(STAMPED, {"jobs": jobs, "kind": STAMP})
-        return dict(await self._rows(STAMPS_OF, {"kind": STAMP}))
+        return dict(await self.rows(STAMPS_OF, {"kind": STAMP}))
 
     async def ended_s(self, ids: Sequence[str], since: Any) -> float:
         """Wait until these have ended; return how many seconds after an instant the last one did."""
         jobs = {"ids": [UUID(each) for each in ids], "since": since}
         await self._until(ALL_ENDED, jobs)
-        return float((await self._rows(LAST_END, jobs))[0][0])
+        return float((await self.rows(LAST_END, jobs))[0][0])
 
     async def first_attempts(self, kind: str) -> int:
         """Return how many jobs of a kind execute for the first time."""
-        return int((await self._rows(FIRST_ATTEMPTS, {"kind": kind}))[0][0])
+        return int((await self.rows(FIRST_ATTEMPTS, {"kind": kind}))[0][0])
 
     async def empty(self) -> None:
         """Wait until no job is left."""
@@ -425,11 +483,12 @@ class Stage:
     async def _until(self, query: LiteralString, values: dict[str, Any] | None = None) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                if (await self._rows(query, values))[0][0]:
+                if (await self.rows(query, values))[0][0]:
                     return
                 await asyncio.sleep(POLL_S)
 
-    async def _rows(self, query: LiteralString, values: dict[str, Any] | None = None) -> list[Any]:
+    async def rows(self, query: LiteralString, values: dict[str, Any] | None = None) -> list[Any]:
+        """Return what a query gives."""
         async with asyncio.timeout(CALL_S):
             cursor = await self._database.execute(query, values)
             return await cursor.fetchall() if cursor.description else []
