@@ -2,9 +2,10 @@
 # Further arguments: make test ARGS='-k etcd', make up ARGS='--workers 5'.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test chaos mutants check format fuzz bench bench-scale proto lock wheel image images tools clean venv venv-dev
+.PHONY: help demo up test chaos soak mutants check format fuzz bench bench-scale proto lock wheel image images tools clean venv venv-dev
 ARGS ?=
 MINUTES ?= 5
+HOURS ?= 2
 SEED ?=
 
 help: ## Show this help
@@ -21,6 +22,9 @@ test: venv-dev ## Run the whole test suite on real stores
 
 chaos: venv-dev ## Workload and faults for MINUTES=5 (SEED=n repeats a plan), judged by a checker; as root with partitions
 	@.venv/bin/python -m tests.chaos.run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+soak: venv-dev ## The same for HOURS=2, with a look each half minute at what must not grow
+	@.venv/bin/python -m tests.chaos.run --hours $(HOURS) --sample 30 $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: venv-dev ## Lint, types, import contracts, generated code up to date
 	@sh scripts/check.sh

@@ -19,10 +19,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from rich.console import Console
 from rich.table import Table
+from tests.chaos.bounds import Sampler, beyond, drift, read_samples
 from tests.chaos.checker import (
     Expected,
     Violation,
@@ -42,12 +44,14 @@ from tests.chaos.network import why_not
 from tests.chaos.observer import ClaimWatcher, active, read_postgres, rest
 from tests.chaos.workload import LIMIT, LIMIT_JOBS, Workload, client_of
 
+from tenure.bench import surroundings
 from tenure.cli.logs import configure
 from tenure.store.etcd.keyspace import Keyspace
 
 QUIET_S = 240.0
 """How long everything may take to come to its end after the last fault."""
 RATE = 25.0
+SAMPLES = "samples.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ class Settings:
     rate: float = RATE
     workers: int = 4
     coordinators: int = 2
+    sample_s: float = 0.0
+    """How often to look at what must not grow (``tests.chaos.bounds``); 0: never."""
 
 
 @dataclass(slots=True)
@@ -94,6 +100,11 @@ class Result:
     slowest_recovery_s: float = 0.0
     longest_silence_s: float = 0.0
     quiet_after_s: float = 0.0
+    minutes: float = 0.0
+    source: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    drift: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Of what must not grow: the median in the second quarter of the run and in the last."""
 
 
 class Told:
@@ -126,6 +137,8 @@ def run(settings: Settings, console: Console) -> Result:
     told = Told(console)
     cluster = Cluster(settings.folder, coordinators=settings.coordinators, workers=settings.workers)
     result = Result(settings.seed, cluster.etcd_version, cluster.network.can_cut)
+    result.minutes = round(settings.seconds / 60, 1)
+    result.source, result.versions = surroundings.commit(), surroundings.versions()
     try:
         cluster.start()
         asyncio.run(_exercise(settings, cluster, result, told))
@@ -157,6 +170,8 @@ async def _exercise(settings: Settings, cluster: Cluster, result: Result, told: 
             group.create_task(_progress(workload, nemesis, watcher, steps, told)),
         ]
         pace = group.create_task(_pace(cluster, workload))
+        if settings.sample_s:
+            chores.append(group.create_task(Sampler(cluster, settings.folder / SAMPLES, settings.sample_s).run()))
         await workload.set_limit()
         submitting = group.create_task(workload.run(stop))
         await nemesis.run(steps)
@@ -226,6 +241,8 @@ def _judge(settings: Settings, result: Result) -> None:
     violations = check(without_paused_trees(history, "pause-worker-tree"))
     result.violations += [str(violation) for violation in violations]
     result.not_exercised = [str(one) for one in vacuity(history, _expected(settings))]
+    result.drift = drift(read_samples(settings.folder / SAMPLES))
+    result.violations += [f"grows: {text}" for text in beyond(result.drift)]
     if most_at_once(history, LIMIT) < LIMIT_JOBS:
         result.not_exercised.append(f"limits: never were {LIMIT_JOBS} jobs of {LIMIT} claimed at once")
     _measure(result, history, violations)
@@ -282,6 +299,7 @@ def show(result: Result, console: Console) -> None:
         ("first completion after the last heal; after any", f"{recovery}; {result.slowest_recovery_s:.2f} s"),
         ("longest time without a completion", f"{result.longest_silence_s:.1f} s"),
         ("all at rest after", f"{result.quiet_after_s:.1f} s"),
+        *((f"  {name}, 2nd quarter; last", f"{a:g}; {b:g}") for name, (a, b) in result.drift.items()),
         ("violations", len(result.violations) + len(result.not_exercised)),
     ):
         table.add_row(name, str(value))
@@ -292,11 +310,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="chaos", description="Workload and faults, judged by a checker.")
     parser.add_argument("--minutes", type=float, default=5.0, help="of faults [5]")
+    parser.add_argument("--hours", type=float, default=0.0, help="instead of minutes")
     parser.add_argument("--seed", type=int, default=None, help="of workload and plan [drawn]")
     parser.add_argument("--out", type=Path, default=None, help="folder for history, logs and data [a new one]")
     parser.add_argument("--faults", default="", help=f"comma-separated [all]: {', '.join(FAULTS)}")
     parser.add_argument("--rate", type=float, default=RATE, help=f"jobs per second [{RATE:g}]")
+    parser.add_argument("--sample", type=float, default=0.0, help="seconds between looks at what must not grow [0]")
     given = parser.parse_args(argv)
+    minutes = given.hours * 60 or given.minutes
     faults = tuple(name.strip() for name in given.faults.split(",") if name.strip())
     if unknown := [name for name in faults if name not in FAULTS]:
         parser.error(f"no such fault: {', '.join(unknown)}")
@@ -305,10 +326,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (folder / "history").exists():
         parser.error(f"{folder} holds a run already")
     console = Console(highlight=False)
-    console.print(f"seed {seed}, {given.minutes:g} minutes, history in {folder}")
+    console.print(f"seed {seed}, {minutes:g} minutes, history in {folder}")
     if why_not():
         console.print(f"no partitions on this machine: {why_not()}")
-    result = run(Settings(folder, seed, given.minutes * 60, faults, given.rate), console)
+    result = run(Settings(folder, seed, minutes * 60, faults, given.rate, sample_s=given.sample), console)
     show(result, console)
     for text in (*result.violations, *result.not_exercised):
         console.print(text, markup=False, soft_wrap=True)
