@@ -40,6 +40,7 @@ run events .venv/bin/python scripts/generate_events.py --check
 run keyspace .venv/bin/python scripts/generate_keyspace.py --check
 run commands .venv/bin/python scripts/generate_cli.py --check
 run figures .venv/bin/python scripts/generate_performance.py --check
+run record .venv/bin/python scripts/generate_reliability.py --check
 run chart .venv/bin/python scripts/generate_chart_readme.py --check
 
 [ -z "$failed" ] || { printf 'failed:%s\n' "$failed"; exit 1; }

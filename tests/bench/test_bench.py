@@ -32,6 +32,14 @@ FIGURES = {
     "takeover": set[str](),
     "floors": set[str](),
     "history": set[str](),
+    "full": set[str](),
+    "fleet": set[str](),
+    "waiters": {"end_to_answer_p50_ms", "end_to_answer_p99_ms", "most_at_once"},
+    "workflow": {"submit_us_per_job", "run_us_per_job", "run_of_the_smallest"},
+    "schedules": {"ticks", "late_p99_s"},
+    "limits": {"jobs_per_s", "of_none"},
+    "namespaces": {"jobs_per_s", "of_one", "at_half_fewest"},
+    "slow": {"jobs_per_s", "of_near", "held_attempts_lost"},
 }
 SAMPLES = {
     "latency": {"submit_ack_ms", "submit_to_start_ms", "submit_to_answer_ms"},
