@@ -1,7 +1,7 @@
 """Stores that are far away cost time, and nothing else: no attempt is lost, no job runs twice, no call gives up.
 
-Postgres and etcd at a round trip of 20 ms for coordinators and workers, the S3 server at half a second. What rates become
-is for ``make bench-scale`` to say.
+Postgres and etcd at a round trip of 20 ms for coordinators and workers, the S3 server at half a second. What becomes of
+rates is for ``make bench-scale`` to say.
 """
 
 from __future__ import annotations
