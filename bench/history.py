@@ -14,7 +14,7 @@ import random
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
 import psycopg
@@ -30,7 +30,7 @@ RARE_OF = 100_000
 """One job in so many is of the rare kind."""
 FILL_ROWS = 50_000
 """Written at once."""
-YOUNGEST = timedelta(days=8)
+YOUNGEST = timedelta(days=7)
 WEEKS = """
 SELECT format('CREATE TABLE IF NOT EXISTS tenure.%%I PARTITION OF tenure.%%I FOR VALUES FROM (%%L) TO (%%L)',
               parent || '_' || to_char(week, 'IYYY_"w"IW'), parent, week, week + interval '7 days')
@@ -121,8 +121,9 @@ async def history(stage: Stage, results: Results) -> None:
 async def fill(dsn: str, plan: Plan) -> float:
     """Write history, oldest first, and return how many seconds that took, without the vacuum after it."""
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-        now = (await _rows(connection, "SELECT now()"))[0][0]
-        last = now - YOUNGEST - timedelta(days=now.weekday())
+        now = (await _rows(connection, "SELECT now()"))[0][0].astimezone(UTC)
+        # From a Monday's first instant on: of a week that has but its last hours the archive would make tiny files.
+        last = (now - YOUNGEST - timedelta(days=now.weekday())).replace(hour=0, minute=0, second=0, microsecond=0)
         first = last - timedelta(days=plan.history_days)
         for (statement,) in await _rows(connection, WEEKS, {"first": first, "last": last}):
             await connection.execute(statement)
