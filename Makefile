@@ -42,7 +42,7 @@ bench: venv-dev ## Measure rates, latencies and CPU per job on the real parts
 	@.venv/bin/python -m tenure.bench $(ARGS)
 
 bench-scale: venv-dev ## Measure what becomes of it when there is much of something: an hour, and 20 GB of disk
-	@.venv/bin/python -m tenure.bench full fleet waiters workflow schedules limits namespaces slow $(ARGS)
+	@.venv/bin/python -m tenure.bench life full fleet waiters workflow schedules limits namespaces slow $(ARGS)
 
 proto: venv-dev ## Regenerate the stubs from proto/
 	@sh scripts/generate_proto.sh

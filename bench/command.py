@@ -38,6 +38,7 @@ from tenure.bench.rates import drain, end_to_end, submit
 from tenure.bench.results import BenchError, Results, save
 from tenure.bench.scale.fleet import fleet
 from tenure.bench.scale.full import full
+from tenure.bench.scale.life import life
 from tenure.bench.scale.limits import limits, namespaces
 from tenure.bench.scale.schedules import schedules
 from tenure.bench.scale.slow import slow
@@ -73,6 +74,7 @@ class Scenario(StrEnum):
     FLOORS = "floors"
     COSTS = "costs"
     HISTORY = "history"
+    LIFE = "life"
     FULL = "full"
     FLEET = "fleet"
     WAITERS = "waiters"
@@ -98,6 +100,7 @@ SCENARIOS: dict[Scenario, Callable[[Stage, Results], Awaitable[None]]] = {
     Scenario.FLOORS: floors,
     Scenario.COSTS: costs,
     Scenario.HISTORY: history,
+    Scenario.LIFE: life,
     Scenario.FULL: full,
     Scenario.FLEET: fleet,
     Scenario.WAITERS: waiters,
@@ -113,6 +116,7 @@ WITHIN_PEERS = frozenset((Scenario.SUBMIT, Scenario.DRAIN, Scenario.END_TO_END, 
 """What tenure does beside its peers, too: it is not measured twice."""
 SCALE = frozenset(
     (
+        Scenario.LIFE,
         Scenario.FULL,
         Scenario.FLEET,
         Scenario.WAITERS,

@@ -2,21 +2,21 @@
 
 Real worker processes are started in waves; then the first of them hold jobs, in steps. At each step, for some seconds,
 the CPU and the memory of every part, the KeepAlives that etcd counted, the round trip of KeepAlives of a lease of the
-bench's own, and how soon a job of another pool starts beside it all. From the steps follow slopes: a straight line
-through what each part takes by workers alone, and one through what it takes by KeepAlives a second.
+bench's own, and how soon a job of another pool starts beside it all. From the steps follow slopes, straight lines
+through what each part takes: by workers alone, by KeepAlives a second, and by claims.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from tenure.bench.handlers import HOLD
 from tenure.bench.latency import idle_latency
-from tenure.bench.plan import Plan
 from tenure.bench.results import Case, Results, percentile
-from tenure.bench.scale.memory import resident_mib
+from tenure.bench.scale.memory import MIB, resident_mib
 from tenure.bench.stage import STAMPS, Stage, say
 from tenure.store.etcd.connect import connect
 from tenure.store.etcd.port import Etcd
@@ -31,6 +31,23 @@ LEASE_TTL_S = 30.0
 START_CAPACITY = 32
 PER_LINE = 2
 """Points that a straight line needs."""
+CPU = {f"{part}_percent": (f"{part}_us", 1e4) for part in PARTS}
+"""What a percent of a core is in microseconds a second, by figure."""
+MEMORY = {
+    "leader_mib": ("leader_kib", 1024.0),
+    "etcd_mib": ("etcd_kib", 1024.0),
+    "etcd_database_mib": ("etcd_database_kib", 1024.0),
+}
+OF_A_WORKER = {"worker_mib": ("worker_kib", 1024.0)}
+DATABASE_USED = "etcd_mvcc_db_total_size_in_use_in_bytes"
+
+
+class Step(NamedTuple):
+    """What was measured with so many workers, all of which hold so many claims together."""
+
+    workers: int
+    claims: int
+    figures: Mapping[str, float]
 
 
 async def fleet(stage: Stage, results: Results) -> None:
@@ -38,15 +55,14 @@ async def fleet(stage: Stage, results: Results) -> None:
     plan = stage.plan
     await stage.clear()
     etcd = connect(stage.etcd_endpoints)
-    by_workers: list[tuple[float, dict[str, float]]] = []
-    by_renewals: list[tuple[float, dict[str, float]]] = []
+    alone: list[Step] = []
+    holding: list[Step] = []
     try:
         await stage.add_workers(1, START_CAPACITY, handlers=STAMPS)
         for size in plan.fleet_workers:
             await _grow(stage, size)
             case = results.case("fleet", f"{size:,} workers, no claim")
-            figures = await _measure(stage, etcd, case)
-            by_workers.append((size, figures))
+            alone.append(Step(size, 0, await _measure(stage, etcd, case)))
         held = 0
         for claims in plan.fleet_claims:
             say(f"fleet: {claims:,} claims")
@@ -55,11 +71,10 @@ async def fleet(stage: Stage, results: Results) -> None:
             await stage.begun(HOLD, held)
             before = await stage.claims_of(HOLD)
             case = results.case("fleet", f"{plan.fleet_workers[-1]:,} workers, {claims:,} claims")
-            figures = await _measure(stage, etcd, case)
+            holding.append(Step(plan.fleet_workers[-1], claims, await _measure(stage, etcd, case)))
             lost = before - await stage.claims_of(HOLD)
             case.add({"claims": float(len(before)), "claims_lost": float(len(lost))})
-            by_renewals.append((figures["keepalives_per_s"], figures))
-        _tell_slopes(plan, results, by_workers, by_renewals)
+        _tell_slopes(results, alone, holding)
         await stage.client.cancel_many(kind=HOLD, reason="measured")
         await stage.empty()
     finally:
@@ -78,7 +93,7 @@ async def _grow(stage: Stage, size: int) -> None:
 
 
 async def _measure(stage: Stage, etcd: Etcd, case: Case) -> dict[str, float]:
-    """Return the CPU of each part in percent of a core, and the KeepAlives a second; the rest goes into the case."""
+    """Return KeepAlives a second, the CPU of each part in percent of a core, and memory; all goes into the case."""
     seconds = stage.plan.fleet_s
     renewals = (await stage.etcd_metrics())[RENEWED]
     meter, began = await stage.meter(), time.monotonic()
@@ -98,13 +113,14 @@ async def _measure(stage: Stage, etcd: Etcd, case: Case) -> dict[str, float]:
     beside = Case("", "")
     async with stage.client_of(await stage.follower()) as client:
         await idle_latency(client, beside, stage.plan.latency_warmup, stage.plan.latency_samples)
-    memory = resident_mib(
+    figures |= resident_mib(
         {
             "leader": [(await stage.leader()).pid],
             "etcd": [stage.etcd_pid],
             "worker": [stage.workers[-1].pid],
         }
     )
+    figures["etcd_database_mib"] = (await stage.etcd_metrics()).get(DATABASE_USED, 0.0) / MIB
     case.add(
         {
             **figures,
@@ -112,7 +128,6 @@ async def _measure(stage: Stage, etcd: Etcd, case: Case) -> dict[str, float]:
             "keepalive_p99_ms": percentile(took_ms, 99),
             "submit_to_start_p50_ms": beside.figures["submit_to_start_p50_ms"][0],
             "submit_to_start_p99_ms": beside.figures["submit_to_start_p99_ms"][0],
-            **memory,
             "others_cores": usage.others_cores,
         }
     )
@@ -134,23 +149,22 @@ async def _renew(etcd: Etcd, seconds: float) -> list[float]:
     return took_ms
 
 
-def _tell_slopes(
-    plan: Plan,
-    results: Results,
-    by_workers: Sequence[tuple[float, dict[str, float]]],
-    by_renewals: Sequence[tuple[float, dict[str, float]]],
-) -> None:
+def _tell_slopes(results: Results, alone: Sequence[Step], holding: Sequence[Step]) -> None:
     """Sum up the steps as straight lines, where there are enough of them."""
-    for name, points, per in (
-        (f"slope, {plan.fleet_workers[0]:,} to {plan.fleet_workers[-1]:,} workers", by_workers, "us_per_s_of_a_worker"),
-        ("slope, KeepAlives", by_renewals, "us_per_keepalive"),
+    steps = [*alone[-1:], *holding]
+    for name, units, points in (
+        ("slope, a worker", CPU | MEMORY, [(step.workers, step.figures) for step in alone]),
+        ("slope, a KeepAlive a second", CPU, [(step.figures["keepalives_per_s"], step.figures) for step in steps]),
+        ("slope, a claim", MEMORY, [(step.claims, step.figures) for step in steps]),
+        ("slope, a claim", OF_A_WORKER, [(step.claims / step.workers, step.figures) for step in steps]),
     ):
         if len({at for at, _ in points}) >= PER_LINE:
-            slopes = {
-                f"{part}_{per}": slope([(at, figures[f"{part}_percent"] * 1e4) for at, figures in points])
-                for part in PARTS
-            }
-            results.case("fleet", name).add(slopes)
+            results.case("fleet", name).add(
+                {
+                    unit: slope([(at, figures[figure] * factor) for at, figures in points])
+                    for figure, (unit, factor) in units.items()
+                }
+            )
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

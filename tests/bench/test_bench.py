@@ -32,6 +32,7 @@ FIGURES = {
     "takeover": set[str](),
     "floors": set[str](),
     "history": set[str](),
+    "life": {"jobs_per_s", "postgres_wal_bytes", "etcd_puts"},
     "full": set[str](),
     "fleet": set[str](),
     "waiters": {"end_to_answer_p50_ms", "end_to_answer_p99_ms", "most_at_once"},
