@@ -18,6 +18,8 @@ from typing import Any
 from tenure.bench.bars import bars
 from tenure.bench.floors import BEFORE_THE_START
 from tenure.bench.latency import ANOTHER
+from tenure.bench.scale.capacity import BASE, FACTORS, Costs, Load, ends, needed
+from tenure.bench.scale.capacity import PARTS as CORES_OF
 from tenure.bench.tables import number
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -42,6 +44,17 @@ SCENARIOS = (
     "blocked",
     "floors",
     "history",
+    "full",
+    "full: processes and tables",
+    "fleet",
+    "fleet: slopes",
+    "waiters",
+    "workflow",
+    "schedules",
+    "limits",
+    "namespaces",
+    "slow",
+    "life",
 )
 """Shown one by one, after what is told of them together."""
 PEER_COLUMNS = (
@@ -143,6 +156,7 @@ def outputs(gathered: Report | None, page: str) -> dict[pathlib.Path, str]:
         *_steps(cases),
         *_trip(cases),
         *_others(cases),
+        *_capacity(cases),
     ]
     shown = re.sub(r"\n{3,}", "\n\n", "\n".join(parts))
     return {
@@ -277,6 +291,22 @@ def _others(cases: Cases) -> Iterator[str]:
             yield f"\n### {scenario}\n\n{_table(head, rows)}"
 
 
+def _capacity(cases: Cases) -> Iterator[str]:
+    """Yield what loads need, by the model."""
+    if (costs := Costs.of(cases)) is None:
+        return
+    sizes = {factor: needed(costs, BASE.times(factor)) for factor in FACTORS}
+    head = ("", *(f"{factor:,}×" for factor in FACTORS))
+    loads = [BASE.times(factor) for factor in FACTORS]
+    rows = [(name.replace("_", " "), *(f"{load._asdict()[name]:,g}" for load in loads)) for name in Load._fields] + [
+        (name, *(number(size[name]) for size in sizes.values())) for name in sizes[1]
+    ]
+    yield f"\n### What a load needs, by the model\n\n{_table(head, rows)}"
+    full = [(name, number(value)) for name, value in ends(costs).items()]
+    yield f"\n### Where one core is full, by the model\n\n{_table(('', ''), full)}"
+    yield "\n![Cores by load](performance/capacity.svg)\n"
+
+
 def _cpu(case: Mapping[str, Any]) -> str:
     values = case["cpu_us_per_job"].get("all")
     return _range(values["median"], values["min"], values["max"]) if values else ""
@@ -297,6 +327,8 @@ def _plots(cases: Cases) -> Iterator[tuple[str, str]]:
         rows = [(name, _parts(case)) for name, case in cheapest]
         own = [sum(parts.values()) for name, parts in rows if name == "tenure"]
         yield "cpu", bars("CPU per drained job, µs, of all processes", rows, cut=2 * own[0] if own else None)
+    if (costs := Costs.of(cases)) is not None:
+        yield "capacity", bars("Cores by load, by the model", list(_cores(costs)))
     if steps := _by_step(cases):
         rows = [
             (f"{process}: {step}" if process in ("coordinators", "workers") else step.strip("`"), {process: value})
@@ -305,6 +337,12 @@ def _plots(cases: Cases) -> Iterator[tuple[str, str]]:
             if value >= DRAWN_US
         ]
         yield "steps", bars("CPU of a drained job by step, µs", [(label[:34], parts) for label, parts in rows])
+
+
+def _cores(costs: Costs) -> Iterator[tuple[str, dict[str, float]]]:
+    for factor in FACTORS:
+        size = needed(costs, BASE.times(factor))
+        yield f"{factor:,}×", {part: size[f"{part}, cores"] for part in CORES_OF}
 
 
 def _parts(case: Mapping[str, Any]) -> dict[str, float]:

@@ -27,7 +27,14 @@ async def serve(listen_port: int, server_port: int, one_way_s: float) -> None:
                 back.close()
         writer.close()
 
-    server = await asyncio.start_server(forward, HOST, listen_port)
+    serving: set[asyncio.Task[None]] = set()  # asyncio itself holds on to no task
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(forward(reader, writer))
+        serving.add(task)
+        task.add_done_callback(serving.discard)
+
+    server = await asyncio.start_server(accept, HOST, listen_port)
     print("listening", flush=True)
     await server.serve_forever()
 

@@ -153,13 +153,13 @@ def _tell_slopes(results: Results, alone: Sequence[Step], holding: Sequence[Step
     """Sum up the steps as straight lines, where there are enough of them."""
     steps = [*alone[-1:], *holding]
     for name, units, points in (
-        ("slope, a worker", CPU | MEMORY, [(step.workers, step.figures) for step in alone]),
-        ("slope, a KeepAlive a second", CPU, [(step.figures["keepalives_per_s"], step.figures) for step in steps]),
-        ("slope, a claim", MEMORY, [(step.claims, step.figures) for step in steps]),
-        ("slope, a claim", OF_A_WORKER, [(step.claims / step.workers, step.figures) for step in steps]),
+        ("a worker", CPU | MEMORY, [(step.workers, step.figures) for step in alone]),
+        ("a KeepAlive a second", CPU, [(step.figures["keepalives_per_s"], step.figures) for step in steps]),
+        ("a claim", MEMORY, [(step.claims, step.figures) for step in steps]),
+        ("a claim", OF_A_WORKER, [(step.claims / step.workers, step.figures) for step in steps]),
     ):
         if len({at for at, _ in points}) >= PER_LINE:
-            results.case("fleet", name).add(
+            results.case("fleet: slopes", name).add(
                 {
                     unit: slope([(at, figures[figure] * factor) for at, figures in points])
                     for figure, (unit, factor) in units.items()

@@ -73,7 +73,7 @@ async def _everything(
         results.case("full", f"{what}: {name}").add({**figures, **ratios})
     [(scanned_after, dead, live)] = await stage.rows(SCANNED)
     grown = {f"{part}_grown": value - memory[part] for part, value in (await _memory(stage)).items()}
-    results.case("full", f"processes and tables: {name}").add(
+    results.case("full: processes and tables", name).add(
         {
             **memory,
             **grown,

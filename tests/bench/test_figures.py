@@ -15,6 +15,7 @@ from tenure.bench.latency import ANOTHER
 from tenure.bench.plan import Plan
 from tenure.bench.rates import draining
 from tenure.bench.results import Results
+from tenure.bench.scale.capacity import Costs, Load, ends, needed
 from tenure.bench.targets import judge
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "generate_performance.py"
@@ -85,6 +86,43 @@ def test_what_a_job_meets_is_summed_up_beside_what_it_takes() -> None:
     assert "| empty gRPC call | SubmitJob, the hint to the leader, StartAttempts | 1.50 | 3 | 4.50 |" in page
     assert "| all of these |  |  |  | 13.5 |" in page
     assert "| measured, submit to start |  |  |  | 20.0 |" in page
+
+
+def _capacity() -> Results:
+    results = Results()
+    cpu = {**CPU, "coordinator, follows": 10.0}
+    bytes_of_a_job = {"postgres_wal_bytes": 2_048.0, "postgres_disk_bytes": 1_024.0, "etcd_written_bytes": 512.0}
+    results.case("life", "20,000 jobs").add({**bytes_of_a_job, "etcd_puts": 2.0, "etcd_deletes": 1.0}, cpu)
+    cpu_of_each = {"postgres_us": 0.0, "etcd_us": 100.0, "coordinators_us": 50.0, "workers_us": -1.0}
+    results.case("fleet: slopes", "a worker").add({**cpu_of_each, "leader_kib": 2.0, "etcd_kib": 8.0})
+    results.case("fleet: slopes", "a KeepAlive a second").add(cpu_of_each)
+    results.case("fleet: slopes", "a claim").add({"leader_kib": 1.0, "etcd_kib": 4.0, "worker_kib": 3.0})
+    return results
+
+
+def test_the_model_adds_up_what_jobs_workers_and_claims_take() -> None:
+    cases = {f"{case['scenario']}|{case['case']}": case for case in _capacity().to_json()}
+    costs = Costs.of(cases)
+    assert costs is not None
+    load = needed(costs, Load(1_000, 100, 10_000))
+    assert load["KeepAlives/s"] == pytest.approx(3_000)
+    assert load["etcd, cores"] == pytest.approx((1_000 * 50 + 100 * 100 + 3_000 * 100) / 1e6)
+    assert load["leader, of its one core"] == pytest.approx((1_000 * 90 + 100 * 50 + 3_000 * 50) / 1e6)
+    assert load["workers, cores"] == pytest.approx(0.06)  # a slope below nothing is noise
+    assert load["leader, MiB more"] == pytest.approx((100 * 2 + 10_000) / 1024)
+    assert load["Postgres, WAL MiB/s"] == pytest.approx(1_000 / 512)
+    assert ends(costs)["jobs/s of one leader"] == pytest.approx(1e6 / 90)
+    assert "idle workers of one core of postgres" not in ends(costs)
+
+
+def test_the_page_sizes_loads_where_all_was_measured() -> None:
+    made = figures.outputs(
+        figures.gather([_report("2026-01-01T00:00:00+00:00", _capacity())]), figures.BEGIN + figures.END
+    )
+    assert "|  | 1× | 10× | 100× | 1,000× |" in made[figures.PAGE]
+    assert "| claims | 100 | 1,000 | 10,000 | 100,000 |" in made[figures.PAGE]
+    assert figures.FOLDER / "capacity.svg" in made
+    assert Costs.of({"life|20,000 jobs": {}}) is None
 
 
 def test_a_bar_that_would_dwarf_the_others_is_broken_off() -> None:
