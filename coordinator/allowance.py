@@ -11,6 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from tenure.coordinator.flight import Flight
 from tenure.model.clock import Clock
@@ -21,6 +22,18 @@ from tenure.store.etcd.keyspace import slot_name
 from tenure.store.postgres.database import Database, Row, Statement
 
 Slots = dict[str, Iterator[int]]
+
+
+class Opening(NamedTuple):
+    """What may start now, of some lanes."""
+
+    lanes: list[Lane]
+    units: dict[str, int]
+    """What each of their limits admits."""
+    wait_s: float
+    """In how many seconds more may start, by tokens."""
+    full: dict[int, str]
+    """Lanes of which nothing can start before a slot of this limit is free."""
 
 
 class Allowance:
@@ -48,23 +61,25 @@ class Allowance:
             if limit is None or self._level(name, limit) >= limit.bucket:
                 del self._tokens[name]
 
-    def open(self, lanes: Iterable[Lane]) -> tuple[list[Lane], dict[str, int], float]:
-        """Return the lanes whose jobs may start now, what their limits admit, and in how many seconds more may.
-
-        Slots that become free are told of by etcd; only tokens come with time.
-        """
+    def open(self, lanes: Iterable[Lane]) -> Opening:
+        """Return which of some lanes have jobs that may start now. Of free slots etcd tells; tokens come with time."""
         units: dict[str, int] = {}
         waits: dict[str, float] = {}
         found = []
+        full = {}
         for lane in lanes:
             if self.rules.pause_of(lane) is not None:
                 continue
             for name in lane.limits:
                 if name not in waits:
                     self._look_up(name, units, waits)
-            if all(units.get(name, 1) > 0 for name in lane.limits):
+            spent = [name for name in lane.limits if units.get(name, 1) <= 0]
+            if not spent:
                 found.append(lane)
-        return found, units, min((wait for name, wait in waits.items() if units.get(name) == 0), default=math.inf)
+            elif (limit := next((name for name in spent if waits[name] == math.inf), None)) is not None:
+                full[lane.id] = limit
+        wait_s = min((wait for name, wait in waits.items() if units.get(name) == 0), default=math.inf)
+        return Opening(found, units, wait_s, full)
 
     def _look_up(self, name: str, units: dict[str, int], waits: dict[str, float]) -> None:
         waits[name] = math.inf

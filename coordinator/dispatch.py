@@ -12,6 +12,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -21,6 +22,7 @@ from tenure.coordinator.lanes import Lanes, lane_from_row
 from tenure.coordinator.metrics import DISPATCH_LAG, INTERRUPTED, OFFERED, OFFERS_WITHDRAWN, ROUND_S
 from tenure.coordinator.reading import Reader
 from tenure.coordinator.settings import CoordinatorSettings
+from tenure.coordinator.turns import Turns
 from tenure.model.clock import Clock, elapsed_s
 from tenure.model.dispatch import Assignment, Candidate, Lane, Seat, assign, by_worker, servable, windows
 from tenure.model.errors import BoundExceeded, Deposed, TenureError, Unavailable
@@ -37,6 +39,11 @@ JOBS_PER_OFFER = MAX_COMPARES // 2
 """As many as one claim transaction takes, where no limits are."""
 OFFERS_PER_TERM = 1_000_000
 """Keeps the keys of terms apart: the next term's number is higher by at least a 64th of the offers made."""
+LANES_PER_ROUND = 256
+"""A round looks at more only where it has room for more jobs."""
+POLL_LANE_S = 0.0002
+"""How much longer the next poll waits for each lane that the last one found: some ten times what reading them takes."""
+MOST_POLL_S = 10.0
 LOOK_AGAIN_S = 0.05
 """After a job left flight (most have run, and the rest can wait as long), or a hint that came soon after a reading."""
 WORTH = 0.25
@@ -46,6 +53,20 @@ WORTH_WITHIN_S = 0.02
 STRAYS_EVERY_S = 1.0
 INTERRUPTED_S = 0.4
 """After a round that a store did not let through."""
+
+
+@dataclass(slots=True)
+class _Look:
+    """What a round looks at."""
+
+    lanes: dict[int, Lane] = field(default_factory=dict)
+    serving: dict[int, list[Seat]] = field(default_factory=dict)
+    """Lane to the workers with room that serve it."""
+    units: dict[str, int] = field(default_factory=dict)
+    wait_s: float = math.inf
+    """In how many seconds a limit with a rate admits more."""
+    unread: int | None = None
+    """The rank of the first job of lanes whose turn it is not."""
 
 
 class Dispatcher:
@@ -73,8 +94,7 @@ class Dispatcher:
         self._allowance = allowance
         self._term = term
         self._reader = Reader(database, clock, flight, allowance)
-        self._known: dict[int, Lane] = {}
-        """Lanes that may have ready jobs which are not in flight."""
+        self._turns = Turns()
         self._hinted: set[int] = set()
         self._again: set[int] = set()
         """Lanes that were hinted at soon after they were read, with jobs left."""
@@ -135,6 +155,7 @@ class Dispatcher:
                 if now >= self._poll_at:
                     self._poll_at = now + self._settings.poll_s
                     await self._poll()
+                    self._poll_at = max(self._poll_at, now + min(POLL_LANE_S * len(self._turns), MOST_POLL_S))
                 self._admitted_at = math.inf
                 self._flight.settle(now)
                 self._look_again(now)
@@ -155,7 +176,7 @@ class Dispatcher:
         """Have lanes read that were hinted at too soon, and those in which a job may have come free without a hint."""
         if now >= self._again_at:
             # Where more is waiting anyway, what came free is seen by the next poll.
-            self._hinted |= self._again | (self._flight.take_freed() - self._known.keys())
+            self._hinted |= self._again | {lane for lane in self._flight.take_freed() if lane not in self._turns}
             self._again = set()
             self._again_at = math.inf
         elif self._again_at == math.inf and self._flight.has_freed:
@@ -176,8 +197,8 @@ class Dispatcher:
         await self._allowance.read_rules()
         self._reader.forget_all()
         rows = await self._database.fetch("lanes_with_ready")
-        self._known = {row.id: lane_from_row(row) for row in rows if row.pool is not None}
-        if len(self._known) < len(rows):
+        self._turns.begin_anew((lane_from_row(row), row.rank) for row in rows if row.pool is not None)
+        if len(self._turns) < len(rows):
             await self._lanes.restore([row.id for row in rows if row.pool is None])
             self._look.set()  # the next poll finds them
         await self._withdraw(self._flight.overdue(self._clock.monotonic() - self._settings.offer_timeout_s))
@@ -194,33 +215,51 @@ class Dispatcher:
             self._again |= self._reader.forget(hinted)
             if self._again:
                 self._again_at = min(self._again_at, self._clock.monotonic() + LOOK_AGAIN_S)
-            self._known.update(await self._lanes.by_id(hinted))
-        lanes, units, wait_s = self._allowance.open(self._known.values())
-        self._admitted_at = self._clock.monotonic() + wait_s
-        serving = servable(lanes, seats)
-        if not serving:
+            self._turns.hinted((await self._lanes.by_id(hinted)).values())
+        look = self._look_at(seats)
+        self._admitted_at = self._clock.monotonic() + look.wait_s
+        if not look.serving:
             return False
-        served = {lane.id: lane for lane in lanes if lane.id in serving}
-        room = _room(serving.values())
-        found = await self._reader.read(list(served.values()), units, room)
+        room = _room(look.serving.values())
+        found = await self._reader.read(list(look.lanes.values()), look.units, room)
         chosen = assign(
-            windows(found.candidates, served, found.cut),
-            served,
-            serving,
-            shares=self._allowance.shares(served.values()),
-            units=units,
+            windows(found.candidates, look.lanes, found.cut),
+            look.lanes,
+            look.serving,
+            shares=self._allowance.shares(look.lanes.values()),
+            units=look.units,
+            unread=look.unread,
         )
-        assignments = await self._allowance.take_tokens(chosen, served)
+        assignments = await self._allowance.take_tokens(chosen, look.lanes)
         self._reader.take([one.candidate for one in assignments])
-        if len(assignments) == len(found.candidates):
-            for lane in found.ended:  # until a hint or the next poll
-                self._known.pop(lane, None)
+        self._turns.looked_at({lane: self._reader.left(lane) for lane in look.lanes})
         if len(assignments) == room:
             self._crowded_until = self._clock.monotonic() + WORTH_WITHIN_S
-        offered = bool(assignments) and await self._offer(assignments, served)
+        offered = bool(assignments) and await self._offer(assignments, look.lanes)
         if offered:
             ROUND_S.observe(elapsed_s() - began)
         return offered or found.met
+
+    def _look_at(self, seats: Sequence[Seat]) -> _Look:
+        """Choose the lanes of a round, in their turn: those that have open limits and a worker with room."""
+        self._turns.freed(self._flight.take_freed_limits())
+        look = _Look()
+        most = max(LANES_PER_ROUND, sum(seat.free for seat in seats))
+        full: dict[int, str] = {}
+        passed: set[int] = set()
+        turns = iter(self._turns)
+        while len(look.lanes) < most and (page := list(itertools.islice(turns, most))):
+            opening = self._allowance.open(page)
+            serving = servable(opening.lanes, seats)
+            look.units |= opening.units
+            look.wait_s = min(look.wait_s, opening.wait_s)
+            look.serving |= serving
+            look.lanes |= {lane.id: lane for lane in opening.lanes if lane.id in serving}
+            full |= opening.full
+            passed |= {lane.id for lane in page}
+        self._turns.set_aside(full)
+        look.unread = self._turns.next_rank(passed)
+        return look
 
     def _gathers(self, seats: Sequence[Seat]) -> bool:
         """Say whether jobs wait for room, and it is better to let more of it come together."""

@@ -86,6 +86,8 @@ class Flight:
     """Job id to its lane, and since when: in flight, and ready in Postgres as far as is known. The oldest first."""
     _freed: set[int] = field(default_factory=set)
     """Lanes of jobs that were passed over and are in flight no more."""
+    _freed_limits: set[str] = field(default_factory=set)
+    """Limits of which a slot is free again."""
     _unanswered: Counter[str] = field(default_factory=Counter)
     """Worker to its offers that are not answered."""
     _rests: dict[str, float] = field(default_factory=dict)
@@ -219,6 +221,7 @@ class Flight:
         """A slot is free again."""
         held = self.slots.get(limit, {})
         held.pop(number, None)
+        self._freed_limits.add(limit)
         if not held:
             self.slots.pop(limit, None)
 
@@ -284,9 +287,13 @@ class Flight:
         for candidate in met:
             self._passed[candidate.id] = candidate.lane, now
 
-    def passed_over(self, lanes: Container[int]) -> list[str]:
+    def passed_over(self, lanes: Container[int]) -> dict[int, list[str]]:
         """Return the jobs in flight that some lanes may still show as ready. Others may be, too: see ``in_flight``."""
-        return [job for job, (lane, _) in self._passed.items() if lane in lanes]
+        found: defaultdict[int, list[str]] = defaultdict(list)
+        for job, (lane, _) in self._passed.items():
+            if lane in lanes:
+                found[lane].append(job)
+        return found
 
     @property
     def settles_at(self) -> float:
@@ -301,6 +308,11 @@ class Flight:
     def take_freed(self) -> set[int]:
         """Return, once, the lanes in which a job may have come free without a hint."""
         freed, self._freed = self._freed, set()
+        return freed
+
+    def take_freed_limits(self) -> set[str]:
+        """Return, once, the limits of which a slot has come free."""
+        freed, self._freed_limits = self._freed_limits, set()
         return freed
 
 

@@ -20,7 +20,7 @@ from tenure.model.clock import Clock
 from tenure.model.dispatch import Candidate, Lane, Order
 from tenure.store.postgres.database import Database
 
-LANES_PER_READ = 64
+LANES_PER_READ = 128
 MIN_PER_LANE = 4
 AHEAD = 4
 """Rounds that one reading is to last for."""
@@ -95,9 +95,11 @@ class Reader:
         wanted = {lane.id: min([share, *(units.get(name, share) for name in lane.limits)]) for lane in lanes}
         found = Found([], {}, [], False)
         short = [lane for lane, most in wanted.items() if not self._lasts(lane, most)]
+        passed = self._flight.passed_over(set(short))
         met = False
         for start in range(0, len(short), LANES_PER_READ):
-            met |= await self._fetch({lane: wanted[lane] for lane in short[start : start + LANES_PER_READ]})
+            page = {lane: wanted[lane] for lane in short[start : start + LANES_PER_READ]}
+            met |= await self._fetch(page, passed)
         for lane, most in wanted.items():
             rest = self._rests[lane]
             mine = rest.jobs[:most]
@@ -110,6 +112,13 @@ class Reader:
             found.cut[lane] = end
             found.candidates.extend(mine)
         return found._replace(met=met)
+
+    def left(self, lane: int) -> int | None:
+        """Return the rank of a lane's next job, of those that were read last; None where it has no more."""
+        rest = self._rests[lane]
+        if rest.jobs:
+            return rest.jobs[0].rank
+        return rest.end[0] if rest.end is not None else None
 
     def take(self, given: Iterable[Candidate]) -> None:
         """Drop jobs that are given away: each is handed out once a reading, or it would be again when it has run."""
@@ -132,11 +141,11 @@ class Reader:
         rest.jobs = free + rest.jobs[seen:]
         return rest.end is None or len(free) >= most
 
-    async def _fetch(self, wanted: Mapping[int, int]) -> bool:
+    async def _fetch(self, wanted: Mapping[int, int], passed_over: Mapping[int, Sequence[str]]) -> bool:
         """Read some lanes, further than wanted; return whether jobs were met that are not to be offered."""
         asked = {lane: self._further(lane, most) for lane, most in wanted.items()}
-        passed = f"{{{','.join(self._flight.passed_over(asked))}}}"
-        params = {"lanes": list(asked), "wanted": list(asked.values()), "passed": passed}
+        passed = ",".join(job for lane in asked for job in passed_over.get(lane, ()))
+        params = {"lanes": list(asked), "wanted": list(asked.values()), "passed": f"{{{passed}}}"}
         now = self._clock.monotonic()
         rows = list(map(Candidate._make, await self._database.fetch("ready_window", params)))
         free = self._free_of(rows)

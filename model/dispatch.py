@@ -142,17 +142,18 @@ def assign(
     *,
     shares: Mapping[str, Share],
     units: Mapping[str, int],
+    unread: int | None = None,
 ) -> list[Assignment]:
     """Give candidates, in the order of the module's head, to the serving worker with the most room left.
 
     ``serving`` maps a lane to its workers (see ``servable``), ``units`` a limit to the jobs that it still admits (one
     that is not there admits any number). Once a namespace's window is used up and was cut, nothing of a priority below
-    the cut is given away: what was not read may come before it.
+    the cut is given away: what was not read may come before it. ``unread`` is the rank of the first job of lanes of
+    which nothing was read.
     """
     places = _Places(serving)
     left = dict(units)
     queue: list[tuple[int, float, Order, int]] = []
-    unread: int | None = None
     sources = list(read)
     taken = [0] * len(sources)
     in_flight = {window.namespace: shares.get(window.namespace, Share()).in_flight for window in sources}

@@ -51,7 +51,7 @@ from tenure.model.why import Obstacle
 from tenure.model.workflows import workflow_name
 from tenure.store.etcd.keyspace import Keyspace
 from tenure.store.etcd.port import Etcd
-from tenure.store.postgres.database import Database
+from tenure.store.postgres.database import Database, Row
 from tenure.v1 import job_pb2, wire
 from tenure.v1 import job_service_pb2 as pb
 from tenure.v1.job_service_pb2_grpc import JobServiceServicer
@@ -63,8 +63,11 @@ MAX_PAGE = 1_000
 WATCH_POLL_S = 0.25
 """How often a watched job is read again; reads of all watchers share one query."""
 WATCH_MANY_POLL_S = 0.5
-"""The same for WatchJobs, whose reads are its own."""
-WATCH_GATHER_S = 0.1
+"""The same for WatchJobs."""
+MARKS_JOBS = 5_000
+"""That all calls of WatchJobs together look for in one query."""
+MARKS_REST_S = 0.02
+WATCH_GATHER_S = 0.05
 """What changes within this time is told together, so that each end does not read all the others again."""
 WATCH_UNREAD_S = 5.0
 """How long WatchJobs goes on reading the archive once a job could not be read: what runs is to be shown, too."""
@@ -114,12 +117,21 @@ class JobService(JobServiceServicer):
         self._reads: Batcher[uuid.UUID, job_pb2.Job | None] = Batcher(
             self._read_group, max_items=500, in_flight=2, name="read"
         )
+        self._marks: Batcher[Set[uuid.UUID], Mapping[uuid.UUID, Row]] = Batcher(
+            self._marks_of_groups,
+            max_items=500,
+            weigh=len,
+            max_weight=MARKS_JOBS,
+            rest_s=MARKS_REST_S,
+            name="marks",
+        )
         self.logs = LogReader(database, clock, waiters)
 
     async def run(self) -> None:
         """Carry out batched reads until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reads.run())
+            group.create_task(self._marks.run())
             group.create_task(self.logs.run())
 
     async def SubmitJob(self, request: pb.SubmitJobRequest, context: Context) -> pb.SubmitJobResponse:
@@ -247,7 +259,7 @@ class JobService(JobServiceServicer):
                 changed, missing = await self._changed(left - unread.keys(), shown)
                 for start in range(0, len(changed), WATCH_READ_JOBS):
                     page = changed[start : start + WATCH_READ_JOBS]
-                    jobs = dict(zip(page, await self._read_group(page), strict=True))
+                    jobs = dict(zip(page, await asyncio.gather(*self._reads.add(page)), strict=True))
                     found = (job for job in jobs.values() if job is not None)
                     for told in pieces(found, job_pb2.Job.ByteSize, max_weight=WATCH_BYTES, max_items=WATCH_READ_JOBS):
                         yield pb.WatchJobsResponse(jobs=told)
@@ -275,11 +287,17 @@ class JobService(JobServiceServicer):
         self, ids: Set[uuid.UUID], shown: dict[uuid.UUID, tuple[object, ...]]
     ) -> tuple[list[uuid.UUID], list[uuid.UUID]]:
         """Return the jobs that are not as they were shown, and note what they are; and those that Postgres has not."""
-        rows = await self._database.fetch("marks_of", {"ids": sorted(ids)})
-        marks = {row.id: tuple(row[1:]) for row in rows if access.sees(row.namespace)}
+        rows = await self._marks.ask(ids)
+        marks = {id: tuple(row[1:]) for id, row in rows.items() if access.sees(row.namespace)}
         changed = [id for id, mark in marks.items() if shown.get(id) != mark]
         shown.update((id, marks[id]) for id in changed)
         return changed, sorted(ids - marks.keys())
+
+    async def _marks_of_groups(self, groups: list[Set[uuid.UUID]]) -> list[Mapping[uuid.UUID, Row] | Exception]:
+        """Look for all who watch at once: a query for each of them is what many of them would cost most by."""
+        rows = await self._database.fetch("marks_of", {"ids": sorted(set[uuid.UUID]().union(*groups))})
+        by_id = {row.id: row for row in rows}
+        return [{id: by_id[id] for id in group if id in by_id} for group in groups]
 
     async def _archived_jobs(
         self, ids: Sequence[uuid.UUID]

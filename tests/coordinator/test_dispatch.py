@@ -242,7 +242,7 @@ async def test_a_backlog_is_read_in_bounded_windows(alone: Parts, slow: dict[str
             return len(await stage.offered("w1")) == 5
 
         await until(five)
-        found = await stage.dispatcher._reader.read(list(stage.dispatcher._known.values()), {}, 5)
+        found = await stage.dispatcher._reader.read(list(stage.dispatcher._turns), {}, 5)
         assert len(found.candidates) <= 5 + 4
         assert None not in found.cut.values()
 

@@ -310,8 +310,7 @@ async def test_a_bucket_that_is_full_again_is_forgotten(alone: Parts) -> None:
     clock.by_s = 1_000.0  # a token and a bit
     await allowance.read_rules()
     assert set(allowance._tokens) == {"api:t2"}
-    _, units, _ = allowance.open(lanes.values())
-    assert units == {"api:t1": 5, "api:t2": 4}
+    assert allowance.open(lanes.values()).units == {"api:t1": 5, "api:t2": 4}
 
 
 async def test_namespaces_take_turns_by_weight(alone: Parts, patient: dict[str, Any]) -> None:

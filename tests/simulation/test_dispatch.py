@@ -170,7 +170,7 @@ class Dispatching(RuleBasedStateMachine):
 
     def _cycle(self) -> list[Assignment]:
         seats = self.flight.seats(MOST, self.now)
-        passed = self.flight.passed_over(BY_ID)
+        passed = self._passed_over()
         read = [one for job, one in self.ready.items() if job not in passed]
         candidates = sorted(self.flight.free_of(read))
         self.flight.pass_over(set(read).difference(candidates), self.now)
@@ -192,6 +192,9 @@ class Dispatching(RuleBasedStateMachine):
             lanes = {one.id: one.lane for one in mine}
             self.flight.offered(Outstanding(f"message{self.messages:05d}", worker, offers, self.now, lanes))
         return chosen
+
+    def _passed_over(self) -> set[str]:
+        return {job for jobs in self.flight.passed_over(BY_ID).values() for job in jobs}
 
     def _check_cycle(
         self, candidates: list[Candidate], seats: list[Seat], chosen: list[Assignment], units: int
@@ -246,7 +249,7 @@ class Dispatching(RuleBasedStateMachine):
 
     @invariant()
     def what_readings_pass_over_is_in_flight_or_read_again(self) -> None:
-        passed = set(self.flight.passed_over(BY_ID))
+        passed = self._passed_over()
         assert all(map(self.flight.in_flight, passed)), "a job that could be offered is passed over"
         for job in self.passed - passed:
             if job in self.ready and not self.flight.in_flight(job):
