@@ -98,6 +98,8 @@ class Dispatcher:
         self._hinted: set[int] = set()
         self._again: set[int] = set()
         """Lanes that were hinted at soon after they were read, with jobs left."""
+        self._freed: set[int] = set()
+        """Lanes in which a job may have come free."""
         self._look = asyncio.Event()
         self._braked_at = self._braked_until = 0.0
         self._disturbed_at = 0.0
@@ -176,7 +178,8 @@ class Dispatcher:
         """Have lanes read that were hinted at too soon, and those in which a job may have come free without a hint."""
         if now >= self._again_at:
             # Where more is waiting anyway, what came free is seen by the next poll.
-            self._hinted |= self._again | {lane for lane in self._flight.take_freed() if lane not in self._turns}
+            self._hinted |= self._again
+            self._freed |= {lane for lane in self._flight.take_freed() if lane not in self._turns}
             self._again = set()
             self._again_at = math.inf
         elif self._again_at == math.inf and self._flight.has_freed:
@@ -216,6 +219,10 @@ class Dispatcher:
             if self._again:
                 self._again_at = min(self._again_at, self._clock.monotonic() + LOOK_AGAIN_S)
             self._turns.hinted((await self._lanes.by_id(hinted)).values())
+        if self._freed:
+            freed, self._freed = self._freed, set()
+            self._reader.forget(freed)
+            self._turns.perhaps((await self._lanes.by_id(freed)).values())
         look = self._look_at(seats)
         self._admitted_at = self._clock.monotonic() + look.wait_s
         if not look.serving:
@@ -232,7 +239,9 @@ class Dispatcher:
         )
         assignments = await self._allowance.take_tokens(chosen, look.lanes)
         self._reader.take([one.candidate for one in assignments])
-        self._turns.looked_at({lane: self._reader.left(lane) for lane in look.lanes})
+        given = {one.candidate.lane: one.candidate.rank for one in assignments}
+        waiting = {one.lane for one in found.candidates} - given.keys()
+        self._turns.looked_at({lane: self._reader.left(lane) for lane in look.lanes}, given, waiting)
         if len(assignments) == room:
             self._crowded_until = self._clock.monotonic() + WORTH_WITHIN_S
         offered = bool(assignments) and await self._offer(assignments, look.lanes)

@@ -27,6 +27,8 @@ class Turns:
         """Rank to lanes, whose turn it is next first."""
         self._aside: dict[str, set[int]] = {}
         """Full limit to its lanes."""
+        self._ended: dict[int, int] = {}
+        """Lanes that were read to their end since the last poll, to the rank of a job that they gave."""
 
     def __contains__(self, lane: int) -> bool:
         return lane in self._lanes
@@ -35,13 +37,17 @@ class Turns:
         return len(self._lanes)
 
     def begin_anew(self, heads: Iterable[tuple[Lane, int]]) -> None:
-        """Take these lanes and the ranks of their first jobs for all that there are; whose turn it is stays."""
+        """Take these lanes and the ranks of their first jobs for all that there are; whose turn it is stays.
+
+        New ones come last, since most of them have nothing but jobs in flight.
+        """
         place = {lane: turn for turn, lane in enumerate(lane for queue in self._queues.values() for lane in queue)}
-        ranked = sorted(heads, key=lambda head: (head[1], place.get(head[0].id, -1)))
+        ranked = sorted(heads, key=lambda head: (head[1], place.get(head[0].id, len(place))))
         self._lanes = {lane.id: lane for lane, _ in ranked}
         self._queue_of = {}
         self._queues = {}
         self._aside = {}
+        self._ended = {}
         for lane, rank in ranked:
             self._append(lane.id, rank)
 
@@ -51,6 +57,13 @@ class Turns:
             self._lanes[lane.id] = lane
             if self._queue_of.get(lane.id) != UNREAD:
                 self._append(lane.id, UNREAD)
+
+    def perhaps(self, lanes: Iterable[Lane]) -> None:
+        """Look at lanes again in which a job may have come free. Most of them have run it: they wait for their turn."""
+        for lane in lanes:
+            if lane.id not in self._lanes:
+                self._lanes[lane.id] = lane
+                self._append(lane.id, self._ended.get(lane.id, UNREAD))
 
     def __iter__(self) -> Iterator[Lane]:
         """Yield the lanes that are not set aside, in their turn: by rank, every other one of those that were hinted at.
@@ -69,13 +82,20 @@ class Turns:
         left = (rank for rank in self._ranks() if any(lane not in looked_at for lane in self._queues[rank]))
         return next(left, None)
 
-    def looked_at(self, ranks: Mapping[int, int | None]) -> None:
-        """Put lanes at the end of their queues, by the rank of their next job; drop those that have no more."""
+    def looked_at(self, ranks: Mapping[int, int | None], given: Mapping[int, int], waiting: Container[int]) -> None:
+        """Put lanes at the end of their queues; drop those that have no more jobs.
+
+        Args:
+            ranks: of the next job of every lane that was looked at; None where there is none.
+            given: lanes that gave jobs, to the rank of one of them.
+            waiting: lanes that found no place for the jobs that they have: it is their turn still.
+        """
         for lane, rank in ranks.items():
             if rank is None:
+                self._ended[lane] = given.get(lane, self._queue_of[lane])
                 self._leave(lane)
                 del self._lanes[lane]
-            else:
+            elif lane not in waiting or self._queue_of[lane] != rank:
                 self._append(lane, rank)
 
     def set_aside(self, full: Mapping[int, str]) -> None:
