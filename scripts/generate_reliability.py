@@ -18,6 +18,8 @@ from typing import Any
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "RELIABILITY.md"
 RUNS = ROOT / "docs" / "reliability" / "runs.json"
+FOUND = ROOT / "docs" / "reliability" / "found.json"
+"""Faults of the product: by which layer each was found, and the commit that mends it."""
 BEGIN, END = "<!-- record: scripts/generate_reliability.py -->", "<!-- end of record -->"
 Run = Mapping[str, Any]
 
@@ -27,7 +29,8 @@ def main(arguments: list[str]) -> int:
     files = [pathlib.Path(argument) for argument in arguments if argument != "--check"]
     known = json.loads(RUNS.read_text(encoding="utf-8")) if RUNS.exists() else []
     runs = gather([*known, *(json.loads(file.read_text(encoding="utf-8")) for file in files)])
-    made = {RUNS: json.dumps(runs, indent=1) + "\n", PAGE: page(runs, PAGE.read_text(encoding="utf-8"))}
+    found = json.loads(FOUND.read_text(encoding="utf-8"))
+    made = {RUNS: json.dumps(runs, indent=1) + "\n", PAGE: page(runs, found, PAGE.read_text(encoding="utf-8"))}
     if "--check" in arguments:
         stale = [path for path, text in made.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
         for path in stale:
@@ -47,11 +50,18 @@ def gather(runs: Iterable[Run]) -> list[Run]:
     return list(found.values())
 
 
-def page(runs: Sequence[Run], text: str) -> str:
+def page(runs: Sequence[Run], found: Iterable[Mapping[str, str]], text: str) -> str:
     """Return the page with its record made anew."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{''.join(_record(runs))}{END}{after}"
+    record = "".join((*_record(runs), *_findings(found)))
+    return f"{before}{BEGIN}\n{record}{END}{after}"
+
+
+def _findings(found: Iterable[Mapping[str, str]]) -> Iterator[str]:
+    rows = [(one["layer"], one["what"], f"`{one['commit']}`") for one in found]
+    yield "\n### What was found, and by which layer\n\n"
+    yield _table(("layer", "what", "mended by"), rows)
 
 
 def _record(runs: Sequence[Run]) -> Iterator[str]:
