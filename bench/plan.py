@@ -63,7 +63,7 @@ class Plan:
     fleet_s: float = 20.0
     waiters: int = 5_000
     watchers: int = 500
-    waited_jobs_per_s: int = 500
+    waited_jobs_per_s: tuple[int, ...] = (125, 250, 500)
     waited_s: float = 30.0
     waited_workers: int = 2
     waiting_clients: int = 2
@@ -119,7 +119,7 @@ def quick(runs: int) -> Plan:
         fleet_s=1.0,
         waiters=20,
         watchers=4,
-        waited_jobs_per_s=20,
+        waited_jobs_per_s=(10, 20),
         waited_s=1.0,
         workflow_jobs=(30, 120),
         schedules=100,

@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from tenure.bench.results import BenchError, Results, percentile
 from tenure.bench.stage import CALL_S, PATIENCE_S, POOL, Stage, say
@@ -24,27 +25,56 @@ PROGRAM = "tenure.bench.scale.waiters"
 
 
 async def waiters(stage: Stage, results: Results) -> None:
-    """Measure."""
+    """Measure at several rates."""
     plan = stage.plan
     await stage.clear()
-    say(f"waiters: {plan.waiters:,} wait, {plan.watchers:,} watch, {plan.waited_jobs_per_s:,} jobs/s")
     await stage.add_workers(plan.waited_workers, -(-2 * plan.waiters // plan.waited_workers))
-    meter = await stage.meter()
-    addresses = ",".join(member.grpc for member in stage.coordinators)
-    share = json.dumps(
+    for jobs_per_s in plan.waited_jobs_per_s:
+        say(f"waiters: {plan.waiters:,} wait, {plan.watchers:,} watch, {jobs_per_s:,} jobs/s")
+        await stage.clear()
+        await _measure(stage, results, jobs_per_s)
+    await stage.remove_workers()
+
+
+async def _measure(stage: Stage, results: Results, jobs_per_s: int) -> None:
+    plan = stage.plan
+    meter, began = await stage.meter(), time.monotonic()
+    told = await _clients(
+        plan.waiting_clients,
         {
-            "coordinators": addresses,
-            "jobs_per_s": plan.waited_jobs_per_s / plan.waiting_clients,
-            "job_s": plan.waiters / plan.waited_jobs_per_s,
+            "coordinators": ",".join(member.grpc for member in stage.coordinators),
+            "jobs_per_s": jobs_per_s / plan.waiting_clients,
+            "job_s": plan.waiters / jobs_per_s,
             "watchers": plan.watchers / plan.waiting_clients,
             "seconds": plan.waited_s,
-        }
+        },
     )
+    usage, passed_s = meter.stop(), time.monotonic() - began
+    jobs = sum(one["jobs"] for one in told)
+    for name, key in ((f"{plan.waiters:,} WaitJob", "waited"), (f"{plan.watchers:,} WatchJobs", "watched")):
+        late_ms = [value for one in told for value in one[f"{key}_ms"]]
+        if not late_ms:
+            raise BenchError(f"{name}: nobody was answered")
+        results.case("waiters", f"{name}, {jobs_per_s:,} jobs/s").add(
+            {
+                "jobs_counted": float(jobs),
+                "most_at_once": float(sum(one[f"most_{key}"] for one in told)),
+                "end_to_answer_p50_ms": percentile(late_ms, 50),
+                "end_to_answer_p99_ms": percentile(late_ms, 99),
+                "end_to_answer_max_ms": max(late_ms),
+                "busy_cores": sum(usage.cpu_s.values()) / passed_s + usage.others_cores,
+            }
+        )
+    await stage.empty()
+
+
+async def _clients(count: int, share: dict[str, Any]) -> list[dict[str, Any]]:
+    """Run so many client processes to their end; return what each heard."""
     programs = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-m", PROGRAM, share, stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
+            sys.executable, "-m", PROGRAM, json.dumps(share), stdout=asyncio.subprocess.PIPE
         )
-        for _ in range(plan.waiting_clients)
+        for _ in range(count)
     ]
     try:
         told = [json.loads((await program.communicate())[0] or b"null") for program in programs]
@@ -54,27 +84,7 @@ async def waiters(stage: Stage, results: Results) -> None:
                 program.kill()
     if None in told:
         raise BenchError("a client that waits has failed")
-    usage = meter.stop()
-    jobs = sum(one["jobs"] for one in told)
-    for name, key in ((f"{plan.waiters:,} WaitJob", "waited_ms"), (f"{plan.watchers:,} WatchJobs", "watched_ms")):
-        late_ms = [value for one in told for value in one[key]]
-        if not late_ms:
-            raise BenchError(f"{name}: nobody was answered")
-        results.case("waiters", f"{name}, {plan.waited_jobs_per_s:,} jobs/s").add(
-            {
-                "jobs_per_s": jobs / plan.waited_s,
-                "most_at_once": float(
-                    sum(one["most_waiting" if key == "waited_ms" else "most_watching"] for one in told)
-                ),
-                "end_to_answer_p50_ms": percentile(late_ms, 50),
-                "end_to_answer_p99_ms": percentile(late_ms, 99),
-                "end_to_answer_max_ms": max(late_ms),
-                "others_cores": usage.others_cores,
-            },
-            usage.us_per_job(jobs),
-        )
-    await stage.empty()
-    await stage.remove_workers()
+    return told
 
 
 @dataclass
@@ -155,8 +165,8 @@ def main() -> None:
             {
                 "waited_ms": heard.waited_ms,
                 "watched_ms": heard.watched_ms,
-                "most_waiting": heard.most_waiting,
-                "most_watching": heard.most_watching,
+                "most_waited": heard.most_waiting,
+                "most_watched": heard.most_watching,
                 "jobs": heard.jobs,
             }
         )

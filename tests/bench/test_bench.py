@@ -35,7 +35,7 @@ FIGURES = {
     "life": {"jobs_per_s", "postgres_wal_bytes", "etcd_puts"},
     "full": set[str](),
     "fleet": set[str](),
-    "waiters": {"end_to_answer_p50_ms", "end_to_answer_p99_ms", "most_at_once"},
+    "waiters": {"end_to_answer_p50_ms", "end_to_answer_p99_ms", "most_at_once", "busy_cores"},
     "workflow": {"submit_us_per_job", "run_us_per_job", "run_of_the_smallest"},
     "schedules": {"ticks", "late_p99_s"},
     "limits": {"jobs_per_s", "of_none"},
