@@ -241,13 +241,13 @@ class Dispatcher:
         self._reader.take([one.candidate for one in assignments])
         given = {one.candidate.lane: one.candidate.rank for one in assignments}
         waiting = {one.lane for one in found.candidates} - given.keys()
-        self._turns.looked_at({lane: self._reader.left(lane) for lane in look.lanes}, given, waiting)
+        made_way = self._turns.looked_at({lane: self._reader.left(lane) for lane in look.lanes}, given, waiting)
         if len(assignments) == room:
             self._crowded_until = self._clock.monotonic() + WORTH_WITHIN_S
         offered = bool(assignments) and await self._offer(assignments, look.lanes)
         if offered:
             ROUND_S.observe(elapsed_s() - began)
-        return offered or found.met
+        return offered or found.met or (made_way and look.unread is not None)
 
     def _look_at(self, seats: Sequence[Seat]) -> _Look:
         """Choose the lanes of a round, in their turn: those that have open limits and a worker with room."""

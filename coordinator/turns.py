@@ -82,21 +82,26 @@ class Turns:
         left = (rank for rank in self._ranks() if any(lane not in looked_at for lane in self._queues[rank]))
         return next(left, None)
 
-    def looked_at(self, ranks: Mapping[int, int | None], given: Mapping[int, int], waiting: Container[int]) -> None:
+    def looked_at(self, ranks: Mapping[int, int | None], given: Mapping[int, int], waiting: Container[int]) -> bool:
         """Put lanes at the end of their queues; drop those that have no more jobs.
+
+        Returns whether lanes that gave nothing have made way for others.
 
         Args:
             ranks: of the next job of every lane that was looked at; None where there is none.
             given: lanes that gave jobs, to the rank of one of them.
             waiting: lanes that found no place for the jobs that they have: it is their turn still.
         """
+        made_way = False
         for lane, rank in ranks.items():
+            made_way |= lane not in given and self._queue_of[lane] != rank
             if rank is None:
                 self._ended[lane] = given.get(lane, self._queue_of[lane])
                 self._leave(lane)
                 del self._lanes[lane]
             elif lane not in waiting or self._queue_of[lane] != rank:
                 self._append(lane, rank)
+        return made_way
 
     def set_aside(self, full: Mapping[int, str]) -> None:
         """Look no more at lanes, until a slot of their limit is free."""

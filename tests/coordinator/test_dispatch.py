@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import uuid
 from dataclasses import fields
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.coordinator.stage import Stage, begin_term, begin_watch
 from tests.fixtures.etcd import EtcdServer
 from tests.fixtures.network import ProxyFactory
 
+from tenure.coordinator import dispatch
 from tenure.coordinator.flight import REST, REST_S, SETTLE_S, SUSPECT_S, Flight, Held, Outstanding
 from tenure.coordinator.leader import Picture
 from tenure.coordinator.start import ClaimedJob
@@ -51,6 +53,68 @@ async def test_lanes_that_nobody_serves_are_passed_over(alone: Parts, slow: dict
     await stage.worker("w1")
     async with running(stage.dispatcher.run()):
         await stage.until_offered("w1", [mine])
+
+
+async def test_with_more_lanes_than_a_round_looks_at_each_has_its_turn(
+    alone: Parts, slow: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "LANES_PER_ROUND", 2)
+    jobs = {f"t{n}": [await alone.submit(namespace=f"t{n}") for _ in range(2)] for n in range(6)}
+    urgent = await alone.submit(namespace="t5", priority=7)
+    stage = Stage(alone, await begin_term(alone), poll_s=60.0, **slow)
+    namespace_of = {job: name for name, mine in jobs.items() for job in mine} | {urgent: "t5"}
+    seen: list[uuid.UUID] = []
+    async with running(stage.dispatcher.run()):
+        for n in range(2):
+            await stage.worker(f"w{n}", capacity=3)
+            stage.dispatcher.hint([])
+
+            async def three(worker: str = f"w{n}") -> list[uuid.UUID]:
+                found = await stage.offered(worker)
+                return found if len(found) == 3 else []
+
+            seen += await until(three)
+    assert seen[0] == urgent, "most urgent first, whichever lane it is in"
+    assert {namespace_of[job] for job in seen} == set(jobs), "nobody twice before all had their turn"
+
+
+async def test_what_is_less_urgent_waits_for_lanes_that_were_not_looked_at(
+    alone: Parts, slow: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lanes that seem most urgent have only low jobs left: what made them seem so is in flight, or gone."""
+    monkeypatch.setattr(dispatch, "LANES_PER_ROUND", 2)
+    first = [await alone.submit(namespace=name, priority=9) for name in "ab"]
+    low = [await alone.submit(namespace=name) for name in "ab"]
+    then = [await alone.submit(namespace=name, priority=5) for name in "cd"]
+    stage = Stage(alone, await begin_term(alone), poll_s=60.0, **slow)
+    await stage.worker("w1", capacity=2)
+    async with running(stage.dispatcher.run()):
+        await stage.until_offered("w1", first)
+        await stage.worker("w2", capacity=2)
+        stage.dispatcher.look_everywhere()
+        await stage.until_offered("w2", then)
+        await stage.worker("w3", capacity=2)
+        stage.dispatcher.look_everywhere()
+        await stage.until_offered("w3", low)
+
+
+async def test_lanes_that_turn_out_to_be_empty_make_way_at_once(
+    alone: Parts, slow: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "LANES_PER_ROUND", 2)
+    gone = [await alone.submit(namespace=name, priority=9) for name in "ab"]
+    left = [await alone.submit(namespace=name) for name in "cd"]
+    stage = Stage(alone, await begin_term(alone), poll_s=60.0, **slow)
+    async with running(stage.dispatcher.run()):
+        await until(lambda: _known(stage, 4))
+        await alone.sql("DELETE FROM tenure.job WHERE id = ANY(%s)", gone)
+        await stage.worker("w1", capacity=2)
+        stage.dispatcher.hint([])
+        await stage.until_offered("w1", left)
+
+
+async def _known(stage: Stage, lanes: int) -> bool:
+    return len(stage.dispatcher._turns) == lanes
 
 
 async def test_jobs_are_spread_over_the_workers_with_the_most_room(alone: Parts, slow: dict[str, float]) -> None:

@@ -28,23 +28,23 @@ def _turns(heads: dict[int, int]) -> Turns:
 def test_the_most_urgent_first_and_turns_among_equals() -> None:
     turns = _turns({1: 0, 2: -5, 3: 0, 4: 0})
     assert _ids(turns) == [2, 1, 3, 4]
-    turns.looked_at({2: 0, 1: 0}, {2: -5, 1: 0}, set())
+    assert not turns.looked_at({2: 0, 1: 0}, {2: -5, 1: 0}, set())
     assert _ids(turns) == [3, 4, 2, 1]
-    turns.looked_at({3: None, 4: 0}, {3: 0}, {4})
+    assert not turns.looked_at({3: None, 4: 0}, {3: 0}, {4})
     assert _ids(turns) == [4, 2, 1] and 3 not in turns and len(turns) == 3
 
 
 def test_who_found_no_place_keeps_his_turn_and_who_had_nothing_to_give_does_not() -> None:
     turns = _turns({1: 0, 2: 0, 3: 0, 4: 0})
-    turns.looked_at({1: 0, 2: 0, 3: 0}, {1: 0}, {2})
+    assert not turns.looked_at({1: 0, 2: 0, 3: 0}, {1: 0}, {2})
     assert _ids(turns) == [2, 4, 1, 3]
-    turns.looked_at({2: 7}, {}, {2})
+    assert turns.looked_at({2: 7}, {}, {2})
     assert _ids(turns) == [4, 1, 3, 2]
 
 
 def test_lanes_in_which_a_job_may_have_come_free_wait_for_their_turn() -> None:
     turns = _turns({1: 0, 2: 0, 3: 5})
-    turns.looked_at({1: None}, {1: 0}, set())
+    assert turns.looked_at({1: None}, {}, set())
     turns.perhaps([_lane(1), _lane(3), _lane(4)])
     assert _ids(turns) == [4, 2, 1, 3]
 

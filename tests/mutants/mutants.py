@@ -806,6 +806,25 @@ _STORES = (
         f"{COORDINATOR}/test_dispatch.py::test_a_lane_that_postgres_lost_is_made_again",
     ),
     _mutant(
+        "turns-not-heeded",
+        "nothing is given away that is less urgent than the first job of lanes that were not looked at",
+        [("coordinator/dispatch.py", "            unread=look.unread,\n", "")],
+        f"{COORDINATOR}/test_dispatch.py::test_what_is_less_urgent_waits_for_lanes_that_were_not_looked_at",
+    ),
+    _mutant(
+        "turns-kept",
+        "a lane that gave something waits until others had their turn",
+        [("coordinator/turns.py", "elif lane not in waiting or self._queue_of[lane] != rank:\n", "elif False:\n")],
+        f"{COORDINATOR}/test_turns.py::test_the_most_urgent_first_and_turns_among_equals",
+        f"{COORDINATOR}/test_dispatch.py::test_with_more_lanes_than_a_round_looks_at_each_has_its_turn",
+    ),
+    _mutant(
+        "turns-no-way-made",
+        "where lanes turn out to be empty the next ones are looked at, at once",
+        [("coordinator/dispatch.py", " or (made_way and look.unread is not None)", "")],
+        f"{COORDINATOR}/test_dispatch.py::test_lanes_that_turn_out_to_be_empty_make_way_at_once",
+    ),
+    _mutant(
         "strays-kept-after-etcd-lost",
         "claims that a snapshot brought back block nobody",
         [("coordinator/leader.py", "            await reaper.drop_strays()\n", "            pass\n")],
