@@ -851,10 +851,15 @@ async def watched(parts: Parts, archived: Archived, *ids: uuid.UUID) -> AsyncIte
     """Watch jobs together; yield what is shown, as it comes."""
     context: Any = None
     service = job_service_of(parts, archived)
-    async with running(service.run()):
+    batches = asyncio.create_task(service.run())
+    try:
         async for answer in service.WatchJobs(pb.WatchJobsRequest(ids=map(str, ids)), context):
             for job in answer.jobs:
                 yield job
+    finally:
+        batches.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await batches
 
 
 async def test_the_log_of_an_archived_job_is_read(alone: Parts, objects: FolderObjects, client: AsyncClient) -> None:
