@@ -305,8 +305,9 @@ def without_paused_trees(history: History, fault: str) -> list[Event]:
             else:
                 paused[event.fault.partition(" ")[2]].append((begun.get(event.fault, 0.0), event.at))
     spans: dict[int, tuple[float, float]] = {}
-    for effect in _of(history, Effect):
-        spans[effect.fence] = (spans.get(effect.fence, (effect.at,))[0], effect.at)
+    for event in history:
+        if isinstance(event, Deadline | Effect):  # it is at work from its first deadline on, before it writes anything
+            spans[event.fence] = (spans.get(event.fence, (event.at,))[0], event.at)
     excused = {
         start.fence
         for start in _of(history, Start)

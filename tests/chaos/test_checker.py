@@ -235,6 +235,11 @@ def test_only_a_paused_tree_excuses_a_late_stop() -> None:
     tree = changed(history, lambda one: isinstance(one, Fault), fault="pause-tree A")
     assert check(tree)
     assert check(without_paused_trees(tree, "pause-tree")) == []
+    begun = changed(
+        without(tree, lambda one: under(Effect, 101)(one) and one != late), lambda one: one == late, at=6.01
+    )
+    assert check(begun)
+    assert check(without_paused_trees(begun, "pause-tree")) == [], "it had begun, and wrote nothing before the pause"
     elsewhere = changed(history, lambda one: isinstance(one, Fault), fault="pause-tree B")
     assert check(without_paused_trees(elsewhere, "pause-tree"))
     before = changed(tree, lambda one: isinstance(one, Fault), at=0.5)
