@@ -305,9 +305,9 @@ def without_paused_trees(history: History, fault: str) -> list[Event]:
             else:
                 paused[event.fault.partition(" ")[2]].append((begun.get(event.fault, 0.0), event.at))
     spans: dict[int, tuple[float, float]] = {}
-    for event in history:
-        if isinstance(event, Deadline | Effect):  # it is at work from its first deadline on, before it writes anything
-            spans[event.fence] = (spans.get(event.fence, (event.at,))[0], event.at)
+    for one in history:
+        if isinstance(one, Deadline | Effect):  # it is at work from its first deadline on, before it writes anything
+            spans[one.fence] = (spans.get(one.fence, (one.at,))[0], one.at)
     excused = {
         start.fence
         for start in _of(history, Start)
